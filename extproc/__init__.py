@@ -1,0 +1,1 @@
+"""Dualpool: sends each LLM request to the pool whose window fits its token budget."""
