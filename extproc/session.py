@@ -1,0 +1,355 @@
+"""One ext_proc stream as a state machine without I/O: message to event, action to replies.
+
+The rule it keeps: Envoy gets exactly the replies that the protocol asks for, in its order, whatever
+the exchange decides and whenever; and a message that is not legal here raises ProtocolError and
+changes nothing. What each body mode asks for is in Envoy's external_processor.proto.
+"""
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from extproc.protos.envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValueOption
+from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import (
+    ProcessingMode,
+)
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    CommonResponse,
+    HttpBody,
+    HttpHeaders,
+    HttpTrailers,
+    ProcessingRequest,
+    ProcessingResponse,
+)
+
+CHUNK_BYTES = 62_000
+"""The longest full-duplex body chunk sent: below Envoy's 64 KiB flow-control window."""
+
+NAMESPACE = "llm"
+"""Dynamic metadata namespace of the note that the routing filter leaves for the observing one."""
+
+Note = Mapping[str, str | float | bool]
+NO_NOTE: Note = MappingProxyType({})
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+
+
+class ProtocolError(Exception):
+    """Envoy's side sent what the ext_proc protocol does not allow here."""
+
+
+class Direction(enum.Enum):
+    """Which half of the HTTP exchange a part belongs to."""
+
+    REQUEST = "request"
+    RESPONSE = "response"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Request or response headers; `note` is what the routing filter wrote about this request."""
+
+    direction: Direction
+    headers: Mapping[str, str]
+    end_of_stream: bool
+    note: Note = NO_NOTE
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A piece of a body, or all of it where Envoy buffers; the last one has end_of_stream."""
+
+    direction: Direction
+    data: bytes
+    end_of_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Trailers:
+    """The end of a body that has trailers."""
+
+    direction: Direction
+
+
+@dataclass(frozen=True, slots=True)
+class FlowControl:
+    """A window update of Envoy's: it owes nothing and means nothing to the exchange."""
+
+
+Event = Head | Body | Trailers | FlowControl
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """No decision yet: reply only what the protocol does not let us hold back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proceed:
+    """Pass on all that is held back in this direction.
+
+    Where headers are set, Envoy chooses the route again. The note reaches the observing filter.
+    """
+
+    set_headers: Mapping[str, str] = NO_HEADERS
+    note: Note = NO_NOTE
+
+
+Action = Wait | Proceed
+
+
+class _Part(enum.IntEnum):
+    NOTHING = 0
+    HEADERS = 1
+    BODY = 2
+    TRAILERS = 3
+
+
+_KINDS = {
+    "request_headers": (Direction.REQUEST, _Part.HEADERS),
+    "request_body": (Direction.REQUEST, _Part.BODY),
+    "request_trailers": (Direction.REQUEST, _Part.TRAILERS),
+    "response_headers": (Direction.RESPONSE, _Part.HEADERS),
+    "response_body": (Direction.RESPONSE, _Part.BODY),
+    "response_trailers": (Direction.RESPONSE, _Part.TRAILERS),
+}
+_UNKNOWN = -1  # no protocol_config: an Envoy older than that field, or a test client
+_BUFFERED = (ProcessingMode.BUFFERED, ProcessingMode.BUFFERED_PARTIAL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Modes:
+    """What the first message says of the stream; it holds for all of it."""
+
+    request: int = _UNKNOWN
+    response: int = _UNKNOWN
+    early_body: bool = False  # the body comes before the headers are answered
+    observing: bool = False
+
+    def body(self, direction: Direction) -> int:
+        return self.request if direction is Direction.REQUEST else self.response
+
+    def buffered(self, direction: Direction) -> bool:
+        """Whether at most one body message comes."""
+        return self.body(direction) in _BUFFERED and not self.observing
+
+    def whole(self, direction: Direction) -> bool:
+        """Whether that one message is the whole body."""
+        return self.body(direction) == ProcessingMode.BUFFERED and not self.observing
+
+    def duplex(self, direction: Direction) -> bool:
+        """Whether we owe the bytes of the body back."""
+        return self.body(direction) == ProcessingMode.FULL_DUPLEX_STREAMED and not self.observing
+
+    def deferrable(self, direction: Direction) -> bool:
+        """Whether the answer to the headers may wait for the body."""
+        return self.duplex(direction) or (direction is Direction.REQUEST and self.early_body)
+
+
+@dataclass(slots=True)
+class _Side:
+    """One direction: how far it has come, and which of its messages still wait for their reply."""
+
+    direction: Direction
+    reached: _Part = _Part.NOTHING
+    ended: bool = False
+    owed: list[_Part] = field(default_factory=list)
+    held: bytearray = field(default_factory=bytearray)  # full duplex: bytes not passed on yet
+
+
+class Session:
+    """One stream. Give `receive` each message, and `reply` the action on its event."""
+
+    def __init__(self) -> None:
+        self._modes: _Modes | None = None
+        self._sides = {direction: _Side(direction) for direction in Direction}
+        self._current = self._sides[Direction.REQUEST]
+        self._released = False  # the request has been passed on
+
+    @property
+    def observing(self) -> bool:
+        """Whether Envoy waits for no reply (observability_mode)."""
+        return self._modes is not None and self._modes.observing
+
+    @property
+    def finished(self) -> bool:
+        """Whether the stream has served its purpose, so that our side can end it.
+
+        A filter that sends no response body is there for the decision alone: its stream ends with
+        the answer to it, or it would count against Envoy's limit of open streams for as long as
+        the pool generates.
+        """
+        request, response = self._sides.values()
+        if response.ended:
+            return True
+        if self._modes is None or self._modes.observing or request.owed:
+            return False
+        if self._modes.response != ProcessingMode.NONE or response.reached:
+            return False
+        return request.ended or (self._released and self._modes.buffered(Direction.REQUEST))
+
+    def receive(self, message: ProcessingRequest) -> Event:
+        """Take one message; raises ProtocolError, and nothing changes, where it is not legal."""
+        kind = message.WhichOneof("request")
+        if kind is None:
+            return _flow_control(message)
+        direction, part = _KINDS[kind]
+        side, modes = self._sides[direction], self._modes or _read_modes(message)
+        _check_modes(modes, message)
+        _check_order(side, part, modes)
+        if kind == "request_headers" and self._sides[Direction.RESPONSE].reached:
+            raise ProtocolError("request headers after the response has begun")
+        self._modes, self._current = modes, side
+        return _advance(side, part, modes, message)
+
+    def reply(self, action: Action) -> list[ProcessingResponse]:
+        """Return what Envoy is owed now, after `action` on the event received last."""
+        side, modes = self._current, self._modes
+        if modes is None or modes.observing:
+            return []
+        match action:
+            case Wait() if modes.deferrable(side.direction):
+                return []
+            case Wait():
+                return list(_pay(side, modes, Proceed()))
+            case Proceed():
+                self._released |= side.direction is Direction.REQUEST
+                return list(_pay(side, modes, action))
+
+
+def _flow_control(message: ProcessingRequest) -> FlowControl:
+    if message.HasField("client_window_update") or message.HasField("flow_control_init"):
+        return FlowControl()
+    raise ProtocolError("a message without a part of the request or the response")
+
+
+def _read_modes(message: ProcessingRequest) -> _Modes:
+    if not message.HasField("protocol_config"):
+        return _Modes(observing=message.observability_mode)
+    config = message.protocol_config
+    return _Modes(
+        request=config.request_body_mode,
+        response=config.response_body_mode,
+        early_body=config.send_body_without_waiting_for_header_response
+        and config.request_body_mode == ProcessingMode.STREAMED,
+        observing=message.observability_mode,
+    )
+
+
+def _check_modes(modes: _Modes, message: ProcessingRequest) -> None:
+    if message.observability_mode != modes.observing:
+        raise ProtocolError("observability_mode changes within a stream")
+    if ProcessingMode.GRPC in (modes.request, modes.response):
+        raise ProtocolError("body mode GRPC: this service reads JSON bodies")
+
+
+def _check_order(side: _Side, part: _Part, modes: _Modes) -> None:
+    name = f"{side.direction.value} {part.name.lower()}"
+    if side.ended:
+        raise ProtocolError(f"{name} after the end of the {side.direction.value}")
+    if part < side.reached or (part == side.reached and part != _Part.BODY):
+        raise ProtocolError(f"{name} after {side.reached.name.lower()}")
+    if part == _Part.BODY and modes.body(side.direction) == ProcessingMode.NONE:
+        raise ProtocolError(f"{name} though its mode is NONE")
+    if part == side.reached and modes.buffered(side.direction):
+        raise ProtocolError(f"a second {name} though it is buffered")
+
+
+def _advance(side: _Side, part: _Part, modes: _Modes, message: ProcessingRequest) -> Event:
+    content = _content(message)
+    side.reached = part
+    side.ended = isinstance(content, HttpTrailers) or content.end_of_stream
+    duplex = modes.duplex(side.direction)
+    if not modes.observing and not (duplex and side.owed[-1:] == [_Part.BODY] == [part]):
+        side.owed.append(part)
+    match content:
+        case HttpHeaders():
+            return Head(side.direction, _headers(content.headers), side.ended, _note(message))
+        case HttpBody():
+            side.held += content.body if duplex else b""
+            # A buffered body is whole; where trailers follow it, Envoy does not call it the end.
+            return Body(side.direction, content.body, side.ended or modes.whole(side.direction))
+        case _:
+            return Trailers(side.direction)
+
+
+def _content(message: ProcessingRequest) -> HttpHeaders | HttpBody | HttpTrailers:
+    # The member of a oneof is known by its name alone.
+    content: HttpHeaders | HttpBody | HttpTrailers = getattr(
+        message, str(message.WhichOneof("request"))
+    )
+    return content
+
+
+def _headers(headers: HeaderMap) -> dict[str, str]:
+    # Envoy fills raw_value and leaves value empty; other clients do the reverse.
+    return {h.key: h.raw_value.decode("latin-1") or h.value for h in headers.headers}
+
+
+def _note(message: ProcessingRequest) -> Note:
+    metadata = message.metadata_context.filter_metadata
+    if NAMESPACE not in metadata:
+        return NO_NOTE
+    items = metadata[NAMESPACE].items()
+    return {key: value for key, value in items if isinstance(value, str | float | bool)}
+
+
+def _pay(side: _Side, modes: _Modes, action: Proceed) -> Iterator[ProcessingResponse]:
+    """Yield the replies owed; the first one that can carry the headers and the note does."""
+    owed, side.owed = side.owed, []
+    for part in owed:
+        if part == _Part.BODY and modes.duplex(side.direction):
+            yield from _chunks(side)
+        else:
+            yield _reply(side.direction, part, action)
+            action = Proceed()
+
+
+def _chunks(side: _Side) -> Iterator[ProcessingResponse]:
+    data, side.held = bytes(side.held), bytearray()
+    ended = side.ended and side.reached == _Part.BODY
+    for start in range(0, len(data) or int(ended), CHUNK_BYTES):
+        response, common = _common(side.direction, _Part.BODY)
+        chunk = common.body_mutation.streamed_response
+        chunk.body = data[start : start + CHUNK_BYTES]
+        chunk.end_of_stream = ended and start + CHUNK_BYTES >= len(data)
+        yield response
+
+
+def _reply(direction: Direction, part: _Part, action: Proceed) -> ProcessingResponse:
+    if part == _Part.TRAILERS:
+        return _trailers(direction)
+    response, common = _common(direction, part)
+    for key, value in action.set_headers.items():
+        option = common.header_mutation.set_headers.add()
+        option.header.key, option.header.raw_value = key, value.encode("latin-1", "replace")
+        option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+    # Envoy ignores it, and counts that, where no header changes.
+    common.clear_route_cache = bool(action.set_headers)
+    if action.note:
+        response.dynamic_metadata.update({NAMESPACE: dict(action.note)})
+    return response
+
+
+def _common(direction: Direction, part: _Part) -> tuple[ProcessingResponse, CommonResponse]:
+    response = ProcessingResponse()
+    match direction, part:
+        case Direction.REQUEST, _Part.HEADERS:
+            common = response.request_headers.response
+        case Direction.REQUEST, _:
+            common = response.request_body.response
+        case _, _Part.HEADERS:
+            common = response.response_headers.response
+        case _:
+            common = response.response_body.response
+    common.SetInParent()
+    return response, common
+
+
+def _trailers(direction: Direction) -> ProcessingResponse:
+    response = ProcessingResponse()
+    if direction is Direction.REQUEST:
+        response.request_trailers.SetInParent()
+    else:
+        response.response_trailers.SetInParent()
+    return response
