@@ -1,0 +1,76 @@
+"""Which pool a token budget belongs to, and whether that was right in the end: pure functions.
+
+The rule is that of arXiv 2604.08075, section 3, for any number of pools in ascending order of their
+windows: hard capacity first (`tokens > max_model_len` never stays), then the threshold
+(`tokens <= threshold` goes to that pool). What fits nowhere goes to the largest pool, whose own
+answer tells the client so.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A set of servers with one window; both limits in tokens of prompt plus output."""
+
+    name: str
+    max_model_len: int
+    threshold: int
+
+    def takes(self, tokens: int) -> bool:
+        """Whether a request of this budget is meant for this pool."""
+        return tokens <= min(self.threshold, self.max_model_len)
+
+
+class Reason(enum.Enum):
+    """Why a request went where it went."""
+
+    FITS = "fits"  # the smallest pool takes it
+    THRESHOLD = "threshold"  # the next smaller pool could hold it, but is kept for shorter ones
+    CAPACITY = "capacity"  # the next smaller pool could not hold it
+    OVERSIZE = "oversize"  # no pool can hold it
+    UNREADABLE = "unreadable"  # its body could not be read: the largest pool
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The pool for a request."""
+
+    pool: Pool
+    reason: Reason
+
+
+def choose(tokens: int, pools: Sequence[Pool]) -> Decision:
+    """Choose among `pools`, in ascending order, for a budget in tokens of prompt plus output."""
+    largest = pools[-1]
+    if tokens > largest.max_model_len:
+        return Decision(largest, Reason.OVERSIZE)
+    index = next((i for i, pool in enumerate(pools) if pool.takes(tokens)), len(pools) - 1)
+    if index == 0:
+        return Decision(pools[0], Reason.FITS)
+    smaller = pools[index - 1]
+    held = tokens <= smaller.max_model_len
+    return Decision(pools[index], Reason.THRESHOLD if held else Reason.CAPACITY)
+
+
+class Verdict(enum.Enum):
+    """How a decision looks once the tokens are known."""
+
+    RIGHT = "right"
+    MISROUTED = "misrouted"  # its pool could not hold it, a larger one exists
+    OVERROUTED = "overrouted"  # a smaller pool would have taken it
+
+
+def judge(name: str, tokens: int, pools: Sequence[Pool]) -> Verdict:
+    """Judge the choice of the pool `name` for a request whose true total is `tokens`.
+
+    Raises KeyError for a name that is not among `pools`.
+    """
+    index = {pool.name: i for i, pool in enumerate(pools)}[name]
+    if tokens > pools[index].max_model_len and index < len(pools) - 1:
+        return Verdict.MISROUTED
+    if index > 0 and pools[index - 1].takes(tokens):
+        return Verdict.OVERROUTED
+    return Verdict.RIGHT
