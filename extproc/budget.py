@@ -34,8 +34,11 @@ class Budget:
     """Tokens that a request may need."""
 
     prompt_tokens: int
+    """The estimate with its margin."""
     output_tokens: int
     basis: Basis
+    margin_tokens: int = 0
+    """What prompt_tokens holds beyond the estimate itself."""
 
     @property
     def tokens(self) -> int:
@@ -53,7 +56,7 @@ class Estimator(Protocol):
         """Learn that `measure` was prompt_tokens long."""
 
     def snapshot(self) -> dict[str, dict[str, float]]:
-        """What was learnt, category to figures."""
+        """Return what was learnt, category to figures."""
 
 
 @dataclass(slots=True)
@@ -75,9 +78,15 @@ class PaperEstimator:
 
     def budget(self, category: str, measure: Measure, output_tokens: int) -> Budget:
         """ceil(bytes / c*) plus the ids that were given, plus output_tokens."""
-        ratio = self._ratios.get(category)
-        prompt = math.ceil(measure.text_bytes / self._conservative(ratio)) + measure.token_ids
-        return Budget(prompt, output_tokens, Basis.LEARNT if ratio else Basis.PRIOR)
+        learnt = self._ratios.get(category)
+        ratio = learnt or _Ratio(self._prior)
+        text = math.ceil(measure.text_bytes / self._conservative(ratio))
+        return Budget(
+            text + measure.token_ids,
+            output_tokens,
+            Basis.LEARNT if learnt else Basis.PRIOR,
+            text - math.ceil(measure.text_bytes / ratio.mean),
+        )
 
     def observe(self, category: str, measure: Measure, prompt_tokens: int) -> None:
         """Move the category's ratio; a prompt of ids alone, or of no text, teaches nothing."""
@@ -102,7 +111,5 @@ class PaperEstimator:
             for category, ratio in self._ratios.items()
         }
 
-    def _conservative(self, ratio: _Ratio | None) -> float:
-        if ratio is None:
-            return self._prior
+    def _conservative(self, ratio: _Ratio) -> float:
         return max(ratio.mean - self._gamma * ratio.deviation, _LEAST_RATIO)

@@ -52,20 +52,21 @@ _TABLE = _table(
 
 
 def content_class(sample: bytes) -> ContentClass:
-    """Classify UTF-8 text by the shares of its characters; an empty text is prose."""
+    """Classify UTF-8 text by the shares of its bytes; an empty text is prose."""
     marks = sample.translate(_TABLE)
     letters, digits, punctuation, wide2, wide3 = (
         marks.count(kind) for kind in (_LETTER, _DIGIT, _MARK, _LEAD2, _LEAD3)
     )
-    characters = letters + digits + punctuation + wide2 + wide3 or 1
-    wide = (wide2 + wide3) / characters
-    if wide > 0.5:
+    # In bytes: a wide character is about as many tokens as that many ASCII letters, or more.
+    wide = 2 * wide2 + 3 * wide3
+    total = letters + digits + punctuation + wide or 1
+    if wide > 0.5 * total:
         return ContentClass.CJK if wide3 > wide2 else ContentClass.SCRIPT
-    if wide > 0.15:
+    if wide > 0.15 * total:
         return ContentClass.MIXED
-    if (digits + punctuation) / characters > 0.25:
+    if digits + punctuation > 0.27 * total:
         return ContentClass.STRUCTURED
-    if punctuation / characters > 0.06:
+    if punctuation > 0.06 * total:
         return ContentClass.CODE
     return ContentClass.PROSE
 

@@ -8,7 +8,6 @@ changes nothing. What each body mode asks for is in Envoy's external_processor.p
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from extproc.protos.envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValueOption
 from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import (
@@ -30,8 +29,6 @@ NAMESPACE = "llm"
 """Dynamic metadata namespace of the note that the routing filter leaves for the observing one."""
 
 Note = Mapping[str, str | float | bool]
-NO_NOTE: Note = MappingProxyType({})
-NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 class ProtocolError(Exception):
@@ -52,7 +49,8 @@ class Head:
     direction: Direction
     headers: Mapping[str, str]
     end_of_stream: bool
-    note: Note = NO_NOTE
+    note: Note = field(default_factory=dict)
+    observed: bool = False  # Envoy waits for no reply: nothing can be decided here
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +89,8 @@ class Proceed:
     Where headers are set, Envoy chooses the route again. The note reaches the observing filter.
     """
 
-    set_headers: Mapping[str, str] = NO_HEADERS
-    note: Note = NO_NOTE
+    set_headers: Mapping[str, str] = field(default_factory=dict)
+    note: Note = field(default_factory=dict)
 
 
 Action = Wait | Proceed
@@ -264,7 +262,8 @@ def _advance(side: _Side, part: _Part, modes: _Modes, message: ProcessingRequest
         side.owed.append(part)
     match content:
         case HttpHeaders():
-            return Head(side.direction, _headers(content.headers), side.ended, _note(message))
+            headers, note = _headers(content.headers), _note(message)
+            return Head(side.direction, headers, side.ended, note, modes.observing)
         case HttpBody():
             side.held += content.body if duplex else b""
             # A buffered body is whole; where trailers follow it, Envoy does not call it the end.
@@ -289,7 +288,7 @@ def _headers(headers: HeaderMap) -> dict[str, str]:
 def _note(message: ProcessingRequest) -> Note:
     metadata = message.metadata_context.filter_metadata
     if NAMESPACE not in metadata:
-        return NO_NOTE
+        return {}
     items = metadata[NAMESPACE].items()
     return {key: value for key, value in items if isinstance(value, str | float | bool)}
 

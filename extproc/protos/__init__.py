@@ -7,6 +7,9 @@ default pool) in one environment or one process.
 
 from google.protobuf import any_pb2, descriptor_pool, duration_pb2, struct_pb2, wrappers_pb2
 
+WELL_KNOWN = (any_pb2, duration_pb2, struct_pb2, wrappers_pb2)
+"""The modules of Google's own files that Envoy's import."""
+
 POOL = descriptor_pool.DescriptorPool()
-for _well_known in (any_pb2, duration_pb2, struct_pb2, wrappers_pb2):
-    POOL.AddSerializedFile(_well_known.DESCRIPTOR.serialized_pb)
+for _module in WELL_KNOWN:
+    POOL.AddSerializedFile(_module.DESCRIPTOR.serialized_pb)

@@ -1,0 +1,129 @@
+"""The command line: builds everything once, here, and turns a user's mistake into one message.
+
+Exit codes: 0 done, 1 it ran and something was wrong, 2 it was asked the wrong way.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import msgspec
+
+from extproc.config import ConfigError, Settings, load, render
+from extproc.explain import describe, explain
+from extproc.request import endpoint
+from extproc.serve import serve
+
+_EPILOG = """\
+examples:
+  dualpool demo                          the whole stack on this machine, traffic and a report
+  dualpool check dualpool.yaml           print the effective settings, or what is wrong with them
+  dualpool serve --config dualpool.yaml  answer Envoy
+  echo '{"prompt": "hi"}' | dualpool explain - --path /v1/completions
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command `dualpool`; return its exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        return _fail(str(error), 2)
+    except OSError as error:
+        return _fail(f"dualpool: {error}", 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dualpool",
+        description="Send each LLM request to the pool whose window fits its token budget.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add_serve(commands)
+    _add_check(commands)
+    _add_explain(commands)
+    return parser
+
+
+_Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
+
+
+def _add_serve(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="answer Envoy (ext_proc over gRPC), and the operator (HTTP)",
+        description="Serve until SIGTERM or Ctrl-C; then refuse new streams and drain.",
+    )
+    _add_config(parser)
+    parser.set_defaults(run=_serve)
+
+
+def _add_check(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "check",
+        help="print the effective settings, or every fault in a file",
+        description="Exit code 0 with the effective settings, or 2 with one line for each fault.",
+    )
+    parser.add_argument(
+        "file", type=Path, nargs="?", help="settings file (default: none, all defaults)"
+    )
+    parser.set_defaults(run=_check)
+
+
+def _add_explain(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "explain",
+        help="say where a request body would go, and why",
+        description="Decide for one request body as a service that has learnt nothing yet.",
+    )
+    parser.add_argument("file", help="file with the request body, or - for standard input")
+    parser.add_argument(
+        "--path",
+        default="/v1/chat/completions",
+        help="path that the body is sent to (default: %(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_config(parser)
+    parser.set_defaults(run=_explain)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings file (default: none, all defaults)"
+    )
+
+
+def _serve(options: argparse.Namespace) -> int:
+    serve(load(options.config))
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    print(render(load(options.file)), end="")
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    settings: Settings = load(options.config)
+    kind = endpoint(options.path)
+    if kind is None:
+        return _fail(f"dualpool: {options.path} carries no prompt: such requests pass on unread", 2)
+    body = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
+    explanation = explain(body, kind, settings)
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode(asdict(explanation)), indent=2).decode())
+    else:
+        print(describe(explanation))
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    print(message, file=sys.stderr)
+    return code

@@ -1,0 +1,178 @@
+"""The story of one request: which stage follows which, and what is learnt at the end.
+
+The rule it keeps: on any doubt a request passes on unchanged, to the largest pool, and is counted.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from extproc.learner import Learner, Observation
+from extproc.metrics import Metrics
+from extproc.pools import Reason, Verdict, judge
+from extproc.request import Endpoint, Unreadable, UnreadableRequest, endpoint, read_request
+from extproc.response import Finish, Refused, Unlearnable, Usage, UsageReader
+from extproc.routing import Routed, Rules, from_note, route, route_unread, to_note
+from extproc.session import Action, Body, Direction, Event, Head, Proceed, Trailers, Wait
+
+_JUDGED = (Reason.FITS, Reason.THRESHOLD, Reason.CAPACITY, Reason.OVERSIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """All that exchanges share."""
+
+    rules: Rules
+    learner: Learner
+    learn: Callable[[Observation], None]
+    """Where observations go: the learner's own `learn`, or one that tells other processes too."""
+    metrics: Metrics
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request whose body is still coming."""
+
+    endpoint: Endpoint
+    headers: Mapping[str, str]
+    body: bytearray = field(default_factory=bytearray)
+
+
+class Exchange:
+    """One request and its answer, or the half of them that this stream sees.
+
+    Give `on` each event, then call `finish`, however the stream ended.
+    """
+
+    def __init__(self, stages: Stages) -> None:
+        self._stages = stages
+        self._asked: _Asked | None = None
+        self._routed: Routed | None = None
+        self._reader: UsageReader | None = None
+
+    def on(self, event: Event) -> Action:
+        """Say what to do about an event."""
+        match event:
+            case Head(direction=Direction.REQUEST, observed=True):
+                self._routed = from_note(event.note)
+            case Head(direction=Direction.REQUEST):
+                return self._begin(event)
+            case Body(direction=Direction.REQUEST) if self._asked:
+                return self._read(self._asked, event)
+            case Trailers(direction=Direction.REQUEST) if self._asked:
+                return self._decide(self._asked)
+            case Head():
+                self._reader = _usage_reader(event.headers)
+            case Body(direction=Direction.RESPONSE) if self._reader:
+                self._reader.feed(event.data)
+            case _:
+                pass
+        return Proceed()
+
+    def finish(self) -> None:
+        """Judge and learn what there is to learn; idempotent, and never waits."""
+        routed, reader = self._routed, self._reader
+        self._asked = self._routed = self._reader = None
+        if routed is None or reader is None:
+            return
+        outcome = reader.finish()
+        metrics = self._stages.metrics
+        match outcome:
+            case Usage():
+                metrics.answers.labels("learnt").inc()
+                self._judge(routed, outcome)
+                self._learn(routed, outcome)
+            case Refused():
+                metrics.answers.labels("refused").inc()
+                self._misrouted(routed, "refused")
+            case Unlearnable():
+                metrics.answers.labels(outcome.value).inc()
+
+    def _begin(self, head: Head) -> Action:
+        kind = endpoint(head.headers.get(":path", ""))
+        if kind is None or head.end_of_stream or head.headers.get(":method") != "POST":
+            self._stages.metrics.unread.inc()
+            return Proceed()
+        self._asked = _Asked(kind, head.headers)
+        return Wait()
+
+    def _read(self, asked: _Asked, body: Body) -> Action:
+        asked.body += body.data
+        if len(asked.body) > self._stages.rules.max_body_bytes:
+            return self._unreadable(Unreadable.TOO_LARGE)
+        return self._decide(asked) if body.end_of_stream else Wait()
+
+    def _decide(self, asked: _Asked) -> Action:
+        stages = self._stages
+        rules, start = stages.rules, stages.clock()
+        encoding = asked.headers.get("content-encoding", "")
+        try:
+            request = read_request(
+                asked.endpoint, bytes(asked.body), encoding, max_bytes=rules.max_body_bytes
+            )
+        except UnreadableRequest as error:
+            return self._unreadable(error.reason)
+        named = asked.headers.get(rules.category_header, "")
+        action = self._go(route(request, named, stages.learner, rules))
+        stages.metrics.decision_seconds.observe(stages.clock() - start)
+        return action
+
+    def _unreadable(self, reason: Unreadable) -> Proceed:
+        self._stages.metrics.unreadable.labels(reason.value).inc()
+        return self._go(route_unread(self._stages.rules))
+
+    def _go(self, routed: Routed) -> Proceed:
+        self._asked, self._routed = None, routed
+        label = self._stages.learner.label(routed.category)
+        self._stages.metrics.decisions.labels(routed.pool, label, routed.reason.value).inc()
+        return Proceed(set_headers=_headers(routed), note=to_note(routed))
+
+    def _judge(self, routed: Routed, usage: Usage) -> None:
+        if routed.reason not in _JUDGED:
+            return
+        metrics, pools = self._stages.metrics, self._stages.rules.pools
+        verdict = judge(routed.pool, usage.prompt_tokens + _output(routed, usage), pools)
+        metrics.verdicts.labels(routed.pool, verdict.value).inc()
+        if verdict is Verdict.MISROUTED:
+            self._misrouted(routed, "clamped" if usage.finish is Finish.LENGTH else "harmless")
+        error = routed.budget.prompt_tokens / usage.prompt_tokens - 1
+        label = self._stages.learner.label(routed.category)
+        metrics.budget_error.labels(label).observe(error)
+
+    def _misrouted(self, routed: Routed, kind: str) -> None:
+        if routed.pool != self._stages.rules.pools[-1].name:
+            self._stages.metrics.misroutes.labels(routed.pool, kind).inc()
+
+    def _learn(self, routed: Routed, usage: Usage) -> None:
+        if routed.reason in _JUDGED:
+            self._stages.learn(
+                Observation(
+                    routed.category, routed.measure, usage.prompt_tokens, usage.completion_tokens
+                )
+            )
+
+
+def _output(routed: Routed, usage: Usage) -> int:
+    """Return the output that each sequence was promised, or had; one token more if it was cut."""
+    cut = usage.finish is Finish.LENGTH
+    return routed.max_tokens or usage.completion_tokens // routed.sequences + cut
+
+
+def _usage_reader(headers: Mapping[str, str]) -> UsageReader:
+    status = headers.get(":status", "")
+    return UsageReader(
+        int(status) if status.isdigit() else 0,
+        headers.get("content-type", ""),
+        headers.get("content-encoding", ""),
+    )
+
+
+def _headers(routed: Routed) -> dict[str, str]:
+    headers = {"x-llm-pool": routed.pool, "x-llm-reason": routed.reason.value}
+    if routed.reason is Reason.UNREADABLE:
+        return headers
+    return headers | {
+        "x-llm-budget": str(routed.budget.tokens),
+        "x-llm-category": routed.category,
+    }

@@ -1,0 +1,26 @@
+"""`dualpool serve`: one process or several, until a signal ends them."""
+
+import asyncio
+import logging
+
+import uvloop
+
+from extproc.settings import Settings
+from extproc.service import Service, stop_on_signals
+from extproc.workers import Supervisor
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises OSError where it cannot listen."""
+    logging.basicConfig(
+        level=settings.log_level.value.upper(),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    stop_on_signals(stop)
+    service = Service(settings) if settings.workers == 1 else Supervisor(settings)
+    await service.run(stop)

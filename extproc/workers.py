@@ -1,0 +1,124 @@
+"""Several processes as one service: one gRPC address each, one HTTP address for all.
+
+The supervisor takes no streams. It starts the workers, replaces one that dies, passes what each
+learns to the others, and answers HTTP for all: the metrics added up, and the state from a learner
+of its own that hears every observation.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+from collections import deque
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from extproc.admin import Admin
+from extproc.settings import Settings, host_port, worker_addresses
+from extproc.learner import Observation
+from extproc.metrics import LearntCollector
+from extproc.service import build_learner, build_state
+from extproc.worker import LINE_BYTES, Order, encode, send
+
+_REPLAYED = 4096  # observations told to a worker that starts late
+_RESTART_S = 1.0
+_KILL_S = 5.0  # beyond the drain
+
+_DECODER = msgspec.json.Decoder(Observation)
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Runs settings.workers processes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
+        self._learner = build_learner(settings)
+        self._recent: deque[bytes] = deque(maxlen=_REPLAYED)
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._inputs: dict[int, asyncio.StreamWriter] = {}
+        self._ready: set[int] = set()
+        self._stopping = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then drain. Raises OSError where it cannot listen."""
+        with tempfile.TemporaryDirectory(prefix="dualpool-") as folder:
+            admin = Admin(self._registry(folder), self._state, self._is_ready)
+            await admin.start(*host_port(self._settings.listen.http))
+            count = self._settings.workers
+            workers = [asyncio.create_task(self._keep(index, folder)) for index in range(count)]
+            stopped = asyncio.create_task(stop.wait())
+            await asyncio.wait([stopped, *workers], return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            await self._drain(workers)
+            await admin.stop()
+            for worker in workers:
+                worker.result()
+
+    async def _drain(self, workers: list[asyncio.Task[None]]) -> None:
+        self._stopping = True
+        for pipe in self._inputs.values():
+            pipe.close()
+        _, late = await asyncio.wait(workers, timeout=self._settings.listen.drain_s + _KILL_S)
+        for process in self._processes.values():
+            process.kill()
+        await asyncio.gather(*late)
+
+    def _registry(self, folder: str) -> CollectorRegistry:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
+        registry.register(LearntCollector(self._learner.snapshot))
+        return registry
+
+    def _state(self) -> dict[str, object]:
+        return build_state(self._settings, self._learner)
+
+    def _is_ready(self) -> bool:
+        return not self._stopping and len(self._ready) == self._settings.workers
+
+    async def _keep(self, index: int, folder: str) -> None:
+        while not self._stopping:
+            served = await self._run_one(index, folder)
+            if not served and not self._stopping:
+                raise OSError(f"worker {index} could not start; what it said is above")
+            if not self._stopping:
+                _log.error("worker %d is gone, starting another", index)
+                await asyncio.sleep(_RESTART_S)
+
+    async def _run_one(self, index: int, folder: str) -> bool:
+        """Run a worker to its end; return whether it ever served."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "extproc.worker"),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES,
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": folder},
+        )
+        assert process.stdin is not None  # noqa: S101 - PIPE was asked for
+        assert process.stdout is not None  # noqa: S101
+        self._processes[index], self._inputs[index] = process, process.stdin
+        order = Order(self._settings.model_dump_json(), self._addresses[index])
+        process.stdin.write(encode(order) + b"".join(self._recent))
+        await self._listen(index, process.stdout)
+        await process.wait()
+        served = index in self._ready
+        self._ready.discard(index)
+        del self._processes[index], self._inputs[index]
+        mark_process_dead(process.pid, path=folder)  # type: ignore[no-untyped-call]
+        return served
+
+    async def _listen(self, index: int, lines: asyncio.StreamReader) -> None:
+        async for line in lines:
+            if line == b"\n":
+                self._ready.add(index)
+                _log.info("worker %d serves %s", index, self._addresses[index])
+                continue
+            self._learner.learn(_DECODER.decode(line))
+            self._recent.append(line)
+            for other, pipe in self._inputs.items():
+                if other != index:
+                    send(pipe.transport, line)

@@ -1,0 +1,70 @@
+"""Whole ext_proc streams as text: what Envoy says, and what it is answered.
+
+A file in tests/conversations is a sequence of blocks in protobuf's text format, each under a line
+`>>> ` (a message of Envoy's) or `<<< ` (the replies owed next); what follows the mark is a remark.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from google.protobuf import text_format
+from prometheus_client import CollectorRegistry
+
+from extproc.budget import PaperEstimator
+from extproc.category import Categories
+from extproc.exchange import Stages
+from extproc.learner import Learner
+from extproc.metrics import Metrics
+from extproc.pools import Pool
+from extproc.protos import POOL
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from extproc.routing import Rules
+
+FILES = sorted(Path(__file__).with_name("conversations").glob("*.txt"))
+
+
+@dataclass
+class Turn:
+    """One message of Envoy's, and the replies to it."""
+
+    message: ProcessingRequest
+    replies: list[ProcessingResponse] = field(default_factory=list)
+
+
+def read(path: Path) -> list[Turn]:
+    """Read a conversation."""
+    turns: list[Turn] = []
+    for block in path.read_text().replace("\n<<<", "\n>>><<<").split(">>>")[1:]:
+        _, _, text = block.partition("\n")
+        if block.startswith("<<<"):
+            turns[-1].replies.append(
+                text_format.Parse(text, ProcessingResponse(), descriptor_pool=POOL)
+            )
+        else:
+            turns.append(Turn(text_format.Parse(text, ProcessingRequest(), descriptor_pool=POOL)))
+    return turns
+
+
+def stages(**changes) -> Stages:
+    """Stages with nothing learnt: short 8192, long 65536, the paper's estimator."""
+    rules = {
+        "pools": (Pool("short", 8192, 8192), Pool("long", 65536, 65536)),
+        "category_header": "",
+        "default_output_tokens": 1024,
+        "max_body_bytes": 1 << 20,
+    }
+    estimator = PaperEstimator(beta=0.95, gamma=1.0, prior_bytes_per_token=4.0)
+    learner = Learner(estimator, Categories(8))
+    registry = CollectorRegistry()
+    return Stages(Rules(**rules | changes), learner, learner.learn, Metrics(registry), lambda: 0.0)
+
+
+def counted(metric) -> dict[tuple[str, ...], float]:
+    """The samples of a counter that are not zero, by their label values."""
+    samples = [
+        s for family in metric.collect() for s in family.samples if s.name.endswith("_total")
+    ]
+    return {tuple(s.labels.values()): s.value for s in samples if s.value}

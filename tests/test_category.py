@@ -1,0 +1,80 @@
+"""Content classes and the bounded set of categories."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.category import (
+    LABEL_CHARS,
+    OTHER,
+    Categories,
+    ContentClass,
+    by_content,
+    by_header,
+    content_class,
+)
+
+TEXTS = {
+    ContentClass.PROSE: "The owl sat still, as owls do; nobody in the barn had noticed it yet. "
+    * 3,
+    ContentClass.CODE: "def run(self, x: int) -> None:\n    self._x = [y for y in x if y > 3]\n"
+    * 3,
+    ContentClass.STRUCTURED: json.dumps(
+        [{"id": i, "price": i * 1.5, "ok": True} for i in range(9)]
+    ),
+    ContentClass.CJK: "猫头鹰在谷仓里一动不动，没有人注意到它。" * 3,
+    ContentClass.SCRIPT: "Сова сидела неподвижно, и никто в амбаре её не заметил. " * 3,
+    ContentClass.MIXED: "The word for owl is 猫头鹰 and here is one more 一个例子 of it. " * 3,
+}
+
+
+@pytest.mark.parametrize("kind", ContentClass)
+def test_a_text_of_each_kind_is_recognised(kind):
+    assert content_class(TEXTS[kind].encode()) is kind
+
+
+def test_an_empty_text_is_prose():
+    assert content_class(b"") is ContentClass.PROSE
+
+
+@given(st.binary())
+def test_any_bytes_have_a_class(data):
+    assert content_class(data) in ContentClass
+
+
+def test_a_category_is_class_and_model():
+    assert by_content(b"plain words here", "llama-3") == "prose/llama-3"
+
+
+def test_a_header_names_the_category():
+    assert by_header(" chat ") == "chat"
+    assert by_header("") == "unnamed"
+
+
+@given(st.text())
+def test_a_category_is_short_and_printable(text):
+    for label in (by_header(text), by_content(b"", text)):
+        assert len(label) <= LABEL_CHARS
+        assert label.isascii()
+        assert label.isprintable()
+
+
+def test_a_category_is_known_once_it_was_taught():
+    categories = Categories(8)
+    assert categories.known("a") == OTHER
+    assert categories.admit("a") == "a"
+    assert categories.known("a") == "a"
+
+
+def test_beyond_the_limit_categories_share_one():
+    categories = Categories(2)
+    assert categories.admit("a") == "a"
+    assert categories.admit("b") == OTHER
+
+
+@given(st.lists(st.text(max_size=3)), st.integers(2, 5))
+def test_there_are_never_more_categories_than_permitted(names, limit):
+    categories = Categories(limit)
+    assert len({categories.admit(name) for name in names} | {OTHER}) <= limit
