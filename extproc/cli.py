@@ -13,6 +13,10 @@ import msgspec
 
 from extproc.config import ConfigError, Settings, load, render
 from extproc.explain import describe, explain
+from extproc.local.demo import DemoOptions, run_demo
+from extproc.local.ports import Ports
+from extproc.local.stack import StackOptions
+from extproc.local.up import run_up
 from extproc.request import endpoint
 from extproc.serve import serve
 
@@ -49,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_check(commands)
     _add_explain(commands)
+    _add_up(commands)
+    _add_demo(commands)
     return parser
 
 
@@ -94,6 +100,68 @@ def _add_explain(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.set_defaults(run=_explain)
 
 
+def _add_up(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "up",
+        help="run the whole stack on this machine until Ctrl-C (Linux)",
+        description="Run the real Envoy, the service and two pools; Ctrl-C ends all of it.",
+    )
+    _add_stack(parser)
+    parser.set_defaults(run=_up)
+
+
+def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="run the stack, send realistic traffic through it, and report (Linux)",
+        description="Exit code 0 where no answer was lost or altered, else 1.",
+    )
+    _add_stack(parser)
+    parser.add_argument("--requests", type=int, default=600, help="default: %(default)s")
+    parser.add_argument(
+        "--rate",
+        type=float,
+        metavar="PER_S",
+        help="arrivals a second (default: 8 for the built-in pools; real ones: --concurrency)",
+    )
+    parser.add_argument(
+        "--concurrency", type=int, default=16, help="requests at once, without --rate"
+    )
+    parser.add_argument(
+        "--exceeding",
+        type=float,
+        default=0.12,
+        metavar="SHARE",
+        help="share of requests larger than the smallest pool (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--texts", type=Path, metavar="DIR", help="folder of UTF-8 texts, one kind each"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
+    parser.set_defaults(run=_demo)
+
+
+def _add_stack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--pools",
+        default="",
+        metavar="URL,URL",
+        help="real servers, in place of the built-in simulated pools",
+    )
+    parser.add_argument(
+        "--ports",
+        choices=("fixed", "auto"),
+        default="fixed",
+        help="fixed: 10000, 9901, 50051, 8081, 8101, 8102; auto: any free ones",
+    )
+    parser.add_argument(
+        "--speed", type=float, default=1.0, help="of the built-in pools (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of traffic and pools (default: %(default)s)"
+    )
+
+
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="settings file (default: none, all defaults)"
@@ -122,6 +190,34 @@ def _explain(options: argparse.Namespace) -> int:
     else:
         print(describe(explanation))
     return 0
+
+
+def _up(options: argparse.Namespace) -> int:
+    return run_up(_stack_options(options))
+
+
+def _demo(options: argparse.Namespace) -> int:
+    return run_demo(
+        DemoOptions(
+            stack=_stack_options(options),
+            requests=options.requests,
+            seed=options.seed,
+            rate=options.rate,
+            concurrency=options.concurrency,
+            exceeding=options.exceeding,
+            texts=options.texts,
+            json=options.json,
+        )
+    )
+
+
+def _stack_options(options: argparse.Namespace) -> StackOptions:
+    return StackOptions(
+        pools=tuple(url for url in options.pools.split(",") if url),
+        ports=None if options.ports == "auto" else Ports(),
+        speed=options.speed,
+        seed=options.seed,
+    )
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,0 +1,126 @@
+"""The command line as a user meets it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from extproc.cli import main
+
+CHAT = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "x" * 400}]}
+
+
+def run(*arguments, stdin=""):
+    command = [sys.executable, "-m", "extproc", *arguments]
+    environment = os.environ | {"COLUMNS": "100"}
+    return subprocess.run(
+        command,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+
+
+def test_help_shows_what_to_type():
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("serve", "check", "explain", "up", "demo"):
+        assert f"  {command} " in done.stdout
+    assert "dualpool check dualpool.yaml" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "explain", "up", "demo"])
+def test_each_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert f"dualpool {command}" in capsys.readouterr().out
+
+
+def test_check_without_a_file_prints_the_defaults(capsys):
+    assert main(["check"]) == 0
+    assert "max_model_len: 8192" in capsys.readouterr().out
+
+
+def test_what_check_prints_it_accepts(tmp_path, capsys):
+    main(["check"])
+    printed = capsys.readouterr().out
+    (tmp_path / "all.yaml").write_text(printed)
+    assert main(["check", str(tmp_path / "all.yaml")]) == 0
+    assert capsys.readouterr().out == printed
+
+
+def test_faults_in_a_file_are_told_at_once_and_end_with_2(tmp_path, capsys):
+    file = tmp_path / "bad.yaml"
+    file.write_text("workers: 0\nbudgett: {}\n")
+    assert main(["check", str(file)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2
+    assert "workers: 0 is not allowed" in told[0]
+    assert "did you mean 'budget'?" in told[1]
+
+
+def test_a_file_that_is_not_there_is_one_message(capsys):
+    assert main(["serve", "--config", "/nowhere.yaml"]) == 2
+    assert capsys.readouterr().err.startswith("/nowhere.yaml: ")
+
+
+def explained(tmp_path, body, *options):
+    file = tmp_path / "body.json"
+    file.write_text(body if isinstance(body, str) else json.dumps(body))
+    done = run("explain", str(file), "--json", *options)
+    return json.loads(done.stdout)
+
+
+def test_explain_shows_every_figure_of_the_decision(tmp_path):
+    assert explained(tmp_path, CHAT) == {
+        "pool": "short",
+        "reason": "fits",
+        "category": "prose/m",
+        "content_class": "prose",
+        "text_bytes": 400,
+        "token_ids": 0,
+        "bytes_per_token": 4.0,
+        "prompt_tokens": 100,
+        "margin_tokens": 0,
+        "output_tokens": 50,
+        "budget_tokens": 150,
+        "basis": "prior",
+        "unreadable": "",
+    }
+
+
+def test_explain_says_why_a_body_cannot_be_read(tmp_path):
+    told = explained(tmp_path, "{")
+    assert (told["pool"], told["reason"], told["unreadable"]) == ("long", "unreadable", "json")
+
+
+def test_explain_reads_standard_input_and_writes_for_a_reader():
+    done = run("explain", "-", stdin=json.dumps(CHAT))
+    assert done.returncode == 0
+    assert "budget     150 tokens" in done.stdout
+    assert "pool       short (fits)" in done.stdout
+
+
+def test_explain_for_a_reader_says_unreadable(capsys, tmp_path):
+    file = tmp_path / "body"
+    file.write_text("{")
+    assert main(["explain", str(file)]) == 0
+    assert capsys.readouterr().out == "unreadable (json): pool long, the largest\n"
+
+
+def test_explain_refuses_a_path_that_carries_no_prompt(tmp_path, capsys):
+    assert main(["explain", str(tmp_path), "--path", "/v1/models"]) == 2
+    assert "/v1/models carries no prompt" in capsys.readouterr().err
+
+
+def test_explain_of_a_file_that_is_not_there_is_one_message(capsys):
+    assert main(["explain", "/nowhere.json"]) == 1
+    assert capsys.readouterr().err == (
+        "dualpool: [Errno 2] No such file or directory: '/nowhere.json'\n"
+    )
