@@ -1,0 +1,206 @@
+"""What the JSON of an answer states about tokens: usage, reasons to end, errors.
+
+One shape of record covers chat completions, completions, embeddings, scores, Responses, Anthropic
+messages and their stream events: what a record does not state is None. Numbers come from outside
+and are believed only where they are plausible.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+MAX_TOKENS: Final = 2**31 - 1
+"""Largest number of tokens that is believed."""
+
+_IMPLAUSIBLE: Final = -1
+
+
+class Finish(enum.Enum):
+    """Why generation ended, over all sequences of an answer."""
+
+    STOP = "stop"  # every sequence by itself
+    LENGTH = "length"  # at least one at its limit or at the end of the window
+    OTHER = "other"  # tool calls, filters, aborts; also where nothing was generated
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The tokens of one exchange, all prompts and all sequences of it together."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    """Those prompt tokens that came from the prefix cache; 0 also where the pool does not tell."""
+    finish: Finish
+
+
+class Unlearnable(enum.Enum):
+    """Why an answer teaches nothing."""
+
+    ERROR = "error"  # the status is not 2xx, or an error stands in the body
+    INCOMPLETE = "incomplete"  # it ends before its own end
+    ABSENT = "absent"  # complete, but prompt tokens are not stated
+    ENCODING = "encoding"  # unknown content encoding, or corrupt
+    TOO_LARGE = "too_large"
+    IMPLAUSIBLE = "implausible"  # a count that no exchange can have
+
+
+class Choice(msgspec.Struct, gc=False):
+    """One sequence of a chat completion or completion."""
+
+    finish_reason: Any = None
+
+
+class Record(msgspec.Struct, gc=False):
+    """A JSON answer, or the data of one stream event; the rest of it is skipped unread."""
+
+    type: str | None = None
+    error: Any = None
+    usage: msgspec.Raw = msgspec.Raw()
+    choices: list[Choice] | None = None
+    # Responses
+    status: Any = None
+    incomplete_details: Any = None
+    response: "Record | str | None" = None
+    # Anthropic
+    stop_reason: Any = None
+    message: "Record | str | None" = None  # in errors: a text
+    delta: "Record | str | None" = None
+    # /tokenize and /v1/messages/count_tokens
+    count: Any = None
+    max_model_len: Any = None
+    input_tokens: Any = None
+
+
+_RECORD: Final = msgspec.json.Decoder(Record)
+
+
+def read_record(data: bytes | bytearray) -> Record | None:
+    """Return the record, an empty one where the shape is another, None for no whole JSON."""
+    try:
+        return _RECORD.decode(data)
+    except msgspec.ValidationError:
+        return Record()
+    except (ValueError, RecursionError):
+        return None
+
+
+class Tally:
+    """What the records of one answer have stated so far; of two usages the later holds."""
+
+    __slots__ = ("_finishes", "_first", "_last")
+
+    def __init__(self) -> None:
+        self._first: dict[str, Any] = {}
+        self._last = b""  # as it stands: where each chunk has a usage, only the last is read
+        self._finishes: set[Finish] = set()
+
+    def open(self, record: Record) -> None:
+        """Take in what is stated of the prompt before, or instead of, a final usage."""
+        limited = record.max_model_len is not None  # only then is `count` one of tokens
+        counts = {"input_tokens": record.input_tokens, "prompt_tokens": limited and record.count}
+        self._first = _fields(bytes(record.usage)) or {k: v for k, v in counts.items() if v}
+
+    def add(self, record: Record) -> None:
+        """Take in a whole answer, or a chunk of one."""
+        if record.usage and (usage := bytes(record.usage)) != b"null":
+            self._last = usage
+        for choice in record.choices or ():
+            if choice.finish_reason is not None:
+                self._end(choice.finish_reason)
+        if record.stop_reason is not None:
+            self._end(record.stop_reason)
+        if record.status is not None:
+            self._end(_reason(record))
+
+    def _end(self, reason: object) -> None:
+        self._finishes.add(_FINISHES.get(str(reason), Finish.OTHER))
+
+    def usage(self) -> Usage | Unlearnable:
+        """Return what was stated in the end."""
+        stated = self._first | _fields(self._last)
+        prompt, completion = _prompt_tokens(stated), _completion_tokens(stated)
+        if prompt is None:
+            return Unlearnable.ABSENT
+        if prompt < 1 or completion < 0:
+            return Unlearnable.IMPLAUSIBLE
+        cached = min(max(_cached_tokens(stated), 0), prompt)
+        return Usage(prompt, completion, cached, self._finish())
+
+    def _finish(self) -> Finish:
+        if Finish.LENGTH in self._finishes:
+            return Finish.LENGTH
+        return Finish.STOP if self._finishes == {Finish.STOP} else Finish.OTHER
+
+
+_FINISHES: Final[Mapping[str, Finish]] = {
+    # OpenAI's finish_reason
+    "stop": Finish.STOP,
+    "length": Finish.LENGTH,
+    # Responses: status, or incomplete_details.reason
+    "completed": Finish.STOP,
+    "max_output_tokens": Finish.LENGTH,
+    # Anthropic's stop_reason
+    "end_turn": Finish.STOP,
+    "stop_sequence": Finish.STOP,
+    "max_tokens": Finish.LENGTH,
+    "model_context_window_exceeded": Finish.LENGTH,
+}
+
+
+def _reason(response: Record) -> object:
+    match response.incomplete_details:
+        case {"reason": reason}:
+            return reason
+        case _:
+            return response.status
+
+
+def _fields(usage: bytes) -> dict[str, Any]:
+    """Return what a usage states, without nulls."""
+    if not usage:
+        return {}
+    try:
+        fields = msgspec.json.decode(usage, type=dict[str, Any] | None) or {}
+    except (ValueError, RecursionError):  # a text or a list, a number out of every range
+        return {"prompt_tokens": _IMPLAUSIBLE}
+    return {key: value for key, value in fields.items() if value is not None}
+
+
+def _prompt_tokens(stated: dict[str, Any]) -> int | None:
+    if "prompt_tokens" in stated:
+        return _count(stated["prompt_tokens"])
+    if "input_tokens" not in stated:
+        return None
+    # Anthropic's input_tokens leave out what was read from the cache or written to it.
+    cache = ("cache_read_input_tokens", "cache_creation_input_tokens")
+    parts = [_count(stated.get(key, 0)) for key in ("input_tokens", *cache)]
+    return _count(sum(parts)) if min(parts) >= 0 else _IMPLAUSIBLE
+
+
+def _completion_tokens(stated: dict[str, Any]) -> int:
+    return _count(stated.get("completion_tokens", stated.get("output_tokens", 0)))
+
+
+def _cached_tokens(stated: dict[str, Any]) -> int:
+    match stated.get("prompt_tokens_details", stated.get("input_tokens_details")):
+        case {"cached_tokens": cached}:
+            return _count(cached)
+        case _:
+            return _count(stated.get("cache_read_input_tokens", 0))
+
+
+def _count(stated: object) -> int:
+    """Return a number of tokens, or _IMPLAUSIBLE; digits in a text are a number."""
+    match stated:
+        case bool():
+            return _IMPLAUSIBLE
+        case int() if 0 <= stated <= MAX_TOKENS:
+            return stated
+        case str() if len(stated) <= 10 and stated.isascii() and stated.isdigit():
+            return _count(int(stated))
+        case _:
+            return _IMPLAUSIBLE
