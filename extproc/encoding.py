@@ -1,0 +1,189 @@
+"""Undo a content encoding, a bounded piece at a time.
+
+The rule it keeps: whatever arrives, no more than a piece is held decoded beside the window of the
+coding itself (32 KiB gzip, at most 16 MiB brotli, at most 8 MiB zstd).
+"""
+
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
+from typing import Final, Protocol
+
+import brotli  # type: ignore[import-untyped]
+import zstandard
+
+PIECE_BYTES: Final = 64 * 1024
+"""The longest piece that a decoder yields, in bytes."""
+
+MAX_CODINGS: Final = 2
+"""How many codings may lie over one another."""
+
+MAX_FRAMES: Final = 1024
+"""How many gzip members or zstd frames may follow one another: an empty one costs time too."""
+
+# RFC 9659: zstd as a content encoding has windows of at most 8 MiB.
+_ZSTD_WINDOW_BYTES: Final = 8 << 20
+# Four bytes of zstd are 128 KiB at most (RFC 8878 section 3.1.1.2, a block of one repeated byte)
+# and the library decodes all it is given, so it is given what makes 2 MiB at most.
+_ZSTD_STEP_BYTES: Final = 64
+# RFC 1950 section 2.2: a zlib stream begins with this method; one without a header never does.
+_ZLIB_METHOD: Final = 8
+
+
+class EncodingError(Exception):
+    """An unknown content encoding, or data that is not of that encoding."""
+
+
+class _Stage(Protocol):
+    """One coding; it gives the pieces that some more data decodes to."""
+
+    @property
+    def complete(self) -> bool: ...
+
+    def decode(self, data: bytes) -> Iterator[bytes]: ...
+
+
+class Decoder:
+    """Give `feed` the body as it comes; `complete` says whether that was all of it."""
+
+    def __init__(self, encoding: str) -> None:
+        """Take a content-encoding header: "" or identity, or codings in the order of their use.
+
+        Raises EncodingError for an unknown coding, or more than MAX_CODINGS.
+        """
+        names = [name.strip().lower() for name in encoding.split(",")]
+        codings = [name for name in names if name not in {"", "identity"}]
+        if len(codings) > MAX_CODINGS:
+            raise EncodingError(f"more than {MAX_CODINGS} codings: {len(codings)}")
+        self._stages = [_stage(name) for name in reversed(codings)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether the data so far ends where each coding ends; always true without a coding."""
+        return all(stage.complete for stage in self._stages)
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what the data decodes to, in pieces of at most PIECE_BYTES.
+
+        Nothing is decoded before it is asked for; one who stops asking must not feed again.
+        Raises EncodingError where the data is corrupt.
+        """
+        pieces = _cut(data)
+        for stage in self._stages:
+            pieces = chain.from_iterable(map(stage.decode, pieces))
+        try:
+            yield from pieces
+        except (zlib.error, brotli.error, zstandard.ZstdError) as fault:
+            raise EncodingError(str(fault)) from fault
+
+
+class _Gzip:
+    """RFC 1952: members that follow one another are one text."""
+
+    def __init__(self) -> None:
+        self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self._members = 1
+
+    @property
+    def complete(self) -> bool:
+        return self._member.eof
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            if self._member.eof:
+                self._members = _one_more(self._members)
+                self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+            yield from _inflate(self._member, data)
+            data = self._member.unused_data
+
+
+class _Deflate:
+    """RFC 9110 section 8.4.1.2: a zlib stream; some send it without the zlib header."""
+
+    def __init__(self) -> None:
+        self._stream: zlib._Decompress | None = None
+
+    @property
+    def complete(self) -> bool:
+        return self._stream is not None and self._stream.eof
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        if self._stream is None:
+            wrapped = data[0] & 0x0F == _ZLIB_METHOD
+            self._stream = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
+        yield from _inflate(self._stream, data)
+        if self._stream.unused_data:
+            raise EncodingError("data after the end of the deflate stream")
+
+
+class _Brotli:
+    """RFC 7932."""
+
+    def __init__(self) -> None:
+        self._stream = brotli.Decompressor()
+
+    @property
+    def complete(self) -> bool:
+        return bool(self._stream.is_finished())
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        decoded = self._stream.process(data, output_buffer_limit=PIECE_BYTES)
+        while decoded or not self._stream.can_accept_more_data():
+            yield from _cut(decoded)  # the library's limit is where it stops, not what it gives
+            decoded = self._stream.process(b"", output_buffer_limit=PIECE_BYTES)
+
+
+class _Zstd:
+    """RFC 8878: frames that follow one another are one text."""
+
+    def __init__(self) -> None:
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+        self._frame = self._decompressor.decompressobj()
+        self._frames = 1
+
+    @property
+    def complete(self) -> bool:
+        return self._frame.eof
+
+    def decode(self, data: bytes) -> Iterator[bytes]:
+        for start in range(0, len(data), _ZSTD_STEP_BYTES):
+            step = data[start : start + _ZSTD_STEP_BYTES]
+            while step:
+                if self._frame.eof:
+                    self._frames = _one_more(self._frames)
+                    self._frame = self._decompressor.decompressobj()
+                yield from _cut(self._frame.decompress(step))
+                step = self._frame.unused_data
+
+
+_STAGES: Final[Mapping[str, Callable[[], _Stage]]] = {
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
+    "deflate": _Deflate,
+    "br": _Brotli,
+    "zstd": _Zstd,
+}
+
+
+def _stage(name: str) -> _Stage:
+    try:
+        return _STAGES[name]()
+    except KeyError:
+        raise EncodingError(f"unknown content encoding {name!r}") from None
+
+
+def _one_more(frames: int) -> int:
+    if frames == MAX_FRAMES:
+        raise EncodingError(f"more than {MAX_FRAMES} members or frames")
+    return frames + 1
+
+
+def _inflate(stream: "zlib._Decompress", data: bytes) -> Iterator[bytes]:
+    piece = stream.decompress(data, PIECE_BYTES)
+    while piece:
+        yield piece
+        piece = stream.decompress(stream.unconsumed_tail, PIECE_BYTES)
+
+
+def _cut(data: bytes) -> Iterator[bytes]:
+    return (data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES))
