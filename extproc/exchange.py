@@ -145,7 +145,8 @@ class Exchange:
             self._stages.metrics.misroutes.labels(routed.pool, kind).inc()
 
     def _learn(self, routed: Routed, usage: Usage) -> None:
-        if routed.reason in _JUDGED:
+        # What generates nothing (embeddings, scores) may have been truncated to any length.
+        if routed.reason in _JUDGED and usage.completion_tokens:
             self._stages.learn(
                 Observation(
                     routed.category, routed.measure, usage.prompt_tokens, usage.completion_tokens

