@@ -1,10 +1,7 @@
 """Which paths are read, against the routes that vLLM 0.32 has."""
 
-import json
-import os
-import urllib.request
-
 import pytest
+from gateway import fetch
 
 from extproc.apis import APIS, Endpoint, endpoint
 
@@ -64,7 +61,6 @@ ROUTES = {
     "/fault_tolerance/apply": None,
     "/fault_tolerance/status": None,
 }
-POOL = os.environ.get("DUALPOOL_VLLM_URL")
 
 
 @pytest.mark.parametrize(("path", "expected"), ROUTES.items())
@@ -104,7 +100,7 @@ def test_what_generates_states_its_limit(kind):
     assert APIS[kind].generates == bool(APIS[kind].limits)
 
 
-@pytest.mark.skipif(not POOL, reason="DUALPOOL_VLLM_URL names no vLLM")
-def test_a_real_vllm_has_no_other_routes():
-    with urllib.request.urlopen(f"{POOL}/openapi.json", timeout=30) as answer:
-        assert set(json.load(answer)["paths"]) <= set(ROUTES)
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_real_vllm_has_no_other_routes(vllm_urls):
+    assert set(fetch(f"{vllm_urls[0]}/openapi.json").json["paths"]) <= set(ROUTES)

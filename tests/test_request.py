@@ -3,13 +3,11 @@
 import base64
 import gzip
 import json
-import os
 import re
-import urllib.error
-import urllib.request
 from typing import Any
 
 import pytest
+from gateway import fetch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,8 +24,6 @@ from extproc.request import (
     endpoint,
     read_request,
 )
-
-POOL = os.environ.get("DUALPOOL_VLLM_URL")
 
 HI = {"role": "user", "content": "hi"}
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
@@ -248,27 +244,15 @@ def test_a_shape_is_read(path, body, expected):
         assert getattr(request, name) == value
 
 
-@pytest.fixture(scope="module")
-def model() -> str:
-    with urllib.request.urlopen(f"{POOL}/v1/models", timeout=30) as answer:
-        return json.load(answer)["data"][0]["id"]
-
-
-@pytest.mark.skipif(not POOL, reason="DUALPOOL_VLLM_URL names no vLLM")
+@pytest.mark.slow
+@pytest.mark.timeout(400)
 @each_shape
-def test_a_real_vllm_takes_the_shape(path, body, expected, model):
+def test_a_real_vllm_takes_the_shape(path, body, expected, vllm_urls):
     limit = "max_output_tokens" if path == "/v1/responses" else "max_tokens"
-    data = json.dumps({"model": model, limit: 1, **body}).encode()
-    request = urllib.request.Request(
-        f"{POOL}{path}", data, headers={"content-type": "application/json"}
-    )
-    try:
-        urllib.request.urlopen(request, timeout=60).close()
-    except urllib.error.HTTPError as error:
-        answer = error.read().decode()
-        unserved = error.code in {404, 501} or UNSERVED.search(answer)
-        assert unserved, answer
-        pytest.skip(f"this model does not serve it: {answer}")
+    answer = fetch(f"{vllm_urls[0]}{path}", {"model": "tiny-qwen", limit: 1, **body})
+    if answer.status != 200:
+        assert answer.status in {404, 501} or UNSERVED.search(answer.body.decode()), answer.body
+        pytest.skip(f"this model does not serve it: {answer.body.decode()}")
 
 
 def test_the_model_is_what_the_client_wrote():
