@@ -1,0 +1,303 @@
+"""What can be set: frozen values, each key with its unit, its limits and its default."""
+
+import enum
+import itertools
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+_MAX_POOLS = 16
+_MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path holds 108, the last of them NUL
+_MAX_TOKENS = 1 << 24
+_GIB = 1 << 30
+
+Place = tuple[str | int, ...]  # ("pools", 0, "name")
+
+_HOST_PORT = (
+    r"([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]):"
+    r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+)
+# gRPC reads the address as a URI, in which %, ? and # have a meaning of their own.
+_UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
+_POOL_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+# Credentials must not become category names, and Envoy strips x-llm-* from what clients send.
+_CATEGORY_HEADER = (
+    r"(?!(proxy-authorization|authorization|cookie)\Z|x-llm-)[a-z0-9!#$%&'*+.^_`|~-]*"
+)
+
+
+class Estimator(enum.StrEnum):
+    """How the tokens of a text are estimated."""
+
+    PAPER = "paper"
+
+
+class LogLevel(enum.StrEnum):
+    """The least level that is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+# `note` describes a key, its unit first; `allowed` ends the sentence "VALUE is not allowed: ...".
+def _key(note: str, allowed: str, **field: Any) -> Any:
+    return Field(description=note, json_schema_extra={"allowed": allowed}, **field)
+
+
+def _whole(unit: str, low: int, high: int, note: str, **field: Any) -> Any:
+    allowed = f"a whole number of {unit} from {low} to {high}"
+    return _key(f"{unit}: {note}", allowed, ge=low, le=high, **field)
+
+
+def _text(pattern: str, note: str, allowed: str, **field: Any) -> Any:
+    return _key(note, allowed, pattern=rf"\A({pattern})\Z", **field)
+
+
+def _one_of(default: enum.StrEnum, note: str) -> Any:
+    return _key(note, f"one of {', '.join(type(default))}", default=default, strict=False)
+
+
+class Section(BaseModel):
+    """A mapping of known keys; one that is left empty has its defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, regex_engine="python-re")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_default(cls, value: object) -> object:
+        return {} if value is None else value
+
+    @classmethod
+    def allowed(cls, key: str) -> str:
+        """Say what the value of a key may be."""
+        return cast("Mapping[str, str]", cls.model_fields[key].json_schema_extra)["allowed"]
+
+
+class ListenSettings(Section):
+    """Where the service listens."""
+
+    grpc: str = _text(
+        f"{_HOST_PORT}|{_UNIX_PATH}",
+        "host:port or unix:/path for Envoy's streams; see workers",
+        "host:port, the port from 0 (any free one) to 65535, or unix:/path",
+        default="127.0.0.1:50051",
+    )
+    http: str = _text(
+        _HOST_PORT,
+        "host:port of /metrics, /healthz, /readyz and /state",
+        "host:port, the port from 0 (any free one) to 65535",
+        default="127.0.0.1:8081",
+    )
+    max_message_bytes: int = _whole(
+        "bytes", 1 << 16, _GIB, "the largest gRPC message that is read", default=1 << 26
+    )
+    drain_s: int = _whole("seconds", 0, 3600, "for open streams to end after SIGTERM", default=30)
+
+
+class PoolSettings(Section):
+    """One pool: the servers of one max_model_len, behind one Envoy cluster."""
+
+    name: str = _text(
+        _POOL_NAME,
+        "Envoy's cluster and the value of x-llm-pool",
+        "1 to 63 lower-case letters, digits and inner hyphens (a number in quotes)",
+    )
+    max_model_len: int = _whole("tokens", 1, _MAX_TOKENS, "prompt and completion of one sequence")
+    threshold: int = _whole(
+        "tokens",
+        1,
+        _MAX_TOKENS,
+        "the largest budget that the pool is given",
+        # A pool whose max_model_len is missing or wrong is refused, whatever stands here.
+        default_factory=lambda pool: pool.get("max_model_len", _MAX_TOKENS),
+    )
+
+
+class BudgetSettings(Section):
+    """How the tokens of a request are estimated; beta, gamma and prior as in arXiv 2604.08075."""
+
+    estimator: Estimator = _one_of(
+        Estimator.PAPER, "paper: a mean and a deviation of bytes per token"
+    )
+    beta: float = _key(
+        "share of the past in the running means",
+        "a number above 0 and below 1",
+        default=0.95,
+        gt=0,
+        lt=1,
+    )
+    gamma: float = _key(
+        "deviations by which the ratio is lowered",
+        "a number of deviations from 0 to 10",
+        default=1.0,
+        ge=0,
+        le=10,
+    )
+    prior_bytes_per_token: float = _key(
+        "bytes per token, until a category has learnt its own",
+        "a number of bytes per token from 0.1 to 100",
+        default=4.0,
+        ge=0.1,
+        le=100,
+    )
+    default_output_tokens: int = _whole(
+        "tokens", 0, _MAX_TOKENS, "reserved where a request states no limit", default=1024
+    )
+
+
+class CategorySettings(Section):
+    """Which requests share one ratio of bytes to tokens."""
+
+    header: str = _text(
+        _CATEGORY_HEADER,
+        "request header that names it; empty: by content and model",
+        "empty, or a header's name in lower case, no (proxy-)authorization, cookie or x-llm-*",
+        default="",
+    )
+    max: int = _whole("categories", 2, 1024, "further ones are folded into `other`", default=64)
+
+
+class RequestSettings(Section):
+    """What is read of a request."""
+
+    max_body_bytes: int = _whole(
+        "bytes",
+        1024,
+        _GIB,
+        "a larger body is not read, it goes to the largest pool",
+        default=1 << 25,
+    )
+
+
+class Settings(Section):
+    """All settings. config.load() also holds them to the rules that span several keys."""
+
+    listen: ListenSettings = Field(default=ListenSettings(), description="addresses")
+    workers: int = _whole(
+        "processes", 1, 256, "at port, port + 1 ... or PATH.0, PATH.1 ...", default=1
+    )
+    pools: tuple[PoolSettings, ...] = _key(
+        "in ascending max_model_len",
+        f"a list of 1 to {_MAX_POOLS} pools",
+        strict=False,
+        default=(
+            PoolSettings(name="short", max_model_len=8192, threshold=8192),
+            PoolSettings(name="long", max_model_len=65536),
+        ),
+    )
+    budget: BudgetSettings = Field(default=BudgetSettings(), description="a request's tokens")
+    categories: CategorySettings = Field(
+        default=CategorySettings(), description="which requests share one ratio"
+    )
+    requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
+    log_level: LogLevel = _one_of(
+        LogLevel.INFO, "debug, info, warning or error: the least that is logged"
+    )
+
+
+SECTIONS: Mapping[str, type[Section]] = {
+    "listen": ListenSettings,
+    "pools": PoolSettings,
+    "budget": BudgetSettings,
+    "categories": CategorySettings,
+    "requests": RequestSettings,
+}
+_LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
+_DEFAULTS: Mapping[Place, Any] = {
+    ("listen", "grpc"): ListenSettings().grpc,
+    ("listen", "http"): ListenSettings().http,
+    ("workers",): Settings().workers,
+    ("pools",): Settings().pools,
+}
+
+
+def host_port(address: str) -> tuple[str, int]:
+    """Split HOST:PORT of checked settings; an IPv6 host loses its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def worker_addresses(grpc: str, workers: int) -> tuple[str, ...]:
+    """Each worker's gRPC address: the ports that follow (0 stays 0), or PATH.0, PATH.1 ..."""
+    if workers == 1:
+        return (grpc,)
+    if grpc.startswith("unix:"):
+        return tuple(f"{grpc}.{number}" for number in range(workers))
+    host, _, port = grpc.rpartition(":")
+    return tuple(f"{host}:{int(port) and int(port) + number}" for number in range(workers))
+
+
+def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
+    """Say which values do not go together: where, the value, and what is allowed there.
+
+    `values` are those of a file by place: None where one is wrong by itself, and nothing where
+    the default holds. So one fault hides no other.
+    """
+    values = {**_DEFAULTS, **values}
+    yield from _listen_conflicts(values)
+    if (pools := values["pools",]) is not None:
+        yield from _pool_conflicts(values, len(pools))
+
+
+def _listen_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
+    grpc, http, workers = (values[place] for place in _LISTEN)
+    if grpc is None or workers is None:
+        return
+    last = worker_addresses(grpc, workers)[-1]
+    if grpc.startswith("unix:"):
+        if len(last.removeprefix("unix:")) > _MAX_SOCKET_PATH_BYTES:
+            yield ("listen", "grpc"), grpc, f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes"
+        return
+    low, high = host_port(grpc)[1], host_port(last)[1]
+    if high > 65535:
+        yield ("listen", "grpc"), grpc, f"ports up to 65535, not {high}, for {workers} workers"
+    elif http is not None and low and low <= host_port(http)[1] <= high:
+        yield ("listen", "http"), http, f"a port other than the workers' {low} to {high}"
+
+
+def _pool_conflicts(values: Mapping[Place, Any], count: int) -> Iterator[tuple[Place, Any, str]]:
+    if not 1 <= count <= _MAX_POOLS:
+        yield ("pools",), values["pools",], Settings.allowed("pools")
+    owners: dict[str, int] = {}
+    for index, name in _sound(_column(values, "name")):
+        if owners.setdefault(name, index) != index:
+            allowed = f"a name of its own, this is that of pools[{owners[name]}]"
+            yield ("pools", index, "name"), name, allowed
+    windows = _column(values, "max_model_len")
+    for (before, low), (index, window) in itertools.pairwise(_sound(windows)):
+        if window <= low:
+            yield (
+                ("pools", index, "max_model_len"),
+                window,
+                f"more than the {low} of pools[{before}]",
+            )
+    yield from _threshold_conflicts(windows, _column(values, "threshold"), count - 1)
+
+
+def _threshold_conflicts(
+    windows: dict[int, Any], thresholds: dict[int, Any], last: int
+) -> Iterator[tuple[Place, Any, str]]:
+    if last in thresholds:
+        allowed = "none, as the last pool takes every larger budget"
+        yield ("pools", last, "threshold"), thresholds.pop(last), allowed
+    for index, threshold in _sound(thresholds):
+        window = windows.get(index)
+        if window is not None and threshold > window:
+            yield ("pools", index, "threshold"), threshold, f"at most its max_model_len, {window}"
+    limits = _sound({**windows, **thresholds})
+    for (before, low), (index, limit) in itertools.pairwise(limits):
+        if index in thresholds and limit <= low:
+            yield ("pools", index, "threshold"), limit, f"more than the {low} of pools[{before}]"
+
+
+def _column(values: Mapping[Place, Any], key: str) -> dict[int, Any]:
+    count = len(values["pools",])
+    places = ((index, ("pools", index, key)) for index in range(count))
+    return {index: values[place] for index, place in places if place in values}
+
+
+def _sound(column: Mapping[int, Any]) -> list[tuple[int, Any]]:
+    return sorted((index, value) for index, value in column.items() if value is not None)
