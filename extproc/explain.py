@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 from extproc.category import content_class
-from extproc.settings import Settings
 from extproc.request import Endpoint, UnreadableRequest, read_request
 from extproc.routing import Routed, route, route_unread
 from extproc.service import build_learner, build_rules
+from extproc.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ import logging
 
 import uvloop
 
-from extproc.settings import Settings
 from extproc.service import Service, stop_on_signals
+from extproc.settings import Settings
 from extproc.workers import Supervisor
 
 

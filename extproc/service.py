@@ -11,13 +11,13 @@ from prometheus_client import CollectorRegistry
 from extproc.admin import Admin
 from extproc.budget import PaperEstimator
 from extproc.category import Categories
-from extproc.settings import Settings, host_port
 from extproc.exchange import Stages
 from extproc.learner import Learner, Observation
 from extproc.metrics import LearntCollector, Metrics
 from extproc.pools import Pool
 from extproc.routing import Rules
 from extproc.server import Server
+from extproc.settings import Settings, host_port
 
 _log = logging.getLogger(__name__)
 

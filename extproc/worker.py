@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from extproc.settings import Settings
 from extproc.learner import Observation
 from extproc.service import build_learner, build_server, build_stages
+from extproc.settings import Settings
 
 LINE_BYTES = 64 * 1024
 """The longest line between supervisor and worker."""

@@ -17,10 +17,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from extproc.admin import Admin
-from extproc.settings import Settings, host_port, worker_addresses
 from extproc.learner import Observation
 from extproc.metrics import LearntCollector
 from extproc.service import build_learner, build_state
+from extproc.settings import Settings, host_port, worker_addresses
 from extproc.worker import LINE_BYTES, Order, encode, send
 
 _REPLAYED = 4096  # observations told to a worker that starts late

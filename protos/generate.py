@@ -42,9 +42,9 @@ def rewrite(text: str) -> str:
 
 def differing(modules: dict[Path, str]) -> list[Path]:
     """Return what is stale, missing or left over in TARGET."""
-    stale = [p for p, text in modules.items() if not same(TARGET / p, text)]
-    left_over = [p for f in TARGET.rglob("*_pb2.py*") if (p := f.relative_to(TARGET)) not in modules]
-    return stale + left_over
+    stale = {path for path, text in modules.items() if not same(TARGET / path, text)}
+    committed = {file.relative_to(TARGET) for file in TARGET.rglob("*_pb2.py*")}
+    return sorted(stale | (committed - modules.keys()))
 
 
 def same(path: Path, text: str) -> bool:

@@ -132,13 +132,15 @@ def test_sigterm_drains_and_ends_with_zero(tmp_path):
 
 
 def test_a_drain_refuses_readiness_and_is_bounded(tmp_path):
-    with running(tmp_path, drain_s=1) as (process, port, url):
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            next(watch)  # a stream that does not end by itself
-            process.send_signal(signal.SIGTERM)
-            wait_for(lambda: get(f"{url}/readyz")[0] in (503, 0))
-            assert process.wait(10) == 0
+    with (
+        running(tmp_path, drain_s=1) as (process, port, url),
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        next(watch)  # a stream that does not end by itself
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: get(f"{url}/readyz")[0] in (503, 0))
+        assert process.wait(10) == 0
 
 
 @pytest.fixture(scope="module")
