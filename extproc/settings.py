@@ -18,7 +18,7 @@ _HOST_PORT = (
     r"([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]):"
     r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 )
-# gRPC reads the address as a URI, in which %, ? and # have a meaning of their own.
+# Plain ASCII on one line, without the % that gRPC decodes: unix:/a%41 listens on /aA.
 _UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
 _POOL_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 # Credentials must not become category names, and Envoy strips x-llm-* from what clients send.
