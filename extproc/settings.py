@@ -8,6 +8,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _MAX_POOLS = 16
+_MESSAGE_OVERHEAD = 1024  # bytes of a gRPC message beside the body in it
 _MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path holds 108, the last of them NUL
 _MAX_TOKENS = 1 << 24
 _GIB = 1 << 30
@@ -206,10 +207,14 @@ SECTIONS: Mapping[str, type[Section]] = {
     "requests": RequestSettings,
 }
 _LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
+_MESSAGE: Place = ("listen", "max_message_bytes")
+_BODY: Place = ("requests", "max_body_bytes")
 _DEFAULTS: Mapping[Place, Any] = {
     ("listen", "grpc"): ListenSettings().grpc,
     ("listen", "http"): ListenSettings().http,
     ("workers",): Settings().workers,
+    _MESSAGE: ListenSettings().max_message_bytes,
+    _BODY: RequestSettings().max_body_bytes,
     ("pools",): Settings().pools,
 }
 
@@ -238,6 +243,7 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     """
     values = {**_DEFAULTS, **values}
     yield from _listen_conflicts(values)
+    yield from _body_conflicts(values[_BODY], values[_MESSAGE])
     if (pools := values["pools",]) is not None:
         yield from _pool_conflicts(values, len(pools))
 
@@ -256,6 +262,13 @@ def _listen_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any,
         yield ("listen", "grpc"), grpc, f"ports up to 65535, not {high}, for {workers} workers"
     elif http is not None and low and low <= host_port(http)[1] <= high:
         yield ("listen", "http"), http, f"a port other than the workers' {low} to {high}"
+
+
+def _body_conflicts(body: int | None, message: int | None) -> Iterator[tuple[Place, Any, str]]:
+    # Envoy sends a buffered body as one message: gRPC would refuse it before it could be judged.
+    if body is not None and message is not None and body + _MESSAGE_OVERHEAD > message:
+        allowed = f"at most listen.max_message_bytes less {_MESSAGE_OVERHEAD}"
+        yield _BODY, body, f"{allowed}: {message - _MESSAGE_OVERHEAD}"
 
 
 def _pool_conflicts(values: Mapping[Place, Any], count: int) -> Iterator[tuple[Place, Any, str]]:

@@ -223,7 +223,7 @@ settings = st.builds(
         ListenSettings,
         grpc=st.one_of(whole(1024, 65280).flatmap(hosts), paths),
         http=st.one_of(whole(0, 1023), whole(65536 - 1, 65535)).flatmap(hosts),
-        max_message_bytes=whole(1 << 16, 1 << 30),
+        max_message_bytes=whole((1 << 29) + 1024, 1 << 30),
         drain_s=whole(0, 3600),
     ),
     workers=whole(1, 255),
@@ -240,7 +240,7 @@ settings = st.builds(
         header=st.from_regex(r"(z[a-z0-9!#$%&'*+.^_`|~-]*)?", fullmatch=True),
         max=whole(2, 1024),
     ),
-    requests=st.builds(RequestSettings, max_body_bytes=whole(1024, 1 << 30)),
+    requests=st.builds(RequestSettings, max_body_bytes=whole(1024, 1 << 29)),
     log_level=st.sampled_from(LogLevel),
 )
 
