@@ -144,10 +144,11 @@ def single(template, request_mode, response_mode, early="false"):
         "disable_immediate_response: true",
         f"send_body_without_waiting_for_header_response: {early}",
     )
+    # Envoy wants the trailers of a full-duplex direction, or it does not start.
     if "DUPLEX" in request_mode:
         text = text.replace("request_trailer_mode: SKIP", "request_trailer_mode: SEND")
+    if "DUPLEX" in response_mode:
         text = text.replace("response_trailer_mode: SKIP", "response_trailer_mode: SEND")
-        text = text.replace("failure_mode_allow: true", "failure_mode_allow: false", 1)
     return text
 
 
