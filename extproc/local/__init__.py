@@ -1,0 +1,1 @@
+"""The stack on one machine: the pools, the Envoy binary and the demo."""

@@ -1,0 +1,132 @@
+"""The pools of the local stack: two simulated ones of its own, or real servers by their URLs."""
+
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from extproc.local.children import Command, StackError
+from extproc.local.envoy import Upstream
+
+MODEL = "simulated"
+_PATIENCE = aiohttp.ClientTimeout(total=10)
+
+# With or without the /v1 that clients write behind it.
+_URL = re.compile(
+    r"(http://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/v1)?/?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A running pool: one OpenAI-compatible server; max_model_len in tokens."""
+
+    name: str
+    url: str
+    model: str
+    max_model_len: int
+    simulated: bool
+
+    @property
+    def upstream(self) -> Upstream:
+        """Where Envoy finds it."""
+        parts = urlsplit(self.url)
+        return Upstream(self.name, parts.hostname or "", parts.port or 80)
+
+
+@dataclass(frozen=True, slots=True)
+class _Size:
+    name: str
+    max_model_len: int
+    max_num_seqs: int
+
+
+# The paper's two configurations of one instance, with 1,048,576 KV tokens in either.
+_SIZES = (_Size("short", 8192, 128), _Size("long", 65_536, 16))
+_NUM_BLOCKS = 65_536
+
+
+def simulated_pools(ports: Sequence[int], speed: float, seed: int) -> tuple[Command, ...]:
+    """Return the commands that run the built-in pools, one a port."""
+    return tuple(
+        _command(size, port, speed, seed) for size, port in zip(_SIZES, ports, strict=True)
+    )
+
+
+def _command(size: _Size, port: int, speed: float, seed: int) -> Command:
+    options = {
+        "name": size.name,
+        "port": port,
+        "max-model-len": size.max_model_len,
+        "max-num-seqs": size.max_num_seqs,
+        "num-blocks": _NUM_BLOCKS,
+        "model": MODEL,
+        "speed": speed,
+        "seed": seed,
+    }
+    flags = (text for key, value in options.items() for text in (f"--{key}", str(value)))
+    return Command(f"pool {size.name}", (sys.executable, "-m", "extproc.local.pool", *flags))
+
+
+def pool_url(text: str) -> str:
+    """Return the base URL of a pool as written by the operator; raises StackError."""
+    found = _URL.fullmatch(text)
+    if found is None:
+        raise StackError(f"--pools: {text!r} is not http://HOST:PORT")
+    return f"http://{found['host']}:{found['port'] or 80}"
+
+
+async def describe_pools(session: aiohttp.ClientSession, urls: Sequence[str]) -> tuple[Pool, ...]:
+    """Ask each server what it serves; return the pools by rising max_model_len.
+
+    Raises StackError where a server is no vLLM, or where they do not serve one model.
+    """
+    answers = [await _ask(session, url) for url in urls]
+    model = _common_model(answers)
+    answers.sort(key=lambda answer: answer.windows[model])
+    windows = [answer.windows[model] for answer in answers]
+    if len(set(windows)) < len(windows):
+        raise StackError(f"--pools: two pools have the same max_model_len: {windows}")
+    return tuple(
+        Pool(name, answer.url, model, answer.windows[model], answer.simulated)
+        for name, answer in zip(_names(len(answers)), answers, strict=True)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    url: str
+    windows: dict[str, int]  # max_model_len by model
+    simulated: bool
+
+
+async def _ask(session: aiohttp.ClientSession, url: str) -> _Answer:
+    try:
+        async with session.get(f"{url}/v1/models", timeout=_PATIENCE) as response:
+            document = await response.json(content_type=None)
+            windows = {row["id"]: int(row["max_model_len"]) for row in document["data"]}
+            simulated = "x-dualpool-simulated" in response.headers
+    except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:
+        raise StackError(f"{url}/v1/models names no model with max_model_len: {error!r}") from None
+    return _Answer(url, windows, simulated)
+
+
+def _common_model(answers: Sequence[_Answer]) -> str:
+    for model in answers[0].windows:
+        if all(model in answer.windows for answer in answers):
+            return model
+    served = "; ".join(f"{answer.url}: {', '.join(answer.windows)}" for answer in answers)
+    raise StackError(f"--pools: no model is served by all of them ({served})")
+
+
+def _names(count: int) -> tuple[str, ...]:
+    match count:
+        case 1:
+            return ("long",)
+        case 2:
+            return ("short", "long")
+        case _:
+            return ("short", *(f"middle-{n}" for n in range(1, count - 1)), "long")

@@ -1,0 +1,115 @@
+"""What the demo asks the pools and the service, beside the traffic: token counts and figures.
+
+A question without an answer leaves a gap in the report; it never stops the demo.
+"""
+
+import asyncio
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc.local.fleet import Pool
+from extproc.local.traffic import Item
+
+_AT_ONCE = 4
+_PATIENCE = aiohttp.ClientTimeout(total=30)
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What the service learnt of a category: bytes per token with their mean deviation."""
+
+    bytes_per_token: float
+    deviation: float
+    samples: int
+
+
+async def read_learnt(session: aiohttp.ClientSession, service_url: str) -> dict[str, Learnt]:
+    """Return what GET /state tells, by category."""
+    try:
+        async with session.get(f"{service_url}/state", timeout=_PATIENCE) as response:
+            state = await response.json(content_type=None)
+        return {name: _learnt(figures) for name, figures in state["categories"].items()}
+    except (aiohttp.ClientError, TimeoutError, LookupError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _learnt(figures: Mapping[str, float]) -> Learnt:
+    return Learnt(
+        bytes_per_token=float(figures.get("bytes_per_token", math.nan)),
+        deviation=float(figures.get("deviation", math.nan)),
+        samples=int(figures.get("samples", 0)),
+    )
+
+
+async def read_preemptions(session: aiohttp.ClientSession, pools: Sequence[Pool]) -> dict[str, int]:
+    """Return each pool's preemptions since its start, for the pools that tell."""
+    found = {}
+    for pool in pools:
+        try:
+            async with session.get(f"{pool.url}/metrics", timeout=_PATIENCE) as response:
+                found[pool.name] = count_preemptions(await response.text())
+        except (aiohttp.ClientError, TimeoutError, ValueError):
+            continue
+    return found
+
+
+def count_preemptions(metrics: str) -> int:
+    """Sum vLLM's preemptions in a Prometheus text; raises ValueError where it is none."""
+    samples = (s for family in text_string_to_metric_families(metrics) for s in family.samples)
+    return int(sum(s.value for s in samples if s.name == "vllm:num_preemptions_total"))
+
+
+async def count_prompts(
+    session: aiohttp.ClientSession, pool: Pool, items: Sequence[Item]
+) -> dict[str, int]:
+    """Return the prompt tokens of each item, by request id, as the pool's /tokenize counts them."""
+    return await _count(session, pool, {item.request_id: _prompt_of(item) for item in items})
+
+
+async def count_texts(
+    session: aiohttp.ClientSession, pool: Pool, items: Sequence[Item]
+) -> dict[str, int]:
+    """Return the tokens of each item's text alone, without a template or special tokens."""
+    return await _count(session, pool, {item.request_id: _text_of(item) for item in items})
+
+
+def _prompt_of(item: Item) -> dict[str, Any]:
+    body = json.loads(item.body)
+    return {key: body[key] for key in ("model", "messages", "tools", "prompt") if key in body}
+
+
+def _text_of(item: Item) -> dict[str, Any]:
+    body = json.loads(item.body)
+    texts = [body["prompt"]] if "prompt" in body else [m["content"] for m in body["messages"]]
+    texts += [json.dumps(tool) for tool in body.get("tools", ())]
+    return {"model": body["model"], "prompt": "\n".join(texts), "add_special_tokens": False}
+
+
+async def _count(
+    session: aiohttp.ClientSession, pool: Pool, questions: Mapping[str, dict[str, Any]]
+) -> dict[str, int]:
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(question: dict[str, Any]) -> int:
+        async with slots:
+            return await _tokenize(session, pool, question)
+
+    counts = await asyncio.gather(*(one(question) for question in questions.values()))
+    return {key: count for key, count in zip(questions, counts, strict=True) if count}
+
+
+async def _tokenize(session: aiohttp.ClientSession, pool: Pool, question: dict[str, Any]) -> int:
+    """Return the count, 0 where the pool gives none."""
+    try:
+        async with session.post(
+            f"{pool.url}/tokenize", json=question, timeout=_PATIENCE
+        ) as response:
+            return int((await response.json(content_type=None))["count"])
+    except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError):
+        return 0

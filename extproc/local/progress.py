@@ -1,0 +1,70 @@
+"""How far the demo is: a bar on a terminal, a line now and then elsewhere."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+_LINES = 10
+
+
+class Show(Protocol):
+    """Somebody who is told how far things are."""
+
+    def say(self, text: str) -> None:
+        """Name what is waited for."""
+
+    def begin(self, text: str, total: int) -> None:
+        """Begin to count to `total`."""
+
+    def advance(self) -> None:
+        """Count one."""
+
+
+class _Bar:
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._task = progress.add_task("Starting", total=None, counted="")
+
+    def say(self, text: str) -> None:
+        self._progress.update(self._task, description=text)
+
+    def begin(self, text: str, total: int) -> None:
+        self._progress.reset(self._task, description=text, total=total)
+
+    def advance(self) -> None:
+        task = self._progress.tasks[0]
+        counted = f"{task.completed + 1:.0f} of {task.total:.0f}"
+        self._progress.update(self._task, advance=1, counted=counted)
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._text, self._total, self._done = "", 0, 0
+
+    def say(self, text: str) -> None:
+        self._console.print(text, highlight=False, markup=False)
+
+    def begin(self, text: str, total: int) -> None:
+        self._text, self._total, self._done = text, total, 0
+
+    def advance(self) -> None:
+        self._done += 1
+        if self._done * _LINES // self._total > (self._done - 1) * _LINES // self._total:
+            self.say(f"{self._text}: {self._done} of {self._total}")
+
+
+@contextmanager
+def showing(console: Console) -> Iterator[Show]:
+    """Show progress while the block runs."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    text = TextColumn("{task.description}", markup=False)
+    counted = TextColumn("{task.fields[counted]}")
+    columns = (text, BarColumn(), counted, TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield _Bar(progress)

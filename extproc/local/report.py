@@ -1,0 +1,178 @@
+"""The demo's report for people (tables) and for programs (JSON)."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from extproc.local.saving import Load, split_fleet
+from extproc.local.tally import Fault, Fit, Report
+
+_FAULTS_SHOWN = 5
+
+
+def print_report(console: Console, report: Report, load: Load) -> None:
+    """Print the whole report."""
+    console.print(_pool_table(report))
+    console.print(_pace_table(report))
+    console.print(_category_table(report))
+    for line in _lines(report, load):
+        console.print(line, highlight=False, markup=False)
+
+
+def to_json(report: Report, load: Load) -> str:
+    """Return the report as JSON: its fields, what follows from them, nan as null."""
+    fields = dataclasses.asdict(report)
+    for category, figures in zip(fields["categories"], report.categories, strict=True):
+        category["error"] = figures.error
+    fields["fit"]["misrouted"] = report.fit.misrouted
+    fleet = split_fleet(report.short_share, load)
+    fields["saving"] = {
+        **dataclasses.asdict(load),
+        **dataclasses.asdict(fleet),
+        "alpha": report.short_share,
+        "saved": fleet.saved,
+    }
+    return json.dumps(_without_nan(fields), indent=2)
+
+
+def _without_nan(value: object) -> object:
+    match value:
+        case float() if math.isnan(value):
+            return None
+        case dict():
+            return {key: _without_nan(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_without_nan(item) for item in value]
+        case _:
+            return value
+
+
+def _pool_table(report: Report) -> Table:
+    table = _table("Pools", "pool", "window", "requests", "why", "refused", "preempted")
+    for pool in report.pools:
+        table.add_row(
+            pool.name,
+            str(pool.max_model_len),
+            str(pool.requests),
+            ", ".join(f"{reason} {n}" for reason, n in sorted(pool.reasons.items())),
+            str(pool.refused),
+            "-" if pool.preemptions is None else str(pool.preemptions),
+        )
+    return table
+
+
+def _pace_table(report: Report) -> Table:
+    table = _table(
+        "Tokens, and seconds and milliseconds of streamed answers",
+        "pool", "prompt", "output", "TTFT P50", "P99 s", "TPOT P50", "P99 ms",
+    )  # fmt: skip
+    for pool in report.pools:
+        table.add_row(
+            pool.name,
+            str(pool.prompt_tokens),
+            str(pool.completion_tokens),
+            _text(pool.ttft_p50_s, 2),
+            _text(pool.ttft_p99_s, 2),
+            _text(1000 * pool.tpot_p50_s, 1),
+            _text(1000 * pool.tpot_p99_s, 1),
+        )
+    return table
+
+
+def _category_table(report: Report) -> Table:
+    table = _table(
+        "Bytes per token, learnt and true",
+        "category", "requests", "taught", "learnt", "±", "true", "error", "text alone",
+    )  # fmt: skip
+    for category in report.categories:
+        table.add_row(
+            category.name,
+            str(category.requests),
+            str(category.samples),
+            _text(category.learnt, 2),
+            _text(category.deviation, 2),
+            _text(category.true, 2),
+            "-" if math.isnan(category.error) else f"{category.error:+.1%}",
+            _text(category.without_template, 2),
+        )
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    for column in columns:
+        left = column in {"pool", "category", "why"}
+        table.add_column(column, justify="left" if left else "right", overflow="fold")
+    return table
+
+
+def _text(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _lines(report: Report, load: Load) -> Iterator[str]:
+    kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(report.kinds.items()))
+    yield (
+        f"Traffic: {report.requests} requests in {report.elapsed_s:.0f} s ({kinds}); "
+        f"{report.streamed} streamed, {report.with_usage} with usage in the answer, "
+        f"{report.with_limit} with a stated output limit."
+    )
+    yield from _fit_lines(report.fit)
+    yield f"Lost: {len(report.lost)} of {report.requests} answers.{_listed(report.lost)}"
+    yield (
+        f"Altered: {len(report.altered)} of {report.requests}, by SHA-256 of every request and "
+        f"answer on both sides of Envoy.{_listed(report.altered)}"
+    )
+    yield (
+        f"Latency added by the service, as Envoy measured it over {report.added_ms.count} "
+        f"requests: P50 {_text(report.added_ms.p50, 2)} ms, "
+        f"P99 {_text(report.added_ms.p99, 2)} ms."
+    )
+    yield _saving_line(report.short_share, load)
+    if report.simulated:
+        yield (
+            "The pools are simulated: real tokens, and an engine model in place of GPUs. "
+            "Times and preemptions are the model's."
+        )
+    else:
+        yield "The pools are real servers."
+
+
+def _fit_lines(fit: Fit) -> Iterator[str]:
+    known = max(1, fit.known)
+    yield (
+        f"Misrouted: {fit.misrouted} of {fit.known} ({fit.misrouted / known:.2%}): "
+        f"{fit.refused} refused, {fit.clamped} clamped, {fit.harmless} without harm."
+    )
+    yield (
+        f"Over-routed: {fit.over_routed} of {fit.known} ({fit.over_routed / known:.2%}). "
+        f"Larger than every pool: {fit.too_large}. Unknown: {fit.unknown}."
+    )
+
+
+def _listed(faults: Sequence[Fault]) -> str:
+    shown = "".join(f"\n    {fault.request_id}: {fault.what}" for fault in faults[:_FAULTS_SHOWN])
+    left = len(faults) - _FAULTS_SHOWN
+    return shown + (f"\n    and {left} more" if left > 0 else "")
+
+
+def _saving_line(alpha: float, load: Load) -> str:
+    fleet = split_fleet(alpha, load)
+    return (
+        f"What the split saves: with alpha = {alpha:.3f} of the requests short, as in this "
+        f"traffic, and rho = {load.rho:g} (an instance of the short pool serves {load.rho:g} "
+        f"times as many), {load.requests_per_s:g} requests/s take {fleet.short} + {fleet.long} "
+        f"instances instead of {fleet.alone}: {fleet.saved:.1%} fewer, by the closed form "
+        f"without queues."
+    )

@@ -1,0 +1,191 @@
+"""The stack on one machine: pools, service and Envoy, up in that order and all down together.
+
+Whatever ends this process, or any of its children, ends all of them; every wait is bounded.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self, TypeVar
+
+import aiohttp
+
+from extproc.local.children import Child, Children, Command, Log, StackError
+from extproc.local.envoy import Upstream, envoy_command, render_envoy
+from extproc.local.fleet import Pool, describe_pools, pool_url, simulated_pools
+from extproc.local.ports import Ports, free_ports, require_free
+
+_POLL_S = 0.1
+
+Say = Callable[[str], None]
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackOptions:
+    """What the local stack consists of.
+
+    pools: base URLs of real servers; empty: two built-in simulated pools.
+    ports: on 127.0.0.1; None: any free ones.
+    speed, seed: of the simulated pools; a speed of 2 halves every iteration's time.
+    ready_s: the seconds that each part has to come up.
+    settings: further settings of the service, beside `listen` and `pools`.
+    """
+
+    pools: tuple[str, ...] = ()
+    ports: Ports | None = field(default_factory=Ports)
+    speed: float = 1.0
+    seed: int = 0
+    ready_s: float = 60.0
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """Envoy and the service, running; the URLs have no slash at their end."""
+
+    url: str
+    admin_url: str
+    service_url: str
+    envoy: Child
+    service: Child
+
+
+class Stack:
+    """The owner of the stack's processes: an async context manager that ends them all.
+
+    First open_pools, then open_gateway; `say` hears what is waited for.
+    """
+
+    def __init__(self, options: StackOptions, session: aiohttp.ClientSession, say: Say) -> None:
+        check_platform()
+        self._options = options
+        self._ports = options.ports or free_ports()
+        self._session = session
+        self._say = say
+        self._children = Children()
+
+    async def __aenter__(self) -> Self:
+        require_free(self._ports, with_pools=not self._options.pools)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._children.stop()
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The process ids of all that runs."""
+        return self._children.pids
+
+    async def open_pools(self) -> tuple[Pool, ...]:
+        """Start the built-in pools, or find the real ones; return them by rising max_model_len.
+
+        Raises StackError where one does not come up or is not what is needed.
+        """
+        urls = self._pool_urls()
+        self._say(f"Waiting for the pools: {', '.join(urls)}")
+        if self._options.pools:
+            ready = [self._ready(f"{url}/health") for url in urls]
+        else:
+            commands = simulated_pools(self._ports.pools, self._options.speed, self._options.seed)
+            children = [await self._children.start(command) for command in commands]
+            ready = [
+                self._ready(f"{url}/health", child)
+                for url, child in zip(urls, children, strict=True)
+            ]
+        await self.unless_ended(asyncio.gather(*ready))
+        return await describe_pools(self._session, urls)
+
+    async def open_gateway(self, pools: Sequence[Pool], upstreams: Sequence[Upstream]) -> Gateway:
+        """Start the service and Envoy; `upstreams` are the pools as Envoy reaches them.
+
+        Raises StackError where one does not come up.
+        """
+        self._say("Waiting for the service and Envoy")
+        with closing(Log()) as settings:
+            settings.write(json.dumps(service_settings(self._ports, pools, self._options.settings)))
+            service = await self._children.start(_service_command(settings))
+            envoy = await self._children.start(envoy_command(render_envoy(self._ports, upstreams)))
+            gateway = Gateway(
+                url=f"http://127.0.0.1:{self._ports.listener}",
+                admin_url=f"http://127.0.0.1:{self._ports.admin}",
+                service_url=f"http://127.0.0.1:{self._ports.http}",
+                envoy=envoy,
+                service=service,
+            )
+            ready = asyncio.gather(
+                self._ready(f"{gateway.service_url}/readyz", service),
+                self._ready(f"{gateway.admin_url}/ready", envoy),
+            )
+            await self.unless_ended(ready)
+        return gateway
+
+    async def unless_ended(self, work: Awaitable[Result]) -> Result:
+        """Return the work's result; raises StackError as soon as a child ends before it."""
+        task = asyncio.ensure_future(work)
+        end = asyncio.ensure_future(self._children.first_end())
+        try:
+            await asyncio.wait((task, end), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise StackError(end.result().describe_end())
+            return task.result()
+        finally:
+            task.cancel()
+            end.cancel()
+            await asyncio.gather(task, end, return_exceptions=True)
+
+    def _pool_urls(self) -> tuple[str, ...]:
+        if self._options.pools:
+            return tuple(pool_url(text) for text in self._options.pools)
+        return tuple(f"http://127.0.0.1:{port}" for port in self._ports.pools)
+
+    async def _ready(self, url: str, child: Child | None = None) -> None:
+        answer, ready_s = "no answer", self._options.ready_s
+        try:
+            async with asyncio.timeout(ready_s):
+                # Another process becomes ready: there is no event to wait for.
+                while (answer := await self._status(url)) != "200":  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            words = child.quote_last_words() if child else ""
+            raise StackError(f"{url} is not ready after {ready_s:g} s ({answer}).{words}") from None
+
+    async def _status(self, url: str) -> str:
+        try:
+            async with self._session.get(url) as response:
+                return str(response.status)
+        except aiohttp.ClientError as error:
+            return str(error) or type(error).__name__
+
+
+def check_platform() -> None:
+    """Raise StackError where the local stack cannot run."""
+    if sys.platform != "linux":
+        raise StackError(f"the local stack runs Envoy's Linux binary; this is {sys.platform}")
+
+
+def service_settings(
+    ports: Ports, pools: Sequence[Pool], further: Mapping[str, object]
+) -> dict[str, object]:
+    """Return the service's settings file as a mapping."""
+    rows = [{"name": pool.name, "max_model_len": pool.max_model_len} for pool in pools]
+    listen = {
+        "grpc": f"127.0.0.1:{ports.grpc}",
+        "http": f"127.0.0.1:{ports.http}",
+        "drain_s": 2,
+    }
+    return {**further, "listen": listen, "pools": rows}
+
+
+def _service_command(settings: Log) -> Command:
+    argv = (sys.executable, "-m", "extproc", "serve", "--config", str(settings.path()))
+    return Command("service", argv)

@@ -1,0 +1,317 @@
+"""From what was seen of the demo's traffic to its report: pure functions over values.
+
+Every figure is of this traffic; what was not seen is nan or counted as unknown, never guessed.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from extproc.local.client import Answer, Ending
+from extproc.local.envoy import Row
+from extproc.local.fleet import Pool
+from extproc.local.inquiry import Learnt
+from extproc.local.witness import Sighting
+
+Finder = Callable[[Answer, Sequence[Sighting]], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """All that was seen.
+
+    prompt_tokens, text_tokens: by request id, as /tokenize counts them with and without the
+    chat template; the first where usage did not tell, the second for a sample of the requests.
+    """
+
+    pools: tuple[Pool, ...]
+    answers: tuple[Answer, ...]
+    sightings: Mapping[str, Sequence[Sighting]]
+    rows: Mapping[str, Row]
+    learnt: Mapping[str, Learnt]
+    prompt_tokens: Mapping[str, int]
+    text_tokens: Mapping[str, int]
+    preemptions: Mapping[str, int]
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolFigures:
+    """One pool's part; times in seconds, of streamed answers, as the client saw them."""
+
+    name: str
+    max_model_len: int
+    simulated: bool
+    requests: int
+    reasons: dict[str, int]
+    refused: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    ttft_p50_s: float
+    ttft_p99_s: float
+    tpot_p50_s: float
+    tpot_p99_s: float
+    preemptions: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CategoryFigures:
+    """A category's ratio in bytes per token: learnt by the service, and true of this traffic.
+
+    true: text bytes over prompt tokens; without_template: over the tokens of the text alone.
+    """
+
+    name: str
+    requests: int
+    samples: int
+    learnt: float
+    deviation: float
+    true: float
+    without_template: float
+
+    @property
+    def error(self) -> float:
+        """Learnt over true, less one."""
+        return self.learnt / self.true - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Whether each request went where it belongs, once its true tokens are known.
+
+    A misrouted one needs more than its pool's max_model_len (prompt and the stated output, or
+    the actual one where none was stated): the pool refused it, clamped its output, or was lucky
+    that the answer ended early. An over-routed one would have fitted a smaller pool.
+    """
+
+    known: int
+    unknown: int
+    refused: int
+    clamped: int
+    harmless: int
+    over_routed: int
+    too_large: int
+
+    @property
+    def misrouted(self) -> int:
+        """All that were sent to too small a pool."""
+        return self.refused + self.clamped + self.harmless
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One request whose answer was lost or altered, and how."""
+
+    request_id: str
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The median and the 99th percentile of so many values."""
+
+    count: int
+    p50: float
+    p99: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The demo's outcome; `added_ms` is what Envoy itself measured of the service."""
+
+    requests: int
+    elapsed_s: float
+    kinds: dict[str, int]
+    streamed: int
+    with_usage: int
+    with_limit: int
+    simulated: bool
+    pools: tuple[PoolFigures, ...]
+    categories: tuple[CategoryFigures, ...]
+    fit: Fit
+    lost: tuple[Fault, ...]
+    altered: tuple[Fault, ...]
+    added_ms: Spread
+    short_share: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether every answer reached its client as the pool gave it."""
+        return not self.lost and not self.altered
+
+
+def tally(seen: Seen) -> Report:
+    """Return the report of all that was seen."""
+    answers = seen.answers
+    placed = _place(seen)
+    added = [row.added_us / 1000 for row in seen.rows.values() if not math.isnan(row.added_us)]
+    return Report(
+        requests=len(answers),
+        elapsed_s=seen.elapsed_s,
+        kinds=dict(Counter(answer.item.kind for answer in answers)),
+        streamed=sum(answer.item.stream for answer in answers),
+        with_usage=sum(answer.item.include_usage or not answer.item.stream for answer in answers),
+        with_limit=sum(answer.item.max_tokens is not None for answer in answers),
+        simulated=any(pool.simulated for pool in seen.pools),
+        pools=tuple(_pool(pool, placed[pool.name], seen) for pool in seen.pools),
+        categories=_categories(seen),
+        fit=_fit(seen, placed),
+        lost=_faults(seen, lost),
+        altered=_faults(seen, altered),
+        added_ms=spread(added),
+        short_share=len(placed[seen.pools[0].name]) / max(1, len(answers)),
+    )
+
+
+def _place(seen: Seen) -> dict[str, list[Answer]]:
+    """Group the answers by the pool that gave them: by Envoy's log, else by the header."""
+    placed: dict[str, list[Answer]] = {pool.name: [] for pool in seen.pools}
+    for answer in seen.answers:
+        row = seen.rows.get(answer.item.request_id)
+        name = row.cluster if row and row.cluster else answer.pool
+        placed.get(name, placed[seen.pools[-1].name]).append(answer)
+    return placed
+
+
+def _pool(pool: Pool, answers: Sequence[Answer], seen: Seen) -> PoolFigures:
+    streams = [a for a in answers if a.item.stream and a.ending is Ending.COMPLETE]
+    ttft = spread(a.started_s for a in streams)
+    tpot = spread(
+        (a.ended_s - a.started_s) / (a.completion_tokens - 1)
+        for a in streams
+        if a.completion_tokens > 1
+    )
+    return PoolFigures(
+        name=pool.name,
+        max_model_len=pool.max_model_len,
+        simulated=pool.simulated,
+        requests=len(answers),
+        reasons=dict(Counter(a.reason or "not routed" for a in answers)),
+        refused=sum(a.ending is Ending.REFUSED for a in answers),
+        failed=sum(a.ending is Ending.FAILED for a in answers),
+        prompt_tokens=sum(_prompt_tokens(a, seen) for a in answers),
+        completion_tokens=sum(a.completion_tokens for a in answers),
+        ttft_p50_s=ttft.p50,
+        ttft_p99_s=ttft.p99,
+        tpot_p50_s=tpot.p50,
+        tpot_p99_s=tpot.p99,
+        preemptions=seen.preemptions.get(pool.name),
+    )
+
+
+def _prompt_tokens(answer: Answer, seen: Seen) -> int:
+    return answer.prompt_tokens or seen.prompt_tokens.get(answer.item.request_id, 0)
+
+
+def _categories(seen: Seen) -> tuple[CategoryFigures, ...]:
+    grouped: dict[str, list[Answer]] = {}
+    for answer in seen.answers:
+        if answer.category:
+            grouped.setdefault(answer.category, []).append(answer)
+    return tuple(_category(name, grouped[name], seen) for name in sorted(grouped))
+
+
+def _category(name: str, answers: Sequence[Answer], seen: Seen) -> CategoryFigures:
+    learnt = seen.learnt.get(name, Learnt(math.nan, math.nan, 0))
+    ids = {a.item.request_id: a.item.text_bytes for a in answers}
+    prompts = {a.item.request_id: _prompt_tokens(a, seen) for a in answers}
+    return CategoryFigures(
+        name=name,
+        requests=len(answers),
+        samples=learnt.samples,
+        learnt=learnt.bytes_per_token,
+        deviation=learnt.deviation,
+        true=_ratio(ids, prompts),
+        without_template=_ratio(ids, seen.text_tokens),
+    )
+
+
+def _ratio(text_bytes: Mapping[str, int], tokens: Mapping[str, int]) -> float:
+    """Return bytes per token over the requests whose tokens are known; nan without any."""
+    known = {key for key in text_bytes if tokens.get(key)}
+    total = sum(tokens[key] for key in known)
+    return sum(text_bytes[key] for key in known) / total if total else math.nan
+
+
+def _fit(seen: Seen, placed: Mapping[str, Sequence[Answer]]) -> Fit:
+    verdicts = Counter(
+        _verdict(answer, index, seen)
+        for index, pool in enumerate(seen.pools)
+        for answer in placed[pool.name]
+    )
+    return Fit(
+        known=sum(verdicts.values()) - verdicts["unknown"],
+        unknown=verdicts["unknown"],
+        refused=verdicts["refused"],
+        clamped=verdicts["clamped"],
+        harmless=verdicts["harmless"],
+        over_routed=verdicts["over_routed"],
+        too_large=verdicts["too_large"],
+    )
+
+
+def _verdict(answer: Answer, index: int, seen: Seen) -> str:
+    prompt = _prompt_tokens(answer, seen)
+    if not prompt:
+        return "unknown"
+    total = prompt + (answer.item.max_tokens or max(1, answer.completion_tokens))
+    windows = [pool.max_model_len for pool in seen.pools]
+    if total > windows[-1]:
+        return "too_large"
+    if total > windows[index]:
+        return _harm(answer)
+    if index > 0 and total <= windows[index - 1]:
+        return "over_routed"
+    if index < len(windows) - 1 and _cut_at_window(answer, total, windows[index]):
+        return "clamped"
+    return "right"
+
+
+def _harm(answer: Answer) -> str:
+    if answer.ending is Ending.REFUSED:
+        return "refused"
+    return "clamped" if answer.finish == "length" else "harmless"
+
+
+def _cut_at_window(answer: Answer, total: int, window: int) -> bool:
+    return answer.item.max_tokens is None and answer.finish == "length" and total >= window
+
+
+def _faults(seen: Seen, find: Finder) -> tuple[Fault, ...]:
+    found = (
+        (answer.item.request_id, find(answer, seen.sightings.get(answer.item.request_id, ())))
+        for answer in seen.answers
+    )
+    return tuple(Fault(request_id, what) for request_id, what in found if what)
+
+
+def lost(answer: Answer, sightings: Sequence[Sighting]) -> str:
+    """Say why an answer is lost; "" where the client got what the pool had to say."""
+    if answer.ending in {Ending.BROKEN, Ending.TIMEOUT}:
+        return f"{answer.ending.value}: {answer.error or 'it stopped before its end'}"
+    if not sightings:
+        return f"status {answer.status}, and no pool has seen the request"
+    return ""
+
+
+def altered(answer: Answer, sightings: Sequence[Sighting]) -> str:
+    """Say what is not as it was sent; "" where both bodies and the status are, or nothing came."""
+    if not sightings or lost(answer, sightings):
+        return ""
+    if any(seen.request_hash != answer.request_hash for seen in sightings):
+        return "the pool was sent another request body"
+    last = sightings[-1]
+    if last.status != answer.status:
+        return f"the pool answered {last.status}, the client got {answer.status}"
+    return "" if last.response_hash == answer.response_hash else "the client got another body"
+
+
+def spread(values: Iterable[float]) -> Spread:
+    """Return median and 99th percentile by nearest rank; nan where there is no value."""
+    ordered = sorted(values)
+    if not ordered:
+        return Spread(0, math.nan, math.nan)
+    p50, p99 = (ordered[math.ceil(share * len(ordered)) - 1] for share in (0.5, 0.99))
+    return Spread(len(ordered), p50, p99)

@@ -1,0 +1,239 @@
+"""Seeded traffic as plain values: what is sent, in what shape, and when.
+
+The same options and sources give the same requests, byte for byte.
+"""
+
+import enum
+import json
+import math
+import random
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+
+# Total tokens (prompt and output) of the Azure LLM inference trace 2023: (tokens, share up to it).
+AZURE_2023 = (
+    (16, 0.0), (64, 0.00837), (128, 0.02817), (256, 0.06759), (512, 0.28863), (768, 0.36427),
+    (1024, 0.40447), (1536, 0.65687), (2048, 0.77985), (3072, 0.86865), (4096, 0.89821),
+    (6144, 0.97580), (8192, 0.99996), (16384, 1.0),
+)  # fmt: skip
+
+# UTF-8 bytes of one token, about: they only set how much text a drawn length becomes.
+_BYTES_PER_TOKEN = MappingProxyType(
+    {"english": 4.4, "code": 4.1, "json": 2.3, "chinese": 4.1, "russian": 5.9,
+     "japanese": 4.1, "arabic": 4.9}
+)  # fmt: skip
+_WEIGHTS = MappingProxyType(
+    {"english": 35, "code": 25, "json": 12, "chinese": 10, "russian": 10, "japanese": 4,
+     "arabic": 4}
+)  # fmt: skip
+_OTHER_BYTES_PER_TOKEN = 4.0
+_OTHER_WEIGHT = 10
+
+_LIMITS = (32, 64, 128, 256, 512, 1024)
+_USUAL_OUTPUT = 150
+_TOOL_SUBJECTS = ("weather", "stock_price", "calendar_entry", "train_departure")
+
+
+class Api(enum.Enum):
+    """The path that a request is sent to."""
+
+    CHAT = "/v1/chat/completions"
+    COMPLETION = "/v1/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Text of one kind, in pieces that read on from one another."""
+
+    kind: str
+    pieces: tuple[str, ...]
+
+    @property
+    def bytes_per_token(self) -> float:
+        """UTF-8 bytes of a token, about."""
+        return _BYTES_PER_TOKEN.get(self.kind, _OTHER_BYTES_PER_TOKEN)
+
+    @property
+    def weight(self) -> int:
+        """Its share of the requests, against the other sources' weights."""
+        return _WEIGHTS.get(self.kind, _OTHER_WEIGHT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrafficOptions:
+    """What traffic to make.
+
+    short, long: max_model_len of the smallest and the largest pool, in tokens.
+    exceeding: the share of requests whose prompt and output exceed `short`.
+    rate: arrivals a second (a Poisson process); 0: all at once, the sender bounds them.
+    """
+
+    requests: int
+    seed: int
+    model: str
+    short: int
+    long: int
+    exceeding: float = 0.12
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One request to send; `text_bytes` are what the chat template will see, in UTF-8."""
+
+    request_id: str
+    kind: str
+    api: Api
+    body: bytes
+    text_bytes: int
+    max_tokens: int | None
+    stream: bool
+    include_usage: bool
+    arrival_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """Tokens of a request to be; `max_tokens` is None where no limit is stated."""
+
+    prompt: int
+    max_tokens: int | None
+
+
+def make_traffic(sources: Sequence[Source], options: TrafficOptions) -> tuple[Item, ...]:
+    """Return the requests in the order of their arrival."""
+    rng = random.Random(options.seed)  # noqa: S311 - reproducible, not secret
+    weights = [source.weight for source in sources]
+    items = []
+    arrival_s = 0.0
+    for number in range(options.requests):
+        source = rng.choices(sources, weights)[0]
+        arrival_s += rng.expovariate(options.rate) if options.rate else 0.0
+        items.append(_item(rng, source, options, number, arrival_s))
+    return tuple(items)
+
+
+def _item(
+    rng: random.Random, source: Source, options: TrafficOptions, number: int, arrival_s: float
+) -> Item:
+    length = draw_length(rng, options)
+    text = compose(rng, source, int(length.prompt * source.bytes_per_token))
+    api = Api.COMPLETION if rng.random() < 0.1 else Api.CHAT
+    stream = rng.random() < 0.5
+    include_usage = stream and rng.random() < 0.5
+    content, text_bytes = _content(rng, api, source, text)
+    body = {"model": options.model, **content, "stream": stream}
+    if length.max_tokens is not None:
+        body["max_tokens"] = length.max_tokens
+    if include_usage:
+        body["stream_options"] = {"include_usage": True}
+    # Some clients escape what is not ASCII, and some do not.
+    ascii_only = rng.random() < 0.5
+    return Item(
+        request_id=f"dualpool-{options.seed}-{number:05d}",
+        kind=source.kind,
+        api=api,
+        body=json.dumps(body, ensure_ascii=ascii_only).encode(),
+        text_bytes=text_bytes,
+        max_tokens=length.max_tokens,
+        stream=stream,
+        include_usage=include_usage,
+        arrival_s=arrival_s,
+    )
+
+
+def draw_length(rng: random.Random, options: TrafficOptions) -> Length:
+    """Draw a length: Azure 2023 up to `short`, and above it log-uniform to eight times as much."""
+    if rng.random() < options.exceeding:
+        top = min(8 * options.short, 0.9 * options.long)
+        total = int(math.exp(rng.uniform(math.log(options.short * 1.02), math.log(top))))
+        if rng.random() < 0.2:
+            # Short prompts that ask for much: what prompt length alone would misjudge.
+            prompt = rng.randint(50, max(51, options.short // 4))
+            return Length(prompt, total - prompt)
+    else:
+        total = int(quantile(rng.uniform(0, share(options.short)), AZURE_2023))
+    limit = None if rng.random() < 0.2 else _draw_limit(rng, total)
+    return Length(max(8, total - (limit or _USUAL_OUTPUT)), limit)
+
+
+def _draw_limit(rng: random.Random, total: int) -> int:
+    return rng.choice([limit for limit in _LIMITS if limit <= total // 2] or [16])
+
+
+def share(tokens: int, table: Sequence[tuple[int, float]] = AZURE_2023) -> float:
+    """Return the share of requests of at most so many tokens."""
+    for (low, below), (high, upto) in pairwise(table):
+        if tokens <= high:
+            part = math.log(max(tokens, low) / low) / math.log(high / low)
+            return below + part * (upto - below)
+    return 1.0
+
+
+def quantile(at: float, table: Sequence[tuple[int, float]]) -> float:
+    """Return the tokens that a share `at` of the requests does not exceed."""
+    shares = [upto for _, upto in table]
+    index = min(max(1, bisect_left(shares, at)), len(table) - 1)
+    (low, below), (high, upto) = table[index - 1], table[index]
+    part = (at - below) / (upto - below) if upto > below else 0.0
+    return float(low * (high / low) ** min(1.0, max(0.0, part)))
+
+
+def compose(rng: random.Random, source: Source, size: int) -> str:
+    """Return about `size` UTF-8 bytes of the source: runs of pieces from places at random."""
+    parts: list[bytes] = []
+    left = max(1, size)
+    while left > 0:
+        start = rng.randrange(len(source.pieces))
+        for piece in source.pieces[start : start + rng.randint(4, 20)]:
+            parts.append(piece.encode()[:left])
+            left -= len(parts[-1])
+    return b"".join(parts).decode(errors="ignore")
+
+
+def _content(
+    rng: random.Random, api: Api, source: Source, text: str
+) -> tuple[dict[str, object], int]:
+    if api is Api.COMPLETION:
+        return {"prompt": text}, len(text.encode())
+    messages = _messages(rng, text)
+    size = sum(len(message["content"].encode()) for message in messages)
+    if source.kind not in {"english", "code", "json"} or rng.random() < 0.9:
+        return {"messages": messages}, size
+    tools = [_tool(subject) for subject in rng.sample(_TOOL_SUBJECTS, rng.randint(1, 3))]
+    size += sum(len(json.dumps(tool)) for tool in tools)
+    # "none": a server without a tool parser refuses any other choice.
+    return {"messages": messages, "tools": tools, "tool_choice": "none"}, size
+
+
+def _messages(rng: random.Random, text: str) -> list[dict[str, str]]:
+    turns = rng.choice((1, 1, 1, 2, 3, 5))
+    cuts = sorted(rng.randrange(len(text) + 1) for _ in range(turns - 1))
+    parts = [text[low:high] for low, high in pairwise([0, *cuts, len(text)])]
+    # The last turn is the user's, so the first of an even number is the system's.
+    roles = ["user", "assistant"] * turns
+    messages = [
+        {"role": role, "content": part}
+        for role, part in zip(roles[turns % 2 == 0 :][:turns], parts, strict=True)
+    ]
+    if turns % 2 == 0:
+        messages[0]["role"] = "system"
+    return messages
+
+
+def _tool(subject: str) -> Mapping[str, object]:
+    properties = {
+        "place": {"type": "string", "description": f"Where the {subject} is wanted, as a name"},
+        "day": {"type": "string", "description": "The day in the form YYYY-MM-DD"},
+        "units": {"type": "string", "enum": ["metric", "imperial"]},
+    }
+    parameters = {"type": "object", "properties": properties, "required": ["place"]}
+    function = {
+        "name": f"find_{subject}",
+        "description": f"Look up the {subject.replace('_', ' ')} for a place and a day.",
+        "parameters": parameters,
+    }
+    return {"type": "function", "function": function}

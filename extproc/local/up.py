@@ -1,0 +1,78 @@
+"""`dualpool up`: the local stack until somebody ends it."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+
+import aiohttp
+from rich.console import Console
+from rich.table import Table
+
+from extproc.local.children import StackError
+from extproc.local.fleet import Pool
+from extproc.local.progress import showing
+from extproc.local.stack import Gateway, Stack, StackOptions
+
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def run_up(options: StackOptions) -> int:
+    """Run the stack until a signal ends it; return the exit status."""
+    return run_stoppable(lambda console: _up(options, console), when_stopped=0)
+
+
+def run_stoppable(
+    main: Callable[[Console], Coroutine[None, None, int]], *, when_stopped: int
+) -> int:
+    """Run `main` so that the first SIGINT, SIGTERM or SIGHUP cancels it; return its status.
+
+    What it then does to clean up is not disturbed by further signals. A StackError is printed,
+    and the status is 1.
+    """
+    try:
+        return asyncio.run(_stoppable(main(Console()), when_stopped))
+    except StackError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
+        return 1
+
+
+async def _stoppable(main: Coroutine[None, None, int], when_stopped: int) -> int:
+    task = asyncio.ensure_future(main)
+
+    def stop() -> None:
+        if not task.cancelling():
+            task.cancel()
+
+    for number in _STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return when_stopped
+
+
+async def _up(options: StackOptions, console: Console) -> int:
+    async with AsyncExitStack() as exits:
+        session = await exits.enter_async_context(aiohttp.ClientSession())
+        with showing(console) as show:
+            stack = await exits.enter_async_context(Stack(options, session, show.say))
+            pools = await stack.open_pools()
+            gateway = await stack.open_gateway(pools, [pool.upstream for pool in pools])
+        _print_addresses(console, gateway, pools)
+        await stack.unless_ended(asyncio.Event().wait())
+    return 0
+
+
+def _print_addresses(console: Console, gateway: Gateway, pools: Sequence[Pool]) -> None:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_row("OpenAI API", f"{gateway.url}/v1", f"model {pools[0].model}")
+    for pool in pools:
+        kind = "simulated" if pool.simulated else "real"
+        table.add_row(f"pool {pool.name}", pool.url, f"{pool.max_model_len} tokens, {kind}")
+    table.add_row("service", gateway.service_url, "/metrics /healthz /readyz /state")
+    table.add_row("Envoy's admin", gateway.admin_url, "/stats /clusters")
+    table.add_row("access log", str(gateway.envoy.output.path()), "a line of JSON a request")
+    table.add_row("service's log", str(gateway.service.log.path()))
+    console.print(table, soft_wrap=True)
+    console.print("Ctrl-C ends all of it.")

@@ -1,0 +1,83 @@
+"""`dualpool demo` as a user runs it, short: the real Envoy, the service, the built-in pools."""
+
+import importlib.util
+import json
+
+import pytest
+
+from extproc.local.children import StackError
+from extproc.local.demo import DemoOptions, run_demo
+from extproc.local.envoy import find_envoy
+from extproc.local.stack import StackOptions
+
+try:
+    find_envoy()
+except StackError as error:
+    pytest.skip(str(error), allow_module_level=True)
+if importlib.util.find_spec("bpe_openai") is None:
+    pytest.skip("the built-in pools need: pip install 'dualpool[local]'", allow_module_level=True)
+
+_FAST = StackOptions(ports=None, speed=50.0)
+_REQUESTS = 80
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    file = tmp_path_factory.mktemp("demo") / "report.json"
+    assert run_demo(DemoOptions(stack=_FAST, requests=_REQUESTS, rate=40.0, json=file)) == 0
+    return json.loads(file.read_text())
+
+
+def test_nothing_is_lost_or_altered(report):
+    assert (report["lost"], report["altered"]) == ([], [])
+
+
+def test_every_request_is_routed_for_a_reason(report):
+    reasons = [reason for pool in report["pools"] for reason in pool["reasons"]]
+    assert sum(pool["requests"] for pool in report["pools"]) == _REQUESTS
+    assert set(reasons) <= {"fits", "capacity", "threshold", "oversize"}
+
+
+def test_both_pools_serve(report):
+    assert all(pool["requests"] and pool["completion_tokens"] for pool in report["pools"])
+
+
+def test_what_was_learnt_stands_beside_the_truth(report):
+    categories = {category["name"]: category for category in report["categories"]}
+    assert "prose/simulated" in categories
+    for category in categories.values():
+        assert category["samples"] > 0
+        assert 1 < category["true"] < category["without_template"] * 1.05 < 10
+
+
+def test_envoy_measured_what_the_service_added(report):
+    assert report["added_ms"]["count"] == _REQUESTS
+    assert 0 < report["added_ms"]["p50"] <= report["added_ms"]["p99"]
+
+
+def test_all_tokens_are_known(report):
+    assert (report["fit"]["known"], report["fit"]["unknown"]) == (_REQUESTS, 0)
+
+
+def test_the_pools_are_called_simulated(report):
+    assert report["simulated"]
+    assert all(pool["simulated"] for pool in report["pools"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"requests": 0}, "--requests: 0 is not allowed: a whole number from 1"),
+        ({"rate": 0.0}, "--rate: 0.0 is not allowed: more than 0 a second"),
+        ({"concurrency": 0}, "--concurrency: 0 is not allowed: a whole number from 1"),
+        ({"exceeding": 1.5}, "--exceeding: 1.5 is not allowed: a share from 0 to 1"),
+    ],
+)
+def test_a_bad_option_is_refused(fields, message, capsys):
+    assert run_demo(DemoOptions(stack=_FAST, **fields)) == 1
+    assert capsys.readouterr().err == f"{message}\n"
+
+
+def test_a_report_that_could_not_be_written_is_refused_at_once(tmp_path, capsys):
+    assert run_demo(DemoOptions(stack=_FAST, json=tmp_path / "absent" / "r.json")) == 1
+    assert "--json: there is no folder" in capsys.readouterr().err

@@ -1,0 +1,100 @@
+import asyncio
+from collections.abc import Mapping
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from extproc.local.children import StackError
+from extproc.local.fleet import describe_pools, pool_url, simulated_pools
+
+
+def _models(windows: Mapping[str, int | None]) -> web.Application:
+    async def show(_request: web.Request) -> web.Response:
+        rows = [{"id": model, "max_model_len": window} for model, window in windows.items()]
+        return web.json_response({"object": "list", "data": rows})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", show)
+    return app
+
+
+async def _described(*servers: Mapping[str, int | None]):
+    runners = [web.AppRunner(_models(windows)) for windows in servers]
+    urls = []
+    for runner in runners:
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        urls.append(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    try:
+        async with aiohttp.ClientSession() as session:
+            return await describe_pools(session, urls)
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+
+
+def _shapes(*servers: Mapping[str, int | None]) -> list[tuple[str, str, int]]:
+    pools = asyncio.run(_described(*servers))
+    return [(pool.name, pool.model, pool.max_model_len) for pool in pools]
+
+
+def test_pools_are_sorted_and_named_by_their_windows():
+    assert _shapes({"m": 16_384}, {"m": 2048}) == [("short", "m", 2048), ("long", "m", 16_384)]
+
+
+def test_more_than_two_pools_are_numbered_in_the_middle():
+    names = [name for name, *_ in _shapes({"m": 1}, {"m": 2}, {"m": 3}, {"m": 4})]
+    assert names == ["short", "middle-1", "middle-2", "long"]
+
+
+def test_one_pool_is_the_long_one():
+    assert _shapes({"m": 10}) == [("long", "m", 10)]
+
+
+def test_the_model_is_one_that_all_serve():
+    assert _shapes({"a": 1, "b": 2}, {"b": 3}) == [("short", "b", 2), ("long", "b", 3)]
+
+
+def test_servers_without_a_common_model_are_refused():
+    with pytest.raises(StackError, match=r"no model is served by all of them \(.*: a; .*: b\)"):
+        _shapes({"a": 1}, {"b": 2})
+
+
+def test_equal_windows_are_refused():
+    with pytest.raises(StackError, match=r"the same max_model_len: \[8, 8\]"):
+        _shapes({"a": 8}, {"a": 8})
+
+
+def test_a_server_that_names_no_window_is_refused():
+    with pytest.raises(StackError, match="/v1/models names no model with max_model_len"):
+        _shapes({"a": None})
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("http://127.0.0.1:8101", "http://127.0.0.1:8101"),
+        ("http://h:1/v1/", "http://h:1"),
+        ("gpu-7:8000", "http://gpu-7:8000"),
+        ("http://gpu-7", "http://gpu-7:80"),
+        ("http://[::1]:8000", "http://[::1]:8000"),
+    ],
+)
+def test_a_pools_url_is_read(text, url):
+    assert pool_url(text) == url
+
+
+@pytest.mark.parametrize("text", ["https://h:1", "http://", "http://h:1/api", "http://h:x", ""])
+def test_a_bad_url_is_refused(text):
+    with pytest.raises(StackError, match="is not http://HOST:PORT"):
+        pool_url(text)
+
+
+def test_the_built_in_pools_are_the_papers():
+    short, long = simulated_pools((1, 2), speed=2.0, seed=7)
+    assert " ".join(short.argv[3:]) == (
+        "--name short --port 1 --max-model-len 8192 --max-num-seqs 128 --num-blocks 65536 "
+        "--model simulated --speed 2.0 --seed 7"
+    )
+    assert "--max-model-len 65536 --max-num-seqs 16" in " ".join(long.argv)

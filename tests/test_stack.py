@@ -1,0 +1,135 @@
+"""The stack with the real Envoy, the service and pools that are servers of this test."""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from extproc.local.children import StackError
+from extproc.local.envoy import find_envoy
+from extproc.local.fleet import Pool
+from extproc.local.ports import Ports, free_ports
+from extproc.local.stack import Stack, StackOptions, service_settings
+
+try:
+    find_envoy()
+except StackError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+_BODY = {"model": "m", "prompt": "hello", "max_tokens": 5}
+
+
+async def _health(_request: web.Request) -> web.Response:
+    return web.Response()
+
+
+def _models(window: int):
+    async def show(_request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "m", "max_model_len": window}]})
+
+    return show
+
+
+async def _complete(request: web.Request) -> web.Response:
+    return web.json_response({"choices": [], "pool": request.headers.get("x-llm-pool", "")})
+
+
+@asynccontextmanager
+async def _pool(window: int):
+    app = web.Application()
+    app.router.add_get("/health", _health)
+    app.router.add_get("/v1/models", _models(window))
+    app.router.add_post("/v1/completions", _complete)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def _up(visit, **settings):
+    """Bring a stack before two pools up, visit it, and take it down."""
+
+    async def run():
+        async with _pool(2048) as short, _pool(8192) as long, aiohttp.ClientSession() as session:
+            options = StackOptions(pools=(long, short), ports=None, ready_s=20, settings=settings)
+            async with Stack(options, session, lambda _: None) as stack:
+                pools = await stack.open_pools()
+                gateway = await stack.open_gateway(pools, [pool.upstream for pool in pools])
+                result = await visit(session, stack, gateway)
+            return result, stack.pids
+
+    return asyncio.run(run())
+
+
+async def _ask(session, _stack, gateway):
+    async with session.post(f"{gateway.url}/v1/completions", json=_BODY) as response:
+        return response.headers["x-llm-pool"], await response.json()
+
+
+def _gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_a_request_goes_through_and_nothing_stays():
+    (header, document), pids = _up(_ask)
+    assert (header, document["pool"]) == ("short", "short")
+    assert len(pids) == 2
+    assert all(map(_gone, pids))
+
+
+def test_a_child_that_dies_ends_the_work():
+    async def kill(_session, stack, gateway):
+        work = asyncio.ensure_future(stack.unless_ended(asyncio.Event().wait()))
+        await asyncio.sleep(0)
+        await gateway.envoy.stop()
+        with pytest.raises(StackError, match="envoy ended with"):
+            await work
+
+    _, pids = _up(kill)
+    assert all(map(_gone, pids))
+
+
+def test_a_service_that_refuses_its_settings_says_why():
+    with pytest.raises(StackError, match=r"service ended with exit status 2\.(?s:.*)thresold"):
+        _up(_ask, thresold=1)
+
+
+def _open_pools(**options):
+    async def run():
+        async with (
+            aiohttp.ClientSession() as session,
+            Stack(StackOptions(**options), session, lambda _: None) as stack,
+        ):
+            return await stack.open_pools()
+
+    return asyncio.run(run())
+
+
+def test_a_pool_that_does_not_answer_is_named():
+    with pytest.raises(StackError, match=r"127\.0\.0\.1:1/health is not ready after 0\.2 s \(.+\)"):
+        _open_pools(pools=("http://127.0.0.1:1",), ports=None, ready_s=0.2)
+
+
+def test_a_taken_port_is_refused_before_anything_runs():
+    free = free_ports()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ports = Ports(free.listener, server.getsockname()[1], free.grpc, free.http)
+        with pytest.raises(StackError, match="Envoy's admin"):
+            _open_pools(pools=("http://127.0.0.1:1",), ports=ports)
+
+
+def test_the_service_is_told_ports_and_pools():
+    pools = [Pool("short", "http://s:1", "m", 2048, simulated=False)]
+    settings = service_settings(Ports(), pools, {"budget": {"gamma": 2.0}, "pools": []})
+    assert settings == {
+        "budget": {"gamma": 2.0},
+        "listen": {"grpc": "127.0.0.1:50051", "http": "127.0.0.1:8081", "drain_s": 2},
+        "pools": [{"name": "short", "max_model_len": 2048}],
+    }
