@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.pools import Decision, Pool, Reason, Verdict, choose, judge
+from extproc.pools import Decision, Pool, Reason, Verdict, choose, judge, limits
 
 SHORT, LONG = Pool("short", 8192, 4096), Pool("long", 65536, 65536)
 THREE = (Pool("s", 4096, 4096), Pool("m", 16384, 8192), Pool("l", 65536, 65536))
@@ -23,7 +23,7 @@ THREE = (Pool("s", 4096, 4096), Pool("m", 16384, 8192), Pool("l", 65536, 65536))
     ],
 )
 def test_two_pools(tokens, decision):
-    assert choose(tokens, (SHORT, LONG)) == decision
+    assert choose([tokens], (SHORT, LONG)) == decision
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,28 @@ def test_two_pools(tokens, decision):
     ],
 )
 def test_three_pools(tokens, name, reason):
-    decision = choose(tokens, THREE)
+    decision = choose([tokens, tokens], THREE)
     assert (decision.pool.name, decision.reason) == (name, reason)
 
 
 def test_one_pool_takes_everything():
-    assert choose(10**9, (LONG,)) == Decision(LONG, Reason.OVERSIZE)
-    assert choose(1, (LONG,)) == Decision(LONG, Reason.FITS)
+    assert choose([10**9], (LONG,)) == Decision(LONG, Reason.OVERSIZE)
+    assert choose([1], (LONG,)) == Decision(LONG, Reason.FITS)
+
+
+def choose_for(tokens, pools):
+    """Choose for one budget that is the same for every limit."""
+    return choose([tokens] * len(limits(pools)), pools)
+
+
+def test_budgets_are_held_against_every_limit_but_the_largest():
+    assert limits(THREE) == (4096, 8192)
+    assert limits((LONG,)) == (65536,)
+
+
+def test_each_limit_has_a_budget_of_its_own():
+    assert choose([5000, 8192], THREE) == Decision(THREE[1], Reason.CAPACITY)
+    assert choose([4096, 9000], THREE) == Decision(THREE[0], Reason.FITS)
 
 
 POOLS = st.lists(st.integers(1, 1000), min_size=1, max_size=5, unique=True).map(
@@ -52,20 +67,20 @@ POOLS = st.lists(st.integers(1, 1000), min_size=1, max_size=5, unique=True).map(
 
 @given(POOLS, st.integers(0, 1200), st.integers(0, 1200))
 def test_a_larger_budget_never_goes_to_a_smaller_pool(pools, one, other):
-    low, high = (choose(n, pools).pool.max_model_len for n in sorted((one, other)))
+    low, high = (choose_for(n, pools).pool.max_model_len for n in sorted((one, other)))
     assert low <= high
 
 
 @given(POOLS, st.integers(0, 1200))
 def test_a_pool_is_given_only_what_it_can_hold_unless_nothing_can(pools, tokens):
-    decision = choose(tokens, pools)
+    decision = choose_for(tokens, pools)
     held = tokens <= decision.pool.max_model_len
     assert held != (decision.reason is Reason.OVERSIZE)
 
 
 @given(POOLS, st.integers(0, 1200))
 def test_the_choice_for_the_true_total_is_always_right(pools, tokens):
-    assert judge(choose(tokens, pools).pool.name, tokens, pools) is Verdict.RIGHT
+    assert judge(choose_for(tokens, pools).pool.name, tokens, pools) is Verdict.RIGHT
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,198 @@
+"""The answers of a simulated pool, byte for byte those of vLLM 0.32 but for what they say.
+
+Key order, nulls, blank lines and which chunk carries what were compared with a running vLLM;
+FINGERPRINT stands where a real one has its own, so no answer passes for a model's.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import msgspec
+
+FINGERPRINT = "dualpool-simulated"
+DONE = b"data: [DONE]\n\n"
+
+_Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of the prompts and of the answers so far."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return the object that a usage chunk has, without details."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "completion_tokens": self.completion_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The next text of the answer with that index; finish is "stop" or "length" in its last."""
+
+    index: int
+    text: str
+    finish: str | None = None
+
+
+class Form(ABC):
+    """The form of one answer; created is in epoch seconds."""
+
+    prefix: ClassVar[str]  # of the ids
+    whole_name: ClassVar[str]
+    chunk_name: ClassVar[str]
+    whole_ends: ClassVar[tuple[str, ...]]  # keys of a whole answer that are null here
+    usage_ends: ClassVar[tuple[str, ...]]  # the same of the usage in a chunk with text
+
+    def __init__(self, request_id: str, created: int, model: str, *, include_usage: bool) -> None:
+        # A client may name its request; a lone surrogate cannot be sent back as UTF-8.
+        self._id = self.prefix + request_id.encode(errors="replace").decode()
+        self._created = created
+        self._model = model
+        self._include_usage = include_usage
+
+    def whole(self, pieces: list[Piece], usage: Usage) -> bytes:
+        """Return the body of an answer that is not streamed."""
+        details = _nulls("prompt_tokens_details", "completion_tokens_details")
+        body = self._open(self.whole_name, [self._choice(piece) for piece in pieces])
+        body |= {"service_tier": None, "system_fingerprint": FINGERPRINT}
+        body |= {"usage": usage.describe() | details} | _nulls(*self.whole_ends)
+        return msgspec.json.encode(body)
+
+    @abstractmethod
+    def opening(self, index: int, usage: Usage | None) -> bytes:
+        """Return the event with which the stream of an answer opens, if it has one."""
+
+    def piece(self, piece: Piece, usage: Usage | None) -> bytes:
+        """Return the event with the next text; usage is given where every event carries it."""
+        chunk = self._open(self.chunk_name, [self._delta(piece)]) | self._running(usage)
+        if piece.finish and not self._include_usage:
+            chunk["system_fingerprint"] = FINGERPRINT
+        return _event(chunk)
+
+    def total(self, usage: Usage) -> bytes:
+        """Return the event that ends a stream with its usage."""
+        chunk = self._open(self.chunk_name, [])
+        return _event(chunk | {"usage": usage.describe(), "system_fingerprint": FINGERPRINT})
+
+    @abstractmethod
+    def _choice(self, piece: Piece) -> _Json: ...
+
+    @abstractmethod
+    def _delta(self, piece: Piece) -> _Json: ...
+
+    def _running(self, usage: Usage | None) -> _Json:
+        return {"usage": usage.describe() | _nulls(*self.usage_ends)} if usage else {}
+
+    def _open(self, name: str, choices: list[_Json]) -> _Json:
+        return {
+            "id": self._id,
+            "object": name,
+            "created": self._created,
+            "model": self._model,
+            "choices": choices,
+        }
+
+
+class ChatForm(Form):
+    """How /v1/chat/completions answers."""
+
+    prefix = "chatcmpl-"
+    whole_name = "chat.completion"
+    chunk_name = "chat.completion.chunk"
+    whole_ends = (
+        "prompt_logprobs",
+        "prompt_token_ids",
+        "prompt_text",
+        "kv_transfer_params",
+        "ec_transfer_params",
+        "metrics",
+    )
+    usage_ends = ("completion_tokens_details",)
+
+    def opening(self, index: int, usage: Usage | None) -> bytes:
+        """Return the event with the role."""
+        delta = {"role": "assistant", "content": ""}
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
+        chunk = self._open(self.chunk_name, [choice]) | self._running(usage)
+        return _event(chunk | _nulls("prompt_token_ids", "prompt_text"))
+
+    def _choice(self, piece: Piece) -> _Json:
+        message = {"role": "assistant", "content": piece.text}
+        message |= _nulls("refusal", "annotations", "audio", "function_call", "reasoning")
+        choice = {"index": piece.index, "message": message, "logprobs": None}
+        ends = _nulls("stop_reason", "token_ids", "routed_experts")
+        return choice | {"finish_reason": piece.finish} | ends
+
+    def _delta(self, piece: Piece) -> _Json:
+        choice = {"index": piece.index, "delta": {"content": piece.text}, "logprobs": None}
+        ends = _nulls("stop_reason", "token_ids") if piece.finish else _nulls("token_ids")
+        return choice | {"finish_reason": piece.finish} | ends
+
+
+class CompletionForm(Form):
+    """How /v1/completions answers."""
+
+    prefix = "cmpl-"
+    whole_name = "text_completion"
+    chunk_name = "text_completion"
+    whole_ends = ("kv_transfer_params", "ec_transfer_params", "metrics")
+    usage_ends = ()
+
+    def opening(self, index: int, usage: Usage | None) -> bytes:  # noqa: ARG002
+        """Return nothing: these streams open with text."""
+        return b""
+
+    def _choice(self, piece: Piece) -> _Json:
+        ends = ("stop_reason", "token_ids", "prompt_logprobs", "prompt_token_ids", "routed_experts")
+        return self._text(piece) | _nulls(*ends)
+
+    def _delta(self, piece: Piece) -> _Json:
+        return self._text(piece) | _nulls("stop_reason", "prompt_token_ids", "token_ids")
+
+    def _text(self, piece: Piece) -> _Json:
+        text = {"index": piece.index, "text": piece.text, "logprobs": None}
+        return text | {"finish_reason": piece.finish}
+
+
+def describe_models(model: str, max_model_len: int, created: int, permission_id: str) -> bytes:
+    """Return the body of /v1/models."""
+    permission = {
+        "id": f"modelperm-{permission_id}",
+        "object": "model_permission",
+        "created": created,
+        "allow_create_engine": False,
+        "allow_sampling": True,
+        "allow_logprobs": True,
+        "allow_search_indices": False,
+        "allow_view": True,
+        "allow_fine_tuning": False,
+        "organization": "*",
+        "group": None,
+        "is_blocking": False,
+    }
+    card = {
+        "id": model,
+        "object": "model",
+        "created": created,
+        "owned_by": "vllm",
+        "root": model,
+        "parent": None,
+        "max_model_len": max_model_len,
+        "permission": [permission],
+    }
+    return msgspec.json.encode({"object": "list", "data": [card]})
+
+
+def _nulls(*keys: str) -> _Json:
+    return dict.fromkeys(keys)
+
+
+def _event(chunk: _Json) -> bytes:
+    return b"data: " + msgspec.json.encode(chunk) + b"\n\n"

@@ -1,0 +1,115 @@
+"""How a simulated pool refuses: the statuses and bodies of vLLM 0.32, to the letter.
+
+The words come from vLLM's entrypoints/serve/exception_handling and the protocol classes; a running
+vLLM confirmed them.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+_MAX_REPORTED_ERRORS = 10
+_MAX_INPUT_CHARACTERS = 200
+_CUT = "...[truncated]"
+
+# What vLLM cuts from its messages, so that they do not tell paths of the server.
+_PATHS = re.compile(
+    r"/(?:home|usr|opt|var|tmp|root|lib|mnt|srv)(?:/[\w.\-]+)+|(?:/[\w\-]+)+/[\w\-]+\.\w+"
+)
+
+
+class RefusedError(Exception):
+    """The answer to a request that is not served: an HTTP status and a JSON body."""
+
+    def __init__(self, status: int, body: bytes) -> None:
+        super().__init__(status, body)
+        self.status = status
+        self.body = body
+
+
+def refused(message: str, *, param: str | None = None, value: object = None) -> RefusedError:
+    """Return the 400 to a value that vLLM's own code does not accept."""
+    facts = [f"parameter={param}"] * (param is not None) + [f"value={value}"] * (value is not None)
+    text = f"{message} ({', '.join(facts)})" if facts else message
+    return _refusal(HTTPStatus.BAD_REQUEST, "BadRequestError", text, param)
+
+
+def unknown_model(model: str, served: str) -> RefusedError:
+    """Return the 404 to a model that is not served."""
+    text = f"The model `{model}` does not exist. Valid aliases: {served}."
+    return _refusal(HTTPStatus.NOT_FOUND, "NotFoundError", text, "model")
+
+
+def wrong_media_type() -> RefusedError:
+    """Return the 400 to a content type other than JSON."""
+    return _invalid("  Unsupported Media Type: Only 'application/json' is allowed", 1, None)
+
+
+def broken_json(message: str, position: int) -> RefusedError:
+    """Return the 400 to a body that is no JSON; message and position are the json module's."""
+    error = {
+        "type": "json_invalid",
+        "loc": ("body", position),
+        "msg": "JSON decode error",
+        "input": {},
+        "ctx": {"error": message},
+    }
+    return invalid([error])
+
+
+def missing_body() -> RefusedError:
+    """Return the 400 to an empty body or null."""
+    return invalid([{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
+
+
+def not_an_object(document: object) -> RefusedError:
+    """Return the 400 to a body that is JSON, but no object."""
+    text = "Input should be a valid dictionary or object to extract fields from"
+    error = {"type": "model_attributes_type", "loc": ("body",), "msg": text, "input": document}
+    return invalid([error])
+
+
+def invalid(errors: Iterable[Mapping[str, Any]]) -> RefusedError:
+    """Return the 400 to a body of another shape; the errors are pydantic's."""
+    reported = [{**error, "loc": _location(error["loc"])} for error in errors]
+    lines = [f"  {_line(error)}" for error in reported[:_MAX_REPORTED_ERRORS]]
+    if len(reported) > len(lines):
+        lines.append(f"  ...and {len(reported) - len(lines)} more errors")
+    return _invalid("\n".join(lines), len(reported), reported[0]["loc"])
+
+
+def plain(status: HTTPStatus, detail: str) -> RefusedError:
+    """Return what the web framework answers before vLLM sees the request."""
+    return RefusedError(status, msgspec.json.encode({"detail": detail}))
+
+
+def _invalid(lines: str, count: int, param: str | None) -> RefusedError:
+    label = "error" if count == 1 else "errors"
+    text = f"{count} validation {label}:\n{lines}"
+    return _refusal(HTTPStatus.BAD_REQUEST, HTTPStatus.BAD_REQUEST.phrase, text, param)
+
+
+def _line(error: Mapping[str, Any]) -> str:
+    return str({**error, "input": _summary(error["input"])})
+
+
+def _summary(value: object) -> str:
+    if isinstance(value, list | dict):
+        return f"<{type(value).__name__} of {len(value)} items>"
+    text = str(value)
+    return text if len(text) <= _MAX_INPUT_CHARACTERS else text[:_MAX_INPUT_CHARACTERS] + _CUT
+
+
+def _location(path: Iterable[str | int]) -> str:
+    # Pydantic names the member of a union that it tried; a client knows only the fields.
+    return ".".join(str(part) for part in path if part != "str" and "[" not in str(part))
+
+
+def _refusal(status: HTTPStatus, kind: str, message: str, param: str | None) -> RefusedError:
+    # A lone surrogate of the client's cannot be sent back as UTF-8.
+    text = _PATHS.sub("<path>", message).strip().encode(errors="replace").decode()
+    error = {"message": text, "type": kind, "param": param, "code": status}
+    return RefusedError(status, msgspec.json.encode({"error": error}))
