@@ -1,7 +1,7 @@
 """What kind of text a request carries: texts of one kind have one number of bytes per token.
 
-A category is the content class, by a cheap look at the bytes, times the model; or what a request
-header of the operator's choice says.
+A category is the content class, by a cheap look at the bytes, or what a request header of the
+operator's choice says; always for one model.
 """
 
 import enum
@@ -71,22 +71,18 @@ def content_class(sample: bytes) -> ContentClass:
     return ContentClass.PROSE
 
 
-def by_content(sample: bytes, model: str) -> str:
-    """Return the category of a text for a model, as in `prose/llama-3-70b`."""
-    return _label(f"{content_class(sample).value}/{model}")
+def named(value: str) -> str:
+    """Return the category that a header's value names, or `unnamed` where it is empty."""
+    return printable(value.strip()) or "unnamed"
 
 
-def by_header(value: str) -> str:
-    """Return the category that a header names, or `unnamed` where it is empty."""
-    return _label(value.strip()) or "unnamed"
-
-
-def _label(text: str) -> str:
+def printable(text: str) -> str:
+    """Return what of a client's text can stand in a header and in a metric's label."""
     return _DROPPED.sub("", text)[:LABEL_CHARS]
 
 
-class Categories:
-    """The categories that were taught, at most `limit` of them: the rest share OTHER.
+class Labels:
+    """The categories that metrics name, at most `limit` of them: the rest are OTHER.
 
     Only an answered request adds one, so invented model names, which no pool serves, never do.
     """
@@ -99,8 +95,7 @@ class Categories:
         """Return the category, or OTHER where it was never taught."""
         return category if category in self._names else OTHER
 
-    def admit(self, category: str) -> str:
-        """Return the category that a request of this one teaches."""
+    def admit(self, category: str) -> None:
+        """Note that the category was taught."""
         if len(self._names) < self._limit:
             self._names.add(category)
-        return self.known(category)

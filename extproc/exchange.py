@@ -6,7 +6,8 @@ The rule it keeps: on any doubt a request passes on unchanged, to the largest po
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from extproc.learner import Learner, Observation
+from extproc.budget import Observation, Outcome
+from extproc.learner import Learner, name_category
 from extproc.metrics import Metrics
 from extproc.pools import Reason, Verdict, judge
 from extproc.request import Endpoint, Unreadable, UnreadableRequest, endpoint, read_request
@@ -55,7 +56,7 @@ class Exchange:
         """Say what to do about an event."""
         match event:
             case Head(direction=Direction.REQUEST, observed=True):
-                self._routed = from_note(event.note)
+                self._routed = from_note(event.note, self._stages.rules)
             case Head(direction=Direction.REQUEST):
                 return self._begin(event)
             case Body(direction=Direction.REQUEST) if self._asked:
@@ -82,10 +83,10 @@ class Exchange:
             case Usage():
                 metrics.answers.labels("learnt").inc()
                 self._judge(routed, outcome)
-                self._learn(routed, outcome)
             case Refused():
                 metrics.answers.labels("refused").inc()
                 self._misrouted(routed, "refused")
+                self._learn(routed, Outcome.REFUSED)
             case Unlearnable():
                 metrics.answers.labels(outcome.value).inc()
 
@@ -124,7 +125,7 @@ class Exchange:
 
     def _go(self, routed: Routed) -> Proceed:
         self._asked, self._routed = None, routed
-        label = self._stages.learner.label(routed.category)
+        label = self._stages.learner.label(routed.asked)
         self._stages.metrics.decisions.labels(routed.pool, label, routed.reason.value).inc()
         return Proceed(set_headers=_headers(routed), note=to_note(routed))
 
@@ -137,21 +138,27 @@ class Exchange:
         if verdict is Verdict.MISROUTED:
             self._misrouted(routed, "clamped" if usage.finish is Finish.LENGTH else "harmless")
         error = routed.budget.prompt_tokens / usage.prompt_tokens - 1
-        label = self._stages.learner.label(routed.category)
+        label = self._stages.learner.label(routed.asked)
         metrics.budget_error.labels(label).observe(error)
+        # What generates nothing (embeddings, scores) may have been truncated to any length.
+        if usage.completion_tokens:
+            cut = usage.finish is Finish.LENGTH
+            self._learn(routed, Outcome.CUT if cut else Outcome.COMPLETE, usage)
 
     def _misrouted(self, routed: Routed, kind: str) -> None:
         if routed.pool != self._stages.rules.pools[-1].name:
             self._stages.metrics.misroutes.labels(routed.pool, kind).inc()
 
-    def _learn(self, routed: Routed, usage: Usage) -> None:
-        # What generates nothing (embeddings, scores) may have been truncated to any length.
-        if routed.reason in _JUDGED and usage.completion_tokens:
-            self._stages.learn(
-                Observation(
-                    routed.category, routed.measure, usage.prompt_tokens, usage.completion_tokens
-                )
+    def _learn(self, routed: Routed, outcome: Outcome, usage: Usage | None = None) -> None:
+        self._stages.learn(
+            Observation(
+                routed.asked,
+                outcome,
+                self._stages.rules.pool(routed.pool).limit,
+                usage.prompt_tokens if usage else 0,
+                usage.completion_tokens if usage else 0,
             )
+        )
 
 
 def _output(routed: Routed, usage: Usage) -> int:
@@ -175,5 +182,5 @@ def _headers(routed: Routed) -> dict[str, str]:
         return headers
     return headers | {
         "x-llm-budget": str(routed.budget.tokens),
-        "x-llm-category": routed.category,
+        "x-llm-category": name_category(routed.asked),
     }

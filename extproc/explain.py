@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from extproc.category import content_class
+from extproc.learner import name_category
 from extproc.request import Endpoint, UnreadableRequest, read_request
 from extproc.routing import Routed, route, route_unread
 from extproc.service import build_learner, build_rules
@@ -22,7 +23,6 @@ class Explanation:
     bytes_per_token: float
     """Text bytes by estimated tokens, without the margin."""
     prompt_tokens: int
-    """With the margin."""
     margin_tokens: int
     output_tokens: int
     budget_tokens: int
@@ -52,7 +52,7 @@ def describe(explanation: Explanation) -> str:
             f"class      {e.content_class}, category {e.category}",
             f"text       {e.text_bytes} bytes, {e.token_ids} token ids",
             f"ratio      {e.bytes_per_token:.2f} bytes per token ({e.basis})",
-            f"prompt     {e.prompt_tokens} tokens, of which margin {e.margin_tokens}",
+            f"prompt     {e.prompt_tokens} tokens, margin {e.margin_tokens}",
             f"output     {e.output_tokens} tokens",
             f"budget     {e.budget_tokens} tokens",
             f"pool       {e.pool} ({e.reason})",
@@ -61,12 +61,12 @@ def describe(explanation: Explanation) -> str:
 
 
 def _explanation(routed: Routed, kind: str, unreadable: str) -> Explanation:
-    budget, measure = routed.budget, routed.measure
-    text_tokens = budget.prompt_tokens - budget.margin_tokens - measure.token_ids
+    budget, measure = routed.budget, routed.asked.measure
+    text_tokens = budget.prompt_tokens - measure.token_ids
     return Explanation(
         pool=routed.pool,
         reason=routed.reason.value,
-        category=routed.category,
+        category=name_category(routed.asked) if kind else "",
         content_class=kind,
         text_bytes=measure.text_bytes,
         token_ids=measure.token_ids,

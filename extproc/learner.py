@@ -1,40 +1,33 @@
-"""What was learnt: the estimator and the categories it knows, one for each process."""
+"""What a process has learnt: its estimator, and the categories that metrics name."""
 
-from dataclasses import dataclass
-
-from extproc.budget import Budget, Estimator, Measure
-from extproc.category import Categories
-
-
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What one complete answer teaches."""
-
-    category: str
-    measure: Measure
-    prompt_tokens: int
-    completion_tokens: int
+from extproc.budget import Asked, Budget, Estimator, Learnt, Observation
+from extproc.category import Labels
 
 
 class Learner:
     """Gives budgets, and learns from observations."""
 
-    def __init__(self, estimator: Estimator, categories: Categories) -> None:
-        self._estimator, self._categories = estimator, categories
+    def __init__(self, estimator: Estimator, labels: Labels) -> None:
+        self._estimator, self._labels = estimator, labels
 
-    def budget(self, category: str, measure: Measure, output_tokens: int) -> Budget:
-        """Estimate what a request of this category needs, in tokens."""
-        return self._estimator.budget(self.label(category), measure, output_tokens)
-
-    def label(self, category: str) -> str:
-        """Return the category, or `other` where it was never taught: bounded, for metrics."""
-        return self._categories.known(category)
+    def budget(self, asked: Asked, limit: int) -> Budget:
+        """Estimate what a request needs that will be held against `limit` tokens."""
+        return self._estimator.budget(asked, limit)
 
     def learn(self, observation: Observation) -> None:
         """Teach the estimator."""
-        category = self._categories.admit(observation.category)
-        self._estimator.observe(category, observation.measure, observation.prompt_tokens)
+        self._labels.admit(name_category(observation.asked))
+        self._estimator.observe(observation)
 
-    def snapshot(self) -> dict[str, dict[str, float]]:
-        """Return what was learnt, category to figures."""
-        return self._estimator.snapshot()
+    def label(self, asked: Asked) -> str:
+        """Return the category for metrics: bounded, `other` where it was never taught."""
+        return self._labels.known(name_category(asked))
+
+    def learnt(self) -> Learnt:
+        """Return what was learnt."""
+        return self._estimator.learnt()
+
+
+def name_category(asked: Asked) -> str:
+    """Return a category as people read it, as in `prose/llama-3-70b`."""
+    return f"{asked.category}/{asked.model}"

@@ -10,6 +10,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from extproc.budget import Figures, Learnt
+
 _ERROR_BUCKETS = (
     -0.5,
     -0.3,
@@ -28,8 +30,6 @@ _ERROR_BUCKETS = (
     2.0,
 )
 _SECONDS_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2)
-
-Snapshot = Mapping[str, Mapping[str, float]]
 
 
 class Metrics:
@@ -101,20 +101,26 @@ class Metrics:
 class LearntCollector(Collector):
     """What was learnt, read when it is asked for."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
-        self._snapshot = snapshot
+    def __init__(self, learnt: Callable[[], Learnt]) -> None:
+        self._learnt = learnt
 
     def collect(self) -> Iterator[Metric]:
-        """Yield one gauge for each figure of the estimator."""
-        families: dict[str, GaugeMetricFamily] = {}
-        for category, figures in self._snapshot().items():
-            for name, value in figures.items():
-                family = families.setdefault(name, _family(name))
-                family.add_metric([category], value)
-        yield from families.values()
+        """Yield a gauge for each figure: of a category, a model, or a limit that budgets have."""
+        learnt = self._learnt()
+        yield from _gauges("category", learnt.categories)
+        yield from _gauges("model", learnt.models)
+        yield from _gauges("limit", learnt.limits)
 
 
-def _family(name: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(
-        f"dualpool_learnt_{name}", f"The estimator's {name} of a category.", labels=["category"]
-    )
+def _gauges(subject: str, rows: Mapping[str, Figures]) -> Iterator[Metric]:
+    families: dict[str, GaugeMetricFamily] = {}
+    for label, figures in rows.items():
+        for name, value in figures.items():
+            if not isinstance(value, str):
+                help_text = f"What the estimator learnt of a {subject}: its {name}."
+                family = families.setdefault(
+                    name,
+                    GaugeMetricFamily(f"dualpool_{subject}_{name}", help_text, labels=[subject]),
+                )
+                family.add_metric([label], value)
+    yield from families.values()

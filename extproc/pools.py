@@ -19,9 +19,10 @@ class Pool:
     max_model_len: int
     threshold: int
 
-    def takes(self, tokens: int) -> bool:
-        """Whether a request of this budget is meant for this pool."""
-        return tokens <= min(self.threshold, self.max_model_len)
+    @property
+    def limit(self) -> int:
+        """The largest budget that the pool is given, in tokens."""
+        return min(self.threshold, self.max_model_len)
 
 
 class Reason(enum.Enum):
@@ -42,16 +43,25 @@ class Decision:
     reason: Reason
 
 
-def choose(tokens: int, pools: Sequence[Pool]) -> Decision:
-    """Choose among `pools`, in ascending order, for a budget in tokens of prompt plus output."""
+def limits(pools: Sequence[Pool]) -> tuple[int, ...]:
+    """Return what budgets are held against: the limit of each pool that has a larger neighbour."""
+    return tuple(pool.limit for pool in pools[:-1]) or (pools[0].limit,)
+
+
+def choose(budgets: Sequence[int], pools: Sequence[Pool]) -> Decision:
+    """Choose among `pools`, in ascending order.
+
+    `budgets` are tokens of prompt plus output, one for each of `limits(pools)`, since a margin may
+    differ with the limit that it is for.
+    """
     largest = pools[-1]
-    if tokens > largest.max_model_len:
+    if budgets[-1] > largest.max_model_len:
         return Decision(largest, Reason.OVERSIZE)
-    index = next((i for i, pool in enumerate(pools) if pool.takes(tokens)), len(pools) - 1)
+    fitting = (i for i, tokens in enumerate(budgets) if tokens <= pools[i].limit)
+    index = next(fitting, len(pools) - 1)
     if index == 0:
         return Decision(pools[0], Reason.FITS)
-    smaller = pools[index - 1]
-    held = tokens <= smaller.max_model_len
+    held = budgets[index - 1] <= pools[index - 1].max_model_len
     return Decision(pools[index], Reason.THRESHOLD if held else Reason.CAPACITY)
 
 
@@ -71,6 +81,6 @@ def judge(name: str, tokens: int, pools: Sequence[Pool]) -> Verdict:
     index = {pool.name: i for i, pool in enumerate(pools)}[name]
     if tokens > pools[index].max_model_len and index < len(pools) - 1:
         return Verdict.MISROUTED
-    if index > 0 and pools[index - 1].takes(tokens):
+    if index > 0 and tokens <= pools[index - 1].limit:
         return Verdict.OVERROUTED
     return Verdict.RIGHT

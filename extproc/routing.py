@@ -10,13 +10,15 @@ from dataclasses import dataclass
 
 import msgspec
 
-from extproc.budget import Basis, Budget, Measure
-from extproc.category import by_content, by_header
+from extproc.budget import Asked, Basis, Budget, Measure
+from extproc.category import content_class, named, printable
+from extproc.features import FEATURES, measure
 from extproc.learner import Learner
-from extproc.pools import Pool, Reason, choose
+from extproc.pools import Pool, Reason, choose, limits
 from extproc.request import Request
 
 _KEY = "routed"
+_VIDEO_FRAMES = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,13 @@ class Rules:
     pools: tuple[Pool, ...]
     """In ascending order of their windows."""
     category_header: str
-    """The request header that names the category; empty: content and model do."""
-    default_output_tokens: int
-    """Reserved for each sequence of a request that states no limit."""
+    """The request header that names the category; empty: the content does."""
     max_body_bytes: int
     """A larger body is not read."""
+
+    def pool(self, name: str) -> Pool:
+        """Return the pool of this name; there is one."""
+        return next(pool for pool in self.pools if pool.name == name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +43,28 @@ class Routed:
 
     pool: str
     reason: Reason
-    category: str
-    measure: Measure
+    asked: Asked
     budget: Budget
     max_tokens: int = 0
     """The output limit that the client stated for one sequence, in tokens; 0 where none."""
     sequences: int = 1
 
 
-def route(request: Request, named: str, learner: Learner, rules: Rules) -> Routed:
-    """Decide for a request that could be read; `named` is the value of the category header."""
-    measure = Measure(request.text_bytes, request.token_ids)
-    category = (
-        by_header(named) if rules.category_header else by_content(request.sample, request.model)
+def route(request: Request, header: str, learner: Learner, rules: Rules) -> Routed:
+    """Decide for a request that could be read; `header` is the value of the category header."""
+    asked = Asked(
+        model=printable(request.model),
+        category=_category(request, header, rules),
+        measure=_measure(request),
+        output_tokens=_output_tokens(request),
     )
-    budget = learner.budget(category, measure, output_reserve(request, rules))
-    decision = choose(budget.tokens, rules.pools)
+    budgets = [learner.budget(asked, limit) for limit in limits(rules.pools)]
+    decision = choose([budget.tokens for budget in budgets], rules.pools)
     return Routed(
         pool=decision.pool.name,
         reason=decision.reason,
-        category=category,
-        measure=measure,
-        budget=budget,
+        asked=asked,
+        budget=budgets[min(rules.pools.index(decision.pool), len(budgets) - 1)],
         max_tokens=request.max_tokens or 0,
         sequences=request.sequences,
     )
@@ -68,16 +72,38 @@ def route(request: Request, named: str, learner: Learner, rules: Rules) -> Route
 
 def route_unread(rules: Rules) -> Routed:
     """Decide for a request that could not be read: the largest pool, and nothing to learn."""
-    nothing = Budget(0, 0, Basis.PRIOR)
-    return Routed(rules.pools[-1].name, Reason.UNREADABLE, "", Measure(0), nothing)
+    nothing = Asked("", "", Measure(0), None)
+    return Routed(rules.pools[-1].name, Reason.UNREADABLE, nothing, Budget(0, 0, 0, Basis.PRIOR))
 
 
-def output_reserve(request: Request, rules: Rules) -> int:
-    """Tokens reserved for the output of all sequences: the stated limit, or the default."""
+def _category(request: Request, header: str, rules: Rules) -> str:
+    return named(header) if rules.category_header else content_class(request.sample).value
+
+
+def _measure(request: Request) -> Measure:
+    return measure(
+        request.sample,
+        request.text_bytes,
+        messages=request.messages,
+        tools=request.tools,
+        images=_images(request),
+        token_ids=request.token_ids,
+    )
+
+
+def _images(request: Request) -> list[tuple[int, int]]:
+    """Return width and height of what is seen and heard; what is not known is (0, 0).
+
+    A sound is reserved what an image of unknown size is, a video that of so many frames.
+    """
+    unknown = request.audios + _VIDEO_FRAMES * request.videos
+    return [(image.width, image.height) for image in request.images] + [(0, 0)] * min(unknown, 256)
+
+
+def _output_tokens(request: Request) -> int | None:
     if not request.generates:
         return 0
-    each = rules.default_output_tokens if request.max_tokens is None else request.max_tokens
-    return each * request.sequences
+    return None if request.max_tokens is None else request.max_tokens * request.sequences
 
 
 _DECODER = msgspec.json.Decoder(Routed)
@@ -88,9 +114,11 @@ def to_note(routed: Routed) -> dict[str, str]:
     return {_KEY: msgspec.json.encode(routed).decode()}
 
 
-def from_note(note: Mapping[str, str | float | bool]) -> Routed | None:
-    """Return the record, or None where the routing filter left none that can be read."""
+def from_note(note: Mapping[str, str | float | bool], rules: Rules) -> Routed | None:
+    """Return the record, or None where the routing filter left none of ours that can be read."""
     try:
-        return _DECODER.decode(str(note.get(_KEY, "")))
+        routed = _DECODER.decode(str(note.get(_KEY, "")))
     except msgspec.DecodeError:
         return None
+    whole = len(routed.asked.measure.features) == len(FEATURES) and routed.sequences > 0
+    return routed if whole and any(pool.name == routed.pool for pool in rules.pools) else None

@@ -9,14 +9,18 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry
 
 from extproc.admin import Admin
-from extproc.budget import PaperEstimator
-from extproc.category import Categories
+from extproc.budget import Estimator, Learnt, Observation
+from extproc.calibration.calibrated import Calibrated
+from extproc.calibration.prior import MEASURED
+from extproc.category import Labels
 from extproc.exchange import Stages
-from extproc.learner import Learner, Observation
+from extproc.learner import Learner
 from extproc.metrics import LearntCollector, Metrics
-from extproc.pools import Pool
+from extproc.paper import PaperEstimator
+from extproc.pools import Pool, limits
 from extproc.routing import Rules
 from extproc.server import Server
+from extproc.settings import Estimator as EstimatorName
 from extproc.settings import Settings, host_port
 
 _log = logging.getLogger(__name__)
@@ -27,23 +31,42 @@ def build_rules(settings: Settings) -> Rules:
     return Rules(
         pools=tuple(Pool(p.name, p.max_model_len, p.threshold) for p in settings.pools),
         category_header=settings.categories.header,
-        default_output_tokens=settings.budget.default_output_tokens,
         max_body_bytes=settings.requests.max_body_bytes,
     )
 
 
 def build_learner(settings: Settings) -> Learner:
     """Build the estimator that the settings name, with nothing learnt."""
+    return Learner(_estimator(settings), Labels(settings.categories.max))
+
+
+def _estimator(settings: Settings) -> Estimator:
     budget = settings.budget
-    estimator = PaperEstimator(
-        beta=budget.beta, gamma=budget.gamma, prior_bytes_per_token=budget.prior_bytes_per_token
+    if budget.estimator is EstimatorName.CALIBRATED:
+        return Calibrated(
+            MEASURED,
+            limits(build_rules(settings).pools),
+            target=budget.target,
+            categories=settings.categories.max,
+        )
+    return PaperEstimator(
+        beta=budget.beta,
+        gamma=budget.gamma,
+        prior_bytes_per_token=budget.prior_bytes_per_token,
+        default_output_tokens=budget.default_output_tokens,
+        categories=settings.categories.max,
     )
-    return Learner(estimator, Categories(settings.categories.max))
 
 
-def build_state(settings: Settings, learner: Learner) -> dict[str, object]:
+def build_state(settings: Settings, learnt: Learnt) -> dict[str, object]:
     """Say what was learnt, as GET /state does."""
-    return {"estimator": settings.budget.estimator.value, "categories": learner.snapshot()}
+    return {
+        "estimator": settings.budget.estimator.value,
+        "target": settings.budget.target,
+        "categories": learnt.categories,
+        "models": learnt.models,
+        "limits": learnt.limits,
+    }
 
 
 class Service:
@@ -54,7 +77,7 @@ class Service:
         self._learner = build_learner(settings)
         self._settings = settings
         self._serving = False
-        registry.register(LearntCollector(self._learner.snapshot))
+        registry.register(LearntCollector(self._learner.learnt))
         stages = build_stages(settings, self._learner, self._learner.learn, registry)
         self._server = build_server(settings, stages, settings.listen.grpc)
         self._admin = Admin(registry, self._state, lambda: self._serving)
@@ -73,7 +96,7 @@ class Service:
         await self._admin.stop()
 
     def _state(self) -> dict[str, object]:
-        return build_state(self._settings, self._learner)
+        return build_state(self._settings, self._learner.learnt())
 
 
 def build_stages(

@@ -31,6 +31,7 @@ _CATEGORY_HEADER = (
 class Estimator(enum.StrEnum):
     """How the tokens of a text are estimated."""
 
+    CALIBRATED = "calibrated"
     PAPER = "paper"
 
 
@@ -118,34 +119,41 @@ class PoolSettings(Section):
 
 
 class BudgetSettings(Section):
-    """How the tokens of a request are estimated; beta, gamma and prior as in arXiv 2604.08075."""
+    """How the tokens of a request are estimated; all but target are arXiv 2604.08075's."""
 
     estimator: Estimator = _one_of(
-        Estimator.PAPER, "paper: a mean and a deviation of bytes per token"
+        Estimator.CALIBRATED, "calibrated to the target; paper: a ratio less its deviation"
+    )
+    target: float = _key(
+        "calibrated: share of requests that may be misrouted",
+        "a share of requests from 0.00001 to 0.1",
+        default=0.001,
+        ge=0.00001,
+        le=0.1,
     )
     beta: float = _key(
-        "share of the past in the running means",
+        "paper: share of the past in the running means",
         "a number above 0 and below 1",
         default=0.95,
         gt=0,
         lt=1,
     )
     gamma: float = _key(
-        "deviations by which the ratio is lowered",
+        "paper: deviations by which the ratio is lowered",
         "a number of deviations from 0 to 10",
         default=1.0,
         ge=0,
         le=10,
     )
     prior_bytes_per_token: float = _key(
-        "bytes per token, until a category has learnt its own",
+        "paper: bytes per token, until a category has learnt",
         "a number of bytes per token from 0.1 to 100",
         default=4.0,
         ge=0.1,
         le=100,
     )
     default_output_tokens: int = _whole(
-        "tokens", 0, _MAX_TOKENS, "reserved where a request states no limit", default=1024
+        "tokens", 0, _MAX_TOKENS, "paper: reserved where a request states no limit", default=1024
     )
 
 

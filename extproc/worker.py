@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 from prometheus_client import CollectorRegistry
 
-from extproc.learner import Observation
+from extproc.budget import Observation
 from extproc.service import build_learner, build_server, build_stages
 from extproc.settings import Settings
 

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from extproc.admin import Admin
-from extproc.learner import Observation
+from extproc.budget import Observation
 from extproc.metrics import LearntCollector
 from extproc.service import build_learner, build_state
 from extproc.settings import Settings, host_port, worker_addresses
@@ -71,11 +71,11 @@ class Supervisor:
     def _registry(self, folder: str) -> CollectorRegistry:
         registry = CollectorRegistry()
         MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
-        registry.register(LearntCollector(self._learner.snapshot))
+        registry.register(LearntCollector(self._learner.learnt))
         return registry
 
     def _state(self) -> dict[str, object]:
-        return build_state(self._settings, self._learner)
+        return build_state(self._settings, self._learner.learnt())
 
     def _is_ready(self) -> bool:
         return not self._stopping and len(self._ready) == self._settings.workers

@@ -10,11 +10,11 @@ from pathlib import Path
 from google.protobuf import text_format
 from prometheus_client import CollectorRegistry
 
-from extproc.budget import PaperEstimator
-from extproc.category import Categories
+from extproc.category import Labels
 from extproc.exchange import Stages
 from extproc.learner import Learner
 from extproc.metrics import Metrics
+from extproc.paper import PaperEstimator
 from extproc.pools import Pool
 from extproc.protos import POOL
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
@@ -48,16 +48,26 @@ def read(path: Path) -> list[Turn]:
     return turns
 
 
+def paper(**changes) -> PaperEstimator:
+    """The paper's estimator with the paper's values."""
+    values = {
+        "beta": 0.95,
+        "gamma": 1.0,
+        "prior_bytes_per_token": 4.0,
+        "default_output_tokens": 1024,
+        "categories": 8,
+    }
+    return PaperEstimator(**values | changes)
+
+
 def stages(**changes) -> Stages:
     """Stages with nothing learnt: short 8192, long 65536, the paper's estimator."""
     rules = {
         "pools": (Pool("short", 8192, 8192), Pool("long", 65536, 65536)),
         "category_header": "",
-        "default_output_tokens": 1024,
         "max_body_bytes": 1 << 20,
     }
-    estimator = PaperEstimator(beta=0.95, gamma=1.0, prior_bytes_per_token=4.0)
-    learner = Learner(estimator, Categories(8))
+    learner = Learner(paper(), Labels(8))
     registry = CollectorRegistry()
     return Stages(Rules(**rules | changes), learner, learner.learn, Metrics(registry), lambda: 0.0)
 

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from extproc.category import (
     LABEL_CHARS,
     OTHER,
-    Categories,
     ContentClass,
-    by_content,
-    by_header,
+    Labels,
     content_class,
+    named,
+    printable,
 )
 
 TEXTS = {
@@ -44,37 +44,36 @@ def test_any_bytes_have_a_class(data):
     assert content_class(data) in ContentClass
 
 
-def test_a_category_is_class_and_model():
-    assert by_content(b"plain words here", "llama-3") == "prose/llama-3"
-
-
 def test_a_header_names_the_category():
-    assert by_header(" chat ") == "chat"
-    assert by_header("") == "unnamed"
+    assert named(" chat ") == "chat"
+    assert named("") == "unnamed"
 
 
 @given(st.text())
-def test_a_category_is_short_and_printable(text):
-    for label in (by_header(text), by_content(b"", text)):
+def test_what_a_client_wrote_becomes_short_and_printable(text):
+    for label in (named(text), printable(text)):
         assert len(label) <= LABEL_CHARS
         assert label.isascii()
         assert label.isprintable()
 
 
 def test_a_category_is_known_once_it_was_taught():
-    categories = Categories(8)
-    assert categories.known("a") == OTHER
-    assert categories.admit("a") == "a"
-    assert categories.known("a") == "a"
+    labels = Labels(8)
+    assert labels.known("a") == OTHER
+    labels.admit("a")
+    assert labels.known("a") == "a"
 
 
 def test_beyond_the_limit_categories_share_one():
-    categories = Categories(2)
-    assert categories.admit("a") == "a"
-    assert categories.admit("b") == OTHER
+    labels = Labels(2)
+    labels.admit("a")
+    labels.admit("b")
+    assert (labels.known("a"), labels.known("b")) == ("a", OTHER)
 
 
 @given(st.lists(st.text(max_size=3)), st.integers(2, 5))
-def test_there_are_never_more_categories_than_permitted(names, limit):
-    categories = Categories(limit)
-    assert len({categories.admit(name) for name in names} | {OTHER}) <= limit
+def test_there_are_never_more_labels_than_permitted(names, limit):
+    labels = Labels(limit)
+    for name in names:
+        labels.admit(name)
+    assert len({labels.known(name) for name in names} | {OTHER}) <= limit

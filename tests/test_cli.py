@@ -73,8 +73,15 @@ def test_a_file_that_is_not_there_is_one_message(capsys):
 def explained(tmp_path, body, *options):
     file = tmp_path / "body.json"
     file.write_text(body if isinstance(body, str) else json.dumps(body))
-    done = run("explain", str(file), "--json", *options)
+    done = run("explain", str(file), "--json", "--config", str(paper(tmp_path)), *options)
     return json.loads(done.stdout)
+
+
+def paper(folder):
+    """Settings whose figures can be checked by hand."""
+    file = folder / "paper.yaml"
+    file.write_text("budget: {estimator: paper}\n")
+    return file
 
 
 def test_explain_shows_every_figure_of_the_decision(tmp_path):
@@ -100,8 +107,8 @@ def test_explain_says_why_a_body_cannot_be_read(tmp_path):
     assert (told["pool"], told["reason"], told["unreadable"]) == ("long", "unreadable", "json")
 
 
-def test_explain_reads_standard_input_and_writes_for_a_reader():
-    done = run("explain", "-", stdin=json.dumps(CHAT))
+def test_explain_reads_standard_input_and_writes_for_a_reader(tmp_path):
+    done = run("explain", "-", "--config", str(paper(tmp_path)), stdin=json.dumps(CHAT))
     assert done.returncode == 0
     assert "budget     150 tokens" in done.stdout
     assert "pool       short (fits)" in done.stdout

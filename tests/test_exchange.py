@@ -1,12 +1,14 @@
 """The story of a request, event by event, and what it leaves behind."""
 
+import dataclasses
 import json
 
 import pytest
 from conversation import counted, stages
 
-from extproc.budget import Basis, Budget, Measure
+from extproc.budget import Asked, Basis, Budget, Measure, Outcome
 from extproc.exchange import Exchange
+from extproc.features import measure
 from extproc.pools import Reason
 from extproc.routing import Routed, to_note
 from extproc.session import Body, Direction, FlowControl, Head, Proceed, Trailers, Wait
@@ -86,7 +88,7 @@ def test_a_body_over_the_limit_is_not_waited_for():
 def test_the_operators_header_names_the_category():
     headers = POST | {"x-task": "summaries"}
     action = ask(Exchange(stages(category_header="x-task")), prompt("hi"), headers)
-    assert action.set_headers["x-llm-category"] == "summaries"
+    assert action.set_headers["x-llm-category"] == "summaries/m"
 
 
 def test_without_a_limit_the_default_output_is_reserved():
@@ -110,7 +112,7 @@ def test_a_complete_answer_teaches():
     exchange = Exchange(given)
     ask(exchange, prompt("word " * 80))
     answer(exchange, usage(80, 5))
-    assert given.learner.snapshot()["prose/m"]["samples"] == 1
+    assert given.learner.learnt().categories["prose/m"]["samples"] == 1
     assert counted(given.metrics.answers) == {("learnt",): 1}
 
 
@@ -123,7 +125,7 @@ def test_an_answer_that_failed_or_broke_off_teaches_nothing(status, body, outcom
     exchange = Exchange(given)
     ask(exchange, prompt("word " * 80))
     answer(exchange, body, status)
-    assert given.learner.snapshot() == {}
+    assert given.learner.learnt().categories == {}
     assert counted(given.metrics.answers) == {(outcome,): 1}
 
 
@@ -132,7 +134,7 @@ def test_an_answer_to_a_request_that_was_not_read_teaches_nothing():
     exchange = Exchange(given)
     ask(exchange, b"no json")
     answer(exchange, usage(80, 5))
-    assert given.learner.snapshot() == {}
+    assert given.learner.learnt().categories == {}
     assert counted(given.metrics.verdicts) == {}
 
 
@@ -141,7 +143,7 @@ def test_an_answer_without_completion_tokens_teaches_nothing():
     exchange = Exchange(given)
     ask(exchange, prompt("word " * 80))
     answer(exchange, usage(80, 0))
-    assert given.learner.snapshot() == {}
+    assert given.learner.learnt().categories == {}
 
 
 def test_finishing_twice_learns_once():
@@ -150,12 +152,16 @@ def test_finishing_twice_learns_once():
     ask(exchange, prompt("word " * 80))
     answer(exchange, usage(80, 5))
     exchange.finish()
-    assert given.learner.snapshot()["prose/m"]["samples"] == 1
+    assert given.learner.learnt().categories["prose/m"]["samples"] == 1
+
+
+MEASURE = measure(b"Where do owls sleep at noon? " * 96, 2784, messages=1)
 
 
 def routed(pool="short", max_tokens=100, reason=Reason.FITS):
-    budget = Budget(700, max_tokens, Basis.PRIOR)
-    return Routed(pool, reason, "prose/m", Measure(2800), budget, max_tokens)
+    budget = Budget(700, 0, max_tokens, Basis.PRIOR)
+    asked = Asked("m", "prose", MEASURE, max_tokens or None)
+    return Routed(pool, reason, asked, budget, max_tokens)
 
 
 def observe(given, record, body, status="200"):
@@ -209,6 +215,21 @@ def test_a_refusal_is_a_misroute_where_a_larger_pool_exists(pool, misroutes):
     assert counted(given.metrics.answers) == {("refused",): 1}
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "outcome"),
+    [
+        (usage(700, 5), "200", Outcome.COMPLETE),
+        (usage(700, 5, "length"), "200", Outcome.CUT),
+        (REFUSAL, "400", Outcome.REFUSED),
+    ],
+)
+def test_what_is_learnt_says_how_the_answer_ended(body, status, outcome):
+    seen = []
+    observe(dataclasses.replace(stages(), learn=seen.append), routed(), body, status)
+    [observation] = seen
+    assert (observation.outcome, observation.limit) == (outcome, 8192)
+
+
 def test_the_error_of_the_estimate_is_observed():
     given = stages()
     observe(given, routed(), usage(560, 1))
@@ -217,7 +238,15 @@ def test_the_error_of_the_estimate_is_observed():
     assert (buckets["0.2"], buckets["0.3"]) == (0, 1)  # 700 / 560 - 1
 
 
-@pytest.mark.parametrize("note", [{}, {"routed": "{"}, {"routed": 3.0}, {"other": "x"}])
+ELSEWHERE = to_note(routed("medium"))
+OTHER_VERSION = to_note(
+    dataclasses.replace(routed(), asked=Asked("m", "prose", Measure(2800, 0, (1.0, 2.0)), 100))
+)
+
+
+@pytest.mark.parametrize(
+    "note", [{}, {"routed": "{"}, {"routed": 3.0}, {"other": "x"}, ELSEWHERE, OTHER_VERSION]
+)
 def test_an_answer_without_a_readable_note_is_let_pass(note):
     given = stages()
     exchange = Exchange(given)

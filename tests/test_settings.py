@@ -27,7 +27,8 @@ DEFAULTS = {
         {"name": "long", "max_model_len": 65536, "threshold": 65536},
     ),
     "budget": {
-        "estimator": Estimator.PAPER,
+        "estimator": Estimator.CALIBRATED,
+        "target": 0.001,
         "beta": 0.95,
         "gamma": 1.0,
         "prior_bytes_per_token": 4.0,

@@ -3,7 +3,7 @@
 import pytest
 from conversation import FILES, counted, read, stages
 
-from extproc.budget import Basis, Measure
+from extproc.budget import Asked, Basis, Learnt, Measure
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream import Stream
 
@@ -29,7 +29,7 @@ def test_a_conversation_gets_its_replies(path):
 def test_an_observed_answer_teaches_its_category():
     given = stages()
     play("observed", given).close()
-    assert given.learner.snapshot()["prose/m"]["bytes_per_token"] == pytest.approx(
+    assert given.learner.learnt().categories["prose/m"]["bytes_per_token"] == pytest.approx(
         0.95 * 4 + 0.05 * 5
     )
 
@@ -39,7 +39,7 @@ def test_an_answer_teaches_once():
     stream = play("observed", given)
     stream.close()
     stream.close()
-    assert given.learner.snapshot()["prose/m"]["samples"] == 1
+    assert given.learner.learnt().categories["prose/m"]["samples"] == 1
 
 
 def test_an_unreadable_body_is_counted_by_reason():
@@ -66,14 +66,14 @@ def test_a_client_that_leaves_is_counted():
 class Broken:
     """An estimator with a bug in it."""
 
-    def budget(self, category, measure, output_tokens):
+    def budget(self, asked, limit):
         raise ZeroDivisionError
 
-    def observe(self, category, measure, prompt_tokens):
+    def observe(self, observation):
         raise ZeroDivisionError
 
-    def snapshot(self):
-        return {}
+    def learnt(self):
+        return Learnt({}, {}, {})
 
 
 def broken():
@@ -126,5 +126,6 @@ def test_open_streams_are_counted_down():
 def test_a_learnt_ratio_changes_the_budget():
     given = stages()
     play("observed", given).close()
-    assert given.learner.budget("prose/m", Measure(40000), 0).basis is Basis.LEARNT
-    assert given.learner.budget("prose/m", Measure(40000), 0).prompt_tokens < 10000
+    budget = given.learner.budget(Asked("m", "prose", Measure(40000), 0), 8192)
+    assert budget.basis is Basis.CALIBRATED
+    assert budget.tokens < 10000

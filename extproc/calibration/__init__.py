@@ -1,0 +1,1 @@
+"""Token budgets learnt from what the pools report."""
