@@ -37,9 +37,9 @@ def vllm_urls():
 
 
 @contextmanager
-def vllm(folder, core, port, max_model_len, max_num_seqs):
-    arguments = [SERVE, folder, "tiny-qwen", str(port), str(max_model_len), str(max_num_seqs)]
-    arguments += FLAGS
+def vllm(folder, core, port, max_model_len, max_num_seqs, model="tiny-qwen"):
+    arguments = [SERVE, folder, model, str(port), str(max_model_len), str(max_num_seqs), *FLAGS]
+    arguments += ["--served-model-name", "tiny-qwen"]
     environment = os.environ | {"CORE": str(core)}
     log = Path(os.environ.get("TMPDIR", "/tmp")) / f"dualpool-vllm-{port}.log"
     with log.open("w") as out:

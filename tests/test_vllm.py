@@ -4,7 +4,7 @@ import json
 
 import openai
 import pytest
-from gateway import fetch, wait_for
+from gateway import fetch, running, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -129,16 +129,17 @@ def test_every_api_is_routed_and_answered(vllm_stack, path, body):
     assert json.loads(answer.body)
 
 
-def test_an_answer_cut_by_the_window_is_counted_as_a_misroute(vllm_stack):
-    # A token is one byte here; the prior says four, so the budget falls short of the truth.
+def test_an_answer_cut_by_the_window_is_counted_as_a_misroute(vllm_urls):
+    # A token is one byte here; the paper's prior says four, so its budget falls short.
     body = {
         "model": "tiny-qwen",
         "messages": user("x1y2" * 300),
         "max_tokens": 1400,
         "ignore_eos": True,
     }
-    answer = vllm_stack.post("/v1/chat/completions", body)
-    assert (answer.status, answer.pool) == (200, "short")
-    assert answer.json["usage"]["total_tokens"] == 2048
-    counted = 'dualpool_misroutes_total{kind="clamped",pool="short"}'
-    wait_for(lambda: counted in vllm_stack.metrics())
+    with running(pools=vllm_urls, budget={"estimator": "paper"}) as stack:
+        answer = stack.post("/v1/chat/completions", body)
+        assert (answer.status, answer.pool) == (200, "short")
+        assert answer.json["usage"]["total_tokens"] == 2048
+        counted = 'dualpool_misroutes_total{kind="clamped",pool="short"}'
+        wait_for(lambda: counted in stack.metrics())
