@@ -22,10 +22,13 @@ _PATIENCE = aiohttp.ClientTimeout(total=30)
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What the service learnt of a category: bytes per token with their mean deviation."""
+    """What the service learnt of a category.
+
+    off_by: the mean relative error of its prompts' estimates, where the estimator knows it.
+    """
 
     bytes_per_token: float
-    deviation: float
+    off_by: float
     samples: int
 
 
@@ -42,7 +45,7 @@ async def read_learnt(session: aiohttp.ClientSession, service_url: str) -> dict[
 def _learnt(figures: Mapping[str, float]) -> Learnt:
     return Learnt(
         bytes_per_token=float(figures.get("bytes_per_token", math.nan)),
-        deviation=float(figures.get("deviation", math.nan)),
+        off_by=float(figures.get("relative_error", math.nan)),
         samples=int(figures.get("samples", 0)),
     )
 

@@ -87,7 +87,7 @@ def _pace_table(report: Report) -> Table:
 def _category_table(report: Report) -> Table:
     table = _table(
         "Bytes per token, learnt and true",
-        "category", "requests", "taught", "learnt", "±", "true", "error", "text alone",
+        "category", "requests", "taught", "learnt", "true", "error", "text alone", "off by",
     )  # fmt: skip
     for category in report.categories:
         table.add_row(
@@ -95,10 +95,10 @@ def _category_table(report: Report) -> Table:
             str(category.requests),
             str(category.samples),
             _text(category.learnt, 2),
-            _text(category.deviation, 2),
             _text(category.true, 2),
             "-" if math.isnan(category.error) else f"{category.error:+.1%}",
             _text(category.without_template, 2),
+            "-" if math.isnan(category.off_by) else f"{category.off_by:.1%}",
         )
     return table
 

@@ -61,15 +61,16 @@ class CategoryFigures:
     """A category's ratio in bytes per token: learnt by the service, and true of this traffic.
 
     true: text bytes over prompt tokens; without_template: over the tokens of the text alone.
+    off_by: the mean relative error of the estimates before each answer was learnt.
     """
 
     name: str
     requests: int
     samples: int
     learnt: float
-    deviation: float
     true: float
     without_template: float
+    off_by: float
 
     @property
     def error(self) -> float:
@@ -222,9 +223,9 @@ def _category(name: str, answers: Sequence[Answer], seen: Seen) -> CategoryFigur
         requests=len(answers),
         samples=learnt.samples,
         learnt=learnt.bytes_per_token,
-        deviation=learnt.deviation,
         true=_ratio(ids, prompts),
         without_template=_ratio(ids, seen.text_tokens),
+        off_by=learnt.off_by,
     )
 
 
