@@ -87,7 +87,7 @@ def _pace_table(report: Report) -> Table:
 def _category_table(report: Report) -> Table:
     table = _table(
         "Bytes per token, learnt and true",
-        "category", "requests", "taught", "learnt", "true", "error", "text alone", "off by",
+        "category", "asked", "taught", "learnt", "true", "error", "text alone", "off by",
     )  # fmt: skip
     for category in report.categories:
         table.add_row(
