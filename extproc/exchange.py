@@ -125,8 +125,12 @@ class Exchange:
 
     def _go(self, routed: Routed) -> Proceed:
         self._asked, self._routed = None, routed
-        label = self._stages.learner.label(routed.asked)
-        self._stages.metrics.decisions.labels(routed.pool, label, routed.reason.value).inc()
+        self._stages.metrics.decisions.labels(
+            routed.pool,
+            self._stages.learner.label(routed.asked),
+            routed.reason.value,
+            routed.budget.basis.value,
+        ).inc()
         return Proceed(set_headers=_headers(routed), note=to_note(routed))
 
     def _judge(self, routed: Routed, usage: Usage) -> None:
@@ -183,4 +187,5 @@ def _headers(routed: Routed) -> dict[str, str]:
     return headers | {
         "x-llm-budget": str(routed.budget.tokens),
         "x-llm-category": name_category(routed.asked),
+        "x-llm-basis": routed.budget.basis.value,
     }

@@ -38,8 +38,8 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.decisions = Counter(
             "dualpool_decisions",
-            "Requests routed, by pool, category and reason.",
-            ["pool", "category", "reason"],
+            "Requests routed, by pool, category, reason and what the estimate rested on.",
+            ["pool", "category", "reason", "basis"],
             registry=registry,
         )
         self.unreadable = Counter(

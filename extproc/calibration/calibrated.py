@@ -127,7 +127,11 @@ class Calibrated:
             },
             models={name: _model_figures(model) for name, model in self._models.items()},
             limits={
-                str(limit): {"risk_level": steering.level, "misroute_forecast": steering.forecast()}
+                str(limit): {
+                    "target": steering.target,
+                    "misroute_forecast": steering.forecast(),
+                    "risk_level": steering.level,
+                }
                 for limit, steering in self._steering.items()
             },
         )
