@@ -73,7 +73,9 @@ def _learnt(session, pool):
 
 
 def test_what_was_learnt_is_read_by_category():
-    state = {"categories": {"prose/m": {"bytes_per_token": 4.3, "relative_error": 0.1, "samples": 7}}}
+    state = {
+        "categories": {"prose/m": {"bytes_per_token": 4.3, "relative_error": 0.1, "samples": 7}}
+    }
     assert _ask(_learnt, state=state)[0] == {"prose/m": Learnt(4.3, 0.1, 7)}
 
 
