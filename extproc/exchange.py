@@ -15,8 +15,6 @@ from extproc.response import Finish, Refused, Unlearnable, Usage, UsageReader
 from extproc.routing import Routed, Rules, from_note, route, route_unread, to_note
 from extproc.session import Action, Body, Direction, Event, Head, Proceed, Trailers, Wait
 
-_JUDGED = (Reason.FITS, Reason.THRESHOLD, Reason.CAPACITY, Reason.OVERSIZE)
-
 
 @dataclass(frozen=True, slots=True)
 class Stages:
@@ -75,20 +73,17 @@ class Exchange:
         """Judge and learn what there is to learn; idempotent, and never waits."""
         routed, reader = self._routed, self._reader
         self._asked = self._routed = self._reader = None
-        if routed is None or reader is None:
+        if routed is None or reader is None or routed.reason is Reason.UNREADABLE:
             return
-        outcome = reader.finish()
-        metrics = self._stages.metrics
-        match outcome:
-            case Usage():
-                metrics.answers.labels("learnt").inc()
-                self._judge(routed, outcome)
+        match reader.finish():
+            case Usage() as usage:
+                self._answered(routed, usage)
             case Refused():
-                metrics.answers.labels("refused").inc()
+                self._count("refused")
                 self._misrouted(routed, "refused")
-                self._learn(routed, Outcome.REFUSED)
-            case Unlearnable():
-                metrics.answers.labels(outcome.value).inc()
+                self._learn(routed, Outcome.REFUSED, 0, 0)
+            case Unlearnable() as reason:
+                self._count(reason.value)
 
     def _begin(self, head: Head) -> Action:
         kind = endpoint(head.headers.get(":path", ""))
@@ -133,9 +128,17 @@ class Exchange:
         ).inc()
         return Proceed(set_headers=_headers(routed), note=to_note(routed))
 
-    def _judge(self, routed: Routed, usage: Usage) -> None:
-        if routed.reason not in _JUDGED:
+    def _answered(self, routed: Routed, usage: Usage) -> None:
+        self._judge(routed, usage)
+        if not usage.completion_tokens:
+            # What generates nothing (embeddings, scores) may have been truncated to any length.
+            self._count("no_output")
             return
+        self._count("learnt")
+        outcome = Outcome.CUT if usage.finish is Finish.LENGTH else Outcome.COMPLETE
+        self._learn(routed, outcome, usage.prompt_tokens, usage.completion_tokens)
+
+    def _judge(self, routed: Routed, usage: Usage) -> None:
         metrics, pools = self._stages.metrics, self._stages.rules.pools
         verdict = judge(routed.pool, usage.prompt_tokens + _output(routed, usage), pools)
         metrics.verdicts.labels(routed.pool, verdict.value).inc()
@@ -144,25 +147,17 @@ class Exchange:
         error = routed.budget.prompt_tokens / usage.prompt_tokens - 1
         label = self._stages.learner.label(routed.asked)
         metrics.budget_error.labels(label).observe(error)
-        # What generates nothing (embeddings, scores) may have been truncated to any length.
-        if usage.completion_tokens:
-            cut = usage.finish is Finish.LENGTH
-            self._learn(routed, Outcome.CUT if cut else Outcome.COMPLETE, usage)
 
     def _misrouted(self, routed: Routed, kind: str) -> None:
         if routed.pool != self._stages.rules.pools[-1].name:
             self._stages.metrics.misroutes.labels(routed.pool, kind).inc()
 
-    def _learn(self, routed: Routed, outcome: Outcome, usage: Usage | None = None) -> None:
-        self._stages.learn(
-            Observation(
-                routed.asked,
-                outcome,
-                self._stages.rules.pool(routed.pool).limit,
-                usage.prompt_tokens if usage else 0,
-                usage.completion_tokens if usage else 0,
-            )
-        )
+    def _learn(self, routed: Routed, outcome: Outcome, prompt: int, completion: int) -> None:
+        limit = self._stages.rules.pool(routed.pool).limit
+        self._stages.learn(Observation(routed.asked, outcome, limit, prompt, completion))
+
+    def _count(self, outcome: str) -> None:
+        self._stages.metrics.answers.labels(outcome).inc()
 
 
 def _output(routed: Routed, usage: Usage) -> int:
