@@ -139,9 +139,11 @@ def measure(
     should be many and short: a few long ones miss the parts of a mixed prompt.
     """
     scale = max(text_bytes / len(sample), 1.0) if sample else 1.0
-    patches = sum(w * h or _UNKNOWN_PIXELS for w, h in images) / PIXELS_PER_PATCH
-    other = (1.0, messages, tools, min(tools, 1), len(images), patches)
-    text = (text_features(sample) * scale).tolist()
-    # To a tenth: it travels as text, and no estimate sees the rest.
-    features = tuple(round(float(count), 1) for count in (*other, *text))
-    return Measure(text_bytes, token_ids, features, round(1.0 - 1.0 / scale, 3))
+    text = text_features(sample)
+    if scale > 1.0:
+        # To a tenth: it travels as text, and no estimate sees the rest.
+        text = np.rint(text * (10.0 * scale)) / 10.0
+    patches = sum([w * h or _UNKNOWN_PIXELS for w, h in images]) / PIXELS_PER_PATCH
+    any_tool = 1.0 if tools else 0.0
+    other = (1.0, float(messages), float(tools), any_tool, float(len(images)), round(patches, 1))
+    return Measure(text_bytes, token_ids, (*other, *text.tolist()), round(1.0 - 1.0 / scale, 3))

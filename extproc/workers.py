@@ -103,6 +103,8 @@ class Supervisor:
         self._processes[index], self._inputs[index] = process, process.stdin
         order = Order(self._settings.model_dump_json(), self._addresses[index])
         process.stdin.write(encode(order) + b"".join(self._recent))
+        if self._stopping:  # it was on its way when the others were told
+            process.stdin.close()
         await self._listen(index, process.stdout)
         await process.wait()
         served = index in self._ready
@@ -117,8 +119,15 @@ class Supervisor:
                 self._ready.add(index)
                 _log.info("worker %d serves %s", index, self._addresses[index])
                 continue
-            self._learner.learn(_DECODER.decode(line))
-            self._recent.append(line)
-            for other, pipe in self._inputs.items():
-                if other != index:
-                    send(pipe.transport, line)
+            try:
+                self._learner.learn(_DECODER.decode(line))
+            except msgspec.DecodeError:
+                _log.warning("worker %d wrote to its standard output what is no observation", index)
+                continue
+            self._pass_on(index, line)
+
+    def _pass_on(self, index: int, line: bytes) -> None:
+        self._recent.append(line)
+        for other, pipe in self._inputs.items():
+            if other != index:
+                send(pipe.transport, line)

@@ -174,7 +174,7 @@ class Calibrated:
     def _learn_output(
         self, seen: Observation, found: Prediction, model: _Model, category: _Category
     ) -> None:
-        by_size = category.by_size[_size(found)]
+        by_size = category.by_size[_size(seen.asked, found)]
         for outputs in (by_size, category.outputs, model.outputs, self._outputs):
             add = outputs.add_censored if seen.outcome is Outcome.CUT else outputs.add
             add(seen.completion_tokens)
@@ -193,7 +193,7 @@ def _reserve(
     margin = category.scores.upper(level) * found.deviation
     if asked.output_tokens is not None:
         return ids + found.tokens + margin + asked.output_tokens, asked.output_tokens
-    outputs = category.by_size[_size(found)]
+    outputs = category.by_size[_size(asked, found)]
     middle, high = outputs.upper(0.5), outputs.upper(level)
     # Two independent errors: their quantiles add up as the root of the squares.
     both = math.copysign(math.hypot(margin, high - middle), margin + high - middle)
@@ -210,8 +210,9 @@ def _risk_bin(asked: Asked, limit: int, found: Prediction, category: _Category) 
     return low
 
 
-def _size(found: Prediction) -> int:
-    return max(0, min(_SIZES - 1, int(found.tokens).bit_length() - 9))
+def _size(asked: Asked, found: Prediction) -> int:
+    prompt = int(found.tokens) + asked.measure.token_ids
+    return max(0, min(_SIZES - 1, prompt.bit_length() - 9))
 
 
 def _basis(model: _Model, category: _Category) -> Basis:
