@@ -11,7 +11,7 @@ from extproc.learner import Learner, name_category
 from extproc.metrics import Metrics
 from extproc.pools import Reason, Verdict, judge
 from extproc.request import Endpoint, Unreadable, UnreadableRequest, endpoint, read_request
-from extproc.response import Finish, Refused, Unlearnable, Usage, UsageReader
+from extproc.response import Finish, Refused, Usage, UsageReader
 from extproc.routing import Routed, Rules, from_note, route, route_unread, to_note
 from extproc.session import Action, Body, Direction, Event, Head, Proceed, Trailers, Wait
 
@@ -82,7 +82,7 @@ class Exchange:
                 self._count("refused")
                 self._misrouted(routed, "refused")
                 self._learn(routed, Outcome.REFUSED, 0, 0)
-            case Unlearnable() as reason:
+            case reason:
                 self._count(reason.value)
 
     def _begin(self, head: Head) -> Action:

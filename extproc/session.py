@@ -205,14 +205,11 @@ class Session:
         side, modes = self._current, self._modes
         if modes is None or modes.observing:
             return []
-        match action:
-            case Wait() if modes.deferrable(side.direction):
-                return []
-            case Wait():
-                return list(_pay(side, modes, Proceed()))
-            case Proceed():
-                self._released |= side.direction is Direction.REQUEST
-                return list(_pay(side, modes, action))
+        if isinstance(action, Wait):
+            deferred = modes.deferrable(side.direction)
+            return [] if deferred else list(_pay(side, modes, Proceed()))
+        self._released |= side.direction is Direction.REQUEST
+        return list(_pay(side, modes, action))
 
 
 def _flow_control(message: ProcessingRequest) -> FlowControl:

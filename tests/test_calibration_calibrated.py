@@ -148,6 +148,13 @@ def test_models_and_categories_are_bounded() -> None:
     assert len(calibrated.learnt().categories) <= CATEGORIES
 
 
+def test_the_least_recently_taught_category_is_forgotten() -> None:
+    calibrated = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=2)
+    for category in ("a", "b", "a", "c"):
+        calibrated.observe(truth(asked(category=category)))
+    assert list(calibrated.learnt().categories) == ["a/m", "c/m"]
+
+
 def test_two_models_do_not_share_their_weights() -> None:
     calibrated = taught()
     other = replace(asked(), model="other")

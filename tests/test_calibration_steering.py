@@ -48,6 +48,19 @@ def test_unforeseeable_misroutes_use_up_half_the_target_at_most() -> None:
     assert steering.level > FLOOR
 
 
+def test_where_nobody_is_near_the_most_risk_is_taken_and_numbers_stay_small() -> None:
+    steering = Steering(0.001)
+    for _ in range(120_000):
+        steering.observe(SAFE, exceeds=False)
+    assert steering.level == CEILING
+    assert max(steering._requests) < 1e12
+
+
+def test_the_forecast_is_of_what_the_level_lets_through() -> None:
+    steering, misrouted = steered(0.05)
+    assert steering.forecast() == pytest.approx(misrouted, abs=0.0006)
+
+
 @given(st.lists(st.tuples(st.integers(0, SAFE), st.booleans()), max_size=300))
 def test_the_level_stays_in_its_bounds(seen: list[tuple[int, bool]]) -> None:
     steering = Steering(0.001)

@@ -56,12 +56,12 @@ class Steering:
 
     def forecast(self) -> float:
         """The share of requests that the level is expected to misroute."""
-        costs, total, _ = self._costs()
+        costs, total = self._costs()
         spent = sum(c for risk, c in zip(_RISK, costs, strict=True) if risk <= self.level)
         return (spent + self._exceeded[-1] / self._weight) / total
 
-    def _costs(self) -> tuple[list[float], float, float]:
-        """Expected misroutes of each bin between the levels, all requests, and the correction."""
+    def _costs(self) -> tuple[list[float], float]:
+        """Expected misroutes of each bin between the levels, and the number of requests."""
         seen = [n / self._weight for n in self._requests]
         density = [n + _PRIOR_REQUESTS * _PRIOR_SHARE for n in seen[1:-1]]
         total = sum(seen) + _PRIOR_REQUESTS
@@ -69,10 +69,10 @@ class Steering:
         happened = sum(self._exceeded[1:-1]) / self._weight
         correction = (happened + _PRIOR_EVENTS) / (expected + _PRIOR_EVENTS)
         correction = max(0.5, min(4.0, correction))
-        return [correction * r * n for r, n in zip(_RISK, density, strict=True)], total, correction
+        return [correction * r * n for r, n in zip(_RISK, density, strict=True)], total
 
     def _steer(self) -> float:
-        costs, total, _ = self._costs()
+        costs, total = self._costs()
         allowed = AIM * self.target * total
         # What exceeds although it looked safe cannot be steered: it uses up to half the target.
         left = max(allowed - self._exceeded[-1] / self._weight, allowed / 2)
