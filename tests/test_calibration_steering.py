@@ -49,7 +49,7 @@ def test_unforeseeable_misroutes_use_up_half_the_target_at_most() -> None:
 
 
 def test_where_nobody_is_near_the_most_risk_is_taken_and_numbers_stay_small() -> None:
-    steering = Steering(0.001)
+    steering = Steering(0.01)
     for _ in range(120_000):
         steering.observe(SAFE, exceeds=False)
     assert steering.level == CEILING
