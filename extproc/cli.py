@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 
 from extproc.config import ConfigError, Settings, load, render
+from extproc.evaluation.options import THRESHOLDS, EvaluateOptions
+from extproc.evaluation.run import run_evaluate
 from extproc.explain import describe, explain
 from extproc.local.demo import DemoOptions, run_demo
 from extproc.local.ports import Ports
@@ -25,6 +27,7 @@ examples:
   dualpool demo                          the whole stack on this machine, traffic and a report
   dualpool check dualpool.yaml           print the effective settings, or what is wrong with them
   dualpool serve --config dualpool.yaml  answer Envoy
+  dualpool evaluate --texts my-texts     which estimator misroutes how much on your texts
   echo '{"prompt": "hi"}' | dualpool explain - --path /v1/completions
 """
 
@@ -55,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_explain(commands)
     _add_up(commands)
     _add_demo(commands)
+    _add_evaluate(commands)
     return parser
 
 
@@ -141,6 +145,55 @@ def _add_demo(commands: "_Commands[argparse.ArgumentParser]") -> None:
     parser.set_defaults(run=_demo)
 
 
+def _add_evaluate(commands: "_Commands[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="compare the estimators on your texts, tokenizers and thresholds",
+        description="Replay texts through each estimator, in order and online, and print how each "
+        "does. A bench: the figures of one machine and one seed.",
+    )
+    parser.add_argument(
+        "--texts", type=Path, metavar="DIR|FILE.jsonl", help="texts, a class each, or requests"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="a tokenizer.json (repeatable; default: o200k_base and cl100k_base)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=int,
+        action="append",
+        metavar="TOKENS",
+        help=f"repeatable; default: {', '.join(map(str, THRESHOLDS))}",
+    )
+    parser.add_argument(
+        "--lengths",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="a trace that lengths are drawn from (repeatable; default: Azure 2023, longer tail)",
+    )
+    parser.add_argument(
+        "--stated",
+        type=float,
+        default=0.85,
+        metavar="SHARE",
+        help="share of requests that state an output limit (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--requests", type=int, default=6000, help="for each tokenizer (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--by-class", action="store_true", help="a row for each class of text")
+    parser.add_argument("--poison", action="store_true", help="what attacks do to the estimators")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot as PNG")
+    parser.set_defaults(run=_evaluate)
+
+
 def _add_stack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--pools",
@@ -207,6 +260,24 @@ def _demo(options: argparse.Namespace) -> int:
             exceeding=options.exceeding,
             texts=options.texts,
             json=options.json,
+        )
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    return run_evaluate(
+        EvaluateOptions(
+            texts=options.texts,
+            tokenizers=tuple(options.tokenizer or ()),
+            thresholds=tuple(options.threshold or THRESHOLDS),
+            lengths=tuple(options.lengths or ()),
+            stated=options.stated,
+            requests=options.requests,
+            seed=options.seed,
+            by_class=options.by_class,
+            poison=options.poison,
+            json=options.json,
+            plot=options.plot,
         )
     )
 

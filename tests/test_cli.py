@@ -29,12 +29,12 @@ def run(*arguments, stdin=""):
 def test_help_shows_what_to_type():
     done = run("--help")
     assert done.returncode == 0
-    for command in ("serve", "check", "explain", "up", "demo"):
+    for command in ("serve", "check", "explain", "up", "demo", "evaluate"):
         assert f"  {command} " in done.stdout
     assert "dualpool check dualpool.yaml" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "explain", "up", "demo"])
+@pytest.mark.parametrize("command", ["serve", "check", "explain", "up", "demo", "evaluate"])
 def test_each_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])

@@ -1,0 +1,1 @@
+"""`dualpool evaluate`: how well estimators keep their budgets, on texts and tokenizers."""

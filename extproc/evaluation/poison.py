@@ -1,0 +1,142 @@
+"""Attacks on what is learnt, and what they do to the thousand estimates that follow.
+
+Each attack says what a thousand answers teach in place of the truth, or beside it. Before and after
+are the same thousand requests, estimated by one estimator that was spared and one that was not.
+"""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from extproc.budget import Observation, Outcome
+from extproc.evaluation.cases import Case, Draft, Reader, Template
+from extproc.evaluation.replay import Lessons, replay
+from extproc.evaluation.rivals import Rival
+from extproc.evaluation.scores import Score, score_rows
+from extproc.evaluation.tokenizer import Tokenizer
+
+REQUESTS: Final = 4000
+"""Half of them teach the truth, a quarter is attacked, a quarter is estimated."""
+
+_ODD: Final = (
+    "a" * 20_000, " " * 30_000, "\n" * 20_000, "0" * 9000, "\u00e9" * 8000, "\U0001f600" * 3000,
+    "=-" * 5000, "aB" * 6000, "\x01" * 5000, "\u0e01" * 4000, "x " * 9000, " a1" * 4000,
+)  # fmt: skip
+_TINY: Final = (
+    "", "a", "?!", "\u00df\u2202\u0192\u2206", "xqzKp7vW9jQ", "\U0001f600\U0001f9ff", "0x7f3c9a1e",
+    "\u1e9e\u0489\u20dd", "aaaaaaaaaaaaaaaaaaaaaaaa",
+)  # fmt: skip
+_ODD_ANSWER: Final = 50
+
+Change = Callable[[Observation, random.Random], Observation]
+Attack = Callable[[Case, Observation, random.Random], Lessons]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """What an attack did to an estimator."""
+
+    attack: str
+    estimator: str
+    before: Score
+    after: Score
+
+
+def _lies(share: float, change: Change) -> Attack:
+    """Let a share of the answers report what `change` makes of them."""
+
+    def attack(case: Case, seen: Observation, rng: random.Random) -> Lessons:
+        return ((case, change(seen, rng) if rng.random() < share else seen),)
+
+    return attack
+
+
+def _times(factor: float) -> Change:
+    return lambda seen, _: replace(seen, prompt_tokens=int(seen.prompt_tokens * factor))
+
+
+def _says(tokens: int) -> Change:
+    return lambda seen, _: replace(seen, prompt_tokens=tokens)
+
+
+def _anything(seen: Observation, rng: random.Random) -> Observation:
+    return replace(seen, prompt_tokens=rng.randint(1, 200_000))
+
+
+def _cut_at_once(seen: Observation, rng: random.Random) -> Observation:  # noqa: ARG001
+    return replace(seen, outcome=Outcome.CUT, completion_tokens=1)
+
+
+def _adds(share: float, cases: Sequence[Case], times: int = 1) -> Attack:
+    """Let so many requests, answered truly, come between: with this chance after each."""
+
+    def attack(case: Case, seen: Observation, rng: random.Random) -> Lessons:
+        yield case, seen
+        for added in rng.choices(cases, k=times) if rng.random() < share else ():
+            tokens, output = added.prompt_tokens, added.completion_tokens
+            yield added, Observation(added.asked, Outcome.COMPLETE, seen.limit, tokens, output)
+
+    return attack
+
+
+def _as_category(name: str) -> Attack:
+    """Let answers teach another category of the same model, with four times the tokens."""
+
+    def attack(case: Case, seen: Observation, rng: random.Random) -> Lessons:
+        yield case, seen
+        if rng.random() < 0.01:
+            other = replace(seen.asked, category=name)
+            yield case, replace(seen, asked=other, prompt_tokens=4 * seen.prompt_tokens)
+
+    return attack
+
+
+def make_attacks(tokenizer: Tokenizer, template: Template) -> Mapping[str, Attack]:
+    """Return the attacks by name; `template` is what the honest cases were counted with."""
+    reader = Reader(tokenizer.name)
+    short = [_case(reader, tokenizer, template, "hi", 8)]
+    tiny = [_case(reader, tokenizer, template, text, 8) for text in _TINY]
+    odd = [_case(reader, tokenizer, template, text, _ODD_ANSWER) for text in _ODD]
+    return {
+        "1,000 times 'hi'": _adds(1.0, short),
+        "10,000 tiny odd texts": _adds(1.0, tiny, times=10),
+        "1 % report 10 times the tokens": _lies(0.01, _times(10)),
+        "1 % report a tenth": _lies(0.01, _times(0.1)),
+        "1 % report twice the tokens": _lies(0.01, _times(2)),
+        "1 % report half": _lies(0.01, _times(0.5)),
+        "1 % report 0": _lies(0.01, _says(0)),
+        "1 % report -1": _lies(0.01, _says(-1)),
+        "1 % report 2^40": _lies(0.01, _says(1 << 40)),
+        "1 % report any number": _lies(0.01, _anything),
+        "10 % leave out cached tokens": _lies(0.10, _times(0.2)),
+        "10 % are cut after one token": _lies(0.10, _cut_at_once),
+        "5 % odd texts, true usage": _adds(0.05, odd),
+        "10 % odd texts, true usage": _adds(0.10, odd),
+        "1 % lie under a new category": _as_category("new"),
+        "1 % by a model of 1.4 times the tokens": _lies(0.01, _times(1.4)),
+        "10 % by a model of 1.4 times the tokens": _lies(0.10, _times(1.4)),
+        "all by a model of twice the tokens": _lies(1.0, _times(2)),
+    }
+
+
+def _case(reader: Reader, tokenizer: Tokenizer, template: Template, text: str, answer: int) -> Case:
+    body: dict[str, object] = {"messages": [{"role": "user", "content": text}], "max_tokens": 256}
+    tokens = tokenizer.count(text) + template.tokens(1, 0)
+    return reader.read(Draft("attack", body, tokens, answer), ascii_only=True)
+
+
+def strike(
+    cases: Sequence[Case], rival: Rival, attack: Attack | None, threshold: int, seed: int
+) -> Score:
+    """Teach the truth, then under attack (None: spared), and score the last quarter."""
+    rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    half, last = len(cases) // 2, len(cases) * 3 // 4
+    replay(cases[:half], rival, threshold)
+    if attack is None:
+        replay(cases[half:last], rival, threshold)
+    else:
+        replay(cases[half:last], rival, threshold, lambda case, seen: attack(case, seen, rng))
+    rows = replay(cases[last:], rival, threshold)
+    # None of them is early: all categories have seen what came before.
+    return score_rows([replace(row, seen=row.seen + half) for row in rows])

@@ -1,0 +1,179 @@
+"""`dualpool evaluate`: the texts, the tokenizers, the replays, and the report."""
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import msgspec
+from rich.console import Console
+
+from extproc.evaluation.cases import TEMPLATES, Case, Reader, Template, read_cases
+from extproc.evaluation.cpu import Cost, measure_costs
+from extproc.evaluation.lengths import Draw, read_lengths
+from extproc.evaluation.options import (
+    EvaluateOptions,
+    EvaluationError,
+    check_options,
+    check_packages,
+)
+from extproc.evaluation.poison import REQUESTS, Effect, make_attacks, strike
+from extproc.evaluation.replay import replay
+from extproc.evaluation.report import Evaluation, print_effects, print_evaluation
+from extproc.evaluation.requests import Writer, write_cases
+from extproc.evaluation.rivals import OURS, RIVALS
+from extproc.evaluation.scores import Result, error_curve, score_classes, score_rows
+from extproc.evaluation.texts import Text, read_bodies, read_texts
+from extproc.evaluation.tokenizer import Tokenizer, load_tokenizers, tokenize
+from extproc.local.progress import Show, showing
+
+_POISONED: Final = ("paper", "nearest peer", OURS)
+_COST_CASES: Final = 500
+_PARTS: Final = 10  # that the making of a tokenizer's requests is shown in
+
+_WIDTH: Final = 110
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    texts: tuple[Text, ...]
+    bodies: tuple[dict[str, object], ...]
+    draw: Draw
+    tokenizers: tuple[Callable[[], Tokenizer], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """One tokenizer's requests."""
+
+    tokenizer: Tokenizer
+    template: Template
+    cases: tuple[Case, ...]
+
+
+def run_evaluate(options: EvaluateOptions) -> int:
+    """Run it, print the tables and write the files; 0 where it ran, 2 where it could not."""
+    try:
+        check_options(options)
+        check_packages(options)
+        inputs = _read(options)
+        with showing(Console(stderr=True)) as show:
+            found = _poison(options, inputs, show) if options.poison else None
+            evaluation = None if found else _evaluate(options, inputs, show)
+    except EvaluationError as error:
+        Console(stderr=True).print(f"dualpool: {error}", markup=False, highlight=False)
+        return 2
+    if found:
+        print_effects(_console(), found)
+    if evaluation:
+        print_evaluation(_console(), evaluation, by_class=options.by_class)
+        _plot(options, evaluation)
+    if options.json:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(found or evaluation)))
+    return 0
+
+
+def _console() -> Console:
+    # A file takes whole rows; a terminal is as wide as it is.
+    return Console() if Console().is_terminal else Console(width=_WIDTH)
+
+
+def _read(options: EvaluateOptions) -> _Inputs:
+    given = options.texts
+    bodies = read_bodies(given, options.requests) if given and given.is_file() else ()
+    return _Inputs(
+        texts=read_texts(None if bodies else given, options.seed),
+        bodies=bodies,
+        draw=read_lengths(options.lengths),
+        tokenizers=load_tokenizers(options.tokenizers),
+    )
+
+
+def _evaluate(options: EvaluateOptions, inputs: _Inputs, show: Show) -> Evaluation:
+    steps = _PARTS + len(RIVALS) * len(options.thresholds)
+    show.begin("Replaying", steps * len(inputs.tokenizers))
+    results: list[Result] = []
+    costs: tuple[Cost, ...] = ()
+    for index in range(len(inputs.tokenizers)):
+        made = _make(options, inputs, index, show)
+        results += _replay_all(made, options.thresholds, show)
+        costs = costs or measure_costs(inputs.texts, made.tokenizer, made.cases[:_COST_CASES])
+    return Evaluation(
+        classes=tuple(sorted({kind for result in results for kind in result.classes})),
+        tokenizers=tuple(dict.fromkeys(result.tokenizer for result in results)),
+        requests=len(made.cases),
+        seed=options.seed,
+        stated=options.stated,
+        results=tuple(results),
+        costs=costs,
+    )
+
+
+def _make(options: EvaluateOptions, inputs: _Inputs, index: int, show: Show) -> _Made:
+    tokenizer = inputs.tokenizers[index]()
+    template = TEMPLATES[index % len(TEMPLATES)]
+    count = REQUESTS if options.poison else options.requests
+    seed = f"{options.seed}-{index}"
+    if inputs.bodies:
+        cases = read_cases(inputs.bodies, tokenizer, template, inputs.draw, seed)
+    else:
+        texts = tokenize(tokenizer, inputs.texts)
+        writer = Writer(texts, tokenizer, template, stated=options.stated)
+        cases = write_cases(writer, Reader(tokenizer.name), inputs.draw, count, seed)
+    made = tuple(_shown(cases, count, show))
+    if not made:
+        raise EvaluationError("--texts: no request in the file can be read")
+    return _Made(tokenizer, template, made)
+
+
+def _shown(cases: Iterable[T], count: int, show: Show) -> Iterator[T]:
+    done = 0
+    for number, case in enumerate(cases, 1):
+        yield case
+        while done < number * _PARTS // count:
+            show.advance()
+            done += 1
+    for _ in range(done, _PARTS):
+        show.advance()
+
+
+def _replay_all(made: _Made, thresholds: Iterable[int], show: Show) -> Iterator[Result]:
+    for threshold in thresholds:
+        for name, build in RIVALS.items():
+            rows = replay(made.cases, build(threshold), threshold)
+            show.advance()
+            yield Result(
+                tokenizer=made.tokenizer.name,
+                estimator=name,
+                threshold=threshold,
+                score=score_rows(rows),
+                classes=score_classes(rows),
+                curve=error_curve(rows),
+            )
+
+
+def _poison(options: EvaluateOptions, inputs: _Inputs, show: Show) -> tuple[Effect, ...]:
+    if inputs.bodies:
+        raise EvaluationError("--poison takes a folder of texts, not a file of requests")
+    threshold, seed = options.thresholds[0], options.seed
+    show.begin("Requests", _PARTS)
+    made = _make(options, inputs, 0, show)
+    attacks = make_attacks(made.tokenizer, made.template)
+    show.begin("Attacking", len(_POISONED) * (1 + len(attacks)))
+    effects = []
+    for name in _POISONED:
+        before = strike(made.cases, RIVALS[name](threshold), None, threshold, seed)
+        show.advance()
+        for attack, teach in attacks.items():
+            after = strike(made.cases, RIVALS[name](threshold), teach, threshold, seed)
+            effects.append(Effect(attack=attack, estimator=name, before=before, after=after))
+            show.advance()
+    return tuple(effects)
+
+
+def _plot(options: EvaluateOptions, evaluation: Evaluation) -> None:
+    if options.plot:
+        # By name: matplotlib is there only where it was asked for.
+        importlib.import_module("extproc.evaluation.plot").draw_plot(evaluation, options.plot)

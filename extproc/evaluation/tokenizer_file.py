@@ -1,0 +1,61 @@
+"""Tokenizers as Hugging Face's files describe them, by the package tokenizers."""
+
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Encoding
+from tokenizers import Tokenizer as File
+
+from extproc.evaluation.options import EvaluationError
+from extproc.evaluation.tokenizer import Positions
+
+_CHUNK = 6000  # characters that are encoded at once, or more, to the end of a line
+
+
+class TokenizerFile:
+    """A tokenizer by its tokenizer.json. Raises EvaluationError where that is none."""
+
+    def __init__(self, file: Path) -> None:
+        self.name = file.parent.name if file.stem == "tokenizer" else file.stem
+        try:
+            self._file = File.from_file(str(file))
+        except Exception as error:  # noqa: BLE001 - the package raises the bare Exception
+            raise EvaluationError(f"--tokenizer: {file}: {error}") from None
+        self._file.no_truncation()
+        self._file.no_padding()
+
+    def count(self, text: str) -> int:
+        """See `Tokenizer`."""
+        return len(self._file.encode(text, add_special_tokens=False).ids)
+
+    def cuts(self, text: str) -> tuple[Positions, Positions]:
+        """See `Tokenizer`: where a token starts that is no part of the character before."""
+        chunks = _chunks(text)
+        encoded = self._file.encode_batch(chunks, add_special_tokens=False)
+        starts, first = [], 0
+        for chunk, encoding in zip(chunks, encoded, strict=True):
+            starts.append(first + _starts(encoding, len(chunk)))
+            first += len(chunk)
+        return _places(np.concatenate(starts), len(text))
+
+
+def _chunks(text: str) -> list[str]:
+    chunks, first = [], 0
+    while first < len(text):
+        end = text.find("\n", first + _CHUNK) + 1 or len(text)
+        chunks.append(text[first:end])
+        first = end
+    return chunks
+
+
+def _starts(encoding: Encoding, length: int) -> Positions:
+    starts = np.fromiter((start for start, _ in encoding.offsets), np.int64, len(encoding.ids))
+    # Added marks may have an offset of 0: a start is never before another token's.
+    return np.minimum(np.maximum.accumulate(starts), length) if len(starts) else starts
+
+
+def _places(starts: Positions, length: int) -> tuple[Positions, Positions]:
+    places, before = np.unique(starts, return_index=True)
+    if len(places):
+        places[0] = 0
+    return np.append(places, length), np.append(before, len(starts)).astype(np.int64)

@@ -1,0 +1,44 @@
+"""How long prompts and outputs are drawn."""
+
+import random
+
+import pytest
+
+from extproc.evaluation.lengths import draw_azure, read_lengths, stated_limit
+from extproc.evaluation.options import THRESHOLDS, EvaluationError
+
+
+def test_every_threshold_has_neighbours():
+    rng = random.Random(1)
+    totals = [sum(draw_azure(rng)) for _ in range(5000)]
+    for threshold in THRESHOLDS:
+        assert sum(abs(total / threshold - 1) < 0.1 for total in totals) >= 50
+
+
+def test_prompt_and_output_have_at_least_a_token():
+    rng = random.Random(2)
+    assert min(min(draw_azure(rng)) for _ in range(2000)) >= 1
+
+
+def test_without_a_trace_lengths_are_azures():
+    assert read_lengths(()) is draw_azure
+
+
+def test_traces_are_csv_or_jsonl_and_each_is_drawn_from(tmp_path):
+    azure, mooncake = tmp_path / "azure.csv", tmp_path / "mooncake.jsonl"
+    azure.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n2023,374,44\n")
+    mooncake.write_text('{"timestamp": 0, "input_length": 6758, "output_length": 0}\n')
+    draw, rng = read_lengths((azure, mooncake)), random.Random(3)
+    assert {draw(rng) for _ in range(50)} == {(374, 44), (6758, 1)}
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "ContextTokens,GeneratedTokens\nx,2\n", ""])
+def test_a_file_that_is_no_trace_is_an_error(tmp_path, text):
+    file = tmp_path / "trace.csv"
+    file.write_text(text)
+    with pytest.raises(EvaluationError, match=r"--lengths: .*trace.csv"):
+        read_lengths((file,))
+
+
+def test_the_stated_limit_is_the_next_step_of_the_ladder():
+    assert [stated_limit(n) for n in (1, 128, 129, 9000)] == [128, 128, 256, 9000]
