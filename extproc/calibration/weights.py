@@ -29,6 +29,8 @@ WALK: Final = 1e-5
 SURPRISED_WALK: Final = 3e-2
 SURPRISE: Final = 3.0
 """Mean squared standardised error from which on the model behind the name has changed."""
+UNSURPRISING: Final = 12.0
+"""Tokens by which templates and gibberish differ on the shortest prompts: no other model's sign."""
 BAND: Final = 2.5
 BAND_TOKENS: Final = 1000.0
 """No prediction is further from the prior's than this factor, and these tokens for a template."""
@@ -87,7 +89,8 @@ class TokenWeights:
         # A few tokens of a short prompt are its template's: they tell of no other tokenizer, and
         # thousands of them do not let the rest be forgotten.
         telling = 1.0 - (ABSOLUTE_NOISE / found.deviation) ** 2
-        self._surprise += 0.03 * telling * (min(score * score, CLIP * CLIP) - self._surprise)
+        odd = score * score / (1.0 + (UNSURPRISING / found.deviation) ** 2)
+        self._surprise += 0.03 * telling * (min(odd, CLIP * CLIP) - self._surprise)
         self._fade(telling * (SURPRISED_WALK if self._surprise > SURPRISE else WALK))
         self.observations += 1
 
