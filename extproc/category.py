@@ -1,12 +1,14 @@
 """What kind of text a request carries: texts of one kind have one number of bytes per token.
 
-A category is the content class, by a cheap look at the bytes, or what a request header of the
-operator's choice says; always for one model.
+A category is the content class, by the features that were counted anyway, or what a request header
+of the operator's choice says; always for one model.
 """
 
 import enum
 import re
-import string
+from collections.abc import Sequence
+
+from extproc.features import FEATURES
 
 LABEL_CHARS = 96
 """Longer model names and header values are cut: a category is also a metric label."""
@@ -28,45 +30,35 @@ class ContentClass(enum.Enum):
     MIXED = "mixed"
 
 
-def _table(classes: dict[int, bytes]) -> bytes:
-    table = bytearray(256)
-    for mark, members in classes.items():
-        for byte in members:
-            table[byte] = mark
-    return bytes(table)
+def _places(*names: str) -> tuple[int, ...]:
+    return tuple(FEATURES.index(name) for name in names)
 
 
-_LETTER, _DIGIT, _SPACE, _MARK, _LEAD2, _LEAD3, _LEAD4, _INDENT = range(1, 9)
-_TABLE = _table(
-    {
-        _LETTER: string.ascii_letters.encode(),
-        _DIGIT: string.digits.encode(),
-        _SPACE: b" ",
-        _INDENT: b"\n\r\t",
-        _MARK: b"{}[]()<>=:;\"'_/\\#*&|+-",
-        _LEAD2: bytes(range(0xC2, 0xE0)),
-        _LEAD3: bytes(range(0xE0, 0xF0)),
-        _LEAD4: bytes(range(0xF0, 0xF5)),
-    }
-)
+# Counted in pairs of characters: runs and the pairs within them are all there are of punctuation,
+# and of digits all but the single ones.
+_LETTERS = _places("lower", "upper")
+_PUNCTUATION = _places("punct_runs", "punct_punct")
+_DIGITS = _places("digit_digit", "space_digit", "punct_digit")
+_WIDE2 = _places("greek_cyrillic", "semitic", "latin_accents")
+_WIDE3 = _places("han_kana", "hangul", "indic")
 
 
-def content_class(sample: bytes) -> ContentClass:
-    """Classify UTF-8 text by the shares of its bytes; an empty text is prose."""
-    marks = sample.translate(_TABLE)
-    letters, digits, punctuation, wide2, wide3 = (
-        marks.count(kind) for kind in (_LETTER, _DIGIT, _MARK, _LEAD2, _LEAD3)
+def content_class(features: Sequence[float]) -> ContentClass:
+    """Classify a text by its `features.FEATURES`; an empty text is prose."""
+    letters, punctuation, digits, wide2, wide3 = (
+        sum([features[place] for place in places])
+        for places in (_LETTERS, _PUNCTUATION, _DIGITS, _WIDE2, _WIDE3)
     )
     # In bytes: a wide character is about as many tokens as that many ASCII letters, or more.
     wide = 2 * wide2 + 3 * wide3
-    total = letters + digits + punctuation + wide or 1
+    total = letters + punctuation + digits + wide
     if wide > 0.5 * total:
-        return ContentClass.CJK if wide3 > wide2 else ContentClass.SCRIPT
+        return ContentClass.CJK if 3 * wide3 > 2 * wide2 else ContentClass.SCRIPT
     if wide > 0.15 * total:
         return ContentClass.MIXED
-    if digits + punctuation > 0.27 * total:
+    if digits + punctuation > 0.30 * total:
         return ContentClass.STRUCTURED
-    if punctuation > 0.06 * total:
+    if punctuation > 0.095 * total:
         return ContentClass.CODE
     return ContentClass.PROSE
 

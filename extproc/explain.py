@@ -39,7 +39,7 @@ def explain(body: bytes, kind: Endpoint, settings: Settings) -> Explanation:
     except UnreadableRequest as error:
         return _explanation(route_unread(rules), "", error.reason.value)
     routed = route(request, "", build_learner(settings), rules)
-    return _explanation(routed, content_class(request.sample).value, "")
+    return _explanation(routed, content_class(routed.asked.measure.features).value, "")
 
 
 def describe(explanation: Explanation) -> str:

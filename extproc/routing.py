@@ -52,10 +52,11 @@ class Routed:
 
 def route(request: Request, header: str, learner: Learner, rules: Rules) -> Routed:
     """Decide for a request that could be read; `header` is the value of the category header."""
+    found = _measure(request)
     asked = Asked(
         model=printable(request.model),
-        category=_category(request, header, rules),
-        measure=_measure(request),
+        category=_category(found, header, rules),
+        measure=found,
         output_tokens=_output_tokens(request),
     )
     budgets = [learner.budget(asked, limit) for limit in limits(rules.pools)]
@@ -76,8 +77,8 @@ def route_unread(rules: Rules) -> Routed:
     return Routed(rules.pools[-1].name, Reason.UNREADABLE, nothing, Budget(0, 0, 0, Basis.PRIOR))
 
 
-def _category(request: Request, header: str, rules: Rules) -> str:
-    return named(header) if rules.category_header else content_class(request.sample).value
+def _category(found: Measure, header: str, rules: Rules) -> str:
+    return named(header) if rules.category_header else content_class(found.features).value
 
 
 def _measure(request: Request) -> Measure:
