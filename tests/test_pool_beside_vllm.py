@@ -1,7 +1,6 @@
 """The simulated pool beside a running vLLM 0.32: the same requests, the same answers."""
 
 import asyncio
-import os
 import re
 from collections.abc import Callable
 
@@ -135,13 +134,9 @@ async def send_to(url: str, asked: Asked) -> Answered:
 
 
 @pytest.fixture(scope="session")
-def real(request) -> Callable[[Asked], Answered]:
-    """Ask the vLLM that DUALPOOL_VLLM_URL names, or the smaller of the shared ones.
-
-    It was started with conftest.FLAGS.
-    """
-    url = os.environ.get("DUALPOOL_VLLM_URL") or request.getfixturevalue("vllm_urls")[0]
-    return lambda asked: asyncio.run(send_to(url, asked))
+def real(vllm_urls) -> Callable[[Asked], Answered]:
+    """Ask the smaller of the real ones."""
+    return lambda asked: asyncio.run(send_to(vllm_urls[0], asked))
 
 
 @pytest.fixture(scope="session")
