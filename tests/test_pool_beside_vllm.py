@@ -12,6 +12,8 @@ from prometheus_client import Metric
 from extproc.local.pool import PoolSettings
 from extproc.planner.engine import A100_80GB
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
 # What a running vLLM answers to the same requests, but for what it says.
 
 LONG = "word " * 3000
