@@ -50,15 +50,20 @@ class Routed:
     sequences: int = 1
 
 
-def route(request: Request, header: str, learner: Learner, rules: Rules) -> Routed:
-    """Decide for a request that could be read; `header` is the value of the category header."""
+def ask(request: Request, category: str = "") -> Asked:
+    """Take of a request what estimators want; without a category, the content's class is it."""
     found = _measure(request)
-    asked = Asked(
+    return Asked(
         model=printable(request.model),
-        category=_category(found, header, rules),
+        category=category or content_class(found.features).value,
         measure=found,
         output_tokens=_output_tokens(request),
     )
+
+
+def route(request: Request, header: str, learner: Learner, rules: Rules) -> Routed:
+    """Decide for a request that could be read; `header` is the value of the category header."""
+    asked = ask(request, named(header) if rules.category_header else "")
     budgets = [learner.budget(asked, limit) for limit in limits(rules.pools)]
     decision = choose([budget.tokens for budget in budgets], rules.pools)
     return Routed(
@@ -75,10 +80,6 @@ def route_unread(rules: Rules) -> Routed:
     """Decide for a request that could not be read: the largest pool, and nothing to learn."""
     nothing = Asked("", "", Measure(0), None)
     return Routed(rules.pools[-1].name, Reason.UNREADABLE, nothing, Budget(0, 0, 0, Basis.PRIOR))
-
-
-def _category(found: Measure, header: str, rules: Rules) -> str:
-    return named(header) if rules.category_header else content_class(found.features).value
 
 
 def _measure(request: Request) -> Measure:

@@ -11,16 +11,11 @@ from typing import Final, NamedTuple
 
 from extproc.apis import APIS, Endpoint
 from extproc.budget import Asked
-from extproc.category import Labels
 from extproc.evaluation.lengths import Draw
-from extproc.evaluation.options import LONG
 from extproc.evaluation.tokenizer import Tokenizer
-from extproc.learner import Learner
-from extproc.paper import PaperEstimator
-from extproc.pools import Pool
 from extproc.prompt import Prompt
-from extproc.request import MAX_BODY_BYTES, UnreadableRequest, read_request
-from extproc.routing import Rules, route
+from extproc.request import UnreadableRequest, read_request
+from extproc.routing import ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +80,6 @@ class Reader:
     """Reads bodies as the service does."""
 
     def __init__(self, model: str) -> None:
-        # What is decided here is not used: only what the decision rests on.
-        static = PaperEstimator(
-            beta=1.0, gamma=0.0, prior_bytes_per_token=4.0, default_output_tokens=0, categories=2
-        )
-        self._learner = Learner(static, Labels(2))
-        self._rules = Rules((Pool(model, LONG, LONG),), "", MAX_BODY_BYTES)
         self._model = model
 
     def read(self, draft: Draft, *, ascii_only: bool) -> Case:
@@ -100,7 +89,7 @@ class Reader:
         request = read_request(_endpoint(body), sent)
         return Case(
             kind=draft.kind,
-            asked=route(request, "", self._learner, self._rules).asked,
+            asked=ask(request),
             messages=request.messages,
             tools=request.tools,
             structured_bytes=_structured_bytes(body),
