@@ -131,3 +131,26 @@ def test_explain_of_a_file_that_is_not_there_is_one_message(capsys):
     assert capsys.readouterr().err == (
         "dualpool: [Errno 2] No such file or directory: '/nowhere.json'\n"
     )
+
+
+def test_the_demo_without_its_extra_says_what_to_install(tmp_path):
+    # A folder before site-packages in which the tokenizer cannot be found.
+    hidden = tmp_path / "sitecustomize.py"
+    hidden.write_text(
+        "import importlib.util as u, sys\n"
+        "find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'bpe_openai' else find(name, *rest)\n"
+    )
+    command = [sys.executable, "-m", "extproc", "demo", "--ports", "auto"]
+    path = os.pathsep.join([str(tmp_path), os.getcwd()])
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": path, "COLUMNS": "200"},
+    )
+    assert done.returncode == 1
+    assert "pip install 'dualpool[local]'" in done.stderr
+    assert "Traceback" not in done.stderr

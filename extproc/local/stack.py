@@ -4,6 +4,7 @@ Whatever ends this process, or any of its children, ends all of them; every wait
 """
 
 import asyncio
+import importlib.util
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Self, TypeVar
 import aiohttp
 
 from extproc.local.children import Child, Children, Command, Log, StackError
-from extproc.local.envoy import Upstream, envoy_command, render_envoy
+from extproc.local.envoy import Upstream, envoy_command, find_envoy, render_envoy
 from extproc.local.fleet import Pool, describe_pools, pool_url, simulated_pools
 from extproc.local.ports import Ports, free_ports, require_free
 
@@ -70,6 +71,9 @@ class Stack:
         self._children = Children()
 
     async def __aenter__(self) -> Self:
+        find_envoy()
+        if not self._options.pools:
+            check_tokenizer()
         require_free(self._ports, with_pools=not self._options.pools)
         return self
 
@@ -171,6 +175,15 @@ def check_platform() -> None:
     """Raise StackError where the local stack cannot run."""
     if sys.platform != "linux":
         raise StackError(f"the local stack runs Envoy's Linux binary; this is {sys.platform}")
+
+
+def check_tokenizer() -> None:
+    """Raise StackError where the built-in pools have no tokenizer."""
+    if importlib.util.find_spec("bpe_openai") is None:
+        raise StackError(
+            "the built-in pools need the package bpe-openai: pip install 'dualpool[local]', or "
+            "name real servers with --pools URL,URL"
+        )
 
 
 def service_settings(
