@@ -6,9 +6,10 @@ import numpy as np
 
 from extproc.budget import Asked
 from extproc.evaluation.cases import TEMPLATES, Case, Reader
+from extproc.evaluation.cuts import cuts_of_pieces
 from extproc.evaluation.requests import Writer
 from extproc.evaluation.texts import Text
-from extproc.evaluation.tokenizer import cuts_of_pieces, tokenize
+from extproc.evaluation.tokenizer import tokenize
 from extproc.features import measure
 
 TEXTS = (

@@ -4,18 +4,15 @@ The rule kept here: a cut is only made where it leaves the tokens on both sides 
 """
 
 import importlib
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
+from extproc.evaluation.cuts import Positions
 from extproc.evaluation.texts import Text
-
-Positions = NDArray[np.int64]
 
 BUILT_IN: Final = ("o200k_base", "cl100k_base")
 
@@ -80,10 +77,3 @@ def _loader(kind: Callable[[object], object], what: object) -> Callable[[], Toke
 def tokenize(tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[Tokenized, ...]:
     """Find the tokens of every text."""
     return tuple(Tokenized(each.kind, each.text, *tokenizer.cuts(each.text)) for each in texts)
-
-
-def cuts_of_pieces(pieces: Sequence[str], tokens: Sequence[int]) -> tuple[Positions, Positions]:
-    """Return the cuts between pieces that are tokenized apart."""
-    places = itertools.accumulate(map(len, pieces), initial=0)
-    before = itertools.accumulate(tokens, initial=0)
-    return np.array(list(places), np.int64), np.array(list(before), np.int64)

@@ -6,8 +6,8 @@ import numpy as np
 from tokenizers import Encoding
 from tokenizers import Tokenizer as File
 
+from extproc.evaluation.cuts import Positions
 from extproc.evaluation.options import EvaluationError
-from extproc.evaluation.tokenizer import Positions
 
 _CHUNK = 6000  # characters that are encoded at once, or more, to the end of a line
 

@@ -4,7 +4,7 @@ import warnings
 from functools import cache
 from typing import Protocol
 
-from extproc.evaluation.tokenizer import Positions, cuts_of_pieces
+from extproc.evaluation.cuts import Positions, cuts_of_pieces
 
 with warnings.catch_warnings():
     # The package opens its files by a function that Python 3.11 and 3.12 call deprecated.
