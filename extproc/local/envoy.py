@@ -28,6 +28,12 @@ _CLUSTER = Template("""\
     dns_lookup_family: V4_PREFERRED
     circuit_breakers:
       thresholds: [{max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}]
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        # vLLM closes a connection after 5 s of silence: no request may meet that moment.
+        common_http_protocol_options: {idle_timeout: 3s}
+        explicit_http_config: {http_protocol_options: {}}
     load_assignment:
       cluster_name: ${name}
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: \

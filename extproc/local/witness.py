@@ -142,11 +142,11 @@ async def witnessing(pools: Sequence[Pool]) -> AsyncIterator[tuple[Witness, tupl
     """Put a witness before each pool; yields it and where Envoy finds the pools now."""
     witness = Witness()
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
+    # A kept connection could be closed by the pool in the moment of its next use.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(
-            aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), timeout=timeout, auto_decompress=False
-            )
+            aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False)
         )
         upstreams = []
         for pool in pools:
