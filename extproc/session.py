@@ -161,7 +161,8 @@ class Session:
     def __init__(self) -> None:
         self._modes: _Modes | None = None
         self._sides = {direction: _Side(direction) for direction in Direction}
-        self._current = self._sides[Direction.REQUEST]
+        # Whose replies are due: none after a message that is of neither direction.
+        self._current: _Side | None = self._sides[Direction.REQUEST]
         self._released = False  # the request has been passed on
 
     @property
@@ -190,7 +191,9 @@ class Session:
         """Take one message; raises ProtocolError, and nothing changes, where it is not legal."""
         kind = message.WhichOneof("request")
         if kind is None:
-            return _flow_control(message)
+            event = _flow_control(message)
+            self._current = None
+            return event
         direction, part = _KINDS[kind]
         side, modes = self._sides[direction], self._modes or _read_modes(message)
         _check_modes(modes, message)
@@ -203,7 +206,7 @@ class Session:
     def reply(self, action: Action) -> list[ProcessingResponse]:
         """Return what Envoy is owed now, after `action` on the event received last."""
         side, modes = self._current, self._modes
-        if modes is None or modes.observing:
+        if side is None or modes is None or modes.observing:
             return []
         if isinstance(action, Wait):
             deferred = modes.deferrable(side.direction)

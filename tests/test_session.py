@@ -235,6 +235,14 @@ def test_flow_control_is_owed_nothing():
     assert session.reply(Wait()) == []
 
 
+def test_flow_control_lets_nothing_go_that_is_held():
+    session = Session()
+    run(session, (head(request=DUPLEX), Wait()))
+    update = ProcessingRequest(client_window_update={"window_increment_sidestream_to_upstream": 1})
+    assert run(session, (update, Proceed())) == [[]]
+    assert kinds(run(session, (body(), SHORT))) == [["request_headers", "request_body"]]
+
+
 def test_a_reply_before_any_message_is_empty():
     assert Session().reply(Proceed()) == []
 
