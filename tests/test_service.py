@@ -7,11 +7,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from contextlib import contextmanager
+from functools import partial
 
+import gateway
 import grpc
 import pytest
 from conversation import FILES, read
@@ -22,6 +23,9 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
 )
 from extproc.server import SERVICE
+
+# A process, or two, must start.
+wait_for = partial(gateway.wait_for, seconds=30)
 
 
 def free_ports(count):
@@ -60,13 +64,6 @@ def running(tmp_path, workers=1, drain_s=5):
             yield process, port, url
         finally:
             process.kill()
-
-
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
-        time.sleep(0.05)
 
 
 def get(url):
