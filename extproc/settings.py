@@ -21,6 +21,8 @@ _HOST_PORT = (
 )
 # Plain ASCII on one line, without the % that gRPC decodes: unix:/a%41 listens on /aA.
 _UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
+_PATH = r"|/[^\x00-\x1f\x7f]*"
+_HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _POOL_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 # Credentials must not become category names, and Envoy strips x-llm-* from what clients send.
 _CATEGORY_HEADER = (
@@ -33,6 +35,15 @@ class Estimator(enum.StrEnum):
 
     CALIBRATED = "calibrated"
     PAPER = "paper"
+
+
+class Form(enum.StrEnum):
+    """How Envoy shows the service what goes by."""
+
+    AUTO = "auto"
+    TRAILERS = "trailers"
+    OBSERVED = "observed"
+    SINGLE = "single"
 
 
 class LogLevel(enum.StrEnum):
@@ -60,6 +71,10 @@ def _text(pattern: str, note: str, allowed: str, **field: Any) -> Any:
 
 def _one_of(default: enum.StrEnum, note: str) -> Any:
     return _key(note, f"one of {', '.join(type(default))}", default=default, strict=False)
+
+
+def _file(note: str) -> Any:
+    return _text(_PATH, note, "empty, or the absolute path of a file", default="")
 
 
 class Section(BaseModel):
@@ -96,7 +111,13 @@ class ListenSettings(Section):
     max_message_bytes: int = _whole(
         "bytes", 1 << 16, _GIB, "the largest gRPC message that is read", default=1 << 26
     )
-    drain_s: int = _whole("seconds", 0, 3600, "for open streams to end after SIGTERM", default=30)
+    notice_s: int = _whole(
+        "seconds", 0, 600, "from SIGTERM to refusing new streams", default=3
+    )
+    drain_s: int = _whole("seconds", 0, 3600, "then, for open streams to end", default=30)
+    tls_cert: str = _file("the service's certificate, PEM; empty: no TLS")
+    tls_key: str = _file("its key, PEM")
+    tls_client_ca: str = _file("who signs Envoy's; empty: no client certificate")
 
 
 class PoolSettings(Section):
@@ -115,6 +136,12 @@ class PoolSettings(Section):
         "the largest budget that the pool is given",
         # A pool whose max_model_len is missing or wrong is refused, whatever stands here.
         default_factory=lambda pool: pool.get("max_model_len", _MAX_TOKENS),
+    )
+    address: str = _text(
+        _HOST_PORT,
+        "host:port of its servers, for Envoy",
+        "host:port, the port from 0 to 65535",
+        default_factory=lambda pool: f"{pool.get('name', 'pool')}:8000",
     )
 
 
@@ -179,6 +206,45 @@ class RequestSettings(Section):
         "a larger body is not read, it goes to the largest pool",
         default=1 << 25,
     )
+    usage_sample: float = _key(
+        "share of the streams without usage that are asked for it",
+        "a share of streams from 0 to 1",
+        default=0.02,
+        ge=0,
+        le=1,
+    )
+
+
+class EnvoySettings(Section):
+    """What `dualpool config envoy` writes beside the pools."""
+
+    version: str = _text(
+        r"1\.(3[6-9]|40)",
+        "Envoy's minor version, 1.36 to 1.40",
+        "one of 1.36, 1.37, 1.38, 1.39 and 1.40, in quotes",
+        default="1.40",
+    )
+    form: Form = _one_of(
+        Form.AUTO, "trailers, observed or single; auto: trailers from 1.40 on"
+    )
+    listen: str = _text(
+        _HOST_PORT, "host:port of the OpenAI API", "host:port", default="0.0.0.0:10000"
+    )
+    admin: str = _text(
+        _HOST_PORT, "host:port of Envoy's admin", "host:port", default="127.0.0.1:9901"
+    )
+    service: str = _text(
+        _HOST,
+        "host of this service, for Envoy; see listen.grpc",
+        "a host name or an IPv4 address",
+        default="127.0.0.1",
+    )
+    message_timeout_ms: int = _whole(
+        "milliseconds", 10, 60_000, "how long a request waits for us", default=1000
+    )
+    tls_ca: str = _file("who signs listen.tls_cert; empty: no TLS")
+    tls_cert: str = _file("Envoy's own certificate, PEM")
+    tls_key: str = _file("its key, PEM")
 
 
 class Settings(Section):
@@ -202,6 +268,7 @@ class Settings(Section):
         default=CategorySettings(), description="which requests share one ratio"
     )
     requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
+    envoy: EnvoySettings = Field(default=EnvoySettings(), description="Envoy's configuration")
     log_level: LogLevel = _one_of(
         LogLevel.INFO, "debug, info, warning or error: the least that is logged"
     )
@@ -213,6 +280,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "budget": BudgetSettings,
     "categories": CategorySettings,
     "requests": RequestSettings,
+    "envoy": EnvoySettings,
 }
 _LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
 _MESSAGE: Place = ("listen", "max_message_bytes")

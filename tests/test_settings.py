@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from extproc.settings import (
     SECTIONS,
     Estimator,
+    Form,
     LogLevel,
     PoolSettings,
     Section,
@@ -19,12 +20,16 @@ DEFAULTS = {
         "grpc": "127.0.0.1:50051",
         "http": "127.0.0.1:8081",
         "max_message_bytes": 67108864,
+        "notice_s": 3,
         "drain_s": 30,
+        "tls_cert": "",
+        "tls_key": "",
+        "tls_client_ca": "",
     },
     "workers": 1,
     "pools": (
-        {"name": "short", "max_model_len": 8192, "threshold": 8192},
-        {"name": "long", "max_model_len": 65536, "threshold": 65536},
+        {"name": "short", "max_model_len": 8192, "threshold": 8192, "address": "short:8000"},
+        {"name": "long", "max_model_len": 65536, "threshold": 65536, "address": "long:8000"},
     ),
     "budget": {
         "estimator": Estimator.CALIBRATED,
@@ -35,7 +40,18 @@ DEFAULTS = {
         "default_output_tokens": 1024,
     },
     "categories": {"header": "", "max": 64},
-    "requests": {"max_body_bytes": 33554432},
+    "requests": {"max_body_bytes": 33554432, "usage_sample": 0.02},
+    "envoy": {
+        "version": "1.40",
+        "form": Form.AUTO,
+        "listen": "0.0.0.0:10000",
+        "admin": "127.0.0.1:9901",
+        "service": "127.0.0.1",
+        "message_timeout_ms": 1000,
+        "tls_ca": "",
+        "tls_cert": "",
+        "tls_key": "",
+    },
     "log_level": LogLevel.INFO,
 }
 
