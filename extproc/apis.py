@@ -5,7 +5,7 @@ Source: vLLM 0.32, vllm/entrypoints/**/protocol.py and api_router.py.
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from extproc.prompt import Prompt
@@ -15,6 +15,7 @@ class Endpoint(enum.Enum):
     """What a request asks for; one API each."""
 
     CHAT = "chat"
+    OTHER_CHAT = "other_chat"  # Cohere's, and batches: a chat's fields, other answers
     COMPLETION = "completion"
     RESPONSES = "responses"
     MESSAGES = "messages"
@@ -42,25 +43,30 @@ class Api:
     sequences: tuple[str, ...] = ()
     """The fields that say how many outputs are made."""
     generates: bool = False
+    usage_optional: bool = False
+    """Whether a streamed answer tells its usage only where `stream_options` asks for it."""
 
 
 _SCORED: Final = ("text_1", "text_2", "data_1", "data_2", "query", "queries", "documents", "items")
 
+_CHAT: Final = Api(
+    prompt={
+        "messages": Prompt.read,
+        "tools": Prompt.read_tools,
+        "functions": Prompt.read_tools,
+        "documents": Prompt.read_documents,
+        "response_format": Prompt.read_schema,
+    },
+    entries=("messages",),
+    opaque=("truncate_prompt_tokens",),
+    limits=("max_completion_tokens", "max_tokens"),
+    sequences=("n", "best_of"),
+    generates=True,
+)
+
 APIS: Final[Mapping[Endpoint, Api]] = {
-    Endpoint.CHAT: Api(
-        prompt={
-            "messages": Prompt.read,
-            "tools": Prompt.read_tools,
-            "functions": Prompt.read_tools,
-            "documents": Prompt.read_documents,
-            "response_format": Prompt.read_schema,
-        },
-        entries=("messages",),
-        opaque=("truncate_prompt_tokens",),
-        limits=("max_completion_tokens", "max_tokens"),
-        sequences=("n", "best_of"),
-        generates=True,
-    ),
+    Endpoint.CHAT: replace(_CHAT, usage_optional=True),
+    Endpoint.OTHER_CHAT: _CHAT,
     Endpoint.COMPLETION: Api(
         prompt={"prompt": Prompt.read, "suffix": Prompt.read_text},
         entries=("prompt",),
@@ -69,6 +75,7 @@ APIS: Final[Mapping[Endpoint, Api]] = {
         limit=16,  # the API's own default; null, however, is no limit
         sequences=("n", "best_of"),
         generates=True,
+        usage_optional=True,
     ),
     Endpoint.RESPONSES: Api(
         prompt={
@@ -130,9 +137,9 @@ APIS: Final[Mapping[Endpoint, Api]] = {
 # By the end of the path, so that a gateway may serve an API under any prefix.
 _PATHS: Final[Mapping[str, Endpoint]] = {
     "chat/completions": Endpoint.CHAT,
-    "chat/completions/batch": Endpoint.CHAT,
+    "chat/completions/batch": Endpoint.OTHER_CHAT,
     "chat/completions/render": Endpoint.TOKENIZE,
-    "cohere/v2/chat": Endpoint.CHAT,
+    "cohere/v2/chat": Endpoint.OTHER_CHAT,
     "v2/chat/render": Endpoint.TOKENIZE,
     "completions": Endpoint.COMPLETION,
     "completions/render": Endpoint.TOKENIZE,

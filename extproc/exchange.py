@@ -3,17 +3,30 @@
 The rule it keeps: on any doubt a request passes on unchanged, to the largest pool, and is counted.
 """
 
+import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from extproc.budget import Observation, Outcome
+from extproc.budget import Basis, Observation, Outcome
+from extproc.include_usage import ask_for_usage
 from extproc.learner import Learner, name_category
 from extproc.metrics import Metrics
-from extproc.pools import Reason, Verdict, judge
-from extproc.request import Endpoint, Unreadable, UnreadableRequest, endpoint, read_request
-from extproc.response import Finish, Refused, Usage, UsageReader
+from extproc.pools import Pool, Reason, Verdict, judge
+from extproc.request import (
+    Endpoint,
+    Request,
+    Unreadable,
+    UnreadableRequest,
+    endpoint,
+    read_request,
+)
+from extproc.response import Finish, Refused, Unlearnable, Usage, UsageReader
 from extproc.routing import Routed, Rules, from_note, route, route_unread, to_note
-from extproc.session import Action, Body, Direction, Event, Head, Proceed, Trailers, Wait
+from extproc.session import Action, Body, Direction, Event, Head, Proceed, Spent, Trailers, Wait
+
+_MOST_ASKED_BYTES = 1 << 20  # a body with our field in it goes back to Envoy: a bounded copy
+_HIDES_USAGE = "hides_usage"  # set by Envoy's filter that takes usage out of answers
+_HIDE_USAGE = "hide_usage"  # set for it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +40,16 @@ class Stages:
     metrics: Metrics
     clock: Callable[[], float]
     """Seconds, monotonic."""
+    draw: Callable[[], float]
+    """A number from 0 to 1, another one each time."""
+
+
+class _Cause(enum.Enum):
+    """Why Envoy asked a second server."""
+
+    MISROUTED = "misrouted"  # the pool could not hold it
+    FAILED = "failed"  # it could, but was absent or broken
+    UNKNOWN = "unknown"  # the answer does not tell
 
 
 @dataclass(slots=True)
@@ -35,7 +58,23 @@ class _Asked:
 
     endpoint: Endpoint
     headers: Mapping[str, str]
+    hides_usage: bool  # Envoy takes out of the answer what we ask for
     body: bytearray = field(default_factory=bytearray)
+    whole: bool = False  # Envoy takes another body in its place
+
+    @property
+    def replaceable(self) -> bool:
+        """Whether a field can be added to the body."""
+        plain = not self.headers.get("content-encoding")
+        return self.whole and plain and len(self.body) <= _MOST_ASKED_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer that is coming."""
+
+    reader: UsageReader
+    attempts: int
 
 
 class Exchange:
@@ -48,7 +87,7 @@ class Exchange:
         self._stages = stages
         self._asked: _Asked | None = None
         self._routed: Routed | None = None
-        self._reader: UsageReader | None = None
+        self._answer: _Answer | None = None
 
     def on(self, event: Event) -> Action:
         """Say what to do about an event."""
@@ -62,39 +101,55 @@ class Exchange:
             case Trailers(direction=Direction.REQUEST) if self._asked:
                 return self._decide(self._asked)
             case Head():
-                self._reader = _usage_reader(event.headers)
-            case Body(direction=Direction.RESPONSE) if self._reader:
-                self._reader.feed(event.data)
+                self._answer = _Answer(_usage_reader(event.headers), event.attempts)
+            case Body(direction=Direction.RESPONSE) if self._answer:
+                self._answer.reader.feed(event.data)
+            case Trailers(spent=Spent(prompt, completion, cached)) if self._answer:
+                self._answer.reader.tell(prompt, completion, cached)
             case _:
                 pass
         return Proceed()
 
     def finish(self) -> None:
         """Judge and learn what there is to learn; idempotent, and never waits."""
-        routed, reader = self._routed, self._reader
-        self._asked = self._routed = self._reader = None
-        if routed is None or reader is None or routed.reason is Reason.UNREADABLE:
+        routed, answer = self._routed, self._answer
+        self._asked = self._routed = self._answer = None
+        if routed is None or answer is None or routed.reason is Reason.UNREADABLE:
             return
-        match reader.finish():
+        rules, retried = self._stages.rules, answer.attempts > 1
+        # Envoy's second attempt is at the largest pool.
+        pool = rules.pools[-1] if retried else rules.pool(routed.pool)
+        cause = self._conclude(routed, pool, answer.reader.finish())
+        if retried:
+            self._stages.metrics.retries.labels(routed.pool, cause.value).inc()
+
+    def _conclude(
+        self, routed: Routed, pool: Pool, outcome: Usage | Refused | Unlearnable
+    ) -> _Cause:
+        """Judge what `pool` has answered; say why another one may have been asked before it."""
+        match outcome:
             case Usage() as usage:
-                self._answered(routed, usage)
+                return self._answered(routed, pool, usage)
             case Refused():
                 self._count("refused")
                 self._misrouted(routed, "refused")
-                self._learn(routed, Outcome.REFUSED, 0, 0)
+                self._learn(routed, Outcome.REFUSED, pool)
+                return _Cause.MISROUTED
             case reason:
                 self._count(reason.value)
+                return _Cause.UNKNOWN
 
     def _begin(self, head: Head) -> Action:
         kind = endpoint(head.headers.get(":path", ""))
         if kind is None or head.end_of_stream or head.headers.get(":method") != "POST":
             self._stages.metrics.unread.inc()
             return Proceed()
-        self._asked = _Asked(kind, head.headers)
+        self._asked = _Asked(kind, head.headers, head.note.get(_HIDES_USAGE) is True)
         return Wait()
 
     def _read(self, asked: _Asked, body: Body) -> Action:
         asked.body += body.data
+        asked.whole = body.whole
         if len(asked.body) > self._stages.rules.max_body_bytes:
             return self._unreadable(Unreadable.TOO_LARGE)
         return self._decide(asked) if body.end_of_stream else Wait()
@@ -110,9 +165,25 @@ class Exchange:
         except UnreadableRequest as error:
             return self._unreadable(error.reason)
         named = asked.headers.get(rules.category_header, "")
-        action = self._go(route(request, named, stages.learner, rules))
+        routed = route(request, named, stages.learner, rules)
+        action = self._go(routed)
+        if asked.hides_usage and self._wants_usage(request, routed) and asked.replaceable:
+            action = self._asking(asked, action)
         stages.metrics.decision_seconds.observe(stages.clock() - start)
         return action
+
+    def _wants_usage(self, request: Request, routed: Routed) -> bool:
+        """Tell whether to ask: all until the category is calibrated, then a sample of them."""
+        if not request.usage_unstated:
+            return False
+        known = routed.budget.basis is Basis.CALIBRATED
+        return not known or self._stages.draw() < self._stages.rules.usage_sample
+
+    def _asking(self, asked: _Asked, action: Proceed) -> Proceed:
+        self._stages.metrics.usage_asked.inc()
+        body = ask_for_usage(bytes(asked.body))
+        length = {"content-length": str(len(body))} if "content-length" in asked.headers else {}
+        return Proceed({**action.set_headers, **length}, {**action.note, _HIDE_USAGE: True}, body)
 
     def _unreadable(self, reason: Unreadable) -> Proceed:
         self._stages.metrics.unreadable.labels(reason.value).inc()
@@ -128,41 +199,55 @@ class Exchange:
         ).inc()
         return Proceed(set_headers=_headers(routed), note=to_note(routed))
 
-    def _answered(self, routed: Routed, usage: Usage) -> None:
-        self._judge(routed, usage)
-        if not usage.completion_tokens:
+    def _answered(self, routed: Routed, pool: Pool, usage: Usage) -> _Cause:
+        cut = _is_cut(routed, pool, usage)
+        verdict = self._judge(routed, usage, cut=cut)
+        if verdict is Verdict.MISROUTED:
+            kept = "clamped" if cut else "harmless"
+            self._misrouted(routed, kept if pool.name == routed.pool else "retried")
+        if usage.completion_tokens:
+            self._count("learnt")
+            outcome = Outcome.CUT if cut else Outcome.COMPLETE
+            self._learn(routed, outcome, pool, usage.prompt_tokens, usage.completion_tokens)
+        else:
             # What generates nothing (embeddings, scores) may have been truncated to any length.
             self._count("no_output")
-            return
-        self._count("learnt")
-        outcome = Outcome.CUT if usage.finish is Finish.LENGTH else Outcome.COMPLETE
-        self._learn(routed, outcome, usage.prompt_tokens, usage.completion_tokens)
+        return _Cause.MISROUTED if verdict is Verdict.MISROUTED else _Cause.FAILED
 
-    def _judge(self, routed: Routed, usage: Usage) -> None:
+    def _judge(self, routed: Routed, usage: Usage, *, cut: bool) -> Verdict:
         metrics, pools = self._stages.metrics, self._stages.rules.pools
-        verdict = judge(routed.pool, usage.prompt_tokens + _output(routed, usage), pools)
+        total = usage.prompt_tokens + _output(routed, usage, cut=cut)
+        verdict = judge(routed.pool, total, pools)
         metrics.verdicts.labels(routed.pool, verdict.value).inc()
-        if verdict is Verdict.MISROUTED:
-            self._misrouted(routed, "clamped" if usage.finish is Finish.LENGTH else "harmless")
         error = routed.budget.prompt_tokens / usage.prompt_tokens - 1
         label = self._stages.learner.label(routed.asked)
         metrics.budget_error.labels(label).observe(error)
+        return verdict
 
     def _misrouted(self, routed: Routed, kind: str) -> None:
         if routed.pool != self._stages.rules.pools[-1].name:
             self._stages.metrics.misroutes.labels(routed.pool, kind).inc()
 
-    def _learn(self, routed: Routed, outcome: Outcome, prompt: int, completion: int) -> None:
-        limit = self._stages.rules.pool(routed.pool).limit
-        self._stages.learn(Observation(routed.asked, outcome, limit, prompt, completion))
+    def _learn(
+        self, routed: Routed, outcome: Outcome, pool: Pool, prompt: int = 0, completion: int = 0
+    ) -> None:
+        self._stages.learn(Observation(routed.asked, outcome, pool.limit, prompt, completion))
 
     def _count(self, outcome: str) -> None:
         self._stages.metrics.answers.labels(outcome).inc()
 
 
-def _output(routed: Routed, usage: Usage) -> int:
+def _is_cut(routed: Routed, pool: Pool, usage: Usage) -> bool:
+    """Tell whether a limit ended the answer; where its reason to end is not told, by the counts."""
+    if usage.finish is not Finish.UNTOLD:
+        return usage.finish is Finish.LENGTH
+    most = routed.max_tokens * routed.sequences or pool.max_model_len
+    full = usage.prompt_tokens + usage.completion_tokens >= pool.max_model_len
+    return full or usage.completion_tokens >= most
+
+
+def _output(routed: Routed, usage: Usage, *, cut: bool) -> int:
     """Return the output that each sequence was promised, or had; one token more if it was cut."""
-    cut = usage.finish is Finish.LENGTH
     return routed.max_tokens or usage.completion_tokens // routed.sequences + cut
 
 
@@ -177,6 +262,8 @@ def _usage_reader(headers: Mapping[str, str]) -> UsageReader:
 
 def _headers(routed: Routed) -> dict[str, str]:
     headers = {"x-llm-pool": routed.pool, "x-llm-reason": routed.reason.value}
+    if routed.refusable:
+        headers["x-llm-retryable"] = "1"
     if routed.reason is Reason.UNREADABLE:
         return headers
     return headers | {

@@ -74,8 +74,21 @@ class Metrics:
         )
         self.misroutes = Counter(
             "dualpool_misroutes",
-            "Requests sent to a pool that could not hold them: refused by it or clamped in it.",
+            "Requests sent to a pool that could not hold them, by what became of it: retried on "
+            "the largest pool, refused, clamped, harmless.",
             ["pool", "kind"],
+            registry=registry,
+        )
+        self.retries = Counter(
+            "dualpool_retries",
+            "Answers for which Envoy asked a second server, by the pool that was asked first and "
+            "why: too long for it (misrouted), failed, or unknown.",
+            ["pool", "cause"],
+            registry=registry,
+        )
+        self.usage_asked = Counter(
+            "dualpool_usage_asked",
+            "Streamed requests that the service asked for usage, since their client did not.",
             registry=registry,
         )
         self.answers = Counter(

@@ -5,7 +5,6 @@ beside it, and a body that cannot be read at all ends in UnreadableRequest and i
 """
 
 import enum
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -43,14 +42,6 @@ MAX_TOKENS: Final = 2**31 - 1
 MAX_MODEL_CHARS: Final = 256
 
 _JSON: Final = msgspec.json.Decoder()
-
-# What pydantic takes for a bool where vLLM wants one.
-_TRUTH: Final[Mapping[object, bool]] = {
-    1: True,
-    0: False,
-    **dict.fromkeys(("1", "on", "t", "true", "y", "yes"), True),
-    **dict.fromkeys(("0", "off", "f", "false", "n", "no"), False),
-}
 
 
 class Unreadable(enum.Enum):
@@ -95,9 +86,8 @@ class Request:
     """The limit of one sequence; None where there is none, or one that no pool accepts."""
     sequences: int
     """How many sequences are generated for each prompt, at least 1."""
-    stream: bool
-    include_usage: bool | None
-    """As the client wrote it; None where it wrote nothing, or where nothing is streamed."""
+    usage_unstated: bool
+    """Whether the answer is a stream that tells no usage since nothing was said about it."""
     generates: bool
     """Whether tokens come out at all."""
 
@@ -162,7 +152,6 @@ def _read(api: Api, body: dict[str, object]) -> Request:
             reader(prompt, value)
     text_bytes, sample = measure(prompt.texts)
     model = body.get("model")
-    stream = _truth(body.get("stream")) is True
     return Request(
         model=model[:MAX_MODEL_CHARS] if isinstance(model, str) else "",
         text_bytes=text_bytes,
@@ -175,8 +164,9 @@ def _read(api: Api, body: dict[str, object]) -> Request:
         videos=prompt.videos,
         max_tokens=_limit(api, body),
         sequences=_sequences(api, body),
-        stream=stream,
-        include_usage=_include_usage(body) if stream else None,
+        usage_unstated=api.usage_optional
+        and body.get("stream") is True
+        and "stream_options" not in body,
         generates=api.generates,
     )
 
@@ -215,11 +205,6 @@ def _sequences(api: Api, body: dict[str, object]) -> int:
     return max(stated, default=1)
 
 
-def _include_usage(body: dict[str, object]) -> bool | None:
-    options = body.get("stream_options")
-    return _truth(options.get("include_usage")) if isinstance(options, dict) else None
-
-
 def _whole(value: object) -> int | None:
     # As pydantic does where vLLM wants an int: 100.0 and " 100 " are 100, true is 1.
     if isinstance(value, str):
@@ -230,9 +215,3 @@ def _whole(value: object) -> int | None:
     if isinstance(value, int | float) and value >= 1 and value % 1 == 0:
         return int(min(value, MAX_TOKENS))
     return None
-
-
-def _truth(value: object) -> bool | None:
-    if isinstance(value, str):
-        return _TRUTH.get(value.lower())
-    return _TRUTH.get(value) if isinstance(value, int | float) else None

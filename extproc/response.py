@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from extproc.encoding import Decoder, EncodingError
 from extproc.refusal import is_refusal
 from extproc.sse import Event, EventReader
-from extproc.usage import Finish, Record, Tally, Unlearnable, Usage, read_record
+from extproc.usage import Finish, Record, Tally, Unlearnable, Usage, read_record, told
 
 __all__ = ["Finish", "Refused", "Unlearnable", "Usage", "UsageReader"]
 
@@ -59,6 +59,11 @@ class UsageReader:
             self._feed_decoded(self._decoder.feed(data))
         except EncodingError:
             self._give_up(Unlearnable.ENCODING)
+
+    def tell(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
+        """Take what Envoy has read of a body, in place of reading it here."""
+        if 200 <= self._status < 300:
+            self._body = _Concluded(told(prompt_tokens, completion_tokens, cached_tokens))
 
     def finish(self) -> Usage | Refused | Unlearnable:
         """Return what was learnt from all that was fed; from here on nothing changes it."""

@@ -19,6 +19,8 @@ from extproc.request import Request
 
 _KEY = "routed"
 _VIDEO_FRAMES = 16
+_TEMPLATE_TOKENS = 512  # more than any chat template that was seen adds around all messages
+_ENTRY_TOKENS = 32  # and around each message or tool
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,8 @@ class Rules:
     """The request header that names the category; empty: the content does."""
     max_body_bytes: int
     """A larger body is not read."""
+    usage_sample: float
+    """Of the streams that tell no usage, the share that is asked for it once there is no need."""
 
     def pool(self, name: str) -> Pool:
         """Return the pool of this name; there is one."""
@@ -48,6 +52,8 @@ class Routed:
     max_tokens: int = 0
     """The output limit that the client stated for one sequence, in tokens; 0 where none."""
     sequences: int = 1
+    refusable: bool = False
+    """Whether a 400 of its pool may mean that it is too long for it."""
 
 
 def ask(request: Request, category: str = "") -> Asked:
@@ -73,7 +79,20 @@ def route(request: Request, header: str, learner: Learner, rules: Rules) -> Rout
         budget=budgets[min(rules.pools.index(decision.pool), len(budgets) - 1)],
         max_tokens=request.max_tokens or 0,
         sequences=request.sequences,
+        refusable=decision.pool is not rules.pools[-1] and _refusable(request, decision.pool),
     )
+
+
+def _refusable(request: Request, pool: Pool) -> bool:
+    """Tell whether the pool could find the request too long.
+
+    It could not where its bytes prove the contrary, since no token of a text has less than a byte.
+    """
+    if request.images or request.audios or request.videos:
+        return True
+    entries = request.messages + request.tools
+    prompt = request.text_bytes + request.token_ids + _TEMPLATE_TOKENS + _ENTRY_TOKENS * entries
+    return prompt + (request.max_tokens or 0) > pool.max_model_len
 
 
 def route_unread(rules: Rules) -> Routed:

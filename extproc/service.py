@@ -2,9 +2,12 @@
 
 import asyncio
 import logging
+import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
@@ -13,15 +16,16 @@ from extproc.budget import Estimator, Learnt, Observation
 from extproc.calibration.calibrated import Calibrated
 from extproc.calibration.prior import MEASURED
 from extproc.category import Labels
+from extproc.certificates import CertificateFiles, Certificates
 from extproc.exchange import Stages
 from extproc.learner import Learner
 from extproc.metrics import LearntCollector, Metrics
 from extproc.paper import PaperEstimator
 from extproc.pools import Pool, limits
 from extproc.routing import Rules
-from extproc.server import Server
+from extproc.server import Bounds, Server
 from extproc.settings import Estimator as EstimatorName
-from extproc.settings import Settings, host_port
+from extproc.settings import ListenSettings, Settings, host_port
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +36,7 @@ def build_rules(settings: Settings) -> Rules:
         pools=tuple(Pool(p.name, p.max_model_len, p.threshold) for p in settings.pools),
         category_header=settings.categories.header,
         max_body_bytes=settings.requests.max_body_bytes,
+        usage_sample=settings.requests.usage_sample,
     )
 
 
@@ -69,6 +74,18 @@ def build_state(settings: Settings, learnt: Learnt) -> dict[str, object]:
     }
 
 
+class Stop:
+    """What ends the service: asked once, it leaves in good time; asked again, at once."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask to end."""
+        (self.at_once if self.asked.is_set() else self.asked).set()
+
+
 class Service:
     """One process: gRPC for Envoy, HTTP for the operator."""
 
@@ -82,17 +99,17 @@ class Service:
         self._server = build_server(settings, stages, settings.listen.grpc)
         self._admin = Admin(registry, self._state, lambda: self._serving)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then drain. Raises OSError where it cannot listen."""
+    async def run(self, stop: Stop) -> None:
+        """Serve until `stop` is asked, then leave. Raises OSError where it cannot listen."""
         listen = self._settings.listen
         await self._server.start()
         await self._admin.start(*host_port(listen.http))
         self._serving = True
         _log.info("serving: gRPC on %s, HTTP on %s", listen.grpc, listen.http)
-        await stop.wait()
+        await stop.asked.wait()
         self._serving = False
-        _log.info("draining: running streams have %g s", listen.drain_s)
-        await self._server.drain(listen.drain_s)
+        log_end(listen)
+        await leave(self._server, listen, stop)
         await self._admin.stop()
 
     def _state(self) -> dict[str, object]:
@@ -106,16 +123,57 @@ def build_stages(
     registry: CollectorRegistry,
 ) -> Stages:
     """Put together what exchanges share."""
-    return Stages(build_rules(settings), learner, learn, Metrics(registry), time.perf_counter)
+    return Stages(
+        rules=build_rules(settings),
+        learner=learner,
+        learn=learn,
+        metrics=Metrics(registry),
+        clock=time.perf_counter,
+        draw=random.random,
+    )
 
 
 def build_server(settings: Settings, stages: Stages, address: str) -> Server:
     """Build the gRPC server for one address."""
-    return Server(stages, address, max_message_bytes=settings.listen.max_message_bytes)
+    files = certificate_files(settings.listen)
+    certificates = Certificates(files) if files else None
+    bounds = Bounds(message_bytes=settings.listen.max_message_bytes)
+    return Server(stages, address, bounds, certificates)
 
 
-def stop_on_signals(stop: asyncio.Event) -> None:
-    """Set `stop` on SIGTERM and on SIGINT."""
+def certificate_files(listen: ListenSettings) -> CertificateFiles | None:
+    """Take from the settings which certificates the service has; None: it speaks without TLS."""
+    if not listen.tls_cert:
+        return None
+    client_ca = Path(listen.tls_client_ca) if listen.tls_client_ca else None
+    return CertificateFiles(Path(listen.tls_cert), Path(listen.tls_key), client_ca)
+
+
+def stop_on_signals(stop: Stop) -> None:
+    """Ask `stop` on each SIGTERM and SIGINT."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.ask)
+
+
+def log_end(listen: ListenSettings) -> None:
+    """Tell the operator how long the end takes."""
+    _log.info(
+        "leaving: new streams for %d s more, then %d s for open ones; a second signal ends at once",
+        listen.notice_s,
+        listen.drain_s,
+    )
+
+
+async def leave(server: Server, listen: ListenSettings, stop: Stop) -> None:
+    """Say that we leave, serve on for notice_s, refuse new streams, give open ones drain_s."""
+    await server.announce_end()
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.at_once.wait(), listen.notice_s)
+    drained = asyncio.create_task(server.drain(listen.drain_s))
+    at_once = asyncio.create_task(stop.at_once.wait())
+    await asyncio.wait([drained, at_once], return_when=asyncio.FIRST_COMPLETED)
+    if not drained.done():
+        await server.drain(0)
+    at_once.cancel()
+    await drained

@@ -9,7 +9,10 @@ import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from google.protobuf.message import DecodeError
+
 from extproc.protos.envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValueOption
+from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
 from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import (
     ProcessingMode,
 )
@@ -27,6 +30,9 @@ CHUNK_BYTES = 62_000
 
 NAMESPACE = "llm"
 """Dynamic metadata namespace of the note that the routing filter leaves for the observing one."""
+
+_USAGE = "envoy.ai.token_usage"  # typed metadata of Envoy's ai_protocol_manager
+_ATTEMPTS = "upstream.request_attempt_count"
 
 Note = Mapping[str, str | float | bool]
 
@@ -51,6 +57,7 @@ class Head:
     end_of_stream: bool
     note: Note = field(default_factory=dict)
     observed: bool = False  # Envoy waits for no reply: nothing can be decided here
+    attempts: int = 1  # of a response: how many servers Envoy has sent the request to
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +67,24 @@ class Body:
     direction: Direction
     data: bytes
     end_of_stream: bool
+    whole: bool = False  # Envoy holds all of it, and would take another in its place
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """The tokens of an answer as Envoy has read them; 0 where it does not tell."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Trailers:
-    """The end of a body that has trailers."""
+    """The end of a body that has trailers, real ones or those that Envoy makes up for its news."""
 
     direction: Direction
+    spent: Spent | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +105,12 @@ class Proceed:
     """Pass on all that is held back in this direction.
 
     Where headers are set, Envoy chooses the route again. The note reaches the observing filter.
+    A body that came whole may be replaced; its content-length, where it has one, is then to be set.
     """
 
     set_headers: Mapping[str, str] = field(default_factory=dict)
     note: Note = field(default_factory=dict)
+    body: bytes | None = None
 
 
 Action = Wait | Proceed
@@ -263,13 +283,15 @@ def _advance(side: _Side, part: _Part, modes: _Modes, message: ProcessingRequest
     match content:
         case HttpHeaders():
             headers, note = _headers(content.headers), _note(message)
-            return Head(side.direction, headers, side.ended, note, modes.observing)
+            attempts = _attempts(message)
+            return Head(side.direction, headers, side.ended, note, modes.observing, attempts)
         case HttpBody():
             side.held += content.body if duplex else b""
             # A buffered body is whole; where trailers follow it, Envoy does not call it the end.
-            return Body(side.direction, content.body, side.ended or modes.whole(side.direction))
+            whole = modes.whole(side.direction)
+            return Body(side.direction, content.body, side.ended or whole, whole)
         case _:
-            return Trailers(side.direction)
+            return Trailers(side.direction, _spent(message))
 
 
 def _content(message: ProcessingRequest) -> HttpHeaders | HttpBody | HttpTrailers:
@@ -291,6 +313,26 @@ def _note(message: ProcessingRequest) -> Note:
         return {}
     items = metadata[NAMESPACE].items()
     return {key: value for key, value in items if isinstance(value, str | float | bool)}
+
+
+def _attempts(message: ProcessingRequest) -> int:
+    # Each filter's attributes stand under its own name.
+    told = (each[_ATTEMPTS] for each in message.attributes.values() if _ATTEMPTS in each)
+    return max((int(each) for each in told if isinstance(each, float) and each > 1), default=1)
+
+
+def _spent(message: ProcessingRequest) -> Spent | None:
+    metadata, usage = message.metadata_context.typed_filter_metadata, TokenUsage()
+    if _USAGE not in metadata:
+        return None
+    try:
+        usage.ParseFromString(metadata[_USAGE].value)
+    except DecodeError:
+        return None
+    if usage.extraction_status == TokenUsage.FAILED or not usage.HasField("input_tokens"):
+        return None
+    cached = usage.input_token_details.cached_tokens.value
+    return Spent(usage.input_tokens.value, usage.output_tokens.value, cached)
 
 
 def _pay(side: _Side, modes: _Modes, action: Proceed) -> Iterator[ProcessingResponse]:
@@ -325,6 +367,8 @@ def _reply(direction: Direction, part: _Part, action: Proceed) -> ProcessingResp
         option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
     # Envoy ignores it, and counts that, where no header changes.
     common.clear_route_cache = bool(action.set_headers)
+    if action.body is not None and part == _Part.BODY:
+        common.body_mutation.body = action.body
     if action.note:
         response.dynamic_metadata.update({NAMESPACE: dict(action.note)})
     return response

@@ -24,6 +24,7 @@ class Finish(enum.Enum):
     STOP = "stop"  # every sequence by itself
     LENGTH = "length"  # at least one at its limit or at the end of the window
     OTHER = "other"  # tool calls, filters, aborts; also where nothing was generated
+    UNTOLD = "untold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,14 @@ class Unlearnable(enum.Enum):
     ENCODING = "encoding"  # unknown content encoding, or corrupt
     TOO_LARGE = "too_large"
     IMPLAUSIBLE = "implausible"  # a count that no exchange can have
+
+
+def told(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Usage | Unlearnable:
+    """Return as usage what somebody else has read of an answer."""
+    if not 1 <= prompt_tokens <= MAX_TOKENS or completion_tokens > MAX_TOKENS:
+        return Unlearnable.IMPLAUSIBLE
+    cached = min(cached_tokens, prompt_tokens)
+    return Usage(prompt_tokens, completion_tokens, cached, Finish.UNTOLD)
 
 
 class Choice(msgspec.Struct, gc=False):

@@ -66,10 +66,18 @@ def stages(**changes) -> Stages:
         "pools": (Pool("short", 8192, 8192), Pool("long", 65536, 65536)),
         "category_header": "",
         "max_body_bytes": 1 << 20,
+        "usage_sample": 0.5,
     }
     learner = Learner(paper(), Labels(8))
     registry = CollectorRegistry()
-    return Stages(Rules(**rules | changes), learner, learner.learn, Metrics(registry), lambda: 0.0)
+    return Stages(
+        rules=Rules(**rules | changes),
+        learner=learner,
+        learn=learner.learn,
+        metrics=Metrics(registry),
+        clock=lambda: 0.0,
+        draw=lambda: 0.4,
+    )
 
 
 def counted(metric) -> dict[tuple[str, ...], float]:

@@ -9,10 +9,10 @@ from extproc.apis import APIS, Endpoint, endpoint
 # but for those of its development mode.
 ROUTES = {
     "/v1/chat/completions": Endpoint.CHAT,
-    "/v1/chat/completions/batch": Endpoint.CHAT,
+    "/v1/chat/completions/batch": Endpoint.OTHER_CHAT,
     "/v1/chat/completions/render": Endpoint.TOKENIZE,
     "/v1/chat/completions/derender": None,
-    "/cohere/v2/chat": Endpoint.CHAT,
+    "/cohere/v2/chat": Endpoint.OTHER_CHAT,
     "/cohere/v2/chat/render": Endpoint.TOKENIZE,
     "/v1/completions": Endpoint.COMPLETION,
     "/v1/completions/render": Endpoint.TOKENIZE,

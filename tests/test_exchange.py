@@ -11,7 +11,7 @@ from extproc.exchange import Exchange
 from extproc.features import measure
 from extproc.pools import Reason
 from extproc.routing import Routed, to_note
-from extproc.session import Body, Direction, FlowControl, Head, Proceed, Trailers, Wait
+from extproc.session import Body, Direction, FlowControl, Head, Proceed, Spent, Trailers, Wait
 
 REQUEST, RESPONSE = Direction.REQUEST, Direction.RESPONSE
 POST = {":method": "POST", ":path": "/v1/completions"}
@@ -259,3 +259,153 @@ def test_a_body_before_any_head_is_let_pass():
     exchange = Exchange(stages())
     assert exchange.on(Body(REQUEST, b"{}", end_of_stream=True)) == Proceed()
     assert exchange.on(Body(RESPONSE, b"{}", end_of_stream=True)) == Proceed()
+
+
+def tell(given, record, spent, status="200", attempts=1):
+    """Play the observing filter where Envoy itself reads the usage of an answer."""
+    exchange = Exchange(given)
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=to_note(record), observed=True))
+    exchange.on(Head(RESPONSE, {":status": status}, end_of_stream=False, attempts=attempts))
+    exchange.on(Trailers(RESPONSE, spent))
+    exchange.finish()
+
+
+def test_a_usage_in_the_trailers_teaches():
+    given = stages()
+    tell(given, routed(), Spent(700, 50))
+    assert counted(given.metrics.answers) == {("learnt",): 1}
+    assert given.learner.learnt().categories["prose/m"]["samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "spent", "outcome"),
+    [
+        (100, Spent(700, 99), Outcome.COMPLETE),
+        (100, Spent(700, 100), Outcome.CUT),
+        (0, Spent(700, 100), Outcome.COMPLETE),
+        (0, Spent(700, 7492), Outcome.CUT),
+        (9000, Spent(700, 7492), Outcome.CUT),
+    ],
+)
+def test_without_a_reason_the_counts_tell_whether_an_answer_was_cut(max_tokens, spent, outcome):
+    seen = []
+    tell(dataclasses.replace(stages(), learn=seen.append), routed(max_tokens=max_tokens), spent)
+    assert [each.outcome for each in seen] == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("spent", "status", "outcome"),
+    [
+        (None, "200", "incomplete"),
+        (Spent(7, 1), "500", "error"),
+        (Spent(0, 1), "200", "implausible"),
+        (Spent(2**31, 1), "200", "implausible"),
+    ],
+)
+def test_trailers_without_a_usage_to_believe_teach_nothing(spent, status, outcome):
+    given = stages()
+    tell(given, routed(), spent, status)
+    assert counted(given.metrics.answers) == {(outcome,): 1}
+
+
+RETRIED = [
+    (routed(), Spent(20_000, 50), ("short", "misrouted"), {("short", "retried"): 1}),
+    (routed(), Spent(700, 50), ("short", "failed"), {}),
+    (routed("long", 8000), Spent(20_000, 50), ("long", "failed"), {}),
+    (routed(), None, ("short", "unknown"), {}),
+]
+
+
+@pytest.mark.parametrize(("record", "spent", "cause", "misroutes"), RETRIED)
+def test_a_second_attempt_is_counted_by_its_cause(record, spent, cause, misroutes):
+    given = stages()
+    tell(given, record, spent, attempts=2)
+    assert counted(given.metrics.retries) == {cause: 1}
+    assert counted(given.metrics.misroutes) == misroutes
+
+
+def test_one_attempt_is_no_retry():
+    given = stages()
+    tell(given, routed(), Spent(20_000, 50))
+    assert counted(given.metrics.retries) == {}
+
+
+def test_what_the_largest_pool_answered_in_anothers_place_teaches_as_its_own():
+    seen = []
+    given = dataclasses.replace(stages(), learn=seen.append)
+    tell(given, routed(max_tokens=0), Spent(20_000, 50), attempts=2)
+    [observation] = seen
+    assert (observation.outcome, observation.limit) == (Outcome.COMPLETE, 65536)
+    assert observation.prompt_tokens == 20_000
+
+
+def test_a_refusal_by_two_pools_is_counted_as_a_retry_and_a_misroute():
+    given = stages()
+    exchange = Exchange(given)
+    note = to_note(routed())
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=note, observed=True))
+    exchange.on(Head(RESPONSE, {":status": "400"}, end_of_stream=False, attempts=2))
+    exchange.on(Body(RESPONSE, REFUSAL, end_of_stream=True))
+    exchange.finish()
+    assert counted(given.metrics.retries) == {("short", "misrouted"): 1}
+
+
+STREAMED = {"stream": True, "max_tokens": 100}
+HIDES = {"hides_usage": True}
+
+
+def ask_stream(given, fields=STREAMED, note=HIDES, headers=None, whole=True):
+    """Send a request for a stream; return the action on its body."""
+    exchange = Exchange(given)
+    exchange.on(Head(REQUEST, POST | (headers or {}), end_of_stream=False, note=note))
+    return exchange.on(Body(REQUEST, prompt("word " * 80, **fields), True, whole))
+
+
+def test_a_stream_that_tells_no_usage_is_asked_for_it():
+    given = stages()
+    action = ask_stream(given)
+    assert json.loads(action.body)["stream_options"] == {"include_usage": True}
+    assert action.note["hide_usage"] is True
+    assert given.metrics.usage_asked._value.get() == 1
+
+
+def test_a_longer_body_has_its_length_stated():
+    action = ask_stream(stages(), headers={"content-length": "500"})
+    assert action.set_headers["content-length"] == str(len(action.body))
+
+
+def test_a_body_without_a_stated_length_gets_none():
+    assert "content-length" not in ask_stream(stages()).set_headers
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fields": {"stream": False}},
+        {"fields": STREAMED | {"stream_options": {"include_usage": False}}},
+        {"note": {}},
+        {"note": {"hides_usage": 1.0}},
+        {"headers": {"content-encoding": "identity"}},
+        {"whole": False},
+        {"fields": STREAMED | {"user": "x" * (1 << 20)}},
+    ],
+)
+def test_every_other_body_stays_as_it_is(changes):
+    action = ask_stream(stages(max_body_bytes=1 << 22), **changes)
+    assert action.body is None
+    assert "hide_usage" not in action.note
+
+
+@pytest.mark.parametrize(("share", "asked"), [(0.3, False), (0.5, True)])
+def test_of_a_calibrated_category_a_sample_is_asked(share, asked):
+    given = stages(usage_sample=share)
+    for _ in range(50):
+        observe(given, routed(), usage(700, 50))
+    assert (ask_stream(given).body is not None) is asked
+
+
+def test_a_request_that_may_be_too_long_may_be_tried_again():
+    action = ask(Exchange(stages()), prompt("word " * 1600))
+    assert action.set_headers["x-llm-pool"] == "short"
+    assert action.set_headers["x-llm-retryable"] == "1"
+    assert "x-llm-retryable" not in ask(Exchange(stages()), prompt("hi")).set_headers

@@ -337,33 +337,24 @@ def test_an_api_without_n_makes_one_sequence(kind):
     assert read({"n": 5}, kind).sequences == 1
 
 
-@pytest.mark.parametrize("value", [True, 1, 1.0, "true", "True", "1", "yes", "y", "on", "t"])
-def test_stream_is_true_as_pydantic_has_it(value):
-    assert chat(stream=value).stream
+@pytest.mark.parametrize("kind", [Endpoint.CHAT, Endpoint.COMPLETION])
+def test_a_stream_without_options_leaves_usage_unstated(kind):
+    assert read({"stream": True}, kind).usage_unstated
 
 
-@pytest.mark.parametrize("value", [False, 0, None, "false", "0", "no", 2, "maybe", [1], {}])
-def test_stream_is_else_false(value):
-    assert not chat(stream=value).stream
+@pytest.mark.parametrize("options", [{"include_usage": False}, {"include_usage": True}, {}, None])
+def test_options_of_any_kind_state_it(options):
+    assert not chat(stream=True, stream_options=options).usage_unstated
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({"include_usage": True}, True),
-        ({"include_usage": "false"}, False),
-        ({"include_usage": None}, None),
-        ({}, None),
-        (None, None),
-        ("include_usage", None),
-    ],
-)
-def test_include_usage_is_what_the_client_wrote(options, expected):
-    assert chat(stream=True, stream_options=options).include_usage is expected
+@pytest.mark.parametrize("value", [False, None, 1, "true"])
+def test_what_is_not_plainly_a_stream_leaves_nothing_unstated(value):
+    assert not chat(stream=value).usage_unstated
 
 
-def test_stream_options_count_only_for_a_stream():
-    assert chat(stream=False, stream_options={"include_usage": True}).include_usage is None
+@pytest.mark.parametrize("kind", [Endpoint.RESPONSES, Endpoint.MESSAGES, Endpoint.OTHER_CHAT])
+def test_other_apis_know_no_stream_options(kind):
+    assert not read({"stream": True}, kind).usage_unstated
 
 
 @each_endpoint

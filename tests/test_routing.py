@@ -16,7 +16,9 @@ from extproc.request import Endpoint, Image, read_request
 from extproc.routing import Routed, Rules, from_note, route, route_unread, to_note
 
 RULES = stages().rules
-THREE = Rules((Pool("s", 4096, 4096), Pool("m", 16384, 8192), Pool("l", 65536, 65536)), "", 1 << 20)
+THREE = Rules(
+    (Pool("s", 4096, 4096), Pool("m", 16384, 8192), Pool("l", 65536, 65536)), "", 1 << 20, 0
+)
 REQUEST = read_request(Endpoint.COMPLETION, b'{"model": "m", "prompt": "hello", "max_tokens": 9}')
 
 
@@ -92,6 +94,7 @@ RECORDS = st.builds(
     st.builds(Budget, *[st.integers(0, 2**40)] * 3, st.sampled_from(Basis)),
     st.integers(0, 2**31),
     st.integers(1, 2**31),
+    st.booleans(),
 )
 
 
@@ -108,3 +111,23 @@ def test_any_note_is_a_record_or_none(note):
 @pytest.mark.parametrize("change", [{"pool": "gone"}, {"sequences": 0}])
 def test_a_record_that_cannot_be_ours_is_none(change):
     assert from_note(to_note(dataclasses.replace(decide(), **change)), RULES) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "refusable"),
+    [
+        ({"text_bytes": 8192 - 512 - 32 - 9}, False),
+        ({"text_bytes": 8192 - 512 - 32 - 8}, True),
+        ({"text_bytes": 8192 - 512 - 32 - 8, "max_tokens": None, "generates": False}, False),
+        ({"text_bytes": 10, "images": (Image(width=28, height=28),)}, True),
+        ({"text_bytes": 10, "messages": 300}, True),
+        ({"text_bytes": 10, "tools": 300}, True),
+    ],
+)
+def test_a_request_whose_bytes_prove_that_it_fits_cannot_be_refused(changes, refusable):
+    routed = decide(**changes)
+    assert (routed.pool, routed.refusable) == ("short", refusable)
+
+
+def test_the_largest_pool_has_none_to_refuse_to():
+    assert not decide(text_bytes=200_000).refusable

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
 from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import (
     ProcessingMode,
 )
@@ -20,6 +21,7 @@ from extproc.session import (
     Proceed,
     ProtocolError,
     Session,
+    Spent,
     Trailers,
     Wait,
 )
@@ -217,7 +219,7 @@ def test_header_values_come_from_either_field():
 def test_a_buffered_body_before_trailers_is_whole():
     session = Session()
     session.receive(head(request=BUFFERED))
-    assert session.receive(body(end=False)) == Body(Direction.REQUEST, b"{}", end_of_stream=True)
+    assert session.receive(body(end=False)) == Body(Direction.REQUEST, b"{}", True, whole=True)
     assert session.receive(trailers()) == Trailers(Direction.REQUEST)
 
 
@@ -389,3 +391,73 @@ def test_a_duplex_body_is_returned_byte_for_byte_whenever_it_is_released(pieces,
     whole, ends = returned(replies)
     assert whole == b"".join(data for data, _ in pieces)
     assert ends.count(True) == (not with_trailers)
+
+
+def observed(**parts):
+    """Response headers or trailers as the observing filter sees them."""
+    message = ProcessingRequest(observability_mode=True, **parts)
+    message.metadata_context.SetInParent()
+    return message
+
+
+def usage(**fields):
+    """Response trailers with the usage that Envoy has read."""
+    message = observed(response_trailers={})
+    message.metadata_context.typed_filter_metadata["envoy.ai.token_usage"].Pack(
+        TokenUsage(**fields)
+    )
+    return message
+
+
+def test_a_whole_body_may_be_replaced():
+    given = Proceed({"content-length": "9"}, body=b'{"a": "b"}')
+    _, [reply] = run(Session(), (head(request=BUFFERED), Wait()), (body(), given))
+    assert reply.request_body.response.body_mutation.body == b'{"a": "b"}'
+
+
+@pytest.mark.parametrize(("mode", "whole"), [(BUFFERED, True), (PARTIAL, False), (STREAMED, False)])
+def test_only_a_buffered_body_is_whole(mode, whole):
+    session = Session()
+    session.receive(head(request=mode))
+    session.reply(Wait())
+    assert session.receive(body()) == Body(Direction.REQUEST, b"{}", True, whole)
+
+
+def test_a_response_says_how_many_servers_were_asked():
+    message = observed(response_headers={})
+    message.attributes["envoy.filters.http.ext_proc"]["upstream.request_attempt_count"] = 2
+    assert Session().receive(message).attempts == 2
+
+
+@pytest.mark.parametrize("count", ["2", None, float("nan"), float("-inf"), -1])
+def test_a_count_that_is_none_is_one(count):
+    message = observed(response_headers={})
+    message.attributes["llm.observer"]["upstream.request_attempt_count"] = count
+    assert Session().receive(message).attempts == 1
+
+
+def test_trailers_bring_the_usage_that_envoy_has_read():
+    message = usage(
+        input_tokens={"value": 7},
+        output_tokens={"value": 3},
+        input_token_details={"cached_tokens": {"value": 2}},
+        extraction_status=TokenUsage.COMPLETE,
+    )
+    assert Session().receive(message) == Trailers(Direction.RESPONSE, Spent(7, 3, 2))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"output_tokens": {"value": 3}},
+        {"input_tokens": {"value": 7}, "extraction_status": TokenUsage.FAILED},
+    ],
+)
+def test_a_usage_that_envoy_could_not_read_is_none(fields):
+    assert Session().receive(usage(**fields)) == Trailers(Direction.RESPONSE)
+
+
+def test_a_usage_that_is_no_message_is_none():
+    message = usage()
+    message.metadata_context.typed_filter_metadata["envoy.ai.token_usage"].value = b"\xff"
+    assert Session().receive(message) == Trailers(Direction.RESPONSE)

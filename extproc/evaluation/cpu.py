@@ -108,7 +108,7 @@ def _read(body: bytes) -> object:
 
 def _router(learner: Learner) -> Callable[[bytes], object]:
     pools = (Pool("short", _THRESHOLD, _THRESHOLD), Pool("long", LONG, LONG))
-    rules = Rules(pools, "", MAX_BODY_BYTES)
+    rules = Rules(pools, "", MAX_BODY_BYTES, 0)
     return lambda body: route(read_request(Endpoint.CHAT, body), "", learner, rules)
 
 
