@@ -1,17 +1,19 @@
 """`dualpool serve`: one process or several, until a signal ends them."""
 
-import asyncio
 import logging
 
 import uvloop
 
-from extproc.service import Service, stop_on_signals
+from extproc.service import Service, Stop, stop_on_signals
 from extproc.settings import Settings
 from extproc.workers import Supervisor
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Raises OSError where it cannot listen."""
+    """Serve until SIGTERM or SIGINT, then leave; at once on a second one.
+
+    Raises OSError where it cannot listen, CertificateError where its certificates are wrong.
+    """
     logging.basicConfig(
         level=settings.log_level.value.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
@@ -20,7 +22,7 @@ def serve(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    stop = asyncio.Event()
+    stop = Stop()
     stop_on_signals(stop)
     service = Service(settings) if settings.workers == 1 else Supervisor(settings)
     await service.run(stop)

@@ -6,8 +6,8 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
@@ -97,13 +97,16 @@ class Service:
         registry.register(LearntCollector(self._learner.learnt))
         stages = build_stages(settings, self._learner, self._learner.learn, registry)
         self._server = build_server(settings, stages, settings.listen.grpc)
-        self._admin = Admin(registry, self._state, lambda: self._serving)
+        self._admin = Admin(
+            registry, self._state, self._learner.lengths.to_json, lambda: self._serving
+        )
 
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is asked, then leave. Raises OSError where it cannot listen."""
         listen = self._settings.listen
-        await self._server.start()
+        # First what can fail without a trace: gRPC leaves its socket's file behind.
         await self._admin.start(*host_port(listen.http))
+        await self._server.start()
         self._serving = True
         _log.info("serving: gRPC on %s, HTTP on %s", listen.grpc, listen.http)
         await stop.asked.wait()
@@ -168,12 +171,18 @@ def log_end(listen: ListenSettings) -> None:
 async def leave(server: Server, listen: ListenSettings, stop: Stop) -> None:
     """Say that we leave, serve on for notice_s, refuse new streams, give open ones drain_s."""
     await server.announce_end()
-    with suppress(TimeoutError):
-        await asyncio.wait_for(stop.at_once.wait(), listen.notice_s)
+    await first_of(stop.at_once, timeout_s=listen.notice_s)
     drained = asyncio.create_task(server.drain(listen.drain_s))
-    at_once = asyncio.create_task(stop.at_once.wait())
-    await asyncio.wait([drained, at_once], return_when=asyncio.FIRST_COMPLETED)
+    await first_of(stop.at_once, drained)
     if not drained.done():
         await server.drain(0)
-    at_once.cancel()
     await drained
+
+
+async def first_of(
+    event: asyncio.Event, *work: asyncio.Future[Any], timeout_s: float | None = None
+) -> None:
+    """Wait until the event is set, any of the work is done, or the time is over."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait([waiting, *work], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()

@@ -1,8 +1,8 @@
 """One of several processes: its own gRPC address, what it sees told to all, what others see learnt.
 
 It talks to its supervisor over its standard input and output, one JSON text a line: first the
-settings come in, then observations go both ways. The end of its input means drain and exit, so a
-worker never outlives its supervisor.
+settings come in, then observations go both ways. An empty line means to leave in good time, the
+end of its input to end at once, so a worker never outlives its supervisor.
 """
 
 import asyncio
@@ -14,7 +14,9 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from extproc.budget import Observation
-from extproc.service import build_learner, build_server, build_stages
+from extproc.certificates import CertificateError
+from extproc.learner import Learner
+from extproc.service import Stop, build_learner, build_server, build_stages, leave
 from extproc.settings import Settings
 
 LINE_BYTES = 64 * 1024
@@ -22,6 +24,9 @@ LINE_BYTES = 64 * 1024
 
 UNSENT_BYTES = 1024 * 1024
 """What may wait for a slow reader before observations are dropped."""
+
+EMPTY = b"\n"
+"""A worker says by it that it serves, and its supervisor that it is to leave."""
 
 _DECODER = msgspec.json.Decoder(Observation)
 
@@ -47,7 +52,7 @@ def send(pipe: asyncio.WriteTransport, line: bytes) -> None:
 
 
 async def work(lines: asyncio.StreamReader, out: asyncio.WriteTransport) -> None:
-    """Serve as ordered until the input ends."""
+    """Serve as ordered until the input says or means the end."""
     order = msgspec.json.decode(await lines.readline(), type=Order)
     settings = Settings.model_validate_json(order.settings)
     learner = build_learner(settings)
@@ -60,10 +65,23 @@ async def work(lines: asyncio.StreamReader, out: asyncio.WriteTransport) -> None
         settings, build_stages(settings, learner, learn, CollectorRegistry()), order.address
     )
     await server.start()
-    send(out, b"\n")  # ready
+    send(out, EMPTY)
+    stop = Stop()
+    async with asyncio.TaskGroup() as tasks:
+        hearing = tasks.create_task(_hear(lines, learner, stop))
+        await stop.asked.wait()
+        await leave(server, settings.listen, stop)
+        hearing.cancel()
+
+
+async def _hear(lines: asyncio.StreamReader, learner: Learner, stop: Stop) -> None:
     async for line in lines:
-        learner.learn(_DECODER.decode(line))
-    await server.drain(settings.listen.drain_s)
+        if line == EMPTY:
+            stop.ask()
+        else:
+            learner.learn(_DECODER.decode(line))
+    stop.asked.set()
+    stop.at_once.set()
 
 
 async def _main() -> None:
@@ -81,7 +99,7 @@ def main() -> int:
     """Run a worker; its supervisor has said what is wrong where it cannot listen."""
     try:
         asyncio.run(_main())
-    except OSError as error:
+    except (OSError, CertificateError) as error:
         print(f"dualpool: {error}", file=sys.stderr)  # noqa: T201 - read by the operator
         return 1
     return 0

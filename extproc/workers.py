@@ -18,14 +18,22 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from extproc.admin import Admin
 from extproc.budget import Observation
+from extproc.certificates import read_certificates
 from extproc.metrics import LearntCollector
-from extproc.service import build_learner, build_state
+from extproc.service import (
+    Stop,
+    build_learner,
+    build_state,
+    certificate_files,
+    first_of,
+    log_end,
+)
 from extproc.settings import Settings, host_port, worker_addresses
-from extproc.worker import LINE_BYTES, Order, encode, send
+from extproc.worker import EMPTY, LINE_BYTES, Order, encode, send
 
 _REPLAYED = 4096  # observations told to a worker that starts late
 _RESTART_S = 1.0
-_KILL_S = 5.0  # beyond the drain
+_KILL_S = 5.0  # beyond the end that it was given
 
 _DECODER = msgspec.json.Decoder(Observation)
 _log = logging.getLogger(__name__)
@@ -35,6 +43,8 @@ class Supervisor:
     """Runs settings.workers processes."""
 
     def __init__(self, settings: Settings) -> None:
+        if files := certificate_files(settings.listen):
+            read_certificates(files)  # one message, not one from each worker
         self._settings = settings
         self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
         self._learner = build_learner(settings)
@@ -44,29 +54,39 @@ class Supervisor:
         self._ready: set[int] = set()
         self._stopping = False
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then drain. Raises OSError where it cannot listen."""
+    async def run(self, stop: Stop) -> None:
+        """Serve until `stop` is asked, then leave. Raises OSError where it cannot listen."""
         with tempfile.TemporaryDirectory(prefix="dualpool-") as folder:
-            admin = Admin(self._registry(folder), self._state, self._is_ready)
+            lengths = self._learner.lengths.to_json
+            admin = Admin(self._registry(folder), self._state, lengths, self._is_ready)
             await admin.start(*host_port(self._settings.listen.http))
             count = self._settings.workers
             workers = [asyncio.create_task(self._keep(index, folder)) for index in range(count)]
-            stopped = asyncio.create_task(stop.wait())
-            await asyncio.wait([stopped, *workers], return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
-            await self._drain(workers)
+            await first_of(stop.asked, *workers)
+            if not stop.asked.is_set():  # a worker could not start
+                stop.at_once.set()
+            await self._leave(workers, stop)
             await admin.stop()
             for worker in workers:
                 worker.result()
 
-    async def _drain(self, workers: list[asyncio.Task[None]]) -> None:
+    async def _leave(self, workers: list[asyncio.Task[None]], stop: Stop) -> None:
         self._stopping = True
+        listen = self._settings.listen
+        for pipe in self._inputs.values():
+            if not pipe.is_closing():
+                pipe.write(EMPTY)
+        ended = asyncio.gather(*workers, return_exceptions=True)
+        if not stop.at_once.is_set():
+            log_end(listen)
+        patience_s = listen.notice_s + listen.drain_s + _KILL_S
+        await first_of(stop.at_once, ended, timeout_s=patience_s)
         for pipe in self._inputs.values():
             pipe.close()
-        _, late = await asyncio.wait(workers, timeout=self._settings.listen.drain_s + _KILL_S)
+        await asyncio.wait([ended], timeout=_KILL_S)
         for process in self._processes.values():
             process.kill()
-        await asyncio.gather(*late)
+        await ended
 
     def _registry(self, folder: str) -> CollectorRegistry:
         registry = CollectorRegistry()
@@ -81,8 +101,10 @@ class Supervisor:
         return not self._stopping and len(self._ready) == self._settings.workers
 
     async def _keep(self, index: int, folder: str) -> None:
+        served = False
         while not self._stopping:
-            served = await self._run_one(index, folder)
+            served = await self._run_one(index, folder) or served
+            # One that has served is tried again, whatever is in its way: the others serve on.
             if not served and not self._stopping:
                 raise OSError(f"worker {index} could not start; what it said is above")
             if not self._stopping:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -9,19 +10,22 @@ from conversation import FILES, counted, read, stages
 from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from http2_peer import ACK, GOAWAY, PING, connected, frame, frames, greet, request_headers
 
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
 )
-from extproc.server import SERVICE, Server
+from extproc.server import SERVICE, Bounds, Server
+
+BOUNDS = Bounds(message_bytes=1 << 20)
 
 
-def serving(scenario, given=None, max_message_bytes=1 << 20):
+def serving(scenario, given=None, bounds=BOUNDS):
     """Run a scenario, a coroutine function of a channel and the server, against a real server."""
 
     async def main():
-        server = Server(given or stages(), "127.0.0.1:0", max_message_bytes=max_message_bytes)
+        server = Server(given or stages(), "127.0.0.1:0", bounds)
         port = await server.start()
         options = [("grpc.max_send_message_length", -1)]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
@@ -39,6 +43,20 @@ def process(channel):
         request_serializer=ProcessingRequest.SerializeToString,
         response_deserializer=ProcessingResponse.FromString,
     )()
+
+
+def read_conversation(name):
+    [path] = [file for file in FILES if file.stem == name]
+    return read(path)
+
+
+async def converse(channel, name):
+    call = process(channel)
+    for turn in read_conversation(name):
+        await call.write(turn.message)
+        for reply in turn.replies:
+            assert await call.read() == reply
+    assert await call.read() is grpc.aio.EOF
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -124,8 +142,7 @@ def test_reflection_describes_the_service():
 
 def test_a_drain_lets_running_streams_finish_and_refuses_new_ones():
     async def scenario(channel, server):
-        [path] = [file for file in FILES if file.stem == "buffered-short"]
-        first, second = read(path)
+        first, second = read_conversation("buffered-short")
         call = process(channel)
         await call.write(first.message)
         await call.read()
@@ -145,25 +162,152 @@ def test_a_drain_lets_running_streams_finish_and_refuses_new_ones():
 
 def test_an_address_that_is_taken_is_an_os_error():
     async def main():
-        one = Server(stages(), "127.0.0.1:0", max_message_bytes=1 << 20)
+        one = Server(stages(), "127.0.0.1:0", BOUNDS)
         port = await one.start()
         try:
             with pytest.raises(OSError, match=rf"cannot listen on 127.0.0.1:{port} for gRPC"):
-                await Server(stages(), f"127.0.0.1:{port}", max_message_bytes=1 << 20).start()
+                await Server(stages(), f"127.0.0.1:{port}", BOUNDS).start()
         finally:
             await one.drain(0)
 
     asyncio.run(main())
 
 
-def test_a_unix_socket_serves(tmp_path):
-    async def main():
-        server = Server(stages(), f"unix:{tmp_path}/s", max_message_bytes=1 << 20)
-        await server.start()
-        async with grpc.aio.insecure_channel(f"unix:{tmp_path}/s") as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
-            answer = await stub.Check(health_pb2.HealthCheckRequest())
-        await server.drain(0)
-        return answer.status
+def test_a_stream_that_says_nothing_is_ended():
+    async def scenario(channel, _):
+        call = process(channel)
+        assert await call.read() is grpc.aio.EOF
+        return await call.code()
 
-    assert asyncio.run(main()) == health_pb2.HealthCheckResponse.SERVING
+    assert serving(scenario, bounds=replace(BOUNDS, first_message_s=0.1)) is grpc.StatusCode.OK
+
+
+def test_a_stream_that_has_spoken_may_be_silent():
+    async def scenario(channel, _):
+        first, second = read_conversation("buffered-short")
+        call, mute = process(channel), process(channel)
+        await call.write(first.message)
+        await call.read()
+        assert await mute.read() is grpc.aio.EOF  # it was waited for long enough
+        await call.write(second.message)
+        assert [await call.read()] == second.replies
+
+    serving(scenario, bounds=replace(BOUNDS, first_message_s=0.1))
+
+
+def test_a_stream_too_many_is_refused_and_health_is_answered():
+    async def scenario(channel, _):
+        [first, _] = read_conversation("buffered-short")
+        one = process(channel)
+        await one.write(first.message)
+        await one.read()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await process(channel).read()
+        assert refused.value.details() == "too many streams are open"
+        stub = health_pb2_grpc.HealthStub(channel)
+        return (await stub.Check(health_pb2.HealthCheckRequest())).status
+
+    bounds = replace(BOUNDS, streams=1)
+    assert serving(scenario, bounds=bounds) == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_stream_that_ends_makes_room_for_another():
+    async def scenario(channel, _):
+        for _ in range(3):
+            await converse(channel, "buffered-short")
+
+    serving(scenario, bounds=replace(BOUNDS, streams=1))
+
+
+def test_a_connection_has_no_more_streams_than_it_may():
+    async def scenario(channel, _):
+        first, second = read_conversation("buffered-short")
+        one = process(channel)
+        await one.write(first.message)
+        await one.read()
+        two = asyncio.create_task(converse(channel, "buffered-short"))
+        done, _ = await asyncio.wait([two], timeout=0.1)
+        assert not done
+        await one.write(second.message)
+        await one.read()
+        await two
+
+    serving(scenario, bounds=replace(BOUNDS, connection_streams=1))
+
+
+def test_metadata_larger_than_16_kib_are_refused():
+    async def scenario(channel, _):
+        call = channel.unary_unary("/x/Y")(b"", metadata=[("x", "y" * 17_000)])
+        return await call.code()
+
+    assert serving(scenario) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def beside(scenario, bounds=BOUNDS):
+    """Run a plain function of a port in a thread beside a server."""
+
+    async def main():
+        given = stages()
+        server = Server(given, "127.0.0.1:0", bounds)
+        port = await server.start()
+        try:
+            async with asyncio.timeout(30):
+                return await asyncio.to_thread(scenario, port), given
+        finally:
+            await server.drain(0)
+
+    return asyncio.run(main())
+
+
+def test_a_connection_that_says_nothing_is_closed():
+    def scenario(port):
+        with connected(port) as peer:
+            list(frames(peer))
+
+    beside(scenario, replace(BOUNDS, handshake_s=0.2))
+
+
+def test_a_peer_that_gives_no_sign_of_life_is_forgotten():
+    def scenario(port):
+        with connected(port) as peer:
+            greet(peer)
+            peer.sendall(request_headers())
+            return [kind for kind, _, _ in frames(peer)]
+
+    kinds, given = beside(scenario, replace(BOUNDS, silence_s=0.2, first_message_s=60))
+    assert PING in kinds
+    assert counted(given.metrics.streams_ended) == {("left",): 1}
+
+
+def test_a_flood_of_pings_ends_the_connection():
+    def scenario(port):
+        with connected(port) as peer:
+            greet(peer)
+            peer.sendall(frame(PING, bytes(8)) * 100)
+            return [payload for kind, _, payload in frames(peer) if kind == GOAWAY]
+
+    goaways, _ = beside(scenario)
+    assert goaways[-1].endswith(b"too_many_pings")
+
+
+def test_pings_at_the_permitted_pace_are_answered():
+    def scenario(port):
+        with connected(port) as peer:
+            greet(peer)
+            answers = frames(peer)
+            for _ in range(10):
+                peer.sendall(frame(PING, bytes(8)))
+                assert any(kind == PING and flags == ACK for kind, flags, _ in answers)
+
+    beside(scenario, replace(BOUNDS, ping_interval_s=0))
+
+
+def test_a_connection_too_many_is_closed():
+    def scenario(port):
+        with connected(port) as one, connected(port) as two:
+            greet(one)
+            next(frames(one))
+            two.settimeout(5)
+            assert list(frames(two)) == []
+
+    beside(scenario, replace(BOUNDS, connections=1))

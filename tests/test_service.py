@@ -16,6 +16,7 @@ import gateway
 import grpc
 import pytest
 from conversation import FILES, read
+from fronted import children, fronted
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
@@ -48,12 +49,13 @@ def free_ports(count):
 
 
 @contextmanager
-def running(tmp_path, workers=1, drain_s=5):
+def running(tmp_path, workers=1, notice_s=0, drain_s=5):
     """Run `dualpool serve`; yield the process, its gRPC port and its HTTP address."""
     port, http = free_ports(workers)
     file = tmp_path / "dualpool.yaml"
     file.write_text(
-        f"listen: {{grpc: '127.0.0.1:{port}', http: '127.0.0.1:{http}', drain_s: {drain_s}}}\n"
+        f"listen: {{grpc: '127.0.0.1:{port}', http: '127.0.0.1:{http}', "
+        f"notice_s: {notice_s}, drain_s: {drain_s}}}\n"
         f"workers: {workers}\n"
     )
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
@@ -98,6 +100,9 @@ def samples(url):
     return json.loads(get(f"{url}/state")[1])["categories"].get("prose/m", {}).get("samples", 0)
 
 
+both = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "workers"])
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     with running(tmp_path_factory.mktemp("one")) as service:
@@ -128,15 +133,77 @@ def test_sigterm_drains_and_ends_with_zero(tmp_path):
         assert get(f"{url}/healthz")[0] == 0
 
 
-def test_a_drain_refuses_readiness_and_is_bounded(tmp_path):
-    with (
-        running(tmp_path, drain_s=1) as (process, port, url),
-        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
-    ):
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-        next(watch)  # a stream that does not end by itself
+@contextmanager
+def held_open(port):
+    """Hold a stream open that does not end by itself; yield the statuses that it tells."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+
+
+@both
+def test_a_drain_is_bounded(tmp_path, workers):
+    with running(tmp_path, workers, drain_s=1) as (process, port, _), held_open(port) as told:
+        next(told)
         process.send_signal(signal.SIGTERM)
-        wait_for(lambda: get(f"{url}/readyz")[0] in (503, 0))
+        assert process.wait(10) == 0
+
+
+@both
+def test_who_leaves_says_so_and_serves_on(tmp_path, workers):
+    with running(tmp_path, workers, notice_s=60) as (process, port, url), held_open(port) as told:
+        assert next(told).status == health_pb2.HealthCheckResponse.SERVING
+        process.send_signal(signal.SIGTERM)
+        assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        wait_for(lambda: get(f"{url}/readyz")[0] == 503)
+        assert converse(port, "buffered-short") == 2
+
+
+@both
+def test_after_the_notice_new_streams_are_refused(tmp_path, workers):
+    with (
+        running(tmp_path, workers, notice_s=1, drain_s=60) as (process, port, _),
+        held_open(port) as told,
+    ):
+        next(told)
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not listens(port))
+        assert process.poll() is None
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@both
+def test_http_answers_while_streams_end(tmp_path, workers):
+    with running(tmp_path, workers, drain_s=60) as (process, port, url), held_open(port) as told:
+        next(told)
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not listens(port))
+        assert [get(f"{url}/{page}")[0] for page in ("metrics", "state", "readyz")] == [
+            200,
+            200,
+            503,
+        ]
+
+
+@both
+def test_a_second_signal_ends_the_notice_at_once(tmp_path, workers):
+    with running(tmp_path, workers, notice_s=60) as (process, _, url):
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: get(f"{url}/readyz")[0] == 503)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+
+
+@both
+def test_a_second_signal_ends_the_drain_at_once(tmp_path, workers):
+    with running(tmp_path, workers, drain_s=60) as (process, port, _), held_open(port) as told:
+        next(told)
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not listens(port))
+        process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
 
 
@@ -185,11 +252,6 @@ def test_sigterm_ends_all_workers(tmp_path):
         assert not any(alive(pid) for pid in workers)
 
 
-def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(child) for child in file.read().split()]
-
-
 def alive(pid):
     try:
         with open(f"/proc/{pid}/stat") as file:
@@ -207,3 +269,23 @@ def test_an_address_that_is_taken_is_one_clear_message(tmp_path):
         assert done.returncode == 1
         assert f"dualpool: cannot listen on 127.0.0.1:{port} for gRPC" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_an_http_address_that_is_taken_leaves_no_socket_behind(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        http = f"127.0.0.1:{taken.getsockname()[1]}"
+        file = tmp_path / "dualpool.yaml"
+        file.write_text(f"listen: {{grpc: 'unix:{tmp_path}/s', http: '{http}'}}\n")
+        command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "s").exists()
+
+
+def test_envoy_sees_a_service_leave_before_it_does(tmp_path):
+    with fronted(tmp_path, {"notice_s": 60}) as stack:
+        wait_for(lambda: stack.pool() == "short")
+        stack.service.send_signal(signal.SIGTERM)
+        wait_for(lambda: stack.pool() == "long")
+        assert stack.service.poll() is None
