@@ -1,4 +1,4 @@
-"""The HTTP side: /metrics, /healthz, /readyz and /state."""
+"""The HTTP side: /metrics, /healthz, /readyz, /state and /lengths."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,9 +14,11 @@ class Admin:
         self,
         registry: CollectorRegistry,
         state: Callable[[], Mapping[str, object]],
+        lengths: Callable[[], bytes],
         ready: Callable[[], bool],
     ) -> None:
         self._registry, self._state, self._ready = registry, state, ready
+        self._lengths = lengths
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -28,6 +30,7 @@ class Admin:
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/state", self._show_state),
+                web.get("/lengths", self._show_lengths),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None)
@@ -51,6 +54,9 @@ class Admin:
         if self._ready():
             return web.Response(text="ready\n")
         return web.Response(status=503, text="not ready\n")
+
+    async def _show_lengths(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self._lengths(), content_type="application/json")
 
     async def _show_state(self, _request: web.Request) -> web.Response:
         body = msgspec.json.format(msgspec.json.encode(self._state()), indent=2)

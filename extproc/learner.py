@@ -1,7 +1,8 @@
-"""What a process has learnt: its estimator, and the categories that metrics name."""
+"""What a process has learnt: its estimator, the categories that metrics name, and the lengths."""
 
-from extproc.budget import Asked, Budget, Estimator, Learnt, Observation
+from extproc.budget import Asked, Budget, Estimator, Learnt, Observation, Outcome
 from extproc.category import Labels
+from extproc.histogram import LengthHistogram
 
 
 class Learner:
@@ -9,6 +10,7 @@ class Learner:
 
     def __init__(self, estimator: Estimator, labels: Labels) -> None:
         self._estimator, self._labels = estimator, labels
+        self._lengths = LengthHistogram()
 
     def budget(self, asked: Asked, limit: int) -> Budget:
         """Estimate what a request needs that will be held against `limit` tokens."""
@@ -18,10 +20,19 @@ class Learner:
         """Teach the estimator."""
         self._labels.admit(name_category(observation.asked))
         self._estimator.observe(observation)
+        if observation.outcome is not Outcome.REFUSED:
+            label = self.label(observation.asked)
+            tokens = (observation.prompt_tokens, observation.completion_tokens)
+            self._lengths.observe(label, *tokens)
 
     def label(self, asked: Asked) -> str:
         """Return the category for metrics: bounded, `other` where it was never taught."""
         return self._labels.known(name_category(asked))
+
+    @property
+    def lengths(self) -> LengthHistogram:
+        """How long the answered requests of each category were."""
+        return self._lengths
 
     def learnt(self) -> Learnt:
         """Return what was learnt."""

@@ -13,7 +13,9 @@ def ask(path, *, ready=True, method="GET"):
     """Return status, content type and body."""
 
     async def main():
-        admin = Admin(CollectorRegistry(), lambda: {"estimator": "paper"}, lambda: ready)
+        admin = Admin(
+            CollectorRegistry(), lambda: {"estimator": "paper"}, lambda: b"{}", lambda: ready
+        )
         port = await admin.start("127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession() as session:
@@ -42,9 +44,13 @@ def test_the_state_is_json():
     assert ask("/state") == (200, "application/json", '{\n  "estimator": "paper"\n}')
 
 
+def test_the_lengths_are_json():
+    assert ask("/lengths") == (200, "application/json", "{}")
+
+
 def test_nothing_can_be_posted():
     assert ask("/state", method="POST")[0] == 405
 
 
 def test_stopping_what_never_started_is_allowed():
-    asyncio.run(Admin(CollectorRegistry(), dict, lambda: True).stop())
+    asyncio.run(Admin(CollectorRegistry(), dict, bytes, lambda: True).stop())

@@ -30,3 +30,16 @@ def test_beyond_the_permitted_labels_learning_goes_on():
     assert given.label(ASKED) == "other"
     assert given.budget(ASKED, 8192).prompt_tokens != 1000
     assert list(given.learnt().categories) == ["prose/m"]
+
+
+def test_lengths_are_counted_by_the_category_that_metrics_name():
+    given = learner()
+    given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 20, 5))
+    given.learn(Observation(ASKED, Outcome.CUT, 8192, 20, 5))
+    assert list(given.lengths.rows()) == [("prose/m", 20, 5, 2)]
+
+
+def test_a_refused_request_has_no_lengths():
+    given = learner()
+    given.learn(Observation(ASKED, Outcome.REFUSED, 8192))
+    assert list(given.lengths.rows()) == []
