@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from yaml.reader import ReaderError
 
+from extproc.mistake import Mistake
 from extproc.settings import SECTIONS, Place, Section, Settings, conflicts
 
 __all__ = ["ConfigError", "Settings", "load", "render"]
@@ -35,7 +36,7 @@ _SCALARS = (
 )
 
 
-class ConfigError(Exception):
+class ConfigError(Mistake):
     """The settings file cannot be used; the text is every fault, one a line."""
 
 

@@ -87,7 +87,7 @@ class Request:
     sequences: int
     """How many sequences are generated for each prompt, at least 1."""
     usage_unstated: bool
-    """Whether the answer is a stream that tells no usage since nothing was said about it."""
+    """Whether the answer is a stream, of one sequence, without usage as nothing was said of it."""
     generates: bool
     """Whether tokens come out at all."""
 
@@ -166,7 +166,8 @@ def _read(api: Api, body: dict[str, object]) -> Request:
         sequences=_sequences(api, body),
         usage_unstated=api.usage_optional
         and body.get("stream") is True
-        and "stream_options" not in body,
+        and "stream_options" not in body
+        and _answers(api, body) <= 1,
         generates=api.generates,
     )
 
@@ -198,6 +199,12 @@ def _limit(api: Api, body: dict[str, object]) -> int | None:
         if (value := body.get(field, api.limit)) is not None:
             return _whole(value)
     return None
+
+
+def _answers(api: Api, body: dict[str, object]) -> int:
+    # vLLM answers several prompts in one stream, as it does several sequences of one.
+    prompts = _entries(body.get("prompt")) if "prompt" in api.entries else 1
+    return prompts * _sequences(api, body)
 
 
 def _sequences(api: Api, body: dict[str, object]) -> int:

@@ -111,9 +111,7 @@ class ListenSettings(Section):
     max_message_bytes: int = _whole(
         "bytes", 1 << 16, _GIB, "the largest gRPC message that is read", default=1 << 26
     )
-    notice_s: int = _whole(
-        "seconds", 0, 600, "from SIGTERM to refusing new streams", default=3
-    )
+    notice_s: int = _whole("seconds", 0, 600, "from SIGTERM to refusing new streams", default=3)
     drain_s: int = _whole("seconds", 0, 3600, "then, for open streams to end", default=30)
     tls_cert: str = _file("the service's certificate, PEM; empty: no TLS")
     tls_key: str = _file("its key, PEM")
@@ -224,14 +222,18 @@ class EnvoySettings(Section):
         "one of 1.36, 1.37, 1.38, 1.39 and 1.40, in quotes",
         default="1.40",
     )
-    form: Form = _one_of(
-        Form.AUTO, "trailers, observed or single; auto: trailers from 1.40 on"
-    )
+    form: Form = _one_of(Form.AUTO, "trailers, observed or single; auto: trailers from 1.40 on")
     listen: str = _text(
         _HOST_PORT, "host:port of the OpenAI API", "host:port", default="0.0.0.0:10000"
     )
     admin: str = _text(
         _HOST_PORT, "host:port of Envoy's admin", "host:port", default="127.0.0.1:9901"
+    )
+    metrics: str = _text(
+        f"|{_HOST_PORT}",
+        "host:port of Envoy's metrics and readiness alone; empty: none",
+        "empty, or host:port",
+        default="",
     )
     service: str = _text(
         _HOST,
@@ -283,6 +285,13 @@ SECTIONS: Mapping[str, type[Section]] = {
     "envoy": EnvoySettings,
 }
 _LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
+_TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that it needs beside it
+    (("listen", "tls_cert"), (("listen", "tls_key"),)),
+    (("listen", "tls_key"), (("listen", "tls_cert"),)),
+    (("listen", "tls_client_ca"), (("listen", "tls_cert"), ("listen", "tls_key"))),
+    (("envoy", "tls_cert"), (("envoy", "tls_key"), ("envoy", "tls_ca"))),
+    (("envoy", "tls_key"), (("envoy", "tls_cert"), ("envoy", "tls_ca"))),
+)
 _MESSAGE: Place = ("listen", "max_message_bytes")
 _BODY: Place = ("requests", "max_body_bytes")
 _DEFAULTS: Mapping[Place, Any] = {
@@ -319,6 +328,7 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     """
     values = {**_DEFAULTS, **values}
     yield from _listen_conflicts(values)
+    yield from _tls_conflicts(values)
     yield from _body_conflicts(values[_BODY], values[_MESSAGE])
     if (pools := values["pools",]) is not None:
         yield from _pool_conflicts(values, len(pools))
@@ -338,6 +348,13 @@ def _listen_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any,
         yield ("listen", "grpc"), grpc, f"ports up to 65535, not {high}, for {workers} workers"
     elif http is not None and low and low <= host_port(http)[1] <= high:
         yield ("listen", "http"), http, f"a port other than the workers' {low} to {high}"
+
+
+def _tls_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
+    for place, needed in _TLS:
+        missing = [".".join(map(str, each)) for each in needed if values.get(each, "") == ""]
+        if values.get(place) and missing:
+            yield place, values[place], f"none without {' and '.join(missing)}"
 
 
 def _body_conflicts(body: int | None, message: int | None) -> Iterator[tuple[Place, Any, str]]:

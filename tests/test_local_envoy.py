@@ -1,4 +1,4 @@
-"""Envoy's configuration and access log, and what the real Envoy does without the service."""
+"""Envoy's binary and access log, and what the real Envoy does without the service."""
 
 import asyncio
 import io
@@ -13,22 +13,22 @@ import pytest
 from aiohttp import web
 from waiting import until
 
+from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, StackError
-from extproc.local.envoy import Row, Upstream, envoy_command, find_envoy, read_rows, render_envoy
-from extproc.local.ports import Ports, free_ports
+from extproc.local.envoy import Row, Upstream, envoy_command, find_envoy, read_rows
+from extproc.local.fleet import Pool
+from extproc.local.ports import free_ports
+from extproc.local.stack import service_settings
+from extproc.settings import Settings
 
 try:
     find_envoy()
 except StackError as error:
     pytest.skip(str(error), allow_module_level=True)
 
-_POOLS = tuple(
-    Upstream(name, host, 8100)
-    for name, host in (("short", "127.0.0.1"), ("middle-1", "localhost"), ("long", "::1"))
-)
 _LINE = {
     "request_id": "r1",
-    "cluster": "short",
+    "answered": "short",
     "code": 200,
     "attempts": 1,
     "flags": "-",
@@ -42,24 +42,11 @@ def test_the_binary_runs():
     assert "/1.40." in done.stdout
 
 
-@pytest.mark.parametrize("count", [1, 2, 3])
-def test_envoy_accepts_the_configuration(count):
-    command = envoy_command(render_envoy(Ports(), _POOLS[:count]), validate=True)
-    done = subprocess.run(command.argv, capture_output=True, text=True, check=False)
-    assert "OK" in done.stdout, done.stderr
-
-
-def test_the_last_pool_takes_what_no_pool_was_chosen_for():
-    assert "{cluster: long, timeout: 0s}" in render_envoy(Ports(), _POOLS)
-
-
-def test_names_are_looked_up_and_addresses_are_not():
-    text = render_envoy(Ports(), _POOLS, template="${pool_clusters}")
-    assert [line.strip() for line in text.splitlines() if "type:" in line] == [
-        "type: STATIC",
-        "type: STRICT_DNS",
-        "type: STATIC",
-    ]
+@pytest.mark.parametrize(
+    ("host", "address"), [("a-b.c", "a-b.c:80"), ("::1", "[::1]:80"), ("127.0.0.1", "127.0.0.1:80")]
+)
+def test_an_upstream_has_an_address_of_the_settings(host, address):
+    assert Upstream("short", host, 80).address == address
 
 
 def test_a_row_of_the_access_log_is_read():
@@ -75,7 +62,7 @@ def test_a_line_that_is_not_whole_yet_is_left_out():
 def test_what_envoy_does_not_know_stays_unknown():
     line = dict.fromkeys(_LINE, None) | {"code": 413, "header_us": "-"}
     (row,) = read_rows(json.dumps(line).encode() + b"\n")
-    assert (row.request_id, row.cluster, row.code, row.attempts) == ("", "", 413, 0)
+    assert (row.request_id, row.pool, row.code, row.attempts) == ("", "", 413, 0)
     assert math.isnan(row.added_us)
 
 
@@ -105,6 +92,12 @@ async def _until_ready(session: aiohttp.ClientSession, url: str) -> None:
             await asyncio.sleep(0.05)
 
 
+def _configuration(ports, upstreams):
+    windows = (8192, 65536)
+    pools = [Pool(u.name, "", "", w, True) for u, w in zip(upstreams, windows, strict=True)]
+    return render_envoy(Settings.model_validate(service_settings(ports, pools, upstreams, {})))
+
+
 def _through_envoy(visit: Callable[[aiohttp.ClientSession, str, Child], Awaitable[object]]):
     """Run Envoy before two pools, with no service behind it, and one visit of a client."""
 
@@ -113,7 +106,7 @@ def _through_envoy(visit: Callable[[aiohttp.ClientSession, str, Child], Awaitabl
         (one, short), (two, long) = await _pool("short"), await _pool("long")
         try:
             async with aiohttp.ClientSession() as session:
-                envoy = await children.start(envoy_command(render_envoy(ports, (short, long))))
+                envoy = await children.start(envoy_command(_configuration(ports, (short, long))))
                 await _until_ready(session, f"http://127.0.0.1:{ports.admin}/ready")
                 return await visit(session, f"http://127.0.0.1:{ports.listener}", envoy)
         finally:
@@ -144,7 +137,13 @@ def test_a_client_cannot_choose_its_pool_even_then():
     _, answered, document = _through_envoy(_post(**headers))
     assert document["pool"] == "long"
     assert "x-llm-reason" not in document["headers"]
-    assert "x-llm-pool" not in answered
+    assert answered["x-llm-pool"] == "long"
+
+
+def test_a_client_cannot_set_its_own_retries_and_time_outs():
+    headers = {"x-envoy-upstream-rq-timeout-ms": "1", "x-envoy-retry-on": "5xx"}
+    _, _, document = _through_envoy(_post(**headers))
+    assert not set(headers) & {name.lower() for name in document["headers"]}
 
 
 def test_ten_megabytes_pass():
@@ -165,4 +164,4 @@ def test_the_clients_request_id_reaches_pool_and_access_log():
 
     headers, rows = _through_envoy(visit)
     assert headers["x-request-id"] == "mine-7"
-    assert [(row.request_id, row.cluster, row.code) for row in rows] == [("mine-7", "long", 200)]
+    assert [(row.request_id, row.pool, row.code) for row in rows] == [("mine-7", "long", 200)]

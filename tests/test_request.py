@@ -518,3 +518,14 @@ def test_any_bytes_are_unreadable(body, encoding):
 @given(body=bodies, cut=st.integers(1, 20))
 def test_a_truncated_body_is_unreadable(body, cut):
     assert reason(json.dumps(body).encode()[:-cut]) in {Unreadable.JSON, Unreadable.EMPTY}
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"prompt": ["a", "b"]}, {"prompt": [[1], [2]]}])
+def test_a_stream_of_several_answers_is_left_alone(fields):
+    assert not read({"stream": True, "prompt": "a"} | fields, Endpoint.COMPLETION).usage_unstated
+
+
+@pytest.mark.parametrize("prompt", ["a", ["a"], [1, 2], [[1, 2]]])
+def test_a_single_prompt_may_be_written_in_any_way(prompt):
+    body = {"stream": True, "prompt": prompt}
+    assert read(body, Endpoint.COMPLETION).usage_unstated

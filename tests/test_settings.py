@@ -46,6 +46,7 @@ DEFAULTS = {
         "form": Form.AUTO,
         "listen": "0.0.0.0:10000",
         "admin": "127.0.0.1:9901",
+        "metrics": "",
         "service": "127.0.0.1",
         "message_timeout_ms": 1000,
         "tls_ca": "",

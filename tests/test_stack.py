@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from extproc.local.children import StackError
-from extproc.local.envoy import find_envoy
+from extproc.local.envoy import Upstream, find_envoy
 from extproc.local.fleet import Pool
 from extproc.local.ports import Ports, free_ports
 from extproc.local.stack import Stack, StackOptions, service_settings
@@ -127,9 +127,16 @@ def test_a_taken_port_is_refused_before_anything_runs():
 
 def test_the_service_is_told_ports_and_pools():
     pools = [Pool("short", "http://s:1", "m", 2048, simulated=False)]
-    settings = service_settings(Ports(), pools, {"budget": {"gamma": 2.0}, "pools": []})
+    upstreams = [Upstream("short", "::1", 80)]
+    settings = service_settings(Ports(), pools, upstreams, {"budget": {"gamma": 2.0}, "pools": []})
     assert settings == {
         "budget": {"gamma": 2.0},
-        "listen": {"grpc": "127.0.0.1:50051", "http": "127.0.0.1:8081", "drain_s": 2},
-        "pools": [{"name": "short", "max_model_len": 2048}],
+        "listen": {
+            "grpc": "127.0.0.1:50051",
+            "http": "127.0.0.1:8081",
+            "notice_s": 0,
+            "drain_s": 2,
+        },
+        "pools": [{"name": "short", "max_model_len": 2048, "address": "[::1]:80"}],
+        "envoy": {"listen": "127.0.0.1:10000", "admin": "127.0.0.1:9901"},
     }

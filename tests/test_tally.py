@@ -203,3 +203,30 @@ def test_percentiles_are_among_the_values_and_in_order(values):
 
 def test_no_values_have_no_percentiles():
     assert math.isnan(spread([]).p50)
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({}, ""),
+        ({"prompt_tokens": 0}, "usage was asked for and is not there"),
+        ({"finish": ""}, "no finish_reason"),
+        ({"completion_tokens": 101}, "101 completion tokens, max_tokens 100"),
+        ({"ending": Ending.FAILED, "prompt_tokens": 0}, ""),
+    ],
+)
+def test_an_answer_seen_by_its_client_alone_is_held_to_its_request(fields, what):
+    report = tally(_seen(_answer(**fields), witnessed=False))
+    assert [fault.what for fault in report.altered] == ([what] if what else [])
+
+
+def test_usage_that_nobody_asked_for_is_an_alteration():
+    answer = _answer()
+    item = replace(answer.item, include_usage=False)
+    report = tally(_seen(replace(answer, item=item), witnessed=False))
+    assert report.altered == (Fault("r0", "usage that nobody asked for"),)
+
+
+def test_a_503_is_lost_where_nobody_saw_the_pools():
+    answer = _answer(ending=Ending.FAILED, status=503)
+    assert tally(_seen(answer, witnessed=False)).lost == (Fault("r0", "status 503"),)

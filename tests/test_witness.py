@@ -67,7 +67,9 @@ async def _post(session: aiohttp.ClientSession, url: str, body: bytes = b"hi", *
 def test_bodies_pass_unchanged_and_their_hashes_are_kept(body):
     (_, echoed), seen = _visit(_echo, lambda session, url: _post(session, url, body))
     assert echoed == body
-    assert seen == [Sighting("r1", "short", 418, _hash(body), _hash(body), len(body), True)]
+    assert seen == [
+        Sighting("r1", "short", 418, _hash(body), _hash(body), len(body), True, _hash(body))
+    ]
 
 
 def test_path_status_and_headers_pass():

@@ -15,7 +15,9 @@ from typing import Any
 
 import aiohttp
 
+from extproc.include_usage import ask_for_usage
 from extproc.local.traffic import Item
+from extproc.local.usage_event import less_usage
 
 _MAX_IN_FLIGHT = 512
 
@@ -34,6 +36,8 @@ class Ending(enum.Enum):
 class Answer:
     """What the client saw of one request; tokens are 0 and names empty where nothing told them.
 
+    asked_hash: of the request as the service sends it on where it asks for usage.
+    told_hash: of the answer less its usage, see usage_event.
     started_s, ended_s: seconds after the request was sent, to the first and the last byte.
     """
 
@@ -42,6 +46,8 @@ class Answer:
     status: int = 0
     request_hash: str
     response_hash: str
+    asked_hash: str = ""
+    told_hash: str = ""
     pool: str = ""
     reason: str = ""
     category: str = ""
@@ -141,8 +147,10 @@ class _Arrival:
             item=item,
             ending=ending,
             status=self._status,
-            request_hash=hashlib.sha256(item.body).hexdigest(),
-            response_hash=hashlib.sha256(self._body).hexdigest(),
+            request_hash=_sha256(item.body),
+            response_hash=_sha256(self._body),
+            asked_hash=_sha256(ask_for_usage(item.body)),
+            told_hash=_sha256(less_usage(bytes(self._body))),
             pool=self._headers.get("x-llm-pool", ""),
             reason=self._headers.get("x-llm-reason", ""),
             category=self._headers.get("x-llm-category", ""),
@@ -164,6 +172,10 @@ class _Arrival:
         if self._status >= 400:
             return Ending.REFUSED
         return Ending.COMPLETE if said.whole else Ending.BROKEN
+
+
+def _sha256(data: bytes | bytearray) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_body(body: bytes, *, stream: bool) -> Said:

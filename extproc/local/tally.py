@@ -23,6 +23,7 @@ class Seen:
 
     prompt_tokens, text_tokens: by request id, as /tokenize counts them with and without the
     chat template; the first where usage did not tell, the second for a sample of the requests.
+    witnessed: whether the pools' side of each request was seen; without, sightings say nothing.
     """
 
     pools: tuple[Pool, ...]
@@ -34,6 +35,7 @@ class Seen:
     text_tokens: Mapping[str, int]
     preemptions: Mapping[str, int]
     elapsed_s: float
+    witnessed: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +138,7 @@ class Report:
     altered: tuple[Fault, ...]
     added_ms: Spread
     short_share: float
+    witnessed: bool = True
 
     @property
     def sound(self) -> bool:
@@ -159,10 +162,11 @@ def tally(seen: Seen) -> Report:
         pools=tuple(_pool(pool, placed[pool.name], seen) for pool in seen.pools),
         categories=_categories(seen),
         fit=_fit(seen, placed),
-        lost=_faults(seen, lost),
-        altered=_faults(seen, altered),
+        lost=_faults(seen, lost if seen.witnessed else unanswered),
+        altered=_faults(seen, altered if seen.witnessed else contradictory),
         added_ms=spread(added),
         short_share=len(placed[seen.pools[0].name]) / max(1, len(answers)),
+        witnessed=seen.witnessed,
     )
 
 
@@ -171,7 +175,7 @@ def _place(seen: Seen) -> dict[str, list[Answer]]:
     placed: dict[str, list[Answer]] = {pool.name: [] for pool in seen.pools}
     for answer in seen.answers:
         row = seen.rows.get(answer.item.request_id)
-        name = row.cluster if row and row.cluster else answer.pool
+        name = row.pool if row and row.pool else answer.pool
         placed.get(name, placed[seen.pools[-1].name]).append(answer)
     return placed
 
@@ -290,10 +294,36 @@ def _faults(seen: Seen, find: Finder) -> tuple[Fault, ...]:
 
 def lost(answer: Answer, sightings: Sequence[Sighting]) -> str:
     """Say why an answer is lost; "" where the client got what the pool had to say."""
-    if answer.ending in {Ending.BROKEN, Ending.TIMEOUT}:
-        return f"{answer.ending.value}: {answer.error or 'it stopped before its end'}"
+    if ended := _broken_off(answer):
+        return ended
     if not sightings:
         return f"status {answer.status}, and no pool has seen the request"
+    return ""
+
+
+def unanswered(answer: Answer, _: Sequence[Sighting]) -> str:
+    """Say why an answer is lost, where only the client's side was seen."""
+    return f"status {answer.status}" if answer.ending is Ending.FAILED else _broken_off(answer)
+
+
+def _broken_off(answer: Answer) -> str:
+    if answer.ending in {Ending.BROKEN, Ending.TIMEOUT}:
+        return f"{answer.ending.value}: {answer.error or 'it stopped before its end'}"
+    return ""
+
+
+def contradictory(answer: Answer, _: Sequence[Sighting]) -> str:
+    """Say what in a complete answer is not what its request asks for; "" where all of it is."""
+    if answer.ending is not Ending.COMPLETE:
+        return ""
+    asked = answer.item.include_usage or not answer.item.stream
+    if asked != bool(answer.prompt_tokens):
+        return "usage was asked for and is not there" if asked else "usage that nobody asked for"
+    if not answer.finish:
+        return "no finish_reason"
+    limit = answer.item.max_tokens
+    if limit is not None and answer.completion_tokens > limit:
+        return f"{answer.completion_tokens} completion tokens, max_tokens {limit}"
     return ""
 
 
@@ -301,12 +331,17 @@ def altered(answer: Answer, sightings: Sequence[Sighting]) -> str:
     """Say what is not as it was sent; "" where both bodies and the status are, or nothing came."""
     if not sightings or lost(answer, sightings):
         return ""
-    if any(seen.request_hash != answer.request_hash for seen in sightings):
-        return "the pool was sent another request body"
     last = sightings[-1]
+    asked = last.request_hash == answer.asked_hash
+    expected = answer.asked_hash if asked else answer.request_hash
+    if any(seen.request_hash != expected for seen in sightings):
+        return "the pool was sent another request body"
     if last.status != answer.status:
         return f"the pool answered {last.status}, the client got {answer.status}"
-    return "" if last.response_hash == answer.response_hash else "the client got another body"
+    same = (
+        last.told_hash == answer.told_hash if asked else last.response_hash == answer.response_hash
+    )
+    return "" if same else "the client got another body"
 
 
 def spread(values: Iterable[float]) -> Spread:

@@ -1,7 +1,7 @@
 """A reverse proxy before each pool that records what the pool was sent and what it answered.
 
-It hands on every byte as it comes, in both directions, and keeps only their hashes, so that a
-client can prove that nothing was changed between it and the pool.
+It hands on every byte as it comes, in both directions, and keeps their hashes, so that a client
+can prove that nothing was changed between it and the pool.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from yarl import URL
 
 from extproc.local.envoy import Upstream
 from extproc.local.fleet import Pool
+from extproc.local.usage_event import less_usage
 
 # RFC 9110 section 7.6.1: these concern one connection and are not handed on.
 _HOP_BY_HOP = frozenset(
@@ -28,6 +29,7 @@ _CONNECT_S = 10.0
 class Sighting:
     """One request as it reached a pool, and the answer as it left; hashes are SHA-256, in hex.
 
+    told_hash: of the answer less its usage, see usage_event.
     complete: the pool ended the answer as HTTP demands, and all of it was handed on.
     """
 
@@ -38,6 +40,7 @@ class Sighting:
     response_hash: str
     response_bytes: int
     complete: bool
+    told_hash: str = ""
 
 
 class Witness:
@@ -54,21 +57,6 @@ class Witness:
         return grouped
 
 
-class _Side:
-    """A hash over bytes that pass."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._hash = hashlib.sha256()
-
-    def add(self, data: bytes) -> None:
-        self.size += len(data)
-        self._hash.update(data)
-
-    def hex(self) -> str:
-        return self._hash.hexdigest()
-
-
 class _Proxy:
     """The handler of one pool."""
 
@@ -78,7 +66,7 @@ class _Proxy:
         self._witness = witness
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        asked, answered = _Side(), _Side()
+        asked, answered = bytearray(), bytearray()
         status, complete = 0, False
         try:
             async with self._open(request, asked) as upstream:
@@ -86,7 +74,7 @@ class _Proxy:
                 response = web.StreamResponse(status=status, headers=_passed_on(upstream.headers))
                 await response.prepare(request)
                 async for data in upstream.content.iter_any():
-                    answered.add(data)
+                    answered += data
                     await response.write(data)
                 await response.write_eof()
                 complete = True
@@ -101,15 +89,16 @@ class _Proxy:
                     request_id=request.headers.get("x-request-id", ""),
                     pool=self._pool.name,
                     status=status,
-                    request_hash=asked.hex(),
-                    response_hash=answered.hex(),
-                    response_bytes=answered.size,
+                    request_hash=_sha256(asked),
+                    response_hash=_sha256(answered),
+                    response_bytes=len(answered),
                     complete=complete,
+                    told_hash=_sha256(less_usage(bytes(answered))),
                 )
             )
 
     def _open(
-        self, request: web.BaseRequest, asked: _Side
+        self, request: web.BaseRequest, asked: bytearray
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._session.request(
             request.method,
@@ -121,10 +110,14 @@ class _Proxy:
         )
 
 
-async def _body(request: web.BaseRequest, asked: _Side) -> AsyncIterator[bytes]:
+async def _body(request: web.BaseRequest, asked: bytearray) -> AsyncIterator[bytes]:
     async for data in request.content.iter_any():
-        asked.add(data)
+        asked += data
         yield data
+
+
+def _sha256(data: bytes | bytearray) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _passed_on(headers: Mapping[str, str]) -> list[tuple[str, str]]:

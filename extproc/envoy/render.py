@@ -1,0 +1,170 @@
+"""Envoy's configuration for the settings: envoy/envoy.yaml.j2, filled in.
+
+What Envoy does is decided in the template; here stands only what it is told: addresses, limits,
+and what the version of Envoy can do.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from extproc.mistake import Mistake
+from extproc.settings import (
+    EnvoySettings,
+    Form,
+    PoolSettings,
+    Settings,
+    host_port,
+    worker_addresses,
+)
+
+_PACKAGE = Path(__file__).parents[1]
+# In a wheel the folder envoy/ lies inside the package, in a clone beside it.
+_TEMPLATES = (_PACKAGE / "envoy_config", _PACKAGE.parent / "envoy")
+_NEWEST = "1.40"
+
+
+class RenderError(Mistake):
+    """Envoy cannot be configured for these settings; the text is the key and the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Address:
+    """A host and a port, or the path of a Unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """The processes of this service: one endpoint each."""
+
+    discovery: str
+    addresses: tuple[_Address, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """A pool's cluster, and `route_to`, the one that falls back on the largest pool."""
+
+    name: str
+    route_to: str
+    max_model_len: int
+    discovery: str
+    address: _Address
+
+
+@dataclass(frozen=True, slots=True)
+class _Tls:
+    """Files of TLS to the service, and the name that its certificate must bear."""
+
+    ca: str
+    cert: str
+    key: str
+    name: str
+    san_type: str
+
+
+def render_envoy(settings: Settings) -> str:
+    """Return Envoy's configuration as YAML; raises RenderError."""
+    pools = [_pool(pool, settings.pools[-1]) for pool in settings.pools]
+    return (
+        _environment()
+        .get_template("envoy.yaml.j2")
+        .render(
+            version=settings.envoy.version,
+            form=str(choose_form(settings.envoy)),
+            has_body_size_limit=settings.envoy.version == _NEWEST,
+            listener=_address(settings.envoy.listen),
+            admin=_address(settings.envoy.admin),
+            metrics=_address(settings.envoy.metrics) if settings.envoy.metrics else _Address(),
+            max_body_bytes=settings.requests.max_body_bytes,
+            message_timeout=f"{settings.envoy.message_timeout_ms / 1000:.3f}s",
+            service=_service(settings),
+            tls=_tls(settings),
+            pools=pools,
+            largest=pools[-1],
+        )
+    )
+
+
+def choose_form(envoy: EnvoySettings) -> Form:
+    """Return the form that is meant; raises RenderError where this Envoy does not have it."""
+    newest = envoy.version == _NEWEST
+    match envoy.form:
+        case Form.AUTO:
+            return Form.TRAILERS if newest else Form.OBSERVED
+        case Form.TRAILERS if not newest:
+            raise RenderError(
+                f"envoy.form: trailers needs envoy.version {_NEWEST}, not {envoy.version}; "
+                "set observed or auto"
+            )
+        case form:
+            return form
+
+
+def _environment() -> Environment:
+    # No HTML: every string goes through tojson instead.
+    return Environment(  # noqa: S701
+        loader=FileSystemLoader(_TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def _pool(pool: PoolSettings, largest: PoolSettings) -> _Pool:
+    address = _address(pool.address)
+    # No pool is called so: a pool's name has no underscores.
+    route_to = f"{pool.name}_then_{largest.name}"
+    return _Pool(pool.name, route_to, pool.max_model_len, _discovery(address.host), address)
+
+
+def _service(settings: Settings) -> _Service:
+    texts = worker_addresses(settings.listen.grpc, settings.workers)
+    if settings.listen.grpc.startswith("unix:"):
+        paths = tuple(_Address(path=text.removeprefix("unix:")) for text in texts)
+        return _Service("STATIC", paths)
+    ports = [host_port(text)[1] for text in texts]
+    if 0 in ports:
+        raise RenderError("listen.grpc: Envoy needs to know the port, 0 is any; set one")
+    host = settings.envoy.service
+    return _Service(_discovery(host), tuple(_Address(host, port) for port in ports))
+
+
+def _tls(settings: Settings) -> _Tls | None:
+    listen, envoy = settings.listen, settings.envoy
+    if not envoy.tls_ca:
+        if listen.tls_cert:
+            raise RenderError(
+                "envoy.tls_ca: empty, though listen.tls_cert is set; set who signs the service's "
+                "certificate"
+            )
+        return None
+    if listen.tls_client_ca and not envoy.tls_cert:
+        raise RenderError(
+            "envoy.tls_cert: empty, though listen.tls_client_ca asks for one; set Envoy's own"
+        )
+    san_type = "IP_ADDRESS" if _is_address(envoy.service) else "DNS"
+    return _Tls(envoy.tls_ca, envoy.tls_cert, envoy.tls_key, envoy.service, san_type)
+
+
+def _address(text: str) -> _Address:
+    return _Address(*host_port(text))
+
+
+def _discovery(host: str) -> str:
+    return "STATIC" if _is_address(host) else "STRICT_DNS"
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

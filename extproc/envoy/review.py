@@ -1,0 +1,315 @@
+"""Where an Envoy file and the settings disagree: two documents in, findings out.
+
+Any bootstrap may be given: what it leaves out is Envoy's default, and what it takes from
+elsewhere (xDS) is not judged.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from extproc.envoy.document import Part
+from extproc.settings import Settings, host_port, worker_addresses
+
+# Envoy's own defaults.
+_BUFFER_BYTES = 1 << 20
+_MAX_REQUESTS = 1024
+_MAX_RETRIES = 3
+_MESSAGE_TIMEOUT_S = 0.2
+
+_TIMEOUT_S = (0.05, 10.0)
+_MESSAGE_OVERHEAD = 1024  # bytes of a gRPC message beside the body in it
+_ROUTING_MODES = ("BUFFERED", "FULL_DUPLEX_STREAMED")
+_USAGE = "envoy.ai.token_usage"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong and how to put it right; `path` is where, in the Envoy file."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
+    """Return every finding, in the order of the file's parts."""
+    clusters = _clusters(document)
+    gateways = [
+        _Gateway(listener, manager)
+        for listener in document.at("static_resources", "listeners").items() or [document]
+        for manager in listener.typed("HttpConnectionManager")
+    ]
+    routing = [each for each in gateways if any(not _observes(f) for f in each.processors())]
+    if not routing:
+        return (
+            Finding(
+                "",
+                "no ext_proc filter asks the service: add it, see `dualpool config envoy`",
+            ),
+        )
+    found = chain(
+        *(_gateway_findings(gateway, settings) for gateway in routing),
+        *(_filter_findings(each, settings) for g in gateways for each in g.processors()),
+        _service_findings(gateways, clusters, settings) if clusters else (),
+        _pool_findings(clusters, settings) if clusters else (),
+        *(_retry_findings(gateway, clusters) for gateway in routing),
+    )
+    # An alias or two filters of one cluster would say the same twice.
+    return tuple(dict.fromkeys(found))
+
+
+@dataclass(frozen=True, slots=True)
+class _Gateway:
+    """One HTTP connection manager and the listener that it stands in."""
+
+    listener: Part
+    manager: Part
+
+    def processors(self) -> list[Part]:
+        """Return its ext_proc filters."""
+        return list(self.manager.at("http_filters").typed("ExternalProcessor"))
+
+    def hosts(self) -> list[Part]:
+        return self.manager.at("route_config", "virtual_hosts").items()
+
+    def routes(self) -> list[Part]:
+        return [route for host in self.hosts() for route in host.at("routes").items()]
+
+
+def _clusters(document: Part) -> dict[str, Part]:
+    return {
+        part.at("name").text: part for part in document.at("static_resources", "clusters").items()
+    }
+
+
+def _observes(processor: Part) -> bool:
+    return processor.at("observability_mode").value is True
+
+
+def _gateway_findings(gateway: _Gateway, settings: Settings) -> Iterator[Finding]:
+    if not _strips(gateway.manager):
+        yield Finding(
+            gateway.manager.at("early_header_mutation_extensions").path,
+            "clients can choose their pool: remove x-llm-* before the first route is matched",
+        )
+    for host in gateway.hosts():
+        yield from _body_findings(gateway, host, settings)
+        yield from _route_findings(host, settings)
+
+
+def _strips(manager: Part) -> bool:
+    internal = manager.at("route_config", "internal_only_headers").items()
+    if any(header.text.lower() == "x-llm-pool" for header in internal):
+        return True
+    for extension in manager.at("early_header_mutation_extensions").items():
+        for mutation in extension.at("typed_config", "mutations").items():
+            prefix = mutation.at("remove_on_match", "key_matcher", "prefix").text
+            exact = mutation.at("remove").text
+            if (prefix and "x-llm-pool".startswith(prefix)) or exact == "x-llm-pool":
+                return True
+    return False
+
+
+def _body_findings(gateway: _Gateway, host: Part, settings: Settings) -> Iterator[Finding]:
+    connection = gateway.listener.at("per_connection_buffer_limit_bytes").number
+    lifted = host.at("request_body_buffer_limit")
+    limits = {lifted.path: max(connection or _BUFFER_BYTES, lifted.number or 0)}
+    for cap in gateway.manager.at("http_filters").typed("BodySizeLimit"):
+        size = cap.at("max_request_bytes")
+        if size.number is not None:
+            limits[size.path] = size.number
+    wanted, message = settings.requests.max_body_bytes, settings.listen.max_message_bytes
+    for path, limit in limits.items():
+        if limit < wanted:
+            yield Finding(path, f"a body above {limit} bytes gets 413: set {wanted}")
+    largest = min(limits.values())
+    if largest + _MESSAGE_OVERHEAD > message:
+        yield Finding(
+            min(limits, key=lambda path: limits[path]),
+            f"a body of {largest} bytes is more than listen.max_message_bytes, {message}, lets "
+            f"the service read: set {wanted}",
+        )
+
+
+def _route_findings(host: Part, settings: Settings) -> Iterator[Finding]:
+    routes = host.at("routes").items()
+    yield from _default_findings(host, routes, settings.pools[-1].name)
+    for route in routes:
+        timeout = route.at("route", "timeout")
+        if route.at("route").present and timeout.seconds != 0:
+            yield Finding(timeout.path, f"{timeout.text or '15s'} cuts long answers off: set 0s")
+    if any(route.at("route", "cluster_header").text == "x-llm-pool" for route in routes):
+        return
+    named = {_asked_pool(route) for route in routes}
+    for pool in settings.pools[:-1]:
+        if pool.name not in named:
+            path = host.at("routes").path
+            yield Finding(path, f"no route matches x-llm-pool: {pool.name}: add one")
+
+
+def _default_findings(host: Part, routes: list[Part], largest: str) -> Iterator[Finding]:
+    last = [route for route in routes if _takes_all(route)]
+    if not last:
+        yield Finding(
+            host.at("routes").path,
+            f"no route takes what the service has not chosen a pool for: end with one to {largest}",
+        )
+    elif (cluster := last[-1].at("route", "cluster")).text != largest:
+        yield Finding(
+            cluster.path,
+            f"{cluster.text or 'nothing'!r} takes what the service has not chosen a pool for: "
+            f"set {largest!r}, the largest pool",
+        )
+
+
+def _takes_all(route: Part) -> bool:
+    match = route.at("match")
+    conditions = ("headers", "query_parameters", "dynamic_metadata")
+    return match.at("prefix").text == "/" and not any(match.at(c).present for c in conditions)
+
+
+def _asked_pool(route: Part) -> str:
+    for header in route.at("match", "headers").items():
+        if header.at("name").text == "x-llm-pool":
+            return header.at("string_match", "exact").text or header.at("exact_match").text
+    return ""
+
+
+def _filter_findings(processor: Part, settings: Settings) -> Iterator[Finding]:
+    if processor.at("failure_mode_allow").value is not True:
+        path = processor.at("failure_mode_allow").path
+        yield Finding(path, "requests fail while the service is away: set true")
+    if _observes(processor):
+        yield from _observer_findings(processor)
+    else:
+        yield from _router_findings(processor, settings)
+
+
+def _observer_findings(processor: Part) -> Iterator[Finding]:
+    yield from _namespace_findings(processor, "forwarding_namespaces", "untyped", "llm")
+    modes = processor.at("processing_mode")
+    if modes.at("response_body_mode").text in ("", "NONE"):
+        yield from _namespace_findings(processor, "forwarding_namespaces", "typed", _USAGE)
+        if modes.at("response_trailer_mode").text != "SEND":
+            path = modes.at("response_trailer_mode").path
+            yield Finding(path, "the service sees no usage: set SEND")
+
+
+def _router_findings(processor: Part, settings: Settings) -> Iterator[Finding]:
+    yield from _namespace_findings(processor, "receiving_namespaces", "untyped", "llm")
+    modes = processor.at("processing_mode")
+    if (head := modes.at("request_header_mode")).text == "SKIP":
+        yield Finding(head.path, "the headers are gone before the body is seen: set SEND")
+    body = modes.at("request_body_mode")
+    if body.text not in _ROUTING_MODES:
+        yield Finding(body.path, f"{body.text or 'NONE'} cannot change the route: set BUFFERED")
+    timeout = processor.at("message_timeout")
+    wanted = settings.envoy.message_timeout_ms / 1000
+    seconds = _MESSAGE_TIMEOUT_S if timeout.seconds is None else timeout.seconds
+    if not _TIMEOUT_S[0] <= seconds <= _TIMEOUT_S[1]:
+        yield Finding(timeout.path, f"{seconds:g}s is not from 0.05s to 10s: set {wanted:g}s")
+    elif seconds != wanted:
+        yield Finding(
+            timeout.path, f"{seconds:g}s is not envoy.message_timeout_ms: set {wanted:g}s"
+        )
+
+
+def _namespace_findings(processor: Part, way: str, kind: str, name: str) -> Iterator[Finding]:
+    names = processor.at("metadata_options", way, kind)
+    if all(each.text != name for each in names.items()):
+        yield Finding(names.path, f"the router's decision or the usage is not seen: add {name}")
+
+
+def _service_findings(
+    gateways: list[_Gateway], clusters: Mapping[str, Part], settings: Settings
+) -> Iterator[Finding]:
+    for processor in chain(*(gateway.processors() for gateway in gateways)):
+        name = processor.at("grpc_service", "envoy_grpc", "cluster_name")
+        if name.present and name.text not in clusters:
+            yield Finding(name.path, f"no cluster is called {name.text!r}{_near(name, clusters)}")
+        elif name.present:
+            yield from _service_cluster_findings(clusters[name.text], settings)
+
+
+def _service_cluster_findings(cluster: Part, settings: Settings) -> Iterator[Finding]:
+    options = next(cluster.typed("HttpProtocolOptions"), cluster)
+    http2 = options.at("explicit_http_config", "http2_protocol_options")
+    if not http2.present and not cluster.at("http2_protocol_options").present:
+        yield Finding(cluster.path, "gRPC needs HTTP/2: set http2_protocol_options")
+    tls = bool(settings.listen.tls_cert or settings.envoy.tls_ca)
+    if tls != cluster.at("transport_socket").present:
+        fix = "set one" if tls else "remove it, or set listen.tls_cert"
+        yield Finding(cluster.at("transport_socket").path, f"the service's TLS differs: {fix}")
+    yield from _breaker_findings(cluster, "max_requests", _MAX_REQUESTS, "streams open at once")
+    yield from _address_findings(cluster, settings)
+
+
+def _address_findings(cluster: Part, settings: Settings) -> Iterator[Finding]:
+    wanted = {
+        _port_or_path(text) for text in worker_addresses(settings.listen.grpc, settings.workers)
+    }
+    found = {_endpoint_address(endpoint) for endpoint in _endpoints(cluster)} - {""}
+    if not found or wanted in ({"0"}, found):
+        return
+    listed = ", ".join(sorted(wanted))
+    path = cluster.at("load_assignment", "endpoints").path
+    yield Finding(path, f"{', '.join(sorted(found))} is not where listen.grpc is: set {listed}")
+
+
+def _port_or_path(grpc: str) -> str:
+    path = grpc.removeprefix("unix:")
+    return path if path != grpc else str(host_port(grpc)[1])
+
+
+def _endpoints(cluster: Part) -> Iterator[Part]:
+    for group in cluster.at("load_assignment", "endpoints").items():
+        yield from group.at("lb_endpoints").items()
+
+
+def _endpoint_address(endpoint: Part) -> str:
+    address = endpoint.at("endpoint", "address")
+    port = address.at("socket_address", "port_value").number
+    return address.at("pipe", "path").text if port is None else str(port)
+
+
+def _pool_findings(clusters: Mapping[str, Part], settings: Settings) -> Iterator[Finding]:
+    for pool in settings.pools:
+        if pool.name not in clusters:
+            name = Part("static_resources.clusters", pool.name)
+            yield Finding(name.path, f"no cluster is called {pool.name!r}{_near(name, clusters)}")
+            continue
+        for endpoint in _endpoints(clusters[pool.name]):
+            told = endpoint.at("metadata", "filter_metadata", "llm")
+            for key, wanted in (("pool", pool.name), ("max_model_len", pool.max_model_len)):
+                if told.present and told.at(key).value != wanted:
+                    yield Finding(
+                        told.at(key).path,
+                        f"{told.at(key).value!r} is not the settings' {key}: set {wanted}",
+                    )
+
+
+def _retry_findings(gateway: _Gateway, clusters: Mapping[str, Part]) -> Iterator[Finding]:
+    for route in gateway.routes():
+        cluster = clusters.get(route.at("route", "cluster").text)
+        if cluster is not None and route.at("route", "retry_policy").present:
+            yield from _breaker_findings(cluster, "max_retries", _MAX_RETRIES, "retries at once")
+
+
+def _breaker_findings(cluster: Part, key: str, default: int, what: str) -> Iterator[Finding]:
+    thresholds = cluster.at("circuit_breakers", "thresholds").items()
+    limits = [
+        each.at(key).number for each in thresholds if each.at("priority").text in ("", "DEFAULT")
+    ]
+    limit = next((limit for limit in limits if limit is not None), default)
+    if limit <= default:
+        path = cluster.at("circuit_breakers").path
+        yield Finding(path, f"{limit} {what} are the most: raise {key}")
+
+
+def _near(name: Part, clusters: Mapping[str, Part]) -> str:
+    near = difflib.get_close_matches(name.text.lower()[:80], list(clusters), n=1)
+    return f": did you mean {near[0]!r}?" if near else ": add it"
