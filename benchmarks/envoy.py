@@ -1,0 +1,156 @@
+"""`python -m benchmarks.envoy`: what each form costs Envoy, the service and the client.
+
+All forms are measured in one run, in turns, each round with an Envoy of its own.
+"""
+
+import argparse
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import uvloop
+from rich.console import Console
+
+from benchmarks.figures import Figures, Measured
+from benchmarks.forms import REQUESTS, STREAMS, Row
+from benchmarks.load import Plan, make_body, post_bodies, read_streams
+from benchmarks.report import print_tables
+from benchmarks.rig import BenchmarkError, Gateway, Rig
+from extproc.local.children import StackError
+from extproc.local.envoy import find_envoy
+
+_WIDTH = 120
+_WARM_POSTS = 5
+# After the last byte of an answer: Envoy closes an observer's stream a second later.
+_OBSERVED_S = 1.3
+_DECIDED_S = 0.1
+
+Say = Callable[[str], None]
+Rounds = dict[str, list[Figures]]
+
+
+def main() -> int:
+    """Run it and print the tables; 1 where it did not come up or the figures mean nothing."""
+    options = _options()
+    plan = _plan(options)
+    console = Console(stderr=True)
+    try:
+        measured = uvloop.run(_measure(plan, lambda text: console.print(text, highlight=False)))
+    except (StackError, BenchmarkError) as error:
+        console.print(f"bench-envoy: {error}", markup=False, highlight=False)
+        return 1
+    print_tables(Console(width=_WIDTH), measured, plan)
+    if options.json:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(measured)))
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.envoy", description=__doc__)
+    parser.add_argument("--rounds", type=_positive, default=Plan().rounds)
+    parser.add_argument("--seed", type=int, default=0, help="of the texts and the streams' starts")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds' figures to it")
+    parser.add_argument("--short", action="store_true", help="one round of little: to test itself")
+    options = parser.parse_args()
+    if options.json and not options.json.parent.is_dir():
+        parser.error(f"--json: {options.json.parent} is no folder; make it, or name another file")
+    return options
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a whole number from 1")
+    return int(text)
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    if options.short:
+        sizes = (1 << 10, 1 << 15)
+        return Plan(streams=2, chunks=10, posts=5, sizes=sizes, rounds=1, seed=options.seed)
+    return Plan(rounds=options.rounds, seed=options.seed)
+
+
+async def _measure(plan: Plan, say: Say) -> Measured:
+    streams: Rounds = {row.name: [] for row in STREAMS}
+    requests: dict[int, Rounds] = {size: {row.name: [] for row in REQUESTS} for size in plan.sizes}
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=connector) as session, Rig(session) as rig:
+        bench = _Bench(session, rig, plan)
+        for number in range(plan.rounds):
+            say(f"round {number + 1} of {plan.rounds}: answers")
+            for row in _turned(STREAMS, number):
+                streams[row.name].append(await bench.stream(row))
+            say(f"round {number + 1} of {plan.rounds}: requests")
+            await bench.post(_turned(REQUESTS, number), requests)
+    return Measured(
+        machine=_machine(),
+        versions=_versions(),
+        command=" ".join(("python -m benchmarks.envoy", *sys.argv[1:])),
+        seed=plan.seed,
+        streams=streams,
+        requests=requests,
+    )
+
+
+def _turned(rows: Sequence[Row], number: int) -> Sequence[Row]:
+    # Each round begins with another row: what comes first or last gains nothing by it.
+    first = number % len(rows)
+    return (*rows[first:], *rows[:first])
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """One round's measurements."""
+
+    session: aiohttp.ClientSession
+    rig: Rig
+    plan: Plan
+
+    async def stream(self, row: Row) -> Figures:
+        """Measure one form of the answer, by itself."""
+        session, plan = self.session, self.plan
+        async with self.rig.gateway(row) as gateway:
+            await post_bodies(session, gateway.url, make_body(1024, plan.seed), _WARM_POSTS)
+            load = read_streams(session, gateway.url, plan, states_usage=row.states_usage)
+            delays, spent = await gateway.measure(session, load, _OBSERVED_S)
+        return Figures.of(delays, spent, plan.streams)
+
+    async def post(self, rows: Sequence[Row], found: Mapping[int, Rounds]) -> None:
+        """Measure the forms of the request, one right after the other at each size."""
+        async with AsyncExitStack() as stack:
+            gateways = [await stack.enter_async_context(self.rig.gateway(row)) for row in rows]
+            for size, rounds in found.items():
+                for row, gateway in zip(rows, gateways, strict=True):
+                    rounds[row.name].append(await self._post(gateway, size))
+
+    async def _post(self, gateway: Gateway, size: int) -> Figures:
+        session, count, body = self.session, self.plan.posts, make_body(size, self.plan.seed)
+        await post_bodies(session, gateway.url, body, _WARM_POSTS)
+        load = post_bodies(session, gateway.url, body, count)
+        times, spent = await gateway.measure(session, load, _DECIDED_S)
+        return Figures.of(times, spent, count)
+
+
+def _machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "?")
+    return f"{os.cpu_count()} cores, {cpu}, {platform.platform()}"
+
+
+def _versions() -> str:
+    told = subprocess.run((find_envoy(), "--version"), capture_output=True, text=True, check=True)  # noqa: S603
+    envoy = told.stdout.partition("version:")[2].split("/")[1]
+    names = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "uvloop", "aiohttp"))
+    return f"Envoy {envoy}, Python {platform.python_version()}, {names}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""What was measured, as values."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import quantiles
+from typing import Self
+
+from benchmarks.rig import Spent
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One row of a table in one round.
+
+    messages: gRPC, both directions, for each request. p50_ms, p99_ms: from the pool's write to the
+    client's read of a chunk; or from a request to the end of its answer. envoy_ms, service_ms: CPU
+    for each request.
+    """
+
+    messages: float
+    p50_ms: float
+    p99_ms: float
+    envoy_ms: float
+    service_ms: float
+
+    @classmethod
+    def of(cls, times_ms: Sequence[float], spent: Spent, requests: int) -> Self:
+        """Make a round's row."""
+        cuts = quantiles(times_ms, n=100, method="inclusive")
+        return cls(
+            messages=spent.messages / requests,
+            p50_ms=cuts[49],
+            p99_ms=cuts[98],
+            envoy_ms=spent.envoy_s * 1000 / requests,
+            service_ms=spent.service_s * 1000 / requests,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """All rounds of all rows, as they are written to a file.
+
+    streams: by form. requests: by size in bytes, then by form.
+    """
+
+    machine: str
+    versions: str
+    command: str
+    seed: int
+    streams: dict[str, list[Figures]]
+    requests: dict[int, dict[str, list[Figures]]]

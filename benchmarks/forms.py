@@ -1,0 +1,86 @@
+"""The forms that are compared: the product's own rendering, and what is changed of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from extproc.settings import Form
+
+Document = dict[str, Any]
+
+_OURS: Final = (
+    "envoy.filters.http.lua",
+    "envoy.filters.http.ext_proc",
+    "llm.observer",
+    "envoy.filters.http.ai_protocol_manager",
+)
+_ROUTER: Final = "envoy.filters.http.ext_proc"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a table; `states_usage`: the client asks for usage itself."""
+
+    name: str
+    form: Form
+    change: Callable[[Document], Document]
+    states_usage: bool = True
+
+
+def unchanged(document: Document) -> Document:
+    """Return the configuration as it is rendered."""
+    return document
+
+
+def bare(document: Document) -> Document:
+    """Take out all filters of ours and the service's cluster: the same Envoy without us."""
+    manager, resources = _manager(document), document["static_resources"]
+    manager["http_filters"] = [f for f in manager["http_filters"] if f["name"] not in _OURS]
+    resources["clusters"] = [c for c in resources["clusters"] if c["name"] != "dualpool"]
+    return document
+
+
+def deferred(document: Document) -> Document:
+    """Send the body as it comes: the service holds back its answer to the headers instead."""
+    processor = router(document)
+    processor["processing_mode"]["request_body_mode"] = "STREAMED"
+    processor["send_body_without_waiting_for_header_response"] = True
+    return document
+
+
+def deciding_only(document: Document) -> Document:
+    """Leave the router filter alone: what the request's way costs, and nothing else."""
+    manager = _manager(document)
+    others = [name for name in _OURS if name != _ROUTER]
+    manager["http_filters"] = [f for f in manager["http_filters"] if f["name"] not in others]
+    return document
+
+
+def router(document: Document) -> Document:
+    """Return the configuration of the filter that asks for the decision."""
+    filters = {each["name"]: each for each in _manager(document)["http_filters"]}
+    config: Document = filters[_ROUTER]["typed_config"]
+    return config
+
+
+def _manager(document: Document) -> Document:
+    [listener] = document["static_resources"]["listeners"]
+    config: Document = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return config
+
+
+STREAMS: Final = (
+    Row("none", Form.OBSERVED, bare),
+    Row("observed", Form.OBSERVED, unchanged),
+    Row("trailers, O(1)", Form.TRAILERS, unchanged),
+    Row("single", Form.SINGLE, unchanged),
+    Row("observed, usage hidden", Form.OBSERVED, unchanged, states_usage=False),
+)
+"""How answers are seen."""
+
+REQUESTS: Final = (
+    Row("none", Form.OBSERVED, bare),
+    Row("BUFFERED", Form.OBSERVED, deciding_only),
+    Row("deferred", Form.OBSERVED, lambda document: deferred(deciding_only(document))),
+)
+"""How requests are seen."""

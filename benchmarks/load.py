@@ -1,0 +1,115 @@
+"""The client: streams whose chunks are timed, and posts of bodies of a size."""
+
+import asyncio
+import json
+import random
+import time
+from dataclasses import dataclass
+
+import aiohttp
+
+from benchmarks.rig import BenchmarkError
+from benchmarks.upstream import END, STAMP, USAGE
+from extproc.local.words import WORDS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Streams at once, chunks of each, milliseconds between two; posts of each size in bytes."""
+
+    streams: int = 8
+    chunks: int = 500
+    gap_ms: float = 5.0
+    posts: int = 100
+    sizes: tuple[int, ...] = (1 << 10, 1 << 15, 1 << 18, 1 << 20)
+    rounds: int = 5
+    seed: int = 0
+
+
+async def read_streams(
+    session: aiohttp.ClientSession, url: str, plan: Plan, *, states_usage: bool
+) -> list[float]:
+    """Read all streams at once; return the chunks' delays in milliseconds.
+
+    Raises BenchmarkError where a stream lacks a chunk, its end, or its usage, or has usage that
+    its client has not asked for.
+    """
+    draw = random.Random(plan.seed)  # noqa: S311 - nothing secret
+    body = json.dumps(_stream_body(states_usage=states_usage)).encode()
+    # Or all streams would write their chunks at the same moment.
+    starts = [draw.random() * plan.gap_ms / 1000 for _ in range(plan.streams)]
+    answers = [_read_stream(session, url, plan, body, start) for start in starts]
+    delays = []
+    for events in await asyncio.gather(*answers):
+        _check(events, plan.chunks, states_usage=states_usage)
+        delays += [delay for event, at in events if (delay := _delay(event, at)) is not None]
+    if len(delays) != plan.streams * plan.chunks:
+        raise BenchmarkError(f"{len(delays)} chunks of {plan.streams * plan.chunks} arrived")
+    return delays
+
+
+async def post_bodies(
+    session: aiohttp.ClientSession, url: str, body: bytes, count: int
+) -> list[float]:
+    """Post a body time after time; return milliseconds to the end of each answer.
+
+    Raises BenchmarkError where one is not answered with 200.
+    """
+    times = []
+    for _ in range(count):
+        start = time.monotonic_ns()
+        async with session.post(url, data=body, headers=_JSON) as answer:
+            await answer.read()
+        times.append((time.monotonic_ns() - start) / 1e6)
+        if answer.status != 200:
+            raise BenchmarkError(f"a body of {len(body)} bytes was answered with {answer.status}")
+    return times
+
+
+def make_body(size: int, seed: int) -> bytes:
+    """Return a chat request of exactly `size` bytes."""
+    draw = random.Random(seed)  # noqa: S311 - nothing secret
+    frame = len(json.dumps(_chat("")))
+    text = "".join(draw.choices(WORDS, k=size // 4))[: size - frame]
+    return json.dumps(_chat(text.ljust(size - frame, "."))).encode()
+
+
+_JSON = {"content-type": "application/json"}
+
+
+def _chat(text: str) -> dict[str, object]:
+    return {"model": "m", "max_tokens": 500, "messages": [{"role": "user", "content": text}]}
+
+
+def _stream_body(*, states_usage: bool) -> dict[str, object]:
+    stated = {"stream_options": {"include_usage": True}} if states_usage else {}
+    return _chat("Write five hundred words about owls.") | {"stream": True} | stated
+
+
+async def _read_stream(
+    session: aiohttp.ClientSession, url: str, plan: Plan, body: bytes, start_s: float
+) -> list[tuple[bytes, int]]:
+    """Return each event with the time at which it was read."""
+    await asyncio.sleep(start_s)
+    headers = _JSON | {"x-chunks": str(plan.chunks), "x-gap-ms": str(plan.gap_ms)}
+    events, held = [], b""
+    async with session.post(url, data=body, headers=headers) as answer:
+        async for data in answer.content.iter_any():
+            now = time.monotonic_ns()
+            *whole, held = (held + data).split(b"\n\n")
+            events += [(event, now) for event in whole]
+    return events
+
+
+def _delay(event: bytes, at: int) -> float | None:
+    found = STAMP.search(event)
+    return (at - int(found[1])) / 1e6 if found else None
+
+
+def _check(events: list[tuple[bytes, int]], chunks: int, *, states_usage: bool) -> None:
+    # Before the stamped chunks comes one with the role, after them the reason to end.
+    expected = chunks + 3 + states_usage
+    if len(events) != expected or events[-1][0] != END:
+        raise BenchmarkError(f"a stream of {expected} events came as {len(events)}")
+    if any(USAGE in event for event, _ in events) != states_usage:
+        raise BenchmarkError("usage that was asked for is absent, or the other way round")

@@ -1,0 +1,120 @@
+"""The two tables, for a terminal."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from statistics import median
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.figures import Figures, Measured
+from benchmarks.load import Plan
+
+_STREAMS: Final = """\
+Messages are gRPC messages between Envoy and the service, both directions. Delay: from the pool's
+write of a chunk to the client's read of it. CPU: seconds for all {streams} answers; in brackets the
+ratio to none (of the service: to Envoy's seconds at none, where it has nothing to do).
+usage hidden: the client does not ask for usage, the service does, and Envoy takes it out again.
+"""
+_REQUESTS: Final = """\
+Added: milliseconds to the end of the answer, less none's, which stand in brackets. CPU:
+microseconds a request, in brackets the ratio to none (of the service: to Envoy's at none). One
+request at a time, HTTP/1.1.
+"""
+
+
+def print_tables(console: Console, measured: Measured, plan: Plan) -> None:
+    """Print what was measured, how, and where."""
+    console.print(_heading(measured, plan), highlight=False, soft_wrap=True)
+    console.print(_streams(measured, plan))
+    console.print(_STREAMS.format(streams=plan.streams), highlight=False)
+    console.print(_requests(measured))
+    console.print(_REQUESTS, highlight=False)
+
+
+def _heading(measured: Measured, plan: Plan) -> str:
+    return (
+        f"{measured.machine}\n{measured.versions}\n{measured.command}\n"
+        f"{plan.rounds} rounds, each form once in each, with an Envoy of its own; seed"
+        f" {measured.seed}. Each figure is the\nmedian of the rounds', ratios and differences are"
+        " those to none in the same round.\n"
+    )
+
+
+def _streams(measured: Measured, plan: Plan) -> Table:
+    table = _table(
+        f"Answers: {plan.streams} streams x {plan.chunks} chunks, {plan.gap_ms:g} ms apart",
+        ("messages", "per chunk", "delay P50 ms", "P99 ms", "CPU Envoy s", "CPU service s"),
+    )
+    seconds = plan.streams / 1000
+    for name, row in _compared(measured.streams):
+        messages = row.median(_MESSAGES)
+        table.add_row(
+            name,
+            f"{messages:.1f}",
+            f"{messages / plan.chunks:.3f}",
+            f"{row.median(_P50):.3f} {row.ratio(_P50, _P50)}",
+            f"{row.median(_P99):.2f} {row.ratio(_P99, _P99)}",
+            f"{row.median(_ENVOY) * seconds:.3f} {row.ratio(_ENVOY, _ENVOY)}",
+            f"{row.median(_SERVICE) * seconds:.3f} {row.ratio(_SERVICE, _ENVOY)}",
+        )
+    return table
+
+
+def _requests(measured: Measured) -> Table:
+    table = _table(
+        "Requests: how the body comes to the service",
+        ("messages", "added P50 ms", "added P99 ms", "CPU Envoy us", "CPU service us"),
+    )
+    for size, forms in measured.requests.items():
+        for name, row in _compared(forms):
+            table.add_row(
+                f"{size >> 10} KiB {name}",
+                f"{row.median(_MESSAGES):.1f}",
+                *(row.added(key) for key in (_P50, _P99)),
+                f"{row.median(_ENVOY) * 1000:.0f} {row.ratio(_ENVOY, _ENVOY)}",
+                f"{row.median(_SERVICE) * 1000:.0f} {row.ratio(_SERVICE, _ENVOY)}",
+            )
+        table.add_section()
+    return table
+
+
+_MESSAGES, _P50, _P99 = attrgetter("messages"), attrgetter("p50_ms"), attrgetter("p99_ms")
+_ENVOY, _SERVICE = attrgetter("envoy_ms"), attrgetter("service_ms")
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """A form's rounds and, for each, what none had in the same round."""
+
+    rounds: Sequence[Figures]
+    none: Sequence[Figures]
+
+    def median(self, key: Callable[[Figures], float]) -> float:
+        return median(key(each) for each in self.rounds)
+
+    def ratio(self, key: Callable[[Figures], float], base: Callable[[Figures], float]) -> str:
+        pairs = zip(self.rounds, self.none, strict=True)
+        return f"({median(key(each) / base(none) for each, none in pairs):.1f}x)"
+
+    def added(self, key: Callable[[Figures], float]) -> str:
+        if self.rounds is self.none:
+            return f"({self.median(key):.2f})"
+        pairs = zip(self.rounds, self.none, strict=True)
+        return f"{median(key(each) - key(none) for each, none in pairs):+.2f}"
+
+
+def _compared(forms: Mapping[str, Sequence[Figures]]) -> Iterator[tuple[str, _Compared]]:
+    for name, rounds in forms.items():
+        yield name, _Compared(rounds, forms["none"])
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table

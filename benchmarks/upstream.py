@@ -1,0 +1,91 @@
+"""A pool that costs little: streams of stamped chunks at an even pace, and short JSON answers.
+
+`python -m benchmarks.upstream PORT`. A request with the header x-chunks is answered with as many
+chunks, each with the time at which it was written; every other one, once its body is read, with
+JSON. The bytes are vLLM 0.32's.
+"""
+
+import asyncio
+import re
+import sys
+import time
+from typing import Final
+
+import uvloop
+from aiohttp import web
+
+STAMP: Final = re.compile(rb'"content":"(\d{20})"')
+"""Where an event has its time: time.monotonic_ns() of this machine."""
+USAGE: Final = b'"choices":[],"usage":{'
+"""What only the usage event holds."""
+END: Final = b"data: [DONE]"
+
+_LARGEST_BODY: Final = 1 << 26
+_OPEN = (
+    '{"id":"chatcmpl-954d7c448ebdbfa0","object":"chat.completion.chunk","created":1795286208,'
+    '"model":"m","choices":['
+)
+_FIRST = (
+    '{"index":0,"delta":{"role":"assistant","content":""},"logprobs":null,"finish_reason":null}],'
+    '"prompt_token_ids":null,"prompt_text":null}'
+)
+_NEXT = (
+    '{"index":0,"delta":{"content":"%020d"},"logprobs":null,"finish_reason":null,'
+    '"token_ids":null}]}'
+)
+_LAST = (
+    '{"index":0,"delta":{"content":""},"logprobs":null,"finish_reason":"length","stop_reason":null,'
+    '"token_ids":null}]}'
+)
+_USAGE = (
+    '],"usage":{"prompt_tokens":20,"total_tokens":%d,"completion_tokens":%d,'
+    '"completion_tokens_details":null}}'
+)
+_JSON = (
+    b'{"id":"chatcmpl-954d7c448ebdbfa0","object":"chat.completion","created":1795286208,"model":"m",'
+    b'"choices":[{"index":0,"message":{"role":"assistant","content":"ok"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":20,"total_tokens":22,"completion_tokens":2}}'
+)
+
+
+async def answer(request: web.Request) -> web.StreamResponse:
+    """Answer a request as a pool does."""
+    body = await request.read()
+    chunks = int(request.headers.get("x-chunks", "0"))
+    if not chunks:
+        return web.Response(body=_JSON, content_type="application/json")
+    response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+    await response.prepare(request)
+    await _stream(response, chunks, float(request.headers["x-gap-ms"]) / 1000)
+    if b'"include_usage"' in body:
+        await response.write(_event(_USAGE % (20 + chunks, chunks)))
+    await response.write(END + b"\n\n")
+    return response
+
+
+async def _stream(response: web.StreamResponse, chunks: int, gap_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    await response.write(_event(_FIRST))
+    for number in range(1, chunks + 1):
+        # By the clock, not by the chunk before: a late one delays none of the others.
+        await asyncio.sleep(max(0.0, start + number * gap_s - loop.time()))
+        await response.write(_event(_NEXT % time.monotonic_ns()))
+    await response.write(_event(_LAST))
+
+
+def _event(rest: str) -> bytes:
+    return f"data: {_OPEN}{rest}\n\n".encode()
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    app = web.Application(client_max_size=_LARGEST_BODY)
+    app.router.add_route("*", "/{path:.*}", answer)
+    loop = uvloop.new_event_loop()
+    port = int(sys.argv[1])
+    web.run_app(app, host="127.0.0.1", port=port, print=None, access_log=None, loop=loop)
+
+
+if __name__ == "__main__":
+    main()
