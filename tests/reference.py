@@ -87,8 +87,11 @@ class Reference:
 
     def step(self) -> None:
         scheduled = self.schedule()
-        prefill = sum(n for sequence, n in scheduled.items() if sequence not in self.decoding)
-        self.now_ns += self.profile.iteration_ns(len(scheduled), prefill)
+        prefills = {s: tokens for s, tokens in scheduled.items() if s not in self.decoding}
+        pairs = sum(n * (2 * self.computed[s] + n) / 2 for s, n in prefills.items())
+        read = sum(self.computed[s] for s in scheduled if s in self.decoding)
+        self.now_ns += self.profile.iteration_ns(len(scheduled), sum(prefills.values()), pairs)
+        self.now_ns += self.profile.kv_token_ns * read
         ended = list[Sequence]()
         for sequence, tokens in scheduled.items():
             self.computed[sequence] += tokens

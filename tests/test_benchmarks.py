@@ -11,6 +11,8 @@ from benchmarks.forms import REQUESTS, STREAMS
 from extproc.local.children import StackError
 from extproc.local.envoy import find_envoy
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -9,6 +9,10 @@ import pytest
 
 from extproc.cli import main
 
+COMMANDS = (
+    *("serve", "check", "config", "explain", "up", "demo", "evaluate"),
+    *("plan", "simulate", "profile"),
+)
 CHAT = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "x" * 400}]}
 
 
@@ -29,12 +33,12 @@ def run(*arguments, stdin=""):
 def test_help_shows_what_to_type():
     done = run("--help")
     assert done.returncode == 0
-    for command in ("serve", "check", "explain", "up", "demo", "evaluate"):
+    for command in COMMANDS:
         assert f"  {command} " in done.stdout
     assert "dualpool check dualpool.yaml" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "explain", "up", "demo", "evaluate"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -154,3 +158,9 @@ def test_the_demo_without_its_extra_says_what_to_install(tmp_path):
     assert done.returncode == 1
     assert "pip install 'dualpool[local]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_command_loads_no_other():
+    code = "import sys; from extproc.cli import main; main(['check']); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"extproc.planner", "extproc.local.demo", "grpc"} & set(done.stdout.split())

@@ -23,6 +23,14 @@ from extproc.planner.engine import (
 
 TRACE = Path(__file__).parents[2] / "shared" / "data" / "azure_llm_2023_conv.csv"
 FAST = Profile(weights_ms=8.0, sequence_ms=0.65, chunk_tokens=4)
+LONG = Profile(
+    weights_ms=8.0,
+    sequence_ms=0.65,
+    chunk_tokens=4,
+    prefill_token_ms=0.1,
+    prefill_pair_ms=0.01,
+    kv_token_ms=0.3,
+)
 
 # What a caller does next: submit (prompt tokens, output tokens), abort the n-th, or wait (ns).
 Action = tuple[int, int] | int | float
@@ -105,6 +113,12 @@ LENGTHS = st.lists(SHORT, min_size=1, max_size=20)
 @given(CONFIGS, ACTIONS)
 def test_the_events_are_those_of_the_transcribed_scheduler(settings_, actions):
     assert play(Engine(settings_, FAST), actions) == play(Reference(settings_, FAST), actions)
+
+
+@settings(max_examples=400)
+@given(CONFIGS, ACTIONS)
+def test_so_they_are_where_attention_takes_time(settings_, actions):
+    assert play(Engine(settings_, LONG), actions) == play(Reference(settings_, LONG), actions)
 
 
 @given(CONFIGS, ACTIONS)

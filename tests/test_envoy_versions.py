@@ -6,6 +6,8 @@ import pytest
 from envoys import FORMS, binary
 from gateway import OwnEnvoy, running, wait_for
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 # Believes prompts to be much shorter than they are: the short pool refuses what it is given.
 CREDULOUS = {"estimator": "paper", "prior_bytes_per_token": 100.0}

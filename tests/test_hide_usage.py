@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from replay import recorded, replaying
 
+pytestmark = pytest.mark.slow
+
 SSE = "text/event-stream; charset=utf-8"
 EVENT = b'data: {"choices":[{"delta":{"content":"owl"},"finish_reason":null}]}\n\n'
 LAST = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'

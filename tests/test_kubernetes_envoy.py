@@ -20,6 +20,8 @@ from manifests import FOLDERS, addressed, load, only, refusal, serving
 
 from extproc.local.ports import free_ports
 
+pytestmark = pytest.mark.slow
+
 CHAT = "/v1/chat/completions"
 LONG_TEXT = "many words here " * 4000
 HOSTS = (

@@ -24,6 +24,8 @@ from benchmarks.forms import unchanged
 from extproc.local.children import StackError
 from extproc.local.envoy import find_envoy
 
+pytestmark = pytest.mark.slow
+
 try:
     find_envoy()
 except StackError as error:

@@ -64,6 +64,7 @@ class TokenWeights:
         self._spread: Vector = np.square(np.array(prior.deviation))
         self._mean = self._prior.copy()
         self._covariance: Vector = np.diag(self._spread)
+        self._variances = self._covariance.reshape(-1)[:: self._spread.size + 1]  # a view
         self._surprise = 1.0
         self.observations = 0
 
@@ -113,4 +114,4 @@ class TokenWeights:
 
     def _fade(self, walk: float) -> None:
         self._covariance *= 1.0 - walk
-        self._covariance[np.diag_indices_from(self._covariance)] += walk * self._spread
+        self._variances += walk * self._spread

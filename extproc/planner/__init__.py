@@ -1,1 +1,124 @@
-"""Plans a fleet: how many instances of each pool a traffic needs, by formula and by simulation."""
+"""Plans a fleet: how many instances of each pool a traffic needs, by formula and by simulation.
+
+A plan, from a CSV of lengths or any other source of them:
+
+    from extproc.planner import Question, named_profile, plan, weighted
+
+    lengths = weighted("mine", prompt, output, counts)  # int64 arrays of tokens
+    question = Question(workload=lengths, rate_per_s=200, profile=named_profile("a100-llama70b"))
+    print(plan(question).verdict)
+
+`Planner` answers more about one question: given thresholds, more pools, the threshold's curve.
+`examine` gathers all of it. `simulate` runs a `FleetSpec` on arrivals that `arrive` makes of a
+Trace, under a rule of `make_rule`; `summarise` gives its figures. Nothing here reads a file or a
+clock; files are read by `extproc.planning`.
+"""
+
+from extproc.planner.arrivals import arrive, draw_limits
+from extproc.planner.closed_form import ClosedForm, Rates, ideal_saving, split_fleet
+from extproc.planner.engine import EngineConfig, Profile
+from extproc.planner.estimators import ESTIMATORS, Estimator, RoutingError, measured
+from extproc.planner.fleet import FleetSpec, PoolSpec
+from extproc.planner.lengths import (
+    Arrival,
+    InputError,
+    Length,
+    Trace,
+    Workload,
+    equally_weighted,
+    from_cdf,
+    merged,
+    poisson,
+    replay,
+    weighted,
+)
+from extproc.planner.plans import Plan, PoolPlan
+from extproc.planner.profiles import (
+    NAMED,
+    Accelerator,
+    Build,
+    InstanceProfile,
+    Model,
+    ProfileError,
+    from_first_principles,
+    named_profile,
+    read_profile,
+    write_profile,
+)
+from extproc.planner.question import Objectives, PlanError, Question, SlotRule
+from extproc.planner.queueing import (
+    Queue,
+    erlang_b,
+    erlang_c,
+    mean_wait_s,
+    wait_percentile_s,
+)
+from extproc.planner.results import Result, summarise
+from extproc.planner.rules import Rule, RuleName, make_rule
+from extproc.planner.sensitivity import Change, drift, misjudged
+from extproc.planner.simulation import Conduct, simulate
+from extproc.planner.sizing import Planner, plan
+from extproc.planner.study import Study, examine
+
+__all__ = [
+    "ESTIMATORS",
+    "NAMED",
+    "Accelerator",
+    "Arrival",
+    "Build",
+    "Change",
+    "ClosedForm",
+    "Conduct",
+    "EngineConfig",
+    "Estimator",
+    "FleetSpec",
+    "InputError",
+    "InstanceProfile",
+    "Length",
+    "Model",
+    "Objectives",
+    "Plan",
+    "PlanError",
+    "Planner",
+    "PoolPlan",
+    "PoolSpec",
+    "Profile",
+    "ProfileError",
+    "Question",
+    "Queue",
+    "Rates",
+    "Result",
+    "RoutingError",
+    "Rule",
+    "RuleName",
+    "SlotRule",
+    "Study",
+    "Trace",
+    "Workload",
+    "arrive",
+    "draw_limits",
+    "drift",
+    "equally_weighted",
+    "erlang_b",
+    "erlang_c",
+    "examine",
+    "from_cdf",
+    "from_first_principles",
+    "ideal_saving",
+    "make_rule",
+    "mean_wait_s",
+    "measured",
+    "merged",
+    "misjudged",
+    "named_profile",
+    "plan",
+    "poisson",
+    "read_profile",
+    "replay",
+    "simulate",
+    "split_fleet",
+    "summarise",
+    "wait_percentile_s",
+    "weighted",
+    "write_profile",
+]

@@ -19,126 +19,31 @@ Two invariants follow, and the model rests on them: running and waiting sequence
 stay in the order of submission, so the oldest always makes progress; and at most one prefill is
 unfinished between iterations, that of the last admitted sequence.
 
-Left out: prefix caching, priorities, speculative decoding, LoRA, encoders, KV connectors, and
-asynchronous scheduling (vLLM may compute one token too many for a sequence that has stopped).
+Prefix caching is off unless the settings say so; prefix.py has its grain. Left out: priorities,
+speculative decoding, LoRA, encoders, KV connectors, and asynchronous scheduling (vLLM may compute
+one token too many for a sequence that has stopped).
 Beside vLLM 0.32 itself, with 99 blocks of 32 and 80 sequences of 20 to 400 prompt and as many
 output tokens at once, both preempt 62 times.
 """
 
-import enum
 import heapq
+import math
 from collections import deque
-from dataclasses import dataclass
-from typing import NamedTuple
 
-NS_PER_MS = 1_000_000
+from extproc.planner.instance import A100_80GB, EngineConfig, Profile
+from extproc.planner.prefix import PART_TOKENS, PrefixCache
+from extproc.planner.sequence import Event, Kind, NeverFitsError, Sequence, State
 
-
-class NeverFitsError(ValueError):
-    """The sequence is longer than the window or the whole KV cache, so no schedule can hold it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """How long one iteration takes on an accelerator.
-
-    An iteration with n sequences lasts `(weights_ms * c + sequence_ms * n) / speed`, where c is 1,
-    or, when it prefills more than chunk_tokens tokens, the number of chunks of that size: each
-    chunk reads the weights once, and the first shares that with the decoding sequences.
-    """
-
-    weights_ms: float
-    sequence_ms: float
-    chunk_tokens: int
-    speed: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuse what has no duration."""
-        if self.chunk_tokens < 1 or self.speed <= 0:
-            raise ValueError("chunk_tokens must be at least 1 and speed above 0")
-
-    def iteration_ns(self, sequences: int, prefill_tokens: int) -> int:
-        """Return the nanoseconds of an iteration that prefills so many tokens, 0 or more."""
-        chunks = max(1, -(-prefill_tokens // self.chunk_tokens))
-        ms = (self.weights_ms * chunks + self.sequence_ms * sequences) / self.speed
-        return max(1, round(ms * NS_PER_MS))
-
-
-# arXiv 2603.16514: Llama-3-70B in BF16 on eight A100-80GB.
-A100_80GB = Profile(weights_ms=8.0, sequence_ms=0.65, chunk_tokens=512)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineConfig:
-    """The settings of an instance that decide its schedule; the names are vLLM's.
-
-    num_blocks counts usable blocks: vLLM's num_gpu_blocks less the null block that it never gives.
-    Raises ValueError where vLLM would not start.
-    """
-
-    max_model_len: int
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    num_blocks: int
-    block_size: int = 16
-
-    def __post_init__(self) -> None:
-        """Refuse what vLLM refuses at start-up."""
-        if min(self.max_model_len, self.max_num_seqs, self.num_blocks, self.block_size) < 1:
-            raise ValueError("all sizes of an engine must be at least 1")
-        if self.max_num_batched_tokens < self.max_num_seqs:
-            raise ValueError("max_num_batched_tokens must be at least max_num_seqs")
-
-
-class Kind(enum.Enum):
-    """What happened to a sequence."""
-
-    ADMITTED = "admitted"  # its prefill begins, for the first time or again
-    PREEMPTED = "preempted"  # its blocks are gone; it waits at the front of the queue
-    FIRST_TOKEN = "first_token"  # noqa: S105 (not a password)
-    FINISHED = "finished"  # all of its output tokens are there
-
-
-class _State(enum.Enum):
-    NEW = enum.auto()
-    WAITING = enum.auto()
-    RUNNING = enum.auto()
-    OVER = enum.auto()
-
-
-class Sequence:
-    """One prompt and the answer that it will get; the caller keeps it to know it in the events.
-
-    Both counts must be at least 1. submit() cuts output_tokens to what the window holds, as vLLM
-    ends a sequence that has max_model_len tokens. The rest is the engine's notes.
-    """
-
-    __slots__ = (
-        "computed",  # tokens with a KV entry, while it prefills
-        "end",  # the iteration before which its last token is there; -1 unless it decodes
-        "output_tokens",
-        "produced",  # output tokens so far, unless it decodes: see Engine.generated
-        "prompt_tokens",
-        "serial",  # order of submission
-        "state",
-    )
-
-    def __init__(self, prompt_tokens: int, output_tokens: int) -> None:
-        if prompt_tokens < 1 or output_tokens < 1:
-            raise ValueError("a sequence has at least one prompt token and one output token")
-        self.prompt_tokens = prompt_tokens
-        self.output_tokens = output_tokens
-        self.state = _State.NEW
-        self.computed = self.produced = self.serial = 0
-        self.end = -1
-
-
-class Event(NamedTuple):
-    """Something that happened at a time in nanoseconds; events come in the order of time."""
-
-    at_ns: int
-    kind: Kind
-    sequence: Sequence
+__all__ = [
+    "A100_80GB",
+    "Engine",
+    "EngineConfig",
+    "Event",
+    "Kind",
+    "NeverFitsError",
+    "Profile",
+    "Sequence",
+]
 
 
 class Engine:
@@ -164,8 +69,12 @@ class Engine:
         self._prefilled: list[Sequence] = []  # the prefills that the current iteration completes
         self._ends: list[tuple[int, int, Sequence]] = []  # heap; entries of the preempted remain
         self._growth = [0] * config.block_size  # decodes that need a block, by iteration mod size
+        self._read = 0  # KV entries of the decoding sequences, all of which an iteration reads
+        self._pairs = 0.0  # of tokens that the current iteration prefills and attends to
+        self._kv_ns = profile.kv_token_ns
         self._decode_ns = [profile.iteration_ns(n, 0) for n in range(config.max_num_seqs + 1)]
         self._events: list[Event] = []
+        self._cache = PrefixCache(config.block_size) if config.enable_prefix_caching else None
 
     @property
     def running(self) -> int:
@@ -194,7 +103,7 @@ class Engine:
         Raises NeverFitsError where the prompt fills the window or the sequence exceeds the whole
         KV cache, ValueError where it was submitted before.
         """
-        if sequence.state is not _State.NEW:
+        if sequence.state is not State.NEW:
             raise ValueError("a sequence is submitted once")
         room = self.config.max_model_len - sequence.prompt_tokens
         if room < 1:
@@ -205,20 +114,31 @@ class Engine:
             raise NeverFitsError(f"{kept} tokens exceed the KV cache")
         self._submitted += 1
         sequence.serial = self._submitted
-        sequence.state = _State.WAITING
+        sequence.state = State.WAITING
         self._waiting.append(sequence)
 
     def abort(self, sequence: Sequence) -> bool:
         """Drop a sequence and free what it holds; False where it is not waiting or running."""
-        if sequence.state is _State.WAITING:
+        if sequence.state is State.WAITING:
             self._waiting.remove(sequence)
-        elif sequence.state is _State.RUNNING:
+        elif sequence.state is State.RUNNING:
             self._running.remove(sequence)
             self._release(sequence)
         else:
             return False
-        sequence.state = _State.OVER
+        sequence.state = State.OVER
         return True
+
+    def earliest_end_ns(self) -> int | None:
+        """Return a time before which no sequence ends, unless more are submitted.
+
+        None where there is none. Advancing to it brings the end, or a later answer.
+        """
+        if not self._running and not self._waiting:
+            return None
+        if count := self._decode_only(None):
+            return self.now_ns + self._decoding_ns(count)
+        return self.now_ns + 1
 
     def advance(self, until_ns: int | None = None) -> list[Event]:
         """Run every iteration that starts before until_ns, or all there is to run.
@@ -247,10 +167,29 @@ class Engine:
             return 0
         count = self._next_end() - self._iterations
         if until_ns is not None:
-            count = min(count, -((self.now_ns - until_ns) // self._decode_ns[len(self._running)]))
+            count = min(count, self._iterations_until(until_ns))
         if (count // self.config.block_size + 1) * len(self._running) > self.free_blocks:
             count = min(count, self._iterations_within(self.free_blocks))
         return count
+
+    def _iterations_until(self, until_ns: int) -> int:
+        """Count the decoding iterations that start before until_ns, which is after now_ns."""
+        gap_ns = until_ns - self.now_ns
+        growth_ns = self._kv_ns * len(self._running)
+        if not growth_ns:
+            return -(-gap_ns // self._decode_ns[len(self._running)])
+        # The root of decoding_ns(count) = gap_ns, and the whole number above it.
+        linear = 2 * (self._decode_ns[len(self._running)] + self._kv_ns * self._read) - growth_ns
+        count = (math.isqrt(linear**2 + 8 * growth_ns * gap_ns) - linear) // (2 * growth_ns)
+        while self._decoding_ns(count) < gap_ns:
+            count += 1
+        return count
+
+    def _decoding_ns(self, count: int) -> int:
+        """Return the nanoseconds of the next `count` iterations, where they only decode."""
+        decodes = len(self._running)
+        read = self._read * count + decodes * count * (count - 1) // 2
+        return count * self._decode_ns[decodes] + self._kv_ns * read
 
     def _iterations_within(self, blocks: int) -> int:
         """Count the decoding iterations that so many free blocks last."""
@@ -269,7 +208,8 @@ class Engine:
         for iteration in range(self._iterations, self._iterations + rest):
             self.free_blocks -= self._growth[iteration % size]
         self._iterations += count
-        self.now_ns += count * self._decode_ns[len(self._running)]
+        self.now_ns += self._decoding_ns(count)
+        self._read += count * len(self._running)
         self._finish()
 
     def _iterate(self) -> None:
@@ -282,7 +222,10 @@ class Engine:
         if self.preemptions == preemptions:
             tokens += self._admit(budget - tokens)
         self._iterations += 1
-        self.now_ns += self.profile.iteration_ns(len(self._running), tokens)
+        self.now_ns += self.profile.iteration_ns(len(self._running), tokens, self._pairs)
+        self.now_ns += self._kv_ns * self._read
+        self._read += decodes
+        self._pairs = 0.0
         self._begin_decodes()
         self._finish()
 
@@ -302,7 +245,7 @@ class Engine:
         """Send the last admitted sequence back to the front of the queue."""
         victim = self._running.pop()
         self._release(victim)
-        victim.state = _State.WAITING
+        victim.state = State.WAITING
         self._waiting.appendleft(victim)
         self.preemptions += 1
         self._events.append(Event(self.now_ns, Kind.PREEMPTED, victim))
@@ -313,20 +256,32 @@ class Engine:
         if not self._waiting or len(self._running) == self.config.max_num_seqs:
             return False
         head = self._waiting[0]
-        return self._blocks(head.prompt_tokens + head.produced) <= self.free_blocks
+        needed = self._blocks(head.prompt_tokens + head.produced)
+        if self._cache is not None and needed > self.free_blocks:
+            self._cache.trim(self.free_blocks)
+            needed -= self._cache.held_blocks(head)
+        return needed <= self.free_blocks
 
     def _admit(self, budget: int) -> int:
         """Begin prefills within a budget of tokens; returns the tokens that they compute."""
         tokens = 0
         while tokens < budget and self._admissible():
             sequence = self._waiting.popleft()
-            sequence.state = _State.RUNNING
+            sequence.state = State.RUNNING
             sequence.computed = 0
+            if self._cache is not None:
+                self._reuse(sequence, self._cache)
             self._running.append(sequence)
             self._prefill = sequence
             self._events.append(Event(self.now_ns, Kind.ADMITTED, sequence))
             tokens += self._compute(sequence, budget - tokens)
         return tokens
+
+    def _reuse(self, sequence: Sequence, cache: PrefixCache) -> None:
+        """Begin a prefill after what is cached of its prompt."""
+        cache.trim(self.free_blocks)
+        self.free_blocks -= cache.take(sequence)
+        sequence.computed = sequence.reused = PART_TOKENS * sequence.shared
 
     def _compute(self, sequence: Sequence, budget: int) -> int:
         """Compute the next chunk of the prefill under way; without blocks for it, preempt it."""
@@ -338,7 +293,11 @@ class Engine:
             return 0
         self.free_blocks -= blocks
         chunk = computed - sequence.computed
+        self._pairs += chunk * (computed + sequence.computed) / 2
         sequence.computed = computed
+        if self._cache is not None:
+            self._cache.trim(self.free_blocks)
+            self._cache.add(sequence, computed)
         if computed == known:
             self._prefill = None
             self._prefilled.append(sequence)
@@ -350,6 +309,7 @@ class Engine:
             sequence.produced += 1
             sequence.end = self._iterations + sequence.output_tokens - sequence.produced
             self._growth[self._phase(sequence)] += 1
+            self._read += self._kept(sequence)
             # A sequence that decodes again ends later than before: no two entries are equal.
             heapq.heappush(self._ends, (sequence.end, sequence.serial, sequence))
             if sequence.produced == 1:
@@ -369,16 +329,21 @@ class Engine:
             if sequence.end == end:
                 self._running.remove(sequence)
                 self._release(sequence)
-                sequence.state = _State.OVER
+                sequence.state = State.OVER
                 self._events.append(Event(self.now_ns, Kind.FINISHED, sequence))
 
     def _release(self, sequence: Sequence) -> None:
         """Take the blocks of a running sequence and note how far it came."""
-        self.free_blocks += self._blocks(self._kept(sequence))
+        freed = self._blocks(self._kept(sequence))
+        if self._cache is not None:
+            self._cache.trim(self.free_blocks)
+            freed -= self._cache.release(sequence)
+        self.free_blocks += freed
         if sequence is self._prefill:
             self._prefill = None
             return
         self._growth[self._phase(sequence)] -= 1
+        self._read -= self._kept(sequence)
         sequence.produced = self.generated(sequence)
         sequence.end = -1
 

@@ -1,0 +1,52 @@
+"""`dualpool serve`: the service."""
+
+import argparse
+from pathlib import Path
+
+from extproc.certificates import CertificateError
+from extproc.commands.config_flag import add_config
+from extproc.config import ConfigError, Settings, load
+from extproc.serve import serve
+from extproc.settings import conflicts
+
+DESCRIPTION = (
+    "Serve until SIGTERM or Ctrl-C, then tell Envoy, refuse new streams and drain; "
+    "a second one ends at once."
+)
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add what it may be asked."""
+    add_config(parser)
+    parser.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="PEM: the service's certificate, for TLS"
+    )
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM: its key")
+    parser.add_argument(
+        "--tls-client-ca",
+        type=Path,
+        metavar="FILE",
+        help="PEM: who signs Envoy's certificate; nobody else may connect",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run it; return its exit code."""
+    try:
+        serve(_with_tls(load(options.config), options))
+    except CertificateError as error:
+        raise ConfigError(f"dualpool: {error}") from error
+    return 0
+
+
+def _with_tls(settings: Settings, options: argparse.Namespace) -> Settings:
+    """Take the files that the flags name in place of the settings'; raises ConfigError."""
+    flags = {key: getattr(options, key) for key in ("tls_cert", "tls_key", "tls_client_ca")}
+    # Not resolved: certificates are renewed by switching a link.
+    given = {key: str(path.absolute()) for key, path in flags.items() if path}
+    listen = settings.listen.model_copy(update=given)
+    for (_, key), value, allowed in conflicts(
+        {("listen", key): getattr(listen, key) for key in flags}
+    ):
+        raise ConfigError(f"dualpool: listen.{key}: {value!r} is not allowed: {allowed}")
+    return settings.model_copy(update={"listen": listen})

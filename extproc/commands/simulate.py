@@ -1,0 +1,176 @@
+"""`dualpool simulate`: a fleet, request by request."""
+
+import argparse
+from pathlib import Path
+
+from extproc.planner.rules import RuleName
+from extproc.planner.simulation import Conduct
+from extproc.planner.texts import STATED
+from extproc.planning.fleets import FleetOptions
+from extproc.planning.inputs import add_input_arguments, input_options
+from extproc.planning.simulate import COMPARED, SimulateOptions, run_simulate
+
+DESCRIPTION = (
+    "Simulate every request in every engine of a fleet, and print what clients "
+    "would see. Without --plan, --instances or --gpus the planner sizes the pools."
+)
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add what it may be asked."""
+    """Add `dualpool simulate`."""
+    add_input_arguments(parser)
+    _add_arrivals(parser)
+    _add_fleet(parser)
+    _add_conduct(parser)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the times as PNG")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; return its exit code."""
+    rules = COMPARED if arguments.compare else (RuleName(arguments.rule),)
+    return run_simulate(
+        SimulateOptions(
+            inputs=input_options(arguments),
+            fleet=FleetOptions(
+                profile=arguments.profile,
+                windows=arguments.window,
+                thresholds=arguments.threshold,
+                max_num_seqs=arguments.max_num_seqs,
+                instances=arguments.instances,
+                gpus=arguments.gpus,
+                plan=arguments.plan,
+                max_num_batched_tokens=arguments.max_num_batched_tokens,
+                prefix_caching=arguments.prefix_caching,
+            ),
+            rate=arguments.rate,
+            requests=arguments.requests,
+            speed=arguments.speed,
+            rules=rules,
+            seeds=arguments.seeds,
+            seed=arguments.seed,
+            stated=arguments.stated,
+            spill=arguments.spill,
+            conduct=Conduct(
+                choices=arguments.choices,
+                retry=not arguments.no_retry,
+                drain_s=arguments.drain,
+            ),
+            warmup_s=arguments.warmup,
+            json=arguments.json,
+            plot=arguments.plot,
+        )
+    )
+
+
+def _add_arrivals(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("arrivals").add_argument
+    add(
+        "--rate",
+        type=float,
+        default=0.0,
+        metavar="PER_S",
+        help="Poisson arrivals a second (default: the trace's own times)",
+    )
+    add(
+        "--requests",
+        type=int,
+        default=20_000,
+        metavar="N",
+        help="with --rate: how many (default: %(default)s)",
+    )
+    add(
+        "--speed",
+        type=float,
+        default=1.0,
+        metavar="FACTOR",
+        help="without --rate: replays the trace so many times as fast (default: %(default)s)",
+    )
+    add(
+        "--stated",
+        type=float,
+        default=STATED,
+        metavar="SHARE",
+        help="share of requests that state an output limit (default: %(default)s)",
+    )
+
+
+def _add_fleet(parser: argparse.ArgumentParser) -> None:
+    add, defaults = parser.add_argument_group("fleet").add_argument, FleetOptions()
+    add("--plan", type=Path, metavar="FILE", help="pools that dualpool plan --json wrote")
+    add(
+        "--profile",
+        default=defaults.profile,
+        metavar="NAME|FILE",
+        help="the instances: a named profile, or a file (default: %(default)s)",
+    )
+    for flag, default, text in (
+        ("--window", defaults.windows, "max_model_len of each pool, the smallest first"),
+        ("--threshold", (), "largest budget of each pool but the last (default: its window)"),
+        ("--max-num-seqs", (), "of each pool (default: as many as the KV cache holds)"),
+        ("--instances", (), "of each pool"),
+    ):
+        add(flag, type=_whole_numbers, default=default, metavar="N,N", help=text)
+    add("--gpus", type=int, default=0, metavar="N", help="GPUs, shared among pools by their loads")
+    add(
+        "--max-num-batched-tokens",
+        type=int,
+        default=defaults.max_num_batched_tokens,
+        metavar="TOKENS",
+        help="vLLM's, of every instance (default: %(default)s)",
+    )
+    add("--prefix-caching", action="store_true", help="of prompts whose trace tells their prefixes")
+
+
+def _add_conduct(parser: argparse.ArgumentParser) -> None:
+    add, defaults = parser.add_argument_group("run").add_argument, Conduct()
+    add(
+        "--rule",
+        choices=[rule.value for rule in RuleName],
+        default=RuleName.DUALPOOL.value,
+        help="who routes (default: %(default)s)",
+    )
+    add("--compare", action="store_true", help="all rules, on the same arrivals and GPUs")
+    add(
+        "--seeds", type=int, default=1, metavar="N", help="runs of each rule (default: %(default)s)"
+    )
+    add("--seed", type=int, default=0, help="the first of them (default: %(default)s)")
+    add(
+        "--choices",
+        type=int,
+        default=defaults.choices,
+        metavar="N",
+        help="instances that the balancer compares, as Envoy's choice_count (default: %(default)s)",
+    )
+    add("--no-retry", action="store_true", help="a refused request does not go to the largest pool")
+    add(
+        "--spill",
+        type=float,
+        metavar="LOAD",
+        help="requests for each slot of a pool from which on a less loaded one is taken that can "
+        "hold the budget (default: never; the service does not look at loads)",
+    )
+    add(
+        "--warmup",
+        type=float,
+        metavar="S",
+        help="arrivals before that are not counted (default: twice the mean time of an answer, a "
+        "tenth to half of the span)",
+    )
+    add(
+        "--drain",
+        type=float,
+        default=defaults.drain_s,
+        metavar="S",
+        help="after the last arrival; what is not done then never is (default: until all is done)",
+    )
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed: whole numbers, separated by commas"
+        ) from None

@@ -1,0 +1,240 @@
+"""The kinds of text that simulated prompts are made of: a table, measured.
+
+Of each kind the mean over 200 pieces of 400 tokens, of the texts that `dualpool evaluate` brings,
+by the vocabulary o200k_base: UTF-8 bytes per token, and how many of each of
+`features.TEXT_FEATURES` a token has (those below 0.002 are left out). A test measures it again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of text."""
+
+    name: str
+    share: float
+    """Of the requests: an assumption, of a fleet that serves people and programs alike."""
+    bytes_per_token: float
+    spread: float
+    """Standard deviation of the logarithm of bytes per token; .05 where one text shows less, since
+    texts of one kind differ more than the parts of one (three kinds of English prose: 4.4, 4.4 and
+    3.9 bytes per token)."""
+    rates: Mapping[str, float]
+    """Features for each token."""
+
+
+KINDS: Final = (
+    Kind(
+        name="english",
+        share=0.45,
+        bytes_per_token=4.56,
+        spread=0.05,
+        rates={
+            "words": 0.866,
+            "punct_runs": 0.106,
+            "lower": 3.514,
+            "upper": 0.056,
+            "digit_digit": 0.008,
+            "space_digit": 0.004,
+            "space_upper": 0.046,
+            "newlines_tabs": 0.018,
+            "newline_runs": 0.009,
+        },
+    ),
+    Kind(
+        name="code",
+        share=0.17,
+        bytes_per_token=4.54,
+        spread=0.13,
+        rates={
+            "words": 0.546,
+            "punct_runs": 0.339,
+            "lower": 2.41,
+            "upper": 0.12,
+            "camel_or_mixed": 0.014,
+            "digit_digit": 0.01,
+            "space_digit": 0.009,
+            "punct_digit": 0.005,
+            "space_upper": 0.035,
+            "upper_punct": 0.005,
+            "punct_bracket": 0.008,
+            "bracket_punct": 0.009,
+            "bracket_newline": 0.063,
+            "space_punct": 0.084,
+            "punct_punct": 0.149,
+            "space_space": 0.909,
+            "newlines_tabs": 0.12,
+            "newline_runs": 0.102,
+        },
+    ),
+    Kind(
+        name="json",
+        share=0.1,
+        bytes_per_token=2.38,
+        spread=0.05,
+        rates={
+            "words": 0.339,
+            "punct_runs": 0.518,
+            "lower": 0.825,
+            "upper": 0.028,
+            "camel_or_mixed": 0.034,
+            "digit_digit": 0.323,
+            "digit_upper": 0.009,
+            "space_digit": 0.058,
+            "punct_digit": 0.063,
+            "upper_punct": 0.014,
+            "bracket_newline": 0.014,
+            "space_punct": 0.165,
+            "punct_punct": 0.275,
+            "newlines_tabs": 0.014,
+            "newline_runs": 0.014,
+        },
+    ),
+    Kind(
+        name="chinese",
+        share=0.08,
+        bytes_per_token=3.68,
+        spread=0.05,
+        rates={
+            "words": 0.002,
+            "han_kana": 1.215,
+            "kana": 0.126,
+            "indic": 0.005,
+            "non_ascii_runs": 0.011,
+            "digit_digit": 0.006,
+            "newlines_tabs": 0.015,
+            "newline_runs": 0.008,
+        },
+    ),
+    Kind(
+        name="logs",
+        share=0.05,
+        bytes_per_token=2.48,
+        spread=0.05,
+        rates={
+            "words": 0.472,
+            "punct_runs": 0.236,
+            "lower": 1.059,
+            "upper": 0.119,
+            "camel_or_mixed": 0.147,
+            "digit_digit": 0.469,
+            "space_digit": 0.055,
+            "punct_digit": 0.072,
+            "space_upper": 0.027,
+            "space_punct": 0.027,
+            "newlines_tabs": 0.028,
+            "newline_runs": 0.027,
+        },
+    ),
+    Kind(
+        name="russian",
+        share=0.04,
+        bytes_per_token=6.40,
+        spread=0.05,
+        rates={
+            "words": 0.007,
+            "punct_runs": 0.12,
+            "indic": 0.01,
+            "greek_cyrillic": 2.838,
+            "non_ascii_runs": 0.543,
+            "latin_accents": 0.004,
+            "digit_digit": 0.008,
+            "space_digit": 0.006,
+            "newlines_tabs": 0.016,
+            "newline_runs": 0.008,
+        },
+    ),
+    Kind(
+        name="c",
+        share=0.03,
+        bytes_per_token=3.93,
+        spread=0.13,
+        rates={
+            "words": 0.546,
+            "punct_runs": 0.365,
+            "lower": 1.952,
+            "upper": 0.625,
+            "camel_or_mixed": 0.073,
+            "digit_digit": 0.02,
+            "space_digit": 0.023,
+            "punct_digit": 0.004,
+            "space_upper": 0.078,
+            "upper_punct": 0.058,
+            "punct_bracket": 0.012,
+            "bracket_punct": 0.006,
+            "bracket_newline": 0.027,
+            "space_punct": 0.089,
+            "punct_punct": 0.126,
+            "space_space": 0.277,
+            "newlines_tabs": 0.116,
+            "newline_runs": 0.09,
+        },
+    ),
+    Kind(
+        name="japanese",
+        share=0.03,
+        bytes_per_token=3.81,
+        spread=0.05,
+        rates={
+            "han_kana": 1.264,
+            "kana": 0.87,
+            "non_ascii_runs": 0.009,
+            "newlines_tabs": 0.014,
+            "newline_runs": 0.007,
+        },
+    ),
+    Kind(
+        name="csv",
+        share=0.02,
+        bytes_per_token=1.75,
+        spread=0.05,
+        rates={
+            "words": 0.426,
+            "punct_runs": 0.393,
+            "lower": 0.131,
+            "upper": 0.033,
+            "digit_digit": 0.764,
+            "punct_digit": 0.197,
+            "newlines_tabs": 0.033,
+            "newline_runs": 0.033,
+        },
+    ),
+    Kind(
+        name="arabic",
+        share=0.02,
+        bytes_per_token=5.68,
+        spread=0.05,
+        rates={
+            "punct_runs": 0.036,
+            "semitic": 2.531,
+            "non_ascii_runs": 0.564,
+            "latin_accents": 0.002,
+            "digit_digit": 0.003,
+            "newlines_tabs": 0.018,
+            "newline_runs": 0.009,
+        },
+    ),
+    Kind(
+        name="base64",
+        share=0.01,
+        bytes_per_token=1.56,
+        spread=0.05,
+        rates={
+            "words": 0.073,
+            "punct_runs": 0.058,
+            "lower": 0.675,
+            "upper": 0.578,
+            "camel_or_mixed": 0.591,
+            "digit_digit": 0.036,
+            "digit_upper": 0.09,
+            "punct_digit": 0.007,
+            "upper_punct": 0.018,
+            "bracket_newline": 0.002,
+            "newlines_tabs": 0.004,
+            "newline_runs": 0.004,
+        },
+    ),
+)

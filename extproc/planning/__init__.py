@@ -1,0 +1,1 @@
+"""The planner's shell: files, commands, progress and reports around `extproc.planner`."""

@@ -1,0 +1,15 @@
+"""The simulation's page: its Python runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+from simulated import TWO, trace
+
+PAGE = Path(__file__).parents[1] / "docs" / "simulation.md"
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]):
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    exec(code, {"fleet": TWO, "trace": trace([(1, 10, 5)] * 20)})
+    assert "Figures(name='fleet'" in capsys.readouterr().out
