@@ -77,6 +77,21 @@ class _Answer:
     attempts: int
 
 
+def begin_counting(stages: Stages) -> None:
+    """Let the counters of each pool stand at 0: no rate sees the 1 that a series is born with."""
+    metrics = stages.metrics
+    for pool in stages.rules.pools:
+        for verdict in Verdict:
+            metrics.verdicts.labels(pool.name, verdict.value)
+        for cause in _Cause:
+            metrics.retries.labels(pool.name, cause.value)
+    for pool in stages.rules.pools[:-1]:
+        for kind in ("retried", "refused", "clamped", "harmless"):
+            metrics.misroutes.labels(pool.name, kind)
+    for outcome in ("learnt", "refused", "no_output", *(each.value for each in Unlearnable)):
+        metrics.answers.labels(outcome)
+
+
 class Exchange:
     """One request and its answer, or the half of them that this stream sees.
 

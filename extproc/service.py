@@ -17,7 +17,7 @@ from extproc.calibration.calibrated import Calibrated
 from extproc.calibration.prior import MEASURED
 from extproc.category import Labels
 from extproc.certificates import CertificateFiles, Certificates
-from extproc.exchange import Stages
+from extproc.exchange import Stages, begin_counting
 from extproc.learner import Learner
 from extproc.metrics import LearntCollector, Metrics
 from extproc.paper import PaperEstimator
@@ -68,6 +68,7 @@ def build_state(settings: Settings, learnt: Learnt) -> dict[str, object]:
     return {
         "estimator": settings.budget.estimator.value,
         "target": settings.budget.target,
+        "pools": {pool.name: pool.max_model_len for pool in settings.pools},
         "categories": learnt.categories,
         "models": learnt.models,
         "limits": learnt.limits,
@@ -126,7 +127,7 @@ def build_stages(
     registry: CollectorRegistry,
 ) -> Stages:
     """Put together what exchanges share."""
-    return Stages(
+    stages = Stages(
         rules=build_rules(settings),
         learner=learner,
         learn=learn,
@@ -134,6 +135,8 @@ def build_stages(
         clock=time.perf_counter,
         draw=random.random,
     )
+    begin_counting(stages)
+    return stages
 
 
 def build_server(settings: Settings, stages: Stages, address: str) -> Server:

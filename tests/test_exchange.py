@@ -7,7 +7,7 @@ import pytest
 from conversation import counted, stages
 
 from extproc.budget import Asked, Basis, Budget, Measure, Outcome
-from extproc.exchange import Exchange
+from extproc.exchange import Exchange, begin_counting
 from extproc.features import measure
 from extproc.pools import Reason
 from extproc.routing import Routed, to_note
@@ -409,3 +409,12 @@ def test_a_request_that_may_be_too_long_may_be_tried_again():
     assert action.set_headers["x-llm-pool"] == "short"
     assert action.set_headers["x-llm-retryable"] == "1"
     assert "x-llm-retryable" not in ask(Exchange(stages()), prompt("hi")).set_headers
+
+
+def test_the_counters_of_each_pool_stand_at_0_before_anything_is_counted():
+    given = stages()
+    begin_counting(given)
+    [misroutes] = given.metrics.misroutes.collect()
+    totals = {tuple(s.labels.values()): s.value for s in misroutes.samples if "_total" in s.name}
+    kinds = ("retried", "refused", "clamped", "harmless")
+    assert totals == {("short", kind): 0 for kind in kinds}

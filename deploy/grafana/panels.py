@@ -1,0 +1,248 @@
+"""What the Grafana dashboard shows: its panels, their queries, and where they lie.
+
+Most queries are of series that deploy/prometheus/rules.yml records.
+"""
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+_COLUMNS: Final = 24
+_FIRING: Final = 'ALERTS{alertname=~"Dualpool.+", alertstate="firing"}'
+PROMISED: Final = "promised"
+"""The name of the series that others are held against."""
+
+
+class Kind(enum.Enum):
+    """How a panel shows what it asks."""
+
+    STAT = "stat"
+    LINES = "timeseries"
+
+
+class Unit(enum.Enum):
+    """Grafana's name of a unit."""
+
+    COUNT = "none"
+    SHARE = "percentunit"
+    PER_SECOND = "reqps"
+    EVENTS_PER_SECOND = "cps"
+    SECONDS = "s"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A PromQL expression, and the name of each series that it gives, with {{labels}}."""
+
+    expr: str
+    legend: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One panel; `width` and `height` in Grafana's columns and rows.
+
+    signed: whether values may be negative.
+    alarming: from which value on a STAT is red; None: never.
+    """
+
+    title: str
+    note: str
+    queries: tuple[Query, ...]
+    kind: Kind = Kind.LINES
+    unit: Unit = Unit.COUNT
+    width: int = 8
+    height: int = 8
+    stacked: bool = False
+    signed: bool = False
+    alarming: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a panel lies in the grid."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def _stat(
+    title: str, query: Query, note: str, unit: Unit = Unit.COUNT, alarming: float | None = None
+) -> Panel:
+    return Panel(
+        title=title, note=note, queries=(query,), kind=Kind.STAT, unit=unit, width=4, height=4,
+        alarming=alarming,
+    )  # fmt: skip
+
+
+def _error(quantile: float) -> Query:
+    buckets = "sum by (le) (rate(dualpool_budget_relative_error_bucket[30m]))"
+    return Query(f"histogram_quantile({quantile}, {buckets})", f"P{quantile * 100:g}")
+
+
+PANELS: Final = (
+    _stat(
+        "Alerts firing",
+        Query(f"count({_FIRING}) or vector(0)", "alerts"),
+        "What each means and what to do: docs/runbooks.md.",
+        alarming=1,
+    ),
+    _stat(
+        "Requests",
+        Query("pool:dualpool_decisions:rate5m", "{{pool}}"),
+        "Requests a second that the service sent to each pool.",
+        Unit.PER_SECOND,
+    ),
+    _stat(
+        "Misroutes of those promised",
+        Query("max(pool:dualpool_misroutes:ratio1h) / max(dualpool:misroute_target:max)", "used"),
+        "Of the last hour: 100 % is exactly the target, in the worst pool.",
+        Unit.SHARE,
+        alarming=1,
+    ),
+    _stat(
+        "Routed without the service",
+        Query("dualpool:fail_open:ratio5m", "of all requests"),
+        "Requests that Envoy sent to the largest pool because the service did not answer it.",
+        Unit.SHARE,
+        alarming=0.05,
+    ),
+    _stat(
+        "Time to decide, P99",
+        Query('dualpool:decision_seconds:quantile5m{quantile="0.99"}', "P99"),
+        "From the last byte of a body to the decision. Envoy's own part is in its access log.",
+        Unit.SECONDS,
+        alarming=0.05,
+    ),
+    _stat(
+        "GPU-hours saved so far",
+        Query("dualpool:gpu_hours_saved:sum30d", "GPU-hours"),
+        "Of 30 days at most. By the closed form, without queues, and by the assumptions below.",
+    ),
+    Panel(
+        title="Traffic by pool and reason",
+        note="fits: a smaller pool takes it. threshold, capacity: too large for the smaller one. "
+        "oversize: larger than every pool. unreadable: its body could not be read.",
+        queries=(
+            Query("pool_reason:dualpool_decisions:rate5m", "{{pool}}: {{reason}}"),
+            Query("dualpool:fail_open:rate5m", "largest: without the service"),
+        ),
+        unit=Unit.PER_SECOND,
+        width=12,
+        stacked=True,
+    ),
+    Panel(
+        title="Misroutes against the promise",
+        note="Share of all answers in the last hour that their pool could not hold; what the "
+        "service forecasts for each limit; and the target.",
+        queries=(
+            Query("pool:dualpool_misroutes:ratio1h", "{{pool}}"),
+            Query(
+                "avg by (limit) (dualpool_limit_misroute_forecast)", "forecast at {{limit}} tokens"
+            ),
+            Query("dualpool:misroute_target:max", PROMISED),
+        ),
+        unit=Unit.SHARE,
+        width=12,
+    ),
+    Panel(
+        title="Estimate error by category",
+        note="Mean of |estimated - true| / true prompt tokens, of the last 1000 answers.",
+        queries=(Query("category:dualpool_relative_error:avg", "{{category}}"),),
+        unit=Unit.SHARE,
+    ),
+    Panel(
+        title="Estimate error, all categories",
+        note="(Estimated - true) / true prompt tokens in the last 30 minutes, without the margin.",
+        queries=(_error(0.01), _error(0.5), _error(0.99)),
+        unit=Unit.SHARE,
+        signed=True,
+    ),
+    Panel(
+        title="Bytes per token by category",
+        note="Text bytes by prompt tokens, of the last 1000 answers.",
+        queries=(Query("category:dualpool_bytes_per_token:avg", "{{category}}"),),
+    ),
+    Panel(
+        title="Over-routed",
+        note="Share of the answers in the last hour that a smaller pool would have taken.",
+        queries=(Query("dualpool:overrouted:ratio1h", "over-routed"),),
+        unit=Unit.SHARE,
+    ),
+    Panel(
+        title="Coverage",
+        note="Share of the requests in the last 30 minutes whose answers taught.",
+        queries=(Query("dualpool:coverage:ratio30m", "taught"),),
+        unit=Unit.SHARE,
+    ),
+    Panel(
+        title="Added latency: time to decide",
+        note="From the last byte of a body to the decision. Envoy's own part (header_us, body_us) "
+        "is in its access log: it has no metric of it.",
+        queries=(Query("dualpool:decision_seconds:quantile5m", "quantile {{quantile}}"),),
+        unit=Unit.SECONDS,
+    ),
+    Panel(
+        title="KV cache use",
+        note="Mean of a pool's servers.",
+        queries=(Query("pool:vllm_kv_cache_usage:avg", "{{pool}}"),),
+        unit=Unit.SHARE,
+    ),
+    Panel(
+        title="Requests in each pool",
+        note="Running in a batch, and waiting for one.",
+        queries=(
+            Query("pool:vllm_requests_running:sum", "{{pool}}: running"),
+            Query("pool:vllm_requests_waiting:sum", "{{pool}}: waiting"),
+        ),
+    ),
+    Panel(
+        title="Preemptions",
+        note="Sequences a second that gave up their KV cache to others.",
+        queries=(Query("pool:vllm_preemptions:rate5m", "{{pool}}"),),
+        unit=Unit.EVENTS_PER_SECOND,
+    ),
+    Panel(
+        title="Retries and failing open",
+        note="Answers a second that needed a second server, by the pool asked first and why; and "
+        "requests that went on without the service.",
+        queries=(
+            Query(
+                "pool_cause:dualpool_retries:rate5m"
+                ' or on () label_replace(vector(0), "cause", "no retry", "", "")',
+                "{{cause}} {{pool}}",
+            ),
+            Query("dualpool:fail_open:rate5m", "without the service"),
+        ),
+        unit=Unit.PER_SECOND,
+    ),
+    Panel(
+        title="GPUs saved now",
+        note="GPU-seconds saved a second: the load that the fleet is spared, not what was "
+        "switched off.",
+        queries=(Query("dualpool:gpus_saved:rate5m", "GPUs"),),
+    ),
+    Panel(
+        title="Assumptions of what is saved",
+        note="Change them in deploy/prometheus/rules.yml, group dualpool_saving.",
+        queries=(
+            Query("dualpool:assumed_instance_requests_per_second", "requests/s, {{pool}}"),
+            Query("dualpool:assumed_instance_gpus", "GPUs an instance"),
+            Query("pool:dualpool_gpu_seconds_saved_each > 0", "GPU-s saved, {{pool}}"),
+        ),
+        kind=Kind.STAT,
+    ),
+)  # fmt: skip
+
+
+def place_panels(panels: tuple[Panel, ...]) -> Iterator[tuple[Panel, Place]]:
+    """Place panels in rows from left to right; those of a row have one height."""
+    x = y = 0
+    for panel in panels:
+        yield panel, Place(x, y, panel.width, panel.height)
+        x += panel.width
+        if x >= _COLUMNS:
+            x, y = 0, y + panel.height
