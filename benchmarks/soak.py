@@ -1,6 +1,6 @@
 """Many requests through the default Envoy while clients leave and everything is restarted.
 
-    python benchmarks/soak.py --requests 100000
+    python -m benchmarks.soak --requests 100000
 
 Real Envoy, two replicas of the service, two stand-in pools that write down every byte. A fifth of
 the clients leave before their answer is whole; every ten seconds one replica is restarted, and

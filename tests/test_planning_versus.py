@@ -4,6 +4,7 @@ import asyncio
 import io
 from dataclasses import replace
 
+import pytest
 from pool_talk import serving, settings
 from rich.console import Console
 
@@ -43,6 +44,7 @@ def test_a_figure_that_is_zero_in_every_run_has_no_deviation():
     assert "nan" not in out.getvalue()
 
 
+@pytest.mark.slow
 def test_servers_are_measured_replayed_and_compared():
     async def run() -> list[Compared]:
         pools = [settings(window=window, profile=PACE, blocks=70) for window in (512, 2048)]

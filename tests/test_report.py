@@ -95,6 +95,13 @@ def test_real_pools_are_called_real():
     assert "The pools are real servers." in _words(replace(_REPORT, simulated=False))
 
 
+def test_a_stack_seen_from_outside_says_what_is_out_of_sight():
+    words = _words(replace(_REPORT, witnessed=False))
+    assert "Altered: 0 of 100, as far as an answer shows it" in words
+    assert "Out of sight from here" in words
+    assert "SHA-256" not in words
+
+
 def test_only_the_first_faults_are_listed():
     faults = tuple(Fault(f"r{n}", "broken: [why]") for n in range(7))
     words = _words(replace(_REPORT, lost=faults))

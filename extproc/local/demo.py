@@ -1,4 +1,4 @@
-"""`dualpool demo`: the local stack, realistic traffic through it, and a report.
+"""`dualpool demo`: the local stack or a running one, realistic traffic through it, and a report.
 
 Its exit status is 0 where no answer was lost or altered.
 """
@@ -6,7 +6,7 @@ Its exit status is 0 where no answer was lost or altered.
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -14,6 +14,7 @@ from rich.console import Console
 
 from extproc.local.children import StackError
 from extproc.local.client import Answer, Pace, send_all
+from extproc.local.compose import find_stack
 from extproc.local.envoy import Row, read_rows
 from extproc.local.fleet import Pool
 from extproc.local.inquiry import count_prompts, count_texts, read_learnt, read_preemptions
@@ -25,7 +26,7 @@ from extproc.local.stack import Gateway, Stack, StackOptions
 from extproc.local.tally import Seen, tally
 from extproc.local.traffic import Item, Source, TrafficOptions, make_traffic
 from extproc.local.up import run_stoppable
-from extproc.local.witness import Witness, witnessing
+from extproc.local.witness import witnessing
 
 _SIMULATED_RATE = 8.0
 _ROWS_S = 5.0
@@ -36,6 +37,7 @@ _TEXTS = 1000
 class DemoOptions:
     """What `dualpool demo` is asked for.
 
+    compose: the URL of Envoy in a stack that runs, in place of one of the demo's own.
     rate: arrivals a second; None: 8 for simulated pools, and for real ones as fast as
     `concurrency` requests at once go.
     exceeding: the share of requests larger than the smallest pool.
@@ -43,6 +45,7 @@ class DemoOptions:
     """
 
     stack: StackOptions = field(default_factory=StackOptions)
+    compose: str = ""
     requests: int = 600
     seed: int = 0
     rate: float | None = None
@@ -63,7 +66,8 @@ async def _demo(options: DemoOptions, console: Console) -> int:
         raise StackError(fault)
     sources = _sources(options)
     with showing(console) as show:
-        seen = await _run(options, sources, show)
+        run = _run_outside if options.compose else _run
+        seen = await run(options, sources, show)
     report = tally(seen)
     print_report(console, report, options.load)
     if options.json:
@@ -80,6 +84,8 @@ def _faults(options: DemoOptions) -> Iterator[str]:
         yield f"--concurrency: {options.concurrency} is not allowed: a whole number from 1"
     if not 0 <= options.exceeding <= 1:
         yield f"--exceeding: {options.exceeding} is not allowed: a share from 0 to 1"
+    if options.compose and options.stack.pools:
+        yield "--compose: a running stack has its own pools; leave --pools out"
     if options.json and not options.json.parent.is_dir():
         yield f"--json: there is no folder {options.json.parent}"
 
@@ -95,36 +101,55 @@ async def _run(options: DemoOptions, sources: Sequence[Source], show: Show) -> S
         pools = await stack.open_pools()
         async with witnessing(pools) as (witness, upstreams):
             gateway = await stack.open_gateway(pools, upstreams)
-            run = _Run(options, session, pools, gateway, witness, show)
-            return await stack.unless_ended(run.play(sources))
+            run = _Run(options, session, pools, gateway.url, gateway.service_url, show)
+            seen = await stack.unless_ended(run.play(sources))
+            rows = await _rows(gateway, {answer.item.request_id for answer in seen.answers})
+            return replace(seen, rows=rows, sightings=witness.by_request())
+
+
+async def _run_outside(options: DemoOptions, sources: Sequence[Source], show: Show) -> Seen:
+    async with aiohttp.ClientSession() as session:
+        stack = await find_stack(session, options.compose)
+        run = _Run(options, session, stack.pools, stack.url, stack.service_url, show)
+        return replace(await run.play(sources), witnessed=False)
+
+
+async def _rows(gateway: Gateway, wanted: set[str]) -> dict[str, Row]:
+    """Return the access log's rows, which Envoy writes some time after the answers."""
+    rows: dict[str, Row] = {}
+    deadline = time.monotonic() + _ROWS_S
+    while not wanted <= rows.keys() and time.monotonic() < deadline:
+        await asyncio.sleep(0.1)
+        rows = {row.request_id: row for row in read_rows(gateway.envoy.output.read())}
+    return {key: row for key, row in rows.items() if key in wanted}
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """The traffic through one stack that is up."""
+    """The traffic through one stack that is up; `url` is Envoy's."""
 
     options: DemoOptions
     session: aiohttp.ClientSession
     pools: tuple[Pool, ...]
-    gateway: Gateway
-    witness: Witness
+    url: str
+    service_url: str
     show: Show
 
     async def play(self, sources: Sequence[Source]) -> Seen:
         """Send the traffic and return all that was seen of it."""
         items = make_traffic(sources, self._traffic())
-        before = await read_preemptions(self.session, self.pools)
+        before = await self._preemptions()
         start = time.monotonic()
         answers = await self._send(items)
         elapsed_s = time.monotonic() - start
-        after = await read_preemptions(self.session, self.pools)
+        after = await self._preemptions()
         self.show.say("Counting tokens")
         return Seen(
             pools=self.pools,
             answers=answers,
-            rows=await self._rows(items),
-            sightings=self.witness.by_request(),
-            learnt=await read_learnt(self.session, self.gateway.service_url),
+            rows={},
+            sightings={},
+            learnt=await read_learnt(self.session, self.service_url),
             prompt_tokens=await self._untold(answers),
             text_tokens=await count_texts(self.session, self.pools[-1], _sample(answers)),
             preemptions={name: after[name] - before.get(name, 0) for name in after},
@@ -150,22 +175,17 @@ class _Run:
     async def _send(self, items: Sequence[Item]) -> tuple[Answer, ...]:
         self.show.begin("Requests", len(items))
         pace = Pace(concurrency=self.options.concurrency, open_loop=self._rate() > 0)
-        return await send_all(self.gateway.url, items, pace, lambda _: self.show.advance())
+        return await send_all(self.url, items, pace, lambda _: self.show.advance())
+
+    async def _preemptions(self) -> dict[str, int]:
+        # Through Envoy only the largest pool would answer, in the name of all.
+        reached = () if self.options.compose else self.pools
+        return await read_preemptions(self.session, reached)
 
     async def _untold(self, answers: Sequence[Answer]) -> dict[str, int]:
         """Count the prompts whose answers did not tell their tokens."""
         items = [answer.item for answer in answers if not answer.prompt_tokens]
         return await count_prompts(self.session, self.pools[-1], items)
-
-    async def _rows(self, items: Sequence[Item]) -> dict[str, Row]:
-        """Return the access log's rows, which Envoy writes some time after the answers."""
-        wanted = {item.request_id for item in items}
-        rows: dict[str, Row] = {}
-        deadline = time.monotonic() + _ROWS_S
-        while not wanted <= rows.keys() and time.monotonic() < deadline:
-            await asyncio.sleep(0.1)
-            rows = {row.request_id: row for row in read_rows(self.gateway.envoy.output.read())}
-        return {key: row for key, row in rows.items() if key in wanted}
 
 
 def _sample(answers: Sequence[Answer]) -> list[Item]:

@@ -71,11 +71,11 @@ def _command(size: _Size, port: int, speed: float, seed: int) -> Command:
     return Command(f"pool {size.name}", (sys.executable, "-m", "extproc.local.pool", *flags))
 
 
-def pool_url(text: str) -> str:
-    """Return the base URL of a pool as written by the operator; raises StackError."""
+def server_url(option: str, text: str) -> str:
+    """Return the base URL of a server as the operator wrote it; raises StackError."""
     found = _URL.fullmatch(text)
     if found is None:
-        raise StackError(f"--pools: {text!r} is not http://HOST:PORT")
+        raise StackError(f"{option}: {text!r} is not http://HOST:PORT")
     return f"http://{found['host']}:{found['port'] or 80}"
 
 

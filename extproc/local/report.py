@@ -130,6 +130,18 @@ def _lines(report: Report, load: Load) -> Iterator[str]:
     )
     yield from _fit_lines(report.fit)
     yield f"Lost: {len(report.lost)} of {report.requests} answers.{_listed(report.lost)}"
+    yield from _witness_lines(report) if report.witnessed else _outside_lines(report)
+    yield _saving_line(report.short_share, load)
+    if report.simulated:
+        yield (
+            "The pools are simulated: real tokens, and an engine model in place of GPUs. "
+            "Times and preemptions are the model's."
+        )
+    else:
+        yield "The pools are real servers."
+
+
+def _witness_lines(report: Report) -> Iterator[str]:
     yield (
         f"Altered: {len(report.altered)} of {report.requests}, by SHA-256 of every request and "
         f"answer on both sides of Envoy.{_listed(report.altered)}"
@@ -139,14 +151,17 @@ def _lines(report: Report, load: Load) -> Iterator[str]:
         f"requests: P50 {_text(report.added_ms.p50, 2)} ms, "
         f"P99 {_text(report.added_ms.p99, 2)} ms."
     )
-    yield _saving_line(report.short_share, load)
-    if report.simulated:
-        yield (
-            "The pools are simulated: real tokens, and an engine model in place of GPUs. "
-            "Times and preemptions are the model's."
-        )
-    else:
-        yield "The pools are real servers."
+
+
+def _outside_lines(report: Report) -> Iterator[str]:
+    yield (
+        f"Altered: {len(report.altered)} of {report.requests}, as far as an answer shows it: its "
+        f"usage, finish_reason and limit against what was asked.{_listed(report.altered)}"
+    )
+    yield (
+        "Out of sight from here: what the pools were sent and answered, their preemptions, and "
+        "Envoy's access log with the latency that the service adds."
+    )
 
 
 def _fit_lines(fit: Fit) -> Iterator[str]:
