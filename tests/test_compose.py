@@ -226,8 +226,8 @@ def test_a_pool_that_is_cut_off_costs_no_answer_and_is_found_at_its_new_address(
     with traffic(CHAT, SHORT) as clients:
         wait_for(clients.more())
         pools.disconnect(containers["short"])
+        wait_for(clients.more(30), 90)
         with another_at_its_address(client):
-            wait_for(clients.more(30), 90)
             pools.connect(containers["short"], aliases=["short"])
             wait_for(lambda: clients.outcomes[-1].pool == "short", 60)
     assert clients.lost == []
