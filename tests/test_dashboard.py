@@ -15,6 +15,8 @@ from deploy.grafana.panels import PANELS, Kind, Panel, Query, place_panels
 from extproc.local.children import StackError
 from extproc.local.envoy import find_envoy
 
+pytestmark = pytest.mark.slow
+
 GRAFANA = Path(__file__).parents[1] / "deploy" / "grafana"
 FILE = GRAFANA / "dashboards" / "dualpool.json"
 WORDS = "Where do owls sleep at noon? "

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc.aio
+import pytest
 from mesh import (
     BAD_REQUEST,
     CHUNKS,
@@ -27,6 +28,8 @@ from mesh import (
 from waiting import until
 
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
+
+pytestmark = pytest.mark.slow
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "failures.md"
 

@@ -9,6 +9,8 @@ import pytest
 from mesh import decision, impostor
 from test_failures import LONG, SHORT, stream
 
+pytestmark = pytest.mark.slow
+
 
 async def say(mesh, head, body=b""):
     """Send bytes to Envoy; return all that it says."""

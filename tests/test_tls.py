@@ -16,6 +16,8 @@ from papers import Authority
 from extproc.certificates import CertificateFiles, Certificates
 from extproc.server import Bounds, Server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def authority(tmp_path):
