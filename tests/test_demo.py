@@ -10,6 +10,8 @@ from extproc.local.demo import DemoOptions, run_demo
 from extproc.local.envoy import find_envoy
 from extproc.local.stack import StackOptions
 
+pytestmark = pytest.mark.slow
+
 try:
     find_envoy()
 except StackError as error:

@@ -6,6 +6,8 @@ import json
 import pytest
 from gateway import OwnEnvoy, running, wait_for
 
+pytestmark = pytest.mark.slow
+
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 

@@ -7,6 +7,8 @@ from replay import RESPONSES, recorded, replaying
 from extproc.response import UsageReader
 from extproc.usage import Usage
 
+pytestmark = pytest.mark.slow
+
 ANSWERS = {
     file.stem: file.read_bytes().splitlines()[2].split()[-1].decode()  # the path that was asked
     for file in sorted(RESPONSES.glob("*.http"))
