@@ -85,7 +85,8 @@ def in_front(mesh, stack, *, grpc=None, change=lambda config: None):
 
 @pytest.fixture(scope="module")
 def stack():
-    with running() as given:
+    # All of the streams are asked, however many have taught before.
+    with running(requests={"usage_sample": 1.0}) as given:
         yield given
 
 
@@ -136,7 +137,7 @@ def test_a_client_cannot_pass_by_even_where_nothing_is_stripped(mesh, stack):
 def test_an_answer_teaches(ask, stack):
     before = samples(stack)
     ask("The owl sat still, as owls do. " * 60)
-    wait_for(lambda: samples(stack) == before + 1)
+    wait_for(lambda: samples(stack) > before)
 
 
 def test_a_stream_without_usage_teaches_and_stays_without(ask, stack):
@@ -144,7 +145,7 @@ def test_a_stream_without_usage_teaches_and_stays_without(ask, stack):
     answer = ask("The owl sat still, as owls do. " * 60, stream=True)
     assert answer.body.rstrip().endswith(b"data: [DONE]")
     assert b'"usage":{' not in answer.body
-    wait_for(lambda: samples(stack) == before + 1)
+    wait_for(lambda: samples(stack) > before)
 
 
 def test_a_stream_with_usage_keeps_it(ask):
