@@ -73,7 +73,7 @@ debian-venv:
 
 .PHONY: paper versus-vllm
 paper: $(VENV)/dev  ## the papers' figures beside ours; PAPER='--fast', '--trace FILE', '--sr-sim PATH'
-	$(BIN)/python -m extproc.planning.paper $(PAPER)
+	$(BIN)/python -m extproc.papers.compare $(PAPER)
 
 versus-vllm: $(VENV)/dev  ## real vLLM beside the simulator: DUALPOOL_VLLM=DIR or VERSUS='--pools URL,URL'
-	$(BIN)/python -m extproc.planning.versus $(VERSUS)
+	$(BIN)/python -m extproc.profiling.versus $(VERSUS)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from extproc.settings import Form
+from extproc.config.settings import Form
 
 Document = dict[str, Any]
 

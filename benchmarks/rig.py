@@ -13,11 +13,11 @@ import aiohttp
 import yaml
 
 from benchmarks.forms import Row
+from extproc.config.settings import Form, Settings
 from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command, Log, StackError
 from extproc.local.envoy import envoy_command
 from extproc.local.ports import Ports, free_ports
-from extproc.settings import Form, Settings
 
 _READY_S = 30.0
 _POLL_S = 0.05

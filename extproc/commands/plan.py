@@ -3,9 +3,9 @@
 import argparse
 from pathlib import Path
 
-from extproc.planning.inputs import add_input_arguments, input_options
-from extproc.planning.options import PlanOptions
-from extproc.planning.plan import run_plan
+from extproc.planner_commands.inputs import add_input_arguments, input_options
+from extproc.planner_commands.options import PlanOptions
+from extproc.planner_commands.plan import run_plan
 
 DESCRIPTION = "Size one pool and several, by queueing formulas, and compare them."
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from extproc.planning.profile import ProfileOptions, run_profile
+from extproc.profiling.profile import ProfileOptions, run_profile
 
 DESCRIPTION = (
     "Measure first tokens and iterations of an idle vLLM with requests of exact "

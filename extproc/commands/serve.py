@@ -3,11 +3,11 @@
 import argparse
 from pathlib import Path
 
-from extproc.certificates import CertificateError
 from extproc.commands.config_flag import add_config
-from extproc.config import ConfigError, Settings, load
-from extproc.serve import serve
-from extproc.settings import conflicts
+from extproc.config.load import ConfigError, Settings, load
+from extproc.config.settings import conflicts
+from extproc.service.certificates import CertificateError
+from extproc.service.serve import serve
 
 DESCRIPTION = (
     "Serve until SIGTERM or Ctrl-C, then tell Envoy, refuse new streams and drain; "

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from extproc.planner.rules import RuleName
-from extproc.planner.simulation import Conduct
-from extproc.planner.texts import STATED
-from extproc.planning.fleets import FleetOptions
-from extproc.planning.inputs import add_input_arguments, input_options
-from extproc.planning.simulate import COMPARED, SimulateOptions, run_simulate
+from extproc.planner.simulation.rules import RuleName
+from extproc.planner.simulation.run import Conduct
+from extproc.planner.traffic.texts import STATED
+from extproc.planner_commands.fleets import FleetOptions
+from extproc.planner_commands.inputs import add_input_arguments, input_options
+from extproc.planner_commands.simulate import COMPARED, SimulateOptions, run_simulate
 
 DESCRIPTION = (
     "Simulate every request in every engine of a fleet, and print what clients "

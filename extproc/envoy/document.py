@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from extproc.mistake import Mistake
+from extproc.config.errors import UserError
 
 _MAX_FILE_BYTES = 1 << 22
 # https://protobuf.dev/programming-guides/json/: a Duration is seconds with an "s" behind them.
@@ -15,7 +15,7 @@ _DURATION = re.compile(r"([0-9]{1,9}(\.[0-9]{0,9})?)s\Z")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_@-]+\Z")
 
 
-class EnvoyFileError(Mistake):
+class EnvoyFileError(UserError):
     """The file cannot be read as YAML; the text says which and why."""
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from extproc.mistake import Mistake
-from extproc.settings import (
+from extproc.config.errors import UserError
+from extproc.config.settings import (
     EnvoySettings,
     Form,
     PoolSettings,
@@ -26,7 +26,7 @@ _TEMPLATES = (_PACKAGE / "envoy_config", _PACKAGE.parent / "envoy")
 _NEWEST = "1.40"
 
 
-class RenderError(Mistake):
+class RenderError(UserError):
     """Envoy cannot be configured for these settings; the text is the key and the fix."""
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
+from extproc.config.settings import Settings, host_port, worker_addresses
 from extproc.envoy.document import Part
-from extproc.settings import Settings, host_port, worker_addresses
 
 # Envoy's own defaults.
 _BUFFER_BYTES = 1 << 20

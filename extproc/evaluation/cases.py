@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
-from extproc.apis import APIS, Endpoint
-from extproc.budget import Asked
+from extproc.budget.values import Asked
 from extproc.evaluation.lengths import Draw
 from extproc.evaluation.tokenizer import Tokenizer
-from extproc.prompt import Prompt
-from extproc.request import UnreadableRequest, read_request
-from extproc.routing import ask
+from extproc.request.apis import APIS, Endpoint
+from extproc.request.prompt import Prompt
+from extproc.request.reader import UnreadableRequest, read_request
+from extproc.routing.route import ask
 
 
 @dataclass(frozen=True, slots=True)

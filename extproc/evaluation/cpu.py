@@ -11,17 +11,17 @@ from functools import partial
 from statistics import median
 from typing import Final
 
-from extproc.budget import Estimator, Observation, Outcome
-from extproc.category import Labels
+from extproc.budget.category import Labels
+from extproc.budget.learner import Learner
+from extproc.budget.values import Estimator, Observation, Outcome
 from extproc.evaluation.cases import Case
 from extproc.evaluation.options import LONG
 from extproc.evaluation.rivals import OURS, calibrated, static
 from extproc.evaluation.texts import Text
 from extproc.evaluation.tokenizer import Tokenizer
-from extproc.learner import Learner
-from extproc.pools import Pool
-from extproc.request import MAX_BODY_BYTES, Endpoint, read_request
-from extproc.routing import Rules, route
+from extproc.request.reader import MAX_BODY_BYTES, Endpoint, read_request
+from extproc.routing.pools import Pool
+from extproc.routing.route import Rules, route
 
 SIZES: Final = (4096, 262_144)
 """Bytes of the prompt."""

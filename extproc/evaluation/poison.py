@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extproc.budget import Observation, Outcome
+from extproc.budget.values import Observation, Outcome
 from extproc.evaluation.cases import Case, Draft, Reader, Template
 from extproc.evaluation.replay import Lessons, replay
 from extproc.evaluation.rivals import Rival

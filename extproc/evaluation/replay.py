@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.budget import Budget, Observation, Outcome
+from extproc.budget.values import Budget, Observation, Outcome
 from extproc.evaluation.cases import Case
 from extproc.evaluation.options import LONG
 from extproc.evaluation.rivals import Rival
-from extproc.pools import Pool, Verdict, choose, judge
+from extproc.routing.pools import Pool, Verdict, choose, judge
 
 EARLY: Final = 50
 """Observations of a category that are told apart."""

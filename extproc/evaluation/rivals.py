@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
-from extproc.budget import Asked, Basis, Budget, Estimator, Measure, Observation
-from extproc.calibration.calibrated import Calibrated
-from extproc.calibration.prior import MEASURED
+from extproc.budget.calibrated import Calibrated
+from extproc.budget.features import FEATURES
+from extproc.budget.paper import PaperEstimator
+from extproc.budget.prior import MEASURED
+from extproc.budget.values import Asked, Basis, Budget, Estimator, Measure, Observation
 from extproc.evaluation.cases import Case
-from extproc.features import FEATURES
-from extproc.paper import PaperEstimator
 
 OURS: Final = "calibrated"
 EXACT: Final = "exact tokenizer"

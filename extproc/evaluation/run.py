@@ -25,7 +25,7 @@ from extproc.evaluation.rivals import OURS, RIVALS
 from extproc.evaluation.scores import Result, error_curve, score_classes, score_rows
 from extproc.evaluation.texts import Text, read_bodies, read_texts
 from extproc.evaluation.tokenizer import Tokenizer, load_tokenizers, tokenize
-from extproc.local.progress import Show, showing
+from extproc.progress import Show, showing
 
 _POISONED: Final = ("paper", "nearest peer", OURS)
 _COST_CASES: Final = 500

@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from extproc.evaluation.replay import EARLY, Row
-from extproc.pools import Verdict
+from extproc.routing.pools import Verdict
 
 CALIBRATED_ERROR: Final = 0.05
 """Median relative error of prompt tokens from which on a category counts as calibrated."""

@@ -15,9 +15,9 @@ from typing import Any
 
 import aiohttp
 
-from extproc.include_usage import ask_for_usage
 from extproc.local.traffic import Item
 from extproc.local.usage_event import less_usage
+from extproc.stream.usage_request import ask_for_usage
 
 _MAX_IN_FLIGHT = 512
 

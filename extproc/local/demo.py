@@ -18,7 +18,6 @@ from extproc.local.compose import find_stack
 from extproc.local.envoy import Row, read_rows
 from extproc.local.fleet import Pool
 from extproc.local.inquiry import count_prompts, count_texts, read_learnt, read_preemptions
-from extproc.local.progress import Show, showing
 from extproc.local.report import print_report, to_json
 from extproc.local.saving import Load
 from extproc.local.sources import built_in_sources, folder_sources
@@ -27,6 +26,7 @@ from extproc.local.tally import Seen, tally
 from extproc.local.traffic import Item, Source, TrafficOptions, make_traffic
 from extproc.local.up import run_stoppable
 from extproc.local.witness import witnessing
+from extproc.progress import Show, showing
 
 _SIMULATED_RATE = 8.0
 _ROWS_S = 5.0

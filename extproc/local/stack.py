@@ -15,7 +15,7 @@ from typing import Self, TypeVar
 
 import aiohttp
 
-from extproc.config import load
+from extproc.config.load import load
 from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command, Log, StackError
 from extproc.local.envoy import Upstream, envoy_command, find_envoy

@@ -11,8 +11,8 @@ from rich.table import Table
 
 from extproc.local.children import StackError
 from extproc.local.fleet import Pool
-from extproc.local.progress import showing
 from extproc.local.stack import Gateway, Stack, StackOptions
+from extproc.progress import showing
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

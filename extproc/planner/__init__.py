@@ -14,12 +14,26 @@ Trace, under a rule of `make_rule`; `summarise` gives its figures. Nothing here 
 clock; files are read by `extproc.planning`.
 """
 
-from extproc.planner.arrivals import arrive, draw_limits
-from extproc.planner.closed_form import ClosedForm, Rates, ideal_saving, split_fleet
-from extproc.planner.engine import EngineConfig, Profile
-from extproc.planner.estimators import ESTIMATORS, Estimator, RoutingError, measured
-from extproc.planner.fleet import FleetSpec, PoolSpec
-from extproc.planner.lengths import (
+from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
+from extproc.planner.simulation.results import Result, summarise
+from extproc.planner.simulation.rules import Rule, RuleName, make_rule
+from extproc.planner.simulation.run import Conduct, simulate
+from extproc.planner.sizing.closed_form import ClosedForm, Rates, ideal_saving, split_fleet
+from extproc.planner.sizing.estimators import ESTIMATORS, Estimator, RoutingError, measured
+from extproc.planner.sizing.plans import Plan, PoolPlan
+from extproc.planner.sizing.question import Objectives, PlanError, Question, SlotRule
+from extproc.planner.sizing.queueing import (
+    Queue,
+    erlang_b,
+    erlang_c,
+    mean_wait_s,
+    wait_percentile_s,
+)
+from extproc.planner.sizing.search import Planner, plan
+from extproc.planner.sizing.sensitivity import Change, drift, misjudged
+from extproc.planner.sizing.study import Study, examine
+from extproc.planner.traffic.arrivals import arrive, draw_limits
+from extproc.planner.traffic.lengths import (
     Arrival,
     InputError,
     Length,
@@ -32,8 +46,8 @@ from extproc.planner.lengths import (
     replay,
     weighted,
 )
-from extproc.planner.plans import Plan, PoolPlan
-from extproc.planner.profiles import (
+from extproc.simulator.engine import EngineConfig, Profile
+from extproc.simulator.profiles import (
     NAMED,
     Accelerator,
     Build,
@@ -45,20 +59,6 @@ from extproc.planner.profiles import (
     read_profile,
     write_profile,
 )
-from extproc.planner.question import Objectives, PlanError, Question, SlotRule
-from extproc.planner.queueing import (
-    Queue,
-    erlang_b,
-    erlang_c,
-    mean_wait_s,
-    wait_percentile_s,
-)
-from extproc.planner.results import Result, summarise
-from extproc.planner.rules import Rule, RuleName, make_rule
-from extproc.planner.sensitivity import Change, drift, misjudged
-from extproc.planner.simulation import Conduct, simulate
-from extproc.planner.sizing import Planner, plan
-from extproc.planner.study import Study, examine
 
 __all__ = [
     "ESTIMATORS",

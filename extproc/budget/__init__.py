@@ -1,0 +1,1 @@
+"""Estimate what a request needs, in tokens, and learn it from what the pools report."""

@@ -1,0 +1,149 @@
+"""What a cheap look at a prompt tells of its tokens.
+
+One table maps every byte to one of 16 character classes and drops UTF-8 continuation bytes, so
+that a class string has one byte a character; one histogram of neighbouring pairs of classes then
+holds every feature. The rule kept here: a feature is a count that grows with the text, never a
+ratio, so that a linear model of features is additive over messages.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extproc.budget.values import Measure
+
+_LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _TAB, _BRACKET, _PUNCT = range(8)
+_LATIN, _GREEK_CYRILLIC, _SEMITIC, _INDIC, _KANA, _HAN, _HANGUL, _ASTRAL = range(8, 16)
+# Astral: emoji and whatever else costs a token or more a character, controls among them.
+_ASCII: Final = (("\n", _NEWLINE), ("\t\r", _TAB), (" ", _SPACE), ("\"'{}[]():,;", _BRACKET))
+_LEADS: Final = (
+    (0xC0, _LATIN),  # also IPA and modifiers
+    (0xCE, _GREEK_CYRILLIC),
+    (0xD7, _SEMITIC),
+    (0xE0, _INDIC),  # also Thai, Ethiopic, Georgian and (E2) typographic punctuation
+    (0xE3, _KANA),  # also CJK punctuation
+    (0xE4, _HAN),
+    (0xEA, _HANGUL),
+    (0xEF, _KANA),  # full-width forms
+    (0xF0, _ASTRAL),
+)
+_CONTINUATION: Final = bytes(range(0x80, 0xC0))
+
+_UNKNOWN_PIXELS: Final = 1 << 20
+PIXELS_PER_PATCH: Final = 784
+"""28 x 28 pixels, the merged patch of the Qwen-VL family; other models learn another weight."""
+
+
+def _ascii_class(byte: int) -> int:
+    char = chr(byte)
+    for chars, found in _ASCII:
+        if char in chars:
+            return found
+    if char.isalpha():
+        return _LOWER if char.islower() else _UPPER
+    if not char.isprintable():
+        return _ASTRAL
+    return _DIGIT if char.isdigit() else _PUNCT
+
+
+def _class_table() -> bytes:
+    table = bytearray(256)
+    table[:0x80] = bytes(_ascii_class(byte) for byte in range(0x80))
+    for first, found in _LEADS:
+        table[first:] = bytes([found]) * (256 - first)
+    return bytes(table)
+
+
+_CLASS: Final = _class_table()
+_LETTERS, _ALNUM, _PUNCTS = (_LOWER, _UPPER), (_LOWER, _UPPER, _DIGIT), (_BRACKET, _PUNCT)
+_EVERY: Final = tuple(range(16))
+_NON_ASCII: Final = tuple(range(_LATIN, 16))
+
+_Pairs = tuple[tuple[Iterable[int], Iterable[int]], ...]
+
+
+def _starts(group: Sequence[int]) -> _Pairs:
+    return ((tuple(k for k in _EVERY if k not in group), group),)
+
+
+# name -> the pairs (first class, second class) that it counts
+_FEATURES: Final[dict[str, _Pairs]] = {
+    "words": _starts(_ALNUM),
+    "punct_runs": _starts(_PUNCTS),
+    "han_kana": ((_EVERY, (_HAN, _KANA)),),
+    "kana": ((_EVERY, (_KANA,)),),
+    "hangul": ((_EVERY, (_HANGUL,)),),
+    "astral": ((_EVERY, (_ASTRAL,)),),
+    "indic": ((_EVERY, (_INDIC,)),),
+    "semitic": ((_EVERY, (_SEMITIC,)),),
+    "greek_cyrillic": ((_EVERY, (_GREEK_CYRILLIC,)),),
+    "non_ascii_runs": _starts(_NON_ASCII),
+    "latin_accents": ((_EVERY, (_LATIN,)),),
+    "lower": ((_EVERY, (_LOWER,)),),
+    "upper": ((_EVERY, (_UPPER,)),),
+    "camel_or_mixed": (((_LOWER,), (_UPPER,)), (_LETTERS, (_DIGIT,)), ((_DIGIT,), _LETTERS)),
+    "digit_digit": (((_DIGIT,), (_DIGIT,)),),
+    "digit_upper": (((_DIGIT,), (_UPPER,)),),
+    "space_digit": (((_SPACE,), (_DIGIT,)),),
+    "punct_digit": (((_PUNCT,), (_DIGIT,)),),
+    "space_upper": (((_SPACE,), (_UPPER,)),),
+    "upper_punct": (((_UPPER,), (_PUNCT,)),),
+    "punct_bracket": (((_PUNCT,), (_BRACKET,)),),
+    "bracket_punct": (((_BRACKET,), (_PUNCT,)),),
+    "bracket_newline": (((_BRACKET,), (_NEWLINE,)),),
+    "space_punct": (((_SPACE,), _PUNCTS),),
+    "punct_punct": ((_PUNCTS, _PUNCTS),),
+    "space_space": (((_SPACE,), (_SPACE,)),),
+    "newlines_tabs": ((_EVERY, (_NEWLINE, _TAB)),),
+    "newline_runs": _starts((_NEWLINE,)),
+}
+TEXT_FEATURES: Final = tuple(_FEATURES)
+OTHER_FEATURES: Final = ("request", "messages", "tools", "any_tool", "images", "image_patches")
+FEATURES: Final = OTHER_FEATURES + TEXT_FEATURES
+
+
+def _selection() -> NDArray[np.float64]:
+    chosen = np.zeros((256, len(TEXT_FEATURES)))
+    for column, pairs in enumerate(_FEATURES.values()):
+        for firsts, seconds in pairs:
+            for first in firsts:
+                for second in seconds:
+                    chosen[first << 4 | second, column] = 1.0
+    return chosen
+
+
+_SELECT: Final = _selection()
+
+
+def text_features(sample: bytes) -> NDArray[np.float64]:
+    """Counts of `TEXT_FEATURES` in UTF-8 bytes; a newline is taken to stand before the text."""
+    classes = np.frombuffer(b"\x04" + sample.translate(_CLASS, _CONTINUATION), np.uint8)
+    pairs = np.bincount((classes[:-1] << 4) | classes[1:], minlength=256)
+    return np.asarray(pairs @ _SELECT)
+
+
+def measure(
+    sample: bytes,
+    text_bytes: int,
+    *,
+    messages: int,
+    tools: int = 0,
+    images: Sequence[tuple[int, int]] = (),
+    token_ids: int = 0,
+) -> Measure:
+    """Look at `sample`, UTF-8 text of which `text_bytes` exist.
+
+    images: (width, height) in pixels, (0, 0) where the size is unknown. The pieces of a sample
+    should be many and short: a few long ones miss the parts of a mixed prompt.
+    """
+    scale = max(text_bytes / len(sample), 1.0) if sample else 1.0
+    text = text_features(sample)
+    if scale > 1.0:
+        # To a tenth: it travels as text, and no estimate sees the rest.
+        text = np.rint(text * (10.0 * scale)) / 10.0
+    patches = sum([w * h or _UNKNOWN_PIXELS for w, h in images]) / PIXELS_PER_PATCH
+    any_tool = 1.0 if tools else 0.0
+    other = (1.0, float(messages), float(tools), any_tool, float(len(images)), round(patches, 1))
+    return Measure(text_bytes, token_ids, (*other, *text.tolist()), round(1.0 - 1.0 / scale, 3))

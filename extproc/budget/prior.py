@@ -1,0 +1,55 @@
+"""The weights before anything is learnt: tokens for each feature, measured on eleven tokenizers.
+
+Texts of 36 kinds (prose in 22 languages, code, markup, JSON, CSV, logs, base64, chats with tools,
+emoji), non-negative least squares of the relative error for each tokenizer; the mean over the
+tokenizers (Qwen 2.5 and 3.5, Llama 2 and 3, Gemma 3, gpt-oss, DeepSeek LLM and V3, GLM-4,
+MiniMax M1, JiuTian), and how far they lie apart. The template's and the images' are read off the
+published templates and the Qwen-VL processor, with wide deviations.
+"""
+
+from typing import Final
+
+from extproc.budget.features import FEATURES
+from extproc.budget.weights import Prior
+
+_TOKENS: Final[dict[str, tuple[float, float]]] = {
+    "request": (10.0, 40.0),
+    "messages": (4.0, 4.0),
+    "tools": (10.0, 10.0),
+    "any_tool": (80.0, 100.0),
+    "images": (50.0, 100.0),
+    "image_patches": (1.0, 0.5),
+    "words": (0.327, 0.31),
+    "punct_runs": (0.76, 0.17),
+    "han_kana": (0.62, 0.18),
+    "kana": (0.164, 0.3),
+    "hangul": (0.802, 0.46),
+    "astral": (0.987, 0.56),
+    "indic": (0.809, 0.4),
+    "semitic": (0.564, 0.29),
+    "greek_cyrillic": (0.342, 0.15),
+    "non_ascii_runs": (0.721, 0.49),
+    "latin_accents": (0.684, 0.58),
+    "lower": (0.165, 0.079),
+    "upper": (0.234, 0.086),
+    "camel_or_mixed": (0.769, 0.2),
+    "digit_digit": (0.761, 0.36),
+    "digit_upper": (2.48, 0.99),
+    "space_digit": (2.55, 0.69),
+    "punct_digit": (0.964, 0.37),
+    "space_upper": (0.622, 0.23),
+    "upper_punct": (0.107, 0.19),
+    "punct_bracket": (0.133, 0.16),
+    "bracket_punct": (0.916, 0.37),
+    "bracket_newline": (0.0679, 0.15),
+    "space_punct": (0.208, 0.19),
+    "punct_punct": (0.0918, 0.061),
+    "space_space": (0.147, 0.28),
+    "newlines_tabs": (0.0677, 0.17),
+    "newline_runs": (0.799, 0.38),
+}
+
+MEASURED: Final = Prior(
+    mean=tuple(_TOKENS[name][0] for name in FEATURES),
+    deviation=tuple(_TOKENS[name][1] for name in FEATURES),
+)

@@ -1,0 +1,50 @@
+"""Build what decides and learns from the settings: the one place that knows both.
+
+The service, the simulator of the planner and the evaluation all build their rule here, so that a
+plan runs the operator's own settings.
+"""
+
+from extproc.budget.calibrated import Calibrated
+from extproc.budget.category import Labels
+from extproc.budget.learner import Learner
+from extproc.budget.paper import PaperEstimator
+from extproc.budget.prior import MEASURED
+from extproc.budget.values import Estimator
+from extproc.config.settings import Estimator as EstimatorName
+from extproc.config.settings import Settings
+from extproc.routing.pools import Pool, limits
+from extproc.routing.route import Rules
+
+
+def build_rules(settings: Settings) -> Rules:
+    """Return the rules that decide a request."""
+    return Rules(
+        pools=tuple(Pool(p.name, p.max_model_len, p.threshold) for p in settings.pools),
+        category_header=settings.categories.header,
+        max_body_bytes=settings.requests.max_body_bytes,
+        usage_sample=settings.requests.usage_sample,
+    )
+
+
+def build_learner(settings: Settings) -> Learner:
+    """Build a learner that has learnt nothing."""
+    return Learner(build_estimator(settings), Labels(settings.categories.max))
+
+
+def build_estimator(settings: Settings) -> Estimator:
+    """Build the estimator that the settings name, with nothing learnt."""
+    budget = settings.budget
+    if budget.estimator is EstimatorName.CALIBRATED:
+        return Calibrated(
+            MEASURED,
+            limits(build_rules(settings).pools),
+            target=budget.target,
+            categories=settings.categories.max,
+        )
+    return PaperEstimator(
+        beta=budget.beta,
+        gamma=budget.gamma,
+        prior_bytes_per_token=budget.prior_bytes_per_token,
+        default_output_tokens=budget.default_output_tokens,
+        categories=settings.categories.max,
+    )

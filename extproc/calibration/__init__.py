@@ -1,1 +1,0 @@
-"""Token budgets learnt from what the pools report."""

@@ -1,0 +1,1 @@
+"""The settings: keys, defaults, the file they are read from, and errors for the user."""

@@ -1,0 +1,288 @@
+"""The settings file: YAML to one frozen Settings, or every fault of the file at once."""
+
+import difflib
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from yaml.reader import ReaderError
+
+from extproc.config.errors import UserError
+from extproc.config.settings import SECTIONS, Place, Section, Settings, conflicts
+
+__all__ = ["ConfigError", "Settings", "load", "render"]
+
+_MAX_FILE_BYTES = 1 << 20
+_MAX_DEPTH = 16
+_MAX_VALUES = 10_000  # as written, and again with every alias written out
+_MAX_SHOWN = 80  # characters of a value
+
+# Plain scalars as in JSON, else text: YAML 1.1 reads 010 as 8, 1:30 as 90 and `no` as false.
+_SCALARS = (
+    ("tag:yaml.org,2002:null", re.compile(r"(~|null|Null|NULL)?\Z"), lambda _: None),
+    ("tag:yaml.org,2002:bool", re.compile(r"(true|false)\Z", re.I), lambda text: text[0] in "tT"),
+    ("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]{0,17})\Z"), int),
+    (
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z"),
+        float,
+    ),
+)
+
+
+class ConfigError(UserError):
+    """The settings file cannot be used; the text is every fault, one a line."""
+
+
+def load(path: Path | None) -> Settings:
+    """Read the settings file, or take the defaults. Raises ConfigError with every fault."""
+    if path is None:
+        return Settings()
+    document = _parse(path, _text(path))
+    settings, wrong = _validated(document)
+    faults = document.twice + [(document.line(place), text) for place, text in wrong]
+    if settings is None or faults:
+        raise ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in sorted(faults)))
+    return settings
+
+
+def render(settings: Settings) -> str:
+    """Write the settings, each key with its unit, as YAML that load() reads to the same value."""
+    return "\n".join(_rendered(settings, "")) + "\n"
+
+
+def _rendered(section: Section, indent: str, without: str = "") -> Iterator[str]:
+    for key, value in section:
+        note = type(section).model_fields[key].description
+        if key == without:
+            continue
+        match value:
+            case Section():
+                yield f"{indent}{key}:  # {note}"
+                yield from _rendered(value, f"{indent}  ")
+            case tuple():
+                yield f"{indent}{key}:  # {note}"
+                for pool in value:
+                    last = "threshold" if pool is value[-1] else ""
+                    yield "\n".join(_rendered(pool, "    ", last)).replace("    ", "  - ", 1)
+            case _:
+                # Text in quotes, so that no reader of YAML takes a name like 1e5 for a number.
+                yield f"{indent}{key}: {json.dumps(value)}".ljust(34) + f"  # {note}"
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_FILE_BYTES:
+        raise ConfigError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8") from error
+
+
+class _DocumentError(Exception):
+    """What the file says cannot be taken as plain values."""
+
+    def __init__(self, line: int, column: int, problem: str) -> None:
+        super().__init__(f"{line + 1}:{column + 1}: {_cut(problem, 2 * _MAX_SHOWN)}")
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's loader, bounded in depth and number, with the plain scalars of _SCALARS."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.yaml_implicit_resolvers = {None: [(tag, pattern) for tag, pattern, _ in _SCALARS]}
+        self._depth = self._count = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._depth += 1
+        self._count += 1
+        if self._depth > _MAX_DEPTH or self._count > _MAX_VALUES:
+            problem = f"more than {_MAX_DEPTH} levels or {_MAX_VALUES} values"
+            raise _DocumentError(self.line, self.column, problem)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+    def compose_scalar_node(self, anchor: Any) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if re.search("[\ud800-\udfff]", node.value):
+            raise _unreadable(node, "half of a surrogate pair is no character")
+        return node
+
+
+def _unreadable(node: yaml.Node, problem: str) -> _DocumentError:
+    return _DocumentError(node.start_mark.line, node.start_mark.column, problem)
+
+
+def _composed(loader: _Loader) -> yaml.Node | None:
+    try:
+        return loader.get_single_node()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or loader.get_mark()
+        raise _DocumentError(mark.line, mark.column, _problem(error)) from error
+    except (ValueError, OverflowError) as error:
+        # PyYAML lets through what chr() and int() raise of an escape and of %YAML.
+        raise _DocumentError(loader.line, loader.column, "a number out of range") from error
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    if r"'\t'" in (error.problem or ""):
+        return "a tab cannot stand here: indent with spaces"
+    return ": ".join(text for text in (error.context, error.problem) if text)
+
+
+@dataclass(slots=True)
+class _Document:
+    """The values of a file by place, the lines on which they stand, and keys given twice."""
+
+    values: dict[Place, Any] = field(default_factory=lambda: {(): None})
+    lines: dict[Place, int] = field(default_factory=lambda: {(): 1})
+    twice: list[tuple[int, str]] = field(default_factory=list)
+
+    def line(self, place: Place) -> int:
+        while place not in self.lines:
+            place = place[:-1]
+        return self.lines[place]
+
+    def read(self, node: yaml.Node, place: Place = ()) -> Any:
+        self.lines.setdefault(place, node.start_mark.line + 1)
+        if len(place) > _MAX_DEPTH or len(self.lines) > _MAX_VALUES:
+            raise _unreadable(node, f"more than {_MAX_DEPTH} levels or {_MAX_VALUES} values")
+        value: Any
+        match node:
+            case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
+                value = {
+                    key: self.read(each, (*place, key)) for key, each in self._pairs(node, place)
+                }
+            case yaml.SequenceNode(tag="tag:yaml.org,2002:seq"):
+                value = [self.read(each, (*place, n)) for n, each in enumerate(node.value)]
+            case yaml.ScalarNode():
+                value = _scalar(node)
+            case _:
+                raise _unreadable(node, _tagged(node))
+        self.values[place] = value
+        return value
+
+    def _pairs(self, node: yaml.MappingNode, path: Place) -> Iterator[tuple[str, yaml.Node]]:
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _unreadable(key, "a key must be a word")
+            place, line = (*path, key.value), key.start_mark.line + 1
+            if place in self.lines:
+                first = self.lines[place]
+                text = f"{_at(path)}{_shown(key.value)} is given twice, first on line {first}"
+                self.twice.append((line, text))
+            else:
+                self.lines[place] = line
+                yield key.value, value
+
+
+def _scalar(node: yaml.ScalarNode) -> Any:
+    if node.tag == "tag:yaml.org,2002:str":
+        return node.value
+    for tag, pattern, convert in _SCALARS:
+        if tag == node.tag and pattern.match(node.value):
+            return convert(node.value)
+    raise _unreadable(node, _tagged(node))
+
+
+def _tagged(node: yaml.Node) -> str:
+    return f"tag {_shown(node.tag.replace('tag:yaml.org,2002:', '!!'))} is not read here"
+
+
+def _parse(path: Path, text: str) -> _Document:
+    document = _Document()
+    try:
+        node = _composed(_Loader(text))
+        if node is not None:
+            document.read(node)
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        problem = f"character U+{ord(text[error.position]):04X} cannot stand in YAML"
+        raise ConfigError(f"{path}:{line}: {problem}") from error
+    except _DocumentError as error:
+        raise ConfigError(f"{path}:{error}") from error
+    return document
+
+
+def _validated(document: _Document) -> tuple[Settings | None, list[tuple[Place, str]]]:
+    settings, wrong = None, []
+    try:
+        settings = Settings.model_validate(document.values[()])
+    except ValidationError as error:
+        # "default_factory_not_called" only repeats that another key of the pool is wrong.
+        own = (each for each in error.errors() if each["type"] != "default_factory_not_called")
+        wrong = [_explained(each) for each in own]
+    values = {**document.values, **{place: None for place, _ in wrong}}
+    wrong += [
+        (place, _not_allowed(place, value, allowed)) for place, value, allowed in conflicts(values)
+    ]
+    return settings, wrong
+
+
+def _explained(error: ErrorDetails) -> tuple[Place, str]:
+    place, value = error["loc"], error["input"]
+    section = _owner(place)
+    match error["type"]:
+        case "extra_forbidden":
+            return place, _at(place[:-1]) + _unknown(str(place[-1]), section)
+        case "missing":
+            return place, f"{_at(place)}missing: {section.allowed(str(place[-1]))}"
+        case "model_type":
+            keys = ", ".join(_owner((*place, "")).model_fields)
+            return place, _not_allowed(place, value, f"a mapping of {keys}")
+        case _:
+            return place, _not_allowed(place, value, section.allowed(str(place[-1])))
+
+
+def _owner(place: Place) -> type[Section]:
+    return SECTIONS[str(place[0])] if len(place) > 1 else Settings
+
+
+def _unknown(key: str, section: type[Section]) -> str:
+    near = [f"{name}.{key}" for name, other in SECTIONS.items() if key in other.model_fields]
+    near += difflib.get_close_matches(key[:_MAX_SHOWN].lower(), section.model_fields, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(section.model_fields)}"
+    return f"unknown key {_shown(key)}; {hint}"
+
+
+def _not_allowed(place: Place, value: object, allowed: str) -> str:
+    return f"{_at(place)}{_shown(value)} is not allowed: {allowed}"
+
+
+def _at(place: Place) -> str:
+    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
+    return f"{_cut(repr(path[1:])[1:-1])}: " if path else ""
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "an empty value"
+        case dict():
+            return "a mapping"
+        case list():
+            return f"a list of {len(value)}"
+        case bool():
+            return str(value).lower()
+        case str():
+            return _cut(repr(value[:_MAX_SHOWN]))
+        case _:
+            return _cut(repr(value))
+
+
+def _cut(text: str, limit: int = _MAX_SHOWN) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"

@@ -1,0 +1,1 @@
+"""Plans and simulations as text, HTML, JSON and plots."""

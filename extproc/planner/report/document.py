@@ -1,0 +1,66 @@
+"""A study as JSON: the figures that the report rounds, and what they were computed for."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from extproc.planner.sizing.plans import Plan
+from extproc.planner.sizing.question import Question
+from extproc.planner.sizing.sensitivity import Change
+from extproc.planner.sizing.study import Study
+
+Json = dict[str, object]
+
+
+def as_json(done: Study, notes: Sequence[str]) -> Json:
+    """Return what `--json` writes; seconds, tokens and USD, shares from 0 to 1."""
+    return {
+        "question": _question(done.question, notes),
+        "plan": _plan(done.plan),
+        "by_pools": [_plan(plan) for plan in done.by_pools],
+        "one_pool_by_occupancy": _plan(done.repacked),
+        "thresholds": [_plan(plan) for plan in done.curve],
+        "drift": [_change(change) for change in done.drift],
+        "estimators": [_change(change) for change in done.errors],
+    }
+
+
+def _question(question: Question, notes: Sequence[str]) -> Json:
+    return {
+        "workload": question.workload.name,
+        "notes": list(notes),
+        "rate_per_s": question.rate_per_s,
+        "profile": asdict(question.profile),
+        "window": question.window,
+        "objectives": asdict(question.objectives),
+        "estimator": question.estimator.name,
+        "slots": question.slot_rule.value,
+        "max_num_seqs": question.max_num_seqs,
+        "max_num_batched_tokens": question.max_num_batched_tokens,
+        "hours_per_year": question.hours_per_year,
+    }
+
+
+def _plan(plan: Plan) -> Json:
+    return {
+        "thresholds": list(plan.thresholds),
+        "pools": [asdict(pool) for pool in plan.pools],
+        "instances": plan.instances,
+        "gpus": plan.gpus,
+        "usd_per_year": plan.usd_per_year,
+        "saving": plan.saving,
+        "closed_form_instances": plan.closed_form,
+        "meets": plan.meets,
+        "over_window": plan.over_window,
+        "verdict": plan.verdict,
+    }
+
+
+def _change(change: Change) -> Json:
+    return {
+        "name": change.name,
+        "share": change.share,
+        "holds": change.held.meets,
+        "utilisation": [pool.utilisation for pool in change.held.pools],
+        "resized_gpus": change.resized.gpus,
+        "resized_instances": change.resized.instances,
+    }

@@ -1,0 +1,169 @@
+"""The figures of simulated fleets, for people and for programs."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Final
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from extproc.planner.simulation.fleet import FleetSpec
+from extproc.planner.simulation.results import Figures, Interval, Result, interval
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One rule, the fleet that it had, and a result for each seed."""
+
+    rule: str
+    fleet: FleetSpec
+    results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Simulation:
+    """All runs over the same arrivals. rate: a second; stated: the share with an output limit."""
+
+    source: str
+    requests: int
+    rate: float
+    poisson: bool
+    stated: float
+    notes: tuple[str, ...]
+    compared: tuple[Compared, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    head: str
+    read: Callable[[Figures], float]
+    digits: int
+    scale: float = 1.0
+
+
+_TIMES: Final = (
+    _Row("TTFT P50 s", lambda f: f.ttft_p50_s, 2),
+    _Row("TTFT P99 s", lambda f: f.ttft_p99_s, 2),
+    _Row("TPOT P50 ms", lambda f: f.tpot_p50_s, 1, 1000),
+    _Row("TPOT P99 ms", lambda f: f.tpot_p99_s, 1, 1000),
+    _Row("preempted ‰", lambda f: f.preemptions, 1),
+    _Row("prompt tokens cached %", lambda f: f.reused, 1, 100),
+)
+_RULE_FIGURES: Final = (
+    _Row("answers/s", lambda f: f.throughput, 1),
+    *_TIMES,
+    _Row("failed over %", lambda f: f.failed_over, 2, 100),
+    _Row("clamped %", lambda f: f.clamped, 2, 100),
+    _Row("rejected or unfinished %", lambda f: f.rejected + f.unfinished, 2, 100),
+    _Row("misrouted %", lambda f: f.misrouted, 2, 100),
+    _Row("over-routed %", lambda f: f.over_routed, 2, 100),
+)
+_POOL_FIGURES: Final = (
+    _Row("requests", lambda f: f.requests, 0),
+    _Row("slots used %", lambda f: f.utilisation, 1, 100),
+    *_TIMES,
+)
+
+
+def print_simulation(simulation: Simulation, console: Console) -> None:
+    """Print the rules, and the pools of the first."""
+    first = simulation.compared[0]
+    _print(console, _describe(simulation))
+    console.print(_rules(simulation))
+    _print(console, f"The pools of {first.rule}, in the mean over the seeds")
+    console.print(_pools(first))
+    _print(console, _explain(simulation))
+
+
+def to_json(simulation: Simulation) -> str:
+    """Return all figures as JSON; what is infinite or unknown is null."""
+    document = {
+        "simulated": True,
+        "source": simulation.source,
+        "requests": simulation.requests,
+        "requests_per_s": simulation.rate,
+        "arrivals": "poisson" if simulation.poisson else "replayed",
+        "stated_share": simulation.stated,
+        "notes": simulation.notes,
+        "rules": {
+            compared.rule: [asdict(result) for result in compared.results]
+            for compared in simulation.compared
+        },
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
+
+
+def _print(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False)
+
+
+def _describe(simulation: Simulation) -> str:
+    pools = simulation.compared[0].fleet.pools
+    sizes = ", ".join(
+        f"{pool.name} {pool.instances} x {pool.engine.max_num_seqs} sequences of "
+        f"{pool.engine.max_model_len} tokens, up to {pool.threshold}"
+        for pool in pools
+    )
+    how = "Poisson" if simulation.poisson else "at the times of the trace"
+    return (
+        f"{simulation.requests} requests of {simulation.source}, {simulation.rate:.1f} a second, "
+        f"{how}.\nPools: {sizes}."
+    )
+
+
+def _explain(simulation: Simulation) -> str:
+    results = simulation.compared[0].results
+    lines = [
+        f"Simulated, over {len(results)} seed(s). Percentiles are over all requests that arrived "
+        f"after {results[0].warmup_s:.0f} s of {results[0].span_s:.0f} s; what was rejected or not "
+        "finished counts as infinite.",
+        f"The texts are made up: {simulation.stated:.0%} of the requests state an output limit.",
+    ]
+    if len(results) > 1:
+        lines.append("± is half of the 95 % interval of the mean over the seeds.")
+    return "\n".join([*lines, *(f"Note: {note}." for note in simulation.notes)])
+
+
+def _rules(simulation: Simulation) -> Table:
+    compared = simulation.compared
+    table = _table(*(each.rule for each in compared))
+    table.add_row("GPUs", *(str(each.fleet.gpus) for each in compared))
+    for row in _RULE_FIGURES:
+        fleets = ([result.fleet for result in each.results] for each in compared)
+        table.add_row(row.head, *(_cell(row, found) for found in fleets))
+    return table
+
+
+def _pools(compared: Compared) -> Table:
+    pools = compared.fleet.pools
+    table = _table(*(pool.name for pool in pools))
+    table.add_row("instances", *(str(pool.instances) for pool in pools))
+    for row in _POOL_FIGURES:
+        found = [[result.pools[n] for result in compared.results] for n in range(len(pools))]
+        table.add_row(row.head, *(_cell(row, figures) for figures in found))
+    return table
+
+
+def _table(*heads: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("", no_wrap=True)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True)
+    return table
+
+
+def _cell(row: _Row, figures: list[Figures]) -> str:
+    values = [row.scale * row.read(each) for each in figures]
+    return _written(interval(values), row.digits)
+
+
+def _written(found: Interval, digits: int) -> str:
+    if math.isnan(found.mean):
+        return "-"
+    if math.isinf(found.mean):
+        return "never"
+    mean = f"{found.mean:.{digits}f}"
+    half = f"{found.half:.{digits}f}"
+    return mean if math.isinf(found.half) or not float(half) else f"{mean} ±{half}"

@@ -1,0 +1,151 @@
+"""A study as text: tables for a terminal or a file."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from extproc.planner.sizing.plans import Plan, PoolPlan
+from extproc.planner.sizing.question import Question, SlotRule
+from extproc.planner.sizing.sensitivity import Change
+from extproc.planner.sizing.study import Study
+
+_ROWS: Final = 12  # of the threshold table, at most
+
+
+def print_study(console: Console, done: Study, notes: Sequence[str]) -> None:
+    """Print the plan, what it is made of, and what it depends on."""
+    for line in (*introduction(done.question), *(f"Note: {note}." for note in notes)):
+        console.print(line, highlight=False, markup=False)
+    for table in tables(done):
+        console.print()
+        console.print(table)
+    console.print()
+    console.print(done.plan.verdict or one_pool(done.plan), highlight=False, markup=False)
+
+
+def introduction(question: Question) -> Iterator[str]:
+    """Say what was asked."""
+    goals, profile = question.objectives, question.profile
+    rule = "at full length" if question.slot_rule is SlotRule.WINDOW else "as they are, 99 %"
+    yield f"{question.workload.name}: {question.rate_per_s:g} requests/s on {profile.name}."
+    yield (
+        f"An instance is {profile.gpus} GPU, ${profile.price_per_gpu_h:g} each per hour, "
+        f"{question.hours_per_year:g} hours a year; its KV cache holds {profile.kv_tokens} tokens. "
+        f"max_num_seqs: as many sequences as fit it {rule}."
+    )
+    yield (
+        f"To hold in each pool: P99 TTFT {seconds(goals.ttft_p99_s)}, P99 TPOT "
+        f"{seconds(goals.tpot_p99_s)}, utilisation {goals.utilisation:.0%}. "
+        f"Routed by the {question.estimator.name} estimator, with its errors."
+    )
+
+
+def one_pool(plan: Plan) -> str:
+    """Say what a plan of one pool needs."""
+    return f"One pool of {plan.gpus} GPUs, ${plan.usd_per_year:,.0f} a year."
+
+
+def tables(done: Study) -> Iterator[Table]:
+    """Yield the tables of a study, the plan first."""
+    yield _pools(done)
+    yield _counts(done)
+    if done.curve:
+        yield _curve(done.curve)
+    if done.drift:
+        yield _changes("If the share of short requests shifts", "shift", done.drift)
+    if done.errors:
+        yield _changes("With other estimators", "estimator", done.errors)
+
+
+def seconds(value: float) -> str:
+    """Write a time: ms below a second."""
+    if math.isinf(value):
+        return "never"
+    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.0f} ms"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    return table
+
+
+def _pools(done: Study) -> Table:
+    table = _table(
+        "Pools",
+        *("pool", "window", "max seqs", "share", "req/s each", "instances", "GPUs", "load"),
+        *("P99 TTFT", "P99 TPOT", "holds"),
+    )
+    for pool in done.by_pools[0].pools:
+        table.add_row("homogeneous", *_pool_cells(pool))
+    for pool in done.split.pools if done.split.thresholds else ():
+        table.add_row(pool.name, *_pool_cells(pool))
+    return table
+
+
+def _pool_cells(pool: PoolPlan) -> tuple[str, ...]:
+    return (
+        f"{pool.max_model_len}",
+        f"{pool.max_num_seqs}",
+        f"{pool.share:.2%}",
+        f"{pool.mu_per_instance:.2f}",
+        f"{pool.instances}",
+        f"{pool.gpus}",
+        f"{pool.utilisation:.0%}",
+        seconds(pool.ttft_p99_s),
+        seconds(pool.tpot_p99_s),
+        "yes" if pool.meets else "no",
+    )
+
+
+def _counts(done: Study) -> Table:
+    table = _table(
+        "How many pools",
+        *("pools", "split at", "instances", "closed form", "GPUs", "$ a year", "saving", "holds"),
+    )
+    for plan in done.by_pools:
+        table.add_row(f"{len(plan.pools)}", *_plan_cells(plan))
+    if done.question.slot_rule is SlotRule.WINDOW:
+        slots = done.repacked.pools[0].max_num_seqs
+        table.add_row(f"1, {slots} seqs", *_plan_cells(done.repacked))
+    return table
+
+
+def _plan_cells(plan: Plan) -> tuple[str, ...]:
+    return (
+        ", ".join(map(str, plan.thresholds)) or "-",
+        f"{plan.instances}",
+        f"{plan.closed_form}",
+        f"{plan.gpus}",
+        f"{plan.usd_per_year:,.0f}",
+        f"{plan.saving:.1%}" if plan.against else "-",
+        "yes" if plan.meets else "no",
+    )
+
+
+def _curve(curve: Sequence[Plan]) -> Table:
+    table = _table("Two pools, by threshold", "threshold", "share", "GPUs", "saving", "holds")
+    step = math.ceil(len(curve) / _ROWS)
+    for plan in curve[step // 2 :: step]:
+        short = plan.pools[0]
+        holds = "yes" if plan.meets else "no"
+        row = (f"{short.share:.2%}", f"{plan.gpus}", f"{plan.saving:.1%}", holds)
+        table.add_row(f"{short.threshold}", *row)
+    return table
+
+
+def _changes(title: str, name: str, changes: Sequence[Change]) -> Table:
+    table = _table(title, name, "short", "load", "holds", "GPUs that would")
+    for change in changes:
+        table.add_row(
+            change.name,
+            f"{change.share:.2%}",
+            ", ".join(f"{pool.utilisation:.0%}" for pool in change.held.pools),
+            "yes" if change.held.meets else "no",
+            f"{change.resized.gpus}" if change.resized.meets else "none",
+        )
+    return table

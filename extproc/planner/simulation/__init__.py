@@ -1,0 +1,1 @@
+"""Simulate a fleet request by request, with the routing rule of the service."""

@@ -1,0 +1,192 @@
+"""What a run comes to: figures of each pool and of the fleet, and intervals over seeds.
+
+The one rule: percentiles are over all arrivals that are measured. One that was rejected, or was not
+finished when the run ended, counts as infinite; leaving it out would flatter who serves fewest.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist, fmean, stdev
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extproc.planner.simulation.records import Fate, Floats, Records
+from extproc.routing.pools import Verdict, judge
+
+Mask = NDArray[np.bool_]
+
+_CONFIDENCE: Final = 0.95
+_STUDENT: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+"""Student's t, 97.5 %, for 1 to 9 degrees of freedom."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """Of one pool, or of the whole fleet; the requests are those that arrived after the warm-up.
+
+    Shares are of `requests`. throughput: answers a second. utilisation: of the slots, in time.
+    preemptions: for 1,000 requests. reused: cached prompt tokens, as a share of all. Infinite
+    percentiles: so many had no answer.
+    """
+
+    name: str
+    instances: int
+    gpus: int
+    requests: int
+    throughput: float
+    ttft_p50_s: float
+    ttft_p99_s: float
+    tpot_p50_s: float
+    tpot_p99_s: float
+    preemptions: float
+    reused: float
+    utilisation: float
+    failed_over: float
+    clamped: float
+    rejected: float
+    unfinished: float
+    misrouted: float
+    over_routed: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """One run. warmup_s: arrivals before that are not counted; span_s: from first to last one."""
+
+    pools: tuple[Figures, ...]
+    fleet: Figures
+    warmup_s: float
+    span_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean over seeds, and half the width of its 95 % interval; infinite for a single seed."""
+
+    mean: float
+    half: float
+
+
+def summarise(records: Records, warmup_s: float | None = None) -> Result:
+    """Sum up a run; without `warmup_s`, in seconds from the first arrival, it is `warmup(records)`.
+
+    Raises ValueError where no arrival is left.
+    """
+    begin, end = float(records.at_s[0]), float(records.at_s[-1])
+    left_out = warmup(records) if warmup_s is None else warmup_s
+    measured = records.at_s >= begin + left_out
+    if not measured.any():
+        raise ValueError(f"a warm-up of {left_out:g} s leaves out every arrival")
+    judged = _Judged(records, measured, begin + left_out, end)
+    pools = range(len(records.fleet.pools))
+    return Result(
+        pools=tuple(judged.figures((index,)) for index in pools),
+        fleet=judged.figures(tuple(pools)),
+        warmup_s=left_out,
+        span_s=end - begin,
+    )
+
+
+def warmup(records: Records) -> float:
+    """Return how long the fleet takes to fill, in seconds from the first arrival.
+
+    Twice the mean time that an answer takes, but at least a tenth of the span of the arrivals, and
+    at most half of it.
+    """
+    span = float(records.at_s[-1] - records.at_s[0])
+    taken = (records.end_s - records.at_s)[np.isfinite(records.end_s)]
+    mean = float(taken.mean()) if taken.size else 0.0
+    return min(max(2 * mean, span / 10), span / 2)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Return the mean of one figure over seeds, with its 95 % interval by Student's t."""
+    mean = fmean(values)
+    if len(values) < 2 or not math.isfinite(mean):
+        return Interval(mean, math.inf)
+    return Interval(mean, student(len(values) - 1) * stdev(values) / math.sqrt(len(values)))
+
+
+def student(freedom: int) -> float:
+    """Return the 97.5 % quantile of Student's t; past the table by Cornish and Fisher's series."""
+    if freedom <= len(_STUDENT):
+        return _STUDENT[freedom - 1]
+    z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+class _Judged:
+    """Records with the window in which they are measured, in seconds, and the verdicts on them."""
+
+    def __init__(self, records: Records, measured: Mask, begin: float, end: float) -> None:
+        self._records, self._measured = records, measured
+        self._begin, self._end = begin, end
+        self._ttft, self._tpot = records.ttft_s, records.tpot_s
+        self._verdicts = _verdicts(records)
+
+    def figures(self, pools: tuple[int, ...]) -> Figures:
+        """Sum up the requests of some pools."""
+        records, specs = self._records, [self._records.fleet.pools[pool] for pool in pools]
+        inside = np.isin(records.pool, pools)
+        chosen = self._measured & np.isin(records.chosen, pools)
+        mine = self._measured & inside
+        count = max(1, int(mine.sum()))
+        return Figures(
+            name=specs[0].name if len(specs) == 1 else "fleet",
+            instances=sum(spec.instances for spec in specs),
+            gpus=sum(spec.instances * spec.gpus for spec in specs),
+            requests=int(mine.sum()),
+            throughput=self._throughput(inside),
+            ttft_p50_s=percentile(self._ttft[mine], 50),
+            ttft_p99_s=percentile(self._ttft[mine], 99),
+            tpot_p50_s=percentile(self._tpot[mine], 50),
+            tpot_p99_s=percentile(self._tpot[mine], 99),
+            preemptions=1000 * float(records.preemptions[mine].sum()) / count,
+            reused=float(records.reused[mine].sum()) / max(1, int(records.prompt[mine].sum())),
+            utilisation=self._utilisation(inside, sum(spec.slots for spec in specs)),
+            failed_over=_share(records.fate[mine] == Fate.FAILED_OVER),
+            clamped=_share(records.fate[mine] == Fate.CLAMPED),
+            rejected=_share(records.fate[mine] == Fate.REJECTED),
+            unfinished=_share(records.fate[mine] == Fate.UNFINISHED),
+            misrouted=_share(self._verdicts[chosen] == Verdict.MISROUTED.value),
+            over_routed=_share(self._verdicts[chosen] == Verdict.OVERROUTED.value),
+        )
+
+    def _throughput(self, inside: Mask) -> float:
+        ends = self._records.end_s[inside]
+        span = self._end - self._begin
+        return float(((ends >= self._begin) & (ends < self._end)).sum()) / span if span else 0.0
+
+    def _utilisation(self, inside: Mask, slots: int) -> float:
+        # From the first admission to the end; the waits of preempted sequences are in it.
+        held = self._records.admitted_s[inside].clip(self._begin, self._end)
+        free = self._records.end_s[inside].clip(self._begin, self._end)
+        span = self._end - self._begin
+        return float((free - held).sum()) / (slots * span) if span else 0.0
+
+
+def percentile(values: Floats, rank: float) -> float:
+    """Return the value that this per cent does not exceed, by nearest rank; NaN is left out."""
+    known = values[~np.isnan(values)]
+    if not known.size:
+        return math.nan
+    return float(np.percentile(known, rank, method="inverted_cdf"))
+
+
+def _share(which: Mask) -> float:
+    return float(which.mean()) if which.size else 0.0
+
+
+def _verdicts(records: Records) -> NDArray[np.str_]:
+    """Judge every choice as the service does; equal ones once."""
+    pools = records.fleet.routing()
+    pairs = np.stack([records.chosen, records.needed])
+    unique, where = np.unique(pairs, axis=1, return_inverse=True)
+    found = [judge(pools[chosen].name, needed, pools).value for chosen, needed in unique.T.tolist()]
+    return np.array(found)[where.ravel()]

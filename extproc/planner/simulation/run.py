@@ -1,0 +1,257 @@
+"""A fleet, event by event: arrivals, the rule's choice, balancing, engines, answers, lessons.
+
+The one rule: nobody acts on what has not happened yet. An answer teaches, and stops counting as a
+load, when its last token is there. So time only goes forward, and a run is a function of its seed.
+
+A pool balances as Envoy's LEAST_REQUEST does: of `choices` instances drawn at random, the one with
+the fewest requests. A request that its pool refuses, since its prompt fills the window, goes to the
+largest pool at once, as Envoy's retry does; the service then sees the second answer alone.
+"""
+
+import heapq
+import random
+from array import array
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, cast
+
+import numpy as np
+
+from extproc.budget.values import Outcome
+from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
+from extproc.planner.simulation.records import Fate, Floats, Ints, Records
+from extproc.planner.simulation.rules import Rule
+from extproc.planner.traffic.arrivals import Incoming
+from extproc.simulator.engine import Engine, Event, Kind, NeverFitsError, Sequence
+
+_NEVER: Final = -1
+_STRIDE: Final = 1000  # arrivals between two reports of progress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conduct:
+    """How a run goes, apart from fleet, arrivals and rule."""
+
+    seed: int = 0
+    """Decides what the balancer draws."""
+    choices: int = 2
+    """Instances that the balancer compares; Envoy's choice_count."""
+    retry: bool = True
+    """Whether what its pool refuses goes to the largest one."""
+    drain_s: float = float("inf")
+    """How long after the last arrival the run ends; what is not done then is unfinished."""
+
+
+class _Instance:
+    __slots__ = ("active", "due_ns", "engine", "pool")
+
+    def __init__(self, pool: int, spec: PoolSpec) -> None:
+        self.pool = pool
+        self.engine = Engine(spec.engine, spec.profile)
+        self.active = 0  # requests that it has not answered
+        self.due_ns = _NEVER
+
+
+class _Job(Sequence):
+    __slots__ = ("incoming", "index", "instance")
+
+    def __init__(self, index: int, incoming: Incoming, instance: _Instance) -> None:
+        super().__init__(incoming.prompt_tokens, incoming.wanted_tokens, incoming.prefix)
+        self.index = index
+        self.incoming = incoming
+        self.instance = instance
+
+
+class _Columns:
+    """What is noted of the requests, by their index; times in nanoseconds, _NEVER where unknown."""
+
+    def __init__(self) -> None:
+        self.at_ns, self.admitted_ns, self.first_ns, self.end_ns = (array("q") for _ in range(4))
+        self.prompt, self.needed, self.tokens, self.reused = (array("q") for _ in range(4))
+        self.pool, self.chosen, self.fate, self.preemptions = (array("q") for _ in range(4))
+
+    def add(self, incoming: Incoming, pool: int) -> int:
+        """Note an arrival; returns its index."""
+        self.at_ns.append(incoming.at_ns)
+        self.prompt.append(incoming.prompt_tokens)
+        # As the service judges: the stated limit is a promise, whatever the answer takes of it.
+        self.needed.append(incoming.prompt_tokens + (incoming.max_tokens or incoming.output_tokens))
+        for times in (self.admitted_ns, self.first_ns, self.end_ns):
+            times.append(_NEVER)
+        for counts in (self.tokens, self.reused, self.preemptions):
+            counts.append(0)
+        self.pool.append(pool)
+        self.chosen.append(pool)
+        self.fate.append(Fate.UNFINISHED)
+        return len(self.at_ns) - 1
+
+
+class _Run:
+    def __init__(self, fleet: FleetSpec, rule: Rule, conduct: Conduct) -> None:
+        self._rule, self._conduct = rule, conduct
+        self._rng = random.Random(conduct.seed)  # noqa: S311 - reproducible, not secret
+        self._pools = [
+            [_Instance(index, spec) for _ in range(spec.instances)]
+            for index, spec in enumerate(fleet.pools)
+        ]
+        self._windows = [spec.engine.max_model_len for spec in fleet.pools]
+        self._slots = [spec.slots for spec in fleet.pools]
+        self._active = [0] * len(fleet.pools)
+        self._due: list[tuple[int, int, _Instance]] = []  # heap; what is out of date remains
+        self._pushed = 0
+        self._ends: list[tuple[int, int, _Job]] = []  # heap of answers that are not over yet
+        self.columns = _Columns()
+
+    def take(self, incoming: Incoming) -> None:
+        """Let time pass until a request arrives, and send it on its way."""
+        self.catch_up(incoming.at_ns)
+        loads = [active / n for active, n in zip(self._active, self._slots, strict=True)]
+        pool = self._rule.choose(incoming, loads)
+        index = self.columns.add(incoming, pool)
+        if self._send(index, incoming, pool):
+            return
+        if pool < len(self._pools) - 1 and self._conduct.retry:
+            pool = self.columns.pool[index] = len(self._pools) - 1
+            if self._send(index, incoming, pool):
+                return
+        self.columns.fate[index] = Fate.REJECTED
+        self._rule.learn(incoming, pool, Outcome.REFUSED, 0)
+
+    def catch_up(self, now_ns: int) -> None:
+        """Let all happen that happens until now."""
+        while self._due and self._due[0][0] <= now_ns:
+            due_ns, _, instance = heapq.heappop(self._due)
+            if due_ns == instance.due_ns:
+                self._advance(instance, now_ns)
+        while self._ends and self._ends[0][0] <= now_ns:
+            self._end(heapq.heappop(self._ends)[2])
+
+    def drain(self, until_ns: float) -> None:
+        """Let all happen that still happens until then."""
+        while self._due and self._due[0][0] <= until_ns:
+            self.catch_up(self._due[0][0])
+        while self._ends and self._ends[0][0] <= until_ns:
+            self._end(heapq.heappop(self._ends)[2])
+
+    def _send(self, index: int, incoming: Incoming, pool: int) -> bool:
+        """Give a request to an instance of a pool; False where that refuses it."""
+        instance = self._balance(self._pools[pool])
+        job = _Job(index, incoming, instance)
+        self._note(instance.engine.advance(incoming.at_ns))
+        try:
+            instance.engine.submit(job)
+        except NeverFitsError:
+            return False
+        finally:
+            self._arm(instance)
+        instance.active += 1
+        self._active[pool] += 1
+        return True
+
+    def _balance(self, instances: list[_Instance]) -> _Instance:
+        choices = self._conduct.choices
+        if len(instances) <= choices:
+            return min(instances, key=_active)
+        # Envoy draws with replacement.
+        drawn = [instances[int(self._rng.random() * len(instances))] for _ in range(choices)]
+        return min(drawn, key=_active)
+
+    def _advance(self, instance: _Instance, now_ns: int) -> None:
+        self._note(instance.engine.advance(now_ns))
+        self._arm(instance)
+
+    def _arm(self, instance: _Instance) -> None:
+        """Come back to an instance when the next of its sequences may end."""
+        due_ns = instance.engine.earliest_end_ns()
+        if due_ns is None:
+            instance.due_ns = _NEVER
+        elif due_ns != instance.due_ns:
+            instance.due_ns = due_ns
+            self._pushed += 1
+            heapq.heappush(self._due, (due_ns, self._pushed, instance))
+
+    def _note(self, events: list[Event]) -> None:
+        columns = self.columns
+        for at_ns, kind, sequence in events:
+            job = cast("_Job", sequence)
+            if kind is Kind.FINISHED:
+                heapq.heappush(self._ends, (at_ns, job.index, job))
+                columns.end_ns[job.index] = at_ns
+            elif kind is Kind.FIRST_TOKEN:
+                columns.first_ns[job.index] = at_ns
+            elif kind is Kind.PREEMPTED:
+                columns.preemptions[job.index] += 1
+            elif columns.admitted_ns[job.index] == _NEVER:
+                columns.admitted_ns[job.index] = at_ns
+
+    def _end(self, job: _Job) -> None:
+        """Take in an answer whose last token is there."""
+        columns, index, incoming = self.columns, job.index, job.incoming
+        pool = job.instance.pool
+        job.instance.active -= 1
+        self._active[pool] -= 1
+        columns.tokens[index], columns.reused[index] = job.output_tokens, job.reused
+        if job.output_tokens < incoming.wanted_tokens:
+            columns.fate[index] = Fate.CLAMPED
+        else:
+            moved = columns.chosen[index] != pool
+            columns.fate[index] = Fate.FAILED_OVER if moved else Fate.COMPLETED
+        # An answer that a limit ends has finish_reason "length", whoever set the limit.
+        cut = job.output_tokens in (incoming.max_tokens, self._windows[pool] - job.prompt_tokens)
+        outcome = Outcome.CUT if cut else Outcome.COMPLETE
+        self._rule.learn(incoming, columns.chosen[index], outcome, job.output_tokens)
+
+
+def simulate(
+    fleet: FleetSpec,
+    arrivals: Iterable[Incoming],
+    rule: Rule,
+    conduct: Conduct,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Records:
+    """Run a fleet until all is answered, or the drain is over.
+
+    arrivals: in the order of time. progress: is told now and then how many more have arrived.
+    """
+    run = _Run(fleet, rule, conduct)
+    count = last_ns = 0
+    for count, incoming in enumerate(arrivals, 1):
+        run.take(incoming)
+        last_ns = incoming.at_ns
+        if count % _STRIDE == 0:
+            progress(_STRIDE)
+    run.drain(last_ns + conduct.drain_s * 1e9)
+    progress(count % _STRIDE)
+    return _records(fleet, run.columns)
+
+
+def _records(fleet: FleetSpec, columns: _Columns) -> Records:
+    done = np.asarray(columns.fate) != Fate.UNFINISHED
+    return Records(
+        fleet=fleet,
+        at_s=np.asarray(columns.at_ns) / 1e9,
+        admitted_s=_seconds(columns.admitted_ns),
+        first_s=_seconds(columns.first_ns),
+        end_s=np.where(done, _seconds(columns.end_ns), np.inf),
+        prompt=_whole(columns.prompt),
+        needed=_whole(columns.needed),
+        tokens=_whole(columns.tokens),
+        reused=_whole(columns.reused),
+        pool=_whole(columns.pool),
+        chosen=_whole(columns.chosen),
+        fate=_whole(columns.fate),
+        preemptions=_whole(columns.preemptions),
+    )
+
+
+def _seconds(times_ns: "array[int]") -> Floats:
+    found = np.asarray(times_ns) / 1e9
+    return np.where(found < 0, np.inf, found)
+
+
+def _whole(counts: "array[int]") -> Ints:
+    return np.asarray(counts, dtype=np.int64)
+
+
+def _active(instance: _Instance) -> int:
+    return instance.active

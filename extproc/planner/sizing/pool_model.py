@@ -1,0 +1,272 @@
+"""One pool under a load: what its instances serve, and what its clients wait for.
+
+An instance runs n = max_num_seqs sequences. With W, H, K the pace's weights, sequence and KV terms,
+and r the KV entries of a decoding sequence, an iteration lasts t = W + (H + K r) n, and longer by
+what prefills compute. A request stays for I iterations (its prompt's and its output's), in which
+n others come and are prefilled, each for e seconds on top: E[S] = E[I] t + n E[e], and an instance
+serves mu = n / E[S]. Requests queue twice: for a slot (all slots of the pool: M/G/c), and for the
+prefill, of which an instance does one after another (M/G/1). The queue for slots is that of full
+slots, which is on the careful side; what an iteration lasts is taken at the load.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Final
+
+import numpy as np
+
+from extproc.planner.sizing.queueing import Queue, erlang_c, wait_of_waiting_s
+from extproc.planner.traffic.condensing import condense
+from extproc.planner.traffic.lengths import Floats, Workload
+from extproc.simulator.profiles import InstanceProfile
+
+SHARE: Final = 0.99
+Z99: Final = 2.326
+"""The 99th percentile of the standard normal distribution."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Requests:
+    """What each request of a workload asks of an instance, in order of its total tokens.
+
+    own_s: the seconds of its prefill alone. flow_s: the same where prompts share iterations, so
+    that the weights count by the token. steps: the iterations of its prefill. extra_s: what its
+    prefill adds to iterations that run anyway. held: KV entries times iterations while it decodes.
+    """
+
+    total: Floats
+    output: Floats
+    weights: Floats
+    own_s: Floats
+    flow_s: Floats
+    steps: Floats
+    flow_steps: Floats
+    extra_s: Floats
+    iterations: Floats
+    held: Floats
+    held_squared: Floats
+
+    def between(self, above: float, up_to: float) -> "Requests":
+        """Return the requests that lie between two shares of all, the smallest first."""
+        low, high = np.searchsorted(np.cumsum(self.weights), [above + 1e-9, up_to - 1e-9])
+        last = self.weights.size - 1
+        return self.rows(min(int(low), last), min(max(low, high), last) + 1)
+
+    def rows(self, first: int, end: int) -> "Requests":
+        """Return some of the rows, `end` excluded."""
+        part = slice(first, end)
+        return Requests(**{field.name: getattr(self, field.name)[part] for field in fields(self)})
+
+    @property
+    def share(self) -> float:
+        """Their share of all requests."""
+        return float(self.weights.sum())
+
+    def mean(self, values: Floats) -> float:
+        """Return the weighted mean of one value a request."""
+        return float(self.weights @ values) / self.share
+
+
+def requests_of(workload: Workload, profile: InstanceProfile, batched_tokens: int) -> Requests:
+    """Compute what the requests ask of an instance that prefills so many tokens an iteration."""
+    prompt, output, weights = condense(workload)
+    order = np.argsort(prompt + output, kind="stable")
+    prompt, output, weights = prompt[order], output[order], weights[order]
+    pace = profile.pace
+    weights_s = pace.weights_ms / pace.speed / 1e3
+    compute_s = pace.prefill_token_ms * prompt + pace.prefill_pair_ms * prompt**2 / 2
+    compute_s /= pace.speed * 1e3
+    steps = np.ceil(prompt / batched_tokens)
+    chunks = np.maximum(steps, np.ceil(prompt / pace.chunk_tokens))
+    whole = np.maximum(prompt / batched_tokens, prompt / pace.chunk_tokens)
+    return Requests(
+        total=prompt + output,
+        output=output,
+        weights=weights,
+        own_s=weights_s * chunks + compute_s,
+        flow_s=weights_s * whole + compute_s,
+        steps=steps,
+        flow_steps=prompt / batched_tokens,
+        extra_s=weights_s * (chunks - steps) + compute_s,
+        iterations=steps + output - 1,
+        held=output * (prompt + output / 2),
+        held_squared=output * (prompt**2 + prompt * output + output**2 / 3),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PoolModel:
+    """The instances of a pool that run `slots` sequences each, under requests of one kind."""
+
+    requests: Requests
+    profile: InstanceProfile
+    slots: int
+
+    @cached_property
+    def iterations(self) -> float:
+        """Iterations of a request, the mean."""
+        return self.requests.mean(self.requests.iterations)
+
+    @cached_property
+    def _weights_s(self) -> float:
+        return self.profile.pace.weights_ms / self.profile.pace.speed / 1e3
+
+    @cached_property
+    def _each_s(self) -> float:
+        """What a running sequence adds to an iteration, in seconds: itself and its KV entries."""
+        requests, pace = self.requests, self.profile.pace
+        entries = requests.mean(requests.held) / requests.mean(requests.output)
+        return (pace.sequence_ms + pace.kv_token_ms * entries) / pace.speed / 1e3
+
+    @cached_property
+    def _extra_s(self) -> tuple[float, float]:
+        """The mean of what a prefill adds to iterations, and the mean of its square."""
+        extra = self.requests.extra_s
+        return self.requests.mean(extra), self.requests.mean(extra**2)
+
+    @cached_property
+    def _per_output(self) -> float:
+        return self.requests.mean(1 / self.requests.output)
+
+    def company_s(self, running: float) -> float:
+        """Return what so many running sequences add to an iteration, in seconds."""
+        return running * self._each_s
+
+    def token_s(self, running: float) -> float:
+        """Return the mean seconds between two tokens of a sequence, prefills of others included."""
+        prefills = running / self.iterations
+        return self._weights_s + self.company_s(running) + prefills * self._extra_s[0]
+
+    def tpot_p99_s(self, running: float) -> float:
+        """Return the 99th percentile of the mean time between tokens of a request.
+
+        A normal approximation: as many prefills fall into an answer as chance has it, and the
+        shorter the answer, the more one of them shows.
+        """
+        spread = running / self.iterations * self._extra_s[1]
+        return self.token_s(running) + Z99 * math.sqrt(spread * self._per_output)
+
+    @cached_property
+    def service_s(self) -> float:
+        """Mean seconds that a request holds its slot while all are taken."""
+        return self.iterations * self.token_s(self.slots)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Requests a second that an instance serves with all its slots taken: mu."""
+        return self.slots / self.service_s
+
+    @cached_property
+    def scv(self) -> float:
+        """Squared coefficient of variation of the service time: that of the iterations."""
+        return max(0.0, self.requests.mean(self.requests.iterations**2) / self.iterations**2 - 1)
+
+    def running_p99(self, rate_per_s: float) -> float:
+        """Return how many sequences an instance runs at a rate: a high estimate, as if Poisson."""
+        # n = rate * iterations * t, and t = W + n * each + rate * t * extra.
+        added = rate_per_s * (self.iterations * self._each_s + self._extra_s[0])
+        if added >= 1:
+            return float(self.slots)
+        mean = rate_per_s * self.iterations * self._weights_s / (1 - added)
+        return min(float(self.slots), mean + Z99 * math.sqrt(mean))
+
+    def alone_late(self, limit_s: float) -> float:
+        """Return the share of requests that are late even on an instance that runs nothing else."""
+        alone = self._weights_s + self.requests.own_s + self.profile.overhead_s
+        return self.requests.mean((alone > limit_s).astype(np.float64))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LoadedPool:
+    """A pool of so many instances at a rate of requests a second, of all of them together."""
+
+    model: PoolModel
+    instances: int
+    rate_per_s: float
+
+    @property
+    def utilisation(self) -> float:
+        """Load over capacity, of the slots; from 1 on, queues grow for ever."""
+        return self.rate_per_s / self.model.rate_per_s / self.instances
+
+    @cached_property
+    def running_p99(self) -> float:
+        """Sequences that an instance runs: a high estimate."""
+        return self.model.running_p99(self.rate_per_s / self.instances)
+
+    @property
+    def tpot_p99_s(self) -> float:
+        """The 99th percentile of the mean time between the tokens of a request."""
+        return self.model.tpot_p99_s(self.running_p99)
+
+    @cached_property
+    def ttft_p99_s(self) -> float:
+        """The 99th percentile of the time to the first token, to 1 %; infinite if overloaded."""
+        if any(math.isinf(wait.mean_s) for wait in self._waits):
+            return math.inf
+        low, high = 0.0, self.model.token_s(0) + self.model.profile.overhead_s
+        while self.late(high) > 1 - SHARE:
+            high *= 2
+        while high - low > 0.005 * high:
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.late(middle) > 1 - SHARE else (low, middle)
+        return high
+
+    def late(self, limit_s: float) -> float:
+        """Return the share of requests whose TTFT exceeds limit_s."""
+        slot, prefill = self._waits
+        if math.isinf(slot.mean_s + prefill.mean_s):  # it cannot keep up
+            return 1.0
+        return self.model.requests.mean(_tail(slot, prefill, limit_s - self._unqueued_s))
+
+    @cached_property
+    def _unqueued_s(self) -> Floats:
+        """Each request's TTFT but for its queues."""
+        requests, model = self.model.requests, self.model
+        own = requests.own_s + requests.steps * model.company_s(self.running_p99)
+        # Whoever comes during an iteration waits for its end: at most the whole of it.
+        return own + model.token_s(self.running_p99) + model.profile.overhead_s
+
+    @cached_property
+    def _waits(self) -> tuple["_Wait", "_Wait"]:
+        """For a slot of any instance, and for the prefills before it in its own."""
+        model, requests = self.model, self.model.requests
+        slots = Queue(
+            servers=self.instances * model.slots,
+            rate_per_s=self.rate_per_s,
+            service_s=model.service_s,
+            scv=model.scv,
+        )
+        times = requests.flow_s + requests.flow_steps * model.company_s(self.running_p99)
+        mean = requests.mean(times)
+        prefill = Queue(
+            servers=1,
+            rate_per_s=self.rate_per_s / self.instances,
+            service_s=mean,
+            scv=max(0.0, requests.mean(times**2) / mean**2 - 1),
+        )
+        return _wait(slots), _wait(prefill)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wait:
+    """How likely an arrival waits, and for how many seconds then, on average."""
+
+    share: float
+    mean_s: float
+
+
+def _wait(queue: Queue) -> _Wait:
+    return _Wait(erlang_c(queue.servers, queue.load), wait_of_waiting_s(queue))
+
+
+def _tail(first: _Wait, second: _Wait, left_s: Floats) -> Floats:
+    """Return how likely two exponential waits, one after the other, outlast what time is left."""
+    p, q = first.share, second.share
+    # Two equal means would divide by zero.
+    a, b = first.mean_s, second.mean_s * (1 + 1e-6 * (first.mean_s == second.mean_s))
+    left = np.maximum(left_s, 0.0)
+    one, other = np.exp(-left / a), np.exp(-left / b)
+    tail = p * (1 - q) * one + (1 - p) * q * other + p * q * (a * one - b * other) / (a - b)
+    return np.where(left_s < 0, 1.0, tail)

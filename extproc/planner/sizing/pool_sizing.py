@@ -1,0 +1,154 @@
+"""How many instances one pool needs for what it is sent, and how many sequences each runs.
+
+A pool is sent the requests between two thresholds, those over the upper one that are misrouted, and
+those under the lower one that are over-routed, both taken nearest to the threshold. A misrouted
+request counts in both pools, as if it were served twice; a refused one costs less.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from extproc.planner.sizing.plans import PoolPlan
+from extproc.planner.sizing.pool_model import SHARE, Z99, LoadedPool, PoolModel, Requests
+from extproc.planner.sizing.question import PlanError, Question, SlotRule
+
+_MOST_INSTANCES: Final = 1 << 22
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PoolLoad:
+    """What a pool with this max_model_len is sent: its share of all requests, and their rate."""
+
+    question: Question
+    requests: Requests
+    window: int
+    share: float
+    rate_per_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SizedPool:
+    """A pool at its load, and whether it holds the objectives."""
+
+    load: PoolLoad
+    pool: LoadedPool
+    meets: bool
+
+    @property
+    def gpus(self) -> int:
+        """Of all instances."""
+        return self.pool.instances * self.load.question.profile.gpus
+
+
+def size_pool(load: PoolLoad) -> SizedPool:
+    """Return the smallest pool that holds the objectives, or, where none does, the utilisation.
+
+    Raises PlanError where the KV cache of an instance does not hold one sequence of the window.
+    """
+    model = PoolModel(
+        requests=load.requests, profile=load.question.profile, slots=choose_slots(load)
+    )
+    return loaded(load, model.slots, _instances(load, model))
+
+
+def loaded(load: PoolLoad, slots: int, instances: int) -> SizedPool:
+    """Return a pool of so many instances under the load, whether it holds it or not."""
+    model = PoolModel(requests=load.requests, profile=load.question.profile, slots=slots)
+    pool = LoadedPool(model=model, instances=instances, rate_per_s=load.rate_per_s)
+    objectives = load.question.objectives
+    return SizedPool(
+        load=load,
+        pool=pool,
+        meets=pool.utilisation <= objectives.utilisation + 1e-9
+        and pool.late(objectives.ttft_p99_s) <= 1 - SHARE + 1e-9
+        and pool.tpot_p99_s <= objectives.tpot_p99_s,
+    )
+
+
+def describe(sized: SizedPool, name: str) -> PoolPlan:
+    """Return the pool as a part of a plan."""
+    return PoolPlan(
+        name=name,
+        max_model_len=sized.load.window,
+        max_num_seqs=sized.pool.model.slots,
+        threshold=sized.load.window,
+        share=sized.load.share,
+        mu_per_instance=sized.pool.model.rate_per_s,
+        instances=sized.pool.instances,
+        gpus=sized.gpus,
+        utilisation=sized.pool.utilisation,
+        ttft_p99_s=sized.pool.ttft_p99_s,
+        tpot_p99_s=sized.pool.tpot_p99_s,
+        meets=sized.meets,
+    )
+
+
+def choose_slots(load: PoolLoad) -> int:
+    """Return max_num_seqs: what the KV cache holds and the TPOT objective allows, at least 1."""
+    question = load.question
+    if not question.profile.window_slots(load.window):
+        raise PlanError(
+            f"the KV cache of {question.profile.name} holds {question.profile.kv_tokens} tokens, "
+            f"not one sequence of {load.window}: take a smaller --window"
+        )
+    # Half of an iteration's tokens at least is left for prefills.
+    most = min(question.max_num_seqs, question.max_num_batched_tokens // 2, _by_memory(load))
+    model = PoolModel(requests=load.requests, profile=question.profile, slots=most)
+    return _last(lambda n: model.tpot_p99_s(n) <= question.objectives.tpot_p99_s, most)
+
+
+def _by_memory(load: PoolLoad) -> int:
+    profile = load.question.profile
+    if load.question.slot_rule is SlotRule.WINDOW:
+        return profile.window_slots(load.window)
+    return max(1, occupancy_slots(load.requests, profile.kv_tokens))
+
+
+def occupancy_slots(requests: Requests, kv_tokens: int) -> int:
+    """Return how many running sequences fit the KV cache 99 % of the time; 0 if not one does.
+
+    Their KV entries add up to about a normal distribution: n m + z s sqrt(n) = kv_tokens.
+    """
+    mean = requests.mean(requests.held) / requests.mean(requests.output)
+    square = requests.mean(requests.held_squared) / requests.mean(requests.output)
+    spread = Z99 * math.sqrt(max(0.0, square - mean**2))
+    root = (math.sqrt(spread**2 + 4 * mean * kv_tokens) - spread) / (2 * mean)
+    return int(root**2)
+
+
+def _instances(load: PoolLoad, model: PoolModel) -> int:
+    least = math.ceil(load.rate_per_s / (model.rate_per_s * load.question.objectives.utilisation))
+    count = max(1, least)
+    if model.alone_late(load.question.objectives.ttft_p99_s) > 1 - SHARE:
+        return count  # no number of instances makes the prefill itself faster
+    limit = load.question.objectives.ttft_p99_s
+    return _first(
+        lambda n: (
+            LoadedPool(model=model, instances=n, rate_per_s=load.rate_per_s).late(limit)
+            <= 1 - SHARE
+        ),
+        count,
+    )
+
+
+def _first(holds: Callable[[int], bool], least: int) -> int:
+    """Return the smallest number, from `least` on, for which it holds, given that it goes on to."""
+    high = least
+    while not holds(high) and high < _MOST_INSTANCES:
+        high *= 2
+    low = least if high == least else high // 2 + 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle + 1, high)
+    return high
+
+
+def _last(holds: Callable[[int], bool], most: int) -> int:
+    """Return the largest number up to `most` for which it holds; 1 where it holds for none."""
+    low, high = 1, most
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle - 1)
+    return low

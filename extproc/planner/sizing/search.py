@@ -1,0 +1,171 @@
+"""How many GPUs a traffic needs, in how many pools, split where."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+
+from extproc.planner.sizing.plans import Plan
+from extproc.planner.sizing.pool_model import requests_of
+from extproc.planner.sizing.pool_sizing import PoolLoad, SizedPool, describe, loaded, size_pool
+from extproc.planner.sizing.question import PlanError, Question, SlotRule
+from extproc.planner.sizing.verdict import judge
+
+_GRID: Final = 64  # tokens: thresholds are multiples of it
+_CANDIDATES: Final = 40
+_ROUNDING: Final = 1e-9  # of a sum of weights
+
+
+def plan(question: Question, max_pools: int = 2) -> Plan:
+    """Return the plan with the fewest GPUs in 1 to max_pools pools, wherever they are split.
+
+    Raises PlanError where no instance can hold the window or no request fits it.
+    """
+    return Planner(question).best(max_pools)
+
+
+class Planner:
+    """Answers one question: sizes each pool once, however many plans contain it."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        traffic = question.workload
+        over = 1 - traffic.share_within(question.window)
+        self.over_window = over if over > _ROUNDING else 0.0
+        if self.over_window > 1 - _ROUNDING:
+            raise PlanError(f"no request fits a window of {question.window} tokens")
+        if self.over_window:
+            traffic = traffic.between(0, question.window)
+        self._requests = requests_of(traffic, question.profile, question.max_num_batched_tokens)
+        order = np.argsort(traffic.total, kind="stable")
+        self._totals = traffic.total[order]
+        self._edges = np.cumsum(traffic.weights[order])
+        self._sized: dict[tuple[int, int], SizedPool] = {}
+
+    @property
+    def candidates(self) -> tuple[int, ...]:
+        """Thresholds worth trying: the workload's own quantiles, denser towards the tail."""
+        shares = 1 - 2.0 ** (-np.arange(1, _CANDIDATES + 1) / 3)
+        rows = np.searchsorted(self._edges, np.concatenate([shares, np.arange(0.1, 0.5, 0.1)]))
+        totals = self._totals[np.minimum(rows, self._edges.size - 1)]
+        rounded = {math.ceil(total / _GRID) * _GRID for total in totals.tolist()}
+        return tuple(sorted(t for t in rounded if t < self.question.window))
+
+    def share_within(self, tokens: int) -> float:
+        """Return the share of requests, of those that fit the window, up to so many tokens."""
+        row = int(np.searchsorted(self._totals, tokens, side="right"))
+        return float(self._edges[row - 1]) if row else 0.0
+
+    def homogeneous(self) -> Plan:
+        """Return the plan of one pool."""
+        return self._plan([self._size(0, self.question.window)])
+
+    @cached_property
+    def repacked(self) -> Plan:
+        """One pool whose max_num_seqs is set by what its sequences occupy."""
+        return Planner(replace(self.question, slot_rule=SlotRule.OCCUPANCY)).homogeneous()
+
+    def at(self, thresholds: tuple[int, ...]) -> Plan:
+        """Return the plan that is split at these thresholds. Raises PlanError."""
+        return self._compared([self._size(*pair) for pair in self._ranges(thresholds)])
+
+    def judged(self, plan: Plan) -> Plan:
+        """Return the plan with its verdict; that of one pool has none."""
+        by_window = self.question.slot_rule is SlotRule.WINDOW
+        return replace(plan, verdict=judge(plan, self.repacked if by_window else None))
+
+    def under(self, plan: Plan) -> Plan:
+        """Return the pools of a plan as they are, under the traffic of this question."""
+        ranges = self._ranges(plan.thresholds)
+        pools = zip(plan.pools, ranges, strict=True)
+        return self._plan(
+            [loaded(self._load(*pair), pool.max_num_seqs, pool.instances) for pool, pair in pools]
+        )
+
+    def best_of(self, pools: int) -> Plan:
+        """Return the best plan of so many pools, or of fewer where there are too few thresholds.
+
+        Dynamic programming over the candidates: what a pool needs depends on its two thresholds.
+        """
+        window = self.question.window
+        ends = self.candidates
+        best: dict[int, tuple[SizedPool, ...]] = {0: ()}
+        for _ in range(min(pools - 1, len(ends))):
+            best = {
+                end: min((self._with(best, start, end) for start in best if start < end), key=_cost)
+                for end in ends
+                if end > min(best)
+            }
+        return self._compared(min((self._with(best, start, window) for start in best), key=_cost))
+
+    def _with(
+        self, best: Mapping[int, tuple[SizedPool, ...]], start: int, end: int
+    ) -> tuple[SizedPool, ...]:
+        return (*best[start], self._size(start, end))
+
+    def best(self, max_pools: int) -> Plan:
+        """Return the best plan of 1 to max_pools pools, judged; of equal ones that of fewer."""
+        plans = [self.best_of(count) for count in range(1, max_pools + 1)]
+        chosen = min(plans, key=lambda each: (each.failing, each.gpus))
+        if chosen.thresholds or len(plans) == 1:
+            return self.judged(chosen)
+        return replace(chosen, verdict=self.judged(plans[1]).verdict)
+
+    def curve(self) -> tuple[Plan, ...]:
+        """Return the plan of two pools for each candidate threshold."""
+        return tuple(self.at((threshold,)) for threshold in self.candidates)
+
+    def _ranges(self, thresholds: tuple[int, ...]) -> list[tuple[int, int]]:
+        edges = (0, *thresholds, self.question.window)
+        if any(low >= high for low, high in pairwise(edges)):
+            raise PlanError(f"thresholds must rise, and lie below {self.question.window} tokens")
+        return list(pairwise(edges))
+
+    def _size(self, above: int, up_to: int) -> SizedPool:
+        if (above, up_to) not in self._sized:
+            self._sized[above, up_to] = size_pool(self._load(above, up_to))
+        return self._sized[above, up_to]
+
+    def _load(self, above: int, up_to: int) -> PoolLoad:
+        """Return what the pool between two thresholds is sent."""
+        question = self.question
+        low = self.share_within(above) - question.estimator.at(above).over_routed if above else 0.0
+        high = self.share_within(up_to) + question.estimator.at(up_to).misrouted
+        low, high = max(0.0, low), min(1.0, high) if up_to < question.window else 1.0
+        share = max(0.0, high - low)
+        return PoolLoad(
+            question=question,
+            requests=self._requests.between(low, high),
+            window=up_to,
+            share=share,
+            rate_per_s=question.rate_per_s * (1 - self.over_window) * share,
+        )
+
+    def _plan(self, pools: Sequence[SizedPool]) -> Plan:
+        names = _names(len(pools))
+        return Plan(
+            pools=tuple(describe(pool, name) for pool, name in zip(pools, names, strict=True)),
+            rate_per_s=self.question.rate_per_s * (1 - self.over_window),
+            price_per_gpu_h=self.question.profile.price_per_gpu_h,
+            hours_per_year=self.question.hours_per_year,
+            over_window=self.over_window,
+        )
+
+    def _compared(self, pools: Sequence[SizedPool]) -> Plan:
+        plan = self._plan(pools)
+        return replace(plan, against=self.homogeneous()) if len(pools) > 1 else plan
+
+
+def _cost(pools: Sequence[SizedPool]) -> tuple[int, int]:
+    """Order plans: first those that hold the objectives, then by GPUs."""
+    return sum(not pool.meets for pool in pools), sum(pool.gpus for pool in pools)
+
+
+def _names(pools: int) -> tuple[str, ...]:
+    if pools <= 3:
+        return ((), ("all",), ("short", "long"), ("short", "middle", "long"))[pools]
+    return ("short", *(f"middle-{number}" for number in range(1, pools - 1)), "long")

@@ -1,0 +1,55 @@
+"""The requests of a trace as they arrive at a simulated fleet, in the order of time."""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from extproc.budget.category import content_class
+from extproc.budget.values import Asked
+from extproc.planner.traffic.lengths import Tokens, Trace
+from extproc.planner.traffic.texts import STATED, state_limits, write_prompts
+
+_NS_PER_S: Final = 1e9
+_MODEL: Final = "simulated"
+
+
+class Incoming(NamedTuple):
+    """A request as it arrives, with its truth."""
+
+    at_ns: int
+    prompt_tokens: int
+    output_tokens: int
+    """What would be answered if no limit cut it."""
+    max_tokens: int
+    """The output limit that the client states; 0: none."""
+    asked: Asked
+    """What the service sees of it."""
+    prefix: tuple[int, ...] = ()
+
+    @property
+    def wanted_tokens(self) -> int:
+        """Output tokens that a pool without a window would give."""
+        return min(self.output_tokens, self.max_tokens or self.output_tokens)
+
+
+def draw_limits(trace: Trace, seed: int, stated: float = STATED) -> Tokens:
+    """Return the output limits that clients state, 0 for none; a share of `stated` states one."""
+    return state_limits(trace.output, stated, seed)
+
+
+def arrive(trace: Trace, max_tokens: Tokens, seed: int) -> Iterator[Incoming]:
+    """Yield the requests; the seed decides their texts. Prefixes cover whole parts only."""
+    columns = zip(
+        np.rint(trace.at_s * _NS_PER_S).astype(np.int64).tolist(),
+        trace.prompt.tolist(),
+        trace.output.tolist(),
+        max_tokens.tolist(),
+        write_prompts(trace.prompt, seed),
+        trace.prefixes or ((),) * len(trace),
+        strict=True,
+    )
+    for at_ns, prompt, output, limit, measure, prefix in columns:
+        category = content_class(measure.features).value
+        asked = Asked(_MODEL, category, measure, limit or None)
+        yield Incoming(at_ns, prompt, output, limit, asked, prefix)

@@ -1,0 +1,51 @@
+"""Many requests as few: rows of a workload that are alike, put together with their means.
+
+The one rule: weights, and the mean prompt and output of every group, are kept; a group's totals
+differ by 2 % at most, so the order of totals stays but within a group.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extproc.planner.traffic.lengths import Floats, Workload, weighted
+
+_FEW: Final = 2048
+_WIDTH: Final = math.log(1.02)
+_GROUPS: Final = 6  # of different outputs, among requests of one total
+
+
+def condense(workload: Workload) -> tuple[Floats, Floats, Floats]:
+    """Return prompt tokens, output tokens and weights, as they are where there are few rows."""
+    prompt, output = workload.prompt.astype(np.float64), workload.output.astype(np.float64)
+    weights = workload.weights
+    if len(workload) <= _FEW:
+        return prompt, output, weights
+    cell = np.floor(np.log(workload.total) / _WIDTH).astype(np.int64)
+    order = np.lexsort((output, cell))
+    first = np.flatnonzero(_begins(cell[order]))
+    mass = np.add.reduceat(weights[order], first)
+    means = [np.add.reduceat((v * weights)[order], first) / mass for v in (prompt, output)]
+    return means[0], means[1], mass
+
+
+def _begins(cells: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Tell which rows begin a group: each cell has up to _GROUPS of about the same size."""
+    starts = np.flatnonzero(np.diff(cells, prepend=cells[0] - 1))
+    sizes = np.diff(starts, append=cells.size)
+    place = np.arange(cells.size) - np.repeat(starts, sizes)
+    groups = np.minimum(sizes, _GROUPS)
+    number = place * np.repeat(groups, sizes) // np.repeat(sizes, sizes)
+    begins: NDArray[np.bool_] = (place == 0) | (np.diff(number, prepend=-1) != 0)
+    return begins
+
+
+def lightened(workload: Workload, most: int) -> Workload:
+    """Return the workload condensed, in whole tokens, where it has more than `most` rows."""
+    if len(workload) <= most:
+        return workload
+    prompt, output, weights = condense(workload)
+    whole = [np.rint(tokens).astype(np.int64) for tokens in (prompt, output)]
+    return weighted(workload.name, whole[0], whole[1], weights)

@@ -1,0 +1,1 @@
+"""What `dualpool plan` and `dualpool simulate` do with files, services and terminals."""

@@ -1,0 +1,204 @@
+"""What a plan or a simulation starts from: files, and live services, read and merged.
+
+Formats are those of `extproc.planner.traffic.traces`; a file may be compressed by gzip. Replicas
+of a service count as one input.
+"""
+
+import argparse
+import gzip
+import http.client
+import io
+import math
+import urllib.request
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final, cast
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+from extproc.budget.lengths import LengthHistogram
+from extproc.planner.traffic.documents import read_lengths
+from extproc.planner.traffic.lengths import (
+    OUTPUT_SHARE,
+    InputError,
+    Trace,
+    Workload,
+    merged,
+    overlaid,
+)
+from extproc.planner.traffic.rows import Reading
+from extproc.planner.traffic.traces import read
+
+_PIECE_CHARS: Final = 1 << 24
+_TIMEOUT_S: Final = 10.0
+_MOST_BYTES: Final = 1 << 28
+_GZIP: Final = b"\x1f\x8b"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputOptions:
+    """Where lengths come from.
+
+    services: addresses of the HTTP side of live services, all of one deployment. weights: one for
+    each file, and one for the services after them; without any, every request counts the same, or,
+    where an input does not count its requests, every input. output_share: of a total that is
+    output, where only totals are known.
+    """
+
+    files: tuple[Path, ...] = ()
+    services: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+    output_share: float = OUTPUT_SHARE
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `input_options` reads."""
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="lengths: a CDF (CSV or JSON), an Azure LLM, Mooncake or BurstGPT trace, a result of "
+        "vllm bench serve, an access log, GET /lengths, or a CSV of prompt_tokens and "
+        "completion_tokens; gzip or not",
+    )
+    parser.add_argument(
+        "--from",
+        dest="services",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a live service, as in http://127.0.0.1:8081; again for each replica",
+    )
+    parser.add_argument(
+        "--weight",
+        dest="weights",
+        action="append",
+        default=[],
+        type=float,
+        metavar="W",
+        help="the weight of an input; again for each, in order, --from last (default: its "
+        "requests, or 1 each where one is a distribution)",
+    )
+    parser.add_argument(
+        "--output-share",
+        type=float,
+        default=OUTPUT_SHARE,
+        metavar="SHARE",
+        help="output tokens as a share of the total, where a file has totals alone "
+        "(default: %(default)s)",
+    )
+
+
+def input_options(arguments: argparse.Namespace) -> InputOptions:
+    """Return what was asked for."""
+    return InputOptions(
+        files=tuple(arguments.files),
+        services=tuple(arguments.services),
+        weights=tuple(arguments.weights),
+        output_share=arguments.output_share,
+    )
+
+
+def read_inputs(options: InputOptions) -> Reading:
+    """Return all inputs as one.
+
+    Traces without weights are overlaid, and stay a trace. All else is merged to a workload, without
+    times. Raises InputError for what cannot be read, and for options that do not fit.
+    """
+    _check(options)
+    readings = [_read_file(file, options.output_share) for file in options.files]
+    if options.services:
+        readings.append(read_services(options.services))
+    return readings[0] if len(readings) == 1 else _merged(readings, options.weights)
+
+
+def read_services(addresses: Sequence[str]) -> Reading:
+    """Return what live services have seen together. Raises InputError."""
+    histogram = LengthHistogram()
+    for address in addresses:
+        try:
+            histogram.merge(LengthHistogram.from_json(_fetch(address)))
+        except ValueError as error:
+            raise InputError(address, 0, f"{error}; allowed: a service's GET /lengths") from None
+    return read_lengths(histogram, " + ".join(addresses))
+
+
+def _check(options: InputOptions) -> None:
+    inputs = len(options.files) + bool(options.services)
+    if not inputs:
+        raise InputError("FILE", 0, "none is given; allowed: files, or --from URL")
+    if len(options.weights) not in {0, inputs}:
+        text = f"{len(options.weights)} for {inputs} inputs; allowed: one for each, or none"
+        raise InputError("--weight", 0, text)
+    for weight in options.weights:
+        if not 0 < weight < math.inf:
+            raise InputError("--weight", 0, f"{weight:g} is not allowed: a number above 0")
+    if not 0 < options.output_share < 1:
+        text = f"{options.output_share:g} is not allowed: a share above 0 and below 1"
+        raise InputError("--output-share", 0, text)
+
+
+def _merged(readings: Sequence[Reading], weights: Sequence[float]) -> Reading:
+    notes = tuple(note for reading in readings for note in reading.notes)
+    count = sum(reading.count for reading in readings)
+    traces = [r.requests for r in readings if isinstance(r.requests, Trace)]
+    if not weights and len(traces) == len(readings):
+        return Reading(requests=overlaid(traces), count=count, notes=notes)
+    counted = all(reading.count for reading in readings)
+    weights = weights or [reading.count if counted else 1 for reading in readings]
+    shares = ", ".join(f"{weight / sum(weights):.1%}" for weight in weights)
+    note = f"inputs are merged without times, with {shares} of the requests"
+    return Reading(
+        requests=merged([_workload(reading.requests) for reading in readings], weights),
+        count=count,
+        notes=(*notes, note),
+    )
+
+
+def _workload(requests: Trace | Workload) -> Workload:
+    return requests.workload() if isinstance(requests, Trace) else requests
+
+
+def _read_file(path: Path, output_share: float) -> Reading:
+    name = str(path)
+    try:
+        with path.open("rb") as file, _text(file) as text:
+            return read(_lines(text), name, output_share)
+    except UnicodeDecodeError as error:
+        raise InputError(name, 0, f"no text in UTF-8 (byte {error.start}); allowed: text") from None
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(name, 0, f"broken gzip: {error}; allowed: a whole file") from None
+    except OSError as error:
+        raise InputError(name, 0, f"{error.strerror}; allowed: a file to read") from None
+
+
+def _text(file: io.BufferedReader) -> io.TextIOWrapper:
+    # Looked at, not read: it may be a pipe.
+    zipped = file.peek(len(_GZIP)).startswith(_GZIP)
+    data = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if zipped else file
+    return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    # A document may be a single line of any length: what reads it says when it is too long.
+    return iter(lambda: text.readline(_PIECE_CHARS), "")
+
+
+def _fetch(address: str) -> bytes:
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise InputError(address, 0, "no address; allowed: as in http://127.0.0.1:8081")
+    url = parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/lengths')}/lengths").geturl()
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - http alone
+            data: bytes = answer.read(_MOST_BYTES)
+    except HTTPError as error:
+        error.close()  # it is the answer, too
+        text = f"GET {url} gives HTTP {error.code}; allowed: the address of its listen.http"
+        raise InputError(address, 0, text) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(address, 0, f"{error}; is the service running?") from None
+    return data

@@ -1,0 +1,112 @@
+"""What `dualpool plan` is asked for, and what may be wrong with it."""
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from extproc.planner.sizing.estimators import CALIBRATED, Estimator, measured
+from extproc.planner.sizing.question import Objectives, PlanError, Question, SlotRule
+from extproc.planner.traffic.lengths import Trace
+from extproc.planner.traffic.rows import Reading
+from extproc.planner_commands.inputs import InputOptions
+from extproc.simulator.profiles import (
+    NAMED,
+    InstanceProfile,
+    ProfileError,
+    named_profile,
+    read_profile,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanOptions:
+    """What `dualpool plan` is asked for.
+
+    rate: requests a second; None: the trace's own. profile: a name, or a file. errors: shares of
+    misrouted and over-routed requests, as text; None: measured ones. price: USD per GPU and hour;
+    None: the profile's. json, html, plot: files to write; json may be `-` for standard output.
+    """
+
+    inputs: InputOptions
+    rate: float | None = None
+    profile: str = "a100-llama70b"
+    window: int = 65_536
+    max_num_batched_tokens: int = 2048
+    slo_ttft_ms: float = 2000.0
+    slo_tpot_ms: float = 80.0
+    utilisation: float = 0.85
+    pools: int = 2
+    thresholds: tuple[int, ...] = ()
+    slots: str = "window"
+    max_num_seqs: int = 1024
+    errors: str | None = None
+    hours: float = 8760.0
+    price: float | None = None
+    json: Path | None = None
+    html: Path | None = None
+    plot: Path | None = None
+
+
+def question_of(options: PlanOptions, reading: Reading) -> Question:
+    """Return what is asked of the planner. Raises PlanError or ProfileError."""
+    if not 1 <= options.pools <= 8:
+        raise PlanError(f"--pools: {options.pools} is not allowed: from 1 to 8")
+    requests = reading.requests
+    return Question(
+        workload=requests.workload() if isinstance(requests, Trace) else requests,
+        rate_per_s=rate_of(options.rate, reading),
+        profile=load_profile(options.profile, options.price),
+        window=options.window,
+        objectives=Objectives(
+            ttft_p99_s=options.slo_ttft_ms / 1e3,
+            tpot_p99_s=options.slo_tpot_ms / 1e3,
+            utilisation=options.utilisation,
+        ),
+        estimator=_estimator(options.errors),
+        slot_rule=SlotRule(options.slots),
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        hours_per_year=options.hours,
+    )
+
+
+def rate_of(rate: float | None, reading: Reading) -> float:
+    """Return the rate that is asked for, or the trace's own. Raises PlanError if there is none."""
+    if rate is not None:
+        if not 0 < rate < math.inf:
+            raise PlanError(f"--rate: {rate:g} is not allowed: requests a second, above 0")
+        return rate
+    own = reading.requests.rate if isinstance(reading.requests, Trace) else math.inf
+    if not 0 < own < math.inf:
+        raise PlanError("--rate is missing: the input has no times, so say how many requests a s")
+    return own
+
+
+def load_profile(name: str, price: float | None = None) -> InstanceProfile:
+    """Return a named profile, or read a file; at a price of one's own. Raises ProfileError."""
+    profile = named_profile(name) if name in NAMED else _from_file(name)
+    if price is None:
+        return profile
+    if not 0 <= price < math.inf:
+        raise ProfileError(f"--price: {price:g} is not allowed: USD per GPU and hour")
+    return replace(profile, price_per_gpu_h=price)
+
+
+def _from_file(name: str) -> InstanceProfile:
+    if not Path(name).is_file():
+        return named_profile(name)  # which says what is allowed
+    try:
+        return read_profile(Path(name).read_bytes())
+    except ProfileError as error:
+        raise ProfileError(f"{name}: {error}") from error
+
+
+def _estimator(errors: str | None) -> Estimator:
+    if errors is None:
+        return CALIBRATED
+    try:
+        misrouted, over_routed = (float(part) for part in errors.split(","))
+        return measured(misrouted, over_routed)
+    except ValueError:
+        text = f"--errors: {errors} is not allowed: two shares, as in 0.001,0.01"
+        raise PlanError(text) from None

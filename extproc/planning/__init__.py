@@ -1,1 +1,0 @@
-"""The planner's shell: files, commands, progress and reports around `extproc.planner`."""

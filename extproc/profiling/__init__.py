@@ -1,0 +1,1 @@
+"""Measure a running vLLM, fit a profile to it, and hold the simulator against it."""

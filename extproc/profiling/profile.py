@@ -1,0 +1,140 @@
+"""`dualpool profile URL`: measures a live vLLM, fits a profile to it, prints and writes it."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from extproc.profiling.fitting import Decode, FirstToken, Fit, Measurement, fit
+from extproc.profiling.measuring import Measured, measure
+from extproc.profiling.vllm import Facts, VllmError, meet, new_session
+from extproc.progress import showing
+from extproc.simulator.profiles import InstanceProfile, write_profile
+
+_WIDTH: Final = 100
+_WRONG: Final = "--most: {}, --max-num-batched-tokens: {}, --gpus: {}; allowed: 1 or more"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileOptions:
+    """What is asked; what a server does not tell of itself has to be given.
+
+    most: sequences at once, at most. gpus: of the instance; price_per_gpu_h: USD.
+    """
+
+    url: str
+    out: Path | None = None
+    most: int = 64
+    max_num_batched_tokens: int = 2048
+    gpus: int = 1
+    price_per_gpu_h: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """A server that was measured: what it says of itself, what was seen, what follows."""
+
+    facts: Facts
+    measured: Measured
+    fit: Fit
+
+    def instance(self, gpus: int = 1, price_per_gpu_h: float = 0.0) -> InstanceProfile:
+        """Return the profile for the planner and the simulator."""
+        return InstanceProfile(
+            name=self.facts.model,
+            pace=self.fit.profile,
+            kv_tokens=self.facts.kv_tokens,
+            block_size=self.facts.block_size,
+            gpus=gpus,
+            price_per_gpu_h=price_per_gpu_h,
+            overhead_s=self.fit.overhead_ms / 1e3,
+        )
+
+
+def run_profile(options: ProfileOptions) -> int:
+    """Measure, print, and write the file; 1 where that fails, 2 where it was asked wrongly."""
+    if min(options.most, options.max_num_batched_tokens, options.gpus) < 1:
+        numbers = (options.most, options.max_num_batched_tokens, options.gpus)
+        return _fail(_WRONG.format(*numbers), 2)
+    try:
+        profiled = asyncio.run(profile(options))
+    except VllmError as error:
+        return _fail(str(error), 1)
+    instance = profiled.instance(options.gpus, options.price_per_gpu_h)
+    print_profile(Console() if Console().is_terminal else Console(width=_WIDTH), profiled)
+    if options.out:
+        options.out.write_text(write_profile(instance) + "\n", encoding="utf-8")
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    Console(stderr=True, soft_wrap=True).print(
+        f"dualpool: {message}", markup=False, highlight=False
+    )
+    return code
+
+
+async def profile(options: ProfileOptions) -> Profiled:
+    """Measure the server and fit a profile to it. Raises VllmError."""
+    async with new_session() as session:
+        vllm = await meet(session, options.url)
+        with showing(Console(stderr=True)) as show:
+            measured = await measure(vllm, options.most, show)
+    fitted = fit(measured.measurements, options.max_num_batched_tokens)
+    return Profiled(vllm.facts, measured, fitted)
+
+
+def print_profile(console: Console, profiled: Profiled) -> None:
+    """Print every measurement beside what the fit makes of it, and the terms."""
+    console.print(_residuals(profiled), _terms(profiled.fit), sep="\n")
+    facts = profiled.facts
+    console.print(
+        f"{facts.model}: window {facts.max_model_len}, KV cache of {facts.num_blocks} blocks of"
+        f" {facts.block_size} tokens, {profiled.measured.max_num_seqs} sequences ran at once.",
+        highlight=False,
+    )
+
+
+def _residuals(profiled: Profiled) -> Table:
+    table = _table("Measured and fitted, in ms", ("measured", "fitted", "off by"))
+    rows = zip(profiled.measured.measurements, profiled.fit.fitted_ms, strict=True)
+    for measurement, fitted_ms in rows:
+        measured_ms = measurement.measured_ms
+        off = f"{fitted_ms / measured_ms - 1:+.1%}"
+        table.add_row(_name(measurement), f"{measured_ms:.2f}", f"{fitted_ms:.2f}", off)
+    return table
+
+
+def _name(measurement: Measurement) -> str:
+    match measurement:
+        case FirstToken(prompt_tokens=tokens):
+            return f"first token, {tokens} prompt tokens"
+        case Decode(sequences=n, kv_tokens=kv):
+            return f"iteration, {n} sequences, {kv:.0f} KV tokens"
+
+
+def _terms(fitted: Fit) -> Table:
+    table = _table("What an iteration takes", ("ms",))
+    pace = fitted.profile
+    for name, value in (
+        ("weights, once", pace.weights_ms),
+        ("each sequence", pace.sequence_ms),
+        ("1000 prefill tokens", 1e3 * pace.prefill_token_ms),
+        ("1,000,000 pairs of prefill tokens", 1e6 * pace.prefill_pair_ms),
+        ("1000 KV tokens read by decodes", 1e3 * pace.kv_token_ms),
+        ("outside the engine, once a request", fitted.overhead_ms),
+    ):
+        table.add_row(name, f"{value:.3f}")
+    return table
+
+
+def _table(title: str, columns: tuple[str, ...]) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, title_style="bold")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table

@@ -1,0 +1,233 @@
+"""`make versus-vllm`: the same arrivals through real vLLM and through the simulator, side by side.
+
+Two servers are profiled, a short pool's and a long pool's; the profiles know nothing of what is
+replayed then. The instances of a fleet share nothing but the arrivals, so they are replayed one
+after another, and each has the machine for itself. Every replay runs twice: the difference of the
+two is what no simulator can be nearer than. So is what other processes take of the machine: the
+share of time in which some process waited for a CPU is printed. There are two loads: one that the
+instances keep up with, and a burst that fills their queues, KV caches and slots.
+"""
+
+import argparse
+import asyncio
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+import msgspec
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from extproc.local.children import StackError
+from extproc.planner.simulation.fleet import PoolSpec
+from extproc.planner.traffic.lengths import Trace, from_cdf, poisson
+from extproc.planner.traffic.published import AZURE_2023, scaled
+from extproc.profiling.profile import Profiled, ProfileOptions, print_profile, profile
+from extproc.profiling.replaying import Figures, deal, figures_of, replay, simulated, split
+from extproc.profiling.starting import start_pools
+from extproc.profiling.vllm import VllmError, meet, new_session
+from extproc.progress import Show, showing
+
+_BATCH: Final = 2048  # max_num_batched_tokens, vLLM's default on a CPU
+_OUTPUT_SHARE: Final = 0.25  # of the tokens of a request
+_DIVISOR: Final = 8  # of the lengths of the Azure trace, whose longest then fit 2048 tokens
+_RATES: Final = (10.0, 60.0)
+_WIDTH: Final = 110
+_PRESSURE: Final = Path("/proc/pressure/cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersusOptions:
+    """What is compared: urls of a short and a long pool, or a folder with vLLM to start them."""
+
+    urls: tuple[str, ...]
+    vllm: Path | None
+    requests: int
+    rates: tuple[float, ...]
+    runs: int
+    seed: int
+    json: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One fleet under one load: each instance's server, 0 short or 1 long, and its arrivals."""
+
+    name: str
+    instances: tuple[tuple[int, Trace], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A fleet's figures: of every run of the real servers, and of the simulator."""
+
+    name: str
+    real: tuple[Figures, ...]
+    simulated: Figures
+
+
+def run_versus(options: VersusOptions) -> int:
+    """Run all of it, print the tables; 1 where a server cannot be used."""
+    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    try:
+        compared = asyncio.run(compare(options, console))
+    except (VllmError, StackError) as error:
+        Console(stderr=True).print(f"versus: {error}", markup=False, highlight=False)
+        return 1
+    for each in compared:
+        show_table(console, each)
+    if options.json:
+        rows = [asdict(each) for each in compared]
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(rows)))
+    return 0
+
+
+async def compare(options: VersusOptions, console: Console) -> list[Compared]:
+    """Profile the servers, replay on them, simulate. Raises VllmError, StackError."""
+    async with AsyncExitStack() as stack:
+        urls = options.urls or await stack.enter_async_context(start_pools(options.vllm))
+        with pressure(console, "the profiles"):
+            profiled = [
+                await profile(ProfileOptions(url=url, max_num_batched_tokens=_BATCH))
+                for url in urls
+            ]
+        for each in profiled:
+            print_profile(console, each)
+        cases = make_cases(options, profiled[0].facts.max_model_len)
+        with showing(Console(stderr=True)) as show:
+            show.begin("Replaying", len(cases) * options.runs * options.requests)
+            runs = []
+            for number in range(1, options.runs + 1):
+                with pressure(console, f"run {number}"):
+                    runs.append(await _real(urls, cases, show))
+    pools = [pool_of(each) for each in profiled]
+    return [
+        Compared(
+            case.name,
+            tuple(run[index] for run in runs),
+            figures_of([simulated(trace, pools[server]) for server, trace in case.instances]),
+        )
+        for index, case in enumerate(cases)
+    ]
+
+
+@contextmanager
+def pressure(console: Console, what: str) -> Iterator[None]:
+    """Print the share of the block's time in which some process waited for a CPU (Linux's PSI)."""
+    started_s, waited_s = time.monotonic(), _waited_s()
+    yield
+    share = (_waited_s() - waited_s) / (time.monotonic() - started_s)
+    console.print(f"During {what} some process waited for a CPU {share:.0%} of the time.")
+
+
+def _waited_s() -> float:
+    """Read it since the system started; NaN where the kernel does not tell."""
+    try:
+        return int(_PRESSURE.read_text(encoding="ascii").split("total=")[1].split()[0]) / 1e6
+    except OSError:
+        return math.nan
+
+
+def make_cases(options: VersusOptions, short_window: int) -> tuple[Case, ...]:
+    """Return, for each load, both fleets of two instances, with the same arrivals."""
+    workload = from_cdf("Azure 2023 / 8", scaled(AZURE_2023, _DIVISOR), _OUTPUT_SHARE)
+    cases: list[Case] = []
+    for rate in options.rates:
+        trace = poisson(workload, rate, options.requests, options.seed)
+        load = f"{options.requests} arrivals, {rate:g}/s, "
+        alike, pools = deal(trace, 2), split(trace, short_window)
+        cases += (
+            Case(
+                load + "homogeneous: two instances of the long pool", tuple((1, t) for t in alike)
+            ),
+            Case(load + "dual: an instance of either pool", tuple(enumerate(pools))),
+        )
+    return tuple(cases)
+
+
+def pool_of(profiled: Profiled) -> PoolSpec:
+    """Return the server as the simulator knows it."""
+    instance = profiled.instance()
+    window = profiled.facts.max_model_len
+    return PoolSpec(
+        name=instance.name,
+        engine=instance.engine(window, profiled.measured.max_num_seqs, _BATCH),
+        profile=instance.pace,
+        instances=1,
+        threshold=window,
+        overhead_s=instance.overhead_s,
+    )
+
+
+async def _real(urls: Sequence[str], cases: Sequence[Case], show: Show) -> list[Figures]:
+    async with new_session() as session:
+        servers = [await meet(session, url) for url in urls]
+        return [
+            figures_of([await replay(servers[i], trace, show) for i, trace in case.instances])
+            for case in cases
+        ]
+
+
+def show_table(console: Console, compared: Compared) -> None:
+    """Print a fleet's figures; off by: of the mean run."""
+    table = Table(title=compared.name, title_justify="left", box=SIMPLE_HEAD, title_style="bold")
+    runs = [f"vLLM, run {number}" for number in range(1, len(compared.real) + 1)]
+    for column in ("", *runs, "simulated", "off by", "runs differ by"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, title in _TITLES.items():
+        real = [float(getattr(figures, name)) for figures in compared.real]
+        guess = float(getattr(compared.simulated, name))
+        shown = [f"{value:.1f}" for value in (*real, guess)]
+        off = f"{guess / fmean(real) - 1:+.1%}" if any(real) else ""
+        apart = f"{(max(real) - min(real)) / fmean(real):.1%}" if any(real) else ""
+        table.add_row(title, *shown, off, apart)
+    console.print(table)
+
+
+_TITLES: Final = {
+    "output_tokens_per_s": "output tokens/s",
+    "ttft_p50_ms": "TTFT P50 ms",
+    "ttft_p99_ms": "TTFT P99 ms",
+    "tpot_p50_ms": "TPOT P50 ms",
+    "tpot_p99_ms": "TPOT P99 ms",
+    "preemptions": "preemptions",
+}
+
+
+def main() -> int:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pools", default="", metavar="URL,URL", help="a short and a long pool")
+    parser.add_argument("--requests", type=int, default=1000, help="default: %(default)s")
+    parser.add_argument("--rate", type=float, action="append", help="repeatable; default: 10, 60")
+    parser.add_argument("--runs", type=int, default=2, help="default: %(default)s")
+    parser.add_argument("--seed", type=int, default=1, help="default: %(default)s")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    given = parser.parse_args()
+    folder = os.environ.get("DUALPOOL_VLLM")
+    urls = tuple(url for url in given.pools.split(",") if url)
+    if len(urls) != 2 and not folder:
+        parser.error("give --pools URL,URL, or set DUALPOOL_VLLM to a folder with vLLM")
+    return run_versus(
+        VersusOptions(
+            urls=urls,
+            vllm=Path(folder) if folder else None,
+            requests=given.requests,
+            rates=tuple(given.rate or _RATES),
+            runs=given.runs,
+            seed=given.seed,
+            json=given.json,
+        )
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""A running vLLM: what it says of itself, and completions of exact length, timed by a client.
+
+The one rule: prompts are token ids and answers ignore the end of sequence, so both lengths are
+known beforehand; the ids are random, so no prefix is cached.
+"""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from extproc.planner.traffic.lengths import Length
+
+_IDS: Final = range(1_000, 31_000)  # plain tokens of every vocabulary in use
+_DONE: Final = b"data: [DONE]\n\n"
+_PATIENCE: Final = aiohttp.ClientTimeout(total=600, connect=10)
+
+
+class VllmError(Exception):
+    """The server cannot be measured; the text says what it answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What a server says of itself; num_blocks counts usable blocks, without the null block."""
+
+    model: str
+    max_model_len: int
+    block_size: int
+    num_blocks: int
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache holds."""
+        return self.num_blocks * self.block_size
+
+
+class Streamed:
+    """A completion as its chunks come in; times are of time.monotonic(), in seconds."""
+
+    def __init__(self) -> None:
+        self.sent_s = self.first_s = self.last_s = time.monotonic()
+        self.chunks = 0
+        self.begun = asyncio.Event()
+        self.over = False
+
+    def receive(self) -> None:
+        """Note a chunk."""
+        self.last_s = time.monotonic()
+        if not self.chunks:
+            self.first_s = self.last_s
+            self.begun.set()
+        self.chunks += 1
+
+
+class Vllm:
+    """One server; the session is the caller's."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, facts: Facts) -> None:
+        self.facts = facts
+        self._session, self._url = session, url
+        self._random = random.Random(0)  # noqa: S311 - prompts, not secrets
+
+    async def complete(self, length: Length, into: Streamed) -> None:
+        """Ask for a completion and receive all of it. Raises VllmError where it does not come."""
+        try:
+            await self._receive(length, into)
+            into.over = True
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise VllmError(f"{self._url}: an answer broke off: {error!r}") from error
+
+    async def _receive(self, length: Length, into: Streamed) -> None:
+        body = {
+            "model": self.facts.model,
+            "prompt": self._random.choices(_IDS, k=length.prompt),
+            "max_tokens": length.output,
+            "ignore_eos": True,
+            "stream": True,
+        }
+        into.sent_s = time.monotonic()
+        async with self._session.post(f"{self._url}/v1/completions", json=body) as response:
+            if response.status != 200:
+                raise VllmError(f"{self._url}: {response.status} {await response.text()}")
+            async for data in response.content.iter_any():
+                if data != _DONE:
+                    into.receive()
+
+    async def metric(self, name: str) -> float:
+        """Return the sum of a metric's samples, such as vllm:num_preemptions_total."""
+        return sum(s.value for s in await _samples(self._session, self._url) if s.name == name)
+
+
+def new_session() -> aiohttp.ClientSession:
+    """Return a session for as many requests at once as the caller likes.
+
+    Each request has a connection of its own: the server closes idle ones when it likes.
+    """
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
+    return aiohttp.ClientSession(connector=connector, timeout=_PATIENCE)
+
+
+async def meet(session: aiohttp.ClientSession, url: str) -> Vllm:
+    """Ask a server what it is. Raises VllmError where it is no vLLM, or not there."""
+    url = url.rstrip("/")
+    try:
+        async with session.get(f"{url}/v1/models") as response:
+            (card,) = (await response.json(content_type=None))["data"][:1]
+        (cache,) = [
+            sample.labels
+            for sample in await _samples(session, url)
+            if sample.name == "vllm:cache_config_info"
+        ][:1]
+        facts = Facts(
+            model=card["id"],
+            max_model_len=int(card["max_model_len"]),
+            block_size=int(cache["block_size"]),
+            num_blocks=int(cache["num_gpu_blocks"]) - 1,
+        )
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise VllmError(f"{url}: no answer: {error}") from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise VllmError(
+            f"{url}: not a vLLM server: /v1/models gives max_model_len and /metrics"
+            " vllm:cache_config_info"
+        ) from error
+    return Vllm(session, url, facts)
+
+
+async def _samples(session: aiohttp.ClientSession, url: str) -> list[Sample]:
+    async with session.get(f"{url}/metrics") as response:
+        families = text_string_to_metric_families(await response.text())
+        return [sample for family in families for sample in family.samples]

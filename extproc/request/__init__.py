@@ -1,0 +1,1 @@
+"""Read a request body of any API that vLLM serves."""

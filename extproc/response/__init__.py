@@ -1,0 +1,1 @@
+"""Read the tokens an answer used from its bytes."""

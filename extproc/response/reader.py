@@ -1,0 +1,242 @@
+"""Read the tokens that an answer used off its bytes, cut anywhere, as they pass.
+
+An answer teaches only where its own bytes show that it is whole: a JSON document that ends, or an
+event stream with its last event. Nothing here raises, and what is kept is bounded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from extproc.encoding import Decoder, EncodingError
+from extproc.response.refusal import is_refusal
+from extproc.response.sse import Event, EventReader
+from extproc.response.usage import Finish, Record, Tally, Unlearnable, Usage, read_record, told
+
+__all__ = ["Finish", "Refused", "Unlearnable", "Usage", "UsageReader"]
+
+MAX_DOCUMENT_BYTES: Final = 8 << 20
+"""Longest JSON answer that is read, in bytes after decoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The pool said that the prompt, or prompt plus output, does not fit its window."""
+
+    status: int
+
+
+class _Body(Protocol):
+    @property
+    def done(self) -> bool:
+        """Whether nothing that comes can change the outcome."""
+
+    def feed(self, piece: bytes) -> None: ...
+
+    def conclude(self) -> Usage | Refused | Unlearnable: ...
+
+
+class UsageReader:
+    """Reads one answer: its head at the start, its body piece by piece, the outcome at the end."""
+
+    __slots__ = ("_body", "_decoder", "_status")
+
+    def __init__(self, status: int, content_type: str, content_encoding: str = "") -> None:
+        self._status = status
+        self._body = _body(status, content_type)
+        self._decoder: Decoder | None = None
+        if content_encoding.strip().lower() not in {"", "identity"}:
+            self._choose_decoder(content_encoding)
+
+    def feed(self, data: bytes) -> None:
+        """Read the next bytes of the body, as they came over the wire. Never raises."""
+        if self._body.done:
+            return
+        if self._decoder is None:
+            self._body.feed(data)
+            return
+        try:
+            self._feed_decoded(self._decoder.feed(data))
+        except EncodingError:
+            self._give_up(Unlearnable.ENCODING)
+
+    def tell(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
+        """Take what Envoy has read of a body, in place of reading it here."""
+        if 200 <= self._status < 300:
+            self._body = _Concluded(told(prompt_tokens, completion_tokens, cached_tokens))
+
+    def finish(self) -> Usage | Refused | Unlearnable:
+        """Return what was learnt from all that was fed; from here on nothing changes it."""
+        outcome = self._body.conclude()
+        self._body = _Concluded(outcome)
+        return outcome
+
+    def _feed_decoded(self, pieces: Iterator[bytes]) -> None:
+        decoded = 0
+        for piece in pieces:
+            decoded += len(piece)
+            if decoded > MAX_DOCUMENT_BYTES:  # a bomb would cost time, where it costs no memory
+                self._give_up(Unlearnable.TOO_LARGE)
+            self._body.feed(piece)
+            if self._body.done:
+                break
+
+    def _choose_decoder(self, content_encoding: str) -> None:
+        try:
+            self._decoder = Decoder(content_encoding)
+        except EncodingError:
+            self._give_up(Unlearnable.ENCODING)
+
+    def _give_up(self, reason: Unlearnable) -> None:
+        successful = 200 <= self._status < 300
+        self._body = _Concluded(reason if successful else Unlearnable.ERROR)
+
+
+@dataclass(frozen=True, slots=True)
+class _Concluded:
+    """An outcome that no byte changes any more."""
+
+    outcome: Usage | Refused | Unlearnable
+
+    @property
+    def done(self) -> bool:
+        return True
+
+    def feed(self, piece: bytes) -> None:
+        """Do nothing."""
+
+    def conclude(self) -> Usage | Refused | Unlearnable:
+        return self.outcome
+
+
+class _Document:
+    """A JSON answer: kept up to the bound, read at its end."""
+
+    __slots__ = ("_kept", "done")
+
+    def __init__(self) -> None:
+        self._kept = bytearray()
+        self.done = False
+
+    def feed(self, piece: bytes) -> None:
+        self.done = len(self._kept) + len(piece) > MAX_DOCUMENT_BYTES
+        if self.done:
+            self._kept.clear()
+        else:
+            self._kept += piece
+
+    def conclude(self) -> Usage | Refused | Unlearnable:
+        if self.done:
+            return Unlearnable.TOO_LARGE
+        record = read_record(self._kept)
+        if record is None:
+            return Unlearnable.INCOMPLETE
+        if record.error is not None:
+            return Unlearnable.ERROR
+        tally = Tally()
+        tally.open(record)
+        tally.add(record)
+        return tally.usage()
+
+
+class _ErrorDocument(_Document):
+    """The body of a 4xx answer: the pool's refusal, or another error."""
+
+    __slots__ = ("_status",)
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self._status = status
+
+    def conclude(self) -> Usage | Refused | Unlearnable:
+        return Refused(self._status) if is_refusal(self._kept) else Unlearnable.ERROR
+
+
+_MILESTONES: Final = frozenset(
+    {
+        "message_start",
+        "message_delta",
+        "message_stop",
+        "error",
+        "response.failed",
+        "response.completed",  # vLLM ends with this one, whatever the status in it
+        "response.incomplete",
+    }
+)
+"""The types of the stream events that matter, of Anthropic messages and of Responses."""
+
+
+class _Stream:
+    """An event stream: each event is read as it passes, none is kept."""
+
+    __slots__ = ("_events", "_failed", "_tally", "done")
+
+    def __init__(self) -> None:
+        self._events = EventReader()
+        self._tally = Tally()
+        self._failed = False
+        self.done = False
+
+    def feed(self, piece: bytes) -> None:
+        for event in self._events.feed(piece):
+            self._take(event)
+
+    def conclude(self) -> Usage | Refused | Unlearnable:
+        for event in self._events.finish():
+            self._take(event)
+        if self._failed:
+            return Unlearnable.ERROR
+        return self._tally.usage() if self.done else Unlearnable.INCOMPLETE
+
+    def _take(self, event: Event) -> None:
+        kind, data = event
+        if self.done:
+            return
+        if kind == b"error":
+            self._fail()
+        elif data.strip() == b"[DONE]":
+            self.done = True
+        elif record := read_record(data):
+            self._learn(record)
+
+    def _learn(self, record: Record) -> None:
+        if record.error is not None:
+            self._fail()
+        elif record.type in _MILESTONES:
+            self._learn_milestone(record)
+        else:
+            self._tally.add(record)
+
+    def _learn_milestone(self, record: Record) -> None:
+        match record:
+            case Record(type="message_start", message=Record() as message):
+                self._tally.open(message)
+            case Record(type="message_delta", delta=Record() as delta):
+                self._tally.add(record)
+                self._tally.add(delta)
+            case Record(type="message_stop"):
+                self.done = True
+            case Record(type="error" | "response.failed"):
+                self._fail()
+            case Record(response=Record(error=None) as response):
+                self._tally.add(response)
+                self.done = True
+            case Record(response=Record()):
+                self._fail()
+
+    def _fail(self) -> None:
+        self._failed = True
+        self.done = True
+
+
+def _body(status: int, content_type: str) -> _Body:
+    if 400 <= status < 500:
+        return _ErrorDocument(status)
+    if not 200 <= status < 300:
+        return _Concluded(Unlearnable.ERROR)
+    media_type = content_type.partition(";")[0].strip().lower()
+    if media_type == "text/event-stream":
+        return _Stream()
+    if media_type.endswith("json") or not media_type:
+        return _Document()
+    return _Concluded(Unlearnable.ABSENT)

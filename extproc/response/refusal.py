@@ -1,0 +1,43 @@
+"""Tell a refusal for length from every other error, by what the pool says.
+
+Only the start of a message counts: validation errors quote what the client sent, and no client may
+make its request look like one that did not fit.
+"""
+
+import re
+from typing import Any, Final
+
+from extproc.response.usage import read_record
+
+_MESSAGE: Final = re.compile(
+    r"This model's maximum context length is \d"  # vLLM, prompt or total; OpenAI
+    r"|The engine prompt length \d+ exceeds the max_model_len"  # vLLM 0.32, Responses
+    r"|Input length \(\d+\) exceeds model's maximum context length"  # vLLM 0.32
+    r"|max_\w+=\d+ cannot be greater than max_model_len"  # vLLM 0.32
+    # vLLM 0.32 where the prompt fills the window, and also where the client asked for 0 tokens.
+    r"|max_tokens must be at least 1, got 0\b"
+    r"|'max_tokens' or 'max_completion_tokens' is too large"  # vLLM before 0.20
+    r"|The decoder prompt \(length \d+\) is longer than"  # vLLM 0.8
+    r"|The input \(\d+ tokens\) is longer than the model's context length"  # SGLang
+)
+_CODES: Final = frozenset(
+    {
+        "context_length_exceeded",  # OpenAI's code
+        "exceed_context_size_error",  # llama.cpp's type
+    }
+)
+
+
+def is_refusal(body: bytes | bytearray) -> bool:
+    """Whether an error's body says that the prompt, or prompt plus output, does not fit."""
+    record = read_record(body)
+    if record is None:
+        return False
+    # Older vLLM and SGLang have the message at the top.
+    stated = record.error if isinstance(record.error, dict) else {"message": record.message}
+    return _states_refusal(stated)
+
+
+def _states_refusal(error: dict[str, Any]) -> bool:
+    codes = {str(error.get("code")), str(error.get("type"))}
+    return bool(codes & _CODES or _MESSAGE.match(str(error.get("message"))))

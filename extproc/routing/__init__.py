@@ -1,0 +1,1 @@
+"""Choose a pool for a token budget, and judge the choice afterwards."""

@@ -1,0 +1,80 @@
+"""`dualpool explain`: the decision for one body, and every figure that led to it."""
+
+from dataclasses import dataclass
+
+from extproc.budget.category import content_class
+from extproc.budget.learner import name_category
+from extproc.build import build_learner, build_rules
+from extproc.config.settings import Settings
+from extproc.request.reader import Endpoint, UnreadableRequest, read_request
+from extproc.routing.route import Routed, route, route_unread
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the service does with a body as long as it has learnt nothing."""
+
+    pool: str
+    reason: str
+    category: str
+    content_class: str
+    text_bytes: int
+    token_ids: int
+    bytes_per_token: float
+    """Text bytes by estimated tokens, without the margin."""
+    prompt_tokens: int
+    margin_tokens: int
+    output_tokens: int
+    budget_tokens: int
+    basis: str
+    unreadable: str
+    """Why the body could not be read; empty where it could."""
+
+
+def explain(body: bytes, kind: Endpoint, settings: Settings) -> Explanation:
+    """Decide for a body as the service does for its first request."""
+    rules = build_rules(settings)
+    try:
+        request = read_request(kind, body, max_bytes=rules.max_body_bytes)
+    except UnreadableRequest as error:
+        return _explanation(route_unread(rules), "", error.reason.value)
+    routed = route(request, "", build_learner(settings), rules)
+    return _explanation(routed, content_class(routed.asked.measure.features).value, "")
+
+
+def describe(explanation: Explanation) -> str:
+    """Write it for a reader."""
+    e = explanation
+    if e.unreadable:
+        return f"unreadable ({e.unreadable}): pool {e.pool}, the largest"
+    return "\n".join(
+        [
+            f"class      {e.content_class}, category {e.category}",
+            f"text       {e.text_bytes} bytes, {e.token_ids} token ids",
+            f"ratio      {e.bytes_per_token:.2f} bytes per token ({e.basis})",
+            f"prompt     {e.prompt_tokens} tokens, margin {e.margin_tokens}",
+            f"output     {e.output_tokens} tokens",
+            f"budget     {e.budget_tokens} tokens",
+            f"pool       {e.pool} ({e.reason})",
+        ]
+    )
+
+
+def _explanation(routed: Routed, kind: str, unreadable: str) -> Explanation:
+    budget, measure = routed.budget, routed.asked.measure
+    text_tokens = budget.prompt_tokens - measure.token_ids
+    return Explanation(
+        pool=routed.pool,
+        reason=routed.reason.value,
+        category=name_category(routed.asked) if kind else "",
+        content_class=kind,
+        text_bytes=measure.text_bytes,
+        token_ids=measure.token_ids,
+        bytes_per_token=measure.text_bytes / text_tokens if text_tokens else 0.0,
+        prompt_tokens=budget.prompt_tokens,
+        margin_tokens=budget.margin_tokens,
+        output_tokens=budget.output_tokens,
+        budget_tokens=budget.tokens,
+        basis=budget.basis.value,
+        unreadable=unreadable,
+    )

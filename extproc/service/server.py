@@ -1,0 +1,178 @@
+"""The gRPC server: ext_proc, health and reflection on one address, with a bounded drain.
+
+What one peer can take is bounded; how long an answer takes is not.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from extproc.protos import WELL_KNOWN
+from extproc.protos.envoy.config.core.v3 import base_pb2
+from extproc.protos.envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
+from extproc.protos.envoy.service.ext_proc.v3 import external_processor_pb2
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from extproc.protos.envoy.type.v3 import http_status_pb2
+from extproc.service.certificates import Certificates
+from extproc.service.unix_socket import for_owner_and_group, require_free
+from extproc.stream.exchange import Stages
+from extproc.stream.stream import Stream
+
+SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """What peers can take of the server.
+
+    streams: open at once, of all connections; what is beyond passes on unread.
+    connection_streams: open at once on one connection; Envoy opens another beyond them.
+    handshake_s: for a connection to say that it speaks HTTP/2.
+    first_message_s: for a stream to say what it is for; Envoy opens one when it has a message.
+    silence_s: until a peer is asked for a sign of life, and again until it counts as gone: a
+        stream may be silent for as long as an answer takes, and a dead machine closes nothing.
+    ping_interval_s: the least between two signs of life that a peer may ask for.
+    """
+
+    message_bytes: int
+    streams: int = 20_000
+    connection_streams: int = 1000
+    connections: int = 4096
+    handshake_s: float = 10.0
+    first_message_s: float = 10.0
+    silence_s: float = 30.0
+    ping_interval_s: float = 1.0
+
+
+class Server:
+    """Answers Envoy on one address, over TLS where there are certificates."""
+
+    def __init__(
+        self, stages: Stages, address: str, bounds: Bounds, certificates: Certificates | None = None
+    ) -> None:
+        self._stages = stages
+        self._address = address
+        self._bounds = bounds
+        self._certificates = certificates
+        self._open = 0
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._server = grpc.aio.server(options=_options(bounds))
+        self._server.add_generic_rpc_handlers((self._handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+        reflection.enable_server_reflection(names, self._server, _described())
+
+    async def start(self) -> int:
+        """Listen; return the port (1 for a Unix socket). Raises OSError where it cannot."""
+        if self._address.startswith("unix:"):
+            require_free(Path(self._address.removeprefix("unix:")))
+        try:
+            with for_owner_and_group():
+                port = self._add_port()
+        except RuntimeError as error:
+            fix = "end what listens there, or choose another address of this machine"
+            raise OSError(f"cannot listen on {self._address} for gRPC; {fix}") from error
+        await self._server.start()
+        await self._tell(_SERVING)
+        return port
+
+    async def announce_end(self) -> None:
+        """Tell who asks for our health that we leave, and serve on."""
+        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new streams, let running ones finish for `seconds`, then end them.
+
+        May be called again with less time.
+        """
+        await self.announce_end()
+        await self._server.stop(seconds)
+
+    def _add_port(self) -> int:
+        if self._certificates is None:
+            return self._server.add_insecure_port(self._address)
+        return self._server.add_secure_port(self._address, self._certificates.credentials())
+
+    async def _tell(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for service in ("", SERVICE):
+            await self._health.set(service, status)
+
+    def _handler(self) -> "grpc.GenericRpcHandler[ProcessingRequest, ProcessingResponse]":
+        process = grpc.stream_stream_rpc_method_handler(
+            self._process,
+            request_deserializer=ProcessingRequest.FromString,
+            response_serializer=ProcessingResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Process": process})
+
+    async def _process(
+        self,
+        messages: AsyncIterator[ProcessingRequest],
+        context: "grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]",
+    ) -> AsyncIterator[ProcessingResponse]:
+        if self._open >= self._bounds.streams:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
+        stream = Stream(self._stages)
+        self._open += 1
+        try:
+            async with asyncio.timeout(self._bounds.first_message_s) as patience:
+                async for message in messages:
+                    patience.reschedule(None)
+                    for reply in stream.receive(message):
+                        yield reply
+                    if stream.finished:
+                        return
+        except TimeoutError:
+            _log.debug("a stream said nothing for %g s", self._bounds.first_message_s)
+        finally:
+            self._open -= 1
+            stream.close()
+            if stream.error is not None:
+                _log.error("stream failed, its request passes on", exc_info=stream.error)
+
+
+def _options(bounds: Bounds) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", bounds.message_bytes),
+        ("grpc.max_send_message_length", bounds.message_bytes),
+        ("grpc.so_reuseport", 0),
+        # The defaults, 1000 and 3000, refuse a burst of streams that Envoy may well open.
+        ("grpc.server.max_pending_requests", 100_000),
+        ("grpc.server.max_pending_requests_hard_limit", 200_000),
+        ("grpc.max_concurrent_streams", bounds.connection_streams),
+        ("grpc.max_allowed_incoming_connections", bounds.connections),
+        ("grpc.server_handshake_timeout_ms", _ms(bounds.handshake_s)),
+        ("grpc.keepalive_time_ms", _ms(bounds.silence_s)),
+        # Not keepalive_timeout_ms: grpcio 1.85 waits for this one, by default a minute.
+        ("grpc.http2.ping_timeout_ms", _ms(bounds.silence_s)),
+        ("grpc.http2.max_pings_without_data", 0),
+        # The default, 5 minutes, ends every connection of an Envoy with connection_keepalive.
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(bounds.ping_interval_s)),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+def _described() -> descriptor_pool.DescriptorPool:
+    pool = descriptor_pool.DescriptorPool()
+    ours = (base_pb2, processing_mode_pb2, http_status_pb2, external_processor_pb2)
+    for module in (*WELL_KNOWN, *ours, health_pb2, reflection_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    return pool

@@ -1,0 +1,84 @@
+"""One request on its way through a simulated pool: the answers that it gets, piece by piece."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from extproc.simulator.answer import DONE, Form, Piece, Usage
+from extproc.simulator.engine import Sequence
+from extproc.simulator.pace import Ticket
+from extproc.simulator.request import Generation
+from extproc.simulator.words import Answer
+
+
+class Run:
+    """The answers to one request, in the order of their indices; its tickets are to be admitted."""
+
+    def __init__(self, generation: Generation, seed: int) -> None:
+        self._changed = asyncio.Event()
+        self._generation = generation
+        self._prompts = [p for p in generation.prompts for _ in range(generation.sequences)]
+        self._answers = [
+            Answer(
+                b"%d %d %s" % (seed, index, generation.digest),
+                prompt.max_tokens,
+                at_least=generation.min_tokens,
+                ignore_eos=generation.ignore_eos,
+            )
+            for index, prompt in enumerate(self._prompts)
+        ]
+        self.tickets = [
+            Ticket(Sequence(prompt.tokens, answer.tokens), answer.finish, self._changed)
+            for prompt, answer in zip(self._prompts, self._answers, strict=True)
+        ]
+        self._told = [0] * len(self.tickets)  # tokens, by index
+
+    async def whole(self, form: Form) -> bytes:
+        """Wait for all of it; returns the body of the answer."""
+        texts = ["" for _ in self.tickets]
+        async for piece in self._pieces():
+            texts[piece.index] += piece.text
+        pieces = [
+            Piece(index, text, answer.finish)
+            for index, (text, answer) in enumerate(zip(texts, self._answers, strict=True))
+        ]
+        return form.whole(pieces, self._total())
+
+    async def events(self, form: Form) -> AsyncIterator[bytes]:
+        """Yield the events of the stream as their tokens come."""
+        opened = False
+        async for piece in self._pieces():
+            if not opened:
+                opened = True
+                for index in range(len(self.tickets)):
+                    yield form.opening(index, self._usage(index, 0))
+            yield form.piece(piece, self._usage(piece.index, self._told[piece.index]))
+        if self._generation.include_usage:
+            yield form.total(self._total())
+        yield DONE
+
+    async def _pieces(self) -> AsyncIterator[Piece]:
+        """Yield what is new whenever something is; the tickets must be admitted."""
+        while not all(map(self._is_told, range(len(self.tickets)))):
+            await self._changed.wait()
+            self._changed.clear()
+            for index, ticket in enumerate(self.tickets):
+                if ticket.tokens > self._told[index]:
+                    yield self._tell(index, ticket.tokens)
+
+    def _usage(self, index: int, told: int) -> Usage | None:
+        if self._generation.continuous_usage:
+            return Usage(self._prompts[index].tokens, told)
+        return None
+
+    def _total(self) -> Usage:
+        prompts = self._generation.prompts
+        return Usage(sum(prompt.tokens for prompt in prompts), sum(self._told))
+
+    def _is_told(self, index: int) -> bool:
+        return self._told[index] == self._answers[index].tokens
+
+    def _tell(self, index: int, tokens: int) -> Piece:
+        answer = self._answers[index]
+        text = answer.take(tokens - self._told[index])
+        self._told[index] = tokens
+        return Piece(index, text, answer.finish if self._is_told(index) else None)

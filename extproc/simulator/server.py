@@ -1,0 +1,244 @@
+"""The built-in pool: vLLM's HTTP face on the simulated engine, so that a demo needs no accelerator.
+
+It tokenizes for real, schedules, batches, preempts, refuses, clamps and reports as vLLM 0.32 does,
+at the pace of an accelerator profile; the text is made of words from a list. Every answer says
+so: system_fingerprint is "dualpool-simulated" and the header x-dualpool-simulated is 1.
+"""
+
+import argparse
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TypeVar
+
+import msgspec
+from aiohttp import web
+from prometheus_client.exposition import choose_encoder
+
+from extproc.simulator.answer import (
+    FINGERPRINT,
+    ChatForm,
+    CompletionForm,
+    Form,
+    describe_models,
+)
+from extproc.simulator.engine import A100_80GB, Engine, EngineConfig, Profile
+from extproc.simulator.generation import Run
+from extproc.simulator.metrics import PoolMetrics
+from extproc.simulator.pace import Pace
+from extproc.simulator.refusal import RefusedError, wrong_media_type
+from extproc.simulator.request import Generation, RequestReader
+from extproc.simulator.tokenizer import Tokenizer
+
+VERSION = "0.32.0"  # of the vLLM whose answers these are
+MAX_BODY_BYTES = 64 * 1024 * 1024
+_THREAD_BYTES = 64 * 1024  # larger bodies are read in a thread: 64 KiB take 2 ms
+_STOP_S = 0.1  # for answers under way
+_EVENTS = "text/event-stream; charset=utf-8"
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSettings:
+    """One pool: its engine, the accelerator's profile, the served model, the seed of its texts."""
+
+    model: str
+    engine: EngineConfig
+    profile: Profile = A100_80GB
+    seed: int = 0
+
+
+class _Pool:
+    def __init__(self, settings: PoolSettings) -> None:
+        window = settings.engine.max_model_len
+        self._settings = settings
+        self._reader = RequestReader(Tokenizer(), settings.model, window)
+        self._metrics = PoolMetrics(settings.model, settings.engine)
+        self._pace = Pace(Engine(settings.engine, settings.profile), self._metrics)
+        self._clock: asyncio.Task[None] | None = None
+
+    async def run(self, _: web.Application) -> AsyncIterator[None]:
+        """Keep the engine running while the application does."""
+        self._clock = asyncio.create_task(self._pace.run())
+        yield
+        self._clock.cancel()
+
+    async def health(self, _: web.Request) -> web.Response:
+        alive = self._clock is not None and not self._clock.done()
+        return web.Response(status=HTTPStatus.OK if alive else HTTPStatus.SERVICE_UNAVAILABLE)
+
+    async def version(self, _: web.Request) -> web.Response:
+        return _json(msgspec.json.encode({"version": VERSION}))
+
+    async def models(self, _: web.Request) -> web.Response:
+        window = self._settings.engine.max_model_len
+        card = describe_models(self._settings.model, window, int(time.time()), secrets.token_hex(8))
+        return _json(card)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(
+            body=encode(self._metrics.registry), headers={"Content-Type": content_type}
+        )
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        ids = await _read(request, self._reader.read_tokenize)
+        window = self._settings.engine.max_model_len
+        answer = {"count": len(ids), "max_model_len": window, "tokens": ids, "token_strs": None}
+        return _json(msgspec.json.encode(answer))
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(request, await _read(request, self._reader.read_chat), ChatForm)
+
+    async def completion(self, request: web.Request) -> web.StreamResponse:
+        return await self._answer(
+            request, await _read(request, self._reader.read_completion), CompletionForm
+        )
+
+    async def _answer(
+        self, request: web.Request, generation: Generation, kind: type[Form]
+    ) -> web.StreamResponse:
+        form = kind(
+            request.headers.get("X-Request-Id", generation.request_id),
+            int(time.time()),
+            self._settings.model,
+            include_usage=generation.include_usage,
+        )
+        run = Run(generation, self._settings.seed)
+        with self._pace.admit(run.tickets):
+            if not generation.stream:
+                return _json(await run.whole(form))
+            response = web.StreamResponse(headers={"Content-Type": _EVENTS})
+            await response.prepare(request)
+            async for event in run.events(form):
+                if event:
+                    await response.write(event)
+        return response
+
+
+def create_app(settings: PoolSettings) -> web.Application:
+    """Return the application of one pool."""
+    pool = _Pool(settings)
+    app = web.Application(middlewares=[_refuse], client_max_size=MAX_BODY_BYTES)
+    app.cleanup_ctx.append(pool.run)
+    app.on_response_prepare.append(_sign)
+    for path, read in (
+        ("/health", pool.health),
+        ("/metrics", pool.metrics),
+        ("/version", pool.version),
+        ("/v1/models", pool.models),
+    ):
+        app.router.add_get(path, read, allow_head=False)
+    app.router.add_post("/tokenize", pool.tokenize)
+    app.router.add_post("/v1/chat/completions", pool.chat)
+    app.router.add_post("/v1/completions", pool.completion)
+    return app
+
+
+async def _read(request: web.Request, read: Callable[[bytes], _T]) -> _T:
+    """Read a body with a function that may take long; raises RefusedError."""
+    if request.headers.get("Content-Type", "").partition(";")[0].lower() != "application/json":
+        raise wrong_media_type()
+    body = await request.read()
+    if len(body) > _THREAD_BYTES:
+        return await asyncio.to_thread(read, body)
+    return read(body)
+
+
+@web.middleware
+async def _refuse(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except RefusedError as error:
+        return _json(error.body, error.status)
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
+        response = _json(msgspec.json.encode({"detail": error.reason}), error.status)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+
+
+async def _sign(_: web.BaseRequest, response: web.StreamResponse) -> None:
+    response.headers["Vary"] = "Origin"
+    response.headers["Server"] = FINGERPRINT
+    response.headers["x-dualpool-simulated"] = "1"
+
+
+def _json(body: bytes, status: int = HTTPStatus.OK) -> web.Response:
+    return web.Response(body=body, status=status, headers={"Content-Type": "application/json"})
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m extproc.simulator.server",
+        description="A simulated vLLM pool: OpenAI-compatible, real tokenizer, words from a list.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--name", default="pool", help="how its log calls it")
+    add("--host", default="127.0.0.1", help="the address to listen on")
+    add("--port", type=int, default=8101, help="the port to listen on; 0 takes a free one")
+    add("--model", default="simulated", help="the model that it claims to serve")
+    add("--max-model-len", type=int, default=8192, help="tokens of a prompt and its answer")
+    add("--max-num-seqs", type=int, default=128, help="sequences that run at once")
+    add("--max-num-batched-tokens", type=int, help="tokens of an iteration (--chunk-tokens)")
+    add("--num-blocks", type=int, default=65_536, help="usable blocks of the KV cache")
+    add("--block-size", type=int, default=16, help="tokens of a block")
+    add("--weights-ms", type=float, default=A100_80GB.weights_ms, help="of an iteration")
+    add("--sequence-ms", type=float, default=A100_80GB.sequence_ms, help="more for each sequence")
+    add("--chunk-tokens", type=int, default=A100_80GB.chunk_tokens, help="prefilled in that time")
+    add("--speed", type=float, default=1.0, help="divides all times")
+    add("--seed", type=int, default=0, help="another seed gives other texts")
+    return parser
+
+
+def _settings(flags: argparse.Namespace) -> PoolSettings:
+    """Return what the flags say; raises ValueError where vLLM would not start."""
+    if flags.num_blocks * flags.block_size < flags.max_model_len:
+        raise ValueError("the KV cache must hold max_model_len tokens")
+    budget = flags.max_num_batched_tokens or max(flags.chunk_tokens, flags.max_num_seqs)
+    engine = EngineConfig(
+        max_model_len=flags.max_model_len,
+        max_num_seqs=flags.max_num_seqs,
+        max_num_batched_tokens=budget,
+        num_blocks=flags.num_blocks,
+        block_size=flags.block_size,
+    )
+    profile = Profile(
+        weights_ms=flags.weights_ms,
+        sequence_ms=flags.sequence_ms,
+        chunk_tokens=flags.chunk_tokens,
+        speed=flags.speed,
+    )
+    return PoolSettings(model=flags.model, engine=engine, profile=profile, seed=flags.seed)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve a pool until SIGTERM or SIGINT."""
+    parser = _parser()
+    flags = parser.parse_args(arguments)
+    try:
+        settings = _settings(flags)
+    except ValueError as error:
+        parser.error(str(error))
+    logging.basicConfig(level=logging.INFO, format=f"{flags.name}: %(message)s")
+    web.run_app(
+        create_app(settings),
+        host=flags.host,
+        port=flags.port,
+        print=_log.info,
+        access_log=None,
+        handler_cancellation=True,
+        shutdown_timeout=_STOP_S,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One ext_proc stream: the protocol session and the exchange behind it."""

@@ -1,0 +1,279 @@
+"""docker-compose.yml on a real Docker Engine: it comes up, routes, and loses nothing to faults."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+if importlib.util.find_spec("docker") is None:
+    pytest.skip("these tests need: pip install 'dualpool[dev]'", allow_module_level=True)
+
+from tests.support.docker_engine import DRIVER, engine, traffic
+from tests.support.local_stack import fetch, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+if os.geteuid() != 0:
+    pytest.skip("a Docker Engine of its own needs root", allow_module_level=True)
+if not DRIVER.exists():
+    pytest.skip(f"there is no {DRIVER}, which runs a Docker Engine", allow_module_level=True)
+
+ENVOY = "http://127.0.0.1:10000"
+CHAT = f"{ENVOY}/v1/chat/completions"
+SERVICES = ("dualpool", "envoy", "long", "prometheus", "short")
+
+
+def chat(max_tokens):
+    messages = [{"role": "user", "content": "Where do owls sleep at noon?"}]
+    return {"model": "simulated", "max_tokens": max_tokens, "messages": messages}
+
+
+SHORT, LONG = chat(5), chat(9000)
+
+
+@pytest.fixture(scope="module")
+def docker_engine():
+    with engine() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stack(docker_engine):
+    up = docker_engine.compose("up", "--detach", "--wait", "--no-build")
+    try:
+        assert up.returncode == 0, up.stderr
+        yield docker_engine
+    finally:
+        print(docker_engine.compose("logs", "--tail", "30").stdout)
+        docker_engine.compose("down", "--volumes")
+
+
+@pytest.fixture(scope="module")
+def client(docker_engine):
+    client = docker_engine.client()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def containers(stack, client):
+    """The containers of the services, all healthy, and short requests on the short pool."""
+    wait_for(lambda: all(healthy(found(client)[name]) for name in SERVICES), 60)
+    wait_for(lambda: pool_of(SHORT) == "short", 30)
+    wait_for(lambda: pool_of(LONG) == "long", 30)
+    return found(client)
+
+
+def found(client):
+    return {
+        container.labels["com.docker.compose.service"]: container
+        for container in client.containers.list()
+    }
+
+
+def healthy(container):
+    container.reload()
+    return container.attrs["State"]["Health"]["Status"] == "healthy"
+
+
+def pool_of(body):
+    try:
+        answer = fetch(CHAT, body)
+    except OSError:
+        return ""
+    return answer.pool if answer.status == 200 else ""
+
+
+def crash(container):
+    container.reload()
+    os.kill(container.attrs["State"]["Pid"], signal.SIGKILL)
+
+
+def asked_inside(container, url):
+    code = f"from urllib.request import urlopen; print(urlopen('{url}').read().decode())"
+    return json.loads(container.exec_run(["python", "-c", code]).output)
+
+
+@pytest.mark.parametrize("image", ["dualpool:local", "dualpool-pool:local"])
+def test_an_image_has_a_user_and_a_health_check(docker_engine, client, image):
+    config = client.images.get(image).attrs["Config"]
+    assert config["User"] == "10001:10001"
+    assert config["Healthcheck"]["Test"][0] == "CMD"
+
+
+def test_the_service_adds_less_than_150_mb_to_python(docker_engine, client):
+    image, base = (client.images.get(tag) for tag in ("dualpool:local", "python:3.12-slim"))
+    added_mb = (image.attrs["Size"] - base.attrs["Size"]) / 1e6
+    print(f"{added_mb:.0f} MB over python:3.12-slim")
+    assert added_mb < 150
+
+
+def test_wrong_windows_end_the_start_with_the_reason(docker_engine):
+    done = docker_engine.compose("run", "--rm", "settings", SHORT_MAX_MODEL_LEN="70000")
+    assert done.returncode == 2
+    assert "max_model_len: 65536 is not allowed: more than the 70000 of pools[0]" in done.stderr
+
+
+def test_short_requests_go_to_the_short_pool_and_long_ones_to_the_long_pool(containers):
+    assert (pool_of(SHORT), pool_of(LONG)) == ("short", "long")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_container_can_do_more_than_it_must(containers, name):
+    attrs = containers[name].attrs
+    host = attrs["HostConfig"]
+    assert (host["ReadonlyRootfs"], host["Privileged"], host["CapDrop"]) == (True, False, ["ALL"])
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    assert int(attrs["Config"]["User"].partition(":")[0]) > 0
+    assert min(host["Memory"], host["PidsLimit"]) > 0
+
+
+def test_only_the_api_and_the_service_are_published_and_only_on_this_machine(containers):
+    bound = [
+        (place["HostIp"], int(place["HostPort"]))
+        for container in containers.values()
+        for places in container.attrs["NetworkSettings"]["Ports"].values()
+        for place in places or ()
+    ]
+    assert {address for address, _ in bound} == {"127.0.0.1"}
+    assert 10000 in (ports := {port for _, port in bound})
+    assert ports - {10000} <= {8081, 8082, 8083}
+
+
+def test_prometheus_sees_all_parts(containers):
+    def seen():
+        url = "http://prometheus:9090/api/v1/targets?state=active"
+        targets = asked_inside(containers["dualpool"], url)["data"]["activeTargets"]
+        return sorted(t["labels"]["job"] for t in targets if t["health"] == "up")
+
+    wait_for(lambda: seen() == ["dualpool", "envoy", "pool", "pool"], 60)
+
+
+def test_the_demo_runs_against_the_stack(containers, tmp_path):
+    file = tmp_path / "report.json"
+    options = ("--compose", ENVOY, "--requests", "80", "--rate", "10", "--json", str(file))
+    done = subprocess.run(
+        [sys.executable, "-m", "extproc", "demo", *options],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Out of sight from here" in done.stdout
+    report = json.loads(file.read_text())
+    assert (report["lost"], report["altered"]) == ([], [])
+    assert all(pool["requests"] for pool in report["pools"])
+
+
+@pytest.mark.parametrize("name", ["dualpool", "short", "prometheus"])
+def test_a_part_that_is_killed_costs_no_answer(containers, name):
+    with traffic(CHAT, SHORT) as clients:
+        wait_for(clients.more())
+        containers[name].kill()
+        wait_for(clients.more(30), 60)
+        containers[name].start()
+        wait_for(lambda: healthy(containers[name]), 60)
+        wait_for(clients.more())
+    assert clients.lost == []
+
+
+def test_without_the_long_pool_short_requests_go_on(containers):
+    with traffic(CHAT, SHORT, clients=2) as clients:
+        wait_for(clients.more())
+        containers["long"].kill()
+        wait_for(clients.more(30), 60)
+        assert fetch(CHAT, LONG).status == 503
+        containers["long"].start()
+        wait_for(lambda: pool_of(LONG) == "long", 60)
+    # What the service is too slow for goes to the long pool: on a busy machine, to nobody.
+    assert [outcome for outcome in clients.lost if outcome.pool != "long"] == []
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_part_that_dies_comes_back_by_itself(containers, name):
+    before = containers[name].attrs["RestartCount"]
+    crash(containers[name])
+    wait_for(lambda: restarts(containers[name]) > before)
+    wait_for(lambda: healthy(containers[name]), 60)
+
+
+def restarts(container):
+    container.reload()
+    return container.attrs["RestartCount"]
+
+
+def test_an_envoy_that_is_killed_loses_only_what_it_was_answering(containers):
+    with traffic(CHAT, SHORT, clients=4) as clients:
+        wait_for(clients.more())
+        died_s = time.monotonic()
+        containers["envoy"].kill()
+        containers["envoy"].start()
+        wait_for(lambda: pool_of(SHORT) == "short", 60)
+        back_s = time.monotonic()
+        wait_for(clients.more())
+    assert all(outcome.asked_s < back_s for outcome in clients.lost)
+    assert sum(outcome.asked_s < died_s for outcome in clients.lost) <= 4
+
+
+def test_a_pool_that_is_cut_off_costs_no_answer_and_is_found_at_its_new_address(containers, client):
+    pools = client.networks.get("dualpool_pools")
+    old = address(containers["short"])
+    with traffic(CHAT, SHORT) as clients:
+        wait_for(clients.more())
+        pools.disconnect(containers["short"])
+        wait_for(clients.more(30), 90)
+        with another_at_its_address(client):
+            pools.connect(containers["short"], aliases=["short"])
+            wait_for(lambda: clients.outcomes[-1].pool == "short", 60)
+    assert clients.lost == []
+    assert address(containers["short"]) != old
+
+
+@contextmanager
+def another_at_its_address(client):
+    """Run a container on the pools' network, which takes the address that has become free."""
+    command = ["--max-model-len=8192"]
+    other = client.containers.run(
+        "dualpool-pool:local", command, network="dualpool_pools", detach=True
+    )
+    try:
+        yield
+    finally:
+        other.remove(force=True)
+
+
+def address(container):
+    container.reload()
+    return container.attrs["NetworkSettings"]["Networks"]["dualpool_pools"]["IPAddress"]
+
+
+def test_of_three_replicas_of_the_service_one_may_die(containers, stack, client):
+    scaled = stack.compose("up", "-d", "--wait", "--no-build", "--no-recreate", "--scale",
+                           "dualpool=3")  # fmt: skip
+    assert scaled.returncode == 0, scaled.stderr
+    replicas = client.containers.list(filters={"label": "com.docker.compose.service=dualpool"})
+    with traffic(CHAT, SHORT) as clients:
+        wait_for(lambda: all(streams(port) for port in (8081, 8082, 8083)), 60)
+        replicas[0].kill()
+        wait_for(clients.more(30), 60)
+        wait_for(lambda: {outcome.pool for outcome in clients.outcomes[-20:]} == {"short"}, 60)
+    assert clients.lost == []
+    assert stack.compose("up", "-d", "--wait", "--no-build", "--no-recreate").returncode == 0
+
+
+def streams(port):
+    lines = fetch(f"http://127.0.0.1:{port}/metrics").body.decode().splitlines()
+    found = (line for line in lines if line.startswith("dualpool_decisions_total{"))
+    return sum(float(line.split()[-1]) for line in found)
+
+
+def test_what_was_stopped_starts_again(containers, stack):
+    assert stack.compose("stop").returncode == 0
+    started = stack.compose("up", "-d", "--wait", "--no-build")
+    assert started.returncode == 0, started.stderr
+    wait_for(lambda: (pool_of(SHORT), pool_of(LONG)) == ("short", "long"))

@@ -1,0 +1,88 @@
+"""What the README says, done."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from extproc.config.load import load
+from extproc.stream.metrics import Metrics
+from tests.support.paths import ROOT
+
+TEXT = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+CONSOLE = [text for kind, text in BLOCKS if kind == "console"]
+# Where else each of the others is run.
+ELSEWHERE = {
+    ".ci/run": {"make demo", "make test"},
+    "test_vllm.py, with servers of their own": {
+        "dualpool demo --pools http://127.0.0.1:8101,http://127.0.0.1:8102",
+        "dualpool profile http://127.0.0.1:8000 --out mine.json",
+    },
+    "test_compose.py": {
+        "docker compose up --detach --wait",
+        "curl -s -D - http://127.0.0.1:10000/v1/chat/completions -H 'content-type: application/json' \\",  # noqa: E501
+        """-d '{"model": "simulated", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}'""",  # noqa: E501
+        "dualpool demo --compose http://127.0.0.1:10000",
+        "docker compose --profile gpu up",
+        "docker compose --profile cpu up",
+    },
+    "test_planning_plan.py and test_planning_simulate.py": {
+        "dualpool plan docs/examples/lmsys.csv --rate 200 --slo-ttft-ms 500",
+        "dualpool simulate azure.csv --rate 200 --compare",
+    },
+    "test_envoy_render.py and test_envoy_review.py": {
+        "dualpool config envoy dualpool.yaml > envoy.yaml",
+        "dualpool check dualpool.yaml --envoy my-envoy.yaml",
+    },
+}
+
+
+@pytest.mark.parametrize("block", CONSOLE)
+def test_a_console_block_prints_what_it_shows(block, tmp_path):
+    command, _, shown = block.removeprefix("$ ").partition("\n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PATH": path, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout + done.stderr == shown
+
+
+def test_every_command_is_run_somewhere():
+    commands = "".join(text for kind, text in BLOCKS if kind == "sh").splitlines()
+    known = set().union(*ELSEWHERE.values())
+    assert {line.partition("#")[0].strip() for line in commands} == known
+
+
+def test_the_settings_can_be_loaded(tmp_path):
+    [text] = [text for kind, text in BLOCKS if kind == "yaml"]
+    file = tmp_path / "dualpool.yaml"
+    file.write_text(text)
+    assert [pool.name for pool in load(file).pools] == ["short", "medium", "long"]
+
+
+def test_every_metric_is_documented():
+    registry = CollectorRegistry()
+    Metrics(registry)
+    for family in registry.collect():
+        assert f"`{family.name}" in TEXT
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", TEXT))))
+def test_a_link_leads_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_the_command_is_installed():
+    assert shutil.which("dualpool", path=str(Path(sys.executable).parent))

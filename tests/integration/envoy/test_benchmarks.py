@@ -1,0 +1,66 @@
+"""The benchmarks run, and print and write what they say; their figures are nobody's test."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.forms import REQUESTS, STREAMS
+from extproc.local.children import StackError
+from extproc.local.envoy import find_envoy
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def bench(*arguments):
+    argv = (sys.executable, "-m", "benchmarks.envoy", *arguments)
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory):
+    try:
+        find_envoy()
+    except StackError as error:
+        pytest.skip(str(error))
+    file = tmp_path_factory.mktemp("bench") / "figures.json"
+    done = bench("--short", "--json", str(file))
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(file.read_text())
+
+
+def test_each_form_has_a_row(short_run):
+    table, _ = short_run
+    assert all(row.name in table for row in (*STREAMS, *REQUESTS))
+
+
+def test_no_form_at_all_costs_no_message(short_run):
+    _, figures = short_run
+    assert figures["streams"]["none"][0]["messages"] == 0
+
+
+def test_the_body_is_one_message_where_envoy_buffers(short_run):
+    _, figures = short_run
+    for forms in figures["requests"].values():
+        assert forms["BUFFERED"][0]["messages"] == 4  # headers, body, and their answers
+
+
+def test_the_length_of_an_answer_costs_no_message_with_trailers(short_run):
+    _, figures = short_run
+    # The decision's four, and the observer's headers of both ways and trailers.
+    assert figures["streams"]["trailers, O(1)"][0]["messages"] == 7
+
+
+@pytest.mark.parametrize("rounds", ["0", "-1", "many"])
+def test_rounds_that_are_none_are_refused(rounds):
+    done = bench("--rounds", rounds)
+    assert done.returncode == 2
+    assert "is not allowed: a whole number from 1" in done.stderr
+
+
+def test_a_file_in_no_folder_is_refused(tmp_path):
+    done = bench("--json", str(tmp_path / "none" / "file"))
+    assert done.returncode == 2
+    assert "is no folder" in done.stderr

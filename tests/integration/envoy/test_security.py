@@ -1,0 +1,205 @@
+"""What clients and pools may try, through the real Envoy in its default configuration."""
+
+import asyncio
+import json
+import re
+from contextlib import suppress
+
+import pytest
+from test_failures import LONG, SHORT, stream
+
+from tests.support.puppet_mesh import decision, impostor
+
+pytestmark = pytest.mark.slow
+
+
+async def say(mesh, head, body=b""):
+    """Send bytes to Envoy; return all that it says."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", mesh.ports.listener)
+    writer.write(head.replace("\n", "\r\n").encode() + body)
+    await writer.drain()
+    answer = await asyncio.wait_for(reader.read(), 30)
+    writer.close()
+    return answer
+
+
+def post(extra="", length=None, body=SHORT):
+    size = len(body) if length is None else length
+    return f"POST /v1/completions HTTP/1.1\nhost: x\n{extra}content-length: {size}\n" + (
+        "connection: close\n\n"
+    )
+
+
+def status(answer):
+    return int(answer.split(b" ", 2)[1])
+
+
+def pool(answer):
+    return re.findall(rb"^x-llm-pool: (.*)\r$", answer, re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def _undone(mesh, loop):
+    loop(mesh.reset())
+    loop(mesh.healthy())
+
+
+LOOKALIKES = [
+    "x-llm-pool: long\n",
+    "X-LLM-Pool: long\n",
+    "x-llm-pool: long\nx-llm-pool: long\n",
+    "x-llm-pool : long\n",
+    "x-llm-pool: short\nX-Llm-POOL: long\n",
+]
+
+
+@pytest.mark.parametrize("header", LOOKALIKES)
+def test_a_client_cannot_choose_its_pool(mesh, loop, header):
+    answer = loop(say(mesh, post(header), SHORT))
+    assert status(answer) in (200, 400)
+    assert mesh.long.got == []
+
+
+@pytest.mark.parametrize("name", ["x-llm-pool", "X-Llm-Pool"])
+def test_nor_while_the_service_does_not_decide(mesh, loop, name):
+    async def play():
+        async def silent(messages, _context):
+            async for _ in messages:
+                return
+            yield b""
+
+        async with impostor(mesh, silent):
+            return await mesh.ask(SHORT, **{name: "short"})
+
+    assert loop(play()).pool == "long"
+    assert mesh.short.got == []
+
+
+def test_underscores_are_refused(mesh, loop):
+    assert status(loop(say(mesh, post("x_llm_pool: long\n"), SHORT))) == 400
+    assert mesh.short.got == mesh.long.got == []
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"x-llm-retryable": "1"},
+        {"x-envoy-retry-on": "retriable-4xx,retriable-status-codes"},
+        {"x-envoy-retriable-status-codes": "400"},
+        {"x-envoy-max-retries": "9"},
+    ],
+)
+def test_a_client_cannot_have_its_bad_request_retried(mesh, loop, headers):
+    mesh.short.act = "find fault"
+    answer = loop(mesh.ask(SHORT, **headers))
+    assert (answer.status, len(mesh.short.got), mesh.long.got) == (400, 1, [])
+
+
+def test_a_pool_cannot_pose_as_another(mesh, loop):
+    answer = loop(say(mesh, post(), SHORT))
+    assert pool(answer) == [b"short"]
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        "content-length: 5\ntransfer-encoding: chunked\n",
+        "content-length: 5\ncontent-length: 6\n",
+        "transfer-encoding: chunked, identity\n",
+        "transfer-encoding: xchunked\n",
+        "content-length: +5\n",
+        "content-length: 5, 5\n",
+    ],
+)
+def test_a_body_of_two_lengths_reaches_no_pool(mesh, loop, framing):
+    head = f"POST /v1/completions HTTP/1.1\nhost: x\n{framing}connection: close\n\n"
+    assert status(loop(say(mesh, head, b"0\r\n\r\nX"))) in (400, 501)
+    assert mesh.short.got == mesh.long.got == []
+
+
+def test_what_follows_a_body_is_a_request_of_its_own(mesh, loop):
+    smuggled = b"GET /admin HTTP/1.1\r\nhost: y\r\nconnection: close\r\n\r\n"
+    head = post().replace("connection: close\n", "")
+    loop(say(mesh, head, stream(SHORT)[: len(SHORT)] + smuggled))
+    assert all(smuggled not in got for got in mesh.short.got + mesh.long.got)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_with_our_field_in_it_is_whole_and_of_its_length(mesh, loop, chunked):
+    body = stream(SHORT, user="é" * 100)
+    framing = "transfer-encoding: chunked\n" if chunked else f"content-length: {len(body)}\n"
+    head = f"POST /v1/completions HTTP/1.1\nhost: x\n{framing}connection: close\n\n"
+    data = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n" if chunked else body
+    answer = loop(say(mesh, head, data))
+    assert status(answer) == 200
+    [got] = mesh.short.got
+    options = {"stream_options": {"include_usage": True}}
+    assert json.loads(got) == options | json.loads(body)
+    [headers] = mesh.short.headers
+    assert headers.get("content-length") == (None if chunked else str(len(got)))
+
+
+def test_an_endless_body_ends_at_the_limit(mesh, loop):
+    async def play():
+        _, writer = await asyncio.open_connection("127.0.0.1", mesh.ports.listener)
+        head = "POST /v1/completions HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head.encode())
+        sent = 0
+        with suppress(ConnectionError, TimeoutError):
+            while sent < 200:
+                writer.write(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")
+                await asyncio.wait_for(writer.drain(), 5)
+                sent += 1
+        writer.close()
+        return sent
+
+    assert loop(play()) < 100  # MiB; the limit is 32
+    assert mesh.short.got == mesh.long.got == []
+
+
+def test_headers_of_any_size_are_refused(mesh, loop):
+    assert status(loop(say(mesh, post(f"x-big: {'y' * 100_000}\n"), SHORT))) == 431
+
+
+SECRETS = {
+    "authorization": "Bearer secret-1",
+    "proxy-authorization": "Basic secret-2",
+    "cookie": "session=secret-3",
+    "x-api-key": "secret-4",
+    "api-key": "secret-5",
+}
+
+
+def test_the_service_sees_no_credentials_and_the_pool_does(mesh, loop):
+    seen = []
+
+    async def play():
+        async def listen(messages, _context):
+            async for message in messages:
+                seen.append(message.SerializeToString())
+                yield decision(message, {"x-llm-pool": "short"}).SerializeToString()
+
+        async with impostor(mesh, listen):
+            await mesh.ask(SHORT, **SECRETS)
+
+    loop(play())
+    assert seen
+    assert not any(b"secret-" in message for message in seen)
+    [headers] = mesh.short.headers
+    assert {name: headers[name] for name in SECRETS if name != "proxy-authorization"} == {
+        name: value for name, value in SECRETS.items() if name != "proxy-authorization"
+    }
+
+
+def test_nothing_that_a_client_says_is_logged(mesh, loop):
+    loop(mesh.ask(SHORT, **SECRETS))
+    loop(mesh.ask(b"no json: Where do owls sleep?"))
+    logs = mesh.service.log.read() + mesh.service.output.read()
+    logs += mesh.envoy.log.read() + mesh.envoy.output.read()
+    assert b"owls" not in logs
+    assert b"secret-" not in logs
+
+
+def test_a_long_request_cannot_be_forced_short(mesh, loop):
+    loop(mesh.ask(LONG, **{"x-llm-pool": "short", "x-llm-budget": "1", "x-llm-basis": "prior"}))
+    assert mesh.short.got == []

@@ -1,0 +1,108 @@
+"""`dualpool up` as a user runs it: what it prints, and that nothing is left when it ends."""
+
+import asyncio
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from extproc.local.children import StackError
+from extproc.local.envoy import find_envoy
+from extproc.local.up import run_stoppable
+from tests.support.waiting import until
+
+try:
+    find_envoy()
+except StackError as error:
+    pytest.skip(str(error), allow_module_level=True)
+if importlib.util.find_spec("bpe_openai") is None:
+    pytest.skip("the built-in pools need: pip install 'dualpool[local]'", allow_module_level=True)
+
+_UP = (sys.executable, "-m", "extproc", "up", "--ports", "auto")
+
+
+@contextmanager
+def _up():
+    environment = os.environ | {"COLUMNS": "200"}
+    with subprocess.Popen(
+        _UP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _said(process: subprocess.Popen[str]) -> str:
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "Ctrl-C" in line:
+            break
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_whatever_ends_it_ends_all(number):
+    with _up() as process:
+        said = _said(process)
+        children = _children(process.pid)
+        process.send_signal(number)
+        status = process.wait(20)
+    assert re.search(r"http://127\.0\.0\.1:\d+/v1 +model simulated", said), said
+    assert len(children) == 4
+    assert status == (-number if number == signal.SIGKILL else 0)
+    asyncio.run(until(lambda: not any(map(_alive, children))))
+
+
+def test_a_pool_that_dies_ends_all():
+    with _up() as process:
+        _said(process)
+        children = _children(process.pid)
+        os.kill(children[0], signal.SIGKILL)
+        status = process.wait(20)
+        error = process.stderr.read()
+    assert status == 1
+    assert error.startswith("pool short ended with signal SIGKILL.\n")
+    assert not any(map(_alive, children))
+
+
+def test_a_fault_is_one_message_and_status_1(capsys):
+    async def main(_console):
+        raise StackError("port 1 [in use] is taken")
+
+    assert run_stoppable(main, when_stopped=0) == 1
+    assert capsys.readouterr().err == "port 1 [in use] is taken\n"
+
+
+def test_a_second_signal_does_not_disturb_the_end():
+    ended = []
+
+    async def main(_console):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.Event().wait()
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(0)
+            ended.append(True)
+
+    assert run_stoppable(main, when_stopped=130) == 130
+    assert ended == [True]

@@ -1,0 +1,228 @@
+"""The Envoy parts of envoy/istio and envoy/gateway, in the real Envoy before simulated pools.
+
+What istiod and Envoy Gateway make of the objects is written down in istiod.py and
+envoy_gateway.py: no control plane runs here.
+"""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from extproc.local.ports import free_ports
+from tests.support import envoy_gateway, istiod
+from tests.support.envoys import VERSIONS, binary
+from tests.support.local_stack import fetch, running, wait_for
+from tests.support.manifests import FOLDERS, addressed, load, only, refusal, serving
+
+pytestmark = pytest.mark.slow
+
+CHAT = "/v1/chat/completions"
+LONG_TEXT = "many words here " * 4000
+HOSTS = (
+    "dualpool.dualpool.svc.cluster.local:50051",
+    "vllm-short.llm.svc.cluster.local:8000",
+    "vllm-long.llm.svc.cluster.local:8000",
+)
+RETRIED = 'dualpool_retries_total{cause="misrouted",pool="short"} 1.0'
+MISLED = {"estimator": "paper", "prior_bytes_per_token": 100.0}  # the long text seems to fit
+
+
+def single(objects):
+    """Envoy Gateway before 1.9: one filter for both directions, as its README says."""
+    [policy] = only(objects, "EnvoyExtensionPolicy")
+    router, observer = policy["spec"]["extProc"]
+    router["processingMode"]["response"] = observer["processingMode"]["response"]
+    policy["spec"]["extProc"] = [router]
+    return objects
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A folder, the control plane that reads it, and what a reader changes."""
+
+    folder: str
+    bootstrap: Callable
+    change: Callable = lambda objects: objects
+    version: str = VERSIONS[-1]
+
+    def config(self, listener, admin, ports):
+        objects = self.change(load(FOLDERS / self.folder))
+        return addressed(
+            self.bootstrap(objects, listener, admin), dict(zip(HOSTS, ports, strict=True))
+        )
+
+
+MESHES = {
+    "istio": Mesh("istio", istiod.bootstrap),
+    "istio, the oldest Envoy": Mesh("istio", istiod.bootstrap, version="1.37"),
+    "gateway": Mesh("gateway", envoy_gateway.bootstrap),
+    "gateway single": Mesh("gateway", envoy_gateway.bootstrap, single),
+}
+
+
+@contextmanager
+def in_front(mesh, stack, *, grpc=None, change=lambda config: None):
+    """Run the mesh's Envoy before a stack's service and pools; yields what asks it."""
+    own = free_ports()
+    ports = (grpc or stack.ports.grpc, *stack.ports.pools)
+    config = mesh.config(own.listener, own.admin, ports)
+    change(config)
+    with serving(config, own.admin, binary(mesh.version)):
+
+        def ask(text, path=CHAT, headers=None, **fields):
+            message = {"role": "user", "content": text}
+            body = {"model": stack.model, "max_tokens": 8, "messages": [message]} | fields
+            return fetch(f"http://127.0.0.1:{own.listener}{path}", body, **(headers or {}))
+
+        yield ask
+
+
+@pytest.fixture(scope="module")
+def stack():
+    # All of the streams are asked, however many have taught before.
+    with running(requests={"usage_sample": 1.0}) as given:
+        yield given
+
+
+@pytest.fixture(scope="module", params=MESHES)
+def mesh(request):
+    return MESHES[request.param]
+
+
+@pytest.fixture(scope="module")
+def ask(mesh, stack):
+    with in_front(mesh, stack) as given:
+        yield given
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_envoy_takes_it(mesh, version):
+    config = mesh.config(10000, 9901, (50051, 8101, 8102))
+    assert refusal(config, binary(version)) == ""
+
+
+def test_short_goes_short(ask):
+    answer = ask("hello")
+    assert (answer.status, answer.pool, answer.headers["x-llm-reason"]) == (200, "short", "fits")
+
+
+def test_long_goes_long(ask):
+    answer = ask(LONG_TEXT)
+    assert (answer.status, answer.pool) == (200, "long")
+    assert answer.headers["x-llm-reason"] == "capacity"
+
+
+@pytest.mark.parametrize("wish", ["short", "long", "nonsense"])
+def test_a_client_cannot_choose_the_pool(ask, wish):
+    headers = {"x_llm_pool": wish, "x_llm_retryable": "1"}
+    assert ask(LONG_TEXT, headers=headers).pool == "long"
+    assert ask("hello", headers=headers).pool == "short"
+
+
+def test_a_client_cannot_pass_by_even_where_nothing_is_stripped(mesh, stack):
+    def keep_all(config):
+        del manager(config)["early_header_mutation_extensions"]
+
+    with in_front(mesh, stack, change=keep_all) as ask:
+        answer = ask(LONG_TEXT, headers={"x_llm_pool": "short"})
+    assert (answer.pool, answer.headers["x-llm-reason"]) == ("long", "capacity")
+
+
+def test_an_answer_teaches(ask, stack):
+    before = samples(stack)
+    ask("The owl sat still, as owls do. " * 60)
+    wait_for(lambda: samples(stack) > before)
+
+
+def test_a_stream_without_usage_teaches_and_stays_without(ask, stack):
+    before = samples(stack)
+    answer = ask("The owl sat still, as owls do. " * 60, stream=True)
+    assert answer.body.rstrip().endswith(b"data: [DONE]")
+    assert b'"usage":{' not in answer.body
+    wait_for(lambda: samples(stack) > before)
+
+
+def test_a_stream_with_usage_keeps_it(ask):
+    answer = ask("hello", stream=True, stream_options={"include_usage": True})
+    assert b'"usage":{' in answer.body
+
+
+def test_a_body_of_many_megabytes_passes(ask):
+    assert ask("hello", pad="x" * 2_000_000).pool == "short"
+    # How long the service takes for this one is the machine's affair: short or, by default, long.
+    assert ask("hello", pad="x" * 20_000_000).status == 200
+
+
+def test_over_http2_too(mesh, stack, tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl, which speaks HTTP/2")
+    own = free_ports()
+    message = {"role": "user", "content": "hello"}
+    body = {"model": stack.model, "max_tokens": 8, "messages": [message], "pad": "x" * 20_000_000}
+    (tmp_path / "body").write_text(json.dumps(body))
+    config = mesh.config(own.listener, own.admin, (stack.ports.grpc, *stack.ports.pools))
+    with serving(config, own.admin, binary(mesh.version)):
+        url = f"http://127.0.0.1:{own.listener}{CHAT}"
+        assert http2_status(url, tmp_path / "body") == "200"
+
+
+def test_a_body_over_the_limit_gets_413(ask):
+    assert ask("hello", pad="x" * 34_000_000).status == 413
+
+
+def test_a_refused_prompt_is_answered_by_the_largest_pool(mesh):
+    with running(budget=MISLED) as stack, in_front(mesh, stack) as ask:
+        answer = ask(LONG_TEXT)
+        assert (answer.status, answer.pool) == (200, "short")
+        assert answer.headers["x-envoy-attempt-count"] == "2"
+        wait_for(lambda: RETRIED in stack.metrics())
+
+
+def test_without_the_service_all_goes_to_the_largest_pool(mesh, stack):
+    nobody = free_ports().grpc
+    with in_front(mesh, stack, grpc=nobody) as ask:
+        answer = ask("hello", max_tokens=9000)  # the short pool refuses that
+    assert (answer.status, answer.pool) == (200, "")
+
+
+def test_other_routes_of_the_gateway_are_not_shown_to_the_service(mesh, stack):
+    def add_route(config):
+        routes = manager(config)["route_config"]["virtual_hosts"][0]["routes"]
+        other = {"match": {"prefix": "/other"}, "route": dict(routes[-1]["route"])}
+        routes.insert(0, other | {"name": "other"})
+
+    with in_front(mesh, stack, change=add_route) as ask:
+        before = decided(stack)
+        assert ask("hello", path=f"/other{CHAT}").pool == ""
+        assert decided(stack) == before
+        assert ask("hello").pool == "short"
+
+
+def manager(config):
+    [listener] = config["static_resources"]["listeners"]
+    return listener["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def samples(stack):
+    return sum(figures["samples"] for figures in stack.state().values())
+
+
+def decided(stack):
+    lines = stack.metrics().splitlines()
+    return sum(
+        float(line.split()[-1])
+        for line in lines
+        if line.startswith(("dualpool_decisions_total", "dualpool_unread_total"))
+    )
+
+
+def http2_status(url, body):
+    command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--http2-prior-knowledge"]
+    command += ["-H", "content-type: application/json", "--data-binary", f"@{body}", url]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout

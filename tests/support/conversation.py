@@ -1,0 +1,89 @@
+"""Whole ext_proc streams as text: what Envoy says, and what it is answered.
+
+A file in tests/conversations is a sequence of blocks in protobuf's text format, each under a line
+`>>> ` (a message of Envoy's) or `<<< ` (the replies owed next); what follows the mark is a remark.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from google.protobuf import text_format
+from prometheus_client import CollectorRegistry
+
+from extproc.budget.category import Labels
+from extproc.budget.learner import Learner
+from extproc.budget.paper import PaperEstimator
+from extproc.protos import POOL
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from extproc.routing.pools import Pool
+from extproc.routing.route import Rules
+from extproc.stream.exchange import Stages
+from extproc.stream.metrics import Metrics
+from tests.support.paths import DATA
+
+FILES = sorted((DATA / "conversations").glob("*.txt"))
+
+
+@dataclass
+class Turn:
+    """One message of Envoy's, and the replies to it."""
+
+    message: ProcessingRequest
+    replies: list[ProcessingResponse] = field(default_factory=list)
+
+
+def read(path: Path) -> list[Turn]:
+    """Read a conversation."""
+    turns: list[Turn] = []
+    for block in path.read_text().replace("\n<<<", "\n>>><<<").split(">>>")[1:]:
+        _, _, text = block.partition("\n")
+        if block.startswith("<<<"):
+            turns[-1].replies.append(
+                text_format.Parse(text, ProcessingResponse(), descriptor_pool=POOL)
+            )
+        else:
+            turns.append(Turn(text_format.Parse(text, ProcessingRequest(), descriptor_pool=POOL)))
+    return turns
+
+
+def paper(**changes) -> PaperEstimator:
+    """The paper's estimator with the paper's values."""
+    values = {
+        "beta": 0.95,
+        "gamma": 1.0,
+        "prior_bytes_per_token": 4.0,
+        "default_output_tokens": 1024,
+        "categories": 8,
+    }
+    return PaperEstimator(**values | changes)
+
+
+def stages(**changes) -> Stages:
+    """Stages with nothing learnt: short 8192, long 65536, the paper's estimator."""
+    rules = {
+        "pools": (Pool("short", 8192, 8192), Pool("long", 65536, 65536)),
+        "category_header": "",
+        "max_body_bytes": 1 << 20,
+        "usage_sample": 0.5,
+    }
+    learner = Learner(paper(), Labels(8))
+    registry = CollectorRegistry()
+    return Stages(
+        rules=Rules(**rules | changes),
+        learner=learner,
+        learn=learner.learn,
+        metrics=Metrics(registry),
+        clock=lambda: 0.0,
+        draw=lambda: 0.4,
+    )
+
+
+def counted(metric) -> dict[tuple[str, ...], float]:
+    """The samples of a counter that are not zero, by their label values."""
+    samples = [
+        s for family in metric.collect() for s in family.samples if s.name.endswith("_total")
+    ]
+    return {tuple(s.labels.values()): s.value for s in samples if s.value}

@@ -1,0 +1,168 @@
+"""A private Docker Engine for the tests of docker-compose.yml, with the images of the Dockerfile.
+
+The engine lives in a network namespace of its own, and the thread that uses it joins that.
+"""
+
+import ctypes
+import os
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from tests.support.local_stack import fetch
+from tests.support.paths import ROOT
+
+DRIVER = ROOT.parent / "shared" / "tools" / "compose-engine"
+FILES = ("docker-compose.yml", "tests/compose/override.yml")
+_NAMESPACE = Path("/run/netns/compose-engine")
+_CLONE_NEWNET = 0x40000000  # linux/sched.h
+_START_S = 300
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A running engine: its folder, and the environment in which `docker` finds it."""
+
+    folder: Path
+
+    @property
+    def environment(self):
+        return {
+            "DOCKER_HOST": f"unix://{self.folder}/docker.sock",
+            "DOCKER_CONFIG": f"{self.folder}/config",
+            # Three replicas of the service find a port each.
+            "DUALPOOL_PORTS": "8081-8083",
+        }
+
+    def compose(self, *arguments, **variables):
+        """Run `docker compose` on the stack; return what it did."""
+        program = self.folder / "config" / "cli-plugins" / "docker-compose"
+        files = [text for file in FILES for text in ("-f", file)]
+        return subprocess.run(
+            [program, *files, *arguments],
+            cwd=ROOT,
+            env=os.environ | self.environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def client(self):
+        return docker.DockerClient(base_url=self.environment["DOCKER_HOST"], version="1.41")
+
+
+@contextmanager
+def engine() -> Iterator[Engine]:
+    """Build the images and run an engine that this thread reaches as if it were local."""
+    default = Path.home() / ".cache" / "dualpool-engine"
+    folder = Path(os.environ.get("COMPOSE_ENGINE_DIR", default))
+    with tempfile.TemporaryDirectory() as scratch:
+        images = [
+            text
+            for tag, target in (("dualpool:local", "service"), ("dualpool-pool:local", "pool"))
+            for text in ("--image", f"{tag}={ROOT}:{_dockerfile(scratch, target)}")
+        ]
+        command = [DRIVER, *images, "--", "sh", "-c", "echo up; cat"]
+        environment = os.environ | {"COMPOSE_ENGINE_DIR": str(folder)}
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        watch = threading.Timer(_START_S, process.kill)
+        watch.start()
+        try:
+            assert process.stdout.readline() == "up\n", "the engine did not come up"
+            watch.cancel()
+            with _inside(_NAMESPACE):
+                yield Engine(folder)
+        finally:
+            watch.cancel()
+            process.stdin.close()  # `cat` ends, and the driver stops all that it started
+            process.wait(60)
+            process.stdout.close()
+
+
+def _dockerfile(scratch, target):
+    # The driver builds the last stage of a file, whatever its name.
+    path = Path(scratch) / f"{target}.Dockerfile"
+    path.write_text(f"{(ROOT / 'Dockerfile').read_text()}\nFROM {target}\n")
+    return path
+
+
+@contextmanager
+def _inside(namespace):
+    with open("/proc/thread-self/ns/net") as old, namespace.open() as new:
+        _join(new)
+        try:
+            yield
+        finally:
+            _join(old)
+
+
+def _join(file):
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(file.fileno(), _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a client got: when it asked (monotonic seconds), the status, or 0, and the pool."""
+
+    asked_s: float
+    status: int
+    pool: str = ""
+
+
+class Traffic:
+    """Clients that ask without a pause until they are stopped."""
+
+    def __init__(self, url, body, clients):
+        self._url, self._body = url, body
+        self._over = threading.Event()
+        self._executor = ThreadPoolExecutor(clients)
+        self.outcomes = []
+        self._runs = [self._executor.submit(self._ask) for _ in range(clients)]
+
+    def _ask(self):
+        while not self._over.is_set():
+            asked_s = time.monotonic()
+            try:
+                answer = fetch(self._url, self._body)
+                self.outcomes.append(Outcome(asked_s, answer.status, answer.pool))
+            except OSError:
+                self.outcomes.append(Outcome(asked_s, 0))
+                self._over.wait(0.05)
+
+    def stop(self):
+        self._over.set()
+        self._executor.shutdown()
+        for run in self._runs:
+            run.result()
+
+    @property
+    def lost(self):
+        return [outcome for outcome in self.outcomes if outcome.status != 200]
+
+    def more(self, count=20):
+        """Whether so many more were answered, when it is asked again and again."""
+        goal = len(self.outcomes) + count
+        return lambda: len(self.outcomes) >= goal
+
+
+@contextmanager
+def traffic(url, body, clients=4) -> Iterator[Traffic]:
+    """Run clients while the block does."""
+    running = Traffic(url, body, clients)
+    try:
+        yield running
+    finally:
+        running.stop()

@@ -1,0 +1,130 @@
+"""The Kubernetes objects of envoy/, what the API server would say to them, and Envoy by itself."""
+
+import copy
+import importlib.util
+import re
+import signal
+import subprocess
+from contextlib import contextmanager
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from extproc.local.envoy import find_envoy
+from tests.support.local_stack import fetch, wait_for
+from tests.support.paths import ROOT
+
+FOLDERS = ROOT / "envoy"
+LUA = (FOLDERS / "hide_usage.lua").read_text()
+_NO_OBJECTS = ("kustomization", "settings")
+_CRDVAL = ROOT.parent / "shared" / "tools" / "crdval.py"
+
+
+def load(folder):
+    """All objects of a folder, but those that only kustomize and the service read."""
+    files = [
+        f for f in sorted(folder.glob("*.yaml")) if f.stem not in ("kustomization", "settings")
+    ]
+    return [doc for file in files for doc in yaml.safe_load_all(file.read_text()) if doc]
+
+
+def only(objects, kind):
+    return [thing for thing in objects if thing["kind"] == kind]
+
+
+def names(things):
+    """(kind, namespace, name) of each object."""
+    return {
+        (thing["kind"], thing["metadata"].get("namespace", ""), thing["metadata"]["name"])
+        for thing in things
+    }
+
+
+@pytest.fixture(scope="session")
+def crds():
+    """The real CRDs, and crdval, which holds an object to one."""
+    if not _CRDVAL.exists():
+        pytest.skip("no ../shared/tools/crdval.py, which has the real CRDs")
+    pytest.importorskip("cel", reason="pip install common-expression-language")
+    spec = importlib.util.spec_from_file_location("crdval", _CRDVAL)
+    crdval = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(crdval)
+    return crdval, crdval.load(_CRDVAL.with_name("crds.tgz"))
+
+
+def faults(thing, crds):
+    """What is wrong with an object, by its CRD or, of a core kind, by Kubernetes' own schema."""
+    crdval, kinds = crds
+    key = thing["apiVersion"], thing["kind"]
+    if key in kinds:
+        return list(crdval.findings(thing, kinds[key]))
+    try:
+        kubernetes_validate.validate(thing, "1.37", strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return [str(error)]
+    return []
+
+
+def commands(readme, start):
+    """The lines of the README's shell blocks that begin with `start`."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", readme.read_text(), re.S | re.M)
+    return [line for block in blocks for line in block.splitlines() if line.startswith(start)]
+
+
+def addressed(document, addresses):
+    """A copy in which HOST:PORT of `addresses` are replaced by 127.0.0.1 and the port given."""
+    document = copy.deepcopy(document)
+    for address in _socket_addresses(document):
+        port = addresses.get(f"{address['address']}:{address['port_value']}")
+        if port is not None:
+            address.update(address="127.0.0.1", port_value=port)
+    return document
+
+
+def _socket_addresses(node):
+    if isinstance(node, dict):
+        if "socket_address" in node:
+            yield node["socket_address"]
+        for child in node.values():
+            yield from _socket_addresses(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _socket_addresses(child)
+
+
+def envoy(*arguments, config, binary=None):
+    return [
+        str(binary or find_envoy()),
+        *("--config-yaml", yaml.safe_dump(config), "--disable-hot-restart", "--concurrency", "2"),
+        *("--log-level", "warning", *arguments),
+    ]
+
+
+def refusal(config, binary=None):
+    """What Envoy says of a configuration that it does not take; empty where it does."""
+    command = envoy("--mode", "validate", config=config, binary=binary)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    return "" if done.returncode == 0 else done.stderr
+
+
+@contextmanager
+def serving(config, admin, binary=None):
+    """Run Envoy until the block ends."""
+    process = subprocess.Popen(
+        envoy(config=config, binary=binary), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: _ready(process, admin))
+        yield
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+
+
+def _ready(process, admin):
+    assert process.poll() is None, "Envoy has ended"
+    try:
+        return fetch(f"http://127.0.0.1:{admin}/ready").status == 200
+    except OSError:
+        return False

@@ -1,0 +1,112 @@
+"""Talking to a simulated pool in the test's own event loop."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from aiohttp.test_utils import TestClient, TestServer
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc.simulator.engine import EngineConfig, Profile
+from extproc.simulator.server import PoolSettings, create_app
+
+MODEL = "tiny"
+CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+HELLO = [{"role": "user", "content": "hello there"}]
+QUICK = Profile(weights_ms=0.01, sequence_ms=0.001, chunk_tokens=512)
+
+
+def settings(
+    *, window: int = 2048, model: str = MODEL, profile: Profile = QUICK, blocks: int = 1024
+) -> PoolSettings:
+    engine = EngineConfig(
+        max_model_len=window,
+        max_num_seqs=8,
+        max_num_batched_tokens=512,
+        num_blocks=blocks,
+        block_size=32,
+    )
+    return PoolSettings(model=model, engine=engine, profile=profile)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request; a dict as body is sent as JSON."""
+
+    method: str
+    path: str
+    body: Any = None
+    content_type: str = "application/json"
+
+    @property
+    def data(self) -> bytes | None:
+        if self.body is None or isinstance(self.body, bytes):
+            return self.body
+        return json.dumps(self.body).encode()
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {} if self.body is None else {"Content-Type": self.content_type}
+
+
+@dataclass(frozen=True)
+class Answered:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def events(self) -> list[Any]:
+        """The events of a stream; the last is None for [DONE]."""
+        *events, rest = self.body.decode().split("\n\n")
+        assert rest == ""
+        data = [event.removeprefix("data: ") for event in events]
+        return [None if text == "[DONE]" else json.loads(text) for text in data]
+
+
+def get(path: str) -> Asked:
+    return Asked("GET", path)
+
+
+def chat(**fields: Any) -> Asked:
+    return Asked("POST", CHAT, {"messages": HELLO, **fields})
+
+
+def completion(prompt: object = "hello", **fields: Any) -> Asked:
+    return Asked("POST", COMPLETION, {"prompt": prompt, **fields})
+
+
+@contextlib.asynccontextmanager
+async def serving(pool: PoolSettings) -> AsyncIterator[TestClient]:
+    async with TestClient(TestServer(create_app(pool))) as client:
+        yield client
+
+
+async def send(client: TestClient, asked: Asked) -> Answered:
+    async with client.request(
+        asked.method, asked.path, data=asked.data, headers=asked.headers
+    ) as response:
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Answered(response.status, headers, await response.read())
+
+
+def ask(*requests: Asked, pool: PoolSettings | None = None) -> list[Answered]:
+    """Send all requests at once to a pool of their own."""
+
+    async def talk() -> list[Answered]:
+        async with serving(pool or settings()) as client:
+            return await asyncio.gather(*(send(client, asked) for asked in requests))
+
+    return asyncio.run(talk())
+
+
+def metrics(text: bytes) -> dict[str, Metric]:
+    return {family.name: family for family in text_string_to_metric_families(text.decode())}

@@ -1,0 +1,136 @@
+"""The service behind the real Envoy, configured for production; its pools say their names."""
+
+import subprocess
+import sys
+import threading
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import yaml
+
+from extproc.config.load import load
+from extproc.envoy.render import render_envoy
+from extproc.local.children import StackError
+from extproc.local.envoy import envoy_command, find_envoy
+from extproc.local.ports import free_ports
+from tests.support import local_stack as gateway
+
+BODY = {"model": "m", "prompt": "Where do owls sleep at noon?", "max_tokens": 5}
+
+# An Envoy, and the service in one process or two, must start.
+wait_for = partial(gateway.wait_for, seconds=40)
+
+
+@dataclass
+class Fronted:
+    """Envoy at `url`, and the service, whose process it is and whose HTTP is at `http`."""
+
+    url: str
+    http: str
+    service: subprocess.Popen
+
+    def pool(self):
+        """Send a small request; return the pool that answered."""
+        answer = gateway.fetch(f"{self.url}/v1/completions", BODY)
+        assert answer.status == 200
+        return answer.body.decode()
+
+    def metrics(self):
+        return gateway.fetch(f"{self.http}/metrics").body.decode()
+
+    def is_ready(self):
+        try:
+            return gateway.fetch(f"{self.http}/readyz").status == 200
+        except OSError:
+            return False
+
+    def envoy_answers(self):
+        try:
+            return self.pool() != ""
+        except OSError:
+            return False
+
+
+@contextmanager
+def fronted(folder, listen=None, envoy=None, workers=1):
+    """Run Envoy, the service and two pools; yield when both answer."""
+    try:
+        find_envoy()
+    except StackError as error:
+        pytest.skip(str(error))
+    ports = free_ports()
+    with ExitStack() as stack:
+        addresses = [stack.enter_context(pool(name)) for name in ("short", "long")]
+        document = {
+            "workers": workers,
+            "listen": {
+                "grpc": f"127.0.0.1:{ports.grpc}",
+                "http": f"127.0.0.1:{ports.http}",
+                "notice_s": 0,
+                "drain_s": 0,
+            }
+            | (listen or {}),
+            "pools": [
+                {"name": "short", "max_model_len": 8192, "address": addresses[0]},
+                {"name": "long", "max_model_len": 65536, "address": addresses[1]},
+            ],
+            "envoy": {
+                "listen": f"127.0.0.1:{ports.listener}",
+                "admin": f"127.0.0.1:{ports.admin}",
+            }
+            | (envoy or {}),
+        }
+        file = folder / "dualpool.yaml"
+        file.write_text(yaml.safe_dump(document))
+        command = (sys.executable, "-m", "extproc", "serve", "--config", str(file))
+        service = stack.enter_context(started(command))
+        stack.enter_context(started(envoy_command(render_envoy(load(file))).argv))
+        found = Fronted(
+            f"http://127.0.0.1:{ports.listener}", f"http://127.0.0.1:{ports.http}", service
+        )
+        wait_for(found.is_ready)
+        wait_for(found.envoy_answers)
+        yield found
+
+
+@contextmanager
+def started(command):
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def pool(name):
+    """Run a server that answers its name; yield its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers.get("content-length", 0)))
+            self.send_response(200)
+            self.send_header("content-length", str(len(name)))
+            self.end_headers()
+            self.wfile.write(name.encode())
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def children(pid):
+    """Return the ids of a process's children."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]

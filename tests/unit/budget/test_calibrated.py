@@ -1,0 +1,188 @@
+"""Budgets that are learnt from usage."""
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.budget.calibrated import MODELS, Calibrated
+from extproc.budget.features import measure
+from extproc.budget.prior import MEASURED
+from extproc.budget.values import Asked, Basis, Observation, Outcome
+
+LIMIT = 2048
+CATEGORIES = 256
+WORDS = b"the pool that is chosen holds the prompt and what is answered ".split()
+
+
+def fresh(*limits: int) -> Calibrated:
+    return Calibrated(MEASURED, limits or (LIMIT,), target=0.001, categories=CATEGORIES)
+
+
+def asked(words: int = 500, output: int | None = 256, category: str = "prose") -> Asked:
+    text = b" ".join(WORDS[i % len(WORDS)] for i in range(words))
+    return Asked("m", category, measure(text, len(text), messages=1), output)
+
+
+def truth(
+    request: Asked, completion: int = 100, outcome: Outcome = Outcome.COMPLETE
+) -> Observation:
+    tokens = int(request.measure.text_bytes / 4.4) + 25
+    return Observation(request, outcome, LIMIT, tokens, completion)
+
+
+def taught(answers: int = 300, output: int | None = 256) -> Calibrated:
+    calibrated, draw = fresh(), random.Random(1)
+    for _ in range(answers):
+        request = asked(draw.randint(5, 2500), output)
+        calibrated.observe(truth(request, draw.randint(50, 150)))
+    return calibrated
+
+
+def test_a_taught_budget_is_close_and_covers() -> None:
+    budget, needed = taught().budget(asked(), LIMIT), truth(asked()).prompt_tokens + 256
+    assert needed <= budget.tokens <= needed * 1.05
+
+
+def test_an_untaught_budget_covers() -> None:
+    assert fresh().budget(asked(), LIMIT).tokens >= truth(asked()).prompt_tokens + 256
+
+
+def test_a_stated_limit_is_reserved_whole() -> None:
+    assert taught().budget(asked(output=777), LIMIT).output_tokens == 777
+
+
+def test_without_a_limit_the_reserve_is_learnt() -> None:
+    assert 125 <= taught(1000, None).budget(asked(output=None), LIMIT).output_tokens <= 300
+
+
+def test_prompts_given_as_ids_are_exact() -> None:
+    request, calibrated = asked(), taught()
+    ids = replace(request, measure=replace(request.measure, token_ids=1000))
+    assert calibrated.budget(ids, LIMIT).tokens - calibrated.budget(request, LIMIT).tokens == 1000
+
+
+def test_the_basis_is_told() -> None:
+    assert fresh().budget(asked(), LIMIT).basis is Basis.PRIOR
+    assert taught().budget(asked(category="new"), LIMIT).basis is Basis.BORROWED
+    assert taught().budget(asked(), LIMIT).basis is Basis.CALIBRATED
+
+
+def test_a_category_seen_little_keeps_a_wider_margin() -> None:
+    calibrated = taught()
+    new = calibrated.budget(asked(2000, category="new"), LIMIT).margin_tokens
+    assert new > calibrated.budget(asked(2000), LIMIT).margin_tokens
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion"), [(0, 1), (-5, 1), (1 << 40, 1), (600, -1), (99_999, 1)]
+)
+def test_usage_that_cannot_be_is_not_learnt(prompt: int, completion: int) -> None:
+    calibrated = taught()
+    before = calibrated.learnt()
+    calibrated.observe(Observation(asked(), Outcome.COMPLETE, LIMIT, prompt, completion))
+    assert calibrated.learnt() == before
+
+
+def test_a_tiny_limit_teaches_nothing_of_unlimited_answers() -> None:
+    calibrated = taught(300, None)
+    before = calibrated.budget(asked(output=None), LIMIT).output_tokens
+    for _ in range(500):
+        calibrated.observe(truth(asked(output=1), 1, Outcome.CUT))
+    assert calibrated.budget(asked(output=None), LIMIT).output_tokens >= before * 0.9
+
+
+def test_answers_cut_by_the_window_raise_the_reserve() -> None:
+    calibrated = taught(300, None)
+    before = calibrated.budget(asked(output=None), LIMIT).output_tokens
+    for _ in range(100):
+        calibrated.observe(truth(asked(output=None), 1500, Outcome.CUT))
+    assert calibrated.budget(asked(output=None), LIMIT).output_tokens > 2 * before
+
+
+def level(calibrated: Calibrated, limit: int = LIMIT) -> float:
+    return float(calibrated.learnt().limits[str(limit)]["risk_level"])
+
+
+def test_refusals_lower_the_risk_that_is_taken() -> None:
+    calibrated = taught()
+    before = level(calibrated)
+    for _ in range(30):
+        calibrated.observe(Observation(asked(1400), Outcome.REFUSED, LIMIT))
+    assert level(calibrated) < 0.8 * before
+
+
+def test_a_refusal_tells_of_the_limits_below_it_alone() -> None:
+    calibrated = fresh(1024, LIMIT)
+    before = level(calibrated, 1024), level(calibrated, LIMIT)
+    for _ in range(30):
+        calibrated.observe(Observation(asked(1000), Outcome.REFUSED, 1024))
+    assert level(calibrated, 1024) != before[0]
+    assert level(calibrated, LIMIT) == before[1]
+
+
+def test_answers_cut_by_the_window_lower_the_risk_that_is_taken() -> None:
+    ended, cut, request = taught(), taught(), asked(1000, None)
+    fills = 2048 - truth(request).prompt_tokens
+    for _ in range(30):
+        ended.observe(truth(request, fills))
+        cut.observe(truth(request, fills, Outcome.CUT))
+    assert level(cut) < 0.8 * level(ended)
+
+
+def test_names_that_are_only_asked_for_take_no_room() -> None:
+    calibrated = taught()
+    for name in range(3 * MODELS):
+        calibrated.budget(replace(asked(), model=f"made-up-{name}"), LIMIT)
+    assert list(calibrated.learnt().models) == ["m"]
+
+
+def test_models_and_categories_are_bounded() -> None:
+    calibrated = fresh()
+    for name in range(CATEGORIES + 10):
+        request = replace(asked(5), model=f"m{name % (MODELS + 1)}", category=str(name))
+        calibrated.observe(truth(request))
+    assert len(calibrated.learnt().models) <= MODELS
+    assert len(calibrated.learnt().categories) <= CATEGORIES
+
+
+def test_the_least_recently_taught_category_is_forgotten() -> None:
+    calibrated = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=2)
+    for category in ("a", "b", "a", "c"):
+        calibrated.observe(truth(asked(category=category)))
+    assert list(calibrated.learnt().categories) == ["a/m", "c/m"]
+
+
+def test_two_models_do_not_share_their_weights() -> None:
+    calibrated = taught()
+    other = replace(asked(), model="other")
+    for _ in range(100):
+        calibrated.observe(replace(truth(other), prompt_tokens=1100))
+    error = calibrated.budget(asked(), LIMIT).prompt_tokens / truth(asked()).prompt_tokens
+    assert error == pytest.approx(1.0, abs=0.03)
+
+
+@given(st.integers(0, 4000), st.integers(0, 4000))
+def test_a_longer_limit_is_never_a_smaller_budget(first: int, second: int) -> None:
+    calibrated = fresh()
+    low, high = sorted((first, second))
+    assert (
+        calibrated.budget(asked(50, low), LIMIT).tokens
+        <= calibrated.budget(asked(50, high), LIMIT).tokens
+    )
+
+
+def test_what_was_learnt_is_told_by_category() -> None:
+    figures = taught().learnt().categories["prose/m"]
+    assert figures["samples"] == 300
+    assert figures["basis"] == "calibrated"
+    assert figures["bytes_per_token"] == pytest.approx(4.3, abs=0.4)
+
+
+def test_each_limit_is_steered_apart() -> None:
+    calibrated = fresh(1024, 8192)
+    for answer in range(200):
+        calibrated.observe(truth(asked(550 + answer)))
+    assert level(calibrated, 1024) != level(calibrated, 8192)

@@ -1,0 +1,84 @@
+"""Content classes and the bounded set of categories."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.budget.category import (
+    LABEL_CHARS,
+    OTHER,
+    ContentClass,
+    Labels,
+    content_class,
+    named,
+    printable,
+)
+from extproc.budget.features import measure
+
+TEXTS = {
+    ContentClass.PROSE: "The owl sat still, as owls do; nobody in the barn had noticed it yet. "
+    * 3,
+    ContentClass.CODE: "def run(self, x: int) -> None:\n    self._x = [y for y in x if y > 3]\n"
+    * 3,
+    ContentClass.STRUCTURED: json.dumps(
+        [{"id": i, "price": i * 1.5, "ok": True} for i in range(9)]
+    ),
+    ContentClass.CJK: "猫头鹰在谷仓里一动不动，没有人注意到它。" * 3,
+    ContentClass.SCRIPT: "Сова сидела неподвижно, и никто в амбаре её не заметил. " * 3,
+    ContentClass.MIXED: "The word for owl is 猫头鹰 and here is one more 一个例子 of it. " * 3,
+}
+
+
+def classify(text):
+    return content_class(measure(text, len(text), messages=1).features)
+
+
+@pytest.mark.parametrize("kind", ContentClass)
+def test_a_text_of_each_kind_is_recognised(kind):
+    assert classify(TEXTS[kind].encode()) is kind
+
+
+def test_an_empty_text_is_prose():
+    assert classify(b"") is ContentClass.PROSE
+
+
+@given(st.binary())
+def test_any_bytes_have_a_class(data):
+    assert classify(data) in ContentClass
+
+
+def test_a_header_names_the_category():
+    assert named(" chat ") == "chat"
+    assert named("") == "unnamed"
+
+
+@given(st.text())
+def test_what_a_client_wrote_becomes_short_and_printable(text):
+    for label in (named(text), printable(text)):
+        assert len(label) <= LABEL_CHARS
+        assert label.isascii()
+        assert label.isprintable()
+
+
+def test_a_category_is_known_once_it_was_taught():
+    labels = Labels(8)
+    assert labels.known("a") == OTHER
+    labels.admit("a")
+    assert labels.known("a") == "a"
+
+
+def test_beyond_the_limit_categories_share_one():
+    labels = Labels(2)
+    labels.admit("a")
+    labels.admit("b")
+    assert (labels.known("a"), labels.known("b")) == ("a", OTHER)
+
+
+@given(st.lists(st.text(max_size=3)), st.integers(2, 5))
+def test_there_are_never_more_labels_than_permitted(names, limit):
+    labels = Labels(limit)
+    for name in names:
+        labels.admit(name)
+    assert len({labels.known(name) for name in names} | {OTHER}) <= limit

@@ -1,0 +1,44 @@
+"""What a process has learnt, and how its categories are named."""
+
+from extproc.budget.category import Labels
+from extproc.budget.learner import Learner, name_category
+from extproc.budget.values import Asked, Measure, Observation, Outcome
+from tests.support.conversation import paper
+
+ASKED = Asked("m", "prose", Measure(4000), 0)
+
+
+def learner(labels=8):
+    return Learner(paper(), Labels(labels))
+
+
+def test_a_category_is_named_with_its_model():
+    assert name_category(ASKED) == "prose/m"
+
+
+def test_a_category_is_other_until_it_was_taught():
+    given = learner()
+    assert given.label(ASKED) == "other"
+    given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 1000, 1))
+    assert given.label(ASKED) == "prose/m"
+
+
+def test_beyond_the_permitted_labels_learning_goes_on():
+    given = learner(labels=1)
+    given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 800, 1))
+    assert given.label(ASKED) == "other"
+    assert given.budget(ASKED, 8192).prompt_tokens != 1000
+    assert list(given.learnt().categories) == ["prose/m"]
+
+
+def test_lengths_are_counted_by_the_category_that_metrics_name():
+    given = learner()
+    given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 20, 5))
+    given.learn(Observation(ASKED, Outcome.CUT, 8192, 20, 5))
+    assert list(given.lengths.rows()) == [("prose/m", 20, 5, 2)]
+
+
+def test_a_refused_request_has_no_lengths():
+    given = learner()
+    given.learn(Observation(ASKED, Outcome.REFUSED, 8192))
+    assert list(given.lengths.rows()) == []

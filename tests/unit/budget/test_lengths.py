@@ -1,0 +1,69 @@
+"""The live service's histogram of lengths."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.budget.lengths import MOST_OUTPUT_TOKENS, MOST_PROMPT_TOKENS, LengthHistogram
+
+PROMPTS = st.integers(1, MOST_PROMPT_TOKENS)
+OUTPUTS = st.integers(1, MOST_OUTPUT_TOKENS)
+LENGTHS = st.lists(st.tuples(st.sampled_from("ab"), PROMPTS, OUTPUTS), max_size=8)
+
+
+def counted(lengths):
+    histogram = LengthHistogram()
+    for length in lengths:
+        histogram.observe(*length)
+    return histogram
+
+
+def sorted_rows(histogram):
+    return sorted(histogram.rows())
+
+
+@given(PROMPTS, OUTPUTS)
+def test_a_length_is_kept_within_3_per_cent(prompt, output):
+    ((_, kept_prompt, kept_output, _),) = counted([("a", prompt, output)]).rows()
+    assert kept_prompt == pytest.approx(prompt, rel=0.03)
+    assert kept_output == pytest.approx(output, rel=0.03)
+
+
+@given(st.integers(1, 33))
+def test_short_lengths_are_kept_exactly(tokens):
+    assert list(counted([("a", tokens, tokens)]).rows()) == [("a", tokens, tokens, 1)]
+
+
+@given(LENGTHS, LENGTHS)
+def test_merged_replicas_are_as_one_that_saw_all(first, second):
+    merged = counted(first)
+    merged.merge(counted(second))
+    assert sorted_rows(merged) == sorted_rows(counted(first + second))
+
+
+@given(LENGTHS)
+def test_json_reads_back_to_the_same_counts(lengths):
+    histogram = counted(lengths)
+    again = LengthHistogram.from_json(histogram.to_json())
+    assert sorted_rows(again) == sorted_rows(histogram)
+
+
+def test_json_says_what_it_holds():
+    histogram = counted([("prose/m", 20, 3), ("prose/m", 20, 3), ("code/m", 7, 1)])
+    assert histogram.to_json() == b'{"lengths":{"prose/m":[[20,3,2]],"code/m":[[7,1,1]]}}'
+
+
+def test_nonsense_from_a_pool_is_counted_at_the_ends():
+    histogram = counted([("a", 0, -5), ("a", 1 << 40, 1 << 40)])
+    shortest, longest = sorted_rows(histogram)
+    assert shortest == ("a", 1, 1, 1)
+    assert longest[1] == pytest.approx(MOST_PROMPT_TOKENS, rel=0.03)
+    assert longest[2] == pytest.approx(MOST_OUTPUT_TOKENS, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"lengths": {"a": [[1, 2]]}}', '{"lengths": {"a": [[1, 0, 3]]}}']
+)
+def test_what_is_no_histogram_is_refused(text):
+    with pytest.raises(ValueError, match=r".+"):
+        LengthHistogram.from_json(text)

@@ -1,0 +1,71 @@
+"""Quantiles in bounded memory."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.budget.sketch import Counts, Scores, Sketch, count_prior, score_prior
+
+
+def counts(memory: float = 1000.0) -> Sketch:
+    return Sketch(Counts(), count_prior(), memory)
+
+
+def test_a_new_sketch_answers_with_the_prior() -> None:
+    assert counts().upper(0.5) == pytest.approx(200, rel=0.1)
+
+
+def test_many_values_outweigh_the_prior() -> None:
+    found = counts()
+    for value in range(1, 1001):
+        found.add(value)
+    assert found.upper(0.1) == pytest.approx(900, rel=0.1)
+
+
+def test_a_new_child_answers_with_its_parent() -> None:
+    parent = counts()
+    for _ in range(1000):
+        parent.add(40)
+    assert Sketch(Counts(), parent, 1000.0).upper(0.2) == pytest.approx(40, rel=0.15)
+
+
+def test_old_values_fade() -> None:
+    found = counts(memory=100.0)
+    for value in [1000] * 500 + [10] * 500:
+        found.add(value)
+    assert found.upper(0.3) < 12
+
+
+def test_a_long_life_keeps_the_numbers_small() -> None:
+    found = counts(memory=300.0)
+    for _ in range(10_000):
+        found.add(64)
+    assert max(found._counts) < 1e9
+    assert found.upper(0.3) == pytest.approx(64, rel=0.15)
+
+
+@given(st.lists(st.floats(-50, 50)), st.floats(0.001, 0.4))
+def test_less_risk_is_never_a_smaller_value(values: list[float], level: float) -> None:
+    found = Sketch(Scores(), score_prior(), 1000.0)
+    for value in values:
+        found.add(value)
+    assert found.upper(level) >= found.upper(level * 2)
+
+
+def test_bounds_that_say_nothing_change_nothing() -> None:
+    found = counts()
+    for value in range(1, 1001):
+        found.add(value)
+    before = [found.upper(level) for level in (0.5, 0.1, 0.02)]
+    for _ in range(1000):
+        found.add_censored(0)
+    assert [found.upper(level) for level in (0.5, 0.1, 0.02)] == pytest.approx(before, rel=0.1)
+
+
+def test_bounds_above_all_values_raise_the_quantiles() -> None:
+    found = counts()
+    for _ in range(500):
+        found.add(100)
+    for _ in range(100):
+        found.add_censored(1000)
+    assert found.upper(0.1) > 1000

@@ -1,0 +1,69 @@
+"""The level of risk that keeps the promise."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.budget.steering import CEILING, FLOOR, LEVELS, Steering
+
+SAFE = len(LEVELS)
+
+
+def steered(near: float, truth: float = 1.0, requests: int = 20_000) -> tuple[Steering, float]:
+    """Requests of which a share `near` has an even risk up to .5, which is `truth` times too low;
+    with the share that was misrouted in the second half."""
+    steering, draw, misrouted = Steering(0.001), random.Random(1), 0
+    for request in range(requests):
+        risk = draw.random() / 2 if draw.random() < near else 0.0
+        place = sum(level > risk for level in LEVELS)
+        exceeds = draw.random() < risk * truth
+        misrouted += exceeds and risk <= steering.level and request * 2 > requests
+        steering.observe(place, exceeds=exceeds)
+    return steering, misrouted * 2 / requests
+
+
+@pytest.mark.parametrize("near", [0.003, 0.02, 0.1])
+def test_the_promise_holds(near: float) -> None:
+    assert steered(near)[1] <= 0.0011
+
+
+def test_risks_that_are_told_too_low_are_corrected() -> None:
+    assert steered(0.05, truth=4.0)[1] <= 0.0015
+
+
+def test_few_requests_near_the_threshold_allow_more_risk_each() -> None:
+    assert steered(0.003)[0].level > 2 * steered(0.1)[0].level
+
+
+def test_a_new_steering_is_careful() -> None:
+    assert Steering(0.001).level < 0.1
+
+
+def test_unforeseeable_misroutes_use_up_half_the_target_at_most() -> None:
+    steering = Steering(0.001)
+    for request in range(5000):
+        steering.observe(SAFE, exceeds=request % 100 == 0)
+    assert steering.level > FLOOR
+
+
+def test_where_nobody_is_near_the_most_risk_is_taken_and_numbers_stay_small() -> None:
+    steering = Steering(0.01)
+    for _ in range(120_000):
+        steering.observe(SAFE, exceeds=False)
+    assert steering.level == CEILING
+    assert max(steering._requests) < 1e12
+
+
+def test_the_forecast_is_of_what_the_level_lets_through() -> None:
+    steering, misrouted = steered(0.05)
+    assert steering.forecast() == pytest.approx(misrouted, abs=0.0006)
+
+
+@given(st.lists(st.tuples(st.integers(0, SAFE), st.booleans()), max_size=300))
+def test_the_level_stays_in_its_bounds(seen: list[tuple[int, bool]]) -> None:
+    steering = Steering(0.001)
+    for place, exceeds in seen:
+        steering.observe(place, exceeds=exceeds)
+    assert FLOOR <= steering.level <= CEILING

@@ -1,0 +1,110 @@
+"""Prompt tokens as a linear function, and what cannot move it."""
+
+import random
+
+import pytest
+
+from extproc.budget.features import measure
+from extproc.budget.prior import MEASURED
+from extproc.budget.values import Measure
+from extproc.budget.weights import BAND, BAND_TOKENS, TokenWeights
+
+PROSE = b"The pool that is chosen holds the prompt and what is answered. "
+
+
+def prompt(words: int) -> Measure:
+    text = (PROSE * (words // 12 + 1))[: words * 5]
+    return measure(text, len(text), messages=1)
+
+
+def taught(ratio: float, answers: int = 100, seed: int = 1) -> TokenWeights:
+    """A filter that has seen prompts of `ratio` tokens a byte and a template of 30 tokens."""
+    weights, draw = TokenWeights(MEASURED), random.Random(seed)
+    for _ in range(answers):
+        asked = prompt(draw.randint(20, 3000))
+        weights.learn(asked, asked.text_bytes * ratio + 30)
+    return weights
+
+
+def error(weights: TokenWeights, ratio: float, words: int = 2000) -> float:
+    asked = prompt(words)
+    return weights.predict(asked).tokens / (asked.text_bytes * ratio + 30) - 1
+
+
+@pytest.mark.parametrize("ratio", [0.2, 0.25, 0.4])
+def test_fifty_answers_teach_a_ratio(ratio: float) -> None:
+    assert abs(error(taught(ratio, 50), ratio)) < 0.02
+
+
+def test_the_template_is_learnt_apart() -> None:
+    weights = taught(0.25)
+    assert abs(error(weights, 0.25, words=20)) < 0.15
+
+
+def test_short_prompts_do_not_move_long_ones() -> None:
+    weights, before = taught(0.25), error(taught(0.25), 0.25)
+    for _ in range(1000):
+        weights.learn(measure(b"hi", 2, messages=1), 31)
+    assert abs(error(weights, 0.25) - before) < 0.01
+
+
+def test_a_template_that_varies_by_tokens_is_no_other_model() -> None:
+    weights, asked = taught(0.25), prompt(2000)
+    before = weights.predict(asked).deviation
+    for answer in range(1000):
+        weights.learn(measure(b"hi", 2, messages=1), 27 + answer % 2 * 8)
+    assert weights.predict(asked).deviation < 1.1 * before
+
+
+def test_one_lie_in_a_hundred_moves_little() -> None:
+    weights = taught(0.25)
+    for answer in range(1000):
+        asked = prompt(500 + answer)
+        truth = asked.text_bytes * 0.25 + 30
+        weights.learn(asked, truth * 4.9 if answer % 100 == 99 else truth)
+    assert abs(error(weights, 0.25)) < 0.01
+
+
+def test_one_answer_moves_a_prediction_by_few_deviations() -> None:
+    weights, asked = taught(0.25), prompt(2000)
+    before = weights.predict(asked)
+    weights.learn(asked, before.tokens * 4)
+    assert weights.predict(asked).tokens - before.tokens < 4 * before.deviation
+
+
+def test_the_band_around_the_prior_holds_whatever_is_taught() -> None:
+    weights, fresh, asked = TokenWeights(MEASURED), TokenWeights(MEASURED), prompt(2000)
+    for _ in range(2000):
+        weights.learn(asked, 1_000_000)
+    bound = fresh.predict(asked).tokens * BAND + BAND_TOKENS
+    assert weights.predict(asked).tokens == pytest.approx(bound)
+
+
+def test_another_tokenizer_is_learnt_in_fifty_answers() -> None:
+    weights, draw = taught(0.25, 2000), random.Random(3)
+    for _ in range(50):
+        asked = prompt(draw.randint(20, 3000))
+        weights.learn(asked, asked.text_bytes * 0.35 + 30)
+    assert abs(error(weights, 0.35)) < 0.03
+
+
+def test_evidence_narrows_the_deviation() -> None:
+    asked = prompt(2000)
+    assert (
+        taught(0.25).predict(asked).deviation < TokenWeights(MEASURED).predict(asked).deviation / 3
+    )
+
+
+def test_a_text_unlike_all_taught_is_less_certain() -> None:
+    weights = taught(0.25)
+    asked, digits = prompt(2000), measure(b"0123456789" * 1000, 10_000, messages=1)
+    known, unknown = weights.predict(asked), weights.predict(digits)
+    assert unknown.deviation / unknown.tokens > 3 * known.deviation / known.tokens
+
+
+@pytest.mark.parametrize(
+    ("share", "plausible"), [(0.01, False), (0.5, True), (2, True), (20, False)]
+)
+def test_a_count_that_no_tokenizer_has_is_not_plausible(share: float, plausible: bool) -> None:
+    weights, asked = TokenWeights(MEASURED), prompt(8000)
+    assert weights.plausible(asked, weights.predict(asked).tokens * share) is plausible

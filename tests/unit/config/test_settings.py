@@ -1,0 +1,108 @@
+"""Values that can be set, apart from any file."""
+
+import pytest
+from pydantic import ValidationError
+
+from extproc.config.settings import (
+    SECTIONS,
+    Estimator,
+    Form,
+    LogLevel,
+    PoolSettings,
+    Section,
+    Settings,
+    host_port,
+    worker_addresses,
+)
+
+DEFAULTS = {
+    "listen": {
+        "grpc": "127.0.0.1:50051",
+        "http": "127.0.0.1:8081",
+        "max_message_bytes": 67108864,
+        "notice_s": 3,
+        "drain_s": 30,
+        "tls_cert": "",
+        "tls_key": "",
+        "tls_client_ca": "",
+    },
+    "workers": 1,
+    "pools": (
+        {"name": "short", "max_model_len": 8192, "threshold": 8192, "address": "short:8000"},
+        {"name": "long", "max_model_len": 65536, "threshold": 65536, "address": "long:8000"},
+    ),
+    "budget": {
+        "estimator": Estimator.CALIBRATED,
+        "target": 0.001,
+        "beta": 0.95,
+        "gamma": 1.0,
+        "prior_bytes_per_token": 4.0,
+        "default_output_tokens": 1024,
+    },
+    "categories": {"header": "", "max": 64},
+    "requests": {"max_body_bytes": 33554432, "usage_sample": 0.02},
+    "envoy": {
+        "version": "1.40",
+        "form": Form.AUTO,
+        "listen": "0.0.0.0:10000",
+        "admin": "127.0.0.1:9901",
+        "metrics": "",
+        "service": "127.0.0.1",
+        "message_timeout_ms": 1000,
+        "tls_ca": "",
+        "tls_cert": "",
+        "tls_key": "",
+    },
+    "log_level": LogLevel.INFO,
+}
+
+
+def test_the_defaults_are():
+    assert Settings().model_dump() == DEFAULTS
+
+
+def test_the_defaults_keep_their_own_limits():
+    assert Settings.model_validate(DEFAULTS) == Settings()
+
+
+@pytest.mark.parametrize("section", [Settings, *SECTIONS.values()])
+def test_every_key_is_described(section):
+    assert all(field.description for field in section.model_fields.values())
+
+
+def test_every_section_is_known_by_its_key():
+    sections = {key for key, value in Settings() if isinstance(value, Section)}
+    assert sections | {"pools"} == set(SECTIONS)
+
+
+def test_a_setting_does_not_change():
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().workers = 2
+
+
+def test_a_threshold_is_the_window_unless_it_is_set():
+    assert PoolSettings(name="short", max_model_len=4096).threshold == 4096
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [("127.0.0.1:80", ("127.0.0.1", 80)), ("[::1]:0", ("::1", 0)), ("envoy:08", ("envoy", 8))],
+)
+def test_an_address_is_a_host_and_a_port(address, parts):
+    assert host_port(address) == parts
+
+
+def test_one_worker_has_the_address_itself():
+    assert worker_addresses("unix:/run/grpc.sock", 1) == ("unix:/run/grpc.sock",)
+
+
+def test_workers_have_consecutive_ports():
+    assert worker_addresses("[::1]:50051", 3) == ("[::1]:50051", "[::1]:50052", "[::1]:50053")
+
+
+def test_workers_have_numbered_sockets():
+    assert worker_addresses("unix:/run/s", 2) == ("unix:/run/s.0", "unix:/run/s.1")
+
+
+def test_workers_on_port_0_each_find_their_own():
+    assert worker_addresses("127.0.0.1:0", 2) == ("127.0.0.1:0", "127.0.0.1:0")

@@ -1,0 +1,300 @@
+"""Where an Envoy file and the settings disagree."""
+
+import copy
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.cli import main
+from extproc.config.settings import Settings
+from extproc.envoy.document import EnvoyFileError, Part, read_envoy
+from extproc.envoy.render import render_envoy
+from extproc.envoy.review import review
+from tests.support.envoys import FORMS
+
+
+def rendered(**settings):
+    return yaml.safe_load(render_envoy(Settings.model_validate(settings)))
+
+
+def findings(document, **settings):
+    return [str(each) for each in review(Settings.model_validate(settings), Part("", document))]
+
+
+def listener(document):
+    return document["static_resources"]["listeners"][0]
+
+
+def manager(document):
+    return listener(document)["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def host(document):
+    return manager(document)["route_config"]["virtual_hosts"][0]
+
+
+def filters(document):
+    return {each["name"]: each["typed_config"] for each in manager(document)["http_filters"]}
+
+
+def router(document):
+    return filters(document)["envoy.filters.http.ext_proc"]
+
+
+def observer(document):
+    return filters(document)["llm.observer"]
+
+
+def cluster(document, name="dualpool"):
+    [found] = [each for each in document["static_resources"]["clusters"] if each["name"] == name]
+    return found
+
+
+def told(document):
+    [group] = cluster(document, "short")["load_assignment"]["endpoints"]
+    return group["lb_endpoints"][0]["metadata"]["filter_metadata"]["llm"]
+
+
+# What is taken from or put into the file, by a function that is given the whole of it; and what
+# is then found.
+WRONG = {
+    "a pool is called otherwise": (
+        lambda d: cluster(d, "short").update(name="shorts"),
+        "static_resources.clusters: no cluster is called 'short': did you mean 'shorts'?",
+    ),
+    "the window of an endpoint": (
+        lambda d: told(d).update(max_model_len=4096),
+        "llm.max_model_len: 4096 is not the settings' max_model_len: set 8192",
+    ),
+    "the name of an endpoint": (
+        lambda d: told(d).update(pool="long"),
+        "llm.pool: 'long' is not the settings' pool: set short",
+    ),
+    "no cluster for the service": (
+        lambda d: cluster(d).update(name="other"),
+        "envoy_grpc.cluster_name: no cluster is called 'dualpool'",
+    ),
+    "no HTTP/2": (
+        lambda d: cluster(d).pop("typed_extension_protocol_options"),
+        "gRPC needs HTTP/2: set http2_protocol_options",
+    ),
+    "another port": (
+        lambda d: cluster(d)["load_assignment"].update(
+            rendered(listen={"grpc": "a:50052"})["static_resources"]["clusters"][0][
+                "load_assignment"
+            ]
+        ),
+        "load_assignment.endpoints: 50052 is not where listen.grpc is: set 50051",
+    ),
+    "the breaker for requests": (
+        lambda d: cluster(d).pop("circuit_breakers"),
+        "circuit_breakers: 1024 streams open at once are the most: raise max_requests",
+    ),
+    "the breaker for retries": (
+        lambda d: cluster(d, "short_then_long").pop("circuit_breakers"),
+        "circuit_breakers: 3 retries at once are the most: raise max_retries",
+    ),
+    "TLS that the service does not speak": (
+        lambda d: cluster(d).update(transport_socket={}),
+        "transport_socket: the service's TLS differs: remove it, or set listen.tls_cert",
+    ),
+    "too short a wait": (
+        lambda d: router(d).update(message_timeout="0.01s"),
+        "message_timeout: 0.01s is not from 0.05s to 10s: set 1s",
+    ),
+    "too long a wait": (
+        lambda d: router(d).update(message_timeout="60s"),
+        "message_timeout: 60s is not from 0.05s to 10s: set 1s",
+    ),
+    "another wait": (
+        lambda d: router(d).pop("message_timeout"),
+        "message_timeout: 0.2s is not envoy.message_timeout_ms: set 1s",
+    ),
+    "no request headers": (
+        lambda d: router(d)["processing_mode"].update(request_header_mode="SKIP"),
+        "request_header_mode: the headers are gone before the body is seen: set SEND",
+    ),
+    "a streamed body": (
+        lambda d: router(d)["processing_mode"].update(request_body_mode="STREAMED"),
+        "request_body_mode: STREAMED cannot change the route: set BUFFERED",
+    ),
+    "no body": (
+        lambda d: router(d).pop("processing_mode"),
+        "request_body_mode: NONE cannot change the route: set BUFFERED",
+    ),
+    "requests fail with the service": (
+        lambda d: router(d).pop("failure_mode_allow"),
+        "failure_mode_allow: requests fail while the service is away: set true",
+    ),
+    "so does the observer": (
+        lambda d: observer(d).update(failure_mode_allow=False),
+        "failure_mode_allow: requests fail while the service is away: set true",
+    ),
+    "clients choose their pool": (
+        lambda d: manager(d).pop("early_header_mutation_extensions"),
+        "early_header_mutation_extensions: clients can choose their pool",
+    ),
+    "another default": (
+        lambda d: host(d)["routes"][-1]["route"].update(cluster="short"),
+        "route.cluster: 'short' takes what the service has not chosen a pool for: set 'long'",
+    ),
+    "no default": (
+        lambda d: host(d)["routes"].pop(),
+        "routes: no route takes what the service has not chosen a pool for: end with one to long",
+    ),
+    "no route to a pool": (
+        lambda d: host(d).update(routes=host(d)["routes"][-1:]),
+        "routes: no route matches x-llm-pool: short: add one",
+    ),
+    "answers are cut off": (
+        lambda d: host(d)["routes"][-1]["route"].pop("timeout"),
+        "route.timeout: 15s cuts long answers off: set 0s",
+    ),
+    "a small buffer": (
+        lambda d: host(d).pop("request_body_buffer_limit"),
+        "request_body_buffer_limit: a body above 1048576 bytes gets 413: set 33554432",
+    ),
+    "a small cap": (
+        lambda d: filters(d)["envoy.filters.http.body_size_limit"].update(max_request_bytes=9),
+        "max_request_bytes: a body above 9 bytes gets 413: set 33554432",
+    ),
+    "a buffer above the message": (
+        lambda d: [
+            host(d).update(request_body_buffer_limit=1 << 27),
+            manager(d)["http_filters"].pop(0),
+        ],
+        "a body of 134217728 bytes is more than listen.max_message_bytes, 67108864",
+    ),
+    "the decision is not kept": (
+        lambda d: router(d).pop("metadata_options"),
+        "receiving_namespaces.untyped: ",
+    ),
+    "the decision is not shown": (
+        lambda d: observer(d).pop("metadata_options"),
+        "forwarding_namespaces.untyped: ",
+    ),
+    "the usage is not shown": (
+        lambda d: observer(d)["metadata_options"]["forwarding_namespaces"].pop("typed"),
+        "forwarding_namespaces.typed: ",
+    ),
+    "the trailers are not shown": (
+        lambda d: observer(d)["processing_mode"].update(response_trailer_mode="SKIP"),
+        "response_trailer_mode: the service sees no usage: set SEND",
+    ),
+    "the service is not asked": (
+        lambda d: router(d).update(observability_mode=True),
+        "no ext_proc filter asks the service",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_found_with_its_place_and_the_fix(name):
+    change, text = WRONG[name]
+    document = rendered()
+    change(document)
+    assert any(text in found for found in findings(document)), findings(document)
+
+
+@pytest.mark.parametrize(("version", "form"), FORMS)
+def test_what_is_rendered_agrees(version, form):
+    assert findings(rendered(envoy={"version": version, "form": form})) == []
+
+
+def test_settings_that_change_are_found_in_a_file_that_does_not():
+    workers = findings(rendered(), workers=2)
+    assert len(workers) == 1
+    assert workers[0].endswith("50051 is not where listen.grpc is: set 50051, 50052")
+
+
+def test_a_socket_is_known_by_its_path():
+    listen = {"listen": {"grpc": "unix:/run/a.sock"}}
+    assert findings(rendered(**listen), **listen) == []
+    assert any("set /run/a.sock" in found for found in findings(rendered(), **listen))
+
+
+def test_a_finding_says_where():
+    document = rendered()
+    router(document).pop("failure_mode_allow")
+    at = "listeners[0].filter_chains[0].filters[0].typed_config.http_filters[2].typed_config"
+    assert findings(document)[0].startswith(f"static_resources.{at}.failure_mode_allow: ")
+
+
+NAMES = """
+static_resources listeners clusters name @type http_filters typed_config route_config routes match
+virtual_hosts route thresholds load_assignment endpoints lb_endpoints metadata
+"""
+KEYS = st.sampled_from([*NAMES.split(), 7, None])
+SCALARS = st.sampled_from(
+    ["x.HttpConnectionManager", "x.ExternalProcessor", "short", "dualpool", "1s", 0, -1, 1.5, None]
+)
+DOCUMENTS = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4)
+)
+
+
+@given(DOCUMENTS)
+def test_no_document_is_too_odd(document):
+    assert findings(document)
+
+
+RENDERED = rendered()
+
+
+def paths(node, path=()):
+    children = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in children:
+        yield (*path, key)
+        if isinstance(value, dict | list):
+            yield from paths(value, (*path, key))
+
+
+@given(st.data())
+def test_no_change_of_a_file_makes_it_too_odd(data):
+    document = copy.deepcopy(RENDERED)
+    *way, last = data.draw(st.sampled_from(list(paths(document))))
+    node = document
+    for key in way:
+        node = node[key]
+    node[last] = data.draw(DOCUMENTS)
+    findings(document)
+
+
+def test_a_document_that_contains_itself_has_an_end(tmp_path):
+    file = tmp_path / "envoy.yaml"
+    file.write_text("static_resources: &a\n  listeners: [*a]\n  clusters: *a\n")
+    assert len(review(Settings(), read_envoy(file))) == 1
+
+
+@pytest.mark.parametrize("text", ["a: [", "\x00", "a: 1\n---\nb: 2\n", "[" * 5000])
+def test_what_is_no_yaml_is_one_message(tmp_path, text):
+    file = tmp_path / "envoy.yaml"
+    file.write_text(text)
+    with pytest.raises(EnvoyFileError, match=r"envoy\.yaml: is not YAML: \S") as error:
+        read_envoy(file)
+    assert "\n" not in str(error.value)
+
+
+def test_check_prints_findings_one_a_line_and_ends_with_1(tmp_path, capsys):
+    file = tmp_path / "envoy.yaml"
+    document = rendered()
+    router(document).pop("failure_mode_allow")
+    file.write_text(yaml.safe_dump(document))
+    assert main(["check", "--envoy", str(file)]) == 1
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"{file}: static_resources.")
+
+
+def test_check_says_that_they_agree(tmp_path, capsys):
+    file = tmp_path / "envoy.yaml"
+    main(["config", "envoy"])
+    file.write_text(capsys.readouterr().out)
+    assert main(["check", "--envoy", str(file)]) == 0
+    assert capsys.readouterr().out == f"{file} and the settings agree\n"
+
+
+def test_an_envoy_file_that_is_not_there_is_one_message(capsys):
+    assert main(["check", "--envoy", "/nowhere.yaml"]) == 2
+    assert capsys.readouterr().err == "/nowhere.yaml: cannot be read: No such file or directory\n"

@@ -1,0 +1,94 @@
+"""Who routes in a simulated fleet."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from extproc.budget.values import Outcome
+from extproc.planner.simulation.fleet import FleetSpec
+from extproc.planner.simulation.rules import Rule, RuleName, make_rule
+from extproc.planner.simulation.run import Conduct, simulate
+from extproc.planner.traffic.arrivals import arrive, draw_limits
+from tests.support.small_fleets import TWO, incoming, pool, trace
+
+WIDE = FleetSpec((pool("short", 2048, instances=2), pool("long", 16384, instances=2)))
+IDLE = [0.0, 0.0]
+
+
+def chosen(name: RuleName, prompt: int, output: int, max_tokens: int = 0) -> int:
+    (each,) = incoming([(0, prompt, output)], max_tokens)
+    return make_rule(name, WIDE, 0).choose(each, IDLE)
+
+
+def teach(rule: Rule, lengths: list[tuple[int, int]], max_tokens: int = 128) -> None:
+    for each in incoming([(1, *length) for length in lengths], max_tokens):
+        rule.learn(each, 0, Outcome.COMPLETE, each.wanted_tokens)
+
+
+@pytest.mark.parametrize("name", [RuleName.DUALPOOL, RuleName.PAPER])
+def test_a_stated_limit_counts_whole(name):
+    assert chosen(name, 200, 5, max_tokens=4000) == 1
+    assert chosen(name, 200, 5, max_tokens=128) == 0
+
+
+def test_the_input_alone_does_not_see_the_output():
+    assert chosen(RuleName.INPUT_LENGTH, 2000, 5000) == 0
+    assert chosen(RuleName.INPUT_LENGTH, 2049, 1) == 1
+
+
+def test_the_oracle_sees_what_is_answered_and_not_what_was_stated():
+    assert chosen(RuleName.ORACLE, 2000, 48, max_tokens=4000) == 0
+    assert chosen(RuleName.ORACLE, 2000, 49, max_tokens=4000) == 1
+
+
+def test_chance_gives_each_instance_the_same_share():
+    fleet = FleetSpec((pool("short", 64, instances=3), pool("long", 256, instances=1)))
+    rule = make_rule(RuleName.RANDOM, fleet, 0)
+    (each,) = incoming([(0, 10, 10)])
+    counts = Counter(rule.choose(each, IDLE) for _ in range(4000))
+    assert counts[0] / 4000 == pytest.approx(0.75, abs=0.03)
+
+
+def test_the_service_s_rule_learns_as_it_goes():
+    rule = make_rule(RuleName.DUALPOOL, WIDE, 0)
+    (near,) = incoming([(0, 1500, 100)], max_tokens=128)
+    before = rule.choose(near, IDLE)
+    teach(rule, [(1000 + n, 100) for n in range(300)])
+    assert (before, rule.choose(near, IDLE)) == (1, 0)
+
+
+def test_without_spill_no_load_moves_a_request():
+    (each,) = incoming([(0, 100, 10)], max_tokens=128)
+    assert make_rule(RuleName.DUALPOOL, WIDE, 0).choose(each, [50.0, 0.0]) == 0
+
+
+@pytest.mark.parametrize(("loads", "index"), [([1.0, 0.2], 1), ([0.9, 0.2], 0), ([1.0, 1.5], 0)])
+def test_a_full_pool_spills_to_one_less_loaded(loads, index):
+    (each,) = incoming([(0, 100, 10)], max_tokens=128)
+    assert make_rule(RuleName.DUALPOOL, WIDE, 0, spill=1.0).choose(each, loads) == index
+
+
+def test_what_a_smaller_window_cannot_hold_never_spills_to_it():
+    (each,) = incoming([(0, 8000, 10)], max_tokens=128)
+    assert make_rule(RuleName.DUALPOOL, WIDE, 0, spill=1.0).choose(each, [0.0, 9.0]) == 1
+
+
+def test_the_promise_is_kept_on_lengths_that_straddle_the_threshold():
+    fleet = FleetSpec((pool("short", 2048, instances=8), pool("long", 16384, instances=8)))
+    rng = np.random.default_rng(0)
+    rows = [(1.0, int(n), 50) for n in np.exp(rng.normal(7.0, 0.9, 4000)).clip(1, 9000)]
+    arrivals = trace(rows)
+    limits = draw_limits(arrivals, 0, stated=1.0)
+    rule = make_rule(RuleName.DUALPOOL, fleet, 0)
+    records = simulate(fleet, arrive(arrivals, limits, 0), rule, Conduct())
+    misrouted = (records.chosen == 0) & (records.needed > 2048)
+    over = (records.chosen == 1) & (records.needed <= 2048)
+    assert misrouted[500:].mean() <= 0.002
+    assert over[500:].mean() <= 0.05
+
+
+def test_one_pool_leaves_nothing_to_choose():
+    alone = TWO.homogeneous()
+    assert [each.name for each in alone.pools] == ["long"]
+    assert alone.gpus == TWO.gpus

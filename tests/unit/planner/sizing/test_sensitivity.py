@@ -1,0 +1,36 @@
+"""What a plan stands: drift, and estimators that err."""
+
+import pytest
+
+from extproc.planner.sizing.search import Planner
+from extproc.planner.sizing.sensitivity import drift, misjudged, shifted
+from tests.support.planning_cases import LMSYS_LENGTHS, ask
+
+QUESTION = ask()
+PLAN = Planner(QUESTION).at((4096,))
+
+
+def test_a_shift_changes_the_share_by_as_much():
+    alpha = LMSYS_LENGTHS.share_within(4096)
+    assert shifted(LMSYS_LENGTHS, 4096, -0.05).share_within(4096) == pytest.approx(alpha - 0.05)
+
+
+def test_longer_requests_overload_the_long_pool_as_it_was_bought():
+    change = next(change for change in drift(QUESTION, PLAN) if change.name == "-5%")
+    assert change.held.pools[1].utilisation > 1
+    assert not change.held.meets
+    assert change.resized.gpus > PLAN.gpus
+
+
+def test_shifts_that_leave_nothing_on_one_side_are_left_out():
+    assert [change.name for change in drift(QUESTION, PLAN, (-0.99, -0.5, 0.5))] == ["-50%"]
+
+
+def test_the_better_the_estimator_the_fewer_gpus():
+    gpus = {change.name: change.resized.gpus for change in misjudged(QUESTION, PLAN)}
+    assert PLAN.gpus == gpus["perfect"] <= gpus["calibrated"] < gpus["paper"]
+
+
+def test_one_pool_has_nothing_to_drift_or_misjudge():
+    alone = Planner(QUESTION).homogeneous()
+    assert drift(QUESTION, alone) == misjudged(QUESTION, alone) == ()

@@ -1,0 +1,36 @@
+"""All answers to a question at once."""
+
+import pytest
+
+from extproc.planner.sizing.study import examine
+from tests.support.planning_cases import ask
+
+
+def test_a_study_has_a_plan_for_each_number_of_pools():
+    done = examine(ask(), max_pools=3)
+    assert [len(plan.pools) for plan in done.by_pools] == [1, 2, 3]
+    assert done.plan.gpus == min(plan.gpus for plan in done.by_pools)
+
+
+def test_a_given_threshold_is_kept_even_where_it_does_not_pay():
+    done = examine(ask(rate_per_s=2), thresholds=(8192,))
+    assert done.plan.thresholds == done.split.thresholds == (8192,)
+    assert done.plan.gpus > done.by_pools[0].gpus
+
+
+def test_one_pool_alone_has_no_curve():
+    done = examine(ask(), max_pools=1)
+    assert done.split == done.plan
+    assert done.curve == done.drift == done.errors == ()
+
+
+def test_the_best_split_is_studied_even_where_one_pool_is_bought():
+    done = examine(ask(rate_per_s=2))
+    assert done.plan.thresholds == ()
+    assert len(done.split.pools) == 2
+
+
+@pytest.mark.parametrize("rate", [2, 200])
+def test_the_plan_is_never_worse_than_one_pool(rate):
+    done = examine(ask(rate_per_s=rate))
+    assert done.plan.gpus <= done.by_pools[0].gpus

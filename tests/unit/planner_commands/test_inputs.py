@@ -1,0 +1,170 @@
+"""Files and live services as one input."""
+
+import argparse
+import gzip
+import http.server
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from extproc.budget.lengths import LengthHistogram
+from extproc.planner.traffic.lengths import InputError, Trace, Workload
+from extproc.planner_commands.inputs import (
+    InputOptions,
+    add_input_arguments,
+    input_options,
+    read_inputs,
+    read_services,
+)
+
+CSV = "prompt_tokens,completion_tokens\n10,2\n20,2\n"
+CDF = "tokens,cdf\n100,1\n"
+TIMED = "prompt_tokens,completion_tokens,at_s\n10,2,5\n20,2,7\n"
+
+
+def write(folder, **texts):
+    files = tuple(folder / name for name in texts)
+    for file, text in zip(files, texts.values(), strict=True):
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return files
+
+
+def fault(**options):
+    with pytest.raises(InputError) as caught:
+        read_inputs(InputOptions(**options))
+    return str(caught.value)
+
+
+def histogram(*lengths):
+    seen = LengthHistogram()
+    for length in lengths:
+        seen.observe("prose/m", *length)
+    return seen.to_json()
+
+
+@contextmanager
+def serving(body):
+    """Serve one body as /lengths on a free port."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/lengths" else 404)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_file_is_known_by_its_columns_and_compressed_by_its_bytes(tmp_path):
+    files = write(tmp_path, misnamed=gzip.compress(CSV.encode("utf-8-sig")))
+    assert read_inputs(InputOptions(files=files)).requests.total.tolist() == [12, 22]
+
+
+def test_files_without_weights_count_by_their_requests(tmp_path):
+    files = write(tmp_path, a=CSV, b=CSV + "90,2\n" * 2)
+    reading = read_inputs(InputOptions(files=files))
+    assert reading.requests.share_within(22) == pytest.approx(4 / 6)
+    assert reading.notes == ("inputs are merged without times, with 33.3%, 66.7% of the requests",)
+
+
+def test_an_input_that_counts_no_requests_weighs_as_much_as_the_others(tmp_path):
+    files = write(tmp_path, a=CSV, b=CDF)
+    assert read_inputs(InputOptions(files=files)).requests.share_within(22) == 0.5
+
+
+def test_weights_decide_where_they_are_given(tmp_path):
+    files = write(tmp_path, a=TIMED, b=CDF)
+    reading = read_inputs(InputOptions(files=files, weights=(9, 1)))
+    assert isinstance(reading.requests, Workload)
+    assert reading.requests.share_within(22) == pytest.approx(0.9)
+
+
+def test_traces_without_weights_are_overlaid(tmp_path):
+    files = write(tmp_path, a=TIMED, b=TIMED)
+    reading = read_inputs(InputOptions(files=files))
+    assert isinstance(reading.requests, Trace)
+    assert reading.requests.at_s.tolist() == [0, 0, 2, 2]
+    assert reading.count == 4
+
+
+def test_replicas_of_a_service_merge_by_what_each_has_seen():
+    with serving(histogram((10, 2), (10, 2), (10, 2))) as a, serving(histogram((20, 2))) as b:
+        reading = read_services((a, f"{b}/lengths"))
+    assert reading.count == 4
+    assert reading.requests.share_within(12) == 0.75
+
+
+def test_services_are_one_input_beside_the_files(tmp_path):
+    files = write(tmp_path, a=CDF)
+    with serving(histogram((10, 2))) as a, serving(histogram((20, 2))) as b:
+        options = InputOptions(files=files, services=(a, b), weights=(1, 3))
+        assert read_inputs(options).requests.share_within(22) == 0.75
+
+
+def test_an_address_without_lengths_is_said_so():
+    with serving(b"") as address:
+        message = fault(services=(f"{address}/metrics",))
+    assert message == (
+        f"{address}/metrics: GET {address}/metrics/lengths gives HTTP 404; "
+        "allowed: the address of its listen.http"
+    )
+
+
+def test_an_answer_that_is_no_histogram_is_said_so():
+    with serving(b"[]") as address:
+        assert fault(services=(address,)).endswith("allowed: a service's GET /lengths")
+
+
+def test_a_service_that_is_not_there_is_said_so():
+    with serving(b"") as address:
+        pass
+    assert fault(services=(address,)).endswith("; is the service running?")
+
+
+@pytest.mark.parametrize("address", ["localhost:8081", "file:///etc/passwd", "http://"])
+def test_what_is_no_http_address_is_refused(address):
+    assert fault(services=(address,)).startswith(f"{address}: no address; allowed: ")
+
+
+def test_a_file_that_cannot_be_read_is_said_so(tmp_path):
+    absent = tmp_path / "absent"
+    assert fault(files=(absent,)) == f"{absent}: No such file or directory; allowed: a file to read"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "no text in UTF-8 (byte 0); allowed: text"),
+        (gzip.compress(CSV.encode())[:-12], "broken gzip: "),
+        (gzip.compress(CSV.encode())[:10] + b"x" * 30, "broken gzip: "),
+    ],
+)
+def test_a_broken_file_is_said_so(tmp_path, content, message):
+    files = write(tmp_path, a=content)
+    assert fault(files=files).startswith(f"{files[0]}: {message}")
+
+
+def test_options_that_do_not_fit_are_refused(tmp_path):
+    files = write(tmp_path, a=CSV)
+    assert fault() == "FILE: none is given; allowed: files, or --from URL"
+    assert fault(files=files, weights=(1, 2)).startswith("--weight: 2 for 1 inputs; ")
+    assert fault(files=files, weights=(-1,)).startswith("--weight: -1 is not allowed")
+    assert fault(files=files, output_share=1.0).startswith("--output-share: 1 is not allowed")
+
+
+def test_arguments_are_options(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_input_arguments(parser)
+    arguments = parser.parse_args([str(tmp_path), "--from", "u", "--weight", "2", "--weight", "1"])
+    expected = InputOptions(files=(tmp_path,), services=("u",), weights=(2, 1))
+    assert input_options(arguments) == expected

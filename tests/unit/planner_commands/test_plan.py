@@ -1,0 +1,133 @@
+"""`dualpool plan`: what it prints and writes, and what it refuses."""
+
+import json
+import runpy
+from html.parser import HTMLParser
+
+import pytest
+
+from extproc.cli import main
+from extproc.planner.traffic.published import LMSYS
+from extproc.simulator.profiles import read_profile, write_profile
+from tests.support.paths import ROOT
+from tests.support.planning_cases import A100
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@pytest.fixture
+def lengths(tmp_path):
+    file = tmp_path / "lmsys.csv"
+    rows = (f"{tokens},{share}" for tokens, share in LMSYS)
+    file.write_text("\n".join(("tokens,cdf", *rows)))
+    return str(file)
+
+
+def run(*words):
+    return main(["plan", *words])
+
+
+def test_the_report_says_what_to_buy(lengths, capsys):
+    assert run(lengths, "--rate", "200") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Splitting saves" in text
+    assert "8760 hours a year" in text
+    assert "20% of each is taken for output" in text
+
+
+def test_json_has_the_same_figures(lengths, capsys):
+    assert run(lengths, "--rate", "200", "--json", "-") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["plan"]["gpus"] == sum(pool["gpus"] for pool in document["plan"]["pools"])
+    assert document["question"]["rate_per_s"] == 200
+    assert document["plan"]["saving"] > 0.3
+
+
+def test_a_given_threshold_and_hours_are_used(lengths, tmp_path):
+    file = tmp_path / "plan.json"
+    words = ("--rate", "200", "--threshold", "8192", "--hours", "1", "--price", "1")
+    assert run(lengths, *words, "--json", str(file)) == 0
+    plan = json.loads(file.read_text())["plan"]
+    assert plan["thresholds"] == [8192]
+    assert plan["usd_per_year"] == plan["gpus"]
+
+
+def test_the_page_needs_nothing_from_elsewhere(lengths, tmp_path):
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
+    page, picture = tmp_path / "plan.html", tmp_path / "plan.png"
+    assert run(lengths, "--rate", "200", "--html", str(page), "--plot", str(picture)) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert links(page.read_text()) == []
+    assert "<svg" in page.read_text()
+
+
+def links(text):
+    found = []
+
+    class Links(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            outside = {"src", "href", "xlink:href"}
+            found.extend(v for k, v in attrs if k in outside and not v.startswith("#"))
+
+    Links().feed(text)
+    return found
+
+
+def test_an_objective_that_fails_is_exit_code_1(lengths, capsys):
+    assert run(lengths, "--rate", "200", "--slo-ttft-ms", "5") == 1
+    assert "no number of GPUs changes that" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_profile_may_be_a_file(lengths, tmp_path, capsys):
+    file = tmp_path / "mine.json"
+    file.write_text(write_profile(A100))
+    assert run(lengths, "--rate", "20", "--profile", str(file)) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ((), "--rate is missing: the input has no times"),
+        (("--rate", "0"), "--rate: 0 is not allowed"),
+        (("--rate", "1", "--profile", "b200"), "b200: no such profile; allowed: a100-llama70b"),
+        (("--rate", "1", "--pools", "0"), "--pools: 0 is not allowed: from 1 to 8"),
+        (("--rate", "1", "--threshold", "70000"), "thresholds must rise, and lie below 65536"),
+        (("--rate", "1", "--window", "2000000"), "take a smaller --window"),
+        (("--rate", "1", "--errors", "a,b"), "--errors: a,b is not allowed: two shares"),
+        (("--rate", "1", "--hours", "0"), "the hours of a year must be above 0"),
+        (("--rate", "1", "--utilisation", "2"), "the utilisation below 1"),
+        (("--rate", "1", "--price", "-1"), "--price: -1 is not allowed"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line_and_exit_code_2(lengths, words, says, capsys):
+    assert run(lengths, *words) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_a_broken_profile_is_named(lengths, tmp_path, capsys):
+    file = tmp_path / "mine.json"
+    file.write_text("{}")
+    assert run(lengths, "--rate", "1", "--profile", str(file)) == 2
+    assert f"{file}: Object missing required field" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_an_example_runs(example, capsys):
+    runpy.run_path(str(example))
+    assert "Splitting" in capsys.readouterr().out
+
+
+def test_the_page_on_planning_shows_what_the_command_prints(capsys, monkeypatch):
+    monkeypatch.chdir(EXAMPLES.parents[1])
+    shown = (EXAMPLES.parent / "planning.md").read_text().split("$ dualpool plan ")[1]
+    command, text = shown.split("```")[0].split("\n", 1)
+    assert run(*command.split()) == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == text.splitlines()
+
+
+def test_the_profile_on_the_page_is_one():
+    page = (EXAMPLES.parent / "planning.md").read_text()
+    profile = read_profile(page.split("```json\n")[1].split("```")[0])
+    assert profile.gpus == 8

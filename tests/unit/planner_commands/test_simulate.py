@@ -1,0 +1,141 @@
+"""`dualpool simulate`: options to a report."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from extproc.cli import main
+from extproc.planner_commands.fleets import share_out
+
+
+@pytest.fixture
+def lengths(tmp_path: Path) -> Path:
+    rng = random.Random(0)
+    file = tmp_path / "azure.csv"
+    with file.open("w", newline="") as opened:
+        rows = csv.writer(opened)
+        rows.writerow(["TIMESTAMP", "ContextTokens", "GeneratedTokens"])
+        for second in range(300):
+            at = f"2023-11-16 18:{second // 60:02d}:{second % 60:02d}.0000000"
+            rows.writerow([at, rng.choice([200, 1000, 3000, 12_000]), rng.randint(1, 300)])
+    return file
+
+
+def dualpool(*arguments: object) -> int:
+    return main(["simulate", *map(str, arguments)])
+
+
+def test_a_trace_is_replayed_at_its_own_times(lengths, capsys):
+    assert dualpool(lengths, "--instances", "1,1", "--max-num-seqs", "32,8") == 0
+    out = capsys.readouterr().out
+    assert "300 requests of" in out
+    assert "at the times of the trace" in " ".join(out.split())
+    assert "Simulated, over 1 seed" in out
+
+
+def test_the_planner_sizes_the_pools_where_nobody_does(lengths, capsys):
+    assert dualpool(lengths, "--rate", 20, "--requests", 300) == 0
+    assert "Poisson" in capsys.readouterr().out
+
+
+def test_all_rules_have_the_same_gpus(lengths, tmp_path):
+    file = tmp_path / "out.json"
+    assert dualpool(lengths, "--gpus", 32, "--compare", "--json", file) == 0
+    rules = json.loads(file.read_text())["rules"]
+    assert {run["fleet"]["gpus"] for runs in rules.values() for run in runs} == {32}
+    assert list(rules) == ["dualpool", "paper", "homogeneous", "input-length", "random", "oracle"]
+
+
+def test_seeds_give_intervals(lengths, tmp_path, capsys):
+    file = tmp_path / "out.json"
+    few = ("--rate", 20, "--requests", 200, "--instances", "1,1")
+    assert dualpool(lengths, *few, "--seeds", 2, "--json", file) == 0
+    assert "95 % interval" in capsys.readouterr().out
+    assert len(json.loads(file.read_text())["rules"]["dualpool"]) == 2
+
+
+def test_a_plan_is_simulated(lengths, tmp_path, capsys):
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(PLAN))
+    assert dualpool(lengths, "--plan", plan) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "short 2 x 64 sequences of 4096 tokens" in out
+
+
+PLAN = {
+    "question": {
+        "profile": {
+            "name": "mine",
+            "pace": {"weights_ms": 8.0, "sequence_ms": 0.1, "chunk_tokens": 512},
+            "kv_tokens": 100_000,
+            "gpus": 1,
+            "price_per_gpu_h": 2.0,
+        },
+        "max_num_batched_tokens": 2048,
+    },
+    "plan": {
+        "pools": [
+            {"name": "short", "max_model_len": 4096, "max_num_seqs": 64, "threshold": 4096,
+             "instances": 2},
+            {"name": "long", "max_model_len": 65536, "max_num_seqs": 8, "threshold": 65536,
+             "instances": 1},
+        ]
+    },
+}  # fmt: skip
+
+
+def test_a_plot_is_drawn(lengths, tmp_path):
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "plot.png"
+    assert dualpool(lengths, "--instances", "1,1", "--plot", file) == 0
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--seeds", 0], "--seeds: allowed: 1 at least"),
+        (["--rate", "nan"], "--rate: allowed: requests a second"),
+        (["--stated", 1.5], "--stated: allowed: a share from 0 to 1"),
+        (["--instances", "1,2,3"], "--instances: 3 given; allowed: 2 of at least 1"),
+        (["--window", "8192,4096"], "--window: windows rise"),
+        (["--instances", "1,1", "--gpus", 4], "--gpus: not together with --instances"),
+        (["--gpus", 8], "--gpus: enough for 1 instances"),
+        (["--profile", "b200"], "b200"),
+        (["--plan", "/nowhere.json"], "/nowhere.json"),
+        (["--window", "8192,99999999", "--instances", "1,1"], "KV cache must hold max_model_len"),
+        (["--warmup", "99999", "--instances", "1,1"], "--warmup: 99999 s leaves out"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(lengths, flags, message, capsys):
+    assert dualpool(lengths, *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_workload_without_times_needs_a_rate(tmp_path, capsys):
+    file = tmp_path / "cdf.csv"
+    file.write_text("tokens,cdf\n1024,0.5\n8192,1\n")
+    assert dualpool(file) == 2
+    assert "--rate: needed" in capsys.readouterr().err
+
+
+def test_requests_that_come_at_once_need_a_given_fleet(tmp_path, capsys):
+    file = tmp_path / "burst.csv"
+    row = "2023-11-16 18:00:00.0000000,100,20\n"
+    file.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\n" + 20 * row)
+    assert dualpool(file) == 2
+    assert "--instances: needed" in capsys.readouterr().err
+    assert dualpool(file, "--instances", "1,1") == 0
+
+
+@pytest.mark.parametrize(
+    ("instances", "loads", "shared"),
+    [(10, [1, 1], (5, 5)), (10, [9, 1], (9, 1)), (3, [100, 1, 1], (1, 1, 1)), (7, [2, 1], (5, 2))],
+)
+def test_gpus_are_shared_by_load(instances, loads, shared):
+    assert share_out(instances, loads) == shared

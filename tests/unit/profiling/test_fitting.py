@@ -1,0 +1,72 @@
+"""A profile fitted to times: what was put in comes out."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.profiling.fitting import Decode, FirstToken, Measurement, fit
+from extproc.simulator.instance import Profile
+
+BATCH = 2048
+TRUE = Profile(
+    weights_ms=7.0,
+    sequence_ms=0.9,
+    chunk_tokens=BATCH,
+    prefill_token_ms=0.005,
+    prefill_pair_ms=8e-6,
+    kv_token_ms=0.0004,
+)
+
+
+def decode(sequences: int, kv_tokens: float, profile: Profile = TRUE) -> Decode:
+    """What an iteration takes by the engine's own sum."""
+    ns = profile.iteration_ns(sequences, 0) + profile.kv_token_ns * kv_tokens
+    return Decode(sequences=sequences, kv_tokens=kv_tokens, measured_ms=ns / 1e6)
+
+
+def first_token(prompt: int, overhead_ms: float = 6.0, profile: Profile = TRUE) -> FirstToken:
+    """What an idle engine takes for a prompt, in chunks of at most BATCH tokens."""
+    ns, start = 0, 0
+    while start < prompt:
+        end = min(prompt, start + BATCH)
+        ns += profile.iteration_ns(1, end - start, (end - start) * (end + start) / 2)
+        start = end
+    return FirstToken(prompt_tokens=prompt, measured_ms=overhead_ms + ns / 1e6)
+
+
+def measured(profile: Profile = TRUE) -> list[Measurement]:
+    decodes = [decode(n, n * kv, profile) for n in (1, 2, 4, 8, 16) for kv in (50, 800)]
+    firsts = [first_token(p, profile=profile) for p in (16, 128, 512, 1024, 2048, 4000)]
+    return [*decodes, *firsts]
+
+
+def test_the_terms_that_made_the_times_are_found():
+    fitted = fit(measured(), BATCH)
+    assert fitted.overhead_ms == pytest.approx(6.0, rel=1e-3)
+    for name in ("weights_ms", "sequence_ms", "prefill_token_ms", "prefill_pair_ms", "kv_token_ms"):
+        assert getattr(fitted.profile, name) == pytest.approx(getattr(TRUE, name), rel=1e-2)
+
+
+def test_the_fitted_times_are_those_that_were_measured():
+    times = measured()
+    for measurement, fitted_ms in zip(times, fit(times, BATCH).fitted_ms, strict=True):
+        assert fitted_ms == pytest.approx(measurement.measured_ms, rel=1e-3)
+
+
+@given(st.lists(st.floats(0.7, 1.4), min_size=16, max_size=16))
+def test_no_term_is_below_zero_whatever_the_noise(noise):
+    times = [
+        Decode(sequences=m.sequences, kv_tokens=m.kv_tokens, measured_ms=m.measured_ms * factor)
+        if isinstance(m, Decode)
+        else FirstToken(prompt_tokens=m.prompt_tokens, measured_ms=m.measured_ms * factor)
+        for m, factor in zip(measured(), noise, strict=True)
+    ]
+    found = fit(times, BATCH)
+    pace = found.profile
+    assert min(pace.weights_ms, pace.sequence_ms, pace.kv_token_ms, found.overhead_ms) >= 0
+    assert min(pace.prefill_token_ms, pace.prefill_pair_ms) >= 0
+
+
+def test_too_few_measurements_are_refused():
+    with pytest.raises(ValueError, match="5 measurements do not make 6 terms"):
+        fit(measured()[:5], BATCH)

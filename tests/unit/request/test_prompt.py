@@ -1,0 +1,188 @@
+"""What a key of a body says its value is."""
+
+import pytest
+
+from extproc.request.image import UNKNOWN, Image
+from extproc.request.prompt import MAX_IMAGES, Prompt
+
+PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+
+
+def read(value: object) -> Prompt:
+    prompt = Prompt()
+    prompt.read(value)
+    return prompt
+
+
+@pytest.mark.parametrize(
+    ("value", "texts"),
+    [
+        ("hi", ["hi"]),
+        (["a", "", "b"], ["a", "b"]),
+        ({"role": "user", "content": "hi"}, ["hi"]),
+        ({"role": "user", "name": "bob", "content": "hi"}, ["bob", "hi"]),
+        ([{"content": [{"type": "text", "text": "a"}, "b"]}, {"content": "c"}], ["a", "b", "c"]),
+        ([[{"content": "a"}], [{"content": "b"}]], ["a", "b"]),
+        ({"type": "input_text", "text": "hi"}, ["hi"]),
+        ({"type": "output_text", "text": "hi", "annotations": []}, ["hi"]),
+        ({"type": "refusal", "refusal": "no"}, ["no"]),
+        ({"type": "thinking", "thinking": "hm", "signature": "c2ln"}, ["hm"]),
+        ({"type": "redacted_thinking", "data": "c2ln"}, []),
+        ({"role": "assistant", "reasoning": "hm", "content": "x"}, ["hm", "x"]),
+        ({"role": "assistant", "reasoning_content": "hm", "content": None}, ["hm"]),
+        ({"reasoning": "hm", "reasoning_content": "hm", "content": "x"}, ["hm", "x"]),
+        ({"type": "reasoning", "content": [{"type": "reasoning_text", "text": "hm"}]}, ["hm"]),
+        ({"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}, ["hm"]),
+        ({"type": "tool_reference", "name": "f"}, ["f"]),
+        ({"type": "tool_reference", "tool_name": "f"}, ["f"]),
+        ({"role": "assistant", "tool_plan": "first f"}, ["first f"]),
+        ({"type": "document", "document": {"data": {"a": "b"}}}, ['{"data":{"a":"b"}}']),
+        ({"type": "function_call_output", "call_id": "1", "output": "sun"}, ["sun"]),
+        ({"type": "function_call_output", "output": [{"text": "sun"}]}, ["sun"]),
+        ({"type": "tool_result", "tool_use_id": "1", "content": [{"text": "sun"}]}, ["sun"]),
+    ],
+)
+def test_texts_are_found(value, texts):
+    assert read(value).texts == texts
+
+
+@pytest.mark.parametrize(
+    ("call", "texts"),
+    [
+        (
+            {"tool_calls": [{"id": "1", "function": {"name": "f", "arguments": '{"a": 1}'}}]},
+            ["f", '{"a": 1}'],
+        ),
+        ({"function_call": {"name": "f", "arguments": {"a": 1}}}, ["f", '{"a":1}']),
+        ({"type": "function_call", "name": "f", "arguments": "{}"}, ["f", "{}"]),
+        ({"type": "custom_tool_call", "name": "f", "input": "a"}, ["f", "a"]),
+        ({"type": "tool_use", "id": "1", "name": "f", "input": {"a": 1}}, ["f", '{"a":1}']),
+    ],
+)
+def test_a_tool_call_counts_with_its_name_and_arguments(call, texts):
+    prompt = read(call)
+    assert (prompt.tools, prompt.texts) == (1, texts)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "developer", "content": None, "tools": [{"name": "f"}]},
+        {"type": "tool_addition", "tool": {"definition": {"name": "f"}}},
+    ],
+)
+def test_a_message_may_define_tools(message):
+    prompt = read(message)
+    assert (prompt.tools, prompt.texts) == (1, ['{"name":"f"}'])
+
+
+def test_a_tool_definition_counts_at_the_length_of_compact_json():
+    prompt = Prompt()
+    prompt.read_tools([{"type": "function", "function": {"name": "é", "parameters": {}}}, "x", 5])
+    assert prompt.texts == ['{"type":"function","function":{"name":"é","parameters":{}}}', "x"]
+    assert prompt.tools == 3
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"type": "json_schema", "json_schema": {"a": 1}},
+        {"format": {"type": "json_schema", "name": "x", "schema": {"a": 1}}},
+        {"type": "json_object", "schema": {"a": 1}},
+    ],
+)
+def test_a_schema_is_found_where_each_api_has_it(value):
+    prompt = Prompt()
+    prompt.read_schema(value)
+    assert prompt.texts == ['{"a":1}']
+
+
+@pytest.mark.parametrize("value", [{"type": "text"}, {"format": {"type": "text"}}, "json", [1]])
+def test_a_format_without_a_schema_has_no_text(value):
+    prompt = Prompt()
+    prompt.read_schema(value)
+    assert prompt.texts == []
+
+
+def test_a_document_is_read_as_json_or_as_it_is():
+    prompt = Prompt()
+    prompt.read_documents(["a", {"title": "b"}, {}, 5])
+    assert prompt.texts == ["a", '{"title":"b"}', "{}"]
+
+
+@pytest.mark.parametrize(
+    ("value", "ids"),
+    [([1, 2, 3], 3), ([[1, 2], [3]], 3), ([], 0), ([[]], 0), ([1.0, 2.0], 2), ([True], 1)],
+)
+def test_token_ids_are_counted(value, ids):
+    prompt = read(value)
+    assert (prompt.token_ids, prompt.texts) == (ids, [])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": PIXEL}},
+        {"type": "input_image", "image_url": PIXEL, "detail": "auto"},
+        {"type": "image", "source": {"type": "base64", "data": PIXEL.partition(",")[2]}},
+    ],
+)
+def test_an_image_is_measured_and_its_base64_is_no_text(part):
+    prompt = read({"content": [part]})
+    assert (prompt.images, prompt.texts) == ([Image(width=1, height=1)], [])
+
+
+@pytest.mark.parametrize("part", [{"image_embeds": "AAAA"}, {"image_url": None, "uuid": "1"}])
+def test_an_image_without_a_header_counts_too(part):
+    assert read(part).images == [UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    ("part", "audios", "videos"),
+    [
+        ({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}, 1, 0),
+        ({"type": "audio_url", "audio_url": {"url": "data:audio/wav;base64,AAAA"}}, 1, 0),
+        ({"type": "audio_embeds", "audio_embeds": "AAAA"}, 1, 0),
+        ({"type": "video_url", "video_url": {"url": "https://example.com/a.mp4"}}, 0, 1),
+        ({"type": "video_embeds", "video_embeds": "AAAA"}, 0, 1),
+        ({"type": "file", "file": {"file_data": "AAAA", "filename": "a.pdf"}}, 0, 0),
+        ({"type": "input_file", "file_data": "AAAA", "filename": "a.pdf"}, 0, 0),
+    ],
+)
+def test_base64_of_other_media_is_no_text(part, audios, videos):
+    prompt = read({"content": [part]})
+    assert (prompt.audios, prompt.videos, prompt.texts) == (audios, videos, [])
+
+
+def test_images_by_url_are_read():
+    prompt = Prompt()
+    prompt.read_images([PIXEL, "https://example.com/a.png"])
+    assert prompt.images == [Image(width=1, height=1), UNKNOWN]
+
+
+def test_the_number_of_images_is_bounded():
+    assert len(read([{"image_url": PIXEL}] * (MAX_IMAGES + 1)).images) == MAX_IMAGES
+
+
+@pytest.mark.parametrize("wrong", [None, 5, 0.5, True, {}, [], {"role": 5, "content": 5}])
+@pytest.mark.parametrize("read", [Prompt.read, Prompt.read_tools, Prompt.read_schema])
+def test_what_is_not_of_its_type_is_passed_over(read, wrong):
+    prompt = Prompt()
+    read(prompt, wrong)
+    assert prompt.texts == prompt.images == []
+
+
+@pytest.mark.parametrize(
+    "read", [Prompt.read_text, Prompt.read_documents, Prompt.read_images, Prompt.read_tools]
+)
+def test_what_should_be_a_list_and_is_an_object_is_passed_over(read):
+    prompt = Prompt()
+    read(prompt, {"text": "hi"})
+    assert (prompt.texts, prompt.images, prompt.tools) == ([], [], 0)
+
+
+def test_a_walk_is_as_deep_as_it_must_be():
+    node: object = "deep"
+    for _ in range(100_000):
+        node = [{"content": node}]
+    assert read(node).texts == ["deep"]

@@ -1,0 +1,531 @@
+"""Bodies of every API, and bodies that are of none."""
+
+import base64
+import gzip
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extproc.request.reader import (
+    MAX_MODEL_CHARS,
+    MAX_NODES,
+    MAX_TOKENS,
+    SAMPLE_BYTES,
+    Endpoint,
+    Image,
+    Request,
+    Unreadable,
+    UnreadableRequest,
+    endpoint,
+    read_request,
+)
+from tests.support.local_stack import fetch
+
+HI = {"role": "user", "content": "hi"}
+PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}}
+FUNCTION = {"name": "weather", "description": "tells it", "parameters": PARAMETERS}
+TOOL = {"type": "function", "function": FUNCTION}
+ANTHROPIC_TOOL = {"name": "weather", "input_schema": PARAMETERS}
+CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+UNSERVED = re.compile("not a multimodal model|MultiModalParam is not supported")
+IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+
+
+def compact(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def seen(*texts: str, **counts: Any) -> dict[str, Any]:
+    return {"texts": texts, "messages": 1, "tools": 0, "token_ids": 0} | counts
+
+
+# Path, body, and what is to be found in it. A vLLM of a text model takes them all, but for those
+# of media and of pooling models.
+SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("/v1/chat/completions", {"messages": [HI]}, seen("hi")),
+    (
+        "/v1/chat/completions",
+        {"messages": [{"role": "system", "content": [{"type": "text", "text": "be brief"}]}, HI]},
+        seen("be brief", "hi", messages=2),
+    ),
+    (
+        "/v1/chat/completions",
+        {
+            "messages": [
+                {"role": "user", "name": "bob", "content": "hi"},
+                {"role": "assistant", "reasoning_content": "hm", "tool_calls": [CALL]},
+                {"role": "tool", "tool_call_id": "1", "content": "sun"},
+            ],
+            "tools": [TOOL],
+            "tool_choice": "none",
+        },
+        seen("bob", "hi", "hm", "weather", "{}", "sun", compact(TOOL), messages=3, tools=2),
+    ),
+    (
+        "/v1/chat/completions",
+        {
+            "messages": [HI],
+            "functions": [FUNCTION],
+            "documents": [{"title": "a", "text": "b"}],
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": PARAMETERS},
+            },
+        },
+        seen(
+            "hi",
+            compact(FUNCTION),
+            '{"title":"a","text":"b"}',
+            compact({"name": "x", "schema": PARAMETERS}),
+            tools=1,
+        ),
+    ),
+    # Constraints that no template sees: vLLM gives them to the grammar alone.
+    (
+        "/v1/chat/completions",
+        {"messages": [HI], "structured_outputs": {"json": PARAMETERS}},
+        seen("hi"),
+    ),
+    ("/v1/chat/completions", {"messages": [HI], "guided_json": PARAMETERS}, seen("hi")),
+    (
+        "/v1/chat/completions",
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "what?"}, AUDIO]},
+                {"role": "user", "content": [{"type": "image_url", "image_url": {"url": IMAGE}}]},
+                {"role": "user", "content": [{"type": "video_url", "video_url": {"url": "x"}}]},
+            ]
+        },
+        seen("what?", messages=3, images=(Image(width=1, height=1),), audios=1, videos=1),
+    ),
+    ("/v1/chat/completions/batch", {"messages": [[HI], [HI, HI]]}, seen(*["hi"] * 3, messages=3)),
+    ("/v1/completions", {"prompt": "once"}, seen("once")),
+    ("/v1/completions", {"prompt": ["once", "upon"]}, seen("once", "upon", messages=2)),
+    ("/v1/completions", {"prompt": [1, 2, 3]}, seen(token_ids=3)),
+    ("/v1/completions", {"prompt": [[1, 2], [3]]}, seen(token_ids=3, messages=2)),
+    ("/v1/completions", {"prompt": "a", "suffix": None}, seen("a")),
+    (
+        "/v1/responses",
+        {"input": "hi", "instructions": "be brief"},
+        seen("be brief", "hi", messages=2),
+    ),
+    (
+        "/v1/responses",
+        {
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "hi"}]},
+                {
+                    "type": "reasoning",
+                    "summary": [],
+                    "content": [{"type": "reasoning_text", "text": "hm"}],
+                },
+                {"type": "function_call", "call_id": "1", "name": "weather", "arguments": "{}"},
+                {"type": "function_call_output", "call_id": "1", "output": "sun"},
+            ],
+            "tools": [{"type": "function", **FUNCTION, "strict": False}],
+            "tool_choice": "none",
+        },
+        seen(
+            *("hi", "hm", "weather", "{}", "sun"),
+            compact({"type": "function", **FUNCTION, "strict": False}),
+            messages=4,
+            tools=2,
+        ),
+    ),
+    (
+        "/v1/responses",
+        {
+            "input": "hi",
+            "text": {"format": {"type": "json_schema", "name": "x", "schema": PARAMETERS}},
+        },
+        seen("hi", compact(PARAMETERS)),
+    ),
+    ("/v1/messages", {"messages": [HI], "max_tokens": 1}, seen("hi")),
+    (
+        "/v1/messages",
+        {
+            "system": [{"type": "text", "text": "be brief"}],
+            "messages": [
+                HI,
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+                        {"type": "tool_use", "id": "1", "name": "weather", "input": {"city": "x"}},
+                    ],
+                },
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "tool_result",
+                            "tool_use_id": "1",
+                            "content": [{"type": "text", "text": "sun"}],
+                        }
+                    ],
+                },
+            ],
+            "tools": [ANTHROPIC_TOOL],
+            "tool_choice": {"type": "none"},
+            "max_tokens": 1,
+        },
+        seen(
+            *("be brief", "hi", "hm", "weather", '{"city":"x"}', "sun"),
+            compact(ANTHROPIC_TOOL),
+            messages=4,
+            tools=2,
+        ),
+    ),
+    (
+        "/v1/messages/count_tokens",
+        {"system": "be brief", "messages": [HI]},
+        seen("be brief", "hi", messages=2),
+    ),
+    ("/tokenize", {"prompt": "once"}, seen("once")),
+    ("/tokenize", {"messages": [HI], "tools": [TOOL]}, seen("hi", compact(TOOL), tools=1)),
+    (
+        "/generative_scoring",
+        {"query": "a", "items": ["b", "c"], "label_token_ids": [1, 2]},
+        seen("a", "b", "c", messages=2),
+    ),
+    ("/v1/embeddings", {"input": "once"}, seen("once")),
+    ("/v1/embeddings", {"input": ["once", "upon"]}, seen("once", "upon", messages=2)),
+    ("/v1/embeddings", {"input": [[1, 2], [3]]}, seen(token_ids=3, messages=2)),
+    ("/v1/embeddings", {"messages": [HI]}, seen("hi")),
+    ("/v1/embeddings", {"input": [HI]}, seen("hi")),
+    ("/v2/embed", {"texts": ["a", "b"], "embedding_types": ["float"]}, seen("a", "b", messages=2)),
+    (
+        "/v2/embed",
+        {"inputs": [{"content": [{"type": "text", "text": "a"}]}], "embedding_types": ["float"]},
+        seen("a"),
+    ),
+    ("/v2/embed", {"images": [IMAGE]}, seen(images=(Image(width=1, height=1),))),
+    ("/pooling", {"input": "once"}, seen("once")),
+    ("/classify", {"messages": [HI]}, seen("hi")),
+    ("/score", {"text_1": "a", "text_2": ["b", "c"]}, seen("a", "b", "c", messages=2)),
+    ("/v1/score", {"queries": "a", "documents": ["b"]}, seen("a", "b")),
+    ("/score", {"data_1": ["a", "b"], "data_2": ["c", "d"]}, seen(*"abcd", messages=2)),
+    (
+        "/v1/rerank",
+        {"query": "a", "documents": ["b", {"content": [{"type": "text", "text": "c"}]}]},
+        seen("a", "b", "c", messages=2),
+    ),
+]
+each_shape = pytest.mark.parametrize(("path", "body", "expected"), SHAPES)
+each_endpoint = pytest.mark.parametrize("kind", Endpoint)
+
+
+def read(body: object, kind: Endpoint = Endpoint.CHAT) -> Request:
+    return read_request(kind, json.dumps(body).encode())
+
+
+def chat(**fields: object) -> Request:
+    return read({"messages": [HI], **fields})
+
+
+def reason(body: bytes, encoding: str = "", **settings: Any) -> Unreadable:
+    with pytest.raises(UnreadableRequest) as caught:
+        read_request(Endpoint.CHAT, body, encoding, **settings)
+    return caught.value.reason
+
+
+@each_shape
+def test_a_shape_is_read(path, body, expected):
+    kind = endpoint(path)
+    assert kind is not None
+    request = read(body, kind)
+    assert request.sample.decode().split("\n") == list(expected["texts"] or [""])
+    for name, value in expected.items() - {("texts", expected["texts"])}:
+        assert getattr(request, name) == value
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@each_shape
+def test_a_real_vllm_takes_the_shape(path, body, expected, vllm_urls):
+    limit = "max_output_tokens" if path == "/v1/responses" else "max_tokens"
+    answer = fetch(f"{vllm_urls[0]}{path}", {"model": "tiny-qwen", limit: 1, **body})
+    if answer.status != 200:
+        assert answer.status in {404, 501} or UNSERVED.search(answer.body.decode()), answer.body
+        pytest.skip(f"this model does not serve it: {answer.body.decode()}")
+
+
+def test_the_model_is_what_the_client_wrote():
+    assert chat(model="m").model == "m"
+
+
+@pytest.mark.parametrize("model", [None, 5, ["m"]])
+def test_a_model_that_is_no_string_is_none(model):
+    assert chat(model=model).model == ""
+
+
+def test_a_long_model_name_is_cut():
+    assert chat(model="m" * 1000).model == "m" * MAX_MODEL_CHARS
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({}, None),
+        ({"max_tokens": 100}, 100),
+        ({"max_completion_tokens": 100}, 100),
+        ({"max_completion_tokens": 100, "max_tokens": 5}, 100),
+        ({"max_completion_tokens": None, "max_tokens": 5}, 5),
+        ({"max_output_tokens": 100}, None),
+        ({"max_tokens": None}, None),
+        ({"max_tokens": "100"}, 100),
+        ({"max_tokens": " +1_00.0 "}, 100),
+        ({"max_tokens": 100.0}, 100),
+        ({"max_tokens": True}, 1),
+        ({"max_tokens": 100.5}, None),
+        ({"max_tokens": "many"}, None),
+        ({"max_tokens": "nan"}, None),
+        ({"max_tokens": "inf"}, None),
+        ({"max_tokens": [100]}, None),
+        ({"max_tokens": 0}, None),
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": -(10**400)}, None),
+        ({"max_tokens": 2**31}, MAX_TOKENS),
+        ({"max_tokens": 10**400}, MAX_TOKENS),
+        ({"max_tokens": 1e30}, MAX_TOKENS),
+    ],
+)
+def test_the_limit_of_a_chat(fields, limit):
+    assert chat(**fields).max_tokens == limit
+
+
+@pytest.mark.parametrize(("fields", "limit"), [({}, 16), ({"max_tokens": None}, None)])
+def test_a_completion_without_a_limit_ends_after_16_tokens_but_null_is_none(fields, limit):
+    assert read({"prompt": "once", **fields}, Endpoint.COMPLETION).max_tokens == limit
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [(Endpoint.RESPONSES, "max_output_tokens"), (Endpoint.MESSAGES, "max_tokens")],
+)
+def test_each_api_has_its_own_limit(kind, field):
+    every = {"max_completion_tokens": 1, "max_tokens": 1, "max_output_tokens": 1}
+    assert read({**every, field: 7}, kind).max_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("fields", "sequences"),
+    [
+        ({}, 1),
+        ({"n": None}, 1),
+        ({"n": 3}, 3),
+        ({"n": "3"}, 3),
+        ({"best_of": 4}, 4),
+        ({"n": 3, "best_of": 2}, 3),
+        ({"n": 0}, 1),
+        ({"n": -5}, 1),
+        ({"n": {}}, 1),
+        ({"n": 10**12}, MAX_TOKENS),
+    ],
+)
+def test_sequences_are_the_larger_of_n_and_best_of(fields, sequences):
+    assert chat(**fields).sequences == sequences
+
+
+@pytest.mark.parametrize("kind", [Endpoint.RESPONSES, Endpoint.MESSAGES, Endpoint.EMBEDDING])
+def test_an_api_without_n_makes_one_sequence(kind):
+    assert read({"n": 5}, kind).sequences == 1
+
+
+@pytest.mark.parametrize("kind", [Endpoint.CHAT, Endpoint.COMPLETION])
+def test_a_stream_without_options_leaves_usage_unstated(kind):
+    assert read({"stream": True}, kind).usage_unstated
+
+
+@pytest.mark.parametrize("options", [{"include_usage": False}, {"include_usage": True}, {}, None])
+def test_options_of_any_kind_state_it(options):
+    assert not chat(stream=True, stream_options=options).usage_unstated
+
+
+@pytest.mark.parametrize("value", [False, None, 1, "true"])
+def test_what_is_not_plainly_a_stream_leaves_nothing_unstated(value):
+    assert not chat(stream=value).usage_unstated
+
+
+@pytest.mark.parametrize("kind", [Endpoint.RESPONSES, Endpoint.MESSAGES, Endpoint.OTHER_CHAT])
+def test_other_apis_know_no_stream_options(kind):
+    assert not read({"stream": True}, kind).usage_unstated
+
+
+@each_endpoint
+def test_what_generates_is_known_by_the_endpoint(kind):
+    quiet = {Endpoint.EMBEDDING, Endpoint.SCORE, Endpoint.TOKENIZE}
+    assert read({}, kind).generates == (kind not in quiet)
+
+
+@given(st.lists(st.text()))
+def test_texts_count_in_utf8_bytes(texts):
+    request = read({"messages": [{"role": "user", "content": text} for text in texts]})
+    assert request.text_bytes == len("".join(texts).encode())
+    assert request.messages == len(texts)
+
+
+@given(st.text())
+def test_escapes_do_not_change_the_count(text):
+    body = {"messages": [{"content": text}]}
+    escaped, plain = (json.dumps(body, ensure_ascii=flag).encode() for flag in (True, False))
+    assert read_request(Endpoint.CHAT, escaped) == read_request(Endpoint.CHAT, plain)
+
+
+def test_a_megabyte_of_base64_is_no_text():
+    data = base64.b64encode(b"\x89PNG" * 250_000).decode()
+    url = {"url": f"data:image/png;base64,{data}"}
+    part = {"type": "image_url", "image_url": url}
+    assert read({"messages": [{"content": [part]}]}).text_bytes == 0
+
+
+def test_a_long_text_has_a_bounded_sample():
+    request = read({"messages": [{"content": "word " * 100_000}]})
+    assert request.text_bytes == 500_000
+    assert SAMPLE_BYTES * 0.98 < len(request.sample) <= SAMPLE_BYTES
+
+
+def test_what_can_be_counted_is_counted_whatever_is_wrong_beside_it():
+    wrong = [None, 5, {"content": 5}, {"content": {"text": "b"}}, {"tool_calls": 5, "name": []}]
+    request = chat(messages=[HI, *wrong], tools="x", stop=1e300, n={}, stream=[])
+    assert request.sample == b"hi\nb"
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        (Endpoint.RESPONSES, "previous_response_id"),
+        (Endpoint.COMPLETION, "prompt_embeds"),
+        (Endpoint.CHAT, "truncate_prompt_tokens"),
+    ],
+)
+def test_a_prompt_that_is_not_what_the_body_holds_is_unreadable(kind, field):
+    with pytest.raises(UnreadableRequest, match="shape"):
+        read({field: "1"}, kind)
+    assert read({field: None}, kind)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"", Unreadable.EMPTY),
+        (b" \r\n\t", Unreadable.EMPTY),
+        (b"[]", Unreadable.SHAPE),
+        (b'"hi"', Unreadable.SHAPE),
+        (b"null", Unreadable.SHAPE),
+        (b'{"messages": [', Unreadable.JSON),
+        (b'{"a": NaN}', Unreadable.JSON),
+        (b'{"a": 1e999}', Unreadable.JSON),
+        (b'{"a": ' + b"9" * 5000 + b"}", Unreadable.JSON),
+        (b'{"a": "\xff"}', Unreadable.JSON),
+        (b'{"a": "\\ud83d"}', Unreadable.JSON),
+        (b'{"a": "\\ude00"}', Unreadable.JSON),
+        (b"{} {}", Unreadable.JSON),
+        (b"--x\r\ncontent-disposition: form-data", Unreadable.JSON),
+        ("{}".encode("utf-16"), Unreadable.JSON),
+        (b'{"a": ' + b"[" * 100_000, Unreadable.DEPTH),
+        (b'{"tools": [' + b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"]}", Unreadable.DEPTH),
+        (b'{"a": [' + b"0," * MAX_NODES + b"0]}", Unreadable.TOO_LARGE),
+    ],
+)
+def test_a_body_that_cannot_be_read_says_why(body, expected):
+    assert reason(body) is expected
+
+
+def test_a_body_of_more_bytes_than_permitted_is_too_large():
+    assert reason(b"{}" + b" " * 100, max_bytes=101) is Unreadable.TOO_LARGE
+    assert read_request(Endpoint.CHAT, b"{}" + b" " * 100, max_bytes=102)
+
+
+def test_a_bomb_is_too_large():
+    bomb = gzip.compress(b'{"messages": "' + b"a" * 10_000_000)
+    assert reason(bomb, "gzip", max_bytes=1_000_000) is Unreadable.TOO_LARGE
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "identity, gzip"])
+def test_an_encoded_body_is_read(encoding):
+    body = gzip.compress(json.dumps({"messages": [HI]}).encode())
+    assert read_request(Endpoint.CHAT, body, encoding).sample == b"hi"
+
+
+def test_identity_is_no_encoding():
+    assert read_request(Endpoint.CHAT, b'{"model": "m"}', "identity").model == "m"
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (b"{}", "gzip"),
+        (b"{}", "compress"),
+        (gzip.compress(b'{"model": "m"}')[:-1], "gzip"),
+        (gzip.compress(b"{}"), "br"),
+    ],
+)
+def test_a_body_that_is_not_of_its_encoding_is_unreadable(body, encoding):
+    assert reason(body, encoding) is Unreadable.ENCODING
+
+
+def test_an_empty_body_is_empty_in_any_encoding():
+    assert reason(b"", "gzip") is Unreadable.EMPTY
+
+
+def test_a_hundred_thousand_messages_are_read():
+    assert read({"messages": [HI] * 100_000}).text_bytes == 200_000
+
+
+def test_a_conversation_as_deep_as_json_may_be_is_read():
+    body = b'{"messages":' + b'[{"content":' * 300 + b'"deep"' + b"}]" * 300 + b"}"
+    assert read_request(Endpoint.CHAT, body).sample == b"deep"
+
+
+NAMES = """
+    messages content role name text type tools functions function tool_calls arguments input
+    prompt output summary image_url url source data input_audio video_url document documents
+    response_format format schema json_schema system instructions model max_tokens n best_of
+    stream stream_options include_usage query text_1 text_2 items inputs images reasoning
+    reasoning_content suffix max_completion_tokens max_output_tokens
+"""
+names = st.sampled_from(NAMES.split())
+anything: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(-1e99, 1e99) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(names | st.text(), inner),
+    max_leaves=20,
+)
+bodies = st.dictionaries(names, anything)
+
+
+@settings(max_examples=200)
+@given(kind=st.sampled_from(Endpoint), body=bodies)
+def test_any_object_is_read(kind, body):
+    request = read(body, kind)
+    assert len(request.sample) <= SAMPLE_BYTES
+    assert request.text_bytes <= len(json.dumps(body).encode())
+    assert request.sequences >= 1
+    assert request.max_tokens is None or 1 <= request.max_tokens <= MAX_TOKENS
+    assert min(request.messages, request.tools, request.token_ids) >= 0
+
+
+@given(body=st.binary(), encoding=st.sampled_from(["", "gzip", "br", "zstd", "deflate", "x"]))
+def test_any_bytes_are_unreadable(body, encoding):
+    assert reason(body, encoding) in Unreadable
+
+
+@given(body=bodies, cut=st.integers(1, 20))
+def test_a_truncated_body_is_unreadable(body, cut):
+    assert reason(json.dumps(body).encode()[:-cut]) in {Unreadable.JSON, Unreadable.EMPTY}
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"prompt": ["a", "b"]}, {"prompt": [[1], [2]]}])
+def test_a_stream_of_several_answers_is_left_alone(fields):
+    assert not read({"stream": True, "prompt": "a"} | fields, Endpoint.COMPLETION).usage_unstated
+
+
+@pytest.mark.parametrize("prompt", ["a", ["a"], [1, 2], [[1, 2]]])
+def test_a_single_prompt_may_be_written_in_any_way(prompt):
+    body = {"stream": True, "prompt": prompt}
+    assert read(body, Endpoint.COMPLETION).usage_unstated

@@ -1,0 +1,291 @@
+"""The whole service in one process and in several, over its real ports."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from functools import partial
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from extproc.service.server import SERVICE
+from tests.support import local_stack as gateway
+from tests.support.conversation import FILES, read
+from tests.support.production_stack import children, fronted
+
+# A process, or two, must start.
+wait_for = partial(gateway.wait_for, seconds=30)
+
+
+def free_ports(count):
+    """Return the first of `count` consecutive ports that are free, and one more."""
+    for _ in range(50):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            first = probe.getsockname()[1]
+        sockets = [socket.socket() for _ in range(count + 1)]
+        try:
+            for i, each in enumerate(sockets):
+                each.bind(("127.0.0.1", first + i))
+        except (OSError, OverflowError):
+            continue
+        finally:
+            for each in sockets:
+                each.close()
+        return first, first + count
+    raise AssertionError("no free ports")
+
+
+@contextmanager
+def running(tmp_path, workers=1, notice_s=0, drain_s=5):
+    """Run `dualpool serve`; yield the process, its gRPC port and its HTTP address."""
+    port, http = free_ports(workers)
+    file = tmp_path / "dualpool.yaml"
+    file.write_text(
+        f"listen: {{grpc: '127.0.0.1:{port}', http: '127.0.0.1:{http}', "
+        f"notice_s: {notice_s}, drain_s: {drain_s}}}\n"
+        f"workers: {workers}\n"
+    )
+    command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            url = f"http://127.0.0.1:{http}"
+            wait_for(lambda: get(f"{url}/readyz")[0] == 200)
+            yield process, port, url
+        finally:
+            process.kill()
+
+
+def get(url):
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def converse(port, name):
+    """Play a conversation against a gRPC port; return the number of replies."""
+
+    async def main():
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.stream_stream(
+                f"/{SERVICE}/Process",
+                request_serializer=ProcessingRequest.SerializeToString,
+                response_deserializer=ProcessingResponse.FromString,
+            )()
+            [path] = [file for file in FILES if file.stem == name]
+            for turn in read(path):
+                await call.write(turn.message)
+            return len([reply async for reply in call])
+
+    return asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def samples(url):
+    return json.loads(get(f"{url}/state")[1])["categories"].get("prose/m", {}).get("samples", 0)
+
+
+both = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "workers"])
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("one")) as service:
+        yield service
+
+
+def test_what_is_learnt_is_told_in_the_state(one):
+    _, port, url = one
+    before = samples(url)
+    converse(port, "observed")
+    wait_for(lambda: samples(url) == before + 1)
+
+
+def test_decisions_are_counted_in_the_metrics(one):
+    _, port, url = one
+    assert converse(port, "buffered-short") == 2
+    wait_for(lambda: 'dualpool_decisions_total{basis="' in get(f"{url}/metrics")[1])
+
+
+def test_the_process_says_that_it_lives(one):
+    assert get(f"{one[2]}/healthz") == (200, "ok\n")
+
+
+def test_sigterm_drains_and_ends_with_zero(tmp_path):
+    with running(tmp_path) as (process, _, url):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert get(f"{url}/healthz")[0] == 0
+
+
+@contextmanager
+def held_open(port):
+    """Hold a stream open that does not end by itself; yield the statuses that it tells."""
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+
+
+@both
+def test_a_drain_is_bounded(tmp_path, workers):
+    with running(tmp_path, workers, drain_s=1) as (process, port, _), held_open(port) as told:
+        next(told)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@both
+def test_who_leaves_says_so_and_serves_on(tmp_path, workers):
+    with running(tmp_path, workers, notice_s=60) as (process, port, url), held_open(port) as told:
+        assert next(told).status == health_pb2.HealthCheckResponse.SERVING
+        process.send_signal(signal.SIGTERM)
+        assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        wait_for(lambda: get(f"{url}/readyz")[0] == 503)
+        assert converse(port, "buffered-short") == 2
+
+
+@both
+def test_after_the_notice_new_streams_are_refused(tmp_path, workers):
+    with (
+        running(tmp_path, workers, notice_s=1, drain_s=60) as (process, port, _),
+        held_open(port) as told,
+    ):
+        next(told)
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not listens(port))
+        assert process.poll() is None
+
+
+def listens(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@both
+def test_http_answers_while_streams_end(tmp_path, workers):
+    with running(tmp_path, workers, drain_s=60) as (process, port, url), held_open(port) as told:
+        next(told)
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not listens(port))
+        assert [get(f"{url}/{page}")[0] for page in ("metrics", "state", "readyz")] == [
+            200,
+            200,
+            503,
+        ]
+
+
+@both
+def test_a_second_signal_ends_the_notice_at_once(tmp_path, workers):
+    with running(tmp_path, workers, notice_s=60) as (process, _, url):
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: get(f"{url}/readyz")[0] == 503)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
+
+
+@both
+def test_a_second_signal_ends_the_drain_at_once(tmp_path, workers):
+    with running(tmp_path, workers, drain_s=60) as (process, port, _), held_open(port) as told:
+        next(told)
+        process.send_signal(signal.SIGTERM)
+        wait_for(lambda: not listens(port))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    with running(tmp_path_factory.mktemp("two"), workers=2) as service:
+        yield service
+
+
+def test_what_one_worker_learns_all_know(two):
+    _, port, url = two
+    before = samples(url)
+    converse(port, "observed")
+    converse(port + 1, "observed")
+    wait_for(lambda: samples(url) == before + 2)
+
+
+def test_metrics_of_workers_are_added_up(two):
+    _, port, url = two
+    converse(port, "get")
+    converse(port + 1, "get")
+    wait_for(lambda: "dualpool_unread_requests_total 2.0" in get(f"{url}/metrics")[1])
+
+
+def test_a_worker_that_dies_is_replaced(two):
+    process, _, url = two
+    [victim, *_] = children(process.pid)
+    os.kill(victim, signal.SIGKILL)
+    wait_for(lambda: get(f"{url}/readyz")[0] == 503)
+    wait_for(lambda: get(f"{url}/readyz")[0] == 200)
+
+
+def test_workers_end_with_their_supervisor(tmp_path):
+    with running(tmp_path, workers=2) as (process, _, _):
+        workers = children(process.pid)
+        assert len(workers) == 2
+        process.kill()
+        wait_for(lambda: not any(alive(pid) for pid in workers))
+
+
+def test_sigterm_ends_all_workers(tmp_path):
+    with running(tmp_path, workers=2) as (process, _, _):
+        workers = children(process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+        assert not any(alive(pid) for pid in workers)
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_an_address_that_is_taken_is_one_clear_message(tmp_path):
+    with running(tmp_path) as (_, port, _):
+        file = tmp_path / "second.yaml"
+        file.write_text(f"listen: {{grpc: '127.0.0.1:{port}', http: '127.0.0.1:0'}}\n")
+        command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 1
+        assert f"dualpool: cannot listen on 127.0.0.1:{port} for gRPC" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_http_address_that_is_taken_leaves_no_socket_behind(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        http = f"127.0.0.1:{taken.getsockname()[1]}"
+        file = tmp_path / "dualpool.yaml"
+        file.write_text(f"listen: {{grpc: 'unix:{tmp_path}/s', http: '{http}'}}\n")
+        command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "s").exists()
+
+
+def test_envoy_sees_a_service_leave_before_it_does(tmp_path):
+    with fronted(tmp_path, {"notice_s": 60}) as stack:
+        wait_for(lambda: stack.pool() == "short")
+        stack.service.send_signal(signal.SIGTERM)
+        wait_for(lambda: stack.pool() == "long")
+        assert stack.service.poll() is None

@@ -1,0 +1,322 @@
+"""The gRPC server, asked by grpcio's own client."""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    ProcessingRequest,
+    ProcessingResponse,
+)
+from extproc.service.server import SERVICE, Bounds, Server
+from tests.support.conversation import FILES, counted, read, stages
+from tests.support.http2_peer import (
+    ACK,
+    GOAWAY,
+    PING,
+    connected,
+    frame,
+    frames,
+    greet,
+    request_headers,
+)
+
+BOUNDS = Bounds(message_bytes=1 << 20)
+
+
+def serving(scenario, given=None, bounds=BOUNDS):
+    """Run a scenario, a coroutine function of a channel and the server, against a real server."""
+
+    async def main():
+        server = Server(given or stages(), "127.0.0.1:0", bounds)
+        port = await server.start()
+        options = [("grpc.max_send_message_length", -1)]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            try:
+                return await asyncio.wait_for(scenario(channel, server), 30)
+            finally:
+                await server.drain(0)
+
+    return asyncio.run(main())
+
+
+def process(channel):
+    return channel.stream_stream(
+        f"/{SERVICE}/Process",
+        request_serializer=ProcessingRequest.SerializeToString,
+        response_deserializer=ProcessingResponse.FromString,
+    )()
+
+
+def read_conversation(name):
+    [path] = [file for file in FILES if file.stem == name]
+    return read(path)
+
+
+async def converse(channel, name):
+    call = process(channel)
+    for turn in read_conversation(name):
+        await call.write(turn.message)
+        for reply in turn.replies:
+            assert await call.read() == reply
+    assert await call.read() is grpc.aio.EOF
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_conversation_gets_the_same_replies_over_grpc(path):
+    async def scenario(channel, _):
+        call, replies = process(channel), []
+        for turn in read(path):
+            await call.write(turn.message)
+            for _ in turn.replies:
+                replies.append(await call.read())
+        assert await call.read() is grpc.aio.EOF  # the server ends it
+        assert await call.code() is grpc.StatusCode.OK
+        return replies
+
+    assert serving(scenario) == [reply for turn in read(path) for reply in turn.replies]
+
+
+def test_a_broken_protocol_ends_the_stream_without_an_error():
+    async def scenario(channel, _):
+        call = process(channel)
+        await call.write(ProcessingRequest())
+        assert await call.read() is grpc.aio.EOF
+        return await call.code()
+
+    assert serving(scenario) is grpc.StatusCode.OK
+
+
+def test_a_client_that_leaves_is_counted():
+    given = stages()
+
+    async def scenario(channel, _):
+        call = process(channel)
+        await call.write(ProcessingRequest(request_headers={}))
+        await call.read()
+        call.cancel()
+        while not counted(given.metrics.streams_ended):
+            await asyncio.sleep(0.01)
+
+    serving(scenario, given)
+    assert counted(given.metrics.streams_ended) == {("left",): 1}
+
+
+def big(size):
+    message = ProcessingRequest()
+    message.request_body.body = b"x" * size
+    return message
+
+
+@pytest.mark.parametrize(("size", "code"), [(900_000, "OK"), (1_100_000, "RESOURCE_EXHAUSTED")])
+def test_the_longest_message_is_as_configured(size, code):
+    async def scenario(channel, _):
+        call = process(channel)
+        await call.write(big(size))
+        await call.done_writing()
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            await call.read()
+        return await call.code()
+
+    assert serving(scenario).name == code
+
+
+def test_health_says_serving_for_the_server_and_the_service():
+    async def scenario(channel, _):
+        stub = health_pb2_grpc.HealthStub(channel)
+        return [
+            (await stub.Check(health_pb2.HealthCheckRequest(service=name))).status
+            for name in ("", SERVICE)
+        ]
+
+    assert serving(scenario) == [health_pb2.HealthCheckResponse.SERVING] * 2
+
+
+def test_reflection_describes_the_service():
+    async def scenario(channel, _):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        ask = reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE)
+        [answer] = [answer async for answer in stub.ServerReflectionInfo(iter([ask]))]
+        return answer.file_descriptor_response.file_descriptor_proto
+
+    names = [descriptor_pb2.FileDescriptorProto.FromString(f).name for f in serving(scenario)]
+    assert "envoy/service/ext_proc/v3/external_processor.proto" in names
+
+
+def test_a_drain_lets_running_streams_finish_and_refuses_new_ones():
+    async def scenario(channel, server):
+        first, second = read_conversation("buffered-short")
+        call = process(channel)
+        await call.write(first.message)
+        await call.read()
+        drain = asyncio.create_task(server.drain(20))
+        await asyncio.sleep(0.1)
+        late = process(channel)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await late.write(first.message)
+            await late.read()
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        await call.write(second.message)
+        assert [await call.read()] == second.replies
+        await drain
+
+    serving(scenario)
+
+
+def test_an_address_that_is_taken_is_an_os_error():
+    async def main():
+        one = Server(stages(), "127.0.0.1:0", BOUNDS)
+        port = await one.start()
+        try:
+            with pytest.raises(OSError, match=rf"cannot listen on 127.0.0.1:{port} for gRPC"):
+                await Server(stages(), f"127.0.0.1:{port}", BOUNDS).start()
+        finally:
+            await one.drain(0)
+
+    asyncio.run(main())
+
+
+def test_a_stream_that_says_nothing_is_ended():
+    async def scenario(channel, _):
+        call = process(channel)
+        assert await call.read() is grpc.aio.EOF
+        return await call.code()
+
+    assert serving(scenario, bounds=replace(BOUNDS, first_message_s=0.1)) is grpc.StatusCode.OK
+
+
+def test_a_stream_that_has_spoken_may_be_silent():
+    async def scenario(channel, _):
+        first, second = read_conversation("buffered-short")
+        call, mute = process(channel), process(channel)
+        await call.write(first.message)
+        await call.read()
+        assert await mute.read() is grpc.aio.EOF  # it was waited for long enough
+        await call.write(second.message)
+        assert [await call.read()] == second.replies
+
+    serving(scenario, bounds=replace(BOUNDS, first_message_s=0.1))
+
+
+def test_a_stream_too_many_is_refused_and_health_is_answered():
+    async def scenario(channel, _):
+        [first, _] = read_conversation("buffered-short")
+        one = process(channel)
+        await one.write(first.message)
+        await one.read()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await process(channel).read()
+        assert refused.value.details() == "too many streams are open"
+        stub = health_pb2_grpc.HealthStub(channel)
+        return (await stub.Check(health_pb2.HealthCheckRequest())).status
+
+    bounds = replace(BOUNDS, streams=1)
+    assert serving(scenario, bounds=bounds) == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_a_stream_that_ends_makes_room_for_another():
+    async def scenario(channel, _):
+        for _ in range(3):
+            await converse(channel, "buffered-short")
+
+    serving(scenario, bounds=replace(BOUNDS, streams=1))
+
+
+def test_a_connection_has_no_more_streams_than_it_may():
+    async def scenario(channel, _):
+        first, second = read_conversation("buffered-short")
+        one = process(channel)
+        await one.write(first.message)
+        await one.read()
+        two = asyncio.create_task(converse(channel, "buffered-short"))
+        done, _ = await asyncio.wait([two], timeout=0.1)
+        assert not done
+        await one.write(second.message)
+        await one.read()
+        await two
+
+    serving(scenario, bounds=replace(BOUNDS, connection_streams=1))
+
+
+def test_metadata_larger_than_16_kib_are_refused():
+    async def scenario(channel, _):
+        call = channel.unary_unary("/x/Y")(b"", metadata=[("x", "y" * 17_000)])
+        return await call.code()
+
+    assert serving(scenario) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def beside(scenario, bounds=BOUNDS):
+    """Run a plain function of a port in a thread beside a server."""
+
+    async def main():
+        given = stages()
+        server = Server(given, "127.0.0.1:0", bounds)
+        port = await server.start()
+        try:
+            async with asyncio.timeout(30):
+                return await asyncio.to_thread(scenario, port), given
+        finally:
+            await server.drain(0)
+
+    return asyncio.run(main())
+
+
+def test_a_connection_that_says_nothing_is_closed():
+    def scenario(port):
+        with connected(port) as peer:
+            list(frames(peer))
+
+    beside(scenario, replace(BOUNDS, handshake_s=0.2))
+
+
+def test_a_peer_that_gives_no_sign_of_life_is_forgotten():
+    def scenario(port):
+        with connected(port) as peer:
+            greet(peer)
+            peer.sendall(request_headers())
+            return [kind for kind, _, _ in frames(peer)]
+
+    kinds, given = beside(scenario, replace(BOUNDS, silence_s=0.2, first_message_s=60))
+    assert PING in kinds
+    assert counted(given.metrics.streams_ended) == {("left",): 1}
+
+
+def test_a_flood_of_pings_ends_the_connection():
+    def scenario(port):
+        with connected(port) as peer:
+            greet(peer)
+            peer.sendall(frame(PING, bytes(8)) * 100)
+            return [payload for kind, _, payload in frames(peer) if kind == GOAWAY]
+
+    goaways, _ = beside(scenario)
+    assert goaways[-1].endswith(b"too_many_pings")
+
+
+def test_pings_at_the_permitted_pace_are_answered():
+    def scenario(port):
+        with connected(port) as peer:
+            greet(peer)
+            answers = frames(peer)
+            for _ in range(10):
+                peer.sendall(frame(PING, bytes(8)))
+                assert any(kind == PING and flags == ACK for kind, flags, _ in answers)
+
+    beside(scenario, replace(BOUNDS, ping_interval_s=0))
+
+
+def test_a_connection_too_many_is_closed():
+    def scenario(port):
+        with connected(port) as one, connected(port) as two:
+            greet(one)
+            next(frames(one))
+            two.settimeout(5)
+            assert list(frames(two)) == []
+
+    beside(scenario, replace(BOUNDS, connections=1))

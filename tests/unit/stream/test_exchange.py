@@ -1,0 +1,429 @@
+"""The story of a request, event by event, and what it leaves behind."""
+
+import dataclasses
+import json
+
+import pytest
+
+from extproc.budget.features import measure
+from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
+from extproc.routing.pools import Reason
+from extproc.routing.route import Routed, to_note
+from extproc.stream.exchange import Exchange, begin_counting
+from extproc.stream.session import (
+    Body,
+    Direction,
+    FlowControl,
+    Head,
+    Proceed,
+    Spent,
+    Trailers,
+    Wait,
+)
+from tests.support.conversation import counted, stages
+
+REQUEST, RESPONSE = Direction.REQUEST, Direction.RESPONSE
+POST = {":method": "POST", ":path": "/v1/completions"}
+
+
+def ask(exchange, body, headers=POST):
+    """Send a whole request; return the action on its body."""
+    assert exchange.on(Head(REQUEST, headers, end_of_stream=False)) == Wait()
+    return exchange.on(Body(REQUEST, body, end_of_stream=True))
+
+
+def answer(exchange, body, status="200", content_type="application/json"):
+    headers = {":status": status, "content-type": content_type}
+    exchange.on(Head(RESPONSE, headers, end_of_stream=False))
+    exchange.on(Body(RESPONSE, body, end_of_stream=True))
+    exchange.finish()
+
+
+def usage(prompt, completion, finish="stop"):
+    return json.dumps(
+        {
+            "choices": [{"index": 0, "finish_reason": finish}],
+            "usage": {"prompt_tokens": prompt, "completion_tokens": completion},
+        }
+    ).encode()
+
+
+def prompt(text, **fields):
+    return json.dumps({"model": "m", "prompt": text, "max_tokens": 100} | fields).encode()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {":method": "GET", ":path": "/v1/completions"},
+        {":method": "POST", ":path": "/v1/audio/transcriptions"},
+        {},
+    ],
+)
+def test_what_carries_no_prompt_passes_on_unread(headers):
+    given = stages()
+    assert Exchange(given).on(Head(REQUEST, headers, end_of_stream=False)) == Proceed()
+    assert given.metrics.unread._value.get() == 1
+
+
+def test_a_request_without_a_body_passes_on():
+    assert Exchange(stages()).on(Head(REQUEST, POST, end_of_stream=True)) == Proceed()
+
+
+def test_a_body_may_come_in_pieces_and_end_in_trailers():
+    exchange = Exchange(stages())
+    exchange.on(Head(REQUEST, POST, end_of_stream=False))
+    for piece in (b'{"prompt":', b"[1]}"):
+        assert exchange.on(Body(REQUEST, piece, end_of_stream=False)) == Wait()
+    assert exchange.on(Trailers(REQUEST)).set_headers["x-llm-pool"] == "short"
+
+
+def test_after_the_decision_everything_passes_on():
+    exchange = Exchange(stages())
+    ask(exchange, prompt("hi"))
+    assert exchange.on(Trailers(REQUEST)) == Proceed()
+    assert exchange.on(FlowControl()) == Proceed()
+
+
+def test_a_body_over_the_limit_is_not_waited_for():
+    given = stages(max_body_bytes=10)
+    exchange = Exchange(given)
+    exchange.on(Head(REQUEST, POST, end_of_stream=False))
+    action = exchange.on(Body(REQUEST, b"x" * 11, end_of_stream=False))
+    assert action.set_headers == {"x-llm-pool": "long", "x-llm-reason": "unreadable"}
+    assert counted(given.metrics.unreadable) == {("too_large",): 1}
+
+
+def test_the_operators_header_names_the_category():
+    headers = POST | {"x-task": "summaries"}
+    action = ask(Exchange(stages(category_header="x-task")), prompt("hi"), headers)
+    assert action.set_headers["x-llm-category"] == "summaries/m"
+
+
+def test_without_a_limit_the_default_output_is_reserved():
+    action = ask(Exchange(stages()), prompt("x" * 40, max_tokens=None))
+    assert action.set_headers["x-llm-budget"] == str(10 + 1024)
+
+
+def test_the_output_of_all_sequences_is_reserved():
+    action = ask(Exchange(stages()), prompt("x" * 40, n=3))
+    assert action.set_headers["x-llm-budget"] == str(10 + 300)
+
+
+def test_an_embedding_reserves_no_output():
+    headers = POST | {":path": "/v1/embeddings"}
+    action = ask(Exchange(stages()), b'{"input": "0123456789"}', headers)
+    assert action.set_headers["x-llm-budget"] == "3"
+
+
+def test_a_complete_answer_teaches():
+    given = stages()
+    exchange = Exchange(given)
+    ask(exchange, prompt("word " * 80))
+    answer(exchange, usage(80, 5))
+    assert given.learner.learnt().categories["prose/m"]["samples"] == 1
+    assert counted(given.metrics.answers) == {("learnt",): 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "outcome"),
+    [("500", b"{}", "error"), ("200", b'{"usage"', "incomplete"), ("", b"{}", "error")],
+)
+def test_an_answer_that_failed_or_broke_off_teaches_nothing(status, body, outcome):
+    given = stages()
+    exchange = Exchange(given)
+    ask(exchange, prompt("word " * 80))
+    answer(exchange, body, status)
+    assert given.learner.learnt().categories == {}
+    assert counted(given.metrics.answers) == {(outcome,): 1}
+
+
+def test_an_answer_to_a_request_that_was_not_read_teaches_nothing():
+    given = stages()
+    exchange = Exchange(given)
+    ask(exchange, b"no json")
+    answer(exchange, usage(80, 5))
+    assert given.learner.learnt().categories == {}
+    assert counted(given.metrics.verdicts) == {}
+
+
+def test_an_answer_without_completion_tokens_teaches_nothing():
+    given = stages()
+    exchange = Exchange(given)
+    ask(exchange, prompt("word " * 80))
+    answer(exchange, usage(80, 0))
+    assert given.learner.learnt().categories == {}
+
+
+def test_finishing_twice_learns_once():
+    given = stages()
+    exchange = Exchange(given)
+    ask(exchange, prompt("word " * 80))
+    answer(exchange, usage(80, 5))
+    exchange.finish()
+    assert given.learner.learnt().categories["prose/m"]["samples"] == 1
+
+
+MEASURE = measure(b"Where do owls sleep at noon? " * 96, 2784, messages=1)
+
+
+def routed(pool="short", max_tokens=100, reason=Reason.FITS):
+    budget = Budget(700, 0, max_tokens, Basis.PRIOR)
+    asked = Asked("m", "prose", MEASURE, max_tokens or None)
+    return Routed(pool, reason, asked, budget, max_tokens)
+
+
+def observe(given, record, body, status="200"):
+    """Play the observing filter for a request that another filter routed."""
+    exchange = Exchange(given)
+    head = Head(REQUEST, POST, end_of_stream=False, note=to_note(record), observed=True)
+    assert exchange.on(head) == Proceed()
+    answer(exchange, body, status)
+
+
+JUDGED = [
+    (routed(), usage(700, 100), "right", {}),
+    (routed(max_tokens=7600), usage(700, 10), "misrouted", {("short", "harmless"): 1}),
+    (routed(max_tokens=7600), usage(700, 7492, "length"), "misrouted", {("short", "clamped"): 1}),
+    (routed(max_tokens=0), usage(700, 7492), "right", {}),
+    (routed(max_tokens=0), usage(700, 7492, "length"), "misrouted", {("short", "clamped"): 1}),
+    (routed(max_tokens=0), usage(700, 1000, "length"), "right", {}),
+    (routed("long"), usage(700, 100), "overrouted", {}),
+    (routed("long", 8000), usage(700, 100), "right", {}),
+]
+
+
+@pytest.mark.parametrize(("record", "body", "verdict", "misroutes"), JUDGED)
+def test_an_answer_is_judged_by_what_it_used_and_was_promised(record, body, verdict, misroutes):
+    given = stages()
+    observe(given, record, body)
+    assert counted(given.metrics.verdicts) == {(record.pool, verdict): 1}
+    assert counted(given.metrics.misroutes) == misroutes
+
+
+REFUSAL = json.dumps(
+    {
+        "error": {
+            "message": "This model's maximum context length is 8192 tokens. However, your prompt "
+            "contains at least 8193 input tokens, which exceeds this limit",
+            "type": "BadRequestError",
+            "param": "input_tokens",
+            "code": 400,
+        }
+    }
+).encode()
+
+
+@pytest.mark.parametrize(
+    ("pool", "misroutes"), [("short", {("short", "refused"): 1}), ("long", {})]
+)
+def test_a_refusal_is_a_misroute_where_a_larger_pool_exists(pool, misroutes):
+    given = stages()
+    observe(given, routed(pool), REFUSAL, "400")
+    assert counted(given.metrics.misroutes) == misroutes
+    assert counted(given.metrics.answers) == {("refused",): 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "outcome"),
+    [
+        (usage(700, 5), "200", Outcome.COMPLETE),
+        (usage(700, 5, "length"), "200", Outcome.CUT),
+        (REFUSAL, "400", Outcome.REFUSED),
+    ],
+)
+def test_what_is_learnt_says_how_the_answer_ended(body, status, outcome):
+    seen = []
+    observe(dataclasses.replace(stages(), learn=seen.append), routed(), body, status)
+    [observation] = seen
+    assert (observation.outcome, observation.limit) == (outcome, 8192)
+
+
+def test_the_error_of_the_estimate_is_observed():
+    given = stages()
+    observe(given, routed(), usage(560, 1))
+    [family] = given.metrics.budget_error.collect()
+    buckets = {s.labels["le"]: s.value for s in family.samples if "le" in s.labels}
+    assert (buckets["0.2"], buckets["0.3"]) == (0, 1)  # 700 / 560 - 1
+
+
+ELSEWHERE = to_note(routed("medium"))
+OTHER_VERSION = to_note(
+    dataclasses.replace(routed(), asked=Asked("m", "prose", Measure(2800, 0, (1.0, 2.0)), 100))
+)
+
+
+@pytest.mark.parametrize(
+    "note", [{}, {"routed": "{"}, {"routed": 3.0}, {"other": "x"}, ELSEWHERE, OTHER_VERSION]
+)
+def test_an_answer_without_a_readable_note_is_let_pass(note):
+    given = stages()
+    exchange = Exchange(given)
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=note, observed=True))
+    answer(exchange, usage(700, 1))
+    assert counted(given.metrics.answers) == {}
+
+
+def test_a_body_before_any_head_is_let_pass():
+    exchange = Exchange(stages())
+    assert exchange.on(Body(REQUEST, b"{}", end_of_stream=True)) == Proceed()
+    assert exchange.on(Body(RESPONSE, b"{}", end_of_stream=True)) == Proceed()
+
+
+def tell(given, record, spent, status="200", attempts=1):
+    """Play the observing filter where Envoy itself reads the usage of an answer."""
+    exchange = Exchange(given)
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=to_note(record), observed=True))
+    exchange.on(Head(RESPONSE, {":status": status}, end_of_stream=False, attempts=attempts))
+    exchange.on(Trailers(RESPONSE, spent))
+    exchange.finish()
+
+
+def test_a_usage_in_the_trailers_teaches():
+    given = stages()
+    tell(given, routed(), Spent(700, 50))
+    assert counted(given.metrics.answers) == {("learnt",): 1}
+    assert given.learner.learnt().categories["prose/m"]["samples"] == 1
+
+
+@pytest.mark.parametrize(
+    ("max_tokens", "spent", "outcome"),
+    [
+        (100, Spent(700, 99), Outcome.COMPLETE),
+        (100, Spent(700, 100), Outcome.CUT),
+        (0, Spent(700, 100), Outcome.COMPLETE),
+        (0, Spent(700, 7492), Outcome.CUT),
+        (9000, Spent(700, 7492), Outcome.CUT),
+    ],
+)
+def test_without_a_reason_the_counts_tell_whether_an_answer_was_cut(max_tokens, spent, outcome):
+    seen = []
+    tell(dataclasses.replace(stages(), learn=seen.append), routed(max_tokens=max_tokens), spent)
+    assert [each.outcome for each in seen] == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("spent", "status", "outcome"),
+    [
+        (None, "200", "incomplete"),
+        (Spent(7, 1), "500", "error"),
+        (Spent(0, 1), "200", "implausible"),
+        (Spent(2**31, 1), "200", "implausible"),
+    ],
+)
+def test_trailers_without_a_usage_to_believe_teach_nothing(spent, status, outcome):
+    given = stages()
+    tell(given, routed(), spent, status)
+    assert counted(given.metrics.answers) == {(outcome,): 1}
+
+
+RETRIED = [
+    (routed(), Spent(20_000, 50), ("short", "misrouted"), {("short", "retried"): 1}),
+    (routed(), Spent(700, 50), ("short", "failed"), {}),
+    (routed("long", 8000), Spent(20_000, 50), ("long", "failed"), {}),
+    (routed(), None, ("short", "unknown"), {}),
+]
+
+
+@pytest.mark.parametrize(("record", "spent", "cause", "misroutes"), RETRIED)
+def test_a_second_attempt_is_counted_by_its_cause(record, spent, cause, misroutes):
+    given = stages()
+    tell(given, record, spent, attempts=2)
+    assert counted(given.metrics.retries) == {cause: 1}
+    assert counted(given.metrics.misroutes) == misroutes
+
+
+def test_one_attempt_is_no_retry():
+    given = stages()
+    tell(given, routed(), Spent(20_000, 50))
+    assert counted(given.metrics.retries) == {}
+
+
+def test_what_the_largest_pool_answered_in_anothers_place_teaches_as_its_own():
+    seen = []
+    given = dataclasses.replace(stages(), learn=seen.append)
+    tell(given, routed(max_tokens=0), Spent(20_000, 50), attempts=2)
+    [observation] = seen
+    assert (observation.outcome, observation.limit) == (Outcome.COMPLETE, 65536)
+    assert observation.prompt_tokens == 20_000
+
+
+def test_a_refusal_by_two_pools_is_counted_as_a_retry_and_a_misroute():
+    given = stages()
+    exchange = Exchange(given)
+    note = to_note(routed())
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=note, observed=True))
+    exchange.on(Head(RESPONSE, {":status": "400"}, end_of_stream=False, attempts=2))
+    exchange.on(Body(RESPONSE, REFUSAL, end_of_stream=True))
+    exchange.finish()
+    assert counted(given.metrics.retries) == {("short", "misrouted"): 1}
+
+
+STREAMED = {"stream": True, "max_tokens": 100}
+HIDES = {"hides_usage": True}
+
+
+def ask_stream(given, fields=STREAMED, note=HIDES, headers=None, whole=True):
+    """Send a request for a stream; return the action on its body."""
+    exchange = Exchange(given)
+    exchange.on(Head(REQUEST, POST | (headers or {}), end_of_stream=False, note=note))
+    return exchange.on(Body(REQUEST, prompt("word " * 80, **fields), True, whole))
+
+
+def test_a_stream_that_tells_no_usage_is_asked_for_it():
+    given = stages()
+    action = ask_stream(given)
+    assert json.loads(action.body)["stream_options"] == {"include_usage": True}
+    assert action.note["hide_usage"] is True
+    assert given.metrics.usage_asked._value.get() == 1
+
+
+def test_a_longer_body_has_its_length_stated():
+    action = ask_stream(stages(), headers={"content-length": "500"})
+    assert action.set_headers["content-length"] == str(len(action.body))
+
+
+def test_a_body_without_a_stated_length_gets_none():
+    assert "content-length" not in ask_stream(stages()).set_headers
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fields": {"stream": False}},
+        {"fields": STREAMED | {"stream_options": {"include_usage": False}}},
+        {"note": {}},
+        {"note": {"hides_usage": 1.0}},
+        {"headers": {"content-encoding": "identity"}},
+        {"whole": False},
+        {"fields": STREAMED | {"user": "x" * (1 << 20)}},
+    ],
+)
+def test_every_other_body_stays_as_it_is(changes):
+    action = ask_stream(stages(max_body_bytes=1 << 22), **changes)
+    assert action.body is None
+    assert "hide_usage" not in action.note
+
+
+@pytest.mark.parametrize(("share", "asked"), [(0.3, False), (0.5, True)])
+def test_of_a_calibrated_category_a_sample_is_asked(share, asked):
+    given = stages(usage_sample=share)
+    for _ in range(50):
+        observe(given, routed(), usage(700, 50))
+    assert (ask_stream(given).body is not None) is asked
+
+
+def test_a_request_that_may_be_too_long_may_be_tried_again():
+    action = ask(Exchange(stages()), prompt("word " * 1600))
+    assert action.set_headers["x-llm-pool"] == "short"
+    assert action.set_headers["x-llm-retryable"] == "1"
+    assert "x-llm-retryable" not in ask(Exchange(stages()), prompt("hi")).set_headers
+
+
+def test_the_counters_of_each_pool_stand_at_0_before_anything_is_counted():
+    given = stages()
+    begin_counting(given)
+    [misroutes] = given.metrics.misroutes.collect()
+    totals = {tuple(s.labels.values()): s.value for s in misroutes.samples if "_total" in s.name}
+    kinds = ("retried", "refused", "clamped", "harmless")
+    assert totals == {("short", kind): 0 for kind in kinds}

@@ -1,0 +1,47 @@
+"""The metrics: names, labels and what was learnt."""
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from extproc.budget.values import Learnt
+from extproc.stream.metrics import LearntCollector, Metrics
+from tests.support.conversation import stages
+
+LEARNT = Learnt(
+    categories={"prose/m": {"samples": 7, "basis": "prior"}, "code/m": {"samples": 3}},
+    models={"m": {"surprise": 1.5}},
+    limits={"8192": {"target": 0.001}},
+)
+
+
+def shown(learnt):
+    registry = CollectorRegistry()
+    registry.register(LearntCollector(lambda: learnt))
+    families = text_string_to_metric_families(generate_latest(registry).decode())
+    return {s.name: s.labels | {"": s.value} for f in families for s in f.samples}
+
+
+def test_what_was_learnt_is_shown_by_subject():
+    assert shown(LEARNT) == {
+        "dualpool_category_samples": {"category": "code/m", "": 3},
+        "dualpool_model_surprise": {"model": "m", "": 1.5},
+        "dualpool_limit_target": {"limit": "8192", "": 0.001},
+    }
+
+
+def test_nothing_learnt_is_nothing_shown():
+    assert shown(Learnt({}, {}, {})) == {}
+
+
+def test_every_metric_has_the_prefix_and_help():
+    registry = CollectorRegistry()
+    Metrics(registry)
+    for family in registry.collect():
+        assert family.name.startswith("dualpool_")
+        assert family.documentation.endswith(".")
+
+
+def test_two_services_can_count_apart_in_one_process():
+    one, other = stages(), stages()
+    one.metrics.unread.inc()
+    assert other.metrics.unread._value.get() == 0

@@ -1,0 +1,131 @@
+"""One stream from its first message to what it teaches."""
+
+import pytest
+
+from extproc.budget.values import Asked, Basis, Learnt, Measure
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from extproc.stream.stream import Stream
+from tests.support.conversation import FILES, counted, read, stages
+
+
+def play(name, given):
+    stream = Stream(given)
+    [path] = [file for file in FILES if file.stem == name]
+    for turn in read(path):
+        stream.receive(turn.message)
+    return stream
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_conversation_gets_its_replies(path):
+    stream = Stream(stages())
+    for turn in read(path):
+        assert stream.receive(turn.message) == turn.replies
+    assert stream.finished
+    stream.close()
+    assert stream.error is None
+
+
+def test_an_observed_answer_teaches_its_category():
+    given = stages()
+    play("observed", given).close()
+    assert given.learner.learnt().categories["prose/m"]["bytes_per_token"] == pytest.approx(
+        0.95 * 4 + 0.05 * 5
+    )
+
+
+def test_an_answer_teaches_once():
+    given = stages()
+    stream = play("observed", given)
+    stream.close()
+    stream.close()
+    assert given.learner.learnt().categories["prose/m"]["samples"] == 1
+
+
+def test_an_unreadable_body_is_counted_by_reason():
+    given = stages()
+    play("unreadable", given)
+    assert counted(given.metrics.unreadable) == {("json",): 1}
+
+
+def test_a_broken_protocol_ends_the_stream_without_an_answer():
+    given = stages()
+    stream = Stream(given)
+    assert stream.receive(ProcessingRequest()) == []
+    assert stream.finished
+    stream.close()
+    assert counted(given.metrics.streams_ended) == {("protocol",): 1}
+
+
+def test_a_client_that_leaves_is_counted():
+    given = stages()
+    Stream(given).close()
+    assert counted(given.metrics.streams_ended) == {("left",): 1}
+
+
+class Broken:
+    """An estimator with a bug in it."""
+
+    def budget(self, asked, limit):
+        raise ZeroDivisionError
+
+    def observe(self, observation):
+        raise ZeroDivisionError
+
+    def learnt(self):
+        return Learnt({}, {}, {})
+
+
+def broken():
+    given = stages()
+    given.learner._estimator = Broken()
+    return given
+
+
+def test_a_fault_of_ours_lets_the_request_pass_on_unchanged():
+    given = broken()
+    [path] = [file for file in FILES if file.stem == "buffered-short"]
+    stream = Stream(given)
+    first, second = [stream.receive(turn.message) for turn in read(path)]
+    assert [str(r) for r in first + second] == [
+        "request_headers {\n  response {\n  }\n}\n",
+        "request_body {\n  response {\n  }\n}\n",
+    ]
+    stream.close()
+    assert counted(given.metrics.streams_ended) == {("fault",): 1}
+
+
+def test_after_a_fault_a_duplex_body_is_still_given_back():
+    given = broken()
+    stream = play("duplex", given)
+    assert isinstance(stream.error, ZeroDivisionError)
+    [path] = [file for file in FILES if file.stem == "duplex"]
+    stream = Stream(given)
+    replies = [r for turn in read(path) for r in stream.receive(turn.message)]
+    bodies = [r.request_body.response.body_mutation.streamed_response.body for r in replies]
+    assert b"".join(bodies) == b'{"prompt":[1,2],"max_tokens":5}'
+
+
+def test_a_fault_while_learning_is_counted():
+    given = broken()
+    stream = play("observed", given)
+    stream.close()
+    assert counted(given.metrics.streams_ended) == {("fault",): 1}
+    assert isinstance(stream.error, ZeroDivisionError)
+
+
+def test_open_streams_are_counted_down():
+    given = stages()
+    stream = Stream(given)
+    assert given.metrics.streams._value.get() == 1
+    stream.close()
+    stream.close()
+    assert given.metrics.streams._value.get() == 0
+
+
+def test_a_learnt_ratio_changes_the_budget():
+    given = stages()
+    play("observed", given).close()
+    budget = given.learner.budget(Asked("m", "prose", Measure(40000), 0), 8192)
+    assert budget.basis is Basis.CALIBRATED
+    assert budget.tokens < 10000
