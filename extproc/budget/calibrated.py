@@ -191,8 +191,8 @@ def _reserve(
     """Return the total that a share of `level` exceeds, and the output's part in it, in tokens."""
     ids = asked.measure.token_ids
     margin = category.scores.upper(level) * found.deviation
-    if asked.output_tokens is not None:
-        return ids + found.tokens + margin + asked.output_tokens, asked.output_tokens
+    if asked.output_limit is not None:
+        return ids + found.tokens + margin + asked.output_limit, asked.output_limit
     outputs = category.by_size[_size(asked, found)]
     middle, high = outputs.upper(0.5), outputs.upper(level)
     # Two independent errors: their quantiles add up as the root of the squares.
@@ -223,8 +223,8 @@ def _basis(model: _Model, category: _Category) -> Basis:
 
 def _needed(seen: Observation) -> int:
     """Return the tokens that the request needed in truth; one more than it had where it was cut."""
-    if seen.asked.output_tokens is not None:
-        return seen.prompt_tokens + seen.asked.output_tokens
+    if seen.asked.output_limit is not None:
+        return seen.prompt_tokens + seen.asked.output_limit
     return seen.prompt_tokens + seen.completion_tokens + (seen.outcome is Outcome.CUT)
 
 

@@ -46,7 +46,7 @@ class PaperEstimator:
         return Budget(
             prompt_tokens=text + asked.measure.token_ids,
             margin_tokens=math.ceil(size / self._conservative(ratio)) - text,
-            output_tokens=self._output if asked.output_tokens is None else asked.output_tokens,
+            output_tokens=self._output if asked.output_limit is None else asked.output_limit,
             basis=Basis.CALIBRATED if learnt else Basis.PRIOR,
         )
 

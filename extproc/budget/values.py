@@ -27,8 +27,13 @@ class Asked:
     category: str
     """The content class, or what the operator's header says."""
     measure: Measure
-    output_tokens: int | None
-    """The stated output limit times the sequences; None where none is stated."""
+    """The prompt of the largest sequence: a window holds one sequence."""
+    output_limit: int | None
+    """The output limit stated for one sequence, in tokens; None if none is stated."""
+    sequences: int = 1
+    """How many sequences the answer has: prompts times `n`."""
+    whole: Measure | None = None
+    """All prompts together, which usage.prompt_tokens counts; None if there is one prompt."""
 
 
 class Outcome(enum.Enum):

@@ -63,7 +63,7 @@ class Case:
     @property
     def needed(self) -> int:
         """Tokens that a window must hold: the prompt, and the stated limit or else the answer."""
-        stated = self.asked.output_tokens
+        stated = self.asked.output_limit
         return self.prompt_tokens + (self.completion_tokens if stated is None else stated)
 
 

@@ -88,7 +88,7 @@ class Peer:
         parts = _PEER_PART[0] * case.messages + _PEER_PART[1] * case.tools
         floor = math.ceil(text / 4) + case.structured_bytes + parts
         prompt = max(learnt, floor)
-        total = max(learnt, floor + (case.asked.output_tokens or 0))
+        total = max(learnt, floor + (case.asked.output_limit or 0))
         return Budget(prompt, 0, total - prompt, Basis.CALIBRATED)
 
     def observe(self, case: Case, observation: Observation) -> None:

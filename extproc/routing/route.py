@@ -63,7 +63,7 @@ def ask(request: Request, category: str = "") -> Asked:
         model=printable(request.model),
         category=category or content_class(found.features).value,
         measure=found,
-        output_tokens=_output_tokens(request),
+        output_limit=_output_limit(request),
     )
 
 
@@ -121,10 +121,10 @@ def _images(request: Request) -> list[tuple[int, int]]:
     return [(image.width, image.height) for image in request.images] + [(0, 0)] * min(unknown, 256)
 
 
-def _output_tokens(request: Request) -> int | None:
+def _output_limit(request: Request) -> int | None:
     if not request.generates:
         return 0
-    return None if request.max_tokens is None else request.max_tokens * request.sequences
+    return request.max_tokens
 
 
 _DECODER = msgspec.json.Decoder(Routed)

@@ -19,7 +19,7 @@ def test_a_case_is_what_the_service_reads():
     structured = len(json.dumps(TOOL, separators=(",", ":")))
     assert (case.messages, case.tools, case.structured_bytes) == (1, 1, structured)
     assert case.asked.measure.text_bytes == len("h\u00e9 owl".encode()) + structured
-    assert (case.asked.model, case.asked.output_tokens) == ("words", 7)
+    assert (case.asked.model, case.asked.output_limit) == ("words", 7)
 
 
 def test_a_case_needs_the_stated_limit_or_else_the_answer():

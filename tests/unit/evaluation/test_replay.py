@@ -19,7 +19,7 @@ class Fixed:
         self.taught = []
 
     def budget(self, seen, limit):
-        return Budget(self.tokens, 0, seen.asked.output_tokens or 0, Basis.PRIOR)
+        return Budget(self.tokens, 0, seen.asked.output_limit or 0, Basis.PRIOR)
 
     def observe(self, seen, observation):
         self.taught.append(observation)

@@ -31,17 +31,17 @@ def test_a_record_says_what_was_asked_and_what_was_reserved():
     routed = decide()
     assert (routed.pool, routed.reason) == ("short", Reason.FITS)
     assert (routed.asked.model, routed.asked.category) == ("m", "prose")
-    assert routed.asked.output_tokens == 9
+    assert routed.asked.output_limit == 9
     assert routed.budget == Budget(2, 0, 9, Basis.PRIOR)
 
 
 def test_a_limit_holds_for_each_sequence():
-    assert decide(sequences=3).asked.output_tokens == 27
+    assert decide(sequences=3).asked.output_limit == 9
 
 
 def test_no_limit_is_not_a_limit_of_zero():
-    assert decide(max_tokens=None).asked.output_tokens is None
-    assert decide(max_tokens=None, generates=False).asked.output_tokens == 0
+    assert decide(max_tokens=None).asked.output_limit is None
+    assert decide(max_tokens=None, generates=False).asked.output_limit == 0
 
 
 def test_a_header_names_the_category_where_the_operator_says_so():
