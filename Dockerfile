@@ -41,7 +41,7 @@ COPY --from=build-pool /opt/dualpool /opt/dualpool
 EXPOSE 8000
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /health HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && grep -q '^HTTP/1.1 200' <&3"]
-ENTRYPOINT ["python", "-m", "extproc.simulator.server", "--host", "0.0.0.0", "--port", "8000"]
+ENTRYPOINT ["python", "-m", "extproc.simulator.pool.server", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM base AS service
 COPY envoy/dualpool.yaml /etc/dualpool/dualpool.yaml

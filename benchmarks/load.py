@@ -10,7 +10,7 @@ import aiohttp
 
 from benchmarks.rig import BenchmarkError
 from benchmarks.upstream import END, STAMP, USAGE
-from extproc.simulator.words import WORDS
+from extproc.simulator.pool.words import WORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

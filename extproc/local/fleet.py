@@ -68,7 +68,7 @@ def _command(size: _Size, port: int, speed: float, seed: int) -> Command:
         "seed": seed,
     }
     flags = (text for key, value in options.items() for text in (f"--{key}", str(value)))
-    return Command(f"pool {size.name}", (sys.executable, "-m", "extproc.simulator.server", *flags))
+    return Command(f"pool {size.name}", (sys.executable, "-m", "extproc.simulator.pool.server", *flags))
 
 
 def server_url(option: str, text: str) -> str:

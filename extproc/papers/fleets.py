@@ -32,7 +32,7 @@ from extproc.planner.sizing.search import Planner
 from extproc.planner.traffic.arrivals import arrive
 from extproc.planner.traffic.lengths import Workload, from_cdf, poisson
 from extproc.planner.traffic.published import AZURE_2023, LMSYS
-from extproc.simulator.instance import EngineConfig
+from extproc.simulator.engine.instance import EngineConfig
 
 _WINDOW: Final = 65_536
 _BLOCKS: Final = 65_536  # of 16 tokens: 1,048,576 KV tokens an instance

@@ -19,7 +19,12 @@ from extproc.planner.sizing.question import Question, SlotRule
 from extproc.planner.sizing.search import Planner
 from extproc.planner.traffic.lengths import Workload, from_cdf, merged
 from extproc.planner.traffic.published import AGENTS, AZURE_2023, LMSYS
-from extproc.simulator.profiles import MI300X_QWEN3_235B, NAMED, InstanceProfile, kv_cache_bytes
+from extproc.simulator.engine.profiles import (
+    MI300X_QWEN3_235B,
+    NAMED,
+    InstanceProfile,
+    kv_cache_bytes,
+)
 
 THRESHOLD: Final = 8192
 RATES: Final = Rates(homogeneous=2.8, short=11.2, long=2.8)  # arXiv 2604.08075, Table 1

@@ -47,12 +47,12 @@ from extproc.planner.traffic.lengths import (
     weighted,
 )
 from extproc.simulator.engine import EngineConfig, Profile
-from extproc.simulator.profiles import (
+from extproc.simulator.engine.profiles import (
     NAMED,
     Accelerator,
     Build,
     InstanceProfile,
-    Model,
+    ModelShape,
     ProfileError,
     from_first_principles,
     named_profile,
@@ -75,7 +75,7 @@ __all__ = [
     "InputError",
     "InstanceProfile",
     "Length",
-    "Model",
+    "ModelShape",
     "Objectives",
     "Plan",
     "PlanError",

@@ -13,7 +13,7 @@ from extproc.planner.sizing.question import Question
 from extproc.planner.sizing.search import Planner
 from extproc.planner.traffic.lengths import InputError, Workload
 from extproc.planner_commands.options import load_profile
-from extproc.simulator.profiles import InstanceProfile
+from extproc.simulator.engine.profiles import InstanceProfile
 
 _NAMES: Final = {1: ("all",), 2: ("short", "long"), 3: ("short", "medium", "long")}
 

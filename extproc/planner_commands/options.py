@@ -9,7 +9,7 @@ from extproc.planner.sizing.question import Objectives, PlanError, Question, Slo
 from extproc.planner.traffic.lengths import Trace
 from extproc.planner.traffic.rows import Reading
 from extproc.planner_commands.inputs import InputOptions
-from extproc.simulator.profiles import (
+from extproc.simulator.engine.profiles import (
     NAMED,
     InstanceProfile,
     ProfileError,

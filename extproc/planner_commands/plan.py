@@ -16,7 +16,7 @@ from extproc.planner.sizing.study import Study, examine
 from extproc.planner.traffic.lengths import InputError
 from extproc.planner_commands.inputs import read_inputs
 from extproc.planner_commands.options import PlanOptions, question_of
-from extproc.simulator.profiles import ProfileError
+from extproc.simulator.engine.profiles import ProfileError
 
 _WIDTH: Final = 110
 

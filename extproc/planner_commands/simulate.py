@@ -27,7 +27,7 @@ from extproc.planner.traffic.texts import STATED
 from extproc.planner_commands.fleets import FleetOptions, build_fleet
 from extproc.planner_commands.inputs import InputOptions, read_inputs
 from extproc.progress import Show, showing
-from extproc.simulator.profiles import ProfileError
+from extproc.simulator.engine.profiles import ProfileError
 
 COMPARED: Final = (
     RuleName.DUALPOOL,

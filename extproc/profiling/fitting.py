@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from extproc.simulator.instance import Profile
+from extproc.simulator.engine.instance import Profile
 
 _TERMS = 6  # columns: weights, sequence, prefill token, prefill pair, KV token, overhead
 

@@ -13,7 +13,7 @@ from extproc.profiling.fitting import Decode, FirstToken, Fit, Measurement, fit
 from extproc.profiling.measuring import Measured, measure
 from extproc.profiling.vllm import Facts, VllmError, meet, new_session
 from extproc.progress import showing
-from extproc.simulator.profiles import InstanceProfile, write_profile
+from extproc.simulator.engine.profiles import InstanceProfile, write_profile
 
 _WIDTH: Final = 100
 _WRONG: Final = "--most: {}, --max-num-batched-tokens: {}, --gpus: {}; allowed: 1 or more"

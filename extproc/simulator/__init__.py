@@ -1,1 +1,1 @@
-"""A model of vLLM's engine, and a simulated pool that serves vLLM's HTTP API on it."""
+"""A model of vLLM: `engine` is the scheduler alone, `pool` a server with the OpenAI API on it."""

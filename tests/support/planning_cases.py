@@ -6,7 +6,7 @@ from extproc.planner.sizing.estimators import PERFECT
 from extproc.planner.sizing.question import Question
 from extproc.planner.traffic.lengths import Workload, from_cdf
 from extproc.planner.traffic.published import AZURE_2023, LMSYS
-from extproc.simulator.profiles import NAMED
+from extproc.simulator.engine.profiles import NAMED
 
 A100 = NAMED["a100-llama70b"]
 LMSYS_LENGTHS = from_cdf("LMSYS", LMSYS)

@@ -12,7 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.simulator.engine import EngineConfig, Profile
-from extproc.simulator.server import PoolSettings, create_app
+from extproc.simulator.pool.server import PoolSettings, create_app
 
 MODEL = "tiny"
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"

@@ -1,6 +1,13 @@
 """The scheduler of vLLM 0.32, transcribed: one iteration a step, blocks counted by sequence."""
 
-from extproc.simulator.engine import EngineConfig, Event, Kind, NeverFitsError, Profile, Sequence
+from extproc.simulator.engine import (
+    EngineConfig,
+    Event,
+    EventKind,
+    NeverFitsError,
+    Profile,
+    Sequence,
+)
 
 
 class Reference:
@@ -52,7 +59,7 @@ class Reference:
         self.decoding.discard(victim)
         self.blocks[victim] = self.computed[victim] = 0
         self.waiting.insert(0, victim)
-        self.events.append(Event(self.now_ns, Kind.PREEMPTED, victim))
+        self.events.append(Event(self.now_ns, EventKind.PREEMPTED, victim))
         return victim
 
     def left(self, sequence: Sequence) -> int:
@@ -80,7 +87,7 @@ class Reference:
             if not self.allocate(sequence, tokens, whole=True):
                 break
             self.running.append(self.waiting.pop(0))
-            self.events.append(Event(self.now_ns, Kind.ADMITTED, sequence))
+            self.events.append(Event(self.now_ns, EventKind.ADMITTED, sequence))
             scheduled[sequence] = tokens
             budget -= tokens
         return scheduled
@@ -99,7 +106,7 @@ class Reference:
                 self.decoding.add(sequence)
                 self.output[sequence] += 1
                 if self.output[sequence] == 1:
-                    self.events.append(Event(self.now_ns, Kind.FIRST_TOKEN, sequence))
+                    self.events.append(Event(self.now_ns, EventKind.FIRST_TOKEN, sequence))
                 total = sequence.prompt_tokens + self.output[sequence]
                 if (
                     self.output[sequence] == sequence.output_tokens
@@ -109,4 +116,4 @@ class Reference:
         for sequence in ended:
             self.running.remove(sequence)
             self.blocks[sequence] = 0
-            self.events.append(Event(self.now_ns, Kind.FINISHED, sequence))
+            self.events.append(Event(self.now_ns, EventKind.FINISHED, sequence))

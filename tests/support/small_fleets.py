@@ -7,7 +7,7 @@ import numpy as np
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
 from extproc.planner.traffic.arrivals import Incoming, arrive
 from extproc.planner.traffic.lengths import Trace
-from extproc.simulator.instance import EngineConfig, Profile
+from extproc.simulator.engine.instance import EngineConfig, Profile
 
 QUICK = Profile(weights_ms=8.0, sequence_ms=0.65, chunk_tokens=16)
 

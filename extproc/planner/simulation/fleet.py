@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from extproc.routing.pools import Pool
-from extproc.simulator.instance import EngineConfig, Profile
+from extproc.simulator.engine.instance import EngineConfig, Profile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

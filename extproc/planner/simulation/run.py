@@ -22,7 +22,7 @@ from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
 from extproc.planner.simulation.records import Fate, Floats, Ints, Records
 from extproc.planner.simulation.rules import Rule
 from extproc.planner.traffic.arrivals import Incoming
-from extproc.simulator.engine import Engine, Event, Kind, NeverFitsError, Sequence
+from extproc.simulator.engine import Engine, Event, EventKind, NeverFitsError, Sequence
 
 _NEVER: Final = -1
 _STRIDE: Final = 1000  # arrivals between two reports of progress
@@ -174,12 +174,12 @@ class _Run:
         columns = self.columns
         for at_ns, kind, sequence in events:
             job = cast("_Job", sequence)
-            if kind is Kind.FINISHED:
+            if kind is EventKind.FINISHED:
                 heapq.heappush(self._ends, (at_ns, job.index, job))
                 columns.end_ns[job.index] = at_ns
-            elif kind is Kind.FIRST_TOKEN:
+            elif kind is EventKind.FIRST_TOKEN:
                 columns.first_ns[job.index] = at_ns
-            elif kind is Kind.PREEMPTED:
+            elif kind is EventKind.PREEMPTED:
                 columns.preemptions[job.index] += 1
             elif columns.admitted_ns[job.index] == _NEVER:
                 columns.admitted_ns[job.index] = at_ns

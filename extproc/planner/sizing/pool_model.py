@@ -19,7 +19,7 @@ import numpy as np
 from extproc.planner.sizing.queueing import Queue, erlang_c, wait_of_waiting_s
 from extproc.planner.traffic.condensing import condense
 from extproc.planner.traffic.lengths import Floats, Workload
-from extproc.simulator.profiles import InstanceProfile
+from extproc.simulator.engine.profiles import InstanceProfile
 
 SHARE: Final = 0.99
 Z99: Final = 2.326

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from extproc.planner.sizing.estimators import CALIBRATED, Estimator
 from extproc.planner.traffic.lengths import Workload
-from extproc.simulator.profiles import InstanceProfile
+from extproc.simulator.engine.profiles import InstanceProfile
 
 
 class PlanError(Exception):

@@ -13,7 +13,7 @@ from extproc.budget.values import Learnt
 from extproc.config.load import load
 from extproc.config.settings import host_port
 from extproc.simulator.engine import A100_80GB, Engine
-from extproc.simulator.metrics import PoolMetrics
+from extproc.simulator.pool.metrics import PoolMetrics
 from extproc.stream.metrics import LearntCollector, Metrics
 from tests.support.paths import ROOT
 from tests.support.pool_client import settings

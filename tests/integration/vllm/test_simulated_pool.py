@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 from prometheus_client import Metric
 
 from extproc.simulator.engine import A100_80GB
-from extproc.simulator.server import PoolSettings
+from extproc.simulator.pool.server import PoolSettings
 from tests.support.pool_client import (
     CHAT,
     Answered,

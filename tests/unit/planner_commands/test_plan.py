@@ -8,7 +8,7 @@ import pytest
 
 from extproc.cli import main
 from extproc.planner.traffic.published import LMSYS
-from extproc.simulator.profiles import read_profile, write_profile
+from extproc.simulator.engine.profiles import read_profile, write_profile
 from tests.support.paths import ROOT
 from tests.support.planning_cases import A100
 

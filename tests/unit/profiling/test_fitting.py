@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.profiling.fitting import Decode, FirstToken, Measurement, fit
-from extproc.simulator.instance import Profile
+from extproc.simulator.engine.instance import Profile
 
 BATCH = 2048
 TRUE = Profile(

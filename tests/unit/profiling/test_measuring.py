@@ -11,7 +11,7 @@ from extproc.profiling.fitting import Decode, FirstToken, fit
 from extproc.profiling.measuring import Measured, decode_points, measure, prompt_sizes
 from extproc.profiling.vllm import Facts, meet, new_session
 from extproc.progress import showing
-from extproc.simulator.instance import Profile
+from extproc.simulator.engine.instance import Profile
 from tests.support.pool_client import serving, settings
 
 PACE = Profile(

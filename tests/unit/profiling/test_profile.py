@@ -8,7 +8,7 @@ from extproc.profiling.fitting import Decode, FirstToken, fit
 from extproc.profiling.measuring import Measured
 from extproc.profiling.profile import Profiled, ProfileOptions, print_profile, run_profile
 from extproc.profiling.vllm import Facts
-from extproc.simulator.profiles import read_profile, write_profile
+from extproc.simulator.engine.profiles import read_profile, write_profile
 
 MEASURED = Measured(
     (

@@ -12,7 +12,7 @@ from extproc.planner.traffic.published import AZURE_2023, scaled
 from extproc.profiling.replaying import Seen, deal, figures_of, pick, replay, simulated, split
 from extproc.profiling.vllm import VllmError, meet, new_session
 from extproc.progress import showing
-from extproc.simulator.instance import Profile
+from extproc.simulator.engine.instance import Profile
 from tests.support.pool_client import serving, settings
 
 TRACE = poisson(from_cdf("small", scaled(AZURE_2023, 32)), rate=60, n=60, seed=3)

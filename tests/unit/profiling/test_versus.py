@@ -9,7 +9,7 @@ from rich.console import Console
 
 from extproc.profiling.replaying import Figures
 from extproc.profiling.versus import Compared, VersusOptions, compare, make_cases, show_table
-from extproc.simulator.instance import Profile
+from extproc.simulator.engine.instance import Profile
 from tests.support.pool_client import serving, settings
 
 PACE = Profile(weights_ms=2.0, sequence_ms=0.1, chunk_tokens=512)

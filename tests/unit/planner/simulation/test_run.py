@@ -17,8 +17,8 @@ from extproc.planner.simulation.run import Conduct, _Run, simulate
 from extproc.planner.sizing.queueing import Queue, erlang_c, mean_wait_s
 from extproc.planner.traffic.arrivals import Incoming, arrive, draw_limits
 from extproc.planner.traffic.lengths import equally_weighted, poisson
-from extproc.simulator.engine import Engine, Kind, Sequence
-from extproc.simulator.instance import EngineConfig, Profile
+from extproc.simulator.engine import Engine, EventKind, Sequence
+from extproc.simulator.engine.instance import EngineConfig, Profile
 from tests.support.small_fleets import TWO, incoming, pool
 
 ROWS = st.lists(
@@ -125,7 +125,7 @@ def looked_at_always(fleet: FleetSpec, rows: list[tuple[float, int, int]]) -> li
 
 
 def note(engine: Engine, until_ns: int | None, ends: dict[Sequence, int]) -> None:
-    ends |= {e.sequence: e.at_ns for e in engine.advance(until_ns) if e.kind is Kind.FINISHED}
+    ends |= {e.sequence: e.at_ns for e in engine.advance(until_ns) if e.kind is EventKind.FINISHED}
 
 
 def test_two_that_do_not_fit_together_both_end():

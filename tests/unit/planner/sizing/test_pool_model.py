@@ -5,7 +5,7 @@ import pytest
 
 from extproc.planner.sizing.pool_model import LoadedPool, PoolModel, requests_of
 from extproc.planner.traffic.lengths import equally_weighted, poisson
-from extproc.simulator.engine import Engine, Kind, Sequence
+from extproc.simulator.engine import Engine, EventKind, Sequence
 from tests.support.planning_cases import A100, AZURE_LENGTHS, LMSYS_LENGTHS
 
 BATCHED = 2048
@@ -19,7 +19,7 @@ def model_of(workload, slots, profile=A100):
 def served(workload, slots, rate, n, instances=1):
     """Run n arrivals through engines, each to the one with the fewest; TTFT, TPOT, span in s."""
     engines = [Engine(A100.engine(65_536, slots, BATCHED), A100.pace) for _ in range(instances)]
-    times = {kind: {} for kind in Kind}
+    times = {kind: {} for kind in EventKind}
     arrivals = []
     for arrival in poisson(workload, rate, n, seed=3).arrivals():
         at_ns = int(arrival.at_s * NS)
@@ -31,7 +31,7 @@ def served(workload, slots, rate, n, instances=1):
         arrivals.append((at_ns, sequence))
     for engine in engines:
         note(times, engine.advance())
-    first, last = times[Kind.FIRST_TOKEN], times[Kind.FINISHED]
+    first, last = times[EventKind.FIRST_TOKEN], times[EventKind.FINISHED]
     ttft = np.array([first[s] - at for at, s in arrivals[n // 5 :]]) / NS
     tpot = np.array(
         [(last[s] - first[s]) / (s.output_tokens - 1) for _, s in arrivals if s.output_tokens > 1]

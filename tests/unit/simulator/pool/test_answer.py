@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from extproc.simulator.answer import ChatForm, CompletionForm, Form, Piece, Usage
+from extproc.simulator.pool.answer import ChatForm, CompletionForm, Form, Piece, Usage
 
 USAGE = Usage(prompt_tokens=10, completion_tokens=3)
 TEXT = Piece(0, " sage")

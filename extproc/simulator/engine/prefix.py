@@ -9,7 +9,7 @@ a prompt is no whole part, are not cached.
 
 from typing import Final
 
-from extproc.simulator.sequence import Sequence
+from extproc.simulator.engine.sequence import Sequence
 
 PART_TOKENS: Final = 512
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.simulator.profiles import (
+from extproc.simulator.engine.profiles import (
     A100_80GB,
     LLAMA_3_70B,
     MI300X_QWEN3_235B,

@@ -8,7 +8,7 @@ class NeverFitsError(ValueError):
     """The sequence is longer than the window or the whole KV cache, so no schedule can hold it."""
 
 
-class Kind(enum.Enum):
+class EventKind(enum.Enum):
     """What happened to a sequence."""
 
     ADMITTED = "admitted"  # its prefill begins, for the first time or again
@@ -64,5 +64,5 @@ class Event(NamedTuple):
     """Something that happened at a time in nanoseconds; events come in the order of time."""
 
     at_ns: int
-    kind: Kind
+    kind: EventKind
     sequence: Sequence

@@ -14,8 +14,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from extproc.simulator.prompt import Message, PromptReader
-from extproc.simulator.refusal import (
+from extproc.simulator.pool.prompt import Message, PromptReader
+from extproc.simulator.pool.refusal import (
     broken_json,
     invalid,
     missing_body,
@@ -24,7 +24,7 @@ from extproc.simulator.refusal import (
     refused,
     unknown_model,
 )
-from extproc.simulator.tokenizer import Tokenizer
+from extproc.simulator.pool.tokenizer import Tokenizer
 
 MAX_SEQUENCES = 16_384  # VLLM_MAX_N_SEQUENCES
 MAX_PROMPTS = 1024  # VLLM_MAX_COMPLETION_PROMPTS

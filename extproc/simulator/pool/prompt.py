@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from extproc.simulator.refusal import plain, refused
-from extproc.simulator.tokenizer import CHARACTERS_PER_TOKEN, VOCABULARY, Tokenizer
+from extproc.simulator.pool.refusal import plain, refused
+from extproc.simulator.pool.tokenizer import CHARACTERS_PER_TOKEN, VOCABULARY, Tokenizer
 
 # Special tokens of gpt-oss.
 _START, _END, _MESSAGE = 200_006, 200_007, 200_008

@@ -5,8 +5,8 @@ import statistics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.simulator.tokenizer import Tokenizer
-from extproc.simulator.words import END_PROBABILITY, WORDS, Answer
+from extproc.simulator.pool.tokenizer import Tokenizer
+from extproc.simulator.pool.words import END_PROBABILITY, WORDS, Answer
 
 SEEDS = st.binary(max_size=8)
 

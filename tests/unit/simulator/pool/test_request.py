@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.simulator.refusal import RefusedError
-from extproc.simulator.request import Generation, Prompt, RequestReader
-from extproc.simulator.tokenizer import Tokenizer
+from extproc.simulator.pool.refusal import RefusedError
+from extproc.simulator.pool.request import Generation, Prompt, RequestReader
+from extproc.simulator.pool.tokenizer import Tokenizer
 
 READER = RequestReader(Tokenizer(), "m", 2048)
 HELLO = [{"role": "user", "content": "hello there"}]  # 2 tokens, and 4 + 2 of the template

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from extproc.simulator.engine import EngineConfig, Profile
+from extproc.simulator.engine.instance import EngineConfig, Profile
 
 _GIB: Final = 2**30
 
@@ -40,7 +40,7 @@ class Accelerator:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class ModelShape:
     """A decoder; heads share kv_heads. active_parameters is what one token passes through."""
 
     name: str
@@ -111,7 +111,7 @@ class Build:
     """
 
     accelerator: Accelerator
-    model: Model
+    model: ModelShape
     tensor_parallel: int
     reserve_gib: float = 4.0
 
@@ -163,10 +163,10 @@ A100_80GB: Final = Accelerator(
 H100_80GB: Final = Accelerator(
     name="H100-80GB", hbm_gib=80, bandwidth_gb_s=3350, tflops=989, price_per_h=4.02
 )
-LLAMA_3_70B: Final = Model(
+LLAMA_3_70B: Final = ModelShape(
     name="Llama-3-70B", parameters=70.6e9, layers=80, heads=64, kv_heads=8, head_size=128
 )
-QWEN3_235B_FP8: Final = Model(
+QWEN3_235B_FP8: Final = ModelShape(
     name="Qwen3-235B-FP8",
     parameters=235e9,
     active_parameters=22e9,

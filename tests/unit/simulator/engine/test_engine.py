@@ -13,7 +13,7 @@ from extproc.simulator.engine import (
     Engine,
     EngineConfig,
     Event,
-    Kind,
+    EventKind,
     NeverFitsError,
     Profile,
     Sequence,
@@ -48,9 +48,9 @@ def config(
     )
 
 
-def play(engine: Engine | Reference, actions: list[Action]) -> list[tuple[int, Kind, int]]:
+def play(engine: Engine | Reference, actions: list[Action]) -> list[tuple[int, EventKind, int]]:
     """Every event as (time, kind, number of the sequence), and every rejection and abort."""
-    sequences, log = list[Sequence](), list[tuple[int, Kind, int]]()
+    sequences, log = list[Sequence](), list[tuple[int, EventKind, int]]()
 
     def note(events: list[Event]) -> None:
         log.extend((event.at_ns, event.kind, sequences.index(event.sequence)) for event in events)
@@ -62,12 +62,12 @@ def play(engine: Engine | Reference, actions: list[Action]) -> list[tuple[int, K
                 try:
                     engine.submit(sequences[-1])
                 except NeverFitsError:
-                    log.append((engine.now_ns, Kind.FINISHED, -len(sequences)))
+                    log.append((engine.now_ns, EventKind.FINISHED, -len(sequences)))
             case float() as wait_ms:
                 note(engine.advance(engine.now_ns + int(wait_ms * 1e6)))
             case int() as number if sequences:
                 aborted = engine.abort(sequences[number % len(sequences)])
-                log.append((engine.now_ns, Kind.PREEMPTED, -2 - aborted))
+                log.append((engine.now_ns, EventKind.PREEMPTED, -2 - aborted))
     note(engine.advance(10**15))
     return log
 
@@ -88,7 +88,7 @@ def submit_all(engine: Engine, lengths: list[tuple[int, int]]) -> list[Sequence]
     return sequences
 
 
-def plain(events: list[Event], sequences: list[Sequence]) -> list[tuple[int, Kind, int]]:
+def plain(events: list[Event], sequences: list[Sequence]) -> list[tuple[int, EventKind, int]]:
     return [(event.at_ns, event.kind, sequences.index(event.sequence)) for event in events]
 
 
@@ -138,7 +138,7 @@ def test_jumping_gives_the_events_of_stepping(lengths):
 def test_every_submitted_sequence_ends_exactly_once(lengths):
     engine = Engine(TIGHT, FAST)
     sequences = submit_all(engine, lengths)
-    ended = [event.sequence for event in engine.advance() if event.kind is Kind.FINISHED]
+    ended = [event.sequence for event in engine.advance() if event.kind is EventKind.FINISHED]
     assert len(ended) == len(sequences)
     assert set(ended) == set(sequences)
 
@@ -194,7 +194,7 @@ def test_the_oldest_gains_a_token_in_every_iteration(lengths):
 
 
 def is_end(event: Event) -> bool:
-    return event.kind is Kind.FINISHED
+    return event.kind is EventKind.FINISHED
 
 
 def test_two_that_do_not_fit_together_both_end():
@@ -208,16 +208,16 @@ def test_two_that_do_not_fit_together_both_end():
 def test_the_last_admitted_is_preempted():
     engine = Engine(config(6, window=24), FAST)
     sequences = submit_all(engine, [(8, 12), (8, 12)])
-    assert {e.sequence for e in engine.advance() if e.kind is Kind.PREEMPTED} == {sequences[1]}
+    assert {e.sequence for e in engine.advance() if e.kind is EventKind.PREEMPTED} == {sequences[1]}
 
 
 @given(LENGTHS)
 def test_the_last_preempted_is_the_first_admitted(lengths):
     engine = Engine(TIGHT, FAST)
     submit_all(engine, lengths)
-    changes = [e for e in engine.advance() if e.kind in (Kind.PREEMPTED, Kind.ADMITTED)]
+    changes = [e for e in engine.advance() if e.kind in (EventKind.PREEMPTED, EventKind.ADMITTED)]
     for one, other in itertools.pairwise(changes):
-        if (one.kind, other.kind) == (Kind.PREEMPTED, Kind.ADMITTED):
+        if (one.kind, other.kind) == (EventKind.PREEMPTED, EventKind.ADMITTED):
             assert one.sequence is other.sequence
 
 
@@ -226,9 +226,9 @@ def test_what_was_generated_is_prefilled_again():
     engine = Engine(config(4, window=16, batch=4), FAST)
     _, young = submit_all(engine, [(4, 9), (4, 9)])
     events = [event for event in engine.advance() if event.sequence is young]
-    again = [event.at_ns for event in events if event.kind is Kind.ADMITTED][-1]
+    again = [event.at_ns for event in events if event.kind is EventKind.ADMITTED][-1]
     (end,) = [event.at_ns for event in events if is_end(event)]
-    assert events[2].kind is Kind.PREEMPTED
+    assert events[2].kind is EventKind.PREEMPTED
     assert end > again
 
 
@@ -236,8 +236,8 @@ def test_a_preempted_sequence_has_one_first_token():
     engine = Engine(config(4, window=16, batch=4), FAST)
     submit_all(engine, [(4, 9), (4, 9)])
     kinds = [event.kind for event in engine.advance()]
-    assert kinds.count(Kind.FIRST_TOKEN) == 2
-    assert kinds.count(Kind.PREEMPTED) == engine.preemptions > 0
+    assert kinds.count(EventKind.FIRST_TOKEN) == 2
+    assert kinds.count(EventKind.PREEMPTED) == engine.preemptions > 0
 
 
 def test_slots_bound_the_running():

@@ -3,7 +3,7 @@
 import pytest
 
 from extproc.simulator.engine import A100_80GB, Engine, EngineConfig, Sequence
-from extproc.simulator.metrics import PoolMetrics, token_buckets
+from extproc.simulator.pool.metrics import PoolMetrics, token_buckets
 
 CONFIG = EngineConfig(
     max_model_len=2048, max_num_seqs=8, max_num_batched_tokens=512, num_blocks=1024, block_size=32

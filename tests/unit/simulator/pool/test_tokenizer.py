@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.simulator.tokenizer import CHARACTERS_PER_TOKEN, Tokenizer
+from extproc.simulator.pool.tokenizer import CHARACTERS_PER_TOKEN, Tokenizer
 
 TOKENIZER = Tokenizer()
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

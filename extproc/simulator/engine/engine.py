@@ -30,20 +30,9 @@ import heapq
 import math
 from collections import deque
 
-from extproc.simulator.instance import A100_80GB, EngineConfig, Profile
-from extproc.simulator.prefix import PART_TOKENS, PrefixCache
-from extproc.simulator.sequence import Event, Kind, NeverFitsError, Sequence, State
-
-__all__ = [
-    "A100_80GB",
-    "Engine",
-    "EngineConfig",
-    "Event",
-    "Kind",
-    "NeverFitsError",
-    "Profile",
-    "Sequence",
-]
+from extproc.simulator.engine.instance import EngineConfig, Profile
+from extproc.simulator.engine.prefix import PART_TOKENS, PrefixCache
+from extproc.simulator.engine.sequence import Event, EventKind, NeverFitsError, Sequence, State
 
 
 class Engine:
@@ -248,7 +237,7 @@ class Engine:
         victim.state = State.WAITING
         self._waiting.appendleft(victim)
         self.preemptions += 1
-        self._events.append(Event(self.now_ns, Kind.PREEMPTED, victim))
+        self._events.append(Event(self.now_ns, EventKind.PREEMPTED, victim))
         return victim
 
     def _admissible(self) -> bool:
@@ -273,7 +262,7 @@ class Engine:
                 self._reuse(sequence, self._cache)
             self._running.append(sequence)
             self._prefill = sequence
-            self._events.append(Event(self.now_ns, Kind.ADMITTED, sequence))
+            self._events.append(Event(self.now_ns, EventKind.ADMITTED, sequence))
             tokens += self._compute(sequence, budget - tokens)
         return tokens
 
@@ -313,7 +302,7 @@ class Engine:
             # A sequence that decodes again ends later than before: no two entries are equal.
             heapq.heappush(self._ends, (sequence.end, sequence.serial, sequence))
             if sequence.produced == 1:
-                self._events.append(Event(self.now_ns, Kind.FIRST_TOKEN, sequence))
+                self._events.append(Event(self.now_ns, EventKind.FIRST_TOKEN, sequence))
         self._prefilled.clear()
 
     def _next_end(self) -> int:
@@ -330,7 +319,7 @@ class Engine:
                 self._running.remove(sequence)
                 self._release(sequence)
                 sequence.state = State.OVER
-                self._events.append(Event(self.now_ns, Kind.FINISHED, sequence))
+                self._events.append(Event(self.now_ns, EventKind.FINISHED, sequence))
 
     def _release(self, sequence: Sequence) -> None:
         """Take the blocks of a running sequence and note how far it came."""

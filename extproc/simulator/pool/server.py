@@ -19,20 +19,20 @@ import msgspec
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from extproc.simulator.answer import (
+from extproc.simulator.engine import A100_80GB, Engine, EngineConfig, Profile
+from extproc.simulator.pool.answer import (
     FINGERPRINT,
     ChatForm,
     CompletionForm,
     Form,
     describe_models,
 )
-from extproc.simulator.engine import A100_80GB, Engine, EngineConfig, Profile
-from extproc.simulator.generation import Run
-from extproc.simulator.metrics import PoolMetrics
-from extproc.simulator.pace import Pace
-from extproc.simulator.refusal import RefusedError, wrong_media_type
-from extproc.simulator.request import Generation, RequestReader
-from extproc.simulator.tokenizer import Tokenizer
+from extproc.simulator.pool.generation import Run
+from extproc.simulator.pool.metrics import PoolMetrics
+from extproc.simulator.pool.pace import Pace
+from extproc.simulator.pool.refusal import RefusedError, wrong_media_type
+from extproc.simulator.pool.request import Generation, RequestReader
+from extproc.simulator.pool.tokenizer import Tokenizer
 
 VERSION = "0.32.0"  # of the vLLM whose answers these are
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -177,7 +177,7 @@ def _json(body: bytes, status: int = HTTPStatus.OK) -> web.Response:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m extproc.simulator.server",
+        prog="python -m extproc.simulator.pool.server",
         description="A simulated vLLM pool: OpenAI-compatible, real tokenizer, words from a list.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )

@@ -14,7 +14,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from extproc.simulator.engine import A100_80GB
-from extproc.simulator.server import PoolSettings, main
+from extproc.simulator.pool.server import PoolSettings, main
 from tests.support.pool_client import (
     CHAT,
     HELLO,
@@ -273,7 +273,15 @@ def test_what_cannot_start_is_refused_on_the_command_line(flags, message, capsys
 @pytest.fixture
 def process() -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A pool of its own process and its URL."""
-    command = [sys.executable, "-m", "extproc.simulator.server", "--name", "short", "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "extproc.simulator.pool.server",
+        "--name",
+        "short",
+        "--port",
+        "0",
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as pool:
         assert pool.stderr is not None
         found = re.search(r"short: .* (http://\S+)", pool.stderr.readline())

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.simulator.engine import A100_80GB, Engine, EngineConfig, Event, Kind, Sequence
-from extproc.simulator.prefix import PART_TOKENS, PrefixCache
+from extproc.simulator.engine import A100_80GB, Engine, EngineConfig, Event, EventKind, Sequence
+from extproc.simulator.engine.prefix import PART_TOKENS, PrefixCache
 
 BLOCK = 128  # tokens; a part has four blocks
 
@@ -99,7 +99,7 @@ def test_every_sequence_ends_once(wanted):
     sequences = [Sequence(*lengths) for lengths, _ in wanted]
     for sequence in sequences:
         one.submit(sequence)
-    ended = [event.sequence for event in one.advance() if event.kind is Kind.FINISHED]
+    ended = [event.sequence for event in one.advance() if event.kind is EventKind.FINISHED]
     assert len(ended) == len(set(ended)) == len(sequences)
 
 

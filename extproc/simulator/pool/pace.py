@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from extproc.simulator.engine import Engine, Event, Kind
+from extproc.simulator.engine import Engine, Event, EventKind
 from extproc.simulator.engine import Sequence as Tokens
-from extproc.simulator.metrics import PoolMetrics
+from extproc.simulator.pool.metrics import PoolMetrics
 
 _NS_PER_S = 1_000_000_000
 
@@ -98,12 +98,12 @@ class Pace:
                 self._gain(ticket, tokens)
 
     def _note(self, event: Event, ticket: Ticket) -> None:
-        if event.kind is Kind.PREEMPTED:
+        if event.kind is EventKind.PREEMPTED:
             ticket.preemptions += 1
             self._metrics.preemptions.inc()
-        elif event.kind is Kind.ADMITTED and ticket.admitted_ns is None:
+        elif event.kind is EventKind.ADMITTED and ticket.admitted_ns is None:
             ticket.admitted_ns = event.at_ns
-        elif event.kind is Kind.FIRST_TOKEN:
+        elif event.kind is EventKind.FIRST_TOKEN:
             ticket.first_ns = ticket.last_ns = event.at_ns
             self._metrics.prompt_tokens.inc(ticket.sequence.prompt_tokens)
             self._metrics.time_to_first_token.observe(_seconds(ticket.arrived_ns, event.at_ns))

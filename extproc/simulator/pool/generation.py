@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-from extproc.simulator.answer import DONE, Form, Piece, Usage
 from extproc.simulator.engine import Sequence
-from extproc.simulator.pace import Ticket
-from extproc.simulator.request import Generation
-from extproc.simulator.words import Answer
+from extproc.simulator.pool.answer import DONE, Form, Piece, Usage
+from extproc.simulator.pool.pace import Ticket
+from extproc.simulator.pool.request import Generation
+from extproc.simulator.pool.words import Answer
 
 
 class Run:
