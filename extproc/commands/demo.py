@@ -1,48 +1,65 @@
-"""`dualpool demo`: the stack, traffic and a report."""
+"""`dualpool demo`: send realistic traffic through the stack and print a report."""
 
 import argparse
 from pathlib import Path
 
-from extproc.commands.stack_flags import add_stack, stack_options
+from extproc.commands.arguments import add_stack
+from extproc.commands.up import stack_options
 from extproc.local.demo import DemoOptions, run_demo
 
-DESCRIPTION = "Exit code 0 where no answer was lost or altered, else 1."
+DESCRIPTION = (
+    "Start the stack, send realistic traffic through it and print a report. "
+    "Exit code 1 if an answer was lost or altered."
+)
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add what it may be asked."""
+    """Add the command's arguments."""
     add_stack(parser)
     parser.add_argument(
         "--compose",
         default="",
         metavar="URL",
-        help="a running stack (docker compose up): the URL of its Envoy, http://127.0.0.1:10000",
+        help="use a running stack (docker compose up); URL of its Envoy, http://127.0.0.1:10000",
     )
-    parser.add_argument("--requests", type=int, default=600, help="default: %(default)s")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=600,
+        metavar="N",
+        help="requests to send (default: %(default)s)",
+    )
     parser.add_argument(
         "--rate",
         type=float,
         metavar="PER_S",
-        help="arrivals a second (default: 8 for the built-in pools; real ones: --concurrency)",
+        help="arrivals per second (default: 8 with simulated pools, else as --concurrency allows)",
     )
     parser.add_argument(
-        "--concurrency", type=int, default=16, help="requests at once, without --rate"
+        "--concurrency",
+        type=int,
+        default=16,
+        metavar="N",
+        help="concurrent requests if there is no rate (default: %(default)s)",
     )
     parser.add_argument(
         "--exceeding",
         type=float,
         default=0.12,
         metavar="SHARE",
-        help="share of requests larger than the smallest pool (default: %(default)s)",
+        help="share of requests that exceed the smallest pool's window (default: %(default)s)",
     )
     parser.add_argument(
-        "--texts", type=Path, metavar="DIR", help="folder of UTF-8 texts, one kind each"
+        "--texts",
+        type=Path,
+        metavar="DIR",
+        help="folder of UTF-8 texts, one file or subfolder per kind",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it; return its exit code."""
+    """Run the command; return its exit code."""
     return run_demo(
         DemoOptions(
             stack=stack_options(options),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from extproc.commands.config_flag import add_config
+from extproc.commands.arguments import add_config
 from extproc.config.errors import UserError
 from extproc.config.load import Settings, load
 from extproc.request.reader import endpoint

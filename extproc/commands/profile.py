@@ -1,4 +1,4 @@
-"""`dualpool profile`: how fast a vLLM is."""
+"""`dualpool profile`: measure how fast a vLLM server is."""
 
 import argparse
 from pathlib import Path
@@ -6,33 +6,39 @@ from pathlib import Path
 from extproc.profiling.profile import ProfileOptions, run_profile
 
 DESCRIPTION = (
-    "Measure first tokens and iterations of an idle vLLM with requests of exact "
-    "length, in about a minute. Exit code 1 where it cannot be measured."
+    "Measure time to first token and iteration time of an idle vLLM server with requests of known "
+    "length, and fit a profile; takes about a minute. Exit code 1 if the measurement fails."
 )
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add what it may be asked."""
-    parser.add_argument("url", metavar="URL", help="such as http://127.0.0.1:8000")
+    """Add the command's arguments."""
+    parser.add_argument("url", metavar="URL", help="base URL, such as http://127.0.0.1:8000")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the profile as JSON")
     parser.add_argument(
-        "--most", type=int, default=64, help="sequences at once (default: %(default)s)"
+        "--most",
+        type=int,
+        default=64,
+        metavar="N",
+        help="largest number of concurrent sequences to measure (default: %(default)s)",
     )
     parser.add_argument(
         "--max-num-batched-tokens",
         type=int,
         default=2048,
         metavar="TOKENS",
-        help="as the server has it, which it does not tell (default: %(default)s)",
+        help="the server's own setting, which its API does not report (default: %(default)s)",
     )
-    parser.add_argument("--gpus", type=int, default=1, help="of the instance")
     parser.add_argument(
-        "--price", type=float, default=0.0, metavar="USD", help="of a GPU for an hour"
+        "--gpus", type=int, default=1, metavar="N", help="GPUs of the server (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--price", type=float, default=0.0, metavar="USD", help="price of one GPU per hour"
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it; return its exit code."""
+    """Run the command; return its exit code."""
     return run_profile(
         ProfileOptions(
             url=options.url,

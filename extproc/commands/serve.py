@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from extproc.commands.config_flag import add_config
+from extproc.commands.arguments import add_config
 from extproc.config.load import ConfigError, Settings, load
 from extproc.config.settings import conflicts
 from extproc.service.certificates import CertificateError

@@ -1,18 +1,30 @@
-"""`dualpool up`: the stack on this machine."""
+"""`dualpool up`: run the whole stack on this machine."""
 
 import argparse
 
-from extproc.commands.stack_flags import add_stack, stack_options
+from extproc.commands.arguments import add_stack
+from extproc.local.ports import Ports
+from extproc.local.stack import StackOptions
 from extproc.local.up import run_up
 
-DESCRIPTION = "Run the real Envoy, the service and two pools; Ctrl-C ends all of it."
+DESCRIPTION = "Run Envoy, the service and two pools until Ctrl-C."
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add what it may be asked."""
+    """Add the command's arguments."""
     add_stack(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it; return its exit code."""
+    """Run the command; return its exit code."""
     return run_up(stack_options(options))
+
+
+def stack_options(options: argparse.Namespace) -> StackOptions:
+    """Return the stack's options from the parsed arguments of add_stack."""
+    return StackOptions(
+        pools=tuple(url for url in options.pools.split(",") if url),
+        ports=None if options.ports == "auto" else Ports(),
+        speed=options.speed,
+        seed=options.seed,
+    )

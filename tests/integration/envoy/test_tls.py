@@ -12,9 +12,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.service.certificates import CertificateFiles, Certificates
 from extproc.service.server import Bounds, Server
+from tests.support.certificate_authority import Authority
 from tests.support.conversation import stages
 from tests.support.production_stack import children, fronted, wait_for
-from tests.support.test_authority import Authority
 
 pytestmark = pytest.mark.slow
 

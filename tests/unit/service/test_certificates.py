@@ -16,8 +16,8 @@ from extproc.service.certificates import (
     read_certificates,
 )
 from extproc.service.server import Bounds, Server
+from tests.support.certificate_authority import Authority
 from tests.support.conversation import stages
-from tests.support.test_authority import Authority
 
 
 @pytest.fixture
