@@ -19,11 +19,11 @@ import msgspec
 import uvloop
 from rich.console import Console
 
-from benchmarks.figures import Figures, Measured
-from benchmarks.forms import REQUESTS, STREAMS, Row
-from benchmarks.load import Plan, make_body, post_bodies, read_streams
+from benchmarks.figures import BenchmarkRun, RoundFigures
+from benchmarks.forms import REQUESTS, STREAMS, FormRow
+from benchmarks.load import LoadPlan, make_body, post_bodies, read_streams
 from benchmarks.report import print_tables
-from benchmarks.rig import BenchmarkError, Gateway, Rig
+from benchmarks.rig import BenchmarkEnvoy, BenchmarkError, Rig
 from extproc.local.children import StackError
 from extproc.local.envoy import find_envoy
 
@@ -34,7 +34,7 @@ _OBSERVED_S = 1.3
 _DECIDED_S = 0.1
 
 Say = Callable[[str], None]
-Rounds = dict[str, list[Figures]]
+Rounds = dict[str, list[RoundFigures]]
 
 
 def main() -> int:
@@ -55,7 +55,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.envoy", description=__doc__)
-    parser.add_argument("--rounds", type=_positive, default=Plan().rounds)
+    parser.add_argument("--rounds", type=_positive, default=LoadPlan().rounds)
     parser.add_argument("--seed", type=int, default=0, help="of the texts and the streams' starts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds' figures to it")
     parser.add_argument("--short", action="store_true", help="one round of little: to test itself")
@@ -71,26 +71,26 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _plan(options: argparse.Namespace) -> Plan:
+def _plan(options: argparse.Namespace) -> LoadPlan:
     if options.short:
         sizes = (1 << 10, 1 << 15)
-        return Plan(streams=2, chunks=10, posts=5, sizes=sizes, rounds=1, seed=options.seed)
-    return Plan(rounds=options.rounds, seed=options.seed)
+        return LoadPlan(streams=2, chunks=10, posts=5, sizes=sizes, rounds=1, seed=options.seed)
+    return LoadPlan(rounds=options.rounds, seed=options.seed)
 
 
-async def _measure(plan: Plan, say: Say) -> Measured:
+async def _measure(plan: LoadPlan, say: Say) -> BenchmarkRun:
     streams: Rounds = {row.name: [] for row in STREAMS}
     requests: dict[int, Rounds] = {size: {row.name: [] for row in REQUESTS} for size in plan.sizes}
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as session, Rig(session) as rig:
-        bench = _Bench(session, rig, plan)
+        bench = _FormBenchmark(session, rig, plan)
         for number in range(plan.rounds):
             say(f"round {number + 1} of {plan.rounds}: answers")
             for row in _turned(STREAMS, number):
                 streams[row.name].append(await bench.stream(row))
             say(f"round {number + 1} of {plan.rounds}: requests")
             await bench.post(_turned(REQUESTS, number), requests)
-    return Measured(
+    return BenchmarkRun(
         machine=_machine(),
         versions=_versions(),
         command=" ".join(("python -m benchmarks.envoy", *sys.argv[1:])),
@@ -100,30 +100,30 @@ async def _measure(plan: Plan, say: Say) -> Measured:
     )
 
 
-def _turned(rows: Sequence[Row], number: int) -> Sequence[Row]:
+def _turned(rows: Sequence[FormRow], number: int) -> Sequence[FormRow]:
     # Each round begins with another row: what comes first or last gains nothing by it.
     first = number % len(rows)
     return (*rows[first:], *rows[:first])
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class _FormBenchmark:
     """One round's measurements."""
 
     session: aiohttp.ClientSession
     rig: Rig
-    plan: Plan
+    plan: LoadPlan
 
-    async def stream(self, row: Row) -> Figures:
+    async def stream(self, row: FormRow) -> RoundFigures:
         """Measure one form of the answer, by itself."""
         session, plan = self.session, self.plan
         async with self.rig.gateway(row) as gateway:
             await post_bodies(session, gateway.url, make_body(1024, plan.seed), _WARM_POSTS)
             load = read_streams(session, gateway.url, plan, states_usage=row.states_usage)
             delays, spent = await gateway.measure(session, load, _OBSERVED_S)
-        return Figures.of(delays, spent, plan.streams)
+        return RoundFigures.of(delays, spent, plan.streams)
 
-    async def post(self, rows: Sequence[Row], found: Mapping[int, Rounds]) -> None:
+    async def post(self, rows: Sequence[FormRow], found: Mapping[int, Rounds]) -> None:
         """Measure the forms of the request, one right after the other at each size."""
         async with AsyncExitStack() as stack:
             gateways = [await stack.enter_async_context(self.rig.gateway(row)) for row in rows]
@@ -131,12 +131,12 @@ class _Bench:
                 for row, gateway in zip(rows, gateways, strict=True):
                     rounds[row.name].append(await self._post(gateway, size))
 
-    async def _post(self, gateway: Gateway, size: int) -> Figures:
+    async def _post(self, gateway: BenchmarkEnvoy, size: int) -> RoundFigures:
         session, count, body = self.session, self.plan.posts, make_body(size, self.plan.seed)
         await post_bodies(session, gateway.url, body, _WARM_POSTS)
         load = post_bodies(session, gateway.url, body, count)
         times, spent = await gateway.measure(session, load, _DECIDED_S)
-        return Figures.of(times, spent, count)
+        return RoundFigures.of(times, spent, count)
 
 
 def _machine() -> str:

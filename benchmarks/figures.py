@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import Self
 
-from benchmarks.rig import Spent
+from benchmarks.rig import LoadCost
 
 
 @dataclass(frozen=True, slots=True)
-class Figures:
+class RoundFigures:
     """One row of a table in one round.
 
     messages: gRPC, both directions, for each request. p50_ms, p99_ms: from the pool's write to the
@@ -24,7 +24,7 @@ class Figures:
     service_ms: float
 
     @classmethod
-    def of(cls, times_ms: Sequence[float], spent: Spent, requests: int) -> Self:
+    def of(cls, times_ms: Sequence[float], spent: LoadCost, requests: int) -> Self:
         """Make a round's row."""
         cuts = quantiles(times_ms, n=100, method="inclusive")
         return cls(
@@ -37,7 +37,7 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
+class BenchmarkRun:
     """All rounds of all rows, as they are written to a file.
 
     streams: by form. requests: by size in bytes, then by form.
@@ -47,5 +47,5 @@ class Measured:
     versions: str
     command: str
     seed: int
-    streams: dict[str, list[Figures]]
-    requests: dict[int, dict[str, list[Figures]]]
+    streams: dict[str, list[RoundFigures]]
+    requests: dict[int, dict[str, list[RoundFigures]]]

@@ -18,7 +18,7 @@ _ROUTER: Final = "envoy.filters.http.ext_proc"
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class FormRow:
     """One row of a table; `states_usage`: the client asks for usage itself."""
 
     name: str
@@ -70,17 +70,17 @@ def _manager(document: Document) -> Document:
 
 
 STREAMS: Final = (
-    Row("none", Form.OBSERVED, bare),
-    Row("observed", Form.OBSERVED, unchanged),
-    Row("trailers, O(1)", Form.TRAILERS, unchanged),
-    Row("single", Form.SINGLE, unchanged),
-    Row("observed, usage hidden", Form.OBSERVED, unchanged, states_usage=False),
+    FormRow("none", Form.OBSERVED, bare),
+    FormRow("observed", Form.OBSERVED, unchanged),
+    FormRow("trailers, O(1)", Form.TRAILERS, unchanged),
+    FormRow("single", Form.SINGLE, unchanged),
+    FormRow("observed, usage hidden", Form.OBSERVED, unchanged, states_usage=False),
 )
 """How answers are seen."""
 
 REQUESTS: Final = (
-    Row("none", Form.OBSERVED, bare),
-    Row("BUFFERED", Form.OBSERVED, deciding_only),
-    Row("deferred", Form.OBSERVED, lambda document: deferred(deciding_only(document))),
+    FormRow("none", Form.OBSERVED, bare),
+    FormRow("BUFFERED", Form.OBSERVED, deciding_only),
+    FormRow("deferred", Form.OBSERVED, lambda document: deferred(deciding_only(document))),
 )
 """How requests are seen."""

@@ -14,7 +14,7 @@ from extproc.simulator.pool.words import WORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class LoadPlan:
     """Streams at once, chunks of each, milliseconds between two; posts of each size in bytes."""
 
     streams: int = 8
@@ -27,7 +27,7 @@ class Plan:
 
 
 async def read_streams(
-    session: aiohttp.ClientSession, url: str, plan: Plan, *, states_usage: bool
+    session: aiohttp.ClientSession, url: str, plan: LoadPlan, *, states_usage: bool
 ) -> list[float]:
     """Read all streams at once; return the chunks' delays in milliseconds.
 
@@ -87,7 +87,7 @@ def _stream_body(*, states_usage: bool) -> dict[str, object]:
 
 
 async def _read_stream(
-    session: aiohttp.ClientSession, url: str, plan: Plan, body: bytes, start_s: float
+    session: aiohttp.ClientSession, url: str, plan: LoadPlan, body: bytes, start_s: float
 ) -> list[tuple[bytes, int]]:
     """Return each event with the time at which it was read."""
     await asyncio.sleep(start_s)

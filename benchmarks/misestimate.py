@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from extproc.local.children import StackError
-from extproc.local.fleet import Pool
-from extproc.local.stack import Gateway, Stack, StackOptions
+from extproc.local.fleet import StackPool
+from extproc.local.stack import Stack, StackGateway, StackOptions
 
 CREDULOUS = {"budget": {"estimator": "paper", "prior_bytes_per_token": 100.0, "beta": 0.999999999}}
 WORDS = ("owl", "sleeps", "noon", "forest", "river", "quiet", "stone", "winter", "seven", "lamp")
@@ -33,7 +33,7 @@ COUNTERS = (("dualpool_misroutes", "retried"), ("dualpool_retries", "misrouted")
 
 
 @dataclass(frozen=True)
-class Answer:
+class PoolReply:
     """What came back: the pool that answered, and the prompt tokens that it counted."""
 
     status: int
@@ -41,12 +41,12 @@ class Answer:
     prompt_tokens: int
 
 
-async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, object]) -> Answer:
+async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, object]) -> PoolReply:
     """Send one request."""
     async with session.post(f"{url}/v1/completions", json=body) as response:
         answer = await response.json(content_type=None)
         tokens = (answer.get("usage") or {}).get("prompt_tokens", 0)
-        return Answer(response.status, response.headers.get("x-llm-pool", ""), tokens)
+        return PoolReply(response.status, response.headers.get("x-llm-pool", ""), tokens)
 
 
 def make_text(tokens: int, rng: random.Random) -> str:
@@ -56,11 +56,11 @@ def make_text(tokens: int, rng: random.Random) -> str:
 
 
 async def ask_all(
-    gateway: Gateway, model: str, options: argparse.Namespace, console: Console
-) -> list[Answer]:
+    gateway: StackGateway, model: str, options: argparse.Namespace, console: Console
+) -> list[PoolReply]:
     """Send all requests, eight at once."""
     rng = random.Random(options.seed)  # noqa: S311 - traffic, not a secret
-    numbers, answers = iter(range(options.requests)), list[Answer]()
+    numbers, answers = iter(range(options.requests)), list[PoolReply]()
     shared = make_text(options.tokens - OWN_TOKENS, rng) + " "
     timeout = aiohttp.ClientTimeout(total=600)
     with Progress(console=console) as progress:
@@ -78,7 +78,7 @@ async def ask_all(
     return answers
 
 
-async def count(session: aiohttp.ClientSession, gateway: Gateway) -> dict[str, int]:
+async def count(session: aiohttp.ClientSession, gateway: StackGateway) -> dict[str, int]:
     """Read how many the service has counted as misrouted and tried again."""
     async with session.get(f"{gateway.service_url}/metrics") as response:
         families = text_string_to_metric_families(await response.text())
@@ -91,7 +91,9 @@ async def count(session: aiohttp.ClientSession, gateway: Gateway) -> dict[str, i
     return totals
 
 
-async def count_all(session: aiohttp.ClientSession, gateway: Gateway, asked: int) -> dict[str, int]:
+async def count_all(
+    session: aiohttp.ClientSession, gateway: StackGateway, asked: int
+) -> dict[str, int]:
     """Read the counters once the last answers, which nobody waits for, are in them."""
     for _ in range(50):
         counted = await count(session, gateway)
@@ -120,9 +122,9 @@ async def run(options: argparse.Namespace, console: Console) -> int:
 
 
 def report(
-    answers: Sequence[Answer],
+    answers: Sequence[PoolReply],
     counted: dict[str, int],
-    pools: Sequence[Pool],
+    pools: Sequence[StackPool],
     seconds: float,
     console: Console,
 ) -> int:

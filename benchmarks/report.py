@@ -10,8 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.figures import Figures, Measured
-from benchmarks.load import Plan
+from benchmarks.figures import BenchmarkRun, RoundFigures
+from benchmarks.load import LoadPlan
 
 _STREAMS: Final = """\
 Messages are gRPC messages between Envoy and the service, both directions. Delay: from the pool's
@@ -26,7 +26,7 @@ request at a time, HTTP/1.1.
 """
 
 
-def print_tables(console: Console, measured: Measured, plan: Plan) -> None:
+def print_tables(console: Console, measured: BenchmarkRun, plan: LoadPlan) -> None:
     """Print what was measured, how, and where."""
     console.print(_heading(measured, plan), highlight=False, soft_wrap=True)
     console.print(_streams(measured, plan))
@@ -35,7 +35,7 @@ def print_tables(console: Console, measured: Measured, plan: Plan) -> None:
     console.print(_REQUESTS, highlight=False)
 
 
-def _heading(measured: Measured, plan: Plan) -> str:
+def _heading(measured: BenchmarkRun, plan: LoadPlan) -> str:
     return (
         f"{measured.machine}\n{measured.versions}\n{measured.command}\n"
         f"{plan.rounds} rounds, each form once in each, with an Envoy of its own; seed"
@@ -44,7 +44,7 @@ def _heading(measured: Measured, plan: Plan) -> str:
     )
 
 
-def _streams(measured: Measured, plan: Plan) -> Table:
+def _streams(measured: BenchmarkRun, plan: LoadPlan) -> Table:
     table = _table(
         f"Answers: {plan.streams} streams x {plan.chunks} chunks, {plan.gap_ms:g} ms apart",
         ("messages", "per chunk", "delay P50 ms", "P99 ms", "CPU Envoy s", "CPU service s"),
@@ -64,7 +64,7 @@ def _streams(measured: Measured, plan: Plan) -> Table:
     return table
 
 
-def _requests(measured: Measured) -> Table:
+def _requests(measured: BenchmarkRun) -> Table:
     table = _table(
         "Requests: how the body comes to the service",
         ("messages", "added P50 ms", "added P99 ms", "CPU Envoy us", "CPU service us"),
@@ -87,29 +87,31 @@ _ENVOY, _SERVICE = attrgetter("envoy_ms"), attrgetter("service_ms")
 
 
 @dataclass(frozen=True, slots=True)
-class _Compared:
+class _FormRounds:
     """A form's rounds and, for each, what none had in the same round."""
 
-    rounds: Sequence[Figures]
-    none: Sequence[Figures]
+    rounds: Sequence[RoundFigures]
+    none: Sequence[RoundFigures]
 
-    def median(self, key: Callable[[Figures], float]) -> float:
+    def median(self, key: Callable[[RoundFigures], float]) -> float:
         return median(key(each) for each in self.rounds)
 
-    def ratio(self, key: Callable[[Figures], float], base: Callable[[Figures], float]) -> str:
+    def ratio(
+        self, key: Callable[[RoundFigures], float], base: Callable[[RoundFigures], float]
+    ) -> str:
         pairs = zip(self.rounds, self.none, strict=True)
         return f"({median(key(each) / base(none) for each, none in pairs):.1f}x)"
 
-    def added(self, key: Callable[[Figures], float]) -> str:
+    def added(self, key: Callable[[RoundFigures], float]) -> str:
         if self.rounds is self.none:
             return f"({self.median(key):.2f})"
         pairs = zip(self.rounds, self.none, strict=True)
         return f"{median(key(each) - key(none) for each, none in pairs):+.2f}"
 
 
-def _compared(forms: Mapping[str, Sequence[Figures]]) -> Iterator[tuple[str, _Compared]]:
+def _compared(forms: Mapping[str, Sequence[RoundFigures]]) -> Iterator[tuple[str, _FormRounds]]:
     for name, rounds in forms.items():
-        yield name, _Compared(rounds, forms["none"])
+        yield name, _FormRounds(rounds, forms["none"])
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:

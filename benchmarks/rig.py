@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 import aiohttp
 import yaml
 
-from benchmarks.forms import Row
+from benchmarks.forms import FormRow
 from extproc.config.settings import Form, Settings
 from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command, Log, StackError
@@ -30,7 +30,7 @@ class BenchmarkError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Spent:
+class LoadCost:
     """What a load has cost: CPU seconds, and gRPC messages in both directions."""
 
     envoy_s: float
@@ -46,7 +46,7 @@ class _Counters:
     failures: int
 
 
-class Gateway:
+class BenchmarkEnvoy:
     """One Envoy before the service, with what can be read of the two."""
 
     def __init__(self, envoy: Child, service: Child, ports: Ports) -> None:
@@ -61,7 +61,7 @@ class Gateway:
 
     async def measure(
         self, session: aiohttp.ClientSession, load: Awaitable[Result], settle_s: float
-    ) -> tuple[Result, Spent]:
+    ) -> tuple[Result, LoadCost]:
         """Await the load; return its result and what it has cost, `settle_s` after its end.
 
         Raises BenchmarkError where a request went its way undecided.
@@ -76,7 +76,7 @@ class Gateway:
         if after.failures:
             raise BenchmarkError(f"{after.failures} answers of the service were late or failed")
         messages = after.messages - before.messages
-        return result, Spent(end[0] - start[0], end[1] - start[1], messages)
+        return result, LoadCost(end[0] - start[0], end[1] - start[1], messages)
 
     def _cpu_s(self) -> tuple[float, float]:
         return _cpu_s(self._envoy.pid), _cpu_s(self._service.pid)
@@ -116,7 +116,7 @@ class Rig:
         await self._children.stop()
 
     @asynccontextmanager
-    async def gateway(self, row: Row) -> AsyncIterator[Gateway]:
+    async def gateway(self, row: FormRow) -> AsyncIterator[BenchmarkEnvoy]:
         """Run an Envoy of this row's form; raises StackError where it does not come up."""
         assert self._service is not None, "entered"  # noqa: S101 - for the type
         own, children = free_ports(), Children()
@@ -124,7 +124,7 @@ class Rig:
         document = row.change(yaml.safe_load(render_envoy(settings)))
         try:
             envoy = await children.start(envoy_command(yaml.safe_dump(document)))
-            gateway = Gateway(envoy, self._service, own)
+            gateway = BenchmarkEnvoy(envoy, self._service, own)
             await gateway.ready(self._session)
             yield gateway
         finally:

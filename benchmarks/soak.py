@@ -51,7 +51,7 @@ Tick = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class Asked:
+class SoakRequest:
     """One request, and when its client leaves, always before the answer is whole."""
 
     id: str
@@ -63,7 +63,7 @@ class Asked:
 
 
 @dataclass
-class Seen:
+class ClientRecord:
     """What the clients saw."""
 
     whole: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Seen:
     left: int = 0
 
 
-def make_request(number: int, rng: random.Random) -> Asked:
+def make_request(number: int, rng: random.Random) -> SoakRequest:
     """Return a request: half are streams, half of these ask for usage; a tenth are long."""
     size = rng.randrange(LONG_CHARS // 2, LONG_CHARS) if rng.random() < 0.1 else SHORT_CHARS
     text = " ".join(f"owl{rng.randrange(1000)}" for _ in range(rng.randrange(5, size // 7)))
@@ -83,7 +83,7 @@ def make_request(number: int, rng: random.Random) -> Asked:
         fields["stream"] = True
         if rng.random() < 0.5:
             fields["stream_options"] = {"include_usage": True}
-    asked = Asked(f"soak-{number}", json.dumps(fields).encode())
+    asked = SoakRequest(f"soak-{number}", json.dumps(fields).encode())
     if rng.random() >= LEAVE_SHARE:
         return asked
     if "stream" in fields and rng.random() < 0.8:
@@ -138,7 +138,7 @@ class Replica:
 
 
 @dataclass
-class Stack:
+class SoakStack:
     """All that runs."""
 
     ports: Ports
@@ -178,7 +178,7 @@ def make_settings(ports: Ports, http: int) -> dict[str, object]:
     }
 
 
-async def start(folder: Path, session: aiohttp.ClientSession, children: Children) -> Stack:
+async def start(folder: Path, session: aiohttp.ClientSession, children: Children) -> SoakStack:
     """Run pools, replicas and Envoy; return when Envoy sees both replicas."""
     ports, files = free_ports(), []
     second = ports.http + 1
@@ -189,7 +189,7 @@ async def start(folder: Path, session: aiohttp.ClientSession, children: Children
         files.append(folder / f"replica-{number}.json")
         files[-1].write_text(json.dumps(document), encoding="utf-8")
     replicas = [Replica(children, file, ports.http + n) for n, file in enumerate(files)]
-    stack = Stack(ports, session, children, replicas, {}, folder / "pools.jsonl")
+    stack = SoakStack(ports, session, children, replicas, {}, folder / "pools.jsonl")
     for name in ("short", "long"):
         await stack.start_pool(name)
     await asyncio.gather(*(replica.start(session) for replica in replicas))
@@ -203,7 +203,7 @@ async def start(folder: Path, session: aiohttp.ClientSession, children: Children
     return stack
 
 
-async def stat(stack: Stack, name: str) -> int:
+async def stat(stack: SoakStack, name: str) -> int:
     """Read one of Envoy's counters or gauges; 0 while it is not up."""
     url = f"http://127.0.0.1:{stack.ports.admin}/stats?format=json&filter=^{re.escape(name)}$"
     try:
@@ -214,7 +214,7 @@ async def stat(stack: Stack, name: str) -> int:
     return sum(each.get("value", 0) for each in stats)
 
 
-async def send(stack: Stack, asked: Asked, seen: Seen) -> None:
+async def send(stack: SoakStack, asked: SoakRequest, seen: ClientRecord) -> None:
     """Send a request; stay for the answer, or leave it."""
     headers = {"content-type": "application/json", "x-request-id": asked.id}
     url, body = f"http://127.0.0.1:{stack.ports.listener}/v1/completions", bytearray()
@@ -242,7 +242,9 @@ async def send(stack: Stack, asked: Asked, seen: Seen) -> None:
     seen.with_usage_asked[asked.id] = _sha(ask_for_usage(asked.body))
 
 
-async def send_all(stack: Stack, options: argparse.Namespace, seen: Seen, tick: Tick) -> None:
+async def send_all(
+    stack: SoakStack, options: argparse.Namespace, seen: ClientRecord, tick: Tick
+) -> None:
     """Send all requests, as many at once as there are clients."""
     rng = random.Random(options.seed)  # noqa: S311 - traffic, not a secret
     numbers = iter(range(options.requests))
@@ -255,7 +257,7 @@ async def send_all(stack: Stack, options: argparse.Namespace, seen: Seen, tick: 
     await asyncio.gather(*(client() for _ in range(CLIENTS)))
 
 
-async def restart_all(stack: Stack, every_s: float, count: Counter[str]) -> None:
+async def restart_all(stack: SoakStack, every_s: float, count: Counter[str]) -> None:
     """Restart one replica after the other, until cancelled."""
     for replica in itertools.cycle(stack.replicas):
         await asyncio.sleep(every_s)
@@ -264,7 +266,7 @@ async def restart_all(stack: Stack, every_s: float, count: Counter[str]) -> None
 
 
 @dataclass(frozen=True)
-class Report:
+class SoakReport:
     """What came of it."""
 
     requests: int
@@ -292,15 +294,15 @@ class Report:
 
 
 async def make_report(
-    stack: Stack, seen: Seen, requests: int, seconds: float, count: Counter[str]
-) -> Report:
+    stack: SoakStack, seen: ClientRecord, requests: int, seconds: float, count: Counter[str]
+) -> SoakReport:
     """Compare what the clients saw with what the pools wrote down."""
     rows = [json.loads(line) for line in stack.log.read_text(encoding="utf-8").splitlines()]
     by_id = {row["id"]: row for row in rows}
     asked = {id_ for id_, row in by_id.items() if row["got"] == seen.with_usage_asked.get(id_)}
     whole = {id_: hashes for id_, hashes in seen.whole.items() if id_ in by_id}
     totals = sum((replica.totals for replica in stack.replicas), Counter[str]())
-    return Report(
+    return SoakReport(
         requests=requests,
         seconds=seconds,
         left=seen.left,
@@ -324,9 +326,9 @@ async def make_report(
     )
 
 
-async def soak(options: argparse.Namespace, console: Console) -> Report:
+async def soak(options: argparse.Namespace, console: Console) -> SoakReport:
     """Run it all."""
-    seen, count, children = Seen(), Counter[str](), Children()
+    seen, count, children = ClientRecord(), Counter[str](), Children()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
             try:
@@ -351,7 +353,7 @@ async def soak(options: argparse.Namespace, console: Console) -> Report:
                 await children.stop()
 
 
-async def settle(stack: Stack) -> None:
+async def settle(stack: SoakStack) -> None:
     """Let the last answers be learnt, and read the counters of all replicas that are up."""
     before = Counter[str]()
     while (now := sum((each.totals for each in stack.replicas), Counter[str]())) != before:

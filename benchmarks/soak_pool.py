@@ -19,7 +19,7 @@ CHUNKS = 8
 PACE_S = 0.01
 
 
-class Pool:
+class SoakPool:
     """One pool, named in its answers; its log has a line of JSON for each whole answer."""
 
     def __init__(self, name: str, log: IO[str]) -> None:
@@ -73,7 +73,7 @@ def main(name: str, port: str, log: str) -> None:
     """Serve until SIGTERM."""
     with Path(log).open("a", buffering=1, encoding="utf-8") as file:
         app = web.Application(client_max_size=1 << 26, handler_args={"handler_cancellation": True})
-        app.router.add_post("/v1/completions", Pool(name, file).complete)
+        app.router.add_post("/v1/completions", SoakPool(name, file).complete)
         web.run_app(
             app, host="127.0.0.1", port=int(port), print=None, access_log=None, shutdown_timeout=5
         )

@@ -33,7 +33,7 @@ class Ending(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ClientAnswer:
     """What the client saw of one request; tokens are 0 and names empty where nothing told them.
 
     asked_hash: of the request as the service sends it on where it asks for usage.
@@ -61,7 +61,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
+class SendOptions:
     """How fast to send: at the items' arrival times, or so many at once; timeout in seconds."""
 
     concurrency: int = 16
@@ -70,7 +70,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class AnswerBody:
     """What the body of an answer says about itself."""
 
     whole: bool
@@ -80,8 +80,8 @@ class Said:
 
 
 async def send_all(
-    url: str, items: Sequence[Item], pace: Pace, on_answer: Callable[[Answer], None]
-) -> tuple[Answer, ...]:
+    url: str, items: Sequence[Item], pace: SendOptions, on_answer: Callable[[ClientAnswer], None]
+) -> tuple[ClientAnswer, ...]:
     """Send all items to the OpenAI API at `url`; `on_answer` hears of each answer at its end."""
     slots = asyncio.Semaphore(_MAX_IN_FLIGHT if pace.open_loop else pace.concurrency)
     timeout = aiohttp.ClientTimeout(total=pace.timeout_s)
@@ -89,7 +89,7 @@ async def send_all(
     started = time.monotonic()
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
 
-        async def one(item: Item) -> Answer:
+        async def one(item: Item) -> ClientAnswer:
             if pace.open_loop:
                 await asyncio.sleep(started + item.arrival_s - time.monotonic())
             async with slots:
@@ -102,9 +102,9 @@ async def send_all(
     return tuple(task.result() for task in tasks)
 
 
-async def send(session: aiohttp.ClientSession, url: str, item: Item) -> Answer:
+async def send(session: aiohttp.ClientSession, url: str, item: Item) -> ClientAnswer:
     """Send one item and return what came back, whatever that is."""
-    arrived = _Arrival()
+    arrived = _IncomingAnswer()
     try:
         await arrived.receive(session, url, item)
     except TimeoutError:
@@ -114,7 +114,7 @@ async def send(session: aiohttp.ClientSession, url: str, item: Item) -> Answer:
     return arrived.answer(item)
 
 
-class _Arrival:
+class _IncomingAnswer:
     """One answer as it comes in."""
 
     def __init__(self) -> None:
@@ -140,10 +140,10 @@ class _Arrival:
     def fault(self, ending: Ending, error: str) -> None:
         self._fault = (ending, error)
 
-    def answer(self, item: Item) -> Answer:
+    def answer(self, item: Item) -> ClientAnswer:
         said = read_body(bytes(self._body), stream=self._is_stream())
         ending, error = self._fault or (self._ending(said), "")
-        return Answer(
+        return ClientAnswer(
             item=item,
             ending=ending,
             status=self._status,
@@ -166,7 +166,7 @@ class _Arrival:
     def _is_stream(self) -> bool:
         return self._headers.get("content-type", "").startswith("text/event-stream")
 
-    def _ending(self, said: Said) -> Ending:
+    def _ending(self, said: AnswerBody) -> Ending:
         if self._status >= 500:
             return Ending.FAILED
         if self._status >= 400:
@@ -178,18 +178,18 @@ def _sha256(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def read_body(body: bytes, *, stream: bool) -> Said:
+def read_body(body: bytes, *, stream: bool) -> AnswerBody:
     """Read a whole answer, a document or a stream of events, whatever it holds."""
     try:
         return _read_stream(body) if stream else _read_document(json.loads(body))
     except (ValueError, TypeError, KeyError, AttributeError):
-        return Said(whole=False)
+        return AnswerBody(whole=False)
 
 
-def _read_document(document: dict[str, Any]) -> Said:
+def _read_document(document: dict[str, Any]) -> AnswerBody:
     usage = document.get("usage") or {}
     choices = document.get("choices") or [{}]
-    return Said(
+    return AnswerBody(
         whole=True,
         prompt_tokens=_whole(usage.get("prompt_tokens")),
         completion_tokens=_whole(usage.get("completion_tokens")),
@@ -197,12 +197,12 @@ def _read_document(document: dict[str, Any]) -> Said:
     )
 
 
-def _read_stream(body: bytes) -> Said:
+def _read_stream(body: bytes) -> AnswerBody:
     """Read a stream; without usage the chunks with text are its completion tokens, about."""
     lines = [line[5:].strip() for line in body.splitlines() if line.startswith(b"data:")]
     chunks = [_read_chunk(json.loads(line)) for line in lines if line != b"[DONE]"]
     usage = next((chunk.usage for chunk in reversed(chunks) if chunk.usage), {})
-    return Said(
+    return AnswerBody(
         whole=bool(lines) and lines[-1] == b"[DONE]",
         prompt_tokens=_whole(usage.get("prompt_tokens")),
         completion_tokens=_whole(usage.get("completion_tokens"))

@@ -9,22 +9,22 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from extproc.local.children import StackError
-from extproc.local.fleet import Pool, describe_pools, server_url
+from extproc.local.fleet import StackPool, describe_pools, server_url
 
 _SERVICE_PORT = 8081
 _PATIENCE = aiohttp.ClientTimeout(total=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class ExternalStack:
     """A running stack; `pools` by rising max_model_len, each with the URL of Envoy."""
 
     url: str
     service_url: str
-    pools: tuple[Pool, ...]
+    pools: tuple[StackPool, ...]
 
 
-async def find_stack(session: aiohttp.ClientSession, text: str) -> Outside:
+async def find_stack(session: aiohttp.ClientSession, text: str) -> ExternalStack:
     """Ask Envoy for the model and the service, at port 8081 of the same host, for the windows.
 
     Raises StackError where one of them does not answer.
@@ -35,7 +35,7 @@ async def find_stack(session: aiohttp.ClientSession, text: str) -> Outside:
     [largest] = await describe_pools(session, (url,))
     windows = await _windows(session, service_url)
     pools = (replace(largest, name=name, max_model_len=windows[name]) for name in windows)
-    return Outside(url, service_url, tuple(pools))
+    return ExternalStack(url, service_url, tuple(pools))
 
 
 async def _windows(session: aiohttp.ClientSession, service_url: str) -> dict[str, int]:

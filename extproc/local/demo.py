@@ -13,16 +13,16 @@ import aiohttp
 from rich.console import Console
 
 from extproc.local.children import StackError
-from extproc.local.client import Answer, Pace, send_all
+from extproc.local.client import ClientAnswer, SendOptions, send_all
 from extproc.local.compose import find_stack
-from extproc.local.envoy import Row, read_rows
-from extproc.local.fleet import Pool
+from extproc.local.envoy import AccessLogRow, read_rows
+from extproc.local.fleet import StackPool
 from extproc.local.inquiry import count_prompts, count_texts, read_learnt, read_preemptions
 from extproc.local.report import print_report, to_json
 from extproc.local.saving import Load
 from extproc.local.sources import built_in_sources, folder_sources
-from extproc.local.stack import Gateway, Stack, StackOptions
-from extproc.local.tally import Seen, tally
+from extproc.local.stack import Stack, StackGateway, StackOptions
+from extproc.local.tally import DemoRecord, tally
 from extproc.local.traffic import Item, Source, TrafficOptions, make_traffic
 from extproc.local.up import run_stoppable
 from extproc.local.witness import witnessing
@@ -96,27 +96,27 @@ def _sources(options: DemoOptions) -> tuple[Source, ...]:
     return built_in_sources(options.seed)
 
 
-async def _run(options: DemoOptions, sources: Sequence[Source], show: Show) -> Seen:
+async def _run(options: DemoOptions, sources: Sequence[Source], show: Show) -> DemoRecord:
     async with aiohttp.ClientSession() as session, Stack(options.stack, session, show.say) as stack:
         pools = await stack.open_pools()
         async with witnessing(pools) as (witness, upstreams):
             gateway = await stack.open_gateway(pools, upstreams)
-            run = _Run(options, session, pools, gateway.url, gateway.service_url, show)
+            run = _DemoRun(options, session, pools, gateway.url, gateway.service_url, show)
             seen = await stack.unless_ended(run.play(sources))
             rows = await _rows(gateway, {answer.item.request_id for answer in seen.answers})
             return replace(seen, rows=rows, sightings=witness.by_request())
 
 
-async def _run_outside(options: DemoOptions, sources: Sequence[Source], show: Show) -> Seen:
+async def _run_outside(options: DemoOptions, sources: Sequence[Source], show: Show) -> DemoRecord:
     async with aiohttp.ClientSession() as session:
         stack = await find_stack(session, options.compose)
-        run = _Run(options, session, stack.pools, stack.url, stack.service_url, show)
+        run = _DemoRun(options, session, stack.pools, stack.url, stack.service_url, show)
         return replace(await run.play(sources), witnessed=False)
 
 
-async def _rows(gateway: Gateway, wanted: set[str]) -> dict[str, Row]:
+async def _rows(gateway: StackGateway, wanted: set[str]) -> dict[str, AccessLogRow]:
     """Return the access log's rows, which Envoy writes some time after the answers."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, AccessLogRow] = {}
     deadline = time.monotonic() + _ROWS_S
     while not wanted <= rows.keys() and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
@@ -125,17 +125,17 @@ async def _rows(gateway: Gateway, wanted: set[str]) -> dict[str, Row]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class _DemoRun:
     """The traffic through one stack that is up; `url` is Envoy's."""
 
     options: DemoOptions
     session: aiohttp.ClientSession
-    pools: tuple[Pool, ...]
+    pools: tuple[StackPool, ...]
     url: str
     service_url: str
     show: Show
 
-    async def play(self, sources: Sequence[Source]) -> Seen:
+    async def play(self, sources: Sequence[Source]) -> DemoRecord:
         """Send the traffic and return all that was seen of it."""
         items = make_traffic(sources, self._traffic())
         before = await self._preemptions()
@@ -144,7 +144,7 @@ class _Run:
         elapsed_s = time.monotonic() - start
         after = await self._preemptions()
         self.show.say("Counting tokens")
-        return Seen(
+        return DemoRecord(
             pools=self.pools,
             answers=answers,
             rows={},
@@ -172,9 +172,9 @@ class _Run:
             return self.options.rate
         return _SIMULATED_RATE if self.pools[0].simulated else 0.0
 
-    async def _send(self, items: Sequence[Item]) -> tuple[Answer, ...]:
+    async def _send(self, items: Sequence[Item]) -> tuple[ClientAnswer, ...]:
         self.show.begin("Requests", len(items))
-        pace = Pace(concurrency=self.options.concurrency, open_loop=self._rate() > 0)
+        pace = SendOptions(concurrency=self.options.concurrency, open_loop=self._rate() > 0)
         return await send_all(self.url, items, pace, lambda _: self.show.advance())
 
     async def _preemptions(self) -> dict[str, int]:
@@ -182,12 +182,12 @@ class _Run:
         reached = () if self.options.compose else self.pools
         return await read_preemptions(self.session, reached)
 
-    async def _untold(self, answers: Sequence[Answer]) -> dict[str, int]:
+    async def _untold(self, answers: Sequence[ClientAnswer]) -> dict[str, int]:
         """Count the prompts whose answers did not tell their tokens."""
         items = [answer.item for answer in answers if not answer.prompt_tokens]
         return await count_prompts(self.session, self.pools[-1], items)
 
 
-def _sample(answers: Sequence[Answer]) -> list[Item]:
+def _sample(answers: Sequence[ClientAnswer]) -> list[Item]:
     """Return the items whose text is counted alone: all, or some evenly spaced over the run."""
     return [answer.item for answer in answers[:: len(answers) // _TEXTS + 1]]

@@ -53,7 +53,7 @@ def envoy_command(configuration: str, *, validate: bool = False) -> Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class AccessLogRow:
     """One line of the access log: what Envoy saw of a request."""
 
     request_id: str
@@ -64,14 +64,14 @@ class Row:
     added_us: float  # by the router filter, headers and body together; nan where it did not run
 
 
-def read_rows(log: bytes) -> list[Row]:
+def read_rows(log: bytes) -> list[AccessLogRow]:
     """Return the access log's rows; a last line that is not whole yet is left out."""
     lines = log.split(b"\n")[:-1]
     return [_row(json.loads(line)) for line in lines if line.startswith(b"{")]
 
 
-def _row(fields: dict[str, object]) -> Row:
-    return Row(
+def _row(fields: dict[str, object]) -> AccessLogRow:
+    return AccessLogRow(
         request_id=str(fields.get("request_id") or ""),
         pool=str(fields.get("answered") or ""),
         code=_whole(fields.get("code")),

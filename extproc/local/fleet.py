@@ -21,7 +21,7 @@ _URL = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Pool:
+class StackPool:
     """A running pool: one OpenAI-compatible server; max_model_len in tokens."""
 
     name: str
@@ -38,14 +38,14 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Size:
+class _PoolSize:
     name: str
     max_model_len: int
     max_num_seqs: int
 
 
 # The paper's two configurations of one instance, with 1,048,576 KV tokens in either.
-_SIZES = (_Size("short", 8192, 128), _Size("long", 65_536, 16))
+_SIZES = (_PoolSize("short", 8192, 128), _PoolSize("long", 65_536, 16))
 _NUM_BLOCKS = 65_536
 
 
@@ -56,7 +56,7 @@ def simulated_pools(ports: Sequence[int], speed: float, seed: int) -> tuple[Comm
     )
 
 
-def _command(size: _Size, port: int, speed: float, seed: int) -> Command:
+def _command(size: _PoolSize, port: int, speed: float, seed: int) -> Command:
     options = {
         "name": size.name,
         "port": port,
@@ -68,7 +68,9 @@ def _command(size: _Size, port: int, speed: float, seed: int) -> Command:
         "seed": seed,
     }
     flags = (text for key, value in options.items() for text in (f"--{key}", str(value)))
-    return Command(f"pool {size.name}", (sys.executable, "-m", "extproc.simulator.pool.server", *flags))
+    return Command(
+        f"pool {size.name}", (sys.executable, "-m", "extproc.simulator.pool.server", *flags)
+    )
 
 
 def server_url(option: str, text: str) -> str:
@@ -79,7 +81,9 @@ def server_url(option: str, text: str) -> str:
     return f"http://{found['host']}:{found['port'] or 80}"
 
 
-async def describe_pools(session: aiohttp.ClientSession, urls: Sequence[str]) -> tuple[Pool, ...]:
+async def describe_pools(
+    session: aiohttp.ClientSession, urls: Sequence[str]
+) -> tuple[StackPool, ...]:
     """Ask each server what it serves; return the pools by rising max_model_len.
 
     Raises StackError where a server is no vLLM, or where they do not serve one model.
@@ -91,19 +95,19 @@ async def describe_pools(session: aiohttp.ClientSession, urls: Sequence[str]) ->
     if len(set(windows)) < len(windows):
         raise StackError(f"--pools: two pools have the same max_model_len: {windows}")
     return tuple(
-        Pool(name, answer.url, model, answer.windows[model], answer.simulated)
+        StackPool(name, answer.url, model, answer.windows[model], answer.simulated)
         for name, answer in zip(_names(len(answers)), answers, strict=True)
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _ServedModels:
     url: str
     windows: dict[str, int]  # max_model_len by model
     simulated: bool
 
 
-async def _ask(session: aiohttp.ClientSession, url: str) -> _Answer:
+async def _ask(session: aiohttp.ClientSession, url: str) -> _ServedModels:
     try:
         async with session.get(f"{url}/v1/models", timeout=_PATIENCE) as response:
             document = await response.json(content_type=None)
@@ -111,10 +115,10 @@ async def _ask(session: aiohttp.ClientSession, url: str) -> _Answer:
             simulated = "x-dualpool-simulated" in response.headers
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:
         raise StackError(f"{url}/v1/models names no model with max_model_len: {error!r}") from None
-    return _Answer(url, windows, simulated)
+    return _ServedModels(url, windows, simulated)
 
 
-def _common_model(answers: Sequence[_Answer]) -> str:
+def _common_model(answers: Sequence[_ServedModels]) -> str:
     for model in answers[0].windows:
         if all(model in answer.windows for answer in answers):
             return model

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.local.fleet import Pool
+from extproc.local.fleet import StackPool
 from extproc.local.traffic import Item
 
 _AT_ONCE = 4
@@ -21,7 +21,7 @@ _PATIENCE = aiohttp.ClientTimeout(total=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class LearntRatio:
     """What the service learnt of a category.
 
     off_by: the mean relative error of its prompts' estimates, where the estimator knows it.
@@ -32,7 +32,7 @@ class Learnt:
     samples: int
 
 
-async def read_learnt(session: aiohttp.ClientSession, service_url: str) -> dict[str, Learnt]:
+async def read_learnt(session: aiohttp.ClientSession, service_url: str) -> dict[str, LearntRatio]:
     """Return what GET /state tells, by category."""
     try:
         async with session.get(f"{service_url}/state", timeout=_PATIENCE) as response:
@@ -42,15 +42,17 @@ async def read_learnt(session: aiohttp.ClientSession, service_url: str) -> dict[
         return {}
 
 
-def _learnt(figures: Mapping[str, float]) -> Learnt:
-    return Learnt(
+def _learnt(figures: Mapping[str, float]) -> LearntRatio:
+    return LearntRatio(
         bytes_per_token=float(figures.get("bytes_per_token", math.nan)),
         off_by=float(figures.get("relative_error", math.nan)),
         samples=int(figures.get("samples", 0)),
     )
 
 
-async def read_preemptions(session: aiohttp.ClientSession, pools: Sequence[Pool]) -> dict[str, int]:
+async def read_preemptions(
+    session: aiohttp.ClientSession, pools: Sequence[StackPool]
+) -> dict[str, int]:
     """Return each pool's preemptions since its start, for the pools that tell."""
     found = {}
     for pool in pools:
@@ -69,14 +71,14 @@ def count_preemptions(metrics: str) -> int:
 
 
 async def count_prompts(
-    session: aiohttp.ClientSession, pool: Pool, items: Sequence[Item]
+    session: aiohttp.ClientSession, pool: StackPool, items: Sequence[Item]
 ) -> dict[str, int]:
     """Return the prompt tokens of each item, by request id, as the pool's /tokenize counts them."""
     return await _count(session, pool, {item.request_id: _prompt_of(item) for item in items})
 
 
 async def count_texts(
-    session: aiohttp.ClientSession, pool: Pool, items: Sequence[Item]
+    session: aiohttp.ClientSession, pool: StackPool, items: Sequence[Item]
 ) -> dict[str, int]:
     """Return the tokens of each item's text alone, without a template or special tokens."""
     return await _count(session, pool, {item.request_id: _text_of(item) for item in items})
@@ -95,7 +97,7 @@ def _text_of(item: Item) -> dict[str, Any]:
 
 
 async def _count(
-    session: aiohttp.ClientSession, pool: Pool, questions: Mapping[str, dict[str, Any]]
+    session: aiohttp.ClientSession, pool: StackPool, questions: Mapping[str, dict[str, Any]]
 ) -> dict[str, int]:
     slots = asyncio.Semaphore(_AT_ONCE)
 
@@ -107,7 +109,9 @@ async def _count(
     return {key: count for key, count in zip(questions, counts, strict=True) if count}
 
 
-async def _tokenize(session: aiohttp.ClientSession, pool: Pool, question: dict[str, Any]) -> int:
+async def _tokenize(
+    session: aiohttp.ClientSession, pool: StackPool, question: dict[str, Any]
+) -> int:
     """Return the count, 0 where the pool gives none."""
     try:
         async with session.post(

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extproc.local.saving import Load, split_fleet
-from extproc.local.tally import Fault, Fit, Report
+from extproc.local.tally import Fault, Report, RoutingFit
 
 _FAULTS_SHOWN = 5
 
@@ -164,7 +164,7 @@ def _outside_lines(report: Report) -> Iterator[str]:
     )
 
 
-def _fit_lines(fit: Fit) -> Iterator[str]:
+def _fit_lines(fit: RoutingFit) -> Iterator[str]:
     known = max(1, fit.known)
     yield (
         f"Misrouted: {fit.misrouted} of {fit.known} ({fit.misrouted / known:.2%}): "

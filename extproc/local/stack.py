@@ -19,7 +19,7 @@ from extproc.config.load import load
 from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command, Log, StackError
 from extproc.local.envoy import Upstream, envoy_command, find_envoy
-from extproc.local.fleet import Pool, describe_pools, server_url, simulated_pools
+from extproc.local.fleet import StackPool, describe_pools, server_url, simulated_pools
 from extproc.local.ports import Ports, free_ports, require_free
 
 _POLL_S = 0.1
@@ -48,7 +48,7 @@ class StackOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Gateway:
+class StackGateway:
     """Envoy and the service, running; the URLs have no slash at their end."""
 
     url: str
@@ -92,7 +92,7 @@ class Stack:
         """The process ids of all that runs."""
         return self._children.pids
 
-    async def open_pools(self) -> tuple[Pool, ...]:
+    async def open_pools(self) -> tuple[StackPool, ...]:
         """Start the built-in pools, or find the real ones; return them by rising max_model_len.
 
         Raises StackError where one does not come up or is not what is needed.
@@ -111,7 +111,9 @@ class Stack:
         await self.unless_ended(asyncio.gather(*ready))
         return await describe_pools(self._session, urls)
 
-    async def open_gateway(self, pools: Sequence[Pool], upstreams: Sequence[Upstream]) -> Gateway:
+    async def open_gateway(
+        self, pools: Sequence[StackPool], upstreams: Sequence[Upstream]
+    ) -> StackGateway:
         """Start the service and Envoy; `upstreams` are the pools as Envoy reaches them.
 
         Raises StackError where one does not come up.
@@ -128,7 +130,9 @@ class Stack:
             envoy = await self._children.start(envoy_command(configuration))
             admin_url = f"http://127.0.0.1:{self._ports.admin}"
             await self.unless_ended(self._ready(f"{admin_url}/ready", envoy))
-        return Gateway(f"http://127.0.0.1:{self._ports.listener}", admin_url, url, envoy, service)
+        return StackGateway(
+            f"http://127.0.0.1:{self._ports.listener}", admin_url, url, envoy, service
+        )
 
     async def unless_ended(self, work: Awaitable[Result]) -> Result:
         """Return the work's result; raises StackError as soon as a child ends before it."""
@@ -185,7 +189,7 @@ def check_tokenizer() -> None:
 
 def service_settings(
     ports: Ports,
-    pools: Sequence[Pool],
+    pools: Sequence[StackPool],
     upstreams: Sequence[Upstream],
     further: Mapping[str, object],
 ) -> dict[str, object]:

@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from extproc.local.client import Answer, Ending
-from extproc.local.envoy import Row
-from extproc.local.fleet import Pool
-from extproc.local.inquiry import Learnt
+from extproc.local.client import ClientAnswer, Ending
+from extproc.local.envoy import AccessLogRow
+from extproc.local.fleet import StackPool
+from extproc.local.inquiry import LearntRatio
 from extproc.local.witness import Sighting
 
-Finder = Callable[[Answer, Sequence[Sighting]], str]
+Finder = Callable[[ClientAnswer, Sequence[Sighting]], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class DemoRecord:
     """All that was seen.
 
     prompt_tokens, text_tokens: by request id, as /tokenize counts them with and without the
@@ -26,11 +26,11 @@ class Seen:
     witnessed: whether the pools' side of each request was seen; without, sightings say nothing.
     """
 
-    pools: tuple[Pool, ...]
-    answers: tuple[Answer, ...]
+    pools: tuple[StackPool, ...]
+    answers: tuple[ClientAnswer, ...]
     sightings: Mapping[str, Sequence[Sighting]]
-    rows: Mapping[str, Row]
-    learnt: Mapping[str, Learnt]
+    rows: Mapping[str, AccessLogRow]
+    learnt: Mapping[str, LearntRatio]
     prompt_tokens: Mapping[str, int]
     text_tokens: Mapping[str, int]
     preemptions: Mapping[str, int]
@@ -81,7 +81,7 @@ class CategoryFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fit:
+class RoutingFit:
     """Whether each request went where it belongs, once its true tokens are known.
 
     A misrouted one needs more than its pool's max_model_len (prompt and the stated output, or
@@ -133,7 +133,7 @@ class Report:
     simulated: bool
     pools: tuple[PoolFigures, ...]
     categories: tuple[CategoryFigures, ...]
-    fit: Fit
+    fit: RoutingFit
     lost: tuple[Fault, ...]
     altered: tuple[Fault, ...]
     added_ms: Spread
@@ -146,7 +146,7 @@ class Report:
         return not self.lost and not self.altered
 
 
-def tally(seen: Seen) -> Report:
+def tally(seen: DemoRecord) -> Report:
     """Return the report of all that was seen."""
     answers = seen.answers
     placed = _place(seen)
@@ -170,9 +170,9 @@ def tally(seen: Seen) -> Report:
     )
 
 
-def _place(seen: Seen) -> dict[str, list[Answer]]:
+def _place(seen: DemoRecord) -> dict[str, list[ClientAnswer]]:
     """Group the answers by the pool that gave them: by Envoy's log, else by the header."""
-    placed: dict[str, list[Answer]] = {pool.name: [] for pool in seen.pools}
+    placed: dict[str, list[ClientAnswer]] = {pool.name: [] for pool in seen.pools}
     for answer in seen.answers:
         row = seen.rows.get(answer.item.request_id)
         name = row.pool if row and row.pool else answer.pool
@@ -180,7 +180,7 @@ def _place(seen: Seen) -> dict[str, list[Answer]]:
     return placed
 
 
-def _pool(pool: Pool, answers: Sequence[Answer], seen: Seen) -> PoolFigures:
+def _pool(pool: StackPool, answers: Sequence[ClientAnswer], seen: DemoRecord) -> PoolFigures:
     streams = [a for a in answers if a.item.stream and a.ending is Ending.COMPLETE]
     ttft = spread(a.started_s for a in streams)
     tpot = spread(
@@ -206,20 +206,20 @@ def _pool(pool: Pool, answers: Sequence[Answer], seen: Seen) -> PoolFigures:
     )
 
 
-def _prompt_tokens(answer: Answer, seen: Seen) -> int:
+def _prompt_tokens(answer: ClientAnswer, seen: DemoRecord) -> int:
     return answer.prompt_tokens or seen.prompt_tokens.get(answer.item.request_id, 0)
 
 
-def _categories(seen: Seen) -> tuple[CategoryFigures, ...]:
-    grouped: dict[str, list[Answer]] = {}
+def _categories(seen: DemoRecord) -> tuple[CategoryFigures, ...]:
+    grouped: dict[str, list[ClientAnswer]] = {}
     for answer in seen.answers:
         if answer.category:
             grouped.setdefault(answer.category, []).append(answer)
     return tuple(_category(name, grouped[name], seen) for name in sorted(grouped))
 
 
-def _category(name: str, answers: Sequence[Answer], seen: Seen) -> CategoryFigures:
-    learnt = seen.learnt.get(name, Learnt(math.nan, math.nan, 0))
+def _category(name: str, answers: Sequence[ClientAnswer], seen: DemoRecord) -> CategoryFigures:
+    learnt = seen.learnt.get(name, LearntRatio(math.nan, math.nan, 0))
     ids = {a.item.request_id: a.item.text_bytes for a in answers}
     prompts = {a.item.request_id: _prompt_tokens(a, seen) for a in answers}
     return CategoryFigures(
@@ -240,13 +240,13 @@ def _ratio(text_bytes: Mapping[str, int], tokens: Mapping[str, int]) -> float:
     return sum(text_bytes[key] for key in known) / total if total else math.nan
 
 
-def _fit(seen: Seen, placed: Mapping[str, Sequence[Answer]]) -> Fit:
+def _fit(seen: DemoRecord, placed: Mapping[str, Sequence[ClientAnswer]]) -> RoutingFit:
     verdicts = Counter(
         _verdict(answer, index, seen)
         for index, pool in enumerate(seen.pools)
         for answer in placed[pool.name]
     )
-    return Fit(
+    return RoutingFit(
         known=sum(verdicts.values()) - verdicts["unknown"],
         unknown=verdicts["unknown"],
         refused=verdicts["refused"],
@@ -257,7 +257,7 @@ def _fit(seen: Seen, placed: Mapping[str, Sequence[Answer]]) -> Fit:
     )
 
 
-def _verdict(answer: Answer, index: int, seen: Seen) -> str:
+def _verdict(answer: ClientAnswer, index: int, seen: DemoRecord) -> str:
     prompt = _prompt_tokens(answer, seen)
     if not prompt:
         return "unknown"
@@ -274,17 +274,17 @@ def _verdict(answer: Answer, index: int, seen: Seen) -> str:
     return "right"
 
 
-def _harm(answer: Answer) -> str:
+def _harm(answer: ClientAnswer) -> str:
     if answer.ending is Ending.REFUSED:
         return "refused"
     return "clamped" if answer.finish == "length" else "harmless"
 
 
-def _cut_at_window(answer: Answer, total: int, window: int) -> bool:
+def _cut_at_window(answer: ClientAnswer, total: int, window: int) -> bool:
     return answer.item.max_tokens is None and answer.finish == "length" and total >= window
 
 
-def _faults(seen: Seen, find: Finder) -> tuple[Fault, ...]:
+def _faults(seen: DemoRecord, find: Finder) -> tuple[Fault, ...]:
     found = (
         (answer.item.request_id, find(answer, seen.sightings.get(answer.item.request_id, ())))
         for answer in seen.answers
@@ -292,7 +292,7 @@ def _faults(seen: Seen, find: Finder) -> tuple[Fault, ...]:
     return tuple(Fault(request_id, what) for request_id, what in found if what)
 
 
-def lost(answer: Answer, sightings: Sequence[Sighting]) -> str:
+def lost(answer: ClientAnswer, sightings: Sequence[Sighting]) -> str:
     """Say why an answer is lost; "" where the client got what the pool had to say."""
     if ended := _broken_off(answer):
         return ended
@@ -301,18 +301,18 @@ def lost(answer: Answer, sightings: Sequence[Sighting]) -> str:
     return ""
 
 
-def unanswered(answer: Answer, _: Sequence[Sighting]) -> str:
+def unanswered(answer: ClientAnswer, _: Sequence[Sighting]) -> str:
     """Say why an answer is lost, where only the client's side was seen."""
     return f"status {answer.status}" if answer.ending is Ending.FAILED else _broken_off(answer)
 
 
-def _broken_off(answer: Answer) -> str:
+def _broken_off(answer: ClientAnswer) -> str:
     if answer.ending in {Ending.BROKEN, Ending.TIMEOUT}:
         return f"{answer.ending.value}: {answer.error or 'it stopped before its end'}"
     return ""
 
 
-def contradictory(answer: Answer, _: Sequence[Sighting]) -> str:
+def contradictory(answer: ClientAnswer, _: Sequence[Sighting]) -> str:
     """Say what in a complete answer is not what its request asks for; "" where all of it is."""
     if answer.ending is not Ending.COMPLETE:
         return ""
@@ -327,7 +327,7 @@ def contradictory(answer: Answer, _: Sequence[Sighting]) -> str:
     return ""
 
 
-def altered(answer: Answer, sightings: Sequence[Sighting]) -> str:
+def altered(answer: ClientAnswer, sightings: Sequence[Sighting]) -> str:
     """Say what is not as it was sent; "" where both bodies and the status are, or nothing came."""
     if not sightings or lost(answer, sightings):
         return ""

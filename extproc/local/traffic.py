@@ -37,7 +37,7 @@ _USUAL_OUTPUT = 150
 _TOOL_SUBJECTS = ("weather", "stock_price", "calendar_entry", "train_departure")
 
 
-class Api(enum.Enum):
+class TrafficApi(enum.Enum):
     """The path that a request is sent to."""
 
     CHAT = "/v1/chat/completions"
@@ -86,7 +86,7 @@ class Item:
 
     request_id: str
     kind: str
-    api: Api
+    api: TrafficApi
     body: bytes
     text_bytes: int
     max_tokens: int | None
@@ -96,7 +96,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Length:
+class ItemLength:
     """Tokens of a request to be; `max_tokens` is None where no limit is stated."""
 
     prompt: int
@@ -121,7 +121,7 @@ def _item(
 ) -> Item:
     length = draw_length(rng, options)
     text = compose(rng, source, int(length.prompt * source.bytes_per_token))
-    api = Api.COMPLETION if rng.random() < 0.1 else Api.CHAT
+    api = TrafficApi.COMPLETION if rng.random() < 0.1 else TrafficApi.CHAT
     stream = rng.random() < 0.5
     include_usage = stream and rng.random() < 0.5
     content, text_bytes = _content(rng, api, source, text)
@@ -145,7 +145,7 @@ def _item(
     )
 
 
-def draw_length(rng: random.Random, options: TrafficOptions) -> Length:
+def draw_length(rng: random.Random, options: TrafficOptions) -> ItemLength:
     """Draw a length: Azure 2023 up to `short`, and above it log-uniform to eight times as much."""
     if rng.random() < options.exceeding:
         top = min(8 * options.short, 0.9 * options.long)
@@ -153,11 +153,11 @@ def draw_length(rng: random.Random, options: TrafficOptions) -> Length:
         if rng.random() < 0.2:
             # Short prompts that ask for much: what prompt length alone would misjudge.
             prompt = rng.randint(50, max(51, options.short // 4))
-            return Length(prompt, total - prompt)
+            return ItemLength(prompt, total - prompt)
     else:
         total = int(quantile(rng.uniform(0, share(options.short)), AZURE_2023))
     limit = None if rng.random() < 0.2 else _draw_limit(rng, total)
-    return Length(max(8, total - (limit or _USUAL_OUTPUT)), limit)
+    return ItemLength(max(8, total - (limit or _USUAL_OUTPUT)), limit)
 
 
 def _draw_limit(rng: random.Random, total: int) -> int:
@@ -195,9 +195,9 @@ def compose(rng: random.Random, source: Source, size: int) -> str:
 
 
 def _content(
-    rng: random.Random, api: Api, source: Source, text: str
+    rng: random.Random, api: TrafficApi, source: Source, text: str
 ) -> tuple[dict[str, object], int]:
-    if api is Api.COMPLETION:
+    if api is TrafficApi.COMPLETION:
         return {"prompt": text}, len(text.encode())
     messages = _messages(rng, text)
     size = sum(len(message["content"].encode()) for message in messages)

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from extproc.local.children import StackError
-from extproc.local.fleet import Pool
-from extproc.local.stack import Gateway, Stack, StackOptions
+from extproc.local.fleet import StackPool
+from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.progress import showing
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -64,7 +64,7 @@ async def _up(options: StackOptions, console: Console) -> int:
     return 0
 
 
-def _print_addresses(console: Console, gateway: Gateway, pools: Sequence[Pool]) -> None:
+def _print_addresses(console: Console, gateway: StackGateway, pools: Sequence[StackPool]) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("OpenAI API", f"{gateway.url}/v1", f"model {pools[0].model}")
     for pool in pools:

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from yarl import URL
 
 from extproc.local.envoy import Upstream
-from extproc.local.fleet import Pool
+from extproc.local.fleet import StackPool
 from extproc.local.usage_event import less_usage
 
 # RFC 9110 section 7.6.1: these concern one connection and are not handed on.
@@ -60,7 +60,7 @@ class Witness:
 class _Proxy:
     """The handler of one pool."""
 
-    def __init__(self, pool: Pool, session: aiohttp.ClientSession, witness: Witness) -> None:
+    def __init__(self, pool: StackPool, session: aiohttp.ClientSession, witness: Witness) -> None:
         self._pool = pool
         self._session = session
         self._witness = witness
@@ -131,7 +131,9 @@ def _abort(request: web.BaseRequest) -> None:
 
 
 @asynccontextmanager
-async def witnessing(pools: Sequence[Pool]) -> AsyncIterator[tuple[Witness, tuple[Upstream, ...]]]:
+async def witnessing(
+    pools: Sequence[StackPool],
+) -> AsyncIterator[tuple[Witness, tuple[Upstream, ...]]]:
     """Put a witness before each pool; yields it and where Envoy finds the pools now."""
     witness = Witness()
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)

@@ -24,7 +24,7 @@ _AHEAD_S: Final = 0.5  # from the start of the clock to time 0 of the trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Seen:
+class ReplayedRequest:
     """What clients saw of one instance, in the order of arrival.
 
     ttft_s from the time at which the request was due; end_s from time 0 of the trace; tokens of
@@ -39,7 +39,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class ReplayFigures:
     """The figures of a fleet over all its arrivals; percentiles as numpy interpolates them."""
 
     output_tokens_per_s: float
@@ -50,11 +50,11 @@ class Figures:
     preemptions: float
 
 
-def figures_of(instances: Sequence[Seen]) -> Figures:
+def figures_of(instances: Sequence[ReplayedRequest]) -> ReplayFigures:
     """Return the figures of all instances of a fleet together."""
     ttft_ms = 1e3 * np.concatenate([seen.ttft_s for seen in instances])
     tpot_ms = 1e3 * np.concatenate([seen.tpot_s for seen in instances])
-    return Figures(
+    return ReplayFigures(
         output_tokens_per_s=sum(s.tokens for s in instances) / max(s.end_s for s in instances),
         ttft_p50_ms=float(np.percentile(ttft_ms, 50)),
         ttft_p99_ms=float(np.percentile(ttft_ms, 99)),
@@ -82,7 +82,7 @@ def split(trace: Trace, threshold: int) -> list[Trace]:
     return [pick(trace, np.flatnonzero(within)), pick(trace, np.flatnonzero(~within))]
 
 
-async def replay(vllm: Vllm, trace: Trace, show: Show) -> Seen:
+async def replay(vllm: Vllm, trace: Trace, show: Show) -> ReplayedRequest:
     """Send the arrivals to a server, in real time. Raises VllmError where one is refused."""
     preemptions = await vllm.metric("vllm:num_preemptions_total")
     start_s = time.monotonic() + _AHEAD_S
@@ -108,7 +108,7 @@ async def replay(vllm: Vllm, trace: Trace, show: Show) -> Seen:
     )
 
 
-def simulated(trace: Trace, pool: PoolSpec) -> Seen:
+def simulated(trace: Trace, pool: PoolSpec) -> ReplayedRequest:
     """Return what the simulator says of the same arrivals at one instance."""
     fleet = FleetSpec((pool,))
     incoming = arrive(trace, trace.output, 0)
@@ -117,9 +117,9 @@ def simulated(trace: Trace, pool: PoolSpec) -> Seen:
     return _seen(trace, first_s, end_s, int(records.preemptions.sum()))
 
 
-def _seen(trace: Trace, first_s: Floats, last_s: Floats, preemptions: int) -> Seen:
+def _seen(trace: Trace, first_s: Floats, last_s: Floats, preemptions: int) -> ReplayedRequest:
     several = trace.output > 1
-    return Seen(
+    return ReplayedRequest(
         ttft_s=first_s - trace.at_s,
         tpot_s=(last_s - first_s)[several] / (trace.output[several] - 1),
         end_s=float(last_s.max()),

@@ -31,7 +31,7 @@ from extproc.planner.simulation.fleet import PoolSpec
 from extproc.planner.traffic.lengths import Trace, from_cdf, poisson
 from extproc.planner.traffic.published import AZURE_2023, scaled
 from extproc.profiling.profile import Profiled, ProfileOptions, print_profile, profile
-from extproc.profiling.replaying import Figures, deal, figures_of, replay, simulated, split
+from extproc.profiling.replaying import ReplayFigures, deal, figures_of, replay, simulated, split
 from extproc.profiling.starting import start_pools
 from extproc.profiling.vllm import VllmError, meet, new_session
 from extproc.progress import Show, showing
@@ -58,7 +58,7 @@ class VersusOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class ReplayCase:
     """One fleet under one load: each instance's server, 0 short or 1 long, and its arrivals."""
 
     name: str
@@ -66,12 +66,12 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
+class ReplayComparison:
     """A fleet's figures: of every run of the real servers, and of the simulator."""
 
     name: str
-    real: tuple[Figures, ...]
-    simulated: Figures
+    real: tuple[ReplayFigures, ...]
+    simulated: ReplayFigures
 
 
 def run_versus(options: VersusOptions) -> int:
@@ -90,7 +90,7 @@ def run_versus(options: VersusOptions) -> int:
     return 0
 
 
-async def compare(options: VersusOptions, console: Console) -> list[Compared]:
+async def compare(options: VersusOptions, console: Console) -> list[ReplayComparison]:
     """Profile the servers, replay on them, simulate. Raises VllmError, StackError."""
     async with AsyncExitStack() as stack:
         urls = options.urls or await stack.enter_async_context(start_pools(options.vllm))
@@ -110,7 +110,7 @@ async def compare(options: VersusOptions, console: Console) -> list[Compared]:
                     runs.append(await _real(urls, cases, show))
     pools = [pool_of(each) for each in profiled]
     return [
-        Compared(
+        ReplayComparison(
             case.name,
             tuple(run[index] for run in runs),
             figures_of([simulated(trace, pools[server]) for server, trace in case.instances]),
@@ -136,19 +136,19 @@ def _waited_s() -> float:
         return math.nan
 
 
-def make_cases(options: VersusOptions, short_window: int) -> tuple[Case, ...]:
+def make_cases(options: VersusOptions, short_window: int) -> tuple[ReplayCase, ...]:
     """Return, for each load, both fleets of two instances, with the same arrivals."""
     workload = from_cdf("Azure 2023 / 8", scaled(AZURE_2023, _DIVISOR), _OUTPUT_SHARE)
-    cases: list[Case] = []
+    cases: list[ReplayCase] = []
     for rate in options.rates:
         trace = poisson(workload, rate, options.requests, options.seed)
         load = f"{options.requests} arrivals, {rate:g}/s, "
         alike, pools = deal(trace, 2), split(trace, short_window)
         cases += (
-            Case(
+            ReplayCase(
                 load + "homogeneous: two instances of the long pool", tuple((1, t) for t in alike)
             ),
-            Case(load + "dual: an instance of either pool", tuple(enumerate(pools))),
+            ReplayCase(load + "dual: an instance of either pool", tuple(enumerate(pools))),
         )
     return tuple(cases)
 
@@ -167,7 +167,9 @@ def pool_of(profiled: Profiled) -> PoolSpec:
     )
 
 
-async def _real(urls: Sequence[str], cases: Sequence[Case], show: Show) -> list[Figures]:
+async def _real(
+    urls: Sequence[str], cases: Sequence[ReplayCase], show: Show
+) -> list[ReplayFigures]:
     async with new_session() as session:
         servers = [await meet(session, url) for url in urls]
         return [
@@ -176,7 +178,7 @@ async def _real(urls: Sequence[str], cases: Sequence[Case], show: Show) -> list[
         ]
 
 
-def show_table(console: Console, compared: Compared) -> None:
+def show_table(console: Console, compared: ReplayComparison) -> None:
     """Print a fleet's figures; off by: of the mean run."""
     table = Table(title=compared.name, title_justify="left", box=SIMPLE_HEAD, title_style="bold")
     runs = [f"vLLM, run {number}" for number in range(1, len(compared.real) + 1)]

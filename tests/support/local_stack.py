@@ -17,9 +17,9 @@ from extproc.config.settings import Settings
 from extproc.envoy.render import render_envoy
 from extproc.local.children import Children, StackError
 from extproc.local.envoy import envoy_command, find_envoy
-from extproc.local.fleet import Pool
+from extproc.local.fleet import StackPool
 from extproc.local.ports import Ports, free_ports
-from extproc.local.stack import Gateway, Stack, StackOptions, service_settings
+from extproc.local.stack import Stack, StackGateway, StackOptions, service_settings
 
 FAST = 50.0  # times the pace of a real engine
 
@@ -29,8 +29,8 @@ class Running:
     """A stack that answers at `url`."""
 
     url: str
-    gateway: Gateway
-    pools: tuple[Pool, ...]
+    gateway: StackGateway
+    pools: tuple[StackPool, ...]
     ports: Ports
 
     @property

@@ -12,7 +12,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.simulator.engine import EngineConfig, Profile
-from extproc.simulator.pool.server import PoolSettings, create_app
+from extproc.simulator.pool.server import SimulatedPoolSettings, create_app
 
 MODEL = "tiny"
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
@@ -22,7 +22,7 @@ QUICK = Profile(weights_ms=0.01, sequence_ms=0.001, chunk_tokens=512)
 
 def settings(
     *, window: int = 2048, model: str = MODEL, profile: Profile = QUICK, blocks: int = 1024
-) -> PoolSettings:
+) -> SimulatedPoolSettings:
     engine = EngineConfig(
         max_model_len=window,
         max_num_seqs=8,
@@ -30,7 +30,7 @@ def settings(
         num_blocks=blocks,
         block_size=32,
     )
-    return PoolSettings(model=model, engine=engine, profile=profile)
+    return SimulatedPoolSettings(model=model, engine=engine, profile=profile)
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def completion(prompt: object = "hello", **fields: Any) -> Asked:
 
 
 @contextlib.asynccontextmanager
-async def serving(pool: PoolSettings) -> AsyncIterator[TestClient]:
+async def serving(pool: SimulatedPoolSettings) -> AsyncIterator[TestClient]:
     async with TestClient(TestServer(create_app(pool))) as client:
         yield client
 
@@ -98,7 +98,7 @@ async def send(client: TestClient, asked: Asked) -> Answered:
         return Answered(response.status, headers, await response.read())
 
 
-def ask(*requests: Asked, pool: PoolSettings | None = None) -> list[Answered]:
+def ask(*requests: Asked, pool: SimulatedPoolSettings | None = None) -> list[Answered]:
     """Send all requests at once to a pool of their own."""
 
     async def talk() -> list[Answered]:

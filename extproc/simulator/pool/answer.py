@@ -17,7 +17,7 @@ _Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class AnswerUsage:
     """Tokens of the prompts and of the answers so far."""
 
     prompt_tokens: int
@@ -41,7 +41,7 @@ class Piece:
     finish: str | None = None
 
 
-class Form(ABC):
+class AnswerForm(ABC):
     """The form of one answer; created is in epoch seconds."""
 
     prefix: ClassVar[str]  # of the ids
@@ -57,7 +57,7 @@ class Form(ABC):
         self._model = model
         self._include_usage = include_usage
 
-    def whole(self, pieces: list[Piece], usage: Usage) -> bytes:
+    def whole(self, pieces: list[Piece], usage: AnswerUsage) -> bytes:
         """Return the body of an answer that is not streamed."""
         details = _nulls("prompt_tokens_details", "completion_tokens_details")
         body = self._open(self.whole_name, [self._choice(piece) for piece in pieces])
@@ -66,17 +66,17 @@ class Form(ABC):
         return msgspec.json.encode(body)
 
     @abstractmethod
-    def opening(self, index: int, usage: Usage | None) -> bytes:
+    def opening(self, index: int, usage: AnswerUsage | None) -> bytes:
         """Return the event with which the stream of an answer opens, if it has one."""
 
-    def piece(self, piece: Piece, usage: Usage | None) -> bytes:
+    def piece(self, piece: Piece, usage: AnswerUsage | None) -> bytes:
         """Return the event with the next text; usage is given where every event carries it."""
         chunk = self._open(self.chunk_name, [self._delta(piece)]) | self._running(usage)
         if piece.finish and not self._include_usage:
             chunk["system_fingerprint"] = FINGERPRINT
         return _event(chunk)
 
-    def total(self, usage: Usage) -> bytes:
+    def total(self, usage: AnswerUsage) -> bytes:
         """Return the event that ends a stream with its usage."""
         chunk = self._open(self.chunk_name, [])
         return _event(chunk | {"usage": usage.describe(), "system_fingerprint": FINGERPRINT})
@@ -87,7 +87,7 @@ class Form(ABC):
     @abstractmethod
     def _delta(self, piece: Piece) -> _Json: ...
 
-    def _running(self, usage: Usage | None) -> _Json:
+    def _running(self, usage: AnswerUsage | None) -> _Json:
         return {"usage": usage.describe() | _nulls(*self.usage_ends)} if usage else {}
 
     def _open(self, name: str, choices: list[_Json]) -> _Json:
@@ -100,7 +100,7 @@ class Form(ABC):
         }
 
 
-class ChatForm(Form):
+class ChatForm(AnswerForm):
     """How /v1/chat/completions answers."""
 
     prefix = "chatcmpl-"
@@ -116,7 +116,7 @@ class ChatForm(Form):
     )
     usage_ends = ("completion_tokens_details",)
 
-    def opening(self, index: int, usage: Usage | None) -> bytes:
+    def opening(self, index: int, usage: AnswerUsage | None) -> bytes:
         """Return the event with the role."""
         delta = {"role": "assistant", "content": ""}
         choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
@@ -136,7 +136,7 @@ class ChatForm(Form):
         return choice | {"finish_reason": piece.finish} | ends
 
 
-class CompletionForm(Form):
+class CompletionForm(AnswerForm):
     """How /v1/completions answers."""
 
     prefix = "cmpl-"
@@ -145,7 +145,7 @@ class CompletionForm(Form):
     whole_ends = ("kv_transfer_params", "ec_transfer_params", "metrics")
     usage_ends = ()
 
-    def opening(self, index: int, usage: Usage | None) -> bytes:  # noqa: ARG002
+    def opening(self, index: int, usage: AnswerUsage | None) -> bytes:  # noqa: ARG002
         """Return nothing: these streams open with text."""
         return b""
 

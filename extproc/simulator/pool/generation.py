@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from extproc.simulator.engine import Sequence
-from extproc.simulator.pool.answer import DONE, Form, Piece, Usage
+from extproc.simulator.pool.answer import DONE, AnswerForm, AnswerUsage, Piece
 from extproc.simulator.pool.pace import Ticket
 from extproc.simulator.pool.request import Generation
-from extproc.simulator.pool.words import Answer
+from extproc.simulator.pool.words import GeneratedText
 
 
-class Run:
+class GenerationRun:
     """The answers to one request, in the order of their indices; its tickets are to be admitted."""
 
     def __init__(self, generation: Generation, seed: int) -> None:
@@ -18,7 +18,7 @@ class Run:
         self._generation = generation
         self._prompts = [p for p in generation.prompts for _ in range(generation.sequences)]
         self._answers = [
-            Answer(
+            GeneratedText(
                 b"%d %d %s" % (seed, index, generation.digest),
                 prompt.max_tokens,
                 at_least=generation.min_tokens,
@@ -32,7 +32,7 @@ class Run:
         ]
         self._told = [0] * len(self.tickets)  # tokens, by index
 
-    async def whole(self, form: Form) -> bytes:
+    async def whole(self, form: AnswerForm) -> bytes:
         """Wait for all of it; returns the body of the answer."""
         texts = ["" for _ in self.tickets]
         async for piece in self._pieces():
@@ -43,7 +43,7 @@ class Run:
         ]
         return form.whole(pieces, self._total())
 
-    async def events(self, form: Form) -> AsyncIterator[bytes]:
+    async def events(self, form: AnswerForm) -> AsyncIterator[bytes]:
         """Yield the events of the stream as their tokens come."""
         opened = False
         async for piece in self._pieces():
@@ -65,14 +65,14 @@ class Run:
                 if ticket.tokens > self._told[index]:
                     yield self._tell(index, ticket.tokens)
 
-    def _usage(self, index: int, told: int) -> Usage | None:
+    def _usage(self, index: int, told: int) -> AnswerUsage | None:
         if self._generation.continuous_usage:
-            return Usage(self._prompts[index].tokens, told)
+            return AnswerUsage(self._prompts[index].tokens, told)
         return None
 
-    def _total(self) -> Usage:
+    def _total(self) -> AnswerUsage:
         prompts = self._generation.prompts
-        return Usage(sum(prompt.tokens for prompt in prompts), sum(self._told))
+        return AnswerUsage(sum(prompt.tokens for prompt in prompts), sum(self._told))
 
     def _is_told(self, index: int) -> bool:
         return self._told[index] == self._answers[index].tokens

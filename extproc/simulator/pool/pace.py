@@ -45,7 +45,7 @@ class Ticket:
         return self.tokens == self.sequence.output_tokens
 
 
-class Pace:
+class PacedEngine:
     """Runs an engine and hands out its tokens in time."""
 
     def __init__(self, engine: Engine, metrics: PoolMetrics) -> None:

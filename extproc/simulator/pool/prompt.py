@@ -33,7 +33,7 @@ class Message(BaseModel):
     tool_calls: list[Any] | None = None
 
 
-class PromptReader:
+class PromptEncoder:
     """Renders and encodes for one pool; every method raises RefusedError."""
 
     def __init__(self, tokenizer: Tokenizer, model: str, max_model_len: int) -> None:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from extproc.simulator.pool.prompt import Message, PromptReader
+from extproc.simulator.pool.prompt import Message, PromptEncoder
 from extproc.simulator.pool.refusal import (
     broken_json,
     invalid,
@@ -31,7 +31,7 @@ MAX_PROMPTS = 1024  # VLLM_MAX_COMPLETION_PROMPTS
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class CheckedPrompt:
     """One prompt that passed all checks: its tokens and how many may be generated."""
 
     tokens: int
@@ -43,7 +43,7 @@ class Generation:
     """What a request generates: `sequences` answers to each of the prompts."""
 
     request_id: str
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[CheckedPrompt, ...]
     sequences: int
     min_tokens: int
     ignore_eos: bool
@@ -109,7 +109,7 @@ class RequestReader:
     """
 
     def __init__(self, tokenizer: Tokenizer, model: str, max_model_len: int) -> None:
-        self._prompts = PromptReader(tokenizer, model, max_model_len)
+        self._prompts = PromptEncoder(tokenizer, model, max_model_len)
         self._model = model
         self._max_model_len = max_model_len
 
@@ -175,7 +175,9 @@ class RequestReader:
             digest=hashlib.sha256(body).digest(),
         )
 
-    def _prompt(self, request: _Chat | _Completion, tokens: int, asked: int | None) -> Prompt:
+    def _prompt(
+        self, request: _Chat | _Completion, tokens: int, asked: int | None
+    ) -> CheckedPrompt:
         """Clamp the output to the window, silently, and check it as vLLM's SamplingParams does."""
         room = self._max_model_len - tokens
         limit = room if asked is None else min(asked, room)
@@ -195,7 +197,7 @@ class RequestReader:
             )
         if tokens == 0:
             raise refused("The decoder prompt cannot be empty")
-        return Prompt(tokens, limit)
+        return CheckedPrompt(tokens, limit)
 
     def _check_model(self, model: str | None) -> None:
         if model and model != self._model:

@@ -22,14 +22,14 @@ from prometheus_client.exposition import choose_encoder
 from extproc.simulator.engine import A100_80GB, Engine, EngineConfig, Profile
 from extproc.simulator.pool.answer import (
     FINGERPRINT,
+    AnswerForm,
     ChatForm,
     CompletionForm,
-    Form,
     describe_models,
 )
-from extproc.simulator.pool.generation import Run
+from extproc.simulator.pool.generation import GenerationRun
 from extproc.simulator.pool.metrics import PoolMetrics
-from extproc.simulator.pool.pace import Pace
+from extproc.simulator.pool.pace import PacedEngine
 from extproc.simulator.pool.refusal import RefusedError, wrong_media_type
 from extproc.simulator.pool.request import Generation, RequestReader
 from extproc.simulator.pool.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSettings:
+class SimulatedPoolSettings:
     """One pool: its engine, the accelerator's profile, the served model, the seed of its texts."""
 
     model: str
@@ -55,13 +55,13 @@ class PoolSettings:
     seed: int = 0
 
 
-class _Pool:
-    def __init__(self, settings: PoolSettings) -> None:
+class _PoolHandlers:
+    def __init__(self, settings: SimulatedPoolSettings) -> None:
         window = settings.engine.max_model_len
         self._settings = settings
         self._reader = RequestReader(Tokenizer(), settings.model, window)
         self._metrics = PoolMetrics(settings.model, settings.engine)
-        self._pace = Pace(Engine(settings.engine, settings.profile), self._metrics)
+        self._pace = PacedEngine(Engine(settings.engine, settings.profile), self._metrics)
         self._clock: asyncio.Task[None] | None = None
 
     async def run(self, _: web.Application) -> AsyncIterator[None]:
@@ -103,7 +103,7 @@ class _Pool:
         )
 
     async def _answer(
-        self, request: web.Request, generation: Generation, kind: type[Form]
+        self, request: web.Request, generation: Generation, kind: type[AnswerForm]
     ) -> web.StreamResponse:
         form = kind(
             request.headers.get("X-Request-Id", generation.request_id),
@@ -111,7 +111,7 @@ class _Pool:
             self._settings.model,
             include_usage=generation.include_usage,
         )
-        run = Run(generation, self._settings.seed)
+        run = GenerationRun(generation, self._settings.seed)
         with self._pace.admit(run.tickets):
             if not generation.stream:
                 return _json(await run.whole(form))
@@ -123,9 +123,9 @@ class _Pool:
         return response
 
 
-def create_app(settings: PoolSettings) -> web.Application:
+def create_app(settings: SimulatedPoolSettings) -> web.Application:
     """Return the application of one pool."""
-    pool = _Pool(settings)
+    pool = _PoolHandlers(settings)
     app = web.Application(middlewares=[_refuse], client_max_size=MAX_BODY_BYTES)
     app.cleanup_ctx.append(pool.run)
     app.on_response_prepare.append(_sign)
@@ -199,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(flags: argparse.Namespace) -> PoolSettings:
+def _settings(flags: argparse.Namespace) -> SimulatedPoolSettings:
     """Return what the flags say; raises ValueError where vLLM would not start."""
     if flags.num_blocks * flags.block_size < flags.max_model_len:
         raise ValueError("the KV cache must hold max_model_len tokens")
@@ -217,7 +217,7 @@ def _settings(flags: argparse.Namespace) -> PoolSettings:
         chunk_tokens=flags.chunk_tokens,
         speed=flags.speed,
     )
-    return PoolSettings(model=flags.model, engine=engine, profile=profile, seed=flags.seed)
+    return SimulatedPoolSettings(model=flags.model, engine=engine, profile=profile, seed=flags.seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -16,7 +16,7 @@ VOCABULARY = 201_088  # gpt-oss's, with its special tokens
 CHARACTERS_PER_TOKEN = 128  # of the longest token, a run of spaces
 
 
-class _Core(Protocol):
+class _BpeCore(Protocol):
     def count(self, text: str) -> int: ...
     def encode(self, text: str) -> list[int]: ...
 
@@ -25,7 +25,7 @@ class Tokenizer:
     """Counts and encodes; UnicodeEncodeError for a text with a lone surrogate."""
 
     def __init__(self) -> None:
-        self._core: _Core = _bindings.tokenizer_for_encoding("o200k_base")
+        self._core: _BpeCore = _bindings.tokenizer_for_encoding("o200k_base")
 
     def count(self, text: str) -> int:
         """Count the tokens of a text, in about 20 ms for a megabyte."""

@@ -29,7 +29,7 @@ fish bread milk salt sugar gold silver iron stone glass paper
 WORDS = tuple(f" {word}" for word in _TEXT.split())
 
 
-class Answer:
+class GeneratedText:
     """One answer, told token by token: `tokens` in all, then `finish`, "stop" or "length".
 
     An answer that stops has an end-of-sequence token as its last, which has no text, as in vLLM.

@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 from prometheus_client import Metric
 
 from extproc.simulator.engine import A100_80GB
-from extproc.simulator.pool.server import PoolSettings
+from extproc.simulator.pool.server import SimulatedPoolSettings
 from tests.support.pool_client import (
     CHAT,
     Answered,
@@ -152,7 +152,7 @@ def real(vllm_urls) -> Callable[[Asked], Answered]:
 
 
 @pytest.fixture(scope="session")
-def twin(real) -> PoolSettings:
+def twin(real) -> SimulatedPoolSettings:
     """A pool with the model and the window of that vLLM, which has 2048 tokens."""
     (card,) = real(get("/v1/models")).document["data"]
     return settings(window=card["max_model_len"], model=card["id"], profile=A100_80GB)

@@ -5,8 +5,8 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.local.client import Ending, Pace, read_body, send_all
-from extproc.local.traffic import Api, Item
+from extproc.local.client import Ending, SendOptions, read_body, send_all
+from extproc.local.traffic import Item, TrafficApi
 
 _HEADERS = {
     "x-llm-pool": "short",
@@ -25,7 +25,7 @@ _USAGE = {"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
 
 
 def _item(number: int = 0, arrival_s: float = 0.0) -> Item:
-    return Item(f"r{number}", "english", Api.CHAT, b"{}", 2, None, True, True, arrival_s)
+    return Item(f"r{number}", "english", TrafficApi.CHAT, b"{}", 2, None, True, True, arrival_s)
 
 
 def _events(*chunks: object) -> bytes:
@@ -53,7 +53,7 @@ def _answer(body: bytes, kind: str = "application/json", status: int = 200, time
     async def handle(_request: web.Request) -> web.Response:
         return web.Response(body=body, status=status, headers=_HEADERS | {"content-type": kind})
 
-    (answer,), _ = _serve(handle, [_item()], Pace(timeout_s=timeout_s))
+    (answer,), _ = _serve(handle, [_item()], SendOptions(timeout_s=timeout_s))
     return answer
 
 
@@ -109,7 +109,7 @@ def test_statuses_of_the_client_and_of_the_server_are_told_apart():
 
 def test_a_server_that_is_absent_is_broken():
     async def run():
-        return await send_all("http://127.0.0.1:1", [_item()], Pace(), lambda _: None)
+        return await send_all("http://127.0.0.1:1", [_item()], SendOptions(), lambda _: None)
 
     (answer,) = asyncio.run(run())
     assert answer.ending is Ending.BROKEN
@@ -121,7 +121,7 @@ def test_silence_times_out():
         await asyncio.Event().wait()
         return web.Response()
 
-    (answer,), _ = _serve(handle, [_item()], Pace(timeout_s=0.1))
+    (answer,), _ = _serve(handle, [_item()], SendOptions(timeout_s=0.1))
     assert answer.ending is Ending.TIMEOUT
 
 
@@ -136,7 +136,7 @@ def test_no_more_than_the_stated_number_is_in_flight():
         return web.json_response({})
 
     items = [_item(number) for number in range(12)]
-    answers, heard = _serve(handle, items, Pace(concurrency=3))
+    answers, heard = _serve(handle, items, SendOptions(concurrency=3))
     assert max(most) == 3
     assert [answer.item for answer in answers] == items
     assert sorted(answer.item.request_id for answer in heard) == sorted(i.request_id for i in items)
@@ -153,7 +153,7 @@ def test_arrivals_keep_their_times():
         return await handle(request)
 
     items = [_item(0, 0.3), _item(1, 0.0), _item(2, 0.15)]
-    _serve(note, items, Pace(open_loop=True))
+    _serve(note, items, SendOptions(open_loop=True))
     assert order == ["r1", "r2", "r0"]
 
 

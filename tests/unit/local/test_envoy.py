@@ -15,8 +15,8 @@ from aiohttp import web
 from extproc.config.settings import Settings
 from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, StackError
-from extproc.local.envoy import Row, Upstream, envoy_command, find_envoy, read_rows
-from extproc.local.fleet import Pool
+from extproc.local.envoy import AccessLogRow, Upstream, envoy_command, find_envoy, read_rows
+from extproc.local.fleet import StackPool
 from extproc.local.ports import free_ports
 from extproc.local.stack import service_settings
 from tests.support.waiting import until
@@ -51,7 +51,7 @@ def test_an_upstream_has_an_address_of_the_settings(host, address):
 
 def test_a_row_of_the_access_log_is_read():
     assert read_rows(json.dumps(_LINE).encode() + b"\n") == [
-        Row("r1", "short", 200, 1, "-", 1000.0)
+        AccessLogRow("r1", "short", 200, 1, "-", 1000.0)
     ]
 
 
@@ -94,7 +94,7 @@ async def _until_ready(session: aiohttp.ClientSession, url: str) -> None:
 
 def _configuration(ports, upstreams):
     windows = (8192, 65536)
-    pools = [Pool(u.name, "", "", w, True) for u, w in zip(upstreams, windows, strict=True)]
+    pools = [StackPool(u.name, "", "", w, True) for u, w in zip(upstreams, windows, strict=True)]
     return render_envoy(Settings.model_validate(service_settings(ports, pools, upstreams, {})))
 
 

@@ -6,16 +6,16 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from extproc.local.fleet import Pool
+from extproc.local.fleet import StackPool
 from extproc.local.inquiry import (
-    Learnt,
+    LearntRatio,
     count_preemptions,
     count_prompts,
     count_texts,
     read_learnt,
     read_preemptions,
 )
-from extproc.local.traffic import Api, Item
+from extproc.local.traffic import Item, TrafficApi
 
 _METRICS = """\
 # TYPE vllm:num_preemptions_total counter
@@ -34,7 +34,9 @@ _COMPLETION = {"model": "m", "prompt": "one", "stream": True}
 
 
 def _item(number: int, body: dict[str, object]) -> Item:
-    return Item(f"r{number}", "x", Api.CHAT, json.dumps(body).encode(), 1, None, False, False, 0.0)
+    return Item(
+        f"r{number}", "x", TrafficApi.CHAT, json.dumps(body).encode(), 1, None, False, False, 0.0
+    )
 
 
 _ITEMS = [_item(0, _CHAT), _item(1, _COMPLETION)]
@@ -61,7 +63,7 @@ def _ask(ask, **answers: object):
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             async with aiohttp.ClientSession() as session:
-                return await ask(session, Pool("short", url, "m", 8, simulated=True))
+                return await ask(session, StackPool("short", url, "m", 8, simulated=True))
         finally:
             await runner.cleanup()
 
@@ -76,7 +78,7 @@ def test_what_was_learnt_is_read_by_category():
     state = {
         "categories": {"prose/m": {"bytes_per_token": 4.3, "relative_error": 0.1, "samples": 7}}
     }
-    assert _ask(_learnt, state=state)[0] == {"prose/m": Learnt(4.3, 0.1, 7)}
+    assert _ask(_learnt, state=state)[0] == {"prose/m": LearntRatio(4.3, 0.1, 7)}
 
 
 def test_figures_that_an_estimator_does_not_have_are_nan():
@@ -129,7 +131,7 @@ def test_what_cannot_be_counted_is_left_out(answer):
 
 
 def test_an_absent_server_leaves_gaps():
-    absent = Pool("short", "http://127.0.0.1:1", "m", 8, simulated=True)
+    absent = StackPool("short", "http://127.0.0.1:1", "m", 8, simulated=True)
 
     async def run():
         async with aiohttp.ClientSession() as session:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from extproc.local.report import print_report, to_json
 from extproc.local.saving import Load
-from extproc.local.tally import CategoryFigures, Fault, Fit, PoolFigures, Report, Spread
+from extproc.local.tally import CategoryFigures, Fault, PoolFigures, Report, RoutingFit, Spread
 
 _POOL = PoolFigures(
     name="short",
@@ -35,7 +35,7 @@ _CATEGORY = CategoryFigures(
     true=4.0,
     without_template=4.1,
 )
-_FIT = Fit(known=99, unknown=1, refused=2, clamped=1, harmless=0, over_routed=5, too_large=0)
+_FIT = RoutingFit(known=99, unknown=1, refused=2, clamped=1, harmless=0, over_routed=5, too_large=0)
 _REPORT = Report(
     requests=100,
     elapsed_s=61.4,

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from extproc.local.children import StackError
 from extproc.local.envoy import Upstream, find_envoy
-from extproc.local.fleet import Pool
+from extproc.local.fleet import StackPool
 from extproc.local.ports import Ports, free_ports
 from extproc.local.stack import Stack, StackOptions, service_settings
 
@@ -126,7 +126,7 @@ def test_a_taken_port_is_refused_before_anything_runs():
 
 
 def test_the_service_is_told_ports_and_pools():
-    pools = [Pool("short", "http://s:1", "m", 2048, simulated=False)]
+    pools = [StackPool("short", "http://s:1", "m", 2048, simulated=False)]
     upstreams = [Upstream("short", "::1", 80)]
     settings = service_settings(Ports(), pools, upstreams, {"budget": {"gamma": 2.0}, "pools": []})
     assert settings == {

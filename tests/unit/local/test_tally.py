@@ -5,23 +5,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.local.client import Answer, Ending
-from extproc.local.envoy import Row
-from extproc.local.fleet import Pool
-from extproc.local.inquiry import Learnt
-from extproc.local.tally import Fault, Seen, Spread, altered, lost, spread, tally
-from extproc.local.traffic import Api, Item
+from extproc.local.client import ClientAnswer, Ending
+from extproc.local.envoy import AccessLogRow
+from extproc.local.fleet import StackPool
+from extproc.local.inquiry import LearntRatio
+from extproc.local.tally import DemoRecord, Fault, Spread, altered, lost, spread, tally
+from extproc.local.traffic import Item, TrafficApi
 from extproc.local.witness import Sighting
 
 _POOLS = (
-    Pool("short", "http://s", "m", 2048, simulated=True),
-    Pool("long", "http://l", "m", 16_384, simulated=True),
+    StackPool("short", "http://s", "m", 2048, simulated=True),
+    StackPool("long", "http://l", "m", 16_384, simulated=True),
 )
 _SIGHTING = Sighting("r0", "short", 200, "asked", "answered", 8, complete=True)
 
 
-def _answer(number: int = 0, max_tokens: int | None = 100, **fields: object) -> Answer:
-    item = Item(f"r{number}", "english", Api.CHAT, b"{}", 4000, max_tokens, True, True, 0.0)
+def _answer(number: int = 0, max_tokens: int | None = 100, **fields: object) -> ClientAnswer:
+    item = Item(f"r{number}", "english", TrafficApi.CHAT, b"{}", 4000, max_tokens, True, True, 0.0)
     told = {
         "ending": Ending.COMPLETE,
         "status": 200,
@@ -36,10 +36,10 @@ def _answer(number: int = 0, max_tokens: int | None = 100, **fields: object) -> 
         "started_s": 0.5,
         "ended_s": 1.5,
     }
-    return Answer(item=item, **(told | fields))
+    return ClientAnswer(item=item, **(told | fields))
 
 
-def _seen(*answers: Answer, **fields: object) -> Seen:
+def _seen(*answers: ClientAnswer, **fields: object) -> DemoRecord:
     told = {
         "pools": _POOLS,
         "sightings": {answer.item.request_id: [_SIGHTING] for answer in answers},
@@ -50,10 +50,10 @@ def _seen(*answers: Answer, **fields: object) -> Seen:
         "preemptions": {},
         "elapsed_s": 1.0,
     }
-    return Seen(answers=answers, **(told | fields))
+    return DemoRecord(answers=answers, **(told | fields))
 
 
-def _fit(*answers: Answer, **fields: object) -> dict[str, int]:
+def _fit(*answers: ClientAnswer, **fields: object) -> dict[str, int]:
     fit = tally(_seen(*answers, **fields)).fit
     names = ("refused", "clamped", "harmless", "over_routed", "too_large", "unknown")
     return {name: getattr(fit, name) for name in names if getattr(fit, name)}
@@ -101,7 +101,7 @@ def test_tokens_come_from_usage_or_from_a_count():
 
 
 def test_envoys_log_outranks_the_header():
-    row = Row("r0", "long", 200, 1, "-", 1.0)
+    row = AccessLogRow("r0", "long", 200, 1, "-", 1.0)
     assert _fit(_answer(), rows={"r0": row}) == {"over_routed": 1}
 
 
@@ -152,7 +152,7 @@ def test_the_true_ratio_is_all_bytes_over_all_tokens():
     seen = _seen(
         _answer(0, prompt_tokens=1000),
         _answer(1, prompt_tokens=0),
-        learnt={"prose/m": Learnt(4.2, 0.1, 2)},
+        learnt={"prose/m": LearntRatio(4.2, 0.1, 2)},
         prompt_tokens={"r1": 600},
         text_tokens={"r0": 800},
     )
@@ -184,7 +184,8 @@ def test_reasons_are_counted_by_pool():
 
 def test_added_latency_leaves_out_what_envoy_did_not_measure():
     rows = {
-        str(n): Row(str(n), "short", 200, 1, "-", us) for n, us in enumerate((1000, 3000, math.nan))
+        str(n): AccessLogRow(str(n), "short", 200, 1, "-", us)
+        for n, us in enumerate((1000, 3000, math.nan))
     }
     assert tally(_seen(_answer(), rows=rows)).added_ms == Spread(2, 1.0, 3.0)
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from extproc.local.traffic import (
     AZURE_2023,
-    Api,
     Source,
+    TrafficApi,
     TrafficOptions,
     compose,
     draw_length,
@@ -54,7 +54,7 @@ def test_the_body_says_what_the_item_says():
         assert body["stream"] is item.stream
         assert body.get("max_tokens") == item.max_tokens
         assert body.get("stream_options", {}).get("include_usage", False) is item.include_usage
-        assert ("prompt" in body) is (item.api is Api.COMPLETION)
+        assert ("prompt" in body) is (item.api is TrafficApi.COMPLETION)
 
 
 def test_conversations_end_with_the_user():

@@ -9,7 +9,7 @@ from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.local.fleet import Pool
+from extproc.local.fleet import StackPool
 from extproc.local.witness import Sighting, witnessing
 from tests.support.waiting import until
 
@@ -22,14 +22,16 @@ def _hash(data: bytes) -> str:
 
 
 @asynccontextmanager
-async def _pool(handler: Handler) -> AsyncIterator[Pool]:
+async def _pool(handler: Handler) -> AsyncIterator[StackPool]:
     app = web.Application(client_max_size=64 * 1024 * 1024, handler_args={"auto_decompress": False})
     app.router.add_route("*", "/{tail:.*}", handler)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:
-        yield Pool("short", f"http://127.0.0.1:{runner.addresses[0][1]}", "m", 8, simulated=False)
+        yield StackPool(
+            "short", f"http://127.0.0.1:{runner.addresses[0][1]}", "m", 8, simulated=False
+        )
     finally:
         await runner.cleanup()
 
@@ -136,7 +138,7 @@ def test_an_answer_that_breaks_off_breaks_off():
 
 def test_an_absent_pool_is_a_broken_connection():
     async def run():
-        absent = Pool("short", "http://127.0.0.1:1", "m", 8, simulated=False)
+        absent = StackPool("short", "http://127.0.0.1:1", "m", 8, simulated=False)
         async with (
             witnessing([absent]) as (witness, (upstream,)),
             aiohttp.ClientSession() as session,

@@ -9,7 +9,15 @@ from rich.console import Console
 from extproc.planner.simulation.fleet import PoolSpec
 from extproc.planner.traffic.lengths import from_cdf, poisson
 from extproc.planner.traffic.published import AZURE_2023, scaled
-from extproc.profiling.replaying import Seen, deal, figures_of, pick, replay, simulated, split
+from extproc.profiling.replaying import (
+    ReplayedRequest,
+    deal,
+    figures_of,
+    pick,
+    replay,
+    simulated,
+    split,
+)
 from extproc.profiling.vllm import VllmError, meet, new_session
 from extproc.progress import showing
 from extproc.simulator.engine.instance import Profile
@@ -56,7 +64,7 @@ def test_figures_are_of_all_instances_together():
     assert both.ttft_p99_ms < alone.ttft_p99_ms
 
 
-async def _replay() -> Seen:
+async def _replay() -> ReplayedRequest:
     async with serving(POOL) as client, new_session() as session:
         vllm = await meet(session, str(client.make_url("/")))
         with showing(Console(quiet=True)) as show:

@@ -7,8 +7,14 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from extproc.profiling.replaying import Figures
-from extproc.profiling.versus import Compared, VersusOptions, compare, make_cases, show_table
+from extproc.profiling.replaying import ReplayFigures
+from extproc.profiling.versus import (
+    ReplayComparison,
+    VersusOptions,
+    compare,
+    make_cases,
+    show_table,
+)
 from extproc.simulator.engine.instance import Profile
 from tests.support.pool_client import serving, settings
 
@@ -33,20 +39,22 @@ def test_each_load_has_both_fleets():
 def test_a_table_says_how_far_the_simulator_and_the_runs_are_apart():
     real = (_figures(100.0), _figures(110.0))
     out = io.StringIO()
-    show_table(Console(file=out, width=120), Compared("it", real, _figures(126.0)))
+    show_table(Console(file=out, width=120), ReplayComparison("it", real, _figures(126.0)))
     assert "+20.0%" in out.getvalue()
     assert "9.5%" in out.getvalue()
 
 
 def test_a_figure_that_is_zero_in_every_run_has_no_deviation():
     out = io.StringIO()
-    show_table(Console(file=out, width=120), Compared("it", (_figures(0.0),), _figures(0.0)))
+    show_table(
+        Console(file=out, width=120), ReplayComparison("it", (_figures(0.0),), _figures(0.0))
+    )
     assert "nan" not in out.getvalue()
 
 
 @pytest.mark.slow
 def test_servers_are_measured_replayed_and_compared():
-    async def run() -> list[Compared]:
+    async def run() -> list[ReplayComparison]:
         pools = [settings(window=window, profile=PACE, blocks=70) for window in (512, 2048)]
         async with serving(pools[0]) as short, serving(pools[1]) as long:
             urls = tuple(str(pool.make_url("")) for pool in (short, long))
@@ -58,5 +66,5 @@ def test_servers_are_measured_replayed_and_compared():
     assert all(each.simulated.output_tokens_per_s > 0 for each in compared)
 
 
-def _figures(value: float) -> Figures:
-    return Figures(**dict.fromkeys(Figures.__dataclass_fields__, value))
+def _figures(value: float) -> ReplayFigures:
+    return ReplayFigures(**dict.fromkeys(ReplayFigures.__dataclass_fields__, value))

@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from extproc.simulator.pool.answer import ChatForm, CompletionForm, Form, Piece, Usage
+from extproc.simulator.pool.answer import AnswerForm, AnswerUsage, ChatForm, CompletionForm, Piece
 
-USAGE = Usage(prompt_tokens=10, completion_tokens=3)
+USAGE = AnswerUsage(prompt_tokens=10, completion_tokens=3)
 TEXT = Piece(0, " sage")
 LAST = Piece(0, " sage", "length")
 
 
-def chat(*, include_usage: bool = False) -> Form:
+def chat(*, include_usage: bool = False) -> AnswerForm:
     return ChatForm("ae06", 1795286067, "m", include_usage=include_usage)
 
 
-def completion(*, include_usage: bool = False) -> Form:
+def completion(*, include_usage: bool = False) -> AnswerForm:
     return CompletionForm("ae06", 1795286067, "m", include_usage=include_usage)
 
 

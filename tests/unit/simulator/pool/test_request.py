@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.simulator.pool.refusal import RefusedError
-from extproc.simulator.pool.request import Generation, Prompt, RequestReader
+from extproc.simulator.pool.request import CheckedPrompt, Generation, RequestReader
 from extproc.simulator.pool.tokenizer import Tokenizer
 
 READER = RequestReader(Tokenizer(), "m", 2048)
@@ -74,11 +74,11 @@ def test_tool_calls_names_and_reasoning_count():
 
 
 def test_without_a_limit_the_window_is_one():
-    assert chat().prompts == (Prompt(8, 2040),)
+    assert chat().prompts == (CheckedPrompt(8, 2040),)
 
 
 def test_prompt_and_output_beyond_the_window_are_clamped_silently():
-    assert completion([5] * 2000, max_tokens=1500).prompts == (Prompt(2000, 48),)
+    assert completion([5] * 2000, max_tokens=1500).prompts == (CheckedPrompt(2000, 48),)
 
 
 def test_max_completion_tokens_wins():
@@ -87,7 +87,7 @@ def test_max_completion_tokens_wins():
 
 @pytest.mark.parametrize("limit", [{}, {"max_tokens": None}])
 def test_a_completion_has_16_tokens_where_none_are_asked_for(limit):
-    assert completion(**limit).prompts == (Prompt(1, 16),)
+    assert completion(**limit).prompts == (CheckedPrompt(1, 16),)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 from aiohttp.test_utils import TestClient
 
 from extproc.simulator.engine import A100_80GB
-from extproc.simulator.pool.server import PoolSettings, main
+from extproc.simulator.pool.server import SimulatedPoolSettings, main
 from tests.support.pool_client import (
     CHAT,
     HELLO,
@@ -31,7 +31,7 @@ from tests.support.pool_client import (
 )
 
 
-def scrape_after(*requests: Asked, pool: PoolSettings | None = None) -> dict[str, float]:
+def scrape_after(*requests: Asked, pool: SimulatedPoolSettings | None = None) -> dict[str, float]:
     """The samples of a pool that has answered some requests, by name and labels."""
 
     async def talk() -> bytes:
@@ -86,7 +86,9 @@ def test_the_same_request_gets_the_same_answer():
 
 def test_another_seed_gives_another_answer():
     (one,) = ask(chat())
-    (other,) = ask(chat(), pool=PoolSettings(model=MODEL, engine=settings().engine, seed=1))
+    (other,) = ask(
+        chat(), pool=SimulatedPoolSettings(model=MODEL, engine=settings().engine, seed=1)
+    )
     assert one.document["choices"] != other.document["choices"]
 
 
@@ -242,7 +244,7 @@ def test_tokens_keep_the_pace_of_the_profile():
 def test_a_dead_engine_is_not_healthy():
     async def talk() -> int:
         async with serving(settings()) as client:
-            (clock,) = (t for t in asyncio.all_tasks() if "Pace.run" in repr(t.get_coro()))
+            (clock,) = (t for t in asyncio.all_tasks() if "PacedEngine.run" in repr(t.get_coro()))
             clock.cancel()
             await asyncio.wait([clock])
             return (await send(client, get("/health"))).status

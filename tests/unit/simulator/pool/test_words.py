@@ -6,13 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.simulator.pool.tokenizer import Tokenizer
-from extproc.simulator.pool.words import END_PROBABILITY, WORDS, Answer
+from extproc.simulator.pool.words import END_PROBABILITY, WORDS, GeneratedText
 
 SEEDS = st.binary(max_size=8)
 
 
-def answer(seed: bytes, limit: int = 10_000, *, at_least: int = 0, ignore: bool = False) -> Answer:
-    return Answer(seed, limit, at_least=at_least, ignore_eos=ignore)
+def answer(
+    seed: bytes, limit: int = 10_000, *, at_least: int = 0, ignore: bool = False
+) -> GeneratedText:
+    return GeneratedText(seed, limit, at_least=at_least, ignore_eos=ignore)
 
 
 def test_every_word_is_one_token():
