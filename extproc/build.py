@@ -4,6 +4,8 @@ The service, the simulator of the planner and the evaluation all build their rul
 plan runs the operator's own settings.
 """
 
+from collections.abc import Sequence
+
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import Labels
 from extproc.budget.learner import Learner
@@ -26,18 +28,27 @@ def build_rules(settings: Settings) -> Rules:
     )
 
 
-def build_learner(settings: Settings) -> Learner:
-    """Build a learner that has learnt nothing."""
-    return Learner(build_estimator(settings), Labels(settings.categories.max))
+def build_learner(
+    settings: Settings, pools: Sequence[Pool] = (), name: EstimatorName | None = None
+) -> Learner:
+    """Build a learner that has learnt nothing; the arguments are those of build_estimator."""
+    estimator = build_estimator(settings, pools, name)
+    return Learner(estimator, Labels(settings.categories.max))
 
 
-def build_estimator(settings: Settings) -> Estimator:
-    """Build the estimator that the settings name, with nothing learnt."""
+def build_estimator(
+    settings: Settings, pools: Sequence[Pool] = (), name: EstimatorName | None = None
+) -> Estimator:
+    """Build an estimator that has learnt nothing.
+
+    Without `pools` (in ascending order) it is for the pools of the settings, and without `name` it
+    is the estimator of the settings.
+    """
     budget = settings.budget
-    if budget.estimator is EstimatorName.CALIBRATED:
+    if (name or budget.estimator) is EstimatorName.CALIBRATED:
         return Calibrated(
             MEASURED,
-            limits(build_rules(settings).pools),
+            limits(pools or build_rules(settings).pools),
             target=budget.target,
             categories=settings.categories.max,
         )
