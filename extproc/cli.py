@@ -1,6 +1,6 @@
-"""The command line: finds the command that is asked for, and turns a mistake into one message.
+"""The command line: runs one command and reports an error as one message.
 
-Exit codes: 0 done, 1 it ran and something was wrong, 2 it was asked the wrong way.
+Invariant: every UserError and OSError of a command is printed here and nowhere else.
 """
 
 import argparse
@@ -8,32 +8,39 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from extproc import __version__
 from extproc.config.errors import UserError
 
 _EPILOG = """\
 examples:
-  dualpool demo                          the whole stack on this machine, traffic and a report
-  dualpool check dualpool.yaml           print the effective settings, or what is wrong with them
-  dualpool check dualpool.yaml --envoy envoy.yaml   say where Envoy's file disagrees
+  dualpool demo                          run the whole stack here, send traffic, print a report
+  dualpool check dualpool.yaml           print the effective settings, or every error in the file
+  dualpool check dualpool.yaml --envoy envoy.yaml   compare Envoy's file with the settings
   dualpool config envoy dualpool.yaml    print Envoy's configuration for these settings
-  dualpool serve --config dualpool.yaml  answer Envoy
-  dualpool evaluate --texts my-texts     which estimator misroutes how much on your texts
-  dualpool plan --from http://host:8081 --rate 200    how many GPUs, and where to split them
+  dualpool serve --config dualpool.yaml  run the service
+  dualpool evaluate --texts my-texts     compare the estimators on your own texts
+  dualpool plan --from http://host:8081 --rate 200    size a fleet and choose its thresholds
   echo '{"prompt": "hi"}' | dualpool explain - --path /v1/completions
+
+exit codes:
+  0    success
+  1    the command ran, and found a problem or failed
+  2    wrong arguments, settings or input files; the message says what to change
+  130  interrupted by Ctrl-C
 """
 
-# A module of extproc.commands each. Only the one that is asked for is loaded: `plan` is there in
-# half the time that all of them take.
+# One module of extproc.commands each. Only the command given is imported: the imports of all of
+# them take a second.
 _COMMANDS = {
-    "serve": "answer Envoy (ext_proc over gRPC), and the operator (HTTP)",
-    "check": "print the effective settings, or every fault in a file",
+    "serve": "run the service: ext_proc over gRPC for Envoy, HTTP for operators",
+    "check": "print the effective settings, or every error in a settings file",
     "config": "print Envoy's configuration for the settings",
-    "explain": "say where a request body would go, and why",
+    "explain": "show the pool chosen for a request body, and why",
     "up": "run the whole stack on this machine until Ctrl-C (Linux)",
     "demo": "run the stack, send realistic traffic through it, and report (Linux)",
     "evaluate": "compare the estimators on your texts, tokenizers and thresholds",
-    "plan": "say how many GPUs a traffic needs, and where to split it",
-    "simulate": "send a traffic through a simulated fleet, with the service's own decisions",
+    "plan": "compute how many GPUs the traffic needs, and where to split it",
+    "simulate": "simulate a fleet request by request, with the service's own routing",
     "profile": "measure a running vLLM and write its profile",
 }
 
@@ -41,33 +48,41 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `dualpool`; return its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    options = _parser(next(iter(words), "")).parse_args(words)
     try:
+        options = _parser(next(iter(words), "")).parse_args(words)
         return int(options.run(options))
-    except UserError as mistake:
-        return _fail(str(mistake), 2)
+    except UserError as error:
+        return _fail(str(error), error.exit_code)
     except OSError as error:
-        return _fail(f"dualpool: {error}", 1)
+        return _fail(f"dualpool: {_describe(error)}", 1)
     except KeyboardInterrupt:
         return 130
 
 
-def _parser(asked: str) -> argparse.ArgumentParser:
+def _parser(chosen: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dualpool",
         description="Send each LLM request to the pool whose window fits its token budget.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text)
-        if name == asked:
+        if name == chosen:
             module = importlib.import_module(f"extproc.commands.{name}")
             command.description = module.DESCRIPTION
             command.set_defaults(run=module.run)
             module.fill(command)
     return parser
+
+
+def _describe(error: OSError) -> str:
+    """Return the error without its number: `/file: No such file or directory`."""
+    if error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 def _fail(message: str, code: int) -> int:

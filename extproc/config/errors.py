@@ -1,8 +1,12 @@
-"""Errors that a user caused and can mend."""
+"""The base class of errors that the user can fix."""
+
+from typing import ClassVar
 
 
 class UserError(Exception):
-    """A mistake of the user's; the text says what is wrong and how to mend it.
+    """An error that the user can fix; the text says what is wrong and what to change.
 
-    The command line prints it without a stack trace and exits with 2.
+    The command line prints the text without a traceback and exits with `exit_code`.
     """
+
+    exit_code: ClassVar[int] = 2

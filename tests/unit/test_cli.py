@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
 from extproc.cli import main
+from extproc.config.errors import UserError
 
 COMMANDS = (
     *("serve", "check", "config", "explain", "up", "demo", "evaluate"),
@@ -36,6 +38,44 @@ def test_help_shows_what_to_type():
     for command in COMMANDS:
         assert f"  {command} " in done.stdout
     assert "dualpool check dualpool.yaml" in done.stdout
+    assert "\nexit codes:\n  0 " in done.stdout
+
+
+def test_help_loads_no_library():
+    code = "import sys; from extproc.cli import main; sys.exit(main(['--help']))"
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
+    }
+    assert "extproc" in loaded
+    assert not loaded & {"aiohttp", "grpc", "msgspec", "numpy", "pydantic", "rich", "yaml"}
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"dualpool {version('dualpool')}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "code"),
+    [
+        (UserError("a.yaml: empty"), "a.yaml: empty\n", 2),
+        (FileNotFoundError(2, "No such file", "/x"), "dualpool: /x: No such file\n", 1),
+        (OSError(98, "address in use"), "dualpool: address in use\n", 1),
+        (OSError("cannot listen"), "dualpool: cannot listen\n", 1),
+        (KeyboardInterrupt(), "", 130),
+    ],
+)
+def test_an_error_of_a_command_is_one_message(error, message, code, monkeypatch, capsys):
+    def run(_options):
+        raise error
+
+    monkeypatch.setattr("extproc.commands.check.run", run)
+    assert main(["check"]) == code
+    assert capsys.readouterr().err == message
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -132,9 +172,7 @@ def test_explain_refuses_a_path_that_carries_no_prompt(tmp_path, capsys):
 
 def test_explain_of_a_file_that_is_not_there_is_one_message(capsys):
     assert main(["explain", "/nowhere.json"]) == 1
-    assert capsys.readouterr().err == (
-        "dualpool: [Errno 2] No such file or directory: '/nowhere.json'\n"
-    )
+    assert capsys.readouterr().err == ("dualpool: /nowhere.json: No such file or directory\n")
 
 
 def test_the_demo_without_its_extra_says_what_to_install(tmp_path):
