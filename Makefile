@@ -1,51 +1,77 @@
-# `make demo` and `make test` do all the set-up they need; see README.md.
+# `make demo` and `make test` do all the set-up they need; see CONTRIBUTING.md.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # The Python of the images, for every platform, and no addresses.
 PIN = UV_CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/uv pip compile --quiet --upgrade \
 	--python-version 3.12 --universal --generate-hashes --no-emit-index-url --no-emit-find-links
+# What every request passes through: its branch coverage is 100 %.
+CORE := budget build encoding request response routing stream tokens
 
-.PHONY: demo test bench-envoy soak lint types contracts envoy-config protos check-protos requirements clean
+.DEFAULT_GOAL := help
 
-demo: $(VENV)/local  ## the whole stack on this machine: real Envoy, two pools, traffic, a report
+.PHONY: help
+help:  ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo test coverage mutants
+demo: $(VENV)/local  ## run the whole stack on this machine: Envoy, two pools, traffic, a report
 	$(BIN)/dualpool demo
 
-test: $(VENV)/dev  ## all tests; those that need a real vLLM say how to give them one
-	$(BIN)/python -m pytest
+test: $(VENV)/dev  ## run all tests; those that need a real vLLM say how to provide one
+	$(BIN)/python -m pytest $(addprefix --cov=extproc.,$(CORE)) --cov-report=
 
-bench-envoy: $(VENV)/local  ## what each form costs Envoy, the service and the client; some minutes
-	$(BIN)/python -m benchmarks.envoy $(ARGS)
+coverage: $(VENV)/dev  ## report what the last `make test` left uncovered in the core; below 100 % fails
+	$(BIN)/coverage report --fail-under=100
 
-soak: $(VENV)/local  ## 100,000 requests while clients leave and everything is restarted; minutes
-	$(BIN)/python -m benchmarks.soak $(ARGS)
+mutants: $(VENV)/dev  ## mutate the core at 60 random places and run its tests; MUTANTS='--count N --seed N'
+	$(BIN)/python -m tests.mutation $(MUTANTS)
 
-lint: $(VENV)/dev
+.PHONY: lint types contracts check-protos wheel
+lint: $(VENV)/dev  ## check style and format with ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/dev
+types: $(VENV)/dev  ## check types with mypy, strict
 	$(BIN)/mypy
 
-contracts: $(VENV)/dev
+contracts: $(VENV)/dev  ## check which room may import which
 	$(BIN)/lint-imports
 
-envoy-config: $(VENV)/dev  ## write envoy/envoy.yaml anew
+check-protos: $(VENV)/dev  ## fail if extproc/protos differs from what protos/ generates
+	$(BIN)/python protos/generate.py --check
+
+wheel: $(VENV)/pip  ## build a wheel into dist/, install it in an empty environment, and try it
+	.ci/try-wheel $(BIN)/python
+
+.PHONY: envoy-config protos requirements
+envoy-config: $(VENV)/dev  ## regenerate envoy/envoy.yaml
 	$(BIN)/dualpool config envoy envoy/dualpool.yaml > envoy/envoy.yaml
 
-protos: $(VENV)/dev  ## generate extproc/protos anew
+protos: $(VENV)/dev  ## regenerate extproc/protos
 	$(BIN)/python protos/generate.py
 
-requirements: $(VENV)/uv  ## pin anew, with hashes, what the images are built with
+requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 	$(PIN) pyproject.toml -o deploy/requirements.txt
 	echo 'bpe-openai>=0.1.4,<0.2' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
 	echo 'hatchling>=1.27,<2' | $(PIN) -o deploy/requirements-build.txt -
 
-check-protos: $(VENV)/dev  ## fail where extproc/protos is not what protos/ generates
-	$(BIN)/python protos/generate.py --check
+.PHONY: bench-envoy soak paper versus-vllm
+bench-envoy: $(VENV)/local  ## measure what each form costs Envoy, the service and the client; minutes
+	$(BIN)/python -m benchmarks.envoy $(ARGS)
 
-clean:
-	rm -rf $(VENV)
+soak: $(VENV)/local  ## send 100,000 requests while clients leave and everything restarts; minutes
+	$(BIN)/python -m benchmarks.soak $(ARGS)
+
+paper: $(VENV)/dev  ## compare our figures with the papers'; PAPER='--fast', '--trace FILE', '--sr-sim PATH'
+	$(BIN)/python -m extproc.papers.compare $(PAPER)
+
+versus-vllm: $(VENV)/dev  ## compare the simulator with real vLLM: DUALPOOL_VLLM=DIR or VERSUS='--pools URL,URL'
+	$(BIN)/python -m extproc.profiling.versus $(VERSUS)
+
+.PHONY: clean
+clean:  ## remove the environment and what was built
+	rm -rf $(VENV) $(VENV)-wheel build dist .coverage
 
 $(VENV)/local: $(VENV)/pip pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[local]'
@@ -59,7 +85,7 @@ $(VENV)/uv: $(VENV)/pip
 	$(BIN)/pip install --quiet 'uv>=0.13,<1'
 	@touch $@
 
-# Debian and Ubuntu keep the part of Python that makes environments in a package of its own.
+# Debian and Ubuntu package the module that creates environments separately.
 $(VENV)/pip:
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || $(MAKE) --no-print-directory debian-venv
 	$(PYTHON) -m venv $(VENV)
@@ -70,10 +96,3 @@ debian-venv:
 	@echo 'Python lacks the module ensurepip: installing python3-venv'
 	@if [ "$$(id -u)" = 0 ]; then apt-get update -qq && apt-get install -y -qq python3-venv; \
 	else sudo apt-get update -qq && sudo apt-get install -y -qq python3-venv; fi
-
-.PHONY: paper versus-vllm
-paper: $(VENV)/dev  ## the papers' figures beside ours; PAPER='--fast', '--trace FILE', '--sr-sim PATH'
-	$(BIN)/python -m extproc.papers.compare $(PAPER)
-
-versus-vllm: $(VENV)/dev  ## real vLLM beside the simulator: DUALPOOL_VLLM=DIR or VERSUS='--pools URL,URL'
-	$(BIN)/python -m extproc.profiling.versus $(VERSUS)
