@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.mutation import mutants, sample, nearest_tests
+from tests.mutation import mutants, nearest_tests, sample
 
 
 def changed(source):
