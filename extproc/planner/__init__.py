@@ -19,7 +19,7 @@ from extproc.planner.simulation.results import Result, summarise
 from extproc.planner.simulation.rules import Rule, RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
 from extproc.planner.sizing.closed_form import ClosedForm, Rates, ideal_saving, split_fleet
-from extproc.planner.sizing.estimators import ESTIMATORS, Estimator, RoutingError, measured
+from extproc.planner.sizing.estimators import ESTIMATORS, EstimatorErrors, RoutingError, measured
 from extproc.planner.sizing.plans import Plan, PoolPlan
 from extproc.planner.sizing.question import Objectives, PlanError, Question, SlotRule
 from extproc.planner.sizing.queueing import (
@@ -70,7 +70,7 @@ __all__ = [
     "ClosedForm",
     "Conduct",
     "EngineConfig",
-    "Estimator",
+    "EstimatorErrors",
     "FleetSpec",
     "InputError",
     "InstanceProfile",

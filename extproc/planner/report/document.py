@@ -1,4 +1,4 @@
-"""A study as JSON: the figures that the report rounds, and what they were computed for."""
+"""A study as JSON: unrounded figures and the question they answer."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,7 +12,7 @@ Json = dict[str, object]
 
 
 def as_json(done: Study, notes: Sequence[str]) -> Json:
-    """Return what `--json` writes; seconds, tokens and USD, shares from 0 to 1."""
+    """Return the content of `--json`: seconds, tokens, USD, shares from 0 to 1."""
     return {
         "question": _question(done.question, notes),
         "plan": _plan(done.plan),

@@ -1,4 +1,4 @@
-"""A study as an HTML page that needs nothing else, and its plots as PNG."""
+"""A study as a self-contained HTML page, and its plots as PNG."""
 
 import html as markup
 import io
@@ -25,7 +25,7 @@ th:first-child, td:first-child { text-align: left } svg { max-width: 100%; heigh
 def write_reports(
     done: Study, notes: Sequence[str], *, html: Path | None, png: Path | None
 ) -> None:
-    """Write the page, the picture, or both. Raises OSError where a file cannot be written."""
+    """Write the page, the picture, or both. Raises OSError."""
     figure = draw(done)
     if png:
         figure.savefig(png, format="png", dpi=130)
@@ -34,7 +34,7 @@ def write_reports(
 
 
 def draw(done: Study) -> Figure:
-    """Draw GPUs over the threshold, and the distribution of lengths with the thresholds."""
+    """Plot GPUs by threshold, and the distribution of lengths with the chosen thresholds."""
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     gpus, lengths = figure.subplots(1, 2)
     _draw_curve(gpus, done)
@@ -75,7 +75,7 @@ def _row(tag: str, cells: Sequence[str]) -> str:
 
 def _svg(figure: Figure) -> str:
     out = io.StringIO()
-    # The same study gives the same page: no date, and ids that do not depend on chance.
+    # Keep the page reproducible: no date, and ids from a fixed salt.
     with rc_context({"svg.hashsalt": "dualpool", "svg.fonttype": "none"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
@@ -95,10 +95,10 @@ def _draw_curve(axes: Axes, done: Study) -> None:
             [plan.thresholds[0] for plan in failing],
             [plan.gpus for plan in failing],
             "C3x",
-            label="two pools: an objective fails",
+            label="two pools, an objective fails",
         )
         axes.set_xscale("log", base=2)
-    axes.set(xlabel="threshold, tokens", ylabel="GPUs", title="GPUs that a fleet takes")
+    axes.set(xlabel="threshold, tokens", ylabel="GPUs", title="GPUs of the fleet")
     axes.set_ylim(bottom=0)
     axes.legend()
 

@@ -1,4 +1,4 @@
-"""The times of simulated requests as a picture: a curve for each rule."""
+"""Plot the latencies of simulated requests, one curve per rule."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +11,7 @@ from extproc.planner.simulation.records import Floats, Records
 
 
 def draw_simulation(records: Mapping[str, Records], file: Path) -> None:
-    """Write a PNG of the first seed's runs. Raises OSError where it cannot be written."""
+    """Write a PNG of the first seed's runs. Raises OSError."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     first, later = figure.subplots(1, 2)
     _draw(first, records, lambda each: each.ttft_s)

@@ -1,4 +1,4 @@
-"""The figures of simulated fleets, for people and for programs."""
+"""Report the figures of simulated fleets as tables and as JSON."""
 
 import math
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from extproc.planner.simulation.fleet import FleetSpec
-from extproc.planner.simulation.results import Figures, Interval, Result, interval
+from extproc.planner.simulation.results import Interval, Result, SimulatedFigures, interval
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One rule, the fleet that it had, and a result for each seed."""
+    """One rule, its fleet, and a result per seed."""
 
     rule: str
     fleet: FleetSpec
@@ -24,7 +24,7 @@ class Compared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Simulation:
-    """All runs over the same arrivals. rate: a second; stated: the share with an output limit."""
+    """All runs over the same arrivals. rate: per second; stated: share with an output limit."""
 
     source: str
     requests: int
@@ -36,49 +36,49 @@ class Simulation:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class _FigureRow:
     head: str
-    read: Callable[[Figures], float]
+    read: Callable[[SimulatedFigures], float]
     digits: int
     scale: float = 1.0
 
 
 _TIMES: Final = (
-    _Row("TTFT P50 s", lambda f: f.ttft_p50_s, 2),
-    _Row("TTFT P99 s", lambda f: f.ttft_p99_s, 2),
-    _Row("TPOT P50 ms", lambda f: f.tpot_p50_s, 1, 1000),
-    _Row("TPOT P99 ms", lambda f: f.tpot_p99_s, 1, 1000),
-    _Row("preempted ‰", lambda f: f.preemptions, 1),
-    _Row("prompt tokens cached %", lambda f: f.reused, 1, 100),
+    _FigureRow("TTFT P50 s", lambda f: f.ttft_p50_s, 2),
+    _FigureRow("TTFT P99 s", lambda f: f.ttft_p99_s, 2),
+    _FigureRow("TPOT P50 ms", lambda f: f.tpot_p50_s, 1, 1000),
+    _FigureRow("TPOT P99 ms", lambda f: f.tpot_p99_s, 1, 1000),
+    _FigureRow("preempted ‰", lambda f: f.preemptions, 1),
+    _FigureRow("prompt tokens cached %", lambda f: f.reused, 1, 100),
 )
 _RULE_FIGURES: Final = (
-    _Row("answers/s", lambda f: f.throughput, 1),
+    _FigureRow("answers/s", lambda f: f.throughput, 1),
     *_TIMES,
-    _Row("failed over %", lambda f: f.failed_over, 2, 100),
-    _Row("clamped %", lambda f: f.clamped, 2, 100),
-    _Row("rejected or unfinished %", lambda f: f.rejected + f.unfinished, 2, 100),
-    _Row("misrouted %", lambda f: f.misrouted, 2, 100),
-    _Row("over-routed %", lambda f: f.over_routed, 2, 100),
+    _FigureRow("failed over %", lambda f: f.failed_over, 2, 100),
+    _FigureRow("clamped %", lambda f: f.clamped, 2, 100),
+    _FigureRow("rejected or unfinished %", lambda f: f.rejected + f.unfinished, 2, 100),
+    _FigureRow("misrouted %", lambda f: f.misrouted, 2, 100),
+    _FigureRow("over-routed %", lambda f: f.over_routed, 2, 100),
 )
 _POOL_FIGURES: Final = (
-    _Row("requests", lambda f: f.requests, 0),
-    _Row("slots used %", lambda f: f.utilisation, 1, 100),
+    _FigureRow("requests", lambda f: f.requests, 0),
+    _FigureRow("slots used %", lambda f: f.utilisation, 1, 100),
     *_TIMES,
 )
 
 
 def print_simulation(simulation: Simulation, console: Console) -> None:
-    """Print the rules, and the pools of the first."""
+    """Print a comparison of the rules, and the pools of the first rule."""
     first = simulation.compared[0]
     _print(console, _describe(simulation))
     console.print(_rules(simulation))
-    _print(console, f"The pools of {first.rule}, in the mean over the seeds")
+    _print(console, f"The pools of {first.rule}, mean over the seeds")
     console.print(_pools(first))
     _print(console, _explain(simulation))
 
 
 def to_json(simulation: Simulation) -> str:
-    """Return all figures as JSON; what is infinite or unknown is null."""
+    """Return all figures as JSON; infinite and unknown values are null."""
     document = {
         "simulated": True,
         "source": simulation.source,
@@ -108,7 +108,7 @@ def _describe(simulation: Simulation) -> str:
     )
     how = "Poisson" if simulation.poisson else "at the times of the trace"
     return (
-        f"{simulation.requests} requests of {simulation.source}, {simulation.rate:.1f} a second, "
+        f"{simulation.requests} requests of {simulation.source}, {simulation.rate:.1f} per second, "
         f"{how}.\nPools: {sizes}."
     )
 
@@ -119,7 +119,7 @@ def _explain(simulation: Simulation) -> str:
         f"Simulated, over {len(results)} seed(s). Percentiles are over all requests that arrived "
         f"after {results[0].warmup_s:.0f} s of {results[0].span_s:.0f} s; what was rejected or not "
         "finished counts as infinite.",
-        f"The texts are made up: {simulation.stated:.0%} of the requests state an output limit.",
+        f"The texts are generated; {simulation.stated:.0%} of the requests state an output limit.",
     ]
     if len(results) > 1:
         lines.append("± is half of the 95 % interval of the mean over the seeds.")
@@ -154,7 +154,7 @@ def _table(*heads: str) -> Table:
     return table
 
 
-def _cell(row: _Row, figures: list[Figures]) -> str:
+def _cell(row: _FigureRow, figures: list[SimulatedFigures]) -> str:
     values = [row.scale * row.read(each) for each in figures]
     return _written(interval(values), row.digits)
 

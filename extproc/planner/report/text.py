@@ -1,4 +1,4 @@
-"""A study as text: tables for a terminal or a file."""
+"""A study as tables for a terminal or a file."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ _ROWS: Final = 12  # of the threshold table, at most
 
 
 def print_study(console: Console, done: Study, notes: Sequence[str]) -> None:
-    """Print the plan, what it is made of, and what it depends on."""
+    """Print the plan, its alternatives and its sensitivities."""
     for line in (*introduction(done.question), *(f"Note: {note}." for note in notes)):
         console.print(line, highlight=False, markup=False)
     for table in tables(done):
@@ -27,24 +27,24 @@ def print_study(console: Console, done: Study, notes: Sequence[str]) -> None:
 
 
 def introduction(question: Question) -> Iterator[str]:
-    """Say what was asked."""
+    """Yield sentences that state the question."""
     goals, profile = question.objectives, question.profile
-    rule = "at full length" if question.slot_rule is SlotRule.WINDOW else "as they are, 99 %"
+    rule = "at full length" if question.slot_rule is SlotRule.WINDOW else "at actual lengths"
     yield f"{question.workload.name}: {question.rate_per_s:g} requests/s on {profile.name}."
     yield (
-        f"An instance is {profile.gpus} GPU, ${profile.price_per_gpu_h:g} each per hour, "
+        f"An instance has {profile.gpus} GPUs at ${profile.price_per_gpu_h:g} per hour, "
         f"{question.hours_per_year:g} hours a year; its KV cache holds {profile.kv_tokens} tokens. "
-        f"max_num_seqs: as many sequences as fit it {rule}."
+        f"max_num_seqs: as many sequences as fit {rule}."
     )
     yield (
-        f"To hold in each pool: P99 TTFT {seconds(goals.ttft_p99_s)}, P99 TPOT "
+        f"Objectives in each pool: P99 TTFT {seconds(goals.ttft_p99_s)}, P99 TPOT "
         f"{seconds(goals.tpot_p99_s)}, utilisation {goals.utilisation:.0%}. "
         f"Routed by the {question.estimator.name} estimator, with its errors."
     )
 
 
 def one_pool(plan: Plan) -> str:
-    """Say what a plan of one pool needs."""
+    """Return a sentence on what a plan of one pool needs."""
     return f"One pool of {plan.gpus} GPUs, ${plan.usd_per_year:,.0f} a year."
 
 
@@ -61,7 +61,7 @@ def tables(done: Study) -> Iterator[Table]:
 
 
 def seconds(value: float) -> str:
-    """Write a time: ms below a second."""
+    """Format a time, below a second in ms."""
     if math.isinf(value):
         return "never"
     return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.0f} ms"
@@ -139,7 +139,7 @@ def _curve(curve: Sequence[Plan]) -> Table:
 
 
 def _changes(title: str, name: str, changes: Sequence[Change]) -> Table:
-    table = _table(title, name, "short", "load", "holds", "GPUs that would")
+    table = _table(title, name, "short", "load", "holds", "GPUs needed")
     for change in changes:
         table.add_row(
             change.name,

@@ -1,4 +1,4 @@
-"""What is simulated: pools of equal instances, in ascending order of their windows."""
+"""The fleet to simulate: pools of equal instances, in ascending order of their windows."""
 
 from dataclasses import dataclass, replace
 
@@ -8,10 +8,11 @@ from extproc.simulator.engine.instance import EngineConfig, Profile
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSpec:
-    """One pool. `overhead_s` is what a request takes outside the engine, before its first token.
+    """One pool.
 
-    threshold: the largest budget, in tokens, that the pool is given; its window at most.
-    gpus: of one instance. Raises ValueError where vLLM would not start.
+    threshold: the largest budget, in tokens, that is routed to the pool. gpus: of one instance.
+    overhead_s: seconds that a request spends outside the engine before its first token.
+    Raises ValueError if vLLM would not start.
     """
 
     name: str
@@ -23,7 +24,7 @@ class PoolSpec:
     overhead_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot serve."""
+        """Validate."""
         engine = self.engine
         if min(self.instances, self.threshold, self.gpus) < 1 or self.overhead_s < 0:
             raise ValueError(f"{self.name}: instances, threshold and gpus are at least 1")
@@ -32,18 +33,18 @@ class PoolSpec:
 
     @property
     def slots(self) -> int:
-        """Sequences that all instances together may run at once."""
+        """Sequences that all instances together can run at once."""
         return self.instances * self.engine.max_num_seqs
 
 
 @dataclass(frozen=True, slots=True)
 class FleetSpec:
-    """All pools. Raises ValueError where there is none, or they are out of order."""
+    """All pools. Raises ValueError if there is none, or if their windows do not ascend."""
 
     pools: tuple[PoolSpec, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what the routing rule does not know."""
+        """Validate."""
         windows = [pool.engine.max_model_len for pool in self.pools]
         if not windows or windows != sorted(set(windows)):
             raise ValueError("a fleet has pools of different windows, the smallest first")
@@ -54,13 +55,13 @@ class FleetSpec:
         return sum(pool.instances * pool.gpus for pool in self.pools)
 
     def routing(self) -> tuple[Pool, ...]:
-        """Return the pools as the service knows them."""
+        """Return the pools as the routing rule takes them."""
         return tuple(
             Pool(pool.name, pool.engine.max_model_len, pool.threshold) for pool in self.pools
         )
 
     def homogeneous(self) -> "FleetSpec":
-        """Return the fleet that has the largest pool alone, on as many of the GPUs as it can."""
+        """Return a fleet of the largest pool alone, with as many instances as the GPUs allow."""
         largest = self.pools[-1]
         instances = max(1, self.gpus // largest.gpus)
         window = largest.engine.max_model_len

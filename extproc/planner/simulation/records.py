@@ -1,4 +1,4 @@
-"""What happened to every request of a simulated run: columns of equal length, in arrival order."""
+"""The requests of a simulated run: columns of equal length, in order of arrival."""
 
 import enum
 from dataclasses import dataclass
@@ -14,33 +14,34 @@ Ints = NDArray[np.int64]
 
 
 class Fate(enum.IntEnum):
-    """How a request ended: every arrival has exactly one."""
+    """How a request ended. Every arrival has exactly one fate."""
 
     UNFINISHED = 0  # the run ended before its answer
     COMPLETED = 1
-    FAILED_OVER = 2  # its pool refused it, and the largest pool completed it
-    CLAMPED = 3  # a window cut its answer
+    FAILED_OVER = 2  # its pool refused it and the largest pool completed it
+    CLAMPED = 3  # the window cut its answer
     REJECTED = 4  # it was refused: its prompt fills the window
 
 
 class Timing(NamedTuple):
-    """One request as a client saw it; times in seconds, infinite where they never came."""
+    """One request as its client saw it; times in seconds, infinite if there was no token."""
 
     pool: str
     fate: Fate
     ttft_s: float
     tpot_s: float
-    """Per token after the first; 0.0 where there is no second one."""
+    """Seconds per token after the first; 0.0 if there is no second token."""
     output_tokens: int
     preemptions: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Records:
-    """The columns. Times are seconds from the start of the trace, infinite where they never came.
+    """The columns. Times are seconds from the start of the trace, infinite if it never happened.
 
-    pool: the index of the pool that answered, or refused last. chosen: of the one that the rule
-    chose. tokens: of the output that was produced. reused: prompt tokens that were cached.
+    pool: index of the pool that answered, or refused last. chosen: index of the pool that the rule
+    chose. needed: tokens of a window that the request needs. tokens: output tokens produced.
+    reused: prompt tokens found in the prefix cache.
     """
 
     fleet: FleetSpec
@@ -63,13 +64,13 @@ class Records:
 
     @property
     def ttft_s(self) -> Floats:
-        """From the arrival to the first token, what passes outside the engine included."""
+        """Seconds from arrival to first token, including the time outside the engine."""
         overhead = np.array([pool.overhead_s for pool in self.fleet.pools])
         return np.asarray(self.first_s - self.at_s + overhead[self.pool])
 
     @property
     def tpot_s(self) -> Floats:
-        """Per token after the first; NaN where an answer is complete and has no second one."""
+        """Seconds per token after the first; NaN for a complete answer of one token."""
         answered = np.isfinite(self.end_s)
         several = answered & (self.tokens > 1)
         found = np.where(answered, np.nan, np.inf)
@@ -78,7 +79,7 @@ class Records:
         return found
 
     def timings(self) -> list[Timing]:
-        """Return the requests one by one, to be held against those of a real server."""
+        """Return the requests one by one, for comparison with a real server."""
         columns = zip(
             self.pool.tolist(),
             self.fate.tolist(),

@@ -1,7 +1,7 @@
-"""What a run comes to: figures of each pool and of the fleet, and intervals over seeds.
+"""Summarise a run: figures of each pool and of the fleet, and confidence intervals over seeds.
 
-The one rule: percentiles are over all arrivals that are measured. One that was rejected, or was not
-finished when the run ended, counts as infinite; leaving it out would flatter who serves fewest.
+Invariant: percentiles cover all arrivals after the warm-up. A rejected or unfinished request counts
+as infinite; leaving it out would favour the rule that serves the fewest.
 """
 
 import math
@@ -24,12 +24,12 @@ _STUDENT: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.26
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
-    """Of one pool, or of the whole fleet; the requests are those that arrived after the warm-up.
+class SimulatedFigures:
+    """Figures of one pool or of the whole fleet, over the requests that arrived after the warm-up.
 
-    Shares are of `requests`. throughput: answers a second. utilisation: of the slots, in time.
-    preemptions: for 1,000 requests. reused: cached prompt tokens, as a share of all. Infinite
-    percentiles: so many had no answer.
+    Shares are of `requests`. throughput: answers per second. utilisation: share of slot time in
+    use. preemptions: per 1,000 requests. reused: cached prompt tokens as a share of all prompt
+    tokens. A percentile is infinite if too many requests had no answer.
     """
 
     name: str
@@ -54,26 +54,26 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One run. warmup_s: arrivals before that are not counted; span_s: from first to last one."""
+    """One run. warmup_s: earlier arrivals are left out. span_s: from first to last arrival."""
 
-    pools: tuple[Figures, ...]
-    fleet: Figures
+    pools: tuple[SimulatedFigures, ...]
+    fleet: SimulatedFigures
     warmup_s: float
     span_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean over seeds, and half the width of its 95 % interval; infinite for a single seed."""
+    """A mean over seeds and half the width of its 95 % interval; infinite for a single seed."""
 
     mean: float
     half: float
 
 
 def summarise(records: Records, warmup_s: float | None = None) -> Result:
-    """Sum up a run; without `warmup_s`, in seconds from the first arrival, it is `warmup(records)`.
+    """Summarise a run. warmup_s: seconds from the first arrival; None: `warmup(records)`.
 
-    Raises ValueError where no arrival is left.
+    Raises ValueError if the warm-up leaves no arrival.
     """
     begin, end = float(records.at_s[0]), float(records.at_s[-1])
     left_out = warmup(records) if warmup_s is None else warmup_s
@@ -93,8 +93,8 @@ def summarise(records: Records, warmup_s: float | None = None) -> Result:
 def warmup(records: Records) -> float:
     """Return how long the fleet takes to fill, in seconds from the first arrival.
 
-    Twice the mean time that an answer takes, but at least a tenth of the span of the arrivals, and
-    at most half of it.
+    It is twice the mean time of an answer, at least a tenth and at most half of the span of the
+    arrivals.
     """
     span = float(records.at_s[-1] - records.at_s[0])
     taken = (records.end_s - records.at_s)[np.isfinite(records.end_s)]
@@ -103,7 +103,7 @@ def warmup(records: Records) -> float:
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Return the mean of one figure over seeds, with its 95 % interval by Student's t."""
+    """Return the mean of a figure over seeds, with its 95 % interval by Student's t."""
     mean = fmean(values)
     if len(values) < 2 or not math.isfinite(mean):
         return Interval(mean, math.inf)
@@ -111,7 +111,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def student(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t; past the table by Cornish and Fisher's series."""
+    """Return the 97.5 % quantile of Student's t; beyond the table by the Cornish-Fisher series."""
     if freedom <= len(_STUDENT):
         return _STUDENT[freedom - 1]
     z = NormalDist().inv_cdf((1 + _CONFIDENCE) / 2)
@@ -122,7 +122,7 @@ def student(freedom: int) -> float:
 
 
 class _Judged:
-    """Records with the window in which they are measured, in seconds, and the verdicts on them."""
+    """Records, the time span over which they are measured (seconds), and their verdicts."""
 
     def __init__(self, records: Records, measured: Mask, begin: float, end: float) -> None:
         self._records, self._measured = records, measured
@@ -130,14 +130,14 @@ class _Judged:
         self._ttft, self._tpot = records.ttft_s, records.tpot_s
         self._verdicts = _verdicts(records)
 
-    def figures(self, pools: tuple[int, ...]) -> Figures:
-        """Sum up the requests of some pools."""
+    def figures(self, pools: tuple[int, ...]) -> SimulatedFigures:
+        """Summarise the requests of these pools."""
         records, specs = self._records, [self._records.fleet.pools[pool] for pool in pools]
         inside = np.isin(records.pool, pools)
         chosen = self._measured & np.isin(records.chosen, pools)
         mine = self._measured & inside
         count = max(1, int(mine.sum()))
-        return Figures(
+        return SimulatedFigures(
             name=specs[0].name if len(specs) == 1 else "fleet",
             instances=sum(spec.instances for spec in specs),
             gpus=sum(spec.instances * spec.gpus for spec in specs),
@@ -164,7 +164,7 @@ class _Judged:
         return float(((ends >= self._begin) & (ends < self._end)).sum()) / span if span else 0.0
 
     def _utilisation(self, inside: Mask, slots: int) -> float:
-        # From the first admission to the end; the waits of preempted sequences are in it.
+        # From the first admission to the end, including the waits of preempted sequences.
         held = self._records.admitted_s[inside].clip(self._begin, self._end)
         free = self._records.end_s[inside].clip(self._begin, self._end)
         span = self._end - self._begin
@@ -172,7 +172,7 @@ class _Judged:
 
 
 def percentile(values: Floats, rank: float) -> float:
-    """Return the value that this per cent does not exceed, by nearest rank; NaN is left out."""
+    """Return a percentile by nearest rank, ignoring NaN; NaN if nothing is left."""
     known = values[~np.isnan(values)]
     if not known.size:
         return math.nan
@@ -184,7 +184,7 @@ def _share(which: Mask) -> float:
 
 
 def _verdicts(records: Records) -> NDArray[np.str_]:
-    """Judge every choice as the service does; equal ones once."""
+    """Judge every choice as the service does, each distinct pair of choice and need once."""
     pools = records.fleet.routing()
     pairs = np.stack([records.chosen, records.needed])
     unique, where = np.unique(pairs, axis=1, return_inverse=True)

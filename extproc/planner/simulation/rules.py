@@ -1,7 +1,7 @@
-"""How a simulated fleet routes: the service's own rule, and what it is compared with.
+"""Route requests in a simulated fleet: the service's own rule, and the rules to compare it with.
 
-The one rule: a rule sees of a request what it would see in service. Only `Oracle` knows the answer
-beforehand.
+Invariant: a rule sees only what it would see in service. `Oracle` alone knows the answer in
+advance.
 """
 
 import enum
@@ -9,45 +9,39 @@ import random
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from extproc.budget.calibrated import Calibrated
-from extproc.budget.category import Labels
 from extproc.budget.learner import Learner
-from extproc.budget.paper import PaperEstimator
-from extproc.budget.prior import MEASURED
-from extproc.budget.values import Estimator, Observation, Outcome
+from extproc.budget.values import Observation, Outcome
+from extproc.build import build_learner
+from extproc.config.settings import Estimator as EstimatorName
+from extproc.config.settings import Settings
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.traffic.arrivals import Incoming
 from extproc.routing.pools import Pool, choose, limits
 
-TARGET: Final = 0.001
-"""The share of requests that may be misrouted: the service's default, as all of what follows."""
-_CATEGORIES: Final = 64
+_DEFAULTS: Final = Settings()
 
 
 class Rule(Protocol):
-    """Chooses pools, and learns from answers."""
+    """Chooses pools and learns from answers."""
 
     def choose(self, incoming: Incoming, loads: Sequence[float]) -> int:
-        """Return the index of a pool; `loads` are the requests in each pool for each slot of it."""
+        """Return the index of a pool; `loads` are requests per slot of each pool."""
 
     def learn(self, incoming: Incoming, pool: int, outcome: Outcome, tokens: int) -> None:
-        """Take in what came of the choice of a pool: so many output tokens, 0 where refused."""
+        """Learn from the answer of the pool that was chosen: `tokens` of output, 0 if refused."""
 
 
 class Estimated:
-    """The service's rule: a budget by an estimator that learns, and the thresholds of the pools.
+    """The service's rule: estimate the budget, learn from answers, compare with the thresholds.
 
-    spill: the load, in requests for each slot of the pool chosen, from which on a less loaded pool
-    that can hold the budget gets the request (arXiv 2604.08075, step 5c). None: never, which is
-    what the service does, since it does not look at the load of the pools.
+    spill: once the chosen pool has this many requests per slot, the least loaded pool that can
+    hold the budget gets the request (arXiv 2604.08075, step 5c). None: never, as in the service,
+    which does not look at the load of its pools.
     """
 
-    def __init__(
-        self, pools: Sequence[Pool], estimator: Estimator, spill: float | None = None
-    ) -> None:
-        self._pools, self._spill = pools, spill
+    def __init__(self, pools: Sequence[Pool], learner: Learner, spill: float | None = None) -> None:
+        self._pools, self._learner, self._spill = pools, learner, spill
         self._limits = limits(pools)
-        self._learner = Learner(estimator, Labels(_CATEGORIES))
 
     def choose(self, incoming: Incoming, loads: Sequence[float]) -> int:
         """See `Rule`."""
@@ -65,7 +59,7 @@ class Estimated:
 
 
 class ByInput:
-    """The prompt's exact tokens alone decide: the smallest pool whose threshold they are within."""
+    """Choose the smallest pool whose threshold holds the prompt, counted exactly, alone."""
 
     def __init__(self, pools: Sequence[Pool]) -> None:
         self._pools = pools
@@ -79,7 +73,7 @@ class ByInput:
 
 
 class Oracle:
-    """The true total decides, of the prompt and of what will be answered."""
+    """Choose by the true total: the prompt and the answer that it will get."""
 
     def __init__(self, pools: Sequence[Pool]) -> None:
         self._pools = pools
@@ -93,7 +87,7 @@ class Oracle:
 
 
 class AtRandom:
-    """Each instance of the fleet gets the same share, whatever its window."""
+    """Give every instance of the fleet the same share, whatever its window."""
 
     def __init__(self, fleet: FleetSpec, seed: int) -> None:
         self._rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
@@ -108,9 +102,9 @@ class AtRandom:
 
 
 class RuleName(enum.Enum):
-    """The rules by the names that commands and reports use."""
+    """Names of the rules in commands and reports."""
 
-    DUALPOOL = "dualpool"  # Estimated, with the calibrated estimator
+    DUALPOOL = "dualpool"  # Estimated, with the estimator of the settings
     PAPER = "paper"  # Estimated, with the estimator of arXiv 2604.08075
     INPUT_LENGTH = "input-length"
     RANDOM = "random"
@@ -118,15 +112,23 @@ class RuleName(enum.Enum):
     HOMOGENEOUS = "homogeneous"  # nothing to choose: FleetSpec.homogeneous has one pool
 
 
-def make_rule(name: RuleName, fleet: FleetSpec, seed: int, spill: float | None = None) -> Rule:
-    """Return a rule that has learnt nothing yet; `spill` is for those that estimate."""
+def make_rule(
+    name: RuleName,
+    fleet: FleetSpec,
+    seed: int,
+    spill: float | None = None,
+    settings: Settings = _DEFAULTS,
+) -> Rule:
+    """Return a rule that has learnt nothing.
+
+    spill and settings apply to the rules that estimate. The fleet replaces the settings' pools.
+    """
     pools = fleet.routing()
     match name:
         case RuleName.DUALPOOL:
-            made = Calibrated(MEASURED, limits(pools), target=TARGET, categories=_CATEGORIES)
-            return Estimated(pools, made, spill)
+            return Estimated(pools, build_learner(settings, pools), spill)
         case RuleName.PAPER:
-            return Estimated(pools, _paper(), spill)
+            return Estimated(pools, build_learner(settings, pools, EstimatorName.PAPER), spill)
         case RuleName.INPUT_LENGTH:
             return ByInput(pools)
         case RuleName.RANDOM:
@@ -135,22 +137,12 @@ def make_rule(name: RuleName, fleet: FleetSpec, seed: int, spill: float | None =
             return Oracle(pools)
 
 
-def _paper() -> PaperEstimator:
-    return PaperEstimator(
-        beta=0.95,
-        gamma=1.0,
-        prior_bytes_per_token=4.0,
-        default_output_tokens=1024,
-        categories=_CATEGORIES,
-    )
-
-
 def _smallest(tokens: int, pools: Sequence[Pool]) -> int:
     fitting = (index for index, pool in enumerate(pools) if tokens <= pool.limit)
     return next(fitting, len(pools) - 1)
 
 
 def _spill(index: int, tokens: int, pools: Sequence[Pool], loads: Sequence[float]) -> int:
-    """Return the least loaded of the pools that can hold so many tokens, or `index` itself."""
+    """Return the least loaded pool that can hold the tokens, `index` if there is no better one."""
     holding = (i for i, pool in enumerate(pools) if tokens <= pool.max_model_len)
     return min((index, *holding), key=lambda i: loads[i])

@@ -1,11 +1,12 @@
-"""A fleet, event by event: arrivals, the rule's choice, balancing, engines, answers, lessons.
+"""Simulate a fleet event by event: arrival, choice of a pool, balancing, engines, answer, learning.
 
-The one rule: nobody acts on what has not happened yet. An answer teaches, and stops counting as a
-load, when its last token is there. So time only goes forward, and a run is a function of its seed.
+Invariant: nothing depends on the future. An answer teaches the rule, and leaves the load, when its
+last token is out. So time never runs back and a run is a function of its seed.
 
-A pool balances as Envoy's LEAST_REQUEST does: of `choices` instances drawn at random, the one with
-the fewest requests. A request that its pool refuses, since its prompt fills the window, goes to the
-largest pool at once, as Envoy's retry does; the service then sees the second answer alone.
+A pool balances as Envoy's LEAST_REQUEST does: of `choices` instances drawn at random it takes the
+one with the fewest requests. If a pool refuses a request because the prompt fills the window, the
+request goes to the largest pool at once, as with Envoy's retry; the service sees only the second
+answer.
 """
 
 import heapq
@@ -25,21 +26,21 @@ from extproc.planner.traffic.arrivals import Incoming
 from extproc.simulator.engine import Engine, Event, EventKind, NeverFitsError, Sequence
 
 _NEVER: Final = -1
-_STRIDE: Final = 1000  # arrivals between two reports of progress
+_STRIDE: Final = 1000  # arrivals between two progress reports
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conduct:
-    """How a run goes, apart from fleet, arrivals and rule."""
+    """Settings of a run other than fleet, arrivals and rule."""
 
     seed: int = 0
-    """Decides what the balancer draws."""
+    """Seed of the balancer's draws."""
     choices: int = 2
-    """Instances that the balancer compares; Envoy's choice_count."""
+    """Instances that the balancer compares: Envoy's choice_count."""
     retry: bool = True
-    """Whether what its pool refuses goes to the largest one."""
+    """Whether a request that its pool refuses goes to the largest pool."""
     drain_s: float = float("inf")
-    """How long after the last arrival the run ends; what is not done then is unfinished."""
+    """Seconds from the last arrival to the end of the run; open requests are then unfinished."""
 
 
 class _Instance:
@@ -48,7 +49,7 @@ class _Instance:
     def __init__(self, pool: int, spec: PoolSpec) -> None:
         self.pool = pool
         self.engine = Engine(spec.engine, spec.profile)
-        self.active = 0  # requests that it has not answered
+        self.active = 0  # open requests
         self.due_ns = _NEVER
 
 
@@ -62,8 +63,8 @@ class _Job(Sequence):
         self.instance = instance
 
 
-class _Columns:
-    """What is noted of the requests, by their index; times in nanoseconds, _NEVER where unknown."""
+class _RecordColumns:
+    """Columns of Records in the making; times in nanoseconds, _NEVER until they are known."""
 
     def __init__(self) -> None:
         self.at_ns, self.admitted_ns, self.first_ns, self.end_ns = (array("q") for _ in range(4))
@@ -71,11 +72,10 @@ class _Columns:
         self.pool, self.chosen, self.fate, self.preemptions = (array("q") for _ in range(4))
 
     def add(self, incoming: Incoming, pool: int) -> int:
-        """Note an arrival; returns its index."""
+        """Add a row for an arrival and return its index."""
         self.at_ns.append(incoming.at_ns)
         self.prompt.append(incoming.prompt_tokens)
-        # As the service judges: the stated limit is a promise, whatever the answer takes of it.
-        self.needed.append(incoming.prompt_tokens + (incoming.max_tokens or incoming.output_tokens))
+        self.needed.append(incoming.needed_tokens)
         for times in (self.admitted_ns, self.first_ns, self.end_ns):
             times.append(_NEVER)
         for counts in (self.tokens, self.reused, self.preemptions):
@@ -86,7 +86,7 @@ class _Columns:
         return len(self.at_ns) - 1
 
 
-class _Run:
+class _FleetRun:
     def __init__(self, fleet: FleetSpec, rule: Rule, conduct: Conduct) -> None:
         self._rule, self._conduct = rule, conduct
         self._rng = random.Random(conduct.seed)  # noqa: S311 - reproducible, not secret
@@ -97,13 +97,13 @@ class _Run:
         self._windows = [spec.engine.max_model_len for spec in fleet.pools]
         self._slots = [spec.slots for spec in fleet.pools]
         self._active = [0] * len(fleet.pools)
-        self._due: list[tuple[int, int, _Instance]] = []  # heap; what is out of date remains
+        self._due: list[tuple[int, int, _Instance]] = []  # heap, stale entries included
         self._pushed = 0
-        self._ends: list[tuple[int, int, _Job]] = []  # heap of answers that are not over yet
-        self.columns = _Columns()
+        self._ends: list[tuple[int, int, _Job]] = []  # heap of answers whose end is still ahead
+        self.columns = _RecordColumns()
 
     def take(self, incoming: Incoming) -> None:
-        """Let time pass until a request arrives, and send it on its way."""
+        """Advance to the arrival of a request and send it to a pool."""
         self.catch_up(incoming.at_ns)
         loads = [active / n for active, n in zip(self._active, self._slots, strict=True)]
         pool = self._rule.choose(incoming, loads)
@@ -118,7 +118,7 @@ class _Run:
         self._rule.learn(incoming, pool, Outcome.REFUSED, 0)
 
     def catch_up(self, now_ns: int) -> None:
-        """Let all happen that happens until now."""
+        """Process events up to now."""
         while self._due and self._due[0][0] <= now_ns:
             due_ns, _, instance = heapq.heappop(self._due)
             if due_ns == instance.due_ns:
@@ -127,14 +127,14 @@ class _Run:
             self._end(heapq.heappop(self._ends)[2])
 
     def drain(self, until_ns: float) -> None:
-        """Let all happen that still happens until then."""
+        """Process events after the last arrival, up to a time that may be infinite."""
         while self._due and self._due[0][0] <= until_ns:
             self.catch_up(self._due[0][0])
         while self._ends and self._ends[0][0] <= until_ns:
             self._end(heapq.heappop(self._ends)[2])
 
     def _send(self, index: int, incoming: Incoming, pool: int) -> bool:
-        """Give a request to an instance of a pool; False where that refuses it."""
+        """Send a request to an instance of a pool; return False if the instance refuses it."""
         instance = self._balance(self._pools[pool])
         job = _Job(index, incoming, instance)
         self._note(instance.engine.advance(incoming.at_ns))
@@ -161,7 +161,7 @@ class _Run:
         self._arm(instance)
 
     def _arm(self, instance: _Instance) -> None:
-        """Come back to an instance when the next of its sequences may end."""
+        """Schedule the instance's next event: the earliest end of one of its sequences."""
         due_ns = instance.engine.earliest_end_ns()
         if due_ns is None:
             instance.due_ns = _NEVER
@@ -185,7 +185,7 @@ class _Run:
                 columns.admitted_ns[job.index] = at_ns
 
     def _end(self, job: _Job) -> None:
-        """Take in an answer whose last token is there."""
+        """Record a finished answer and let the rule learn from it."""
         columns, index, incoming = self.columns, job.index, job.incoming
         pool = job.instance.pool
         job.instance.active -= 1
@@ -196,7 +196,7 @@ class _Run:
         else:
             moved = columns.chosen[index] != pool
             columns.fate[index] = Fate.FAILED_OVER if moved else Fate.COMPLETED
-        # An answer that a limit ends has finish_reason "length", whoever set the limit.
+        # finish_reason is "length" for the client's limit and for the window alike.
         cut = job.output_tokens in (incoming.max_tokens, self._windows[pool] - job.prompt_tokens)
         outcome = Outcome.CUT if cut else Outcome.COMPLETE
         self._rule.learn(incoming, columns.chosen[index], outcome, job.output_tokens)
@@ -209,11 +209,11 @@ def simulate(
     conduct: Conduct,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Records:
-    """Run a fleet until all is answered, or the drain is over.
+    """Run a fleet until every request is answered or the drain is over.
 
-    arrivals: in the order of time. progress: is told now and then how many more have arrived.
+    arrivals: in order of time. progress: called with the number of arrivals since the last call.
     """
-    run = _Run(fleet, rule, conduct)
+    run = _FleetRun(fleet, rule, conduct)
     count = last_ns = 0
     for count, incoming in enumerate(arrivals, 1):
         run.take(incoming)
@@ -225,7 +225,7 @@ def simulate(
     return _records(fleet, run.columns)
 
 
-def _records(fleet: FleetSpec, columns: _Columns) -> Records:
+def _records(fleet: FleetSpec, columns: _RecordColumns) -> Records:
     done = np.asarray(columns.fate) != Fate.UNFINISHED
     return Records(
         fleet=fleet,

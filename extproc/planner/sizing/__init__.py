@@ -1,1 +1,1 @@
-"""How many instances each pool needs, by queueing formulas."""
+"""Size pools by queueing formulas."""

@@ -1,18 +1,19 @@
 """What splitting a fleet saves, by the closed form of arXiv 2604.08075: load divided by rate.
 
-It knows no queues and no objectives; `extproc.planner.sizing.search` does.
+It ignores queues and objectives; `extproc.planner.sizing.search` accounts for both.
 """
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """Requests a second that one instance serves: homogeneous, and in either pool.
+    """Requests per second that one instance serves: in a homogeneous fleet and in either pool.
 
-    The long pool of a split fleet has requests of its own, longer than those of all (arXiv
-    2604.09613 corrects the first paper in this); the first paper takes long = homogeneous.
+    The requests of the long pool are longer than the mean (arXiv 2604.09613 corrects the first
+    paper in this); the first paper takes long = homogeneous.
     """
 
     homogeneous: float
@@ -20,9 +21,13 @@ class Rates:
     long: float
 
 
+PUBLISHED_RATES: Final = Rates(homogeneous=2.8, short=11.2, long=2.8)
+"""arXiv 2604.08075, Table 1: Llama-3-70B on A100s, windows of 8,192 and 65,536 tokens."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClosedForm:
-    """Instances without a split, and in the two pools of a split fleet."""
+    """Instances of a homogeneous fleet, and of the two pools of a split fleet."""
 
     homogeneous: int
     short: int
@@ -30,12 +35,16 @@ class ClosedForm:
 
     @property
     def saving(self) -> float:
-        """The saved share of the instances; negative where the split costs."""
+        """The saved share of the instances; negative if the split costs instances."""
         return 1 - (self.short + self.long) / self.homogeneous
 
 
 def split_fleet(rate_per_s: float, alpha: float, rates: Rates) -> ClosedForm:
-    """Size a fleet whose short pool takes the share `alpha` of the requests."""
+    """Size a fleet whose short pool gets the share `alpha` of the requests.
+
+    >>> split_fleet(1000, 0.8, Rates(homogeneous=2.8, short=11.2, long=2.8))
+    ClosedForm(homogeneous=358, short=72, long=72)
+    """
     return ClosedForm(
         homogeneous=math.ceil(rate_per_s / rates.homogeneous),
         short=math.ceil(alpha * rate_per_s / rates.short),
@@ -44,5 +53,5 @@ def split_fleet(rate_per_s: float, alpha: float, rates: Rates) -> ClosedForm:
 
 
 def ideal_saving(alpha: float, rho: float) -> float:
-    """Return `alpha (1 - 1 / rho)`: the saving of a fleet so large that nothing is rounded."""
+    """Return `alpha (1 - 1 / rho)`: the saving of a fleet too large for rounding to matter."""
     return alpha * (1 - 1 / rho)

@@ -1,7 +1,7 @@
-"""How often estimators misroute and over-route: what an estimate's error does to the pools' loads.
+"""How often each estimator misroutes and over-routes, which shifts load between pools.
 
-The figures are those of `dualpool evaluate` on 14 classes of text and 11 tokenizers (README, "How
-good it is"), shares of all requests, the mean over the tokenizers.
+The figures come from `dualpool evaluate` on 14 classes of text and 11 tokenizers (README, "How
+good it is"): shares of all requests, mean over the tokenizers.
 """
 
 import math
@@ -11,20 +11,20 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class RoutingError:
-    """Shares of all requests: sent to a pool that they exceed, and to one larger than needed."""
+    """Shares of all requests that are sent to a too small, and to a needlessly large pool."""
 
     misrouted: float
     over_routed: float
 
     def __post_init__(self) -> None:
-        """Refuse what is no share."""
+        """Validate. Raises ValueError."""
         if min(self.misrouted, self.over_routed) < 0 or self.misrouted + self.over_routed >= 1:
-            raise ValueError("the shares of misrouted and over-routed requests lie in [0, 1)")
+            raise ValueError("the shares of misrouted and over-routed requests must lie in [0, 1)")
 
 
 @dataclass(frozen=True, slots=True)
-class Estimator:
-    """An estimator and its errors, measured at some thresholds in tokens."""
+class EstimatorErrors:
+    """Routing errors of an estimator, measured at some thresholds in tokens."""
 
     name: str
     errors: tuple[tuple[int, RoutingError], ...]
@@ -34,13 +34,13 @@ class Estimator:
         return min(self.errors, key=lambda row: abs(math.log(row[0] / threshold)))[1]
 
 
-def measured(misrouted: float, over_routed: float) -> Estimator:
-    """Return an estimator of the user's own, with the same error at every threshold."""
-    return Estimator("given", ((1, RoutingError(misrouted, over_routed)),))
+def measured(misrouted: float, over_routed: float) -> EstimatorErrors:
+    """Return an estimator with the same given error at every threshold."""
+    return EstimatorErrors("given", ((1, RoutingError(misrouted, over_routed)),))
 
 
-PERFECT: Final = Estimator("perfect", ((1, RoutingError(0, 0)),))
-CALIBRATED: Final = Estimator(
+PERFECT: Final = EstimatorErrors("perfect", ((1, RoutingError(0, 0)),))
+CALIBRATED: Final = EstimatorErrors(
     "calibrated",
     (
         (2048, RoutingError(0.00050, 0.0167)),
@@ -48,7 +48,7 @@ CALIBRATED: Final = Estimator(
         (32768, RoutingError(0.00014, 0.0009)),
     ),
 )
-PAPER: Final = Estimator(
+PAPER: Final = EstimatorErrors(
     "paper",
     (
         (2048, RoutingError(0.00640, 0.1178)),
@@ -56,7 +56,7 @@ PAPER: Final = Estimator(
         (32768, RoutingError(0.00081, 0.0190)),
     ),
 )
-STATIC: Final = Estimator(
+STATIC: Final = EstimatorErrors(
     "static 4.0",
     (
         (2048, RoutingError(0.07061, 0.0277)),

@@ -1,4 +1,4 @@
-"""A plan as a value: which pools, of how many instances, for how much."""
+"""A plan as a value: its pools, their instances, their cost."""
 
 import math
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 class PoolPlan:
     """A pool of a plan.
 
-    threshold: the largest total that is sent to it, in tokens. share: of all requests, wrongly
-    routed ones included. mu_per_instance: requests a second with all slots taken. utilisation:
-    load over capacity. meets: whether both percentiles and the utilisation hold.
+    threshold: the largest total that is routed to it, in tokens. share: of all requests, including
+    wrongly routed ones. mu_per_instance: requests per second with all slots taken. utilisation:
+    load over capacity. meets: both percentiles and the utilisation meet the objectives.
     """
 
     name: str
@@ -29,10 +29,10 @@ class PoolPlan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A fleet for a traffic, the smallest pool first.
+    """A fleet for a workload, in ascending order of windows.
 
-    against: the homogeneous fleet for the same; None in that one itself. over_window: the share of
-    requests that no pool can hold, which are left out of everything else.
+    against: the homogeneous fleet for the same workload; None if this is that fleet. over_window:
+    the share of requests that no pool can hold; every other figure leaves them out.
     """
 
     pools: tuple[PoolPlan, ...]
@@ -45,32 +45,32 @@ class Plan:
 
     @property
     def instances(self) -> int:
-        """Of all pools."""
+        """Instances of all pools."""
         return sum(pool.instances for pool in self.pools)
 
     @property
     def gpus(self) -> int:
-        """Of all pools."""
+        """GPUs of all pools."""
         return sum(pool.gpus for pool in self.pools)
 
     @property
     def usd_per_year(self) -> float:
-        """What the GPUs cost in a year of so many hours."""
+        """Cost of the GPUs per year of `hours_per_year`."""
         return self.gpus * self.price_per_gpu_h * self.hours_per_year
 
     @property
     def saving(self) -> float:
-        """The saved share of the homogeneous fleet's GPUs; negative where the split costs."""
+        """The saved share of the homogeneous fleet's GPUs; negative if the split costs GPUs."""
         return 1 - self.gpus / self.against.gpus if self.against else 0.0
 
     @property
     def meets(self) -> bool:
-        """Whether every pool holds the objectives."""
+        """Whether every pool meets the objectives."""
         return self.failing == 0
 
     @property
     def failing(self) -> int:
-        """How many pools do not hold the objectives."""
+        """Number of pools that miss the objectives."""
         return sum(not pool.meets for pool in self.pools)
 
     @property
@@ -80,7 +80,7 @@ class Plan:
 
     @property
     def closed_form(self) -> int:
-        """Instances by the closed form: the load over what is served, without queues or a cap."""
+        """Instances by the closed form: load over rate, without queues or a utilisation cap."""
         return sum(
             math.ceil(self.rate_per_s * pool.share / pool.mu_per_instance) for pool in self.pools
         )

@@ -1,12 +1,12 @@
-"""One pool under a load: what its instances serve, and what its clients wait for.
+"""Model one pool under load: the rate that its instances serve and the latency of its clients.
 
-An instance runs n = max_num_seqs sequences. With W, H, K the pace's weights, sequence and KV terms,
-and r the KV entries of a decoding sequence, an iteration lasts t = W + (H + K r) n, and longer by
-what prefills compute. A request stays for I iterations (its prompt's and its output's), in which
-n others come and are prefilled, each for e seconds on top: E[S] = E[I] t + n E[e], and an instance
-serves mu = n / E[S]. Requests queue twice: for a slot (all slots of the pool: M/G/c), and for the
-prefill, of which an instance does one after another (M/G/1). The queue for slots is that of full
-slots, which is on the careful side; what an iteration lasts is taken at the load.
+An instance runs n = max_num_seqs sequences. With W, H, K the pace's weights, sequence and KV terms
+and r the KV entries of a decoding sequence, an iteration takes t = W + (H + K r) n, plus the
+computation of prefills. A request stays for I iterations (prefill and decode); meanwhile n others
+arrive, and the prefill of each adds e seconds: E[S] = E[I] t + n E[e], and an instance serves
+mu = n / E[S]. Requests queue twice: for a slot (all slots of the pool, M/G/c) and for the prefill,
+which an instance does one at a time (M/G/1). The slot queue assumes full slots, which is
+conservative; the duration of an iteration is taken at the load.
 """
 
 import math
@@ -28,11 +28,11 @@ Z99: Final = 2.326
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Requests:
-    """What each request of a workload asks of an instance, in order of its total tokens.
+    """Work that each request of a workload is for an instance, sorted by total tokens.
 
-    own_s: the seconds of its prefill alone. flow_s: the same where prompts share iterations, so
-    that the weights count by the token. steps: the iterations of its prefill. extra_s: what its
-    prefill adds to iterations that run anyway. held: KV entries times iterations while it decodes.
+    own_s: seconds of the prefill alone. flow_s: the same if prompts share iterations, so that the
+    weights are charged per token. steps: iterations of the prefill. extra_s: seconds that the
+    prefill adds to iterations that run anyway. held: KV entries times iterations while decoding.
     """
 
     total: Floats
@@ -48,13 +48,13 @@ class Requests:
     held_squared: Floats
 
     def between(self, above: float, up_to: float) -> "Requests":
-        """Return the requests that lie between two shares of all, the smallest first."""
+        """Return the requests between two quantiles, each a share of all requests."""
         low, high = np.searchsorted(np.cumsum(self.weights), [above + 1e-9, up_to - 1e-9])
         last = self.weights.size - 1
         return self.rows(min(int(low), last), min(max(low, high), last) + 1)
 
     def rows(self, first: int, end: int) -> "Requests":
-        """Return some of the rows, `end` excluded."""
+        """Return the rows from `first` up to `end`, exclusive."""
         part = slice(first, end)
         return Requests(**{field.name: getattr(self, field.name)[part] for field in fields(self)})
 
@@ -64,12 +64,12 @@ class Requests:
         return float(self.weights.sum())
 
     def mean(self, values: Floats) -> float:
-        """Return the weighted mean of one value a request."""
+        """Return the weighted mean of one value per request."""
         return float(self.weights @ values) / self.share
 
 
 def requests_of(workload: Workload, profile: InstanceProfile, batched_tokens: int) -> Requests:
-    """Compute what the requests ask of an instance that prefills so many tokens an iteration."""
+    """Compute the work of each request; `batched_tokens` is max_num_batched_tokens."""
     prompt, output, weights = condense(workload)
     order = np.argsort(prompt + output, kind="stable")
     prompt, output, weights = prompt[order], output[order], weights[order]
@@ -97,7 +97,7 @@ def requests_of(workload: Workload, profile: InstanceProfile, batched_tokens: in
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PoolModel:
-    """The instances of a pool that run `slots` sequences each, under requests of one kind."""
+    """An instance of a pool that runs up to `slots` sequences of these requests."""
 
     requests: Requests
     profile: InstanceProfile
@@ -105,7 +105,7 @@ class PoolModel:
 
     @cached_property
     def iterations(self) -> float:
-        """Iterations of a request, the mean."""
+        """Mean iterations of a request."""
         return self.requests.mean(self.requests.iterations)
 
     @cached_property
@@ -114,14 +114,14 @@ class PoolModel:
 
     @cached_property
     def _each_s(self) -> float:
-        """What a running sequence adds to an iteration, in seconds: itself and its KV entries."""
+        """Seconds that a running sequence adds to an iteration, including its KV entries."""
         requests, pace = self.requests, self.profile.pace
         entries = requests.mean(requests.held) / requests.mean(requests.output)
         return (pace.sequence_ms + pace.kv_token_ms * entries) / pace.speed / 1e3
 
     @cached_property
     def _extra_s(self) -> tuple[float, float]:
-        """The mean of what a prefill adds to iterations, and the mean of its square."""
+        """Mean and mean square of the seconds that a prefill adds to iterations."""
         extra = self.requests.extra_s
         return self.requests.mean(extra), self.requests.mean(extra**2)
 
@@ -130,40 +130,40 @@ class PoolModel:
         return self.requests.mean(1 / self.requests.output)
 
     def company_s(self, running: float) -> float:
-        """Return what so many running sequences add to an iteration, in seconds."""
+        """Return the seconds that `running` sequences add to an iteration."""
         return running * self._each_s
 
     def token_s(self, running: float) -> float:
-        """Return the mean seconds between two tokens of a sequence, prefills of others included."""
+        """Return the mean seconds between two tokens, including the prefills of other requests."""
         prefills = running / self.iterations
         return self._weights_s + self.company_s(running) + prefills * self._extra_s[0]
 
     def tpot_p99_s(self, running: float) -> float:
         """Return the 99th percentile of the mean time between tokens of a request.
 
-        A normal approximation: as many prefills fall into an answer as chance has it, and the
-        shorter the answer, the more one of them shows.
+        A normal approximation: the number of prefills during an answer is random, and the shorter
+        the answer, the more a single one delays it.
         """
         spread = running / self.iterations * self._extra_s[1]
         return self.token_s(running) + Z99 * math.sqrt(spread * self._per_output)
 
     @cached_property
     def service_s(self) -> float:
-        """Mean seconds that a request holds its slot while all are taken."""
+        """Mean seconds that a request holds its slot while all slots are taken."""
         return self.iterations * self.token_s(self.slots)
 
     @property
     def rate_per_s(self) -> float:
-        """Requests a second that an instance serves with all its slots taken: mu."""
+        """Requests per second that an instance serves with all slots taken: mu."""
         return self.slots / self.service_s
 
     @cached_property
     def scv(self) -> float:
-        """Squared coefficient of variation of the service time: that of the iterations."""
+        """Squared coefficient of variation of the service time, taken from the iterations."""
         return max(0.0, self.requests.mean(self.requests.iterations**2) / self.iterations**2 - 1)
 
     def running_p99(self, rate_per_s: float) -> float:
-        """Return how many sequences an instance runs at a rate: a high estimate, as if Poisson."""
+        """Return the 99th percentile of running sequences at a rate, as if Poisson."""
         # n = rate * iterations * t, and t = W + n * each + rate * t * extra.
         added = rate_per_s * (self.iterations * self._each_s + self._extra_s[0])
         if added >= 1:
@@ -172,14 +172,14 @@ class PoolModel:
         return min(float(self.slots), mean + Z99 * math.sqrt(mean))
 
     def alone_late(self, limit_s: float) -> float:
-        """Return the share of requests that are late even on an instance that runs nothing else."""
+        """Return the share of requests whose TTFT exceeds limit_s even on an idle instance."""
         alone = self._weights_s + self.requests.own_s + self.profile.overhead_s
         return self.requests.mean((alone > limit_s).astype(np.float64))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LoadedPool:
-    """A pool of so many instances at a rate of requests a second, of all of them together."""
+    """A pool of `instances`, together under `rate_per_s` requests per second."""
 
     model: PoolModel
     instances: int
@@ -187,12 +187,12 @@ class LoadedPool:
 
     @property
     def utilisation(self) -> float:
-        """Load over capacity, of the slots; from 1 on, queues grow for ever."""
+        """Load over capacity of the slots; from 1 on, queues grow without bound."""
         return self.rate_per_s / self.model.rate_per_s / self.instances
 
     @cached_property
     def running_p99(self) -> float:
-        """Sequences that an instance runs: a high estimate."""
+        """99th percentile of the sequences that an instance runs."""
         return self.model.running_p99(self.rate_per_s / self.instances)
 
     @property
@@ -202,7 +202,7 @@ class LoadedPool:
 
     @cached_property
     def ttft_p99_s(self) -> float:
-        """The 99th percentile of the time to the first token, to 1 %; infinite if overloaded."""
+        """The 99th percentile of the time to first token, within 1 %; infinite if overloaded."""
         if any(math.isinf(wait.mean_s) for wait in self._waits):
             return math.inf
         low, high = 0.0, self.model.token_s(0) + self.model.profile.overhead_s
@@ -216,21 +216,21 @@ class LoadedPool:
     def late(self, limit_s: float) -> float:
         """Return the share of requests whose TTFT exceeds limit_s."""
         slot, prefill = self._waits
-        if math.isinf(slot.mean_s + prefill.mean_s):  # it cannot keep up
+        if math.isinf(slot.mean_s + prefill.mean_s):  # overloaded
             return 1.0
         return self.model.requests.mean(_tail(slot, prefill, limit_s - self._unqueued_s))
 
     @cached_property
     def _unqueued_s(self) -> Floats:
-        """Each request's TTFT but for its queues."""
+        """TTFT of each request without queueing."""
         requests, model = self.model.requests, self.model
         own = requests.own_s + requests.steps * model.company_s(self.running_p99)
-        # Whoever comes during an iteration waits for its end: at most the whole of it.
+        # An arrival during an iteration waits for its end: at most the whole iteration.
         return own + model.token_s(self.running_p99) + model.profile.overhead_s
 
     @cached_property
-    def _waits(self) -> tuple["_Wait", "_Wait"]:
-        """For a slot of any instance, and for the prefills before it in its own."""
+    def _waits(self) -> tuple["_QueueWait", "_QueueWait"]:
+        """The wait for a slot of any instance, and for earlier prefills in the own instance."""
         model, requests = self.model, self.model.requests
         slots = Queue(
             servers=self.instances * model.slots,
@@ -250,19 +250,19 @@ class LoadedPool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Wait:
-    """How likely an arrival waits, and for how many seconds then, on average."""
+class _QueueWait:
+    """The share of arrivals that wait, and their mean wait in seconds."""
 
     share: float
     mean_s: float
 
 
-def _wait(queue: Queue) -> _Wait:
-    return _Wait(erlang_c(queue.servers, queue.load), wait_of_waiting_s(queue))
+def _wait(queue: Queue) -> _QueueWait:
+    return _QueueWait(erlang_c(queue.servers, queue.load), wait_of_waiting_s(queue))
 
 
-def _tail(first: _Wait, second: _Wait, left_s: Floats) -> Floats:
-    """Return how likely two exponential waits, one after the other, outlast what time is left."""
+def _tail(first: _QueueWait, second: _QueueWait, left_s: Floats) -> Floats:
+    """Return the probability that two exponential waits in sequence exceed `left_s` seconds."""
     p, q = first.share, second.share
     # Two equal means would divide by zero.
     a, b = first.mean_s, second.mean_s * (1 + 1e-6 * (first.mean_s == second.mean_s))

@@ -1,8 +1,8 @@
-"""How many instances one pool needs for what it is sent, and how many sequences each runs.
+"""Size one pool: how many instances it needs, and how many sequences each runs.
 
-A pool is sent the requests between two thresholds, those over the upper one that are misrouted, and
-those under the lower one that are over-routed, both taken nearest to the threshold. A misrouted
-request counts in both pools, as if it were served twice; a refused one costs less.
+A pool gets the requests between its two thresholds, plus misrouted ones above the upper threshold
+and over-routed ones below the lower one, both nearest to the threshold. A misrouted request counts
+in both pools, as if it were served twice, although a refused one costs less.
 """
 
 import math
@@ -19,7 +19,7 @@ _MOST_INSTANCES: Final = 1 << 22
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PoolLoad:
-    """What a pool with this max_model_len is sent: its share of all requests, and their rate."""
+    """The load of a pool with this max_model_len: its requests, their share of all, their rate."""
 
     question: Question
     requests: Requests
@@ -30,7 +30,7 @@ class PoolLoad:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SizedPool:
-    """A pool at its load, and whether it holds the objectives."""
+    """A pool at its load, and whether it meets the objectives."""
 
     load: PoolLoad
     pool: LoadedPool
@@ -38,14 +38,14 @@ class SizedPool:
 
     @property
     def gpus(self) -> int:
-        """Of all instances."""
+        """GPUs of all instances."""
         return self.pool.instances * self.load.question.profile.gpus
 
 
 def size_pool(load: PoolLoad) -> SizedPool:
-    """Return the smallest pool that holds the objectives, or, where none does, the utilisation.
+    """Return the smallest pool that meets the objectives; if none does, the utilisation alone.
 
-    Raises PlanError where the KV cache of an instance does not hold one sequence of the window.
+    Raises PlanError if the KV cache of an instance cannot hold one sequence of the window.
     """
     model = PoolModel(
         requests=load.requests, profile=load.question.profile, slots=choose_slots(load)
@@ -54,7 +54,7 @@ def size_pool(load: PoolLoad) -> SizedPool:
 
 
 def loaded(load: PoolLoad, slots: int, instances: int) -> SizedPool:
-    """Return a pool of so many instances under the load, whether it holds it or not."""
+    """Return a pool of this size under the load, whether or not it meets the objectives."""
     model = PoolModel(requests=load.requests, profile=load.question.profile, slots=slots)
     pool = LoadedPool(model=model, instances=instances, rate_per_s=load.rate_per_s)
     objectives = load.question.objectives
@@ -68,7 +68,7 @@ def loaded(load: PoolLoad, slots: int, instances: int) -> SizedPool:
 
 
 def describe(sized: SizedPool, name: str) -> PoolPlan:
-    """Return the pool as a part of a plan."""
+    """Return the pool as part of a plan."""
     return PoolPlan(
         name=name,
         max_model_len=sized.load.window,
@@ -86,14 +86,14 @@ def describe(sized: SizedPool, name: str) -> PoolPlan:
 
 
 def choose_slots(load: PoolLoad) -> int:
-    """Return max_num_seqs: what the KV cache holds and the TPOT objective allows, at least 1."""
+    """Return max_num_seqs: as many as the KV cache and the TPOT objective allow, at least 1."""
     question = load.question
     if not question.profile.window_slots(load.window):
         raise PlanError(
             f"the KV cache of {question.profile.name} holds {question.profile.kv_tokens} tokens, "
             f"not one sequence of {load.window}: take a smaller --window"
         )
-    # Half of an iteration's tokens at least is left for prefills.
+    # Leave at least half of an iteration's tokens for prefills.
     most = min(question.max_num_seqs, question.max_num_batched_tokens // 2, _by_memory(load))
     model = PoolModel(requests=load.requests, profile=question.profile, slots=most)
     return _last(lambda n: model.tpot_p99_s(n) <= question.objectives.tpot_p99_s, most)
@@ -107,9 +107,9 @@ def _by_memory(load: PoolLoad) -> int:
 
 
 def occupancy_slots(requests: Requests, kv_tokens: int) -> int:
-    """Return how many running sequences fit the KV cache 99 % of the time; 0 if not one does.
+    """Return how many running sequences fit the KV cache 99 % of the time; 0 if none does.
 
-    Their KV entries add up to about a normal distribution: n m + z s sqrt(n) = kv_tokens.
+    The sum of their KV entries is approximately normal: n m + z s sqrt(n) = kv_tokens.
     """
     mean = requests.mean(requests.held) / requests.mean(requests.output)
     square = requests.mean(requests.held_squared) / requests.mean(requests.output)
@@ -122,7 +122,7 @@ def _instances(load: PoolLoad, model: PoolModel) -> int:
     least = math.ceil(load.rate_per_s / (model.rate_per_s * load.question.objectives.utilisation))
     count = max(1, least)
     if model.alone_late(load.question.objectives.ttft_p99_s) > 1 - SHARE:
-        return count  # no number of instances makes the prefill itself faster
+        return count  # more instances do not make the prefill itself faster
     limit = load.question.objectives.ttft_p99_s
     return _first(
         lambda n: (
@@ -134,7 +134,7 @@ def _instances(load: PoolLoad, model: PoolModel) -> int:
 
 
 def _first(holds: Callable[[int], bool], least: int) -> int:
-    """Return the smallest number, from `least` on, for which it holds, given that it goes on to."""
+    """Return the smallest number from `least` on for which the monotone `holds` is true."""
     high = least
     while not holds(high) and high < _MOST_INSTANCES:
         high *= 2
@@ -146,7 +146,7 @@ def _first(holds: Callable[[int], bool], least: int) -> int:
 
 
 def _last(holds: Callable[[int], bool], most: int) -> int:
-    """Return the largest number up to `most` for which it holds; 1 where it holds for none."""
+    """Return the largest number up to `most` for which `holds` is true; 1 if there is none."""
     low, high = 1, most
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,59 +1,67 @@
-"""What a planner is asked, and what the fleet must hold."""
+"""The question to the planner: workload, instances and objectives."""
 
 import enum
 from dataclasses import dataclass
+from typing import Final
 
-from extproc.planner.sizing.estimators import CALIBRATED, Estimator
+from extproc.config.errors import UserError
+from extproc.planner.sizing.estimators import CALIBRATED, EstimatorErrors
 from extproc.planner.traffic.lengths import Workload
 from extproc.simulator.engine.profiles import InstanceProfile
 
+WINDOW: Final = 65_536
+"""max_model_len of the largest pool, by default."""
+MAX_NUM_BATCHED_TOKENS: Final = 2048
+MAX_NUM_SEQS: Final = 1024
+HOURS_PER_YEAR: Final = 8760.0
 
-class PlanError(Exception):
+
+class PlanError(UserError):
     """No plan can be made; the text says why and what to change."""
 
 
 class SlotRule(enum.Enum):
     """How max_num_seqs follows from the KV cache."""
 
-    WINDOW = "window"  # as many as fit at full length: nothing is ever preempted (the papers)
-    OCCUPANCY = "occupancy"  # as many as fit at the lengths they have, 99 % of the time
+    WINDOW = "window"  # as many as fit at full length: no preemption (as in the papers)
+    OCCUPANCY = "occupancy"  # as many as fit at their actual lengths, 99 % of the time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objectives:
-    """What a fleet must hold: 99th percentiles in each pool, and load over capacity."""
+    """What a fleet must meet: 99th percentiles in each pool, and load over capacity."""
 
     ttft_p99_s: float = 2.0
     tpot_p99_s: float = 0.080
     utilisation: float = 0.85
 
     def __post_init__(self) -> None:
-        """Refuse what nothing can hold. Raises PlanError."""
+        """Validate. Raises PlanError."""
         if min(self.ttft_p99_s, self.tpot_p99_s) <= 0 or not 0 < self.utilisation < 1:
             raise PlanError("objectives must be above 0, and the utilisation below 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked: a traffic, the instances that may serve it, and what they must hold.
+    """A workload, the instances to serve it, and the objectives.
 
-    window: max_model_len of the largest pool. max_num_batched_tokens: vLLM's, of every pool.
-    max_num_seqs: never more; vLLM's own default is 256 or 1024.
+    window: max_model_len of the largest pool. max_num_batched_tokens: vLLM's, for every pool.
+    max_num_seqs: upper bound; vLLM's own default is 256 or 1024.
     """
 
     workload: Workload
     rate_per_s: float
     profile: InstanceProfile
-    window: int = 65_536
+    window: int = WINDOW
     objectives: Objectives = Objectives()
-    estimator: Estimator = CALIBRATED
+    estimator: EstimatorErrors = CALIBRATED
     slot_rule: SlotRule = SlotRule.WINDOW
-    max_num_seqs: int = 1024
-    max_num_batched_tokens: int = 2048
-    hours_per_year: float = 8760.0
+    max_num_seqs: int = MAX_NUM_SEQS
+    max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
+    hours_per_year: float = HOURS_PER_YEAR
 
     def __post_init__(self) -> None:
-        """Refuse what has no answer. Raises PlanError."""
+        """Validate. Raises PlanError."""
         if min(self.rate_per_s, self.hours_per_year) <= 0:
             raise PlanError("the rate and the hours of a year must be above 0")
         if min(self.window, self.max_num_seqs) < 1:

@@ -1,12 +1,12 @@
-"""Queues with Poisson arrivals and c servers: who waits, and for how long.
+"""Queues with Poisson arrivals and c servers: the share of arrivals that wait, and how long.
 
-For exponential service (M/M/c) every result is exact. For any other the mean wait is Kimura's
-two-moment approximation, or that of Lee and Longton, and a wait, given that there is one, is taken
-to be exponential.
+For exponential service (M/M/c) every result is exact. Otherwise the mean wait is the two-moment
+approximation of Kimura, or of Lee and Longton, and the wait of an arrival that waits is taken to be
+exponential.
 
-The formula that arXiv 2603.16514 prints for the 99th percentile, the mean wait times ln 100, is no
-percentile: it spreads over everybody what only those who wait have, and misses the exact M/M/c
-result on both sides (`extproc.papers.authors.printed_wait99_s` has it, for comparison).
+The formula that arXiv 2603.16514 prints for the 99th percentile, the mean wait times ln 100, is not
+a percentile: it averages over arrivals that do not wait, and differs from the exact M/M/c result
+(`extproc.papers.authors.printed_wait99_s` has it, for comparison).
 """
 
 import math
@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """Arrivals of `rate_per_s`, served by equal servers in `service_s` seconds each, on average.
+    """Arrivals of `rate_per_s` at equal servers with a mean service time of `service_s` seconds.
 
-    scv: the squared coefficient of variation of the service time: 1 if exponential, 0 if constant.
+    scv: squared coefficient of variation of the service time: 1 if exponential, 0 if constant.
     """
 
     servers: int
@@ -26,9 +26,9 @@ class Queue:
     scv: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what is no queue."""
+        """Validate. Raises ValueError."""
         if self.servers < 1 or min(self.rate_per_s, self.service_s, self.scv) < 0:
-            raise ValueError("a queue has a server, and neither rate nor times below 0")
+            raise ValueError("a queue needs a server, and no rate or time may be negative")
 
     @property
     def load(self) -> float:
@@ -37,16 +37,16 @@ class Queue:
 
     @property
     def utilisation(self) -> float:
-        """Load for each server; from 1 on the queue grows for ever."""
+        """Load per server; from 1 on the queue grows without bound."""
         return self.load / self.servers
 
 
 def erlang_b(servers: int, load: float) -> float:
-    """Return the share of arrivals that M/M/c/c turns away; 0 where it is below 1e-300.
+    """Return the share of arrivals that M/M/c/c rejects; 0 if it is below 1e-300.
 
-    The recursion of 1/B only adds and multiplies positive numbers, so it is sound for any number of
-    servers. Below the load it forgets where it began, to exp(-40) within 9 standard deviations; so,
-    if the load is below the servers, it begins there, with the value of many servers.
+    The recursion of 1/B only adds and multiplies positive numbers, so it is stable for any number
+    of servers. Below the load it converges from any start, to exp(-40) within 9 standard
+    deviations; so if the load is below the servers, it starts there with the asymptotic value.
     """
     if load == 0:
         return 0.0
@@ -60,7 +60,7 @@ def erlang_b(servers: int, load: float) -> float:
 
 
 def erlang_c(servers: int, load: float) -> float:
-    """Return the share of arrivals that wait in M/M/c; 1 where the servers cannot keep up."""
+    """Return the share of arrivals that wait in M/M/c; 1 if the servers are overloaded."""
     if load >= servers:
         return 1.0
     blocked = erlang_b(servers, load)
@@ -68,11 +68,11 @@ def erlang_c(servers: int, load: float) -> float:
 
 
 def wait_of_waiting_s(queue: Queue) -> float:
-    """Return the mean wait in M/G/c of those who wait; infinite if the servers cannot keep up.
+    """Return the mean wait in M/G/c of the arrivals that wait; infinite if overloaded.
 
-    T. Kimura, Management Science 32 (1986), for Poisson arrivals: between M/M/c and M/D/c, the
-    latter by G. Cosmetatos (1975); service that varies more than exponential by A. Lee and
-    P. Longton (1959), who are nearer to it and on the careful side.
+    T. Kimura, Management Science 32 (1986), for Poisson arrivals: an interpolation between M/M/c
+    and M/D/c, the latter by G. Cosmetatos (1975). For service that varies more than exponential,
+    A. Lee and P. Longton (1959), which is closer there and conservative.
     """
     if queue.utilisation >= 1:
         return math.inf
@@ -84,12 +84,12 @@ def wait_of_waiting_s(queue: Queue) -> float:
 
 
 def mean_wait_s(queue: Queue) -> float:
-    """Return the mean wait in M/G/c, the zero waits included; infinite if it cannot keep up."""
+    """Return the mean wait in M/G/c, including zero waits; infinite if overloaded."""
     return erlang_c(queue.servers, queue.load) * wait_of_waiting_s(queue)
 
 
 def wait_percentile_s(queue: Queue, share: float = 0.99) -> float:
-    """Return the wait that this share of arrivals does not exceed: 0 where so many do not wait."""
+    """Return the wait that this share of arrivals does not exceed, in seconds."""
     if queue.utilisation >= 1:
         return math.inf
     waiting = erlang_c(queue.servers, queue.load)
@@ -99,7 +99,7 @@ def wait_percentile_s(queue: Queue, share: float = 0.99) -> float:
 
 
 def _constant_service(servers: int, utilisation: float) -> float:
-    """Return the mean wait of M/D/c as a share of that of M/M/c: from 1/2, at most 1."""
+    """Return the mean wait of M/D/c as a share of that of M/M/c: from 1/2 to 1."""
     if utilisation == 0:
         return 1.0
     spread = (servers - 1) * (math.sqrt(4 + 5 * servers) - 2) / (16 * servers)

@@ -1,4 +1,4 @@
-"""How many GPUs a traffic needs, in how many pools, split where."""
+"""Search for the cheapest fleet: how many pools, split where, of how many GPUs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,19 +17,19 @@ from extproc.planner.sizing.verdict import judge
 
 _GRID: Final = 64  # tokens: thresholds are multiples of it
 _CANDIDATES: Final = 40
-_ROUNDING: Final = 1e-9  # of a sum of weights
+_ROUNDING: Final = 1e-9  # error of a sum of weights
 
 
 def plan(question: Question, max_pools: int = 2) -> Plan:
-    """Return the plan with the fewest GPUs in 1 to max_pools pools, wherever they are split.
+    """Return the plan with the fewest GPUs in 1 to max_pools pools.
 
-    Raises PlanError where no instance can hold the window or no request fits it.
+    Raises PlanError if no instance can hold the window or no request fits it.
     """
     return Planner(question).best(max_pools)
 
 
 class Planner:
-    """Answers one question: sizes each pool once, however many plans contain it."""
+    """Answers one question; sizes each pool once, however many plans contain it."""
 
     def __init__(self, question: Question) -> None:
         self.question = question
@@ -48,7 +48,7 @@ class Planner:
 
     @property
     def candidates(self) -> tuple[int, ...]:
-        """Thresholds worth trying: the workload's own quantiles, denser towards the tail."""
+        """Thresholds to try: quantiles of the workload, denser towards the tail."""
         shares = 1 - 2.0 ** (-np.arange(1, _CANDIDATES + 1) / 3)
         rows = np.searchsorted(self._edges, np.concatenate([shares, np.arange(0.1, 0.5, 0.1)]))
         totals = self._totals[np.minimum(rows, self._edges.size - 1)]
@@ -56,7 +56,7 @@ class Planner:
         return tuple(sorted(t for t in rounded if t < self.question.window))
 
     def share_within(self, tokens: int) -> float:
-        """Return the share of requests, of those that fit the window, up to so many tokens."""
+        """Return the share of requests up to `tokens`, among those that fit the window."""
         row = int(np.searchsorted(self._totals, tokens, side="right"))
         return float(self._edges[row - 1]) if row else 0.0
 
@@ -66,20 +66,20 @@ class Planner:
 
     @cached_property
     def repacked(self) -> Plan:
-        """One pool whose max_num_seqs is set by what its sequences occupy."""
+        """The plan of one pool whose max_num_seqs follows from the actual lengths."""
         return Planner(replace(self.question, slot_rule=SlotRule.OCCUPANCY)).homogeneous()
 
     def at(self, thresholds: tuple[int, ...]) -> Plan:
-        """Return the plan that is split at these thresholds. Raises PlanError."""
+        """Return the plan split at these thresholds. Raises PlanError."""
         return self._compared([self._size(*pair) for pair in self._ranges(thresholds)])
 
     def judged(self, plan: Plan) -> Plan:
-        """Return the plan with its verdict; that of one pool has none."""
+        """Return the plan with its verdict; a plan of one pool has none."""
         by_window = self.question.slot_rule is SlotRule.WINDOW
         return replace(plan, verdict=judge(plan, self.repacked if by_window else None))
 
     def under(self, plan: Plan) -> Plan:
-        """Return the pools of a plan as they are, under the traffic of this question."""
+        """Return the pools of a plan, unchanged in size, under the workload of this question."""
         ranges = self._ranges(plan.thresholds)
         pools = zip(plan.pools, ranges, strict=True)
         return self._plan(
@@ -87,9 +87,9 @@ class Planner:
         )
 
     def best_of(self, pools: int) -> Plan:
-        """Return the best plan of so many pools, or of fewer where there are too few thresholds.
+        """Return the best plan of `pools` pools, or of fewer if there are too few thresholds.
 
-        Dynamic programming over the candidates: what a pool needs depends on its two thresholds.
+        Dynamic programming over the candidates: the size of a pool depends on its two thresholds.
         """
         window = self.question.window
         ends = self.candidates
@@ -108,7 +108,7 @@ class Planner:
         return (*best[start], self._size(start, end))
 
     def best(self, max_pools: int) -> Plan:
-        """Return the best plan of 1 to max_pools pools, judged; of equal ones that of fewer."""
+        """Return the best plan of 1 to max_pools pools, with verdict; fewer pools win a tie."""
         plans = [self.best_of(count) for count in range(1, max_pools + 1)]
         chosen = min(plans, key=lambda each: (each.failing, each.gpus))
         if chosen.thresholds or len(plans) == 1:
@@ -131,7 +131,7 @@ class Planner:
         return self._sized[above, up_to]
 
     def _load(self, above: int, up_to: int) -> PoolLoad:
-        """Return what the pool between two thresholds is sent."""
+        """Return the load of the pool between two thresholds."""
         question = self.question
         low = self.share_within(above) - question.estimator.at(above).over_routed if above else 0.0
         high = self.share_within(up_to) + question.estimator.at(up_to).misrouted
@@ -146,7 +146,7 @@ class Planner:
         )
 
     def _plan(self, pools: Sequence[SizedPool]) -> Plan:
-        names = _names(len(pools))
+        names = pool_names(len(pools))
         return Plan(
             pools=tuple(describe(pool, name) for pool, name in zip(pools, names, strict=True)),
             rate_per_s=self.question.rate_per_s * (1 - self.over_window),
@@ -161,11 +161,12 @@ class Planner:
 
 
 def _cost(pools: Sequence[SizedPool]) -> tuple[int, int]:
-    """Order plans: first those that hold the objectives, then by GPUs."""
+    """Order plans: first by pools that miss the objectives, then by GPUs."""
     return sum(not pool.meets for pool in pools), sum(pool.gpus for pool in pools)
 
 
-def _names(pools: int) -> tuple[str, ...]:
+def pool_names(pools: int) -> tuple[str, ...]:
+    """Name this many pools, in ascending order of their windows."""
     if pools <= 3:
         return ((), ("all",), ("short", "long"), ("short", "middle", "long"))[pools]
     return ("short", *(f"middle-{number}" for number in range(1, pools - 1)), "long")

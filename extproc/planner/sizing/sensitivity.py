@@ -1,4 +1,4 @@
-"""What becomes of a plan when the traffic drifts, or the estimator errs."""
+"""Check how a plan holds when the workload drifts or the estimator is wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from extproc.planner.sizing.estimators import ESTIMATORS, Estimator
+from extproc.planner.sizing.estimators import ESTIMATORS, EstimatorErrors
 from extproc.planner.sizing.plans import Plan
 from extproc.planner.sizing.question import Question
 from extproc.planner.sizing.search import Planner
@@ -17,9 +17,9 @@ SHIFTS: Final = (-0.10, -0.05, -0.02, -0.01, 0.01, 0.02, 0.05, 0.10)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A plan under a changed traffic: as it was bought, and as it would be sized anew.
+    """A plan after a change: with its pools unchanged, and resized.
 
-    name: what has changed. share: of the requests that the smallest pool is sent.
+    name: what changed. share: share of requests that the smallest pool gets.
     """
 
     name: str
@@ -29,10 +29,10 @@ class Change:
 
 
 def drift(question: Question, plan: Plan, shifts: Sequence[float] = SHIFTS) -> tuple[Change, ...]:
-    """Return what happens when the share of short requests changes by each of the shifts.
+    """Return the plan under each shift of the share of short requests.
 
-    All requests within the first threshold become more, or fewer, in the same proportion. Shifts
-    that leave no request on one side are left out; a plan of one pool has no share to shift.
+    All requests within the first threshold are scaled by the same factor. Shifts that leave no
+    request on one side are skipped; a plan of one pool gives ().
     """
     if not plan.thresholds:
         return ()
@@ -50,16 +50,16 @@ def drift(question: Question, plan: Plan, shifts: Sequence[float] = SHIFTS) -> t
 
 
 def misjudged(
-    question: Question, plan: Plan, estimators: Sequence[Estimator] = ESTIMATORS
+    question: Question, plan: Plan, estimators: Sequence[EstimatorErrors] = ESTIMATORS
 ) -> tuple[Change, ...]:
-    """Return what happens to a split plan with each of the estimators."""
+    """Return the plan under the errors of each estimator; a plan of one pool gives ()."""
     if not plan.thresholds:
         return ()
     return tuple(_change(e.name, replace(question, estimator=e), plan) for e in estimators)
 
 
 def shifted(workload: Workload, threshold: int, shift: float) -> Workload:
-    """Return the workload with `shift` more of its requests within the threshold."""
+    """Return the workload with the share within the threshold raised by `shift`."""
     alpha = workload.share_within(threshold)
     within, over = (alpha + shift) / alpha, (1 - alpha - shift) / (1 - alpha)
     weights = workload.weights * np.where(workload.total <= threshold, within, over)

@@ -1,4 +1,4 @@
-"""All that is said about one question: the plans, and how much they depend on."""
+"""Gather everything about one question: plans, alternatives and sensitivities."""
 
 from dataclasses import dataclass, replace
 from typing import Final
@@ -16,10 +16,9 @@ _MANY: Final = 200_000  # rows
 class Study:
     """Answers to one question.
 
-    plan: the one to buy. by_pools: the best of 1, 2, ... pools. split: the best, or the given, plan
-    that splits, which `curve`, `drift` and `errors` are about; `plan` itself where that splits.
-    curve: two pools, at each candidate for the threshold. repacked: one pool whose max_num_seqs is
-    set by what sequences occupy.
+    plan: the recommended one. by_pools: the best of 1, 2, ... pools. split: the plan that `curve`,
+    `drift` and `errors` are about: the best split plan, or the given one. curve: two pools at each
+    candidate threshold. repacked: one pool whose max_num_seqs follows from the actual lengths.
     """
 
     question: Question
@@ -33,10 +32,10 @@ class Study:
 
 
 def examine(question: Question, max_pools: int = 2, thresholds: tuple[int, ...] = ()) -> Study:
-    """Plan for 1 to max_pools pools, or for the given thresholds, and see what the plan stands.
+    """Plan for 1 to max_pools pools, or for the given thresholds, with all sensitivities.
 
-    A workload of more than 200,000 rows is condensed first: shares at a threshold are then those of
-    one within 1 % of it. Raises PlanError where there is no plan.
+    A workload of more than 200,000 rows is condensed first, which moves a threshold by at most
+    1 %. Raises PlanError if there is no plan.
     """
     question = replace(question, workload=lightened(question.workload, _MANY))
     planner = Planner(question)

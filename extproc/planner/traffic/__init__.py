@@ -1,1 +1,1 @@
-"""What requests look like: lengths, arrival times, and every file format they are read from."""
+"""Traffic: lengths, arrival times, and the file formats they are read from."""

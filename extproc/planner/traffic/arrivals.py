@@ -1,4 +1,4 @@
-"""The requests of a trace as they arrive at a simulated fleet, in the order of time."""
+"""The requests of a trace as they arrive at a simulated fleet, in order of time."""
 
 from collections.abc import Iterator
 from typing import Final, NamedTuple
@@ -9,18 +9,19 @@ from extproc.budget.category import content_class
 from extproc.budget.values import Asked
 from extproc.planner.traffic.lengths import Tokens, Trace
 from extproc.planner.traffic.texts import STATED, state_limits, write_prompts
+from extproc.tokens import needed_tokens
 
 _NS_PER_S: Final = 1e9
 _MODEL: Final = "simulated"
 
 
 class Incoming(NamedTuple):
-    """A request as it arrives, with its truth."""
+    """A request of one sequence as it arrives, with the lengths that the service cannot see."""
 
     at_ns: int
     prompt_tokens: int
     output_tokens: int
-    """What would be answered if no limit cut it."""
+    """The length of the answer if no limit cuts it."""
     max_tokens: int
     """The output limit that the client states; 0: none."""
     asked: Asked
@@ -29,17 +30,23 @@ class Incoming(NamedTuple):
 
     @property
     def wanted_tokens(self) -> int:
-        """Output tokens that a pool without a window would give."""
+        """Output tokens that a pool without a window would generate."""
         return min(self.output_tokens, self.max_tokens or self.output_tokens)
+
+    @property
+    def needed_tokens(self) -> int:
+        """Tokens of a window that the request needs, as the service judges it."""
+        limit = self.max_tokens or None
+        return needed_tokens(self.prompt_tokens, limit, self.output_tokens, cut=False)
 
 
 def draw_limits(trace: Trace, seed: int, stated: float = STATED) -> Tokens:
-    """Return the output limits that clients state, 0 for none; a share of `stated` states one."""
+    """Draw the limits that clients state, 0 for none; `stated`: the share that states one."""
     return state_limits(trace.output, stated, seed)
 
 
 def arrive(trace: Trace, max_tokens: Tokens, seed: int) -> Iterator[Incoming]:
-    """Yield the requests; the seed decides their texts. Prefixes cover whole parts only."""
+    """Yield the requests; the seed decides their texts."""
     columns = zip(
         np.rint(trace.at_s * _NS_PER_S).astype(np.int64).tolist(),
         trace.prompt.tolist(),

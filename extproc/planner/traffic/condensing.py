@@ -1,7 +1,7 @@
-"""Many requests as few: rows of a workload that are alike, put together with their means.
+"""Condense a workload: merge similar rows into one row with their means.
 
-The one rule: weights, and the mean prompt and output of every group, are kept; a group's totals
-differ by 2 % at most, so the order of totals stays but within a group.
+Invariant: every group keeps its weight and its mean prompt and output. Totals in a group differ by
+at most 2 %, so the order of totals only changes within a group.
 """
 
 import math
@@ -14,11 +14,11 @@ from extproc.planner.traffic.lengths import Floats, Workload, weighted
 
 _FEW: Final = 2048
 _WIDTH: Final = math.log(1.02)
-_GROUPS: Final = 6  # of different outputs, among requests of one total
+_GROUPS: Final = 6  # by output, among requests of about one total
 
 
 def condense(workload: Workload) -> tuple[Floats, Floats, Floats]:
-    """Return prompt tokens, output tokens and weights, as they are where there are few rows."""
+    """Return prompt tokens, output tokens and weights; unchanged if there are few rows."""
     prompt, output = workload.prompt.astype(np.float64), workload.output.astype(np.float64)
     weights = workload.weights
     if len(workload) <= _FEW:
@@ -32,7 +32,7 @@ def condense(workload: Workload) -> tuple[Floats, Floats, Floats]:
 
 
 def _begins(cells: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Tell which rows begin a group: each cell has up to _GROUPS of about the same size."""
+    """Return which rows begin a group: each cell has up to _GROUPS of about the same size."""
     starts = np.flatnonzero(np.diff(cells, prepend=cells[0] - 1))
     sizes = np.diff(starts, append=cells.size)
     place = np.arange(cells.size) - np.repeat(starts, sizes)
@@ -43,7 +43,7 @@ def _begins(cells: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def lightened(workload: Workload, most: int) -> Workload:
-    """Return the workload condensed, in whole tokens, where it has more than `most` rows."""
+    """Return the workload, condensed to whole tokens if it has more than `most` rows."""
     if len(workload) <= most:
         return workload
     prompt, output, weights = condense(workload)

@@ -1,7 +1,7 @@
-"""JSON to lengths: rows of objects, and documents that hold many requests at once.
+"""Read lengths from JSON: objects of one request each, and documents of many requests.
 
-Documents are a CDF of totals, what `vllm bench serve --save-detailed` saves, and what the live
-service's GET /lengths gives.
+Documents are a CDF of totals, a result of `vllm bench serve --save-detailed`, and the answer of a
+live service to GET /lengths.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,10 +15,10 @@ import numpy as np
 from extproc.budget.lengths import LengthHistogram
 from extproc.planner.traffic.cdf import read_cdf, share_column
 from extproc.planner.traffic.lengths import InputError, weighted
-from extproc.planner.traffic.rows import Format, Reading, Rows, read_tokens, recognise
+from extproc.planner.traffic.rows import Batch, Format, Reading, Rows, read_tokens, recognise
 
 DOCUMENT_KEYS: Final = frozenset({"cdf", "input_lens", "total_input_tokens", "lengths"})
-"""The keys, one of which a document has that is an object."""
+"""A document that is an object has one of these keys."""
 
 TEXTS: Final = (
     "texts without token counts; count them with your model's tokenizer, as `vllm bench serve"
@@ -31,17 +31,17 @@ _RESULT: Final = Format(
     time="start_times",
     ordered=False,
 )
-# Envoy writes a line when a request ends, so its starts are in no order.
+# Envoy writes a line when a request ends, so start times are not sorted.
 _LOG: Final = Format(
     title="access log", prompt="budget", output="budget", time="start", ordered=False
 )
 
 Object = tuple[int, Any]
-"""Row, or the number of the entry from 1, and the decoded value."""
+"""Row, or number of the entry from 1, and the decoded value."""
 
 
 def read_objects(objects: Iterator[Object], name: str, output_share: float) -> Reading:
-    """Return what objects with one request each hold. Raises InputError."""
+    """Read objects of one request each. Raises InputError."""
     row, first = next(objects)
     everything = _fields(chain([(row, first)], objects), name)
     if {"budget", "pool"} <= first.keys():
@@ -54,12 +54,14 @@ def read_objects(objects: Iterator[Object], name: str, output_share: float) -> R
     rows = Rows(name, columns.form, timed=bool(columns.time))
     for row, fields in everything:
         lengths = fields.get(columns.prompt), fields.get(columns.output)
-        rows.add(row, *lengths, fields.get(columns.time), _prefix(fields, columns.form, name, row))
+        prefix = _prefix(fields, columns.form, name, row)
+        batch = Batch(fields.get(columns.prompts), fields.get(columns.n))
+        rows.add(row, *lengths, fields.get(columns.time), prefix, batch)
     return rows.done()
 
 
 def read_document(text: str, name: str, output_share: float) -> Reading:
-    """Return what a whole JSON document holds. Raises InputError."""
+    """Read a whole JSON document. Raises InputError."""
     try:
         document = msgspec.json.decode(text, type=list[Any] | dict[str, msgspec.Raw])
         if isinstance(document, list):
@@ -89,29 +91,29 @@ def _read_fields(
 
 
 def _points(points: Any, name: str) -> Iterator[tuple[int, object, object]]:
-    """Yield entry, tokens and share of pairs, of objects with both, or of one object."""
+    """Yield number, tokens and share of each entry: pairs, objects with both, or one object."""
     pairs = list(points.items()) if isinstance(points, dict) else points
     if not isinstance(pairs, list):
-        raise InputError(name, 0, "no table; allowed: pairs of tokens, and the share within them")
+        raise InputError(name, 0, "not a table; allowed: pairs of tokens and the share within them")
     for row, entry in enumerate(pairs, 1):
         share = share_column(list(entry)) if isinstance(entry, dict) else 1
         pair = list(entry.values()) if isinstance(entry, dict) else entry
         if share is None or not isinstance(pair, list | tuple) or len(pair) != 2:
-            raise InputError(name, row, "no pair; allowed: tokens, and the share within them")
+            raise InputError(name, row, "not a pair; allowed: tokens and the share within them")
         yield row, pair[1 - share], pair[share]
 
 
 def _fields(objects: Iterable[Object], name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for row, fields in objects:
         if not isinstance(fields, dict):
-            raise InputError(name, row, "no object; allowed: the same columns in every row")
+            raise InputError(name, row, "not an object; allowed: the same columns in every row")
         yield row, fields
 
 
 def _prefix(fields: dict[str, Any], form: Format, name: str, row: int) -> tuple[int, ...]:
     ids = fields.get(form.prefix, [])
     if not isinstance(ids, list) or not all(type(block) is int for block in ids):
-        raise InputError(name, row, f"{form.prefix} are no whole numbers; allowed: a list of them")
+        raise InputError(name, row, f"{form.prefix} is not a list of whole numbers")
     return tuple(ids)
 
 
@@ -120,7 +122,7 @@ def _read_log(
 ) -> Reading:
     rows = Rows(name, _LOG, timed=timed)
     for row, fields in objects:
-        if fields.get("budget") in (None, "", "-"):  # a request that was not read has none
+        if fields.get("budget") in (None, "", "-"):  # the request was not read
             rows.leave_out()
             continue
         try:
@@ -130,7 +132,7 @@ def _read_log(
         output = min(max(1, round(total * output_share)), total - 1)
         rows.add(row, total - output, output, fields.get(_LOG.time))
     reading = rows.done()
-    note = f"{name}: budgets, an upper bound with margin and reserved output, stand for lengths"
+    note = f"{name}: lengths are budgets, an upper bound with margin and reserved output"
     share = f"{name}: {output_share:.0%} of each is taken for output"
     return replace(reading, notes=(*reading.notes, note, share))
 
@@ -141,7 +143,9 @@ def _read_result(fields: dict[str, msgspec.Raw], name: str) -> Reading:
     prompts, outputs, starts = columns
     if len(prompts) != len(outputs) or len(starts) not in {0, len(prompts)}:
         sizes = ", ".join(f"{key} {len(c)}" for key, c in zip(names, columns, strict=True))
-        raise InputError(name, 0, f"{sizes}; allowed: as many of each (start_times may be missing)")
+        raise InputError(
+            name, 0, f"{sizes}; allowed: the same number of each (start_times may be missing)"
+        )
     rows = Rows(name, _RESULT, timed=bool(starts))
     for row, prompt in enumerate(prompts):
         rows.add(row + 1, prompt, outputs[row], starts[row] if starts else None)
@@ -149,10 +153,10 @@ def _read_result(fields: dict[str, msgspec.Raw], name: str) -> Reading:
 
 
 def read_lengths(histogram: LengthHistogram, name: str) -> Reading:
-    """Return what a live service has seen. Raises InputError where that is nothing yet."""
+    """Return the lengths that a live service has seen. Raises InputError if there are none."""
     counts = [counts for _, *counts in histogram.rows()]
     if not counts:
-        raise InputError(name, 0, "no request was seen yet; at least one is needed")
+        raise InputError(name, 0, "no request seen yet; at least one is needed")
     prompt, output, requests = np.array(counts, dtype=np.int64).T
     workload = weighted(name, prompt, output, requests.astype(np.float64))
     return Reading(requests=workload, count=int(requests.sum()))

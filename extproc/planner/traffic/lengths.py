@@ -1,7 +1,7 @@
-"""What requests look like: how many tokens, and when they come.
+"""Lengths of requests in tokens, and their arrival times.
 
-A Workload is a weighted sample of lengths, a Trace lengths with their arrival times. Both are
-values: no function changes one, and what is drawn is a function of its seed.
+A Workload is a weighted sample of lengths; a Trace is lengths with arrival times. A row is one
+sequence, since that is what a window holds. Both are immutable, and draws depend on a seed alone.
 """
 
 import math
@@ -16,7 +16,7 @@ Tokens = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 OUTPUT_SHARE: Final = 0.2
-"""Output tokens as a share of the total where only totals are known, as in arXiv 2603.16054."""
+"""Output tokens as a share of the total if only totals are known, as in arXiv 2603.16054."""
 _ROWS_IN_BUCKET: Final = 64
 
 
@@ -24,7 +24,7 @@ class InputError(Exception):
     """An input cannot be used; the text is `file:row: what is wrong; what is allowed`."""
 
     def __init__(self, file: str, row: int, text: str) -> None:
-        """`row` counts lines of the file from 1; 0 where the whole file is meant."""
+        """`row` counts lines of the file from 1; 0 means the whole file."""
         super().__init__(f"{file}:{row}: {text}" if row else f"{file}: {text}")
 
 
@@ -40,8 +40,8 @@ class Arrival:
     """One request of a trace.
 
     at_s: seconds from the start of the trace. max_tokens: the output limit that the client
-    states. category: of the text. prefix: ids of the prompt's leading blocks of 512 tokens, equal
-    where the text is equal up to there; () where the trace has none.
+    states. category: content class of the text. prefix: ids of the prompt's leading blocks of 512
+    tokens, equal if the text up to there is equal; () if the trace has none.
     """
 
     at_s: float
@@ -55,7 +55,7 @@ class Arrival:
 class Workload:
     """A weighted sample of lengths: rows of prompt and output tokens, both at least 1.
 
-    The weights sum to 1. Make one with `equally_weighted`, `weighted` or `from_cdf`, which check.
+    The weights sum to 1. Use `equally_weighted`, `weighted` or `from_cdf`, which validate.
     """
 
     name: str
@@ -69,13 +69,13 @@ class Workload:
 
     @property
     def total(self) -> Tokens:
-        """Prompt and output tokens of every row together."""
+        """Prompt plus output tokens of every row."""
         return self.prompt + self.output
 
     def share_within(self, tokens: float) -> float:
         """Return the share of requests whose total is at most `tokens`: the paper's alpha."""
         within = self.total <= tokens
-        # All weights together may miss 1 by rounding, and 1 means that there is no other side.
+        # The sum may miss 1 by rounding, and callers take 1 to mean that nothing lies above.
         return 1.0 if within.all() else float(self.weights[within].sum())
 
     def between(self, above: float, up_to: float) -> "Workload":
@@ -86,24 +86,24 @@ class Workload:
     def split(self, threshold: int) -> tuple["Workload", "Workload"]:
         """Return the requests within the threshold, and those over it.
 
-        Raises ValueError where one side is empty: ask `share_within` first.
+        Raises ValueError if one side is empty: check `share_within` first.
         """
         return self.between(0, threshold), self.between(threshold, math.inf)
 
     def mean(self, values: Tokens | Floats) -> float:
-        """Return the mean of one value a row, such as `workload.total`."""
+        """Return the mean of one value per row, such as `workload.total`."""
         return float(self.weights @ values)
 
     def scv(self, values: Tokens | Floats) -> float:
-        """Return the squared coefficient of variation of one value a row: variance / mean**2."""
+        """Return the squared coefficient of variation of one value per row: variance / mean**2."""
         mean = self.mean(values)
         deviations = np.asarray(values, dtype=np.float64) - mean
         return self.mean(deviations**2) / mean**2
 
     def quantile(self, values: Tokens | Floats, q: float) -> float:
-        """Return the smallest of the values that a share q, of (0, 1], of requests stays within."""
+        """Return the smallest value that a share q, in (0, 1], of the requests does not exceed."""
         order = np.argsort(values, kind="stable")
-        # The sum of many weights misses 1 by some 1e-12.
+        # The sum of many weights misses 1 by about 1e-12.
         at = int(np.searchsorted(np.cumsum(self.weights[order]), q - 1e-9))
         return float(values[order[min(at, len(self) - 1)]])
 
@@ -116,9 +116,9 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Trace:
-    """Requests in the order of their arrival; `at_s` is in seconds and never falls.
+    """Requests in order of arrival; `at_s` is in seconds and never falls.
 
-    prefixes: the prefix of every request (see Arrival), or () where the trace has none.
+    prefixes: the prefix of every request (see Arrival), or () if the trace has none.
     """
 
     name: str
@@ -128,7 +128,7 @@ class Trace:
     prefixes: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse rows out of order, or of different number."""
+        """Validate. Raises ValueError."""
         if not self.at_s.size == self.prompt.size == self.output.size > 0:
             raise ValueError("a trace has at least one row, and as many times as lengths")
         if len(self.prefixes) not in {0, self.at_s.size} or (np.diff(self.at_s) < 0).any():
@@ -140,12 +140,12 @@ class Trace:
 
     @property
     def total(self) -> Tokens:
-        """Prompt and output tokens of every request together."""
+        """Prompt plus output tokens of every request."""
         return self.prompt + self.output
 
     @property
     def rate(self) -> float:
-        """Mean requests a second; infinite where all come at once."""
+        """Mean requests per second; infinite if all arrive at once."""
         span = float(self.at_s[-1] - self.at_s[0])
         return (len(self) - 1) / span if span else math.inf
 
@@ -162,9 +162,9 @@ class Trace:
 
 
 def weighted(name: str, prompt: Tokens, output: Tokens, weights: Floats) -> Workload:
-    """Return a workload of rows that count for their weights, of any sum.
+    """Return a workload; the weights may have any sum.
 
-    Raises ValueError where there is no row, a length below 1, or a weight that is not above 0.
+    Raises ValueError if there is no row, a length below 1, or a weight that is not above 0.
     """
     if not prompt.size:
         raise ValueError(f"{name}: no request is left")
@@ -174,14 +174,14 @@ def weighted(name: str, prompt: Tokens, output: Tokens, weights: Floats) -> Work
 
 
 def equally_weighted(name: str, prompt: Tokens, output: Tokens) -> Workload:
-    """Return a workload of rows that count the same. Raises ValueError as `weighted` does."""
+    """Return a workload of equal weights. Raises ValueError as `weighted` does."""
     return weighted(name, prompt, output, np.ones(prompt.size))
 
 
 def merged(workloads: Sequence[Workload], weights: Sequence[float]) -> Workload:
-    """Return one workload, to which each of them gives requests in proportion to its weight.
+    """Return one workload in which each has a share of the requests in proportion to its weight.
 
-    Raises ValueError where there is none, or a weight is not above 0.
+    Raises ValueError if there is none, or a weight is not above 0.
     """
     return weighted(
         " + ".join(w.name for w in workloads),
@@ -194,13 +194,12 @@ def merged(workloads: Sequence[Workload], weights: Sequence[float]) -> Workload:
 def from_cdf(
     name: str, points: Sequence[tuple[int, float]], output_share: float = OUTPUT_SHARE
 ) -> Workload:
-    """Return the workload of a distribution of totals: (tokens, share of requests within them).
+    """Return the workload of a distribution of totals: points of tokens and share within them.
 
-    Between two points the share grows with the logarithm of the tokens, and all points are kept
-    exactly; requests are above the last point with a share of 0, or above half of the first point.
-    A CDF does not tell prompt from output: `output_share` of every total, at least 1 token, is
-    taken for output. Raises ValueError where the points do not rise from 1 token or more, to a
-    share of 1.
+    The points are kept exactly; between two of them the share grows with the logarithm of the
+    tokens. The first bucket begins at the last point with a share of 0, else at half of the first
+    point. `output_share` of every total, at least 1 token, is taken for output. Raises ValueError
+    unless the points ascend from at least 1 token to a share of 1.
     """
     if not points:
         raise ValueError(f"{name}: a CDF has at least one point")
@@ -212,7 +211,7 @@ def from_cdf(
         raise ValueError(f"{name}: tokens rise from 1, and shares from 0 to 1")
     held = np.diff(shares) > 0
     low, high, mass = tokens[:-1][held], tokens[1:][held], np.diff(shares)[held]
-    # The middles of _ROWS_IN_BUCKET equal parts of the bucket; rounded up, they stay within it.
+    # The middles of equal parts of a bucket; rounded up, they stay within it.
     parts = (np.arange(_ROWS_IN_BUCKET) + 0.5) / _ROWS_IN_BUCKET
     total = np.ceil(low[:, None] * (high / low)[:, None] ** parts).astype(np.int64).ravel()
     output = np.clip(np.rint(total * output_share).astype(np.int64), 1, total - 1)
@@ -220,7 +219,7 @@ def from_cdf(
 
 
 def poisson(workload: Workload, rate: float, n: int, seed: int) -> Trace:
-    """Return n requests drawn from the workload, `rate` a second, at times of their own."""
+    """Return n requests drawn from the workload, with Poisson arrivals of `rate` per second."""
     rng = np.random.default_rng(seed)
     prompt, output = workload.sample(rng, n)
     at_s = np.cumsum(rng.exponential(1 / rate, n))
@@ -228,7 +227,7 @@ def poisson(workload: Workload, rate: float, n: int, seed: int) -> Trace:
 
 
 def replay(trace: Trace, speed: float) -> Trace:
-    """Return the trace from time 0 on, `speed` times as fast, with its bursts."""
+    """Return the trace, starting at time 0 and `speed` times as fast."""
     return Trace(
         name=trace.name,
         at_s=(trace.at_s - trace.at_s[0]) / speed,
@@ -239,7 +238,7 @@ def replay(trace: Trace, speed: float) -> Trace:
 
 
 def overlaid(traces: Sequence[Trace]) -> Trace:
-    """Return the traces as one, as if they had begun together."""
+    """Return the traces as one, with a common start."""
     at_s = np.concatenate([trace.at_s - trace.at_s[0] for trace in traces])
     order = np.argsort(at_s, kind="stable")
     prefixes = _apart(traces) if any(trace.prefixes for trace in traces) else []
@@ -253,7 +252,7 @@ def overlaid(traces: Sequence[Trace]) -> Trace:
 
 
 def _apart(traces: Sequence[Trace]) -> list[tuple[int, ...]]:
-    """Return the prefixes of all rows; the same id in two traces is not the same text."""
+    """Return the prefixes of all rows; the same id in two traces means different texts."""
     return [
         tuple(block * len(traces) + index for block in prefix)
         for index, trace in enumerate(traces)

@@ -1,7 +1,7 @@
-"""Public distributions of lengths: the share of requests within so many tokens in total.
+"""Published distributions of lengths: share of requests by total tokens.
 
-They are those of vllm-sr-sim 0.1.0 (arXiv 2603.16054), made from the Azure LLM inference trace of
-2023 (both services together), from LMSYS-Chat-1M, and for agents by its authors.
+Source: vllm-sr-sim 0.1.0 (arXiv 2603.16054), which derived them from the Azure LLM inference trace
+of 2023 (both services together) and from LMSYS-Chat-1M, and constructed the one for agents.
 """
 
 from typing import Final
@@ -30,5 +30,5 @@ AGENTS: Final = _cdf(_AGENTS)
 
 
 def scaled(cdf: Cdf, divisor: int) -> Cdf:
-    """Return the same distribution of lengths that are a divisor of theirs."""
+    """Return the distribution with all lengths divided by `divisor`."""
     return tuple((tokens // divisor, share) for tokens, share in cdf)

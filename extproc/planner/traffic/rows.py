@@ -1,13 +1,16 @@
 """Requests in rows: the columns of every known format, and rows to a trace or a workload.
 
-The rule kept here: a row is taken, or counted as left out, or refused with its place.
+A window holds one sequence, so a row of several sequences (several prompts, or `n`) becomes as many
+requests of one sequence each. Usage counts all of them together: every prompt once, every output.
+
+Invariant: a row is read, counted as left out, or rejected with its place.
 """
 
 import math
 from array import array
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -16,15 +19,18 @@ from extproc.planner.traffic.lengths import InputError, Trace, Workload, equally
 MOST_TOKENS: Final = 1 << 24
 """The longest length that is believed, in tokens."""
 
+MOST_SEQUENCES: Final = 1 << 16
+"""The most sequences of one request that are believed."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """The names of a format's columns; capital letters do not matter.
+    """The names of a format's columns, case-insensitive; "" for a column that it does not have.
 
-    per_s: units of the time column in a second; dates are dates in every format. ordered: whether
-    rows come in the order of time, so that one that goes back is a fault. prefix: the column of the
-    ids of blocks of 512 tokens, "" where there is none. sign: a column that tells the format from
-    another one that has the rest, too.
+    per_s: units of the time column per second; dates are read in every format. ordered: rows are
+    sorted by time, so a time that goes back is an error. prefix: ids of the prompt's blocks of 512
+    tokens. prompts, n: how many prompts a row holds, and sequences per prompt. sign: a column that
+    tells the format from another one with the same columns.
     """
 
     title: str
@@ -34,6 +40,8 @@ class Format:
     per_s: float = 1.0
     ordered: bool = True
     prefix: str = ""
+    prompts: str = ""
+    n: str = ""
     sign: str = ""
 
 
@@ -65,17 +73,24 @@ FORMATS: Final = (
         time="start_time",
         ordered=False,
     ),
-    Format(title="lengths", prompt="prompt_tokens", output="completion_tokens", time="at_s"),
+    Format(
+        title="lengths",
+        prompt="prompt_tokens",
+        output="completion_tokens",
+        time="at_s",
+        prompts="prompts",
+        n="n",
+    ),
 )
-"""What is known by its columns; Azure of 2023 and 2024, BurstGPT 1 to 3, and what follows them."""
+"""The formats that are recognised by their columns: Azure 2023 and 2024, BurstGPT 1 to 3, ..."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """What an input holds.
 
-    count: the requests that it counts, 0 where it is a distribution that counts none. notes: what
-    was left out or assumed, each one sentence without its full stop.
+    count: its number of requests, 0 for a distribution. notes: what was left out or assumed, one
+    sentence each, without the full stop.
     """
 
     requests: Trace | Workload
@@ -85,18 +100,20 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """A format, and how a file writes the names of its columns; `time` is "" where it has none."""
+    """A format and how a file spells its columns; "" for a column that the file does not have."""
 
     form: Format
     prompt: str
     output: str
     time: str
+    prompts: str
+    n: str
 
 
 def recognise(columns: Collection[str]) -> Columns:
-    """Return the format that has its prompt and output among the columns.
+    """Return the format whose prompt and output columns are among these.
 
-    Raises ValueError with what is missing, where there is none, or more than one.
+    Raises ValueError, with what is missing, if no format or more than one matches.
     """
     names = {_plain(column): column for column in columns}
     known = [f for f in FORMATS if {_plain(f.prompt), _plain(f.output)} <= names.keys()]
@@ -107,8 +124,9 @@ def recognise(columns: Collection[str]) -> Columns:
     if not known:
         raise ValueError(_lack(names))
     form = known[0]
-    time = names.get(_plain(form.time), "")
-    return Columns(form, names[_plain(form.prompt)], names[_plain(form.output)], time)
+    required = (names[_plain(form.prompt)], names[_plain(form.output)])
+    optional = (form.time, form.prompts, form.n)
+    return Columns(form, *required, *(names.get(_plain(c), "") if c else "" for c in optional))
 
 
 def _lack(names: Collection[str]) -> str:
@@ -124,8 +142,18 @@ def _plain(column: str) -> str:
     return column.strip().casefold()
 
 
+class Batch(NamedTuple):
+    """Cells with the sequences that a row counts together; None: one."""
+
+    prompts: object = None
+    n: object = None
+
+
+_ONE: Final = Batch()
+
+
 class Rows:
-    """Collects the rows of one file, 24 bytes each; `done` says what they are together."""
+    """Collects the rows of one file, 24 bytes per sequence."""
 
     def __init__(self, name: str, form: Format, *, timed: bool) -> None:
         """`timed`: whether the rows have times."""
@@ -134,22 +162,33 @@ class Rows:
         self._prefixes: list[tuple[int, ...]] = []
         self._latest = -math.inf
         self._left_out = 0
+        self._requests = 0
 
     def add(
-        self, row: int, prompt: object, output: object, at: object, prefix: tuple[int, ...] = ()
+        self,
+        row: int,
+        prompt: object,
+        output: object,
+        at: object,
+        prefix: tuple[int, ...] = (),
+        batch: Batch = _ONE,
     ) -> None:
-        """Take a request. Raises InputError where its values cannot be."""
+        """Add a request. Raises InputError if its values are impossible."""
         try:
             tokens = read_tokens(output, self._form.output, least=0)
             if not tokens:
                 self._left_out += 1
                 return
-            self._prompt.append(read_tokens(prompt, self._form.prompt))
-            self._output.append(tokens)
+            prompts, sequences = _sequences(batch)
+            # Usage has sums alone: the prompts, and the outputs, are taken to be equally long.
+            each = math.ceil(read_tokens(prompt, self._form.prompt) / prompts)
+            self._prompt.extend([each] * sequences)
+            self._output.extend([math.ceil(tokens / sequences)] * sequences)
             if self._timed:
-                self._at.append(self._time(at))
+                self._at.extend([self._time(at)] * sequences)
             if prefix:
-                self._prefixes.append(prefix)
+                self._prefixes.extend([prefix] * sequences)
+            self._requests += 1
         except ValueError as error:
             raise InputError(self._name, row, str(error)) from None
 
@@ -158,21 +197,28 @@ class Rows:
         self._left_out += 1
 
     def done(self) -> Reading:
-        """Return all that was taken: a trace where there are times. Raises InputError if none."""
+        """Return the rows: a trace if they have times. Raises InputError if there are none."""
         if not self._prompt:
             raise InputError(self._name, 0, "no request with output; at least one is needed")
-        left_out = f"{self._left_out} requests of no output or of unknown length are left out"
         return Reading(
             requests=self._trace() if self._timed else self._workload(),
             count=len(self._prompt),
-            notes=(f"{self._name}: {left_out}",) if self._left_out else (),
+            notes=tuple(f"{self._name}: {note}" for note in self._notes()),
         )
+
+    def _notes(self) -> Iterator[str]:
+        if self._left_out:
+            yield f"{self._left_out} requests of no output or of unknown length are left out"
+        if self._requests < len(self._prompt):
+            yield f"{self._requests} requests count as {len(self._prompt)}, one per sequence"
 
     def _time(self, at: object) -> float:
         seconds = read_seconds(at, self._form.time, self._form.per_s)
         if self._form.ordered and seconds < self._latest:
             back = self._latest - seconds
-            raise ValueError(f"{self._form.time} goes back by {back:g} s; rows are sorted by time")
+            raise ValueError(
+                f"{self._form.time} goes back by {back:g} s; allowed: rows sorted by time"
+            )
         self._latest = seconds
         return seconds
 
@@ -193,17 +239,26 @@ class Rows:
         )
 
 
+def _sequences(batch: Batch) -> tuple[int, int]:
+    """Return the prompts of a row and its sequences. Raises ValueError."""
+    cells = zip(batch, ("prompts", "n"), strict=True)
+    prompts, n = (1 if cell is None else read_tokens(cell, name) for cell, name in cells)
+    if prompts * n > MOST_SEQUENCES:
+        raise ValueError(f"{prompts * n} sequences; allowed: up to {MOST_SEQUENCES}")
+    return prompts, prompts * n
+
+
 def read_tokens(value: object, column: str, least: int = 1) -> int:
-    """Return a cell's number of tokens. Raises ValueError where it is none, or absurd."""
+    """Return the whole number in a cell. Raises ValueError if it is not one, or out of range."""
     number = read_number(value)
     if not (number.is_integer() and least <= number <= MOST_TOKENS):
-        allowed = f"a whole number of tokens from {least} to {MOST_TOKENS}"
+        allowed = f"a whole number from {least} to {MOST_TOKENS}"
         raise ValueError(f"{column} is {_shown(value)}; allowed: {allowed}")
     return int(number)
 
 
 def read_seconds(value: object, column: str, per_s: float) -> float:
-    """Return a cell's time in seconds. Raises ValueError where it is neither date nor number."""
+    """Return the time in a cell, in seconds. Raises ValueError if it is no date and no number."""
     text = value.strip() if isinstance(value, str) else ""
     seconds = _date(text) if text[4:5] == "-" else read_number(value) / per_s
     if not math.isfinite(seconds):
@@ -213,7 +268,7 @@ def read_seconds(value: object, column: str, per_s: float) -> float:
 
 
 def _date(text: str) -> float:
-    """Return the seconds of a date since 1970 in UTC, NaN where it is none."""
+    """Return a date as seconds since 1970, UTC; NaN if it is not a date."""
     plain = text.removesuffix("+00:00").removesuffix("Z")
     zoned = "+" in plain or "-" in plain[10:]
     try:
@@ -224,7 +279,7 @@ def _date(text: str) -> float:
 
 
 def read_number(value: object) -> float:
-    """Return the number that a cell of CSV or JSON holds, NaN where it is none."""
+    """Return the number in a cell of CSV or JSON; NaN if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         return math.nan
     try:

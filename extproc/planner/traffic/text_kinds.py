@@ -1,8 +1,8 @@
-"""The kinds of text that simulated prompts are made of: a table, measured.
+"""The kinds of text in simulated prompts: a measured table.
 
-Of each kind the mean over 200 pieces of 400 tokens, of the texts that `dualpool evaluate` brings,
-by the vocabulary o200k_base: UTF-8 bytes per token, and how many of each of
-`features.TEXT_FEATURES` a token has (those below 0.002 are left out). A test measures it again.
+Each figure is the mean over 200 pieces of 400 tokens of the built-in texts of `dualpool evaluate`,
+by the vocabulary o200k_base: UTF-8 bytes per token, and features (`features.TEXT_FEATURES`) per
+token, without those below 0.002. A test repeats the measurement.
 """
 
 from collections.abc import Mapping
@@ -11,23 +11,23 @@ from typing import Final
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kind:
+class TextKind:
     """One kind of text."""
 
     name: str
     share: float
-    """Of the requests: an assumption, of a fleet that serves people and programs alike."""
+    """Share of the requests; assumed, for a fleet that serves people and programs alike."""
     bytes_per_token: float
     spread: float
-    """Standard deviation of the logarithm of bytes per token; .05 where one text shows less, since
-    texts of one kind differ more than the parts of one (three kinds of English prose: 4.4, 4.4 and
-    3.9 bytes per token)."""
+    """Standard deviation of the logarithm of bytes per token; at least .05, since texts of one kind
+    differ more than the parts of one text (three English texts: 4.4, 4.4 and 3.9 bytes per
+    token)."""
     rates: Mapping[str, float]
-    """Features for each token."""
+    """Features per token."""
 
 
 KINDS: Final = (
-    Kind(
+    TextKind(
         name="english",
         share=0.45,
         bytes_per_token=4.56,
@@ -44,7 +44,7 @@ KINDS: Final = (
             "newline_runs": 0.009,
         },
     ),
-    Kind(
+    TextKind(
         name="code",
         share=0.17,
         bytes_per_token=4.54,
@@ -70,7 +70,7 @@ KINDS: Final = (
             "newline_runs": 0.102,
         },
     ),
-    Kind(
+    TextKind(
         name="json",
         share=0.1,
         bytes_per_token=2.38,
@@ -93,7 +93,7 @@ KINDS: Final = (
             "newline_runs": 0.014,
         },
     ),
-    Kind(
+    TextKind(
         name="chinese",
         share=0.08,
         bytes_per_token=3.68,
@@ -109,7 +109,7 @@ KINDS: Final = (
             "newline_runs": 0.008,
         },
     ),
-    Kind(
+    TextKind(
         name="logs",
         share=0.05,
         bytes_per_token=2.48,
@@ -129,7 +129,7 @@ KINDS: Final = (
             "newline_runs": 0.027,
         },
     ),
-    Kind(
+    TextKind(
         name="russian",
         share=0.04,
         bytes_per_token=6.40,
@@ -147,7 +147,7 @@ KINDS: Final = (
             "newline_runs": 0.008,
         },
     ),
-    Kind(
+    TextKind(
         name="c",
         share=0.03,
         bytes_per_token=3.93,
@@ -173,7 +173,7 @@ KINDS: Final = (
             "newline_runs": 0.09,
         },
     ),
-    Kind(
+    TextKind(
         name="japanese",
         share=0.03,
         bytes_per_token=3.81,
@@ -186,7 +186,7 @@ KINDS: Final = (
             "newline_runs": 0.007,
         },
     ),
-    Kind(
+    TextKind(
         name="csv",
         share=0.02,
         bytes_per_token=1.75,
@@ -202,7 +202,7 @@ KINDS: Final = (
             "newline_runs": 0.033,
         },
     ),
-    Kind(
+    TextKind(
         name="arabic",
         share=0.02,
         bytes_per_token=5.68,
@@ -217,7 +217,7 @@ KINDS: Final = (
             "newline_runs": 0.009,
         },
     ),
-    Kind(
+    TextKind(
         name="base64",
         share=0.01,
         bytes_per_token=1.56,

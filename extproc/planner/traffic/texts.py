@@ -1,9 +1,10 @@
-"""What an estimator sees of prompts of which only the token counts are known.
+"""Generate what an estimator sees of a prompt from its number of tokens alone.
 
-A trace has no texts, but the service decides by texts. So each prompt is given a kind of text, and
-counts of characters that such a text of so many tokens has. The rule kept here: the counts vary
-from prompt to prompt as they do between texts, and a part of the variation is unexplained: no
-linear model of the counts finds the tokens exactly. The errors of the estimators follow from that.
+A trace has no texts, but the service decides by texts. So each prompt is assigned a kind of text
+and the character counts of such a text.
+
+Invariant: the counts vary between prompts as they do between real texts, and part of the variation
+is unexplained, so no linear model of the counts is exact. The estimators' errors follow from that.
 """
 
 from collections.abc import Iterator
@@ -23,18 +24,21 @@ from extproc.request.sample import SAMPLE_BYTES
 Floats = NDArray[np.float64]
 
 STATED: Final = 0.85
-"""The share of requests that state an output limit, unless the caller says otherwise."""
+"""Share of requests that state an output limit, by default."""
 LADDER: Final = (128, 256, 512, 1024, 2048, 4096, 8192)
-"""The output limits that clients state, in tokens; a longer answer has its own length stated."""
-_BLENDED: Final = 0.25  # of the prompts; a part of them is text of another kind
-_MOST_BLENDED: Final = 0.6  # of the tokens of such a prompt
+"""The output limits that clients state, in tokens; longer answers state their own length."""
+BLENDED: Final = 0.25
+"""Share of prompts that mix in text of another kind."""
+MOST_BLENDED: Final = 0.6
+"""Largest share of such a prompt that is the other kind."""
+MORE_MESSAGES: Final = 0.65
+"""Probability that a conversation has another message."""
+MOST_MESSAGES: Final = 40
+# Student's t with 4 degrees of freedom and this scale gives the calibrated estimator's errors on
+# real texts: 1.2 % in the median, 9 % at the 99th percentile (README, `dualpool evaluate`).
 _UNEXPLAINED: Final = 0.016
-# With Student's t of 4 degrees of freedom, the calibrated estimator's errors on real texts: in the
-# median 1.2 %, in one of 100 more than 9 % (README, `dualpool evaluate`).
 _FREEDOM: Final = 4
-_TEMPLATE: Final = (10, 5)  # tokens that the chat template adds for a request and for a message
-_MORE_MESSAGES: Final = 0.65
-_MOST_MESSAGES: Final = 40
+_TEMPLATE: Final = (10, 5)  # tokens that the chat template adds per request and per message
 _AT_ONCE: Final = 4096
 
 _RATES: Final = np.array([[kind.rates.get(name, 0.0) for name in TEXT_FEATURES] for kind in KINDS])
@@ -44,9 +48,10 @@ _SHARES: Final = np.array([kind.share for kind in KINDS])
 
 
 def _true_weights() -> Floats:
-    """Return tokens for each feature: of all that give every kind its tokens, those nearest to the
-    prior, in the prior's own deviations.
-    """  # noqa: D205
+    """Return tokens per feature: the weights nearest to the prior that are exact for every kind.
+
+    Distance is in the prior's own deviations.
+    """
     skipped = len(OTHER_FEATURES)
     mean, deviation = np.array(MEASURED.mean[skipped:]), np.array(MEASURED.deviation[skipped:])
     scaled = _RATES * deviation**2
@@ -58,14 +63,14 @@ _WEIGHTS: Final = _true_weights()
 
 
 def write_prompts(tokens: Tokens, seed: int) -> Iterator[Measure]:
-    """Yield what the service would measure of each prompt, given its tokens, template included."""
+    """Yield the service's measure of each prompt; `tokens` include the chat template."""
     rng = np.random.default_rng(seed)
     for start in range(0, tokens.size, _AT_ONCE):
         yield from _write(tokens[start : start + _AT_ONCE], rng)
 
 
 def state_limits(outputs: Tokens, share: float, seed: int) -> Tokens:
-    """Return the output limit that each client states, 0 for those that state none."""
+    """Return the limit that each client states, 0 for those that state none."""
     rng = np.random.default_rng(seed)
     ladder = np.array([*LADDER, np.iinfo(np.int64).max])
     limits = np.minimum(ladder[np.searchsorted(ladder, outputs)], np.maximum(outputs, LADDER[-1]))
@@ -73,7 +78,7 @@ def state_limits(outputs: Tokens, share: float, seed: int) -> Tokens:
 
 
 def _write(tokens: Tokens, rng: np.random.Generator) -> Iterator[Measure]:
-    messages = np.minimum(rng.geometric(1 - _MORE_MESSAGES, tokens.size), _MOST_MESSAGES)
+    messages = np.minimum(rng.geometric(1 - MORE_MESSAGES, tokens.size), MOST_MESSAGES)
     template = np.minimum(_TEMPLATE[0] + _TEMPLATE[1] * messages, tokens - 1)
     counts, size = _count_text(tokens - template, rng)
     sampled = np.maximum(size / SAMPLE_BYTES, 1.0)
@@ -85,11 +90,11 @@ def _write(tokens: Tokens, rng: np.random.Generator) -> Iterator[Measure]:
 
 
 def _count_text(tokens: Tokens, rng: np.random.Generator) -> tuple[Floats, Tokens]:
-    """Return the features and the bytes of texts of so many tokens."""
+    """Return features and bytes of texts with these token counts."""
     rates, text_bytes, spread = _blend(tokens.size, rng)
     rates *= np.exp(spread[:, None] * rng.standard_normal(rates.shape))
     text_bytes *= np.exp(spread * rng.standard_normal(tokens.size))
-    # As many of each as make up the tokens by the true weights, but for what is unexplained.
+    # Scale the counts so that the true weights give the tokens, up to the unexplained part.
     unexplained = _UNEXPLAINED * rng.standard_t(_FREEDOM, tokens.size)
     scale = tokens * np.exp(unexplained) / (rates @ _WEIGHTS)
     size = np.maximum(np.rint(text_bytes * scale), 1).astype(np.int64)
@@ -97,8 +102,8 @@ def _count_text(tokens: Tokens, rng: np.random.Generator) -> tuple[Floats, Token
 
 
 def _blend(count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
-    """Draw the kinds of so many texts; returns rates, bytes per token and spreads."""
+    """Draw the kinds of `count` texts; return rates, bytes per token and spreads."""
     main, other = (rng.choice(len(KINDS), count, p=_SHARES) for _ in range(2))
-    part = rng.uniform(0, _MOST_BLENDED, count) * (rng.random(count) < _BLENDED)
+    part = rng.uniform(0, MOST_BLENDED, count) * (rng.random(count) < BLENDED)
     rates = (1 - part)[:, None] * _RATES[main] + part[:, None] * _RATES[other]
     return rates, (1 - part) * _BYTES[main] + part * _BYTES[other], _SPREADS[main]

@@ -1,8 +1,10 @@
-"""Text to lengths: every format that the planner takes, recognised by its columns.
+"""Read lengths from text in any format of the planner, recognised by its columns.
 
 CSV: a CDF of totals, the Azure LLM traces, BurstGPT, lengths. JSON lines: Mooncake's trace, vLLM's
-requests, our access log, lengths. JSON: see documents.py. The rule kept here: of rows only the
-numbers are held, and whatever cannot be read is one InputError with file and row.
+requests, our access log, lengths. JSON: see documents.py.
+
+Invariant: only the numbers of a row are kept in memory, and anything that cannot be read raises
+one InputError with file and row.
 """
 
 import csv
@@ -21,19 +23,19 @@ from extproc.planner.traffic.documents import (
     read_objects,
 )
 from extproc.planner.traffic.lengths import OUTPUT_SHARE, InputError
-from extproc.planner.traffic.rows import Columns, Reading, Rows, read_number, recognise
+from extproc.planner.traffic.rows import Batch, Columns, Reading, Rows, read_number, recognise
 
 MOST_DOCUMENT_CHARS: Final = 1 << 28
 """The longest JSON document; JSON lines and CSV may be of any length."""
 
 _Cells = tuple[int, Sequence[str]]
-"""Row of the file, and its cells."""
+"""Row of the file and its cells."""
 
 
 def read(lines: Iterable[str], name: str, output_share: float = OUTPUT_SHARE) -> Reading:
-    """Return what the lines of a file hold; `name` is the file's in messages.
+    """Read the lines of a file; `name` stands for the file in messages.
 
-    output_share: the share of a total that is output, where the format has totals alone.
+    output_share: share of a total that is output, for formats that only have totals.
     Raises InputError.
     """
     rest = iter(lines)
@@ -67,7 +69,7 @@ def _csv(first: str, lines: Iterable[str], name: str, output_share: float) -> Re
 
 
 def _cells(lines: Iterable[str], delimiter: str, name: str) -> Iterator[_Cells]:
-    """Yield the rows. Raises InputError where one has more or less cells than the first."""
+    """Yield the rows. Raises InputError if one has more or fewer cells than the first."""
     table, width = csv.reader(lines, delimiter=delimiter, strict=True), 0
     try:
         for cells in table:
@@ -86,14 +88,16 @@ def _csv_rows(
 ) -> Reading:
     prompt, output = header.index(columns.prompt), header.index(columns.output)
     time = header.index(columns.time) if columns.time else prompt
+    batch = [header.index(c) if c else None for c in (columns.prompts, columns.n)]
     rows = Rows(name, columns.form, timed=bool(columns.time))
     for row, values in cells:
-        rows.add(row, values[prompt], values[output], values[time])
+        counts = Batch(*(None if place is None else values[place] for place in batch))
+        rows.add(row, values[prompt], values[output], values[time], batch=counts)
     return rows.done()
 
 
 def _is_row(line: str) -> bool:
-    """Whether a line is a JSON object of itself, and none that describes many requests."""
+    """Return whether a line is a JSON object that describes one request."""
     try:
         fields = msgspec.json.decode(line)
     except msgspec.DecodeError:

@@ -13,7 +13,7 @@ from extproc.budget.values import Outcome
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.records import Fate, Records
 from extproc.planner.simulation.rules import RuleName, make_rule
-from extproc.planner.simulation.run import Conduct, _Run, simulate
+from extproc.planner.simulation.run import Conduct, _FleetRun, simulate
 from extproc.planner.sizing.queueing import Queue, erlang_c, mean_wait_s
 from extproc.planner.traffic.arrivals import Incoming, arrive, draw_limits
 from extproc.planner.traffic.lengths import equally_weighted, poisson
@@ -87,7 +87,7 @@ def test_a_run_is_a_function_of_its_seed(rows, seed):
 
 @given(ROWS)
 def test_no_block_leaks(rows):
-    whole = _Run(TWO, make_rule(RuleName.DUALPOOL, TWO, 0), Conduct())
+    whole = _FleetRun(TWO, make_rule(RuleName.DUALPOOL, TWO, 0), Conduct())
     for each in incoming(rows):
         whole.take(each)
     whole.drain(float("inf"))
@@ -193,7 +193,7 @@ def test_loads_count_what_is_not_answered_yet():
 
 def test_the_balancer_prefers_the_instance_with_fewer_requests():
     fleet = FleetSpec((pool("all", 64, instances=4),))
-    whole = _Run(fleet, Fixed(), Conduct(choices=4))
+    whole = _FleetRun(fleet, Fixed(), Conduct(choices=4))
     for each in incoming([(0, 4, 30)] * 8):
         whole.take(each)
     assert [instance.active for instance in whole._pools[0]] == [2, 2, 2, 2]

@@ -41,7 +41,7 @@ def test_a_cdf_is_read_however_it_is_written(text):
 def test_a_cdf_counts_no_requests_and_says_what_it_assumes():
     reading = read_text("64,0.5\n128,1\n", output_share=0.3)
     assert reading.count == 0
-    assert reading.notes == ("f: totals alone; 30% of each is taken for output",)
+    assert reading.notes == ("f: only totals; 30% of each is taken for output",)
     total = reading.requests.total
     assert reading.requests.output.sum() / total.sum() == pytest.approx(0.3, abs=0.01)
 
@@ -50,18 +50,18 @@ def test_a_cdf_counts_no_requests_and_says_what_it_assumes():
     ("text", "message"),
     [
         ("tokens,cdf\n", "f: a CDF without rows; at least one is needed"),
-        ("64,0.5\n64,1\n", "f:2: 64 tokens after 64; allowed: more in each row"),
-        ("64,0.5\n128,0.4\n", "f:2: the share falls from 0.5 to 0.4; it must not"),
+        ("64,0.5\n64,1\n", "f:2: 64 tokens after 64; allowed: more in every row"),
+        ("64,0.5\n128,0.4\n", "f:2: the share falls from 0.5 to 0.4; allowed: rising shares"),
         ("64,0.5\n128,0.97\n", "f:2: the last share is 0.97; allowed: 1, or 100 %"),
         ("64,0.5\n128,NaN\n",
-         "f:2: the share is 'NaN'; allowed: from 0 to 1, or to 100 in per cent"),
+         "f:2: the share is 'NaN'; allowed: from 0 to 1, or from 0 to 100 per cent"),
         ("64,0.5\n128,-1\n",
-         "f:2: the share is '-1'; allowed: from 0 to 1, or to 100 in per cent"),
+         "f:2: the share is '-1'; allowed: from 0 to 1, or from 0 to 100 per cent"),
         ("64,0.5\n1e9,1\n",
-         "f:2: tokens is '1e9'; allowed: a whole number of tokens from 0 to 16777216"),
-        ("1,0.5\n9,1\n", "f:1: 1 tokens hold requests; a request has 2 at least"),
-        ("[[64, 0.5], [128]]", "f:2: no pair; allowed: tokens, and the share within them"),
-        ('{"cdf": 5}', "f: no table; allowed: pairs of tokens, and the share within them"),
+         "f:2: tokens is '1e9'; allowed: a whole number from 0 to 16777216"),
+        ("1,0.5\n9,1\n", "f:1: 1 tokens hold requests; a request has at least 2"),
+        ("[[64, 0.5], [128]]", "f:2: not a pair; allowed: tokens and the share within them"),
+        ('{"cdf": 5}', "f: not a table; allowed: pairs of tokens and the share within them"),
     ],
 )  # fmt: skip
 def test_a_fault_has_one_clear_message_with_its_row(text, message):

@@ -67,7 +67,7 @@ def test_a_vllm_result_without_detail_is_told_how_to_get_it():
 
 
 def test_columns_of_a_vllm_result_are_of_one_length():
-    message = "f: input_lens 1, output_lens 2, start_times 0; allowed: as many of each"
+    message = "f: input_lens 1, output_lens 2, start_times 0; allowed: the same number of each"
     assert fault('{"input_lens": [1], "output_lens": [1, 2]}').startswith(message)
 
 
@@ -86,7 +86,7 @@ def test_an_access_log_gives_budgets_in_the_order_of_their_starts():
 def test_an_access_log_says_that_budgets_are_no_lengths():
     left_out, bound, share = read_lines(LOG, output_share=0.1).notes
     assert left_out == "f: 1 requests of no output or of unknown length are left out"
-    assert bound == "f: budgets, an upper bound with margin and reserved output, stand for lengths"
+    assert bound == "f: lengths are budgets, an upper bound with margin and reserved output"
     assert share == "f: 10% of each is taken for output"
 
 
@@ -110,7 +110,7 @@ def test_the_lengths_of_a_service_count_as_often_as_they_were_seen():
 
 
 def test_a_service_that_has_seen_nothing_is_said_so():
-    assert fault('{"lengths": {}}') == "f: no request was seen yet; at least one is needed"
+    assert fault('{"lengths": {}}') == "f: no request seen yet; at least one is needed"
 
 
 @given(JSON)

@@ -12,7 +12,7 @@ from extproc.budget.prior import MEASURED
 from extproc.budget.values import Asked, Observation, Outcome
 from extproc.evaluation.texts import read_texts
 from extproc.evaluation.tokenizer import Tokenized, load_tokenizers, tokenize
-from extproc.planner.traffic.text_kinds import KINDS, Kind
+from extproc.planner.traffic.text_kinds import KINDS, TextKind
 from extproc.planner.traffic.texts import LADDER, state_limits, write_prompts
 
 TOKENS = np.exp(np.random.default_rng(0).normal(7, 1, 5000)).astype(np.int64).clip(1)
@@ -26,7 +26,7 @@ def measured() -> dict[str, Tokenized]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_the_table_is_what_the_texts_have(kind: Kind, measured: dict[str, Tokenized]):
+def test_the_table_is_what_the_texts_have(kind: TextKind, measured: dict[str, Tokenized]):
     if kind.name not in measured:
         pytest.skip("Python's C headers are not installed")
     text, rng = measured[kind.name], random.Random(1)
