@@ -52,7 +52,7 @@ protos: $(VENV)/dev  ## regenerate extproc/protos
 	$(BIN)/python protos/generate.py
 
 requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
-	$(PIN) pyproject.toml -o deploy/requirements.txt
+	echo 'jinja2>=3.1.6,<4' | $(PIN) -o deploy/requirements.txt pyproject.toml -
 	echo 'bpe-openai>=0.1.4,<0.2' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
 	echo 'hatchling>=1.27,<2' | $(PIN) -o deploy/requirements-build.txt -
 

@@ -7,6 +7,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from extproc import __version__
 from extproc.config.errors import UserError
@@ -71,11 +72,22 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text)
         if name == chosen:
-            module = importlib.import_module(f"extproc.commands.{name}")
+            module = _load(name)
             command.description = module.DESCRIPTION
             command.set_defaults(run=module.run)
             module.fill(command)
     return parser
+
+
+def _load(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(f"extproc.commands.{name}")
+    except ModuleNotFoundError as error:
+        package = (error.name or "extproc").partition(".")[0]
+        if package == "extproc":
+            raise
+        fix = "pip install 'dualpool[commands]'"
+        raise UserError(f"dualpool {name} needs the package {package}: {fix}") from None
 
 
 def _describe(error: OSError) -> str:

@@ -52,6 +52,32 @@ def test_help_loads_no_library():
     assert not loaded & {"aiohttp", "grpc", "msgspec", "numpy", "pydantic", "rich", "yaml"}
 
 
+def without_the_commands_packages(*arguments):
+    """Run a command where the packages of the extra `commands` are not installed."""
+    missing = ("betterproto2", "envoy_data_plane", "jinja2", "rich")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({missing}))\n"
+        f"from extproc.cli import main; sys.exit(main({list(arguments)}))"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "package"), [("config", "jinja2"), ("plan", "rich"), ("profile", "rich")]
+)
+def test_a_command_says_which_package_it_needs(command, package):
+    done = without_the_commands_packages(command, "--help")
+    needs = f"dualpool {command} needs the package {package}: pip install 'dualpool[commands]'\n"
+    assert (done.returncode, done.stderr) == (2, needs)
+
+
+@pytest.mark.parametrize("command", ["serve", "check", "explain"])
+def test_the_service_and_its_checks_need_no_extra(command):
+    done = without_the_commands_packages(command, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])

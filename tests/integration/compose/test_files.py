@@ -57,6 +57,12 @@ def test_what_the_service_is_built_with_is_what_the_project_asks_for():
     assert satisfied(project()["project"]["dependencies"], pinned("requirements.txt"))
 
 
+def test_the_service_image_can_render_envoys_configuration():
+    commands = project()["project"]["optional-dependencies"]["commands"]
+    templates = [line for line in commands if line.startswith("jinja2")]
+    assert satisfied(templates, pinned("requirements.txt"))
+
+
 def test_what_the_wheel_is_built_with_is_what_the_project_asks_for():
     assert satisfied(project()["build-system"]["requires"], pinned("requirements-build.txt"))
 
