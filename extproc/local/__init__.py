@@ -1,1 +1,1 @@
-"""The stack on one machine: the pools, the Envoy binary and the demo."""
+"""The stack on one machine (pools, service, Envoy), and the demo that runs traffic through it."""

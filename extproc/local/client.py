@@ -1,29 +1,34 @@
-"""The demo's client: sends traffic through Envoy and keeps what came back, answer by answer.
+"""The demo's client: sends traffic through Envoy and records every answer.
 
-It reads usage by itself, so that what the service learnt can be held against it.
+It reads usage with a parser of its own, so that the report can check what the service learnt.
 """
 
 import asyncio
 import enum
 import hashlib
 import io
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import aiohttp
 
+from extproc.local.answer_body import AnswerBody, read_body, whole_number
 from extproc.local.traffic import Item
 from extproc.local.usage_event import less_usage
-from extproc.stream.usage_request import ask_for_usage
+from extproc.stream.decision import (
+    BUDGET_HEADER,
+    CATEGORY_HEADER,
+    POOL_HEADER,
+    REASON_HEADER,
+    ask_for_usage,
+)
 
 _MAX_IN_FLIGHT = 512
 
 
 class Ending(enum.Enum):
-    """How a request ended for its client."""
+    """How a request ended, as its client saw it."""
 
     COMPLETE = "complete"
     REFUSED = "refused"  # the pool's own 4xx
@@ -34,11 +39,13 @@ class Ending(enum.Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientAnswer:
-    """What the client saw of one request; tokens are 0 and names empty where nothing told them.
+    """What the client saw of one request; tokens are 0 and names "" if the answer lacks them.
 
-    asked_hash: of the request as the service sends it on where it asks for usage.
-    told_hash: of the answer less its usage, see usage_event.
-    started_s, ended_s: seconds after the request was sent, to the first and the last byte.
+    Hashes are SHA-256 in hex: request_hash and response_hash of the bodies sent and received,
+    hash_with_usage_asked of the request as the service forwards it when it asks for usage,
+    hash_less_usage of the answer without its usage event (see usage_event).
+    longest_tokens: completion tokens of the longest sequence; estimated if there are several.
+    started_s, ended_s: seconds from sending the request to the first and to the last byte.
     """
 
     item: Item
@@ -46,14 +53,15 @@ class ClientAnswer:
     status: int = 0
     request_hash: str
     response_hash: str
-    asked_hash: str = ""
-    told_hash: str = ""
+    hash_with_usage_asked: str = ""
+    hash_less_usage: str = ""
     pool: str = ""
     reason: str = ""
     category: str = ""
     budget: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    longest_tokens: int = 0
     finish: str = ""
     started_s: float = 0.0
     ended_s: float = 0.0
@@ -62,27 +70,17 @@ class ClientAnswer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendOptions:
-    """How fast to send: at the items' arrival times, or so many at once; timeout in seconds."""
+    """How to send: at the items' arrival times (open_loop), or `concurrency` at a time."""
 
     concurrency: int = 16
     open_loop: bool = False
     timeout_s: float = 120.0
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerBody:
-    """What the body of an answer says about itself."""
-
-    whole: bool
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    finish: str = ""
-
-
 async def send_all(
     url: str, items: Sequence[Item], pace: SendOptions, on_answer: Callable[[ClientAnswer], None]
 ) -> tuple[ClientAnswer, ...]:
-    """Send all items to the OpenAI API at `url`; `on_answer` hears of each answer at its end."""
+    """Send all items to the OpenAI API at `url`; call `on_answer` with each answer."""
     slots = asyncio.Semaphore(_MAX_IN_FLIGHT if pace.open_loop else pace.concurrency)
     timeout = aiohttp.ClientTimeout(total=pace.timeout_s)
     connector = aiohttp.TCPConnector(limit=0)
@@ -103,7 +101,7 @@ async def send_all(
 
 
 async def send(session: aiohttp.ClientSession, url: str, item: Item) -> ClientAnswer:
-    """Send one item and return what came back, whatever that is."""
+    """Send one item and return its answer; a timeout or a broken connection is an answer too."""
     arrived = _IncomingAnswer()
     try:
         await arrived.receive(session, url, item)
@@ -115,7 +113,7 @@ async def send(session: aiohttp.ClientSession, url: str, item: Item) -> ClientAn
 
 
 class _IncomingAnswer:
-    """One answer as it comes in."""
+    """One answer while it arrives."""
 
     def __init__(self) -> None:
         self._sent = time.monotonic()
@@ -141,23 +139,24 @@ class _IncomingAnswer:
         self._fault = (ending, error)
 
     def answer(self, item: Item) -> ClientAnswer:
-        said = read_body(bytes(self._body), stream=self._is_stream())
-        ending, error = self._fault or (self._ending(said), "")
+        body = read_body(bytes(self._body), stream=self._is_stream())
+        ending, error = self._fault or (self._ending(body), "")
         return ClientAnswer(
             item=item,
             ending=ending,
             status=self._status,
             request_hash=_sha256(item.body),
             response_hash=_sha256(self._body),
-            asked_hash=_sha256(ask_for_usage(item.body)),
-            told_hash=_sha256(less_usage(bytes(self._body))),
-            pool=self._headers.get("x-llm-pool", ""),
-            reason=self._headers.get("x-llm-reason", ""),
-            category=self._headers.get("x-llm-category", ""),
-            budget=_whole(self._headers.get("x-llm-budget")),
-            prompt_tokens=said.prompt_tokens,
-            completion_tokens=said.completion_tokens,
-            finish=said.finish,
+            hash_with_usage_asked=_sha256(ask_for_usage(item.body)),
+            hash_less_usage=_sha256(less_usage(bytes(self._body))),
+            pool=self._headers.get(POOL_HEADER, ""),
+            reason=self._headers.get(REASON_HEADER, ""),
+            category=self._headers.get(CATEGORY_HEADER, ""),
+            budget=whole_number(self._headers.get(BUDGET_HEADER)),
+            prompt_tokens=body.prompt_tokens,
+            completion_tokens=body.completion_tokens,
+            longest_tokens=body.longest_tokens,
+            finish=body.finish,
             started_s=self._started - self._sent,
             ended_s=self._ended - self._sent,
             error=error,
@@ -166,64 +165,13 @@ class _IncomingAnswer:
     def _is_stream(self) -> bool:
         return self._headers.get("content-type", "").startswith("text/event-stream")
 
-    def _ending(self, said: AnswerBody) -> Ending:
+    def _ending(self, body: AnswerBody) -> Ending:
         if self._status >= 500:
             return Ending.FAILED
         if self._status >= 400:
             return Ending.REFUSED
-        return Ending.COMPLETE if said.whole else Ending.BROKEN
+        return Ending.COMPLETE if body.whole else Ending.BROKEN
 
 
 def _sha256(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def read_body(body: bytes, *, stream: bool) -> AnswerBody:
-    """Read a whole answer, a document or a stream of events, whatever it holds."""
-    try:
-        return _read_stream(body) if stream else _read_document(json.loads(body))
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return AnswerBody(whole=False)
-
-
-def _read_document(document: dict[str, Any]) -> AnswerBody:
-    usage = document.get("usage") or {}
-    choices = document.get("choices") or [{}]
-    return AnswerBody(
-        whole=True,
-        prompt_tokens=_whole(usage.get("prompt_tokens")),
-        completion_tokens=_whole(usage.get("completion_tokens")),
-        finish=choices[0].get("finish_reason") or "",
-    )
-
-
-def _read_stream(body: bytes) -> AnswerBody:
-    """Read a stream; without usage the chunks with text are its completion tokens, about."""
-    lines = [line[5:].strip() for line in body.splitlines() if line.startswith(b"data:")]
-    chunks = [_read_chunk(json.loads(line)) for line in lines if line != b"[DONE]"]
-    usage = next((chunk.usage for chunk in reversed(chunks) if chunk.usage), {})
-    return AnswerBody(
-        whole=bool(lines) and lines[-1] == b"[DONE]",
-        prompt_tokens=_whole(usage.get("prompt_tokens")),
-        completion_tokens=_whole(usage.get("completion_tokens"))
-        or sum(chunk.has_text for chunk in chunks),
-        finish=next((chunk.finish for chunk in chunks if chunk.finish), ""),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    has_text: bool
-    finish: str
-    usage: dict[str, Any]
-
-
-def _read_chunk(chunk: dict[str, Any]) -> _Chunk:
-    choice = (chunk.get("choices") or [{}])[0]
-    text = choice.get("text") or choice.get("delta", {}).get("content")
-    return _Chunk(bool(text), choice.get("finish_reason") or "", chunk.get("usage") or {})
-
-
-def _whole(value: object) -> int:
-    text = str(value)
-    return int(text) if text.isdigit() else 0

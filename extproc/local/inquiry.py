@@ -1,6 +1,6 @@
-"""What the demo asks the pools and the service, beside the traffic: token counts and figures.
+"""Reads what the report needs beside the traffic: token counts, preemptions, learnt ratios.
 
-A question without an answer leaves a gap in the report; it never stops the demo.
+A request that fails leaves a gap in the report; it never stops the demo.
 """
 
 import asyncio
@@ -16,15 +16,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.local.fleet import StackPool
 from extproc.local.traffic import Item
 
-_AT_ONCE = 4
-_PATIENCE = aiohttp.ClientTimeout(total=30)
+_CONCURRENCY = 4
+_TIMEOUT = aiohttp.ClientTimeout(total=30)
 
 
 @dataclass(frozen=True, slots=True)
 class LearntRatio:
     """What the service learnt of a category.
 
-    off_by: the mean relative error of its prompts' estimates, where the estimator knows it.
+    off_by: mean relative error of its prompt estimates; nan if the estimator does not report it.
     """
 
     bytes_per_token: float
@@ -33,9 +33,9 @@ class LearntRatio:
 
 
 async def read_learnt(session: aiohttp.ClientSession, service_url: str) -> dict[str, LearntRatio]:
-    """Return what GET /state tells, by category."""
+    """Return the ratios that GET /state reports, by category."""
     try:
-        async with session.get(f"{service_url}/state", timeout=_PATIENCE) as response:
+        async with session.get(f"{service_url}/state", timeout=_TIMEOUT) as response:
             state = await response.json(content_type=None)
         return {name: _learnt(figures) for name, figures in state["categories"].items()}
     except (aiohttp.ClientError, TimeoutError, LookupError, ValueError, TypeError, AttributeError):
@@ -53,11 +53,11 @@ def _learnt(figures: Mapping[str, float]) -> LearntRatio:
 async def read_preemptions(
     session: aiohttp.ClientSession, pools: Sequence[StackPool]
 ) -> dict[str, int]:
-    """Return each pool's preemptions since its start, for the pools that tell."""
+    """Return the preemptions since each pool's start; pools without that metric are absent."""
     found = {}
     for pool in pools:
         try:
-            async with session.get(f"{pool.url}/metrics", timeout=_PATIENCE) as response:
+            async with session.get(f"{pool.url}/metrics", timeout=_TIMEOUT) as response:
                 found[pool.name] = count_preemptions(await response.text())
         except (aiohttp.ClientError, TimeoutError, ValueError):
             continue
@@ -65,7 +65,7 @@ async def read_preemptions(
 
 
 def count_preemptions(metrics: str) -> int:
-    """Sum vLLM's preemptions in a Prometheus text; raises ValueError where it is none."""
+    """Sum vLLM's preemptions in a Prometheus text; raises ValueError if it cannot be parsed."""
     samples = (s for family in text_string_to_metric_families(metrics) for s in family.samples)
     return int(sum(s.value for s in samples if s.name == "vllm:num_preemptions_total"))
 
@@ -73,33 +73,38 @@ def count_preemptions(metrics: str) -> int:
 async def count_prompts(
     session: aiohttp.ClientSession, pool: StackPool, items: Sequence[Item]
 ) -> dict[str, int]:
-    """Return the prompt tokens of each item, by request id, as the pool's /tokenize counts them."""
+    """Count the tokens of each item's largest prompt with the pool's /tokenize, by request id."""
     return await _count(session, pool, {item.request_id: _prompt_of(item) for item in items})
 
 
 async def count_texts(
     session: aiohttp.ClientSession, pool: StackPool, items: Sequence[Item]
 ) -> dict[str, int]:
-    """Return the tokens of each item's text alone, without a template or special tokens."""
+    """Count the tokens of each item's text, without chat template or special tokens."""
     return await _count(session, pool, {item.request_id: _text_of(item) for item in items})
 
 
 def _prompt_of(item: Item) -> dict[str, Any]:
     body = json.loads(item.body)
+    if isinstance(body.get("prompt"), list):
+        # The texts of a batch are of one kind, so the longest has the most tokens.
+        body["prompt"] = max(body["prompt"], key=len)
     return {key: body[key] for key in ("model", "messages", "tools", "prompt") if key in body}
 
 
 def _text_of(item: Item) -> dict[str, Any]:
     body = json.loads(item.body)
-    texts = [body["prompt"]] if "prompt" in body else [m["content"] for m in body["messages"]]
+    texts = [message["content"] for message in body.get("messages", ())]
     texts += [json.dumps(tool) for tool in body.get("tools", ())]
+    prompt = body.get("prompt", ())
+    texts += [prompt] if isinstance(prompt, str) else prompt
     return {"model": body["model"], "prompt": "\n".join(texts), "add_special_tokens": False}
 
 
 async def _count(
     session: aiohttp.ClientSession, pool: StackPool, questions: Mapping[str, dict[str, Any]]
 ) -> dict[str, int]:
-    slots = asyncio.Semaphore(_AT_ONCE)
+    slots = asyncio.Semaphore(_CONCURRENCY)
 
     async def one(question: dict[str, Any]) -> int:
         async with slots:
@@ -112,10 +117,10 @@ async def _count(
 async def _tokenize(
     session: aiohttp.ClientSession, pool: StackPool, question: dict[str, Any]
 ) -> int:
-    """Return the count, 0 where the pool gives none."""
+    """Return the count; 0 if the pool does not answer with one."""
     try:
         async with session.post(
-            f"{pool.url}/tokenize", json=question, timeout=_PATIENCE
+            f"{pool.url}/tokenize", json=question, timeout=_TIMEOUT
         ) as response:
             return int((await response.json(content_type=None))["count"])
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError):

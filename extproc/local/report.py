@@ -1,4 +1,4 @@
-"""The demo's report for people (tables) and for programs (JSON)."""
+"""Renders the demo's report as tables and as JSON."""
 
 import dataclasses
 import json
@@ -9,33 +9,37 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from extproc.local.saving import Load, split_fleet
-from extproc.local.tally import Fault, Report, RoutingFit
+from extproc.local.faults import Fault
+from extproc.local.routing_fit import RoutingFit
+from extproc.local.tally import Report
+from extproc.planner.sizing.closed_form import PUBLISHED_RATES, ClosedForm, split_fleet
 
 _FAULTS_SHOWN = 5
+_RATE_PER_S = 1000.0  # as in arXiv 2604.08075, whose instances PUBLISHED_RATES describes
 
 
-def print_report(console: Console, report: Report, load: Load) -> None:
+def print_report(console: Console, report: Report) -> None:
     """Print the whole report."""
     console.print(_pool_table(report))
     console.print(_pace_table(report))
     console.print(_category_table(report))
-    for line in _lines(report, load):
+    for line in _lines(report):
         console.print(line, highlight=False, markup=False)
 
 
-def to_json(report: Report, load: Load) -> str:
-    """Return the report as JSON: its fields, what follows from them, nan as null."""
+def to_json(report: Report) -> str:
+    """Return the report as JSON: its fields and the figures derived from them; nan is null."""
     fields = dataclasses.asdict(report)
     for category, figures in zip(fields["categories"], report.categories, strict=True):
         category["error"] = figures.error
     fields["fit"]["misrouted"] = report.fit.misrouted
-    fleet = split_fleet(report.short_share, load)
+    fleet = _split(report)
     fields["saving"] = {
-        **dataclasses.asdict(load),
         **dataclasses.asdict(fleet),
+        "saving": fleet.saving,
         "alpha": report.short_share,
-        "saved": fleet.saved,
+        "rate_per_s": _RATE_PER_S,
+        "rates": dataclasses.asdict(PUBLISHED_RATES),
     }
     return json.dumps(_without_nan(fields), indent=2)
 
@@ -53,7 +57,7 @@ def _without_nan(value: object) -> object:
 
 
 def _pool_table(report: Report) -> Table:
-    table = _table("Pools", "pool", "window", "requests", "why", "refused", "preempted")
+    table = _table("Pools", "pool", "window", "requests", "reasons", "refused", "preempted")
     for pool in report.pools:
         table.add_row(
             pool.name,
@@ -68,8 +72,8 @@ def _pool_table(report: Report) -> Table:
 
 def _pace_table(report: Report) -> Table:
     table = _table(
-        "Tokens, and seconds and milliseconds of streamed answers",
-        "pool", "prompt", "output", "TTFT P50", "P99 s", "TPOT P50", "P99 ms",
+        "Tokens, and latency of streamed answers",
+        "pool", "prompt", "output", "TTFT P50 s", "P99 s", "TPOT P50 ms", "P99 ms",
     )  # fmt: skip
     for pool in report.pools:
         table.add_row(
@@ -86,8 +90,8 @@ def _pace_table(report: Report) -> Table:
 
 def _category_table(report: Report) -> Table:
     table = _table(
-        "Bytes per token, learnt and true",
-        "category", "asked", "taught", "learnt", "true", "error", "text alone", "off by",
+        "Bytes per token: learnt by the service, and true of this traffic",
+        "category", "sent", "samples", "learnt", "true", "error", "text only", "off by",
     )  # fmt: skip
     for category in report.categories:
         table.add_row(
@@ -112,7 +116,7 @@ def _table(title: str, *columns: str) -> Table:
         padding=(0, 1, 0, 0),
     )
     for column in columns:
-        left = column in {"pool", "category", "why"}
+        left = column in {"pool", "category", "reasons"}
         table.add_column(column, justify="left" if left else "right", overflow="fold")
     return table
 
@@ -121,7 +125,7 @@ def _text(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _lines(report: Report, load: Load) -> Iterator[str]:
+def _lines(report: Report) -> Iterator[str]:
     kinds = ", ".join(f"{kind} {n}" for kind, n in sorted(report.kinds.items()))
     yield (
         f"Traffic: {report.requests} requests in {report.elapsed_s:.0f} s ({kinds}); "
@@ -130,24 +134,24 @@ def _lines(report: Report, load: Load) -> Iterator[str]:
     )
     yield from _fit_lines(report.fit)
     yield f"Lost: {len(report.lost)} of {report.requests} answers.{_listed(report.lost)}"
-    yield from _witness_lines(report) if report.witnessed else _outside_lines(report)
-    yield _saving_line(report.short_share, load)
+    yield from _recorded_lines(report) if report.recorded else _outside_lines(report)
+    yield _saving_line(report)
     if report.simulated:
         yield (
-            "The pools are simulated: real tokens, and an engine model in place of GPUs. "
-            "Times and preemptions are the model's."
+            "The pools are simulated: a real tokenizer, and an engine model in place of GPUs, "
+            "which all times and preemptions come from."
         )
     else:
         yield "The pools are real servers."
 
 
-def _witness_lines(report: Report) -> Iterator[str]:
+def _recorded_lines(report: Report) -> Iterator[str]:
     yield (
         f"Altered: {len(report.altered)} of {report.requests}, by SHA-256 of every request and "
         f"answer on both sides of Envoy.{_listed(report.altered)}"
     )
     yield (
-        f"Latency added by the service, as Envoy measured it over {report.added_ms.count} "
+        f"Latency added by the service, measured by Envoy over {report.added_ms.count} "
         f"requests: P50 {_text(report.added_ms.p50, 2)} ms, "
         f"P99 {_text(report.added_ms.p99, 2)} ms."
     )
@@ -155,12 +159,12 @@ def _witness_lines(report: Report) -> Iterator[str]:
 
 def _outside_lines(report: Report) -> Iterator[str]:
     yield (
-        f"Altered: {len(report.altered)} of {report.requests}, as far as an answer shows it: its "
-        f"usage, finish_reason and limit against what was asked.{_listed(report.altered)}"
+        f"Altered: {len(report.altered)} of {report.requests}, as far as the answers show: usage, "
+        f"finish_reason and length compared with the request.{_listed(report.altered)}"
     )
     yield (
-        "Out of sight from here: what the pools were sent and answered, their preemptions, and "
-        "Envoy's access log with the latency that the service adds."
+        "Not visible from outside the stack: what the pools received and answered, their "
+        "preemptions, and Envoy's access log with the latency that the service adds."
     )
 
 
@@ -168,11 +172,11 @@ def _fit_lines(fit: RoutingFit) -> Iterator[str]:
     known = max(1, fit.known)
     yield (
         f"Misrouted: {fit.misrouted} of {fit.known} ({fit.misrouted / known:.2%}): "
-        f"{fit.refused} refused, {fit.clamped} clamped, {fit.harmless} without harm."
+        f"{fit.refused} refused, {fit.clamped} clamped, {fit.harmless} harmless."
     )
     yield (
         f"Over-routed: {fit.over_routed} of {fit.known} ({fit.over_routed / known:.2%}). "
-        f"Larger than every pool: {fit.too_large}. Unknown: {fit.unknown}."
+        f"Too large for every pool: {fit.too_large}. Unknown: {fit.unknown}."
     )
 
 
@@ -182,12 +186,16 @@ def _listed(faults: Sequence[Fault]) -> str:
     return shown + (f"\n    and {left} more" if left > 0 else "")
 
 
-def _saving_line(alpha: float, load: Load) -> str:
-    fleet = split_fleet(alpha, load)
+def _split(report: Report) -> ClosedForm:
+    return split_fleet(_RATE_PER_S, report.short_share, PUBLISHED_RATES)
+
+
+def _saving_line(report: Report) -> str:
+    fleet, rates = _split(report), PUBLISHED_RATES
     return (
-        f"What the split saves: with alpha = {alpha:.3f} of the requests short, as in this "
-        f"traffic, and rho = {load.rho:g} (an instance of the short pool serves {load.rho:g} "
-        f"times as many), {load.requests_per_s:g} requests/s take {fleet.short} + {fleet.long} "
-        f"instances instead of {fleet.alone}: {fleet.saved:.1%} fewer, by the closed form "
-        f"without queues."
+        f"Saved by splitting the fleet, by the closed form of arXiv 2604.08075 without queues: "
+        f"alpha = {report.short_share:.3f} of the requests are short, and an instance of the short "
+        f"pool serves rho = {rates.short / rates.long:g} times as many; so {_RATE_PER_S:g} "
+        f"requests/s take {fleet.short} + {fleet.long} instances instead of {fleet.homogeneous}: "
+        f"{fleet.saving:.1%} fewer."
     )

@@ -1,6 +1,6 @@
-"""Seeded traffic as plain values: what is sent, in what shape, and when.
+"""Generates the demo's traffic from a seed: bodies and arrival times.
 
-The same options and sources give the same requests, byte for byte.
+Invariant: the same options and sources give the same requests, byte for byte.
 """
 
 import enum
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 
-# Total tokens (prompt and output) of the Azure LLM inference trace 2023: (tokens, share up to it).
+# CDF of total tokens (prompt and output) in the Azure LLM inference trace 2023: (tokens, share).
 AZURE_2023 = (
     (16, 0.0), (64, 0.00837), (128, 0.02817), (256, 0.06759), (512, 0.28863), (768, 0.36427),
     (1024, 0.40447), (1536, 0.65687), (2048, 0.77985), (3072, 0.86865), (4096, 0.89821),
     (6144, 0.97580), (8192, 0.99996), (16384, 1.0),
 )  # fmt: skip
 
-# UTF-8 bytes of one token, about: they only set how much text a drawn length becomes.
+# Approximate UTF-8 bytes per token; they only turn a drawn number of tokens into text.
 _BYTES_PER_TOKEN = MappingProxyType(
     {"english": 4.4, "code": 4.1, "json": 2.3, "chinese": 4.1, "russian": 5.9,
      "japanese": 4.1, "arabic": 4.9}
@@ -34,6 +34,8 @@ _OTHER_WEIGHT = 10
 
 _LIMITS = (32, 64, 128, 256, 512, 1024)
 _USUAL_OUTPUT = 150
+_SEVERAL = 0.03  # share of chats with n > 1
+_BATCHES = 0.2  # share of completions with several prompts
 _TOOL_SUBJECTS = ("weather", "stock_price", "calendar_entry", "train_departure")
 
 
@@ -46,29 +48,29 @@ class TrafficApi(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Text of one kind, in pieces that read on from one another."""
+    """Text of one kind, split into consecutive pieces."""
 
     kind: str
     pieces: tuple[str, ...]
 
     @property
     def bytes_per_token(self) -> float:
-        """UTF-8 bytes of a token, about."""
+        """Approximate UTF-8 bytes per token."""
         return _BYTES_PER_TOKEN.get(self.kind, _OTHER_BYTES_PER_TOKEN)
 
     @property
     def weight(self) -> int:
-        """Its share of the requests, against the other sources' weights."""
+        """Relative frequency among all sources."""
         return _WEIGHTS.get(self.kind, _OTHER_WEIGHT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrafficOptions:
-    """What traffic to make.
+    """What traffic to generate.
 
     short, long: max_model_len of the smallest and the largest pool, in tokens.
-    exceeding: the share of requests whose prompt and output exceed `short`.
-    rate: arrivals a second (a Poisson process); 0: all at once, the sender bounds them.
+    exceeding: share of requests whose prompt and output together exceed `short`.
+    rate: arrivals per second (Poisson); 0 if all arrive at once and the sender limits them.
     """
 
     requests: int
@@ -82,7 +84,11 @@ class TrafficOptions:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One request to send; `text_bytes` are what the chat template will see, in UTF-8."""
+    """One request to send.
+
+    text_bytes: UTF-8 bytes of all prompts and tool definitions. max_tokens: of one sequence.
+    prompts: 1 unless it is a batch; the pool generates `n` sequences for each of them.
+    """
 
     request_id: str
     kind: str
@@ -93,11 +99,18 @@ class Item:
     stream: bool
     include_usage: bool
     arrival_s: float
+    prompts: int = 1
+    n: int = 1
+
+    @property
+    def sequences(self) -> int:
+        """Sequences that the pool generates."""
+        return self.prompts * self.n
 
 
 @dataclass(frozen=True, slots=True)
 class ItemLength:
-    """Tokens of a request to be; `max_tokens` is None where no limit is stated."""
+    """Tokens of a request; `max_tokens` is None if it states no limit."""
 
     prompt: int
     max_tokens: int | None
@@ -122,15 +135,15 @@ def _item(
     length = draw_length(rng, options)
     text = compose(rng, source, int(length.prompt * source.bytes_per_token))
     api = TrafficApi.COMPLETION if rng.random() < 0.1 else TrafficApi.CHAT
-    stream = rng.random() < 0.5
-    include_usage = stream and rng.random() < 0.5
     content, text_bytes = _content(rng, api, source, text)
-    body = {"model": options.model, **content, "stream": stream}
-    if length.max_tokens is not None:
-        body["max_tokens"] = length.max_tokens
+    prompts = _count_prompts(content)
+    stream = prompts == 1 and rng.random() < 0.5
+    include_usage = stream and rng.random() < 0.5
+    n = _draw_n(rng, api, length)
+    body = {"model": options.model, **content, **_limits(length, n), "stream": stream}
     if include_usage:
         body["stream_options"] = {"include_usage": True}
-    # Some clients escape what is not ASCII, and some do not.
+    # Some clients escape non-ASCII characters, others do not.
     ascii_only = rng.random() < 0.5
     return Item(
         request_id=f"dualpool-{options.seed}-{number:05d}",
@@ -142,16 +155,30 @@ def _item(
         stream=stream,
         include_usage=include_usage,
         arrival_s=arrival_s,
+        prompts=prompts,
+        n=n,
     )
 
 
+def _draw_n(rng: random.Random, api: TrafficApi, length: ItemLength) -> int:
+    # With a stated limit the tokens of one sequence are known exactly.
+    if api is TrafficApi.CHAT and length.max_tokens is not None and rng.random() < _SEVERAL:
+        return rng.choice((2, 4, 8))
+    return 1
+
+
+def _limits(length: ItemLength, n: int) -> dict[str, object]:
+    limits: dict[str, object] = {} if n == 1 else {"n": n}
+    return limits if length.max_tokens is None else {**limits, "max_tokens": length.max_tokens}
+
+
 def draw_length(rng: random.Random, options: TrafficOptions) -> ItemLength:
-    """Draw a length: Azure 2023 up to `short`, and above it log-uniform to eight times as much."""
+    """Draw a length: up to `short` from Azure 2023, above it log-uniform up to 8 x `short`."""
     if rng.random() < options.exceeding:
         top = min(8 * options.short, 0.9 * options.long)
         total = int(math.exp(rng.uniform(math.log(options.short * 1.02), math.log(top))))
         if rng.random() < 0.2:
-            # Short prompts that ask for much: what prompt length alone would misjudge.
+            # A short prompt with a large limit, which prompt length alone would misjudge.
             prompt = rng.randint(50, max(51, options.short // 4))
             return ItemLength(prompt, total - prompt)
     else:
@@ -165,7 +192,7 @@ def _draw_limit(rng: random.Random, total: int) -> int:
 
 
 def share(tokens: int, table: Sequence[tuple[int, float]] = AZURE_2023) -> float:
-    """Return the share of requests of at most so many tokens."""
+    """Return the share of requests that have at most `tokens` tokens."""
     for (low, below), (high, upto) in pairwise(table):
         if tokens <= high:
             part = math.log(max(tokens, low) / low) / math.log(high / low)
@@ -174,7 +201,7 @@ def share(tokens: int, table: Sequence[tuple[int, float]] = AZURE_2023) -> float
 
 
 def quantile(at: float, table: Sequence[tuple[int, float]]) -> float:
-    """Return the tokens that a share `at` of the requests does not exceed."""
+    """Return the number of tokens that a share `at` of the requests does not exceed."""
     shares = [upto for _, upto in table]
     index = min(max(1, bisect_left(shares, at)), len(table) - 1)
     (low, below), (high, upto) = table[index - 1], table[index]
@@ -183,7 +210,7 @@ def quantile(at: float, table: Sequence[tuple[int, float]]) -> float:
 
 
 def compose(rng: random.Random, source: Source, size: int) -> str:
-    """Return about `size` UTF-8 bytes of the source: runs of pieces from places at random."""
+    """Return at most `size` UTF-8 bytes of the source: runs of pieces from random places."""
     parts: list[bytes] = []
     left = max(1, size)
     while left > 0:
@@ -198,15 +225,28 @@ def _content(
     rng: random.Random, api: TrafficApi, source: Source, text: str
 ) -> tuple[dict[str, object], int]:
     if api is TrafficApi.COMPLETION:
-        return {"prompt": text}, len(text.encode())
+        return {"prompt": _prompts(rng, text)}, len(text.encode())
     messages = _messages(rng, text)
     size = sum(len(message["content"].encode()) for message in messages)
     if source.kind not in {"english", "code", "json"} or rng.random() < 0.9:
         return {"messages": messages}, size
     tools = [_tool(subject) for subject in rng.sample(_TOOL_SUBJECTS, rng.randint(1, 3))]
     size += sum(len(json.dumps(tool)) for tool in tools)
-    # "none": a server without a tool parser refuses any other choice.
+    # A server without a tool parser accepts no other choice than "none".
     return {"messages": messages, "tools": tools, "tool_choice": "none"}, size
+
+
+def _prompts(rng: random.Random, text: str) -> str | list[str]:
+    """Return the text as one prompt, or cut into a batch of non-empty ones."""
+    if len(text) < 4 or rng.random() >= _BATCHES:
+        return text
+    cuts = sorted(rng.sample(range(1, len(text)), rng.randint(1, 3)))
+    return [text[low:high] for low, high in pairwise([0, *cuts, len(text)])]
+
+
+def _count_prompts(content: Mapping[str, object]) -> int:
+    prompt = content.get("prompt")
+    return len(prompt) if isinstance(prompt, list) else 1
 
 
 def _messages(rng: random.Random, text: str) -> list[dict[str, str]]:

@@ -64,29 +64,3 @@ def test_all_tokens_are_known(report):
 def test_the_pools_are_called_simulated(report):
     assert report["simulated"]
     assert all(pool["simulated"] for pool in report["pools"])
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"requests": 0}, "--requests: 0 is not allowed: a whole number from 1"),
-        ({"rate": 0.0}, "--rate: 0.0 is not allowed: more than 0 a second"),
-        ({"concurrency": 0}, "--concurrency: 0 is not allowed: a whole number from 1"),
-        ({"exceeding": 1.5}, "--exceeding: 1.5 is not allowed: a share from 0 to 1"),
-        ({"compose": "h:1/api"}, "--compose: 'h:1/api' is not http://HOST:PORT"),
-    ],
-)
-def test_a_bad_option_is_refused(fields, message, capsys):
-    assert run_demo(DemoOptions(stack=_FAST, **fields)) == 1
-    assert capsys.readouterr().err == f"{message}\n"
-
-
-def test_a_running_stack_and_pools_are_not_asked_for_at_once(capsys):
-    stack = StackOptions(pools=("http://h:1",))
-    assert run_demo(DemoOptions(stack=stack, compose="http://h:2")) == 1
-    assert capsys.readouterr().err.startswith("--compose: a running stack has its own pools")
-
-
-def test_a_report_that_could_not_be_written_is_refused_at_once(tmp_path, capsys):
-    assert run_demo(DemoOptions(stack=_FAST, json=tmp_path / "absent" / "r.json")) == 1
-    assert "--json: there is no folder" in capsys.readouterr().err

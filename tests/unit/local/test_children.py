@@ -96,7 +96,7 @@ def test_stopping_ends_all_children():
 def test_a_child_that_ignores_sigterm_is_killed():
     async def run():
         children = Children()
-        child = await children.start(Command("stubborn", _STUBBORN, patience_s=0.2))
+        child = await children.start(Command("stubborn", _STUBBORN, grace_s=0.2))
         await until(child.output.read)
         await children.stop()
         return await child.ended()

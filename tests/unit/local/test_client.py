@@ -2,17 +2,16 @@ import asyncio
 import json
 
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 
-from extproc.local.client import Ending, SendOptions, read_body, send_all
+from extproc.local.client import Ending, SendOptions, send_all
 from extproc.local.traffic import Item, TrafficApi
+from extproc.stream.decision import BUDGET_HEADER, CATEGORY_HEADER, POOL_HEADER, REASON_HEADER
 
 _HEADERS = {
-    "x-llm-pool": "short",
-    "x-llm-reason": "fits",
-    "x-llm-budget": "77",
-    "x-llm-category": "prose/m",
+    POOL_HEADER: "short",
+    REASON_HEADER: "fits",
+    BUDGET_HEADER: "77",
+    CATEGORY_HEADER: "prose/m",
 }
 _DOCUMENT = {
     "choices": [{"message": {"content": "a b"}, "finish_reason": "stop"}],
@@ -155,9 +154,3 @@ def test_arrivals_keep_their_times():
     items = [_item(0, 0.3), _item(1, 0.0), _item(2, 0.15)]
     _serve(note, items, SendOptions(open_loop=True))
     assert order == ["r1", "r2", "r0"]
-
-
-@given(st.binary(max_size=300), st.booleans())
-def test_no_body_is_too_odd(body, stream):
-    said = read_body(b"data:" + body if stream else body, stream=stream)
-    assert said.prompt_tokens >= 0

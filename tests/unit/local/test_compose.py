@@ -20,7 +20,7 @@ def _find(url):
 
 def test_a_stack_that_is_not_there_is_named():
     url = f"http://127.0.0.1:{free_ports().listener}"
-    with pytest.raises(StackError, match=f"{url}/v1/models names no model with max_model_len"):
+    with pytest.raises(StackError, match=f"{url}/v1/models lists no model with max_model_len"):
         _find(url)
 
 

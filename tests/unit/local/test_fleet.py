@@ -67,7 +67,7 @@ def test_equal_windows_are_refused():
 
 
 def test_a_server_that_names_no_window_is_refused():
-    with pytest.raises(StackError, match="/v1/models names no model with max_model_len"):
+    with pytest.raises(StackError, match="/v1/models lists no model with max_model_len"):
         _shapes({"a": None})
 
 

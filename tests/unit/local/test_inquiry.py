@@ -125,6 +125,19 @@ def test_a_text_is_counted_alone():
     assert not any(question["add_special_tokens"] for question in asked)
 
 
+def test_of_a_batch_the_largest_prompt_is_counted():
+    batch = _item(0, {"model": "m", "prompt": ["one", "one two", "x"]})
+    counts, asked = _ask(lambda s, p: count_prompts(s, p, [batch]), tokenize={"count": 2})
+    assert counts == {"r0": 2}
+    assert asked == [{"model": "m", "prompt": "one two"}]
+
+
+def test_of_a_batch_all_text_is_counted_alone():
+    batch = _item(0, {"model": "m", "prompt": ["one", "two"]})
+    _, asked = _ask(lambda s, p: count_texts(s, p, [batch]), tokenize={"count": 2})
+    assert [question["prompt"] for question in asked] == ["one\ntwo"]
+
+
 @pytest.mark.parametrize("answer", [None, "no json", {"count": "x"}, []])
 def test_what_cannot_be_counted_is_left_out(answer):
     assert _ask(lambda s, p: count_prompts(s, p, _ITEMS), tokenize=answer)[0] == {}

@@ -22,8 +22,8 @@ def test_a_taken_port_is_named_with_its_use_and_the_flag():
         with pytest.raises(StackError) as error:
             require_free(Ports(listener=taken), with_pools=False)
     assert str(error.value) == (
-        f"port {taken} (Envoy's listener) is taken: end what listens there, "
-        "or take any free ports with --ports auto"
+        f"port {taken} (Envoy's listener) is taken: stop the process that listens there, or use "
+        "--ports auto"
     )
 
 

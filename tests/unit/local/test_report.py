@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from extproc.local.faults import Fault
 from extproc.local.report import print_report, to_json
-from extproc.local.saving import Load
-from extproc.local.tally import CategoryFigures, Fault, PoolFigures, Report, RoutingFit, Spread
+from extproc.local.routing_fit import RoutingFit
+from extproc.local.tally import CategoryFigures, PoolFigures, Report, Spread
 
 _POOL = PoolFigures(
     name="short",
@@ -56,7 +57,7 @@ _REPORT = Report(
 
 def _printed(report: Report, width: int = 80) -> str:
     stream = io.StringIO()
-    print_report(Console(file=stream, width=width), report, Load())
+    print_report(Console(file=stream, width=width), report)
     return stream.getvalue()
 
 
@@ -71,7 +72,7 @@ def _words(report: Report) -> str:
         "structured/simulated 30 20 4.20 4.00 +5.0% 4.10 2.0%",
         "short 1234 567 0.25 1.50 20.0 -",
         "100 requests in 61 s (english 60, russian 40)",
-        "Misrouted: 3 of 99 (3.03%): 2 refused, 1 clamped, 0 without harm.",
+        "Misrouted: 3 of 99 (3.03%): 2 refused, 1 clamped, 0 harmless.",
         "Over-routed: 5 of 99 (5.05%).",
         "Lost: 0 of 100 answers.",
         "Altered: 0 of 100,",
@@ -96,9 +97,9 @@ def test_real_pools_are_called_real():
 
 
 def test_a_stack_seen_from_outside_says_what_is_out_of_sight():
-    words = _words(replace(_REPORT, witnessed=False))
-    assert "Altered: 0 of 100, as far as an answer shows it" in words
-    assert "Out of sight from here" in words
+    words = _words(replace(_REPORT, recorded=False))
+    assert "Altered: 0 of 100, as far as the answers show" in words
+    assert "Not visible from outside the stack" in words
     assert "SHA-256" not in words
 
 
@@ -111,13 +112,14 @@ def test_only_the_first_faults_are_listed():
 
 
 def test_the_json_has_the_figures_and_what_follows_from_them():
-    report = json.loads(to_json(_REPORT, Load()))
+    report = json.loads(to_json(_REPORT))
     assert report["fit"]["misrouted"] == 3
     assert round(report["categories"][0]["error"], 3) == 0.05
-    assert report["saving"]["alone"] == 358
-    assert report["saving"]["alpha"] == 0.8
+    saving = report["saving"]
+    assert (saving["homogeneous"], saving["short"], saving["long"]) == (358, 72, 72)
+    assert (saving["alpha"], round(saving["saving"], 3)) == (0.8, 0.598)
 
 
 def test_what_is_unknown_is_null_in_json():
-    report = json.loads(to_json(_REPORT, Load()))
+    report = json.loads(to_json(_REPORT))
     assert report["pools"][0]["tpot_p99_s"] is None

@@ -23,8 +23,14 @@ _ITEMS = make_traffic((_PROSE, _RUSSIAN), _OPTIONS)
 
 
 def _texts(body: dict[str, object]) -> list[str]:
-    texts = [body["prompt"]] if "prompt" in body else [m["content"] for m in body["messages"]]
-    return texts + [json.dumps(tool) for tool in body.get("tools", [])]
+    texts = [m["content"] for m in body.get("messages", [])]
+    texts += [json.dumps(tool) for tool in body.get("tools", [])]
+    return texts + _prompts(body)
+
+
+def _prompts(body: dict[str, object]) -> list[str]:
+    prompt = body.get("prompt", [])
+    return [prompt] if isinstance(prompt, str) else prompt
 
 
 def test_the_same_seed_gives_the_same_bytes():
@@ -55,6 +61,8 @@ def test_the_body_says_what_the_item_says():
         assert body.get("max_tokens") == item.max_tokens
         assert body.get("stream_options", {}).get("include_usage", False) is item.include_usage
         assert ("prompt" in body) is (item.api is TrafficApi.COMPLETION)
+        assert body.get("n", 1) == item.n
+        assert max(1, len(_prompts(body))) == item.prompts
 
 
 def test_conversations_end_with_the_user():
@@ -74,6 +82,21 @@ def test_every_shape_occurs():
         (True, False),
         (True, True),
     }
+
+
+def test_several_sequences_and_batches_occur():
+    assert {item.n for item in _ITEMS} > {1}
+    assert {item.prompts for item in _ITEMS} > {1}
+    assert all(item.sequences == item.n * item.prompts for item in _ITEMS)
+
+
+def test_no_prompt_of_a_batch_is_empty():
+    assert all(text for item in _ITEMS for text in _prompts(json.loads(item.body)))
+
+
+def test_several_sequences_state_a_limit_and_batches_are_not_streamed():
+    assert all(item.max_tokens for item in _ITEMS if item.n > 1)
+    assert not any(item.stream for item in _ITEMS if item.prompts > 1)
 
 
 def test_the_stated_share_exceeds_the_short_pool():

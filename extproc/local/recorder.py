@@ -1,7 +1,7 @@
-"""A reverse proxy before each pool that records what the pool was sent and what it answered.
+"""A reverse proxy in front of each pool that records what the pool received and answered.
 
-It hands on every byte as it comes, in both directions, and keeps their hashes, so that a client
-can prove that nothing was changed between it and the pool.
+It forwards every byte as it arrives, in both directions, and keeps SHA-256 hashes, so that the
+report can show that nothing changed between client and pool.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from extproc.local.envoy import Upstream
 from extproc.local.fleet import StackPool
 from extproc.local.usage_event import less_usage
 
-# RFC 9110 section 7.6.1: these concern one connection and are not handed on.
+# RFC 9110 section 7.6.1: these concern one connection and are not forwarded.
 _HOP_BY_HOP = frozenset(
     {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding",
      "upgrade"}
@@ -26,11 +26,11 @@ _CONNECT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """One request as it reached a pool, and the answer as it left; hashes are SHA-256, in hex.
+class Recording:
+    """One request as a pool received it, and the pool's answer; hashes are SHA-256 in hex.
 
-    told_hash: of the answer less its usage, see usage_event.
-    complete: the pool ended the answer as HTTP demands, and all of it was handed on.
+    hash_less_usage: of the answer without its usage event (see usage_event).
+    complete: the pool ended the answer properly and all of it was forwarded.
     """
 
     request_id: str
@@ -40,38 +40,38 @@ class Sighting:
     response_hash: str
     response_bytes: int
     complete: bool
-    told_hash: str = ""
+    hash_less_usage: str = ""
 
 
-class Witness:
-    """What was seen before all pools, in the order in which the answers ended."""
+class Recorder:
+    """The recordings of all pools, in the order in which the answers ended."""
 
     def __init__(self) -> None:
-        self.sightings: list[Sighting] = []
+        self.recordings: list[Recording] = []
 
-    def by_request(self) -> dict[str, list[Sighting]]:
-        """Return the sightings by request id: one of a request, or one an attempt."""
-        grouped: dict[str, list[Sighting]] = {}
-        for seen in self.sightings:
-            grouped.setdefault(seen.request_id, []).append(seen)
+    def by_request(self) -> dict[str, list[Recording]]:
+        """Return the recordings by request id: one per attempt."""
+        grouped: dict[str, list[Recording]] = {}
+        for recording in self.recordings:
+            grouped.setdefault(recording.request_id, []).append(recording)
         return grouped
 
 
 class _Proxy:
     """The handler of one pool."""
 
-    def __init__(self, pool: StackPool, session: aiohttp.ClientSession, witness: Witness) -> None:
+    def __init__(self, pool: StackPool, session: aiohttp.ClientSession, recorder: Recorder) -> None:
         self._pool = pool
         self._session = session
-        self._witness = witness
+        self._recorder = recorder
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        asked, answered = bytearray(), bytearray()
+        received, answered = bytearray(), bytearray()
         status, complete = 0, False
         try:
-            async with self._open(request, asked) as upstream:
+            async with self._open(request, received) as upstream:
                 status = upstream.status
-                response = web.StreamResponse(status=status, headers=_passed_on(upstream.headers))
+                response = web.StreamResponse(status=status, headers=_forwarded(upstream.headers))
                 await response.prepare(request)
                 async for data in upstream.content.iter_any():
                     answered += data
@@ -80,39 +80,39 @@ class _Proxy:
                 complete = True
                 return response
         except aiohttp.ClientError:
-            # Envoy must see what the witness saw: a connection that broke.
+            # Break the connection to Envoy as the pool broke the one to us.
             _abort(request)
             return web.Response(status=502)
         finally:
-            self._witness.sightings.append(
-                Sighting(
+            self._recorder.recordings.append(
+                Recording(
                     request_id=request.headers.get("x-request-id", ""),
                     pool=self._pool.name,
                     status=status,
-                    request_hash=_sha256(asked),
+                    request_hash=_sha256(received),
                     response_hash=_sha256(answered),
                     response_bytes=len(answered),
                     complete=complete,
-                    told_hash=_sha256(less_usage(bytes(answered))),
+                    hash_less_usage=_sha256(less_usage(bytes(answered))),
                 )
             )
 
     def _open(
-        self, request: web.BaseRequest, asked: bytearray
+        self, request: web.BaseRequest, received: bytearray
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._session.request(
             request.method,
             URL(self._pool.url + request.raw_path, encoded=True),
-            headers=_passed_on(request.headers),
-            data=_body(request, asked) if request.can_read_body else None,
+            headers=_forwarded(request.headers),
+            data=_body(request, received) if request.can_read_body else None,
             allow_redirects=False,
             skip_auto_headers=(hdrs.USER_AGENT, hdrs.CONTENT_TYPE, hdrs.ACCEPT),
         )
 
 
-async def _body(request: web.BaseRequest, asked: bytearray) -> AsyncIterator[bytes]:
+async def _body(request: web.BaseRequest, received: bytearray) -> AsyncIterator[bytes]:
     async for data in request.content.iter_any():
-        asked += data
+        received += data
         yield data
 
 
@@ -120,7 +120,7 @@ def _sha256(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _passed_on(headers: Mapping[str, str]) -> list[tuple[str, str]]:
+def _forwarded(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     # Pairs: a header may come more than once.
     return [(key, value) for key, value in headers.items() if key.lower() not in _HOP_BY_HOP]
 
@@ -131,13 +131,13 @@ def _abort(request: web.BaseRequest) -> None:
 
 
 @asynccontextmanager
-async def witnessing(
+async def recording_proxies(
     pools: Sequence[StackPool],
-) -> AsyncIterator[tuple[Witness, tuple[Upstream, ...]]]:
-    """Put a witness before each pool; yields it and where Envoy finds the pools now."""
-    witness = Witness()
+) -> AsyncIterator[tuple[Recorder, tuple[Upstream, ...]]]:
+    """Run a proxy in front of each pool; yield the recorder and the proxies' addresses."""
+    recorder = Recorder()
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S)
-    # A kept connection could be closed by the pool in the moment of its next use.
+    # The pool could close a kept-alive connection at the moment it is reused.
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     async with AsyncExitStack() as stack:
         session = await stack.enter_async_context(
@@ -145,15 +145,15 @@ async def witnessing(
         )
         upstreams = []
         for pool in pools:
-            proxy = _Proxy(pool, session, witness)
+            proxy = _Proxy(pool, session, recorder)
             port = await stack.enter_async_context(_served(proxy))
             upstreams.append(Upstream(pool.name, "127.0.0.1", port))
-        yield witness, tuple(upstreams)
+        yield recorder, tuple(upstreams)
 
 
 @asynccontextmanager
 async def _served(proxy: _Proxy) -> AsyncIterator[int]:
-    # Bodies stay as they are, and a client that leaves ends the pool's work at once.
+    # Bodies stay compressed; a client that disconnects cancels the pool's request at once.
     server = web.Server(proxy.handle, auto_decompress=False, handler_cancellation=True)
     runner = web.ServerRunner(server, shutdown_timeout=1.0)
     await runner.setup()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.local.fleet import StackPool
-from extproc.local.witness import Sighting, witnessing
+from extproc.local.recorder import Recording, recording_proxies
 from tests.support.waiting import until
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -36,19 +36,19 @@ async def _pool(handler: Handler) -> AsyncIterator[StackPool]:
         await runner.cleanup()
 
 
-def _visit(handler: Handler, visit: Visit) -> tuple[object, list[Sighting]]:
-    """Run a pool, a witness and one visit of a client; return its result and what was seen."""
+def _visit(handler: Handler, visit: Visit) -> tuple[object, list[Recording]]:
+    """Run a pool, a recorder and one visit of a client; return its result and what was seen."""
 
-    async def run() -> tuple[object, list[Sighting]]:
+    async def run() -> tuple[object, list[Recording]]:
         async with (
             _pool(handler) as pool,
-            witnessing([pool]) as (witness, (upstream,)),
+            recording_proxies([pool]) as (recorder, (upstream,)),
             aiohttp.ClientSession(auto_decompress=False) as session,
         ):
             url = f"http://{upstream.host}:{upstream.port}"
             result = await asyncio.wait_for(visit(session, url), 20)
-            await until(lambda: witness.sightings)
-            return result, witness.sightings
+            await until(lambda: recorder.recordings)
+            return result, recorder.recordings
 
     return asyncio.run(run())
 
@@ -70,7 +70,7 @@ def test_bodies_pass_unchanged_and_their_hashes_are_kept(body):
     (_, echoed), seen = _visit(_echo, lambda session, url: _post(session, url, body))
     assert echoed == body
     assert seen == [
-        Sighting("r1", "short", 418, _hash(body), _hash(body), len(body), True, _hash(body))
+        Recording("r1", "short", 418, _hash(body), _hash(body), len(body), True, _hash(body))
     ]
 
 
@@ -140,12 +140,12 @@ def test_an_absent_pool_is_a_broken_connection():
     async def run():
         absent = StackPool("short", "http://127.0.0.1:1", "m", 8, simulated=False)
         async with (
-            witnessing([absent]) as (witness, (upstream,)),
+            recording_proxies([absent]) as (recorder, (upstream,)),
             aiohttp.ClientSession() as session,
         ):
             with pytest.raises(aiohttp.ClientConnectionError):
                 await _post(session, f"http://{upstream.host}:{upstream.port}")
-            return [(seen.status, seen.complete) for seen in witness.sightings]
+            return [(seen.status, seen.complete) for seen in recorder.recordings]
 
     # aiohttp's client may try again on a connection that broke without an answer.
     assert set(asyncio.run(run())) == {(0, False)}
@@ -173,14 +173,14 @@ def test_a_client_that_leaves_ends_the_pools_work():
     assert not seen[0].complete
 
 
-def test_sightings_are_found_by_request_id():
+def test_recordings_are_found_by_request_id():
     async def run():
         async with (
             _pool(_echo) as pool,
-            witnessing([pool]) as (witness, (upstream,)),
+            recording_proxies([pool]) as (recorder, (upstream,)),
             aiohttp.ClientSession() as session,
         ):
             await _post(session, f"http://{upstream.host}:{upstream.port}")
-            return {key: len(seen) for key, seen in witness.by_request().items()}
+            return {key: len(seen) for key, seen in recorder.by_request().items()}
 
     assert asyncio.run(run()) == {"r1": 1}
