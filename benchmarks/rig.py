@@ -161,7 +161,7 @@ async def _answers(session: aiohttp.ClientSession, url: str, child: Child) -> No
         if not child.running:
             raise StackError(child.describe_end())
         if time.monotonic() > end:
-            raise StackError(f"{child.name} is not ready: {url}{child.quote_last_words()}")
+            raise StackError(f"{child.name} is not ready: {url}{child.quote_log()}")
         await asyncio.sleep(_POLL_S)
 
 

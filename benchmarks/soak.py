@@ -36,7 +36,7 @@ from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command
 from extproc.local.envoy import envoy_command
 from extproc.local.ports import Ports, free_ports
-from extproc.stream.usage_request import ask_for_usage
+from extproc.stream.decision import ask_for_usage
 
 LEAVE_SHARE = 0.2
 CLIENTS = 48
@@ -108,7 +108,7 @@ class Replica:
     async def start(self, session: aiohttp.ClientSession) -> None:
         """Run a process until it is ready."""
         argv = (sys.executable, "-m", "extproc", "serve", "--config", str(self._settings))
-        self._child = await self._children.start(Command("service", argv, patience_s=60))
+        self._child = await self._children.start(Command("service", argv, grace_s=60))
         async with asyncio.timeout(READY_S):
             while not await self.read(session):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
@@ -153,7 +153,7 @@ class SoakStack:
         port = self.ports.pools[name == "long"]
         script = str(Path(__file__).with_name("soak_pool.py"))
         argv = (sys.executable, script, name, str(port), str(self.log))
-        self.pools[name] = await self.children.start(Command(name, argv, patience_s=10))
+        self.pools[name] = await self.children.start(Command(name, argv, grace_s=10))
 
     async def restart_pool(self, name: str) -> None:
         """End a pool when it has finished what it has begun, and start it again."""

@@ -1,4 +1,4 @@
-"""How far the demo is: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of a long command: a bar on a terminal, else a line per tenth."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,16 +11,16 @@ _LINES = 10
 
 
 class Show(Protocol):
-    """Somebody who is told how far things are."""
+    """A display of progress."""
 
     def say(self, text: str) -> None:
-        """Name what is waited for."""
+        """Show what is being waited for."""
 
     def begin(self, text: str, total: int) -> None:
-        """Begin to count to `total`."""
+        """Start a count from 0 to `total`."""
 
     def advance(self) -> None:
-        """Count one."""
+        """Add one to the count."""
 
 
 class _Bar:
@@ -59,7 +59,7 @@ class _Lines:
 
 @contextmanager
 def showing(console: Console) -> Iterator[Show]:
-    """Show progress while the block runs."""
+    """Yield a display on the console that lasts as long as the block."""
     if not console.is_terminal:
         yield _Lines(console)
         return

@@ -1,8 +1,8 @@
-"""The child processes of the local stack; none of them outlives their owner.
+"""The child processes of the local stack.
 
-Each child is tethered to this process (tether.py), leads its own process group, so that
-Ctrl-C reaches the owner alone, and logs to a file without a name, so that nothing is left on
-the disk, whoever is killed.
+Invariant: no child outlives its owner, even if that is killed; the kernel ends it (tether.py).
+Each child leads its own process group, so that Ctrl-C reaches only the owner, and logs to an
+unnamed file, so that nothing is left on disk.
 """
 
 import asyncio
@@ -20,34 +20,34 @@ _TAIL_BYTES = 16_384
 
 
 class StackError(Exception):
-    """The local stack cannot come up or has come down; the text says what to do about it."""
+    """The local stack cannot start or has failed; the message says what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to run: a name for messages, the arguments, and the most seconds it has to end."""
+    """A command: its name in messages, its arguments, and its grace period after SIGTERM."""
 
     name: str
     argv: tuple[str, ...]
-    patience_s: float = 5.0
+    grace_s: float = 5.0
 
 
 class Log:
-    """A file without a name that a child writes to and its owner reads."""
+    """An unnamed file that a child writes and its owner reads."""
 
     def __init__(self) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
 
     def fileno(self) -> int:
-        """Return the descriptor that a child writes to."""
+        """Return the file descriptor that a child writes to."""
         return self._file.fileno()
 
     def path(self) -> Path:
-        """Return a path under which other processes can open it while this one lives."""
+        """Return a path by which other processes can open it while this process lives."""
         return Path(f"/proc/{os.getpid()}/fd/{self.fileno()}")
 
     def read(self, start: int = 0) -> bytes:
-        """Return all bytes from `start` on, whatever was read before."""
+        """Return all bytes from offset `start` on; does not move a read position."""
         size = os.fstat(self.fileno()).st_size
         return os.pread(self.fileno(), max(0, size - start), start)
 
@@ -58,12 +58,12 @@ class Log:
         return "\n".join(text.splitlines()[-lines:])
 
     def write(self, text: str) -> None:
-        """Add text at the end."""
+        """Append text."""
         self._file.write(text.encode())
         self._file.flush()
 
     def close(self) -> None:
-        """Give the file up; its bytes vanish with its last user."""
+        """Close the file; it is deleted when its last user has closed it."""
         self._file.close()
 
 
@@ -85,7 +85,7 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id, which is its process group's as well."""
+        """The process id, which is also its process group id."""
         return self._process.pid
 
     @property
@@ -94,48 +94,48 @@ class Child:
         return self._process.returncode is None
 
     async def ended(self) -> int:
-        """Wait for the end and return the exit status (negative: the signal)."""
+        """Wait until it has ended; return its exit status, or the negated signal number."""
         return await self._process.wait()
 
     def describe_end(self) -> str:
-        """Say how it ended, with the last lines of its log."""
+        """Return how it ended, with the last lines of its log."""
         code = self._process.returncode or 0
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        return f"{self.name} ended with {how}.{self.quote_last_words()}"
+        return f"{self.name} ended with {how}.{self.quote_log()}"
 
-    def quote_last_words(self, lines: int = 12) -> str:
-        """Return the last lines it wrote, each on a line of its own."""
+    def quote_log(self, lines: int = 12) -> str:
+        """Return the last lines that it wrote, indented, each after a newline."""
         text = self.log.tail(lines) or self.output.tail(lines)
         return "".join(f"\n    {line}" for line in text.splitlines())
 
     async def stop(self) -> None:
-        """End it: SIGTERM, then, after its patience, SIGKILL for its whole group."""
+        """Send SIGTERM, wait for the grace period, then SIGKILL its whole process group."""
         if self.running:
-            # Not Process.terminate: its poll could take the exit status from asyncio's watcher.
+            # Process.terminate polls, which could take the exit status from asyncio's watcher.
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGTERM)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._process.wait(), self.command.patience_s)
+                await asyncio.wait_for(self._process.wait(), self.command.grace_s)
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         await self._process.wait()
 
 
 class Children:
-    """The owner of all child processes; it must be stopped whatever happens."""
+    """Owns all child processes; call stop in a `finally`."""
 
     def __init__(self) -> None:
         self._children: list[Child] = []
 
     async def stop(self) -> None:
-        """End all of them, however long each has patience."""
+        """Stop all of them at once, each with its own grace period."""
         await asyncio.gather(*(child.stop() for child in self._children))
         for child in self._children:
             child.log.close()
             child.output.close()
 
     async def start(self, command: Command) -> Child:
-        """Run a command; raises StackError where it cannot be run at all."""
+        """Start a command."""
         log, output = Log(), Log()
         argv = (sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command.argv)
         process = await asyncio.create_subprocess_exec(
@@ -150,7 +150,7 @@ class Children:
         return child
 
     async def first_end(self) -> Child:
-        """Wait until any child has ended and return it."""
+        """Wait until any child has ended; return it."""
         if not self._children:
             await asyncio.Event().wait()
         waiting = {asyncio.ensure_future(child.ended()): child for child in self._children}

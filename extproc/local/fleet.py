@@ -1,4 +1,4 @@
-"""The pools of the local stack: two simulated ones of its own, or real servers by their URLs."""
+"""The pools of the local stack: two simulated ones, or real servers by URL."""
 
 import re
 import sys
@@ -10,11 +10,12 @@ import aiohttp
 
 from extproc.local.children import Command, StackError
 from extproc.local.envoy import Upstream
+from extproc.simulator.pool.answer import SIMULATED_HEADER
 
 MODEL = "simulated"
-_PATIENCE = aiohttp.ClientTimeout(total=10)
+_TIMEOUT = aiohttp.ClientTimeout(total=10)
 
-# With or without the /v1 that clients write behind it.
+# With or without the /v1 that clients append.
 _URL = re.compile(
     r"(http://)?(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?(/v1)?/?"
 )
@@ -32,7 +33,7 @@ class StackPool:
 
     @property
     def upstream(self) -> Upstream:
-        """Where Envoy finds it."""
+        """Its address for Envoy."""
         parts = urlsplit(self.url)
         return Upstream(self.name, parts.hostname or "", parts.port or 80)
 
@@ -44,13 +45,13 @@ class _PoolSize:
     max_num_seqs: int
 
 
-# The paper's two configurations of one instance, with 1,048,576 KV tokens in either.
+# The paper's two configurations of one instance, both with 1,048,576 KV tokens.
 _SIZES = (_PoolSize("short", 8192, 128), _PoolSize("long", 65_536, 16))
 _NUM_BLOCKS = 65_536
 
 
 def simulated_pools(ports: Sequence[int], speed: float, seed: int) -> tuple[Command, ...]:
-    """Return the commands that run the built-in pools, one a port."""
+    """Return the commands that run the simulated pools, one per port."""
     return tuple(
         _command(size, port, speed, seed) for size, port in zip(_SIZES, ports, strict=True)
     )
@@ -74,7 +75,7 @@ def _command(size: _PoolSize, port: int, speed: float, seed: int) -> Command:
 
 
 def server_url(option: str, text: str) -> str:
-    """Return the base URL of a server as the operator wrote it; raises StackError."""
+    """Parse the base URL that the operator gave to `option`; raises StackError."""
     found = _URL.fullmatch(text)
     if found is None:
         raise StackError(f"{option}: {text!r} is not http://HOST:PORT")
@@ -84,11 +85,11 @@ def server_url(option: str, text: str) -> str:
 async def describe_pools(
     session: aiohttp.ClientSession, urls: Sequence[str]
 ) -> tuple[StackPool, ...]:
-    """Ask each server what it serves; return the pools by rising max_model_len.
+    """Read /v1/models of each server; return the pools in ascending order of max_model_len.
 
-    Raises StackError where a server is no vLLM, or where they do not serve one model.
+    Raises StackError if a server does not report max_model_len, or if they share no model.
     """
-    answers = [await _ask(session, url) for url in urls]
+    answers = [await _read_models(session, url) for url in urls]
     model = _common_model(answers)
     answers.sort(key=lambda answer: answer.windows[model])
     windows = [answer.windows[model] for answer in answers]
@@ -107,14 +108,14 @@ class _ServedModels:
     simulated: bool
 
 
-async def _ask(session: aiohttp.ClientSession, url: str) -> _ServedModels:
+async def _read_models(session: aiohttp.ClientSession, url: str) -> _ServedModels:
     try:
-        async with session.get(f"{url}/v1/models", timeout=_PATIENCE) as response:
+        async with session.get(f"{url}/v1/models", timeout=_TIMEOUT) as response:
             document = await response.json(content_type=None)
             windows = {row["id"]: int(row["max_model_len"]) for row in document["data"]}
-            simulated = "x-dualpool-simulated" in response.headers
+            simulated = SIMULATED_HEADER in response.headers
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:
-        raise StackError(f"{url}/v1/models names no model with max_model_len: {error!r}") from None
+        raise StackError(f"{url}/v1/models lists no model with max_model_len: {error!r}") from None
     return _ServedModels(url, windows, simulated)
 
 

@@ -1,4 +1,4 @@
-"""The ports of the local stack: the usual ones where they are free, or any free ones."""
+"""The ports of the local stack: the fixed ones, or any free ones."""
 
 import secrets
 import socket
@@ -9,7 +9,7 @@ from extproc.local.children import StackError
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Ports on 127.0.0.1; `pools` are the built-in pools'."""
+    """Ports on 127.0.0.1; `pools` are those of the simulated pools."""
 
     listener: int = 10000
     admin: int = 9901
@@ -19,10 +19,10 @@ class Ports:
 
 
 def free_ports() -> Ports:
-    """Return ports that nobody listens on now."""
+    """Return ports that are free now."""
     found: dict[int, None] = {}
     while len(found) < 6:
-        # Below the range from which the kernel takes the ports of outgoing connections.
+        # Below the range that the kernel uses for outgoing connections.
         port = 20_000 + secrets.randbelow(12_000)
         if _is_free(port):
             found[port] = None
@@ -31,7 +31,7 @@ def free_ports() -> Ports:
 
 
 def require_free(ports: Ports, *, with_pools: bool) -> None:
-    """Raise StackError where one of the ports is taken."""
+    """Raise StackError if one of the ports is taken."""
     uses = {
         "Envoy's listener": ports.listener,
         "Envoy's admin": ports.admin,
@@ -43,8 +43,8 @@ def require_free(ports: Ports, *, with_pools: bool) -> None:
     for use, port in uses.items():
         if not _is_free(port):
             raise StackError(
-                f"port {port} ({use}) is taken: end what listens there, or take any free ports "
-                "with --ports auto"
+                f"port {port} ({use}) is taken: stop the process that listens there, or use "
+                "--ports auto"
             )
 
 

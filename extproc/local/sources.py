@@ -1,6 +1,6 @@
-"""The texts of the demo's traffic: built-in ones, Python's source, made-up records, or a folder.
+"""Loads the texts of the demo's traffic: built-in prose, Python's source, JSON records, a folder.
 
-Everything is read here, once; traffic.py works on what this returns.
+All files are read here, once; traffic.py does no I/O.
 """
 
 import json
@@ -18,14 +18,14 @@ _STDLIB_FILES = (
     "argparse.py", "asyncio/base_events.py", "http/client.py", "json/decoder.py", "tarfile.py",
     "email/message.py", "statistics.py", "heapq.py",
 )  # fmt: skip
-# The full stops, question and exclamation marks of the built-in texts' scripts.
+# Full stops, question marks and exclamation marks of the scripts in the built-in texts.
 _STOPS = ".!?\u3002\uff01\uff1f\u061f"
 _SENTENCE = re.compile(rf"[^\n{_STOPS}]*[{_STOPS}\u00bb\u201d\u300d]*\s*|\n")
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 
 
 def built_in_sources(seed: int) -> tuple[Source, ...]:
-    """Return seven kinds: five languages, Python and JSON."""
+    """Return the seven built-in kinds: five languages, Python and JSON."""
     prose = [
         Source(file.stem, split(file.read_text(encoding="utf-8")))
         for file in sorted(_BUILT_IN.glob("*.txt"))
@@ -34,9 +34,9 @@ def built_in_sources(seed: int) -> tuple[Source, ...]:
 
 
 def folder_sources(folder: Path) -> tuple[Source, ...]:
-    """Return one source for each file, or subfolder of files, called as it is.
+    """Return one source per file or subfolder, named after it.
 
-    Raises StackError where there is none, or where one is not UTF-8.
+    Raises StackError if there is no text, or if a file is not UTF-8.
     """
     kinds: dict[str, list[str]] = {}
     for file in sorted(_files(folder)):
@@ -49,12 +49,12 @@ def folder_sources(folder: Path) -> tuple[Source, ...]:
 
 
 def split(text: str) -> tuple[str, ...]:
-    """Cut prose into sentences, and anything else into lines; together they are the text."""
+    """Split prose into sentences and anything else into lines, without losing a character."""
     return tuple(piece for line in text.splitlines(keepends=True) for piece in _sentences(line))
 
 
 def _sentences(line: str) -> Sequence[str]:
-    # Code, records and logs keep their lines; only long lines are prose.
+    # Long lines are prose; code, records and logs have short ones.
     if len(line) <= 120:
         return (line,)
     return [piece for piece in _SENTENCE.findall(line) if piece]
@@ -71,7 +71,7 @@ def _read(file: Path) -> str:
     try:
         with file.open("rb") as opened:
             data = opened.read(_MAX_FILE_BYTES)
-            # A file that goes on may be cut within a character.
+            # The limit may cut a larger file within a character.
             return data.decode(errors="ignore" if opened.read(1) else "strict")
     except OSError as error:
         raise StackError(f"--texts: {error}") from None
@@ -84,7 +84,7 @@ def _stdlib_lines() -> tuple[str, ...]:
     files = [folder / name for name in _STDLIB_FILES]
     lines = [split(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
     if not lines:
-        raise StackError(f"Python's own source is not in {folder}; give --texts DIR")
+        raise StackError(f"Python's own source is not in {folder}; use --texts DIR")
     return tuple(line for file in lines for line in file)
 
 

@@ -1,6 +1,7 @@
-"""The stack on one machine: pools, service and Envoy, up in that order and all down together.
+"""Runs pools, service and Envoy on this machine, started in that order and stopped together.
 
-Whatever ends this process, or any of its children, ends all of them; every wait is bounded.
+Invariant: when this process or one of its children ends, for whatever reason, all of them end.
+Every wait has a timeout.
 """
 
 import asyncio
@@ -30,13 +31,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What the local stack consists of.
+    """Options of the local stack.
 
-    pools: base URLs of real servers; empty: two built-in simulated pools.
-    ports: on 127.0.0.1; None: any free ones.
-    speed, seed: of the simulated pools; a speed of 2 halves every iteration's time.
-    ready_s: the seconds that each part has to come up.
-    settings: further settings of the service, beside `listen` and `pools`.
+    pools: base URLs of real servers; empty for the two simulated pools.
+    ports: on 127.0.0.1; None for any free ones.
+    speed, seed: of the simulated pools; a speed of 2 halves the time of every iteration.
+    ready_s: seconds that each part may take to become ready.
+    settings: further settings of the service, besides `listen`, `pools` and `envoy`.
     """
 
     pools: tuple[str, ...] = ()
@@ -49,7 +50,7 @@ class StackOptions:
 
 @dataclass(frozen=True, slots=True)
 class StackGateway:
-    """Envoy and the service, running; the URLs have no slash at their end."""
+    """A running Envoy and service; URLs without a trailing slash."""
 
     url: str
     admin_url: str
@@ -59,9 +60,9 @@ class StackGateway:
 
 
 class Stack:
-    """The owner of the stack's processes: an async context manager that ends them all.
+    """Async context manager that owns the stack's processes and stops them all on exit.
 
-    First open_pools, then open_gateway; `say` hears what is waited for.
+    Call open_pools, then open_gateway; `say` is called with what is being waited for.
     """
 
     def __init__(self, options: StackOptions, session: aiohttp.ClientSession, say: Say) -> None:
@@ -89,13 +90,14 @@ class Stack:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The process ids of all that runs."""
+        """The process ids of all children."""
         return self._children.pids
 
     async def open_pools(self) -> tuple[StackPool, ...]:
-        """Start the built-in pools, or find the real ones; return them by rising max_model_len.
+        """Start the simulated pools, or wait for the real ones.
 
-        Raises StackError where one does not come up or is not what is needed.
+        Returns them in ascending order of max_model_len. Raises StackError if one does not become
+        ready or cannot be used.
         """
         urls = self._pool_urls()
         self._say(f"Waiting for the pools: {', '.join(urls)}")
@@ -114,9 +116,9 @@ class Stack:
     async def open_gateway(
         self, pools: Sequence[StackPool], upstreams: Sequence[Upstream]
     ) -> StackGateway:
-        """Start the service and Envoy; `upstreams` are the pools as Envoy reaches them.
+        """Start the service and Envoy; `upstreams` are the addresses Envoy uses for the pools.
 
-        Raises StackError where one does not come up.
+        Raises StackError if one does not become ready.
         """
         self._say("Waiting for the service and Envoy")
         with closing(Log()) as file:
@@ -124,7 +126,7 @@ class Stack:
             file.write(json.dumps(document))
             service = await self._children.start(_service_command(file))
             url = f"http://127.0.0.1:{self._ports.http}"
-            # Before Envoy, which asks after the service's health before its first request.
+            # Before Envoy, which checks the service's health before it routes the first request.
             await self.unless_ended(self._ready(f"{url}/readyz", service))
             configuration = render_envoy(load(file.path()))
             envoy = await self._children.start(envoy_command(configuration))
@@ -135,7 +137,7 @@ class Stack:
         )
 
     async def unless_ended(self, work: Awaitable[Result]) -> Result:
-        """Return the work's result; raises StackError as soon as a child ends before it."""
+        """Await the work and return its result; raises StackError once a child has ended."""
         task = asyncio.ensure_future(work)
         end = asyncio.ensure_future(self._children.first_end())
         try:
@@ -157,12 +159,12 @@ class Stack:
         answer, ready_s = "no answer", self._options.ready_s
         try:
             async with asyncio.timeout(ready_s):
-                # Another process becomes ready: there is no event to wait for.
+                # Another process becomes ready, so there is no event to wait for.
                 while (answer := await self._status(url)) != "200":  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
-            words = child.quote_last_words() if child else ""
-            raise StackError(f"{url} is not ready after {ready_s:g} s ({answer}).{words}") from None
+            log = child.quote_log() if child else ""
+            raise StackError(f"{url} is not ready after {ready_s:g} s ({answer}).{log}") from None
 
     async def _status(self, url: str) -> str:
         try:
@@ -173,17 +175,17 @@ class Stack:
 
 
 def check_platform() -> None:
-    """Raise StackError where the local stack cannot run."""
+    """Raise StackError if the local stack cannot run on this platform."""
     if sys.platform != "linux":
         raise StackError(f"the local stack runs Envoy's Linux binary; this is {sys.platform}")
 
 
 def check_tokenizer() -> None:
-    """Raise StackError where the built-in pools have no tokenizer."""
+    """Raise StackError if the tokenizer of the simulated pools is not installed."""
     if importlib.util.find_spec("bpe_openai") is None:
         raise StackError(
             "the built-in pools need the package bpe-openai: pip install 'dualpool[local]', or "
-            "name real servers with --pools URL,URL"
+            "use real servers with --pools URL,URL"
         )
 
 
@@ -193,7 +195,7 @@ def service_settings(
     upstreams: Sequence[Upstream],
     further: Mapping[str, object],
 ) -> dict[str, object]:
-    """Return the settings file of the service and of Envoy as a mapping."""
+    """Return the content of the settings file for the service and for Envoy."""
     rows = [
         {"name": pool.name, "max_model_len": pool.max_model_len, "address": upstream.address}
         for pool, upstream in zip(pools, upstreams, strict=True)

@@ -1,7 +1,7 @@
-"""Runs a command that dies with its parent: `tether.py PARENT_PID COMMAND [ARGUMENT ...]`.
+"""Runs a command that ends with its parent: `tether.py PARENT_PID COMMAND [ARGUMENT ...]`.
 
-The kernel ends the command when the parent is gone, however it went. A file to be run by
-path, with the standard library alone, so that it costs a few milliseconds before the exec.
+The kernel kills the command when the parent ends, for whatever reason. Run by path and with the
+standard library only, so that it takes a few milliseconds before the exec.
 """
 
 import ctypes
@@ -13,11 +13,11 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def tether(parent: int) -> None:
-    """Ask for SIGKILL at the parent's death; raises OSError where the kernel refuses."""
+    """Request SIGKILL when the parent ends; raises OSError if the kernel refuses."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    # The parent may have gone before the kernel was asked.
+    # The parent may have ended before the request.
     if os.getppid() != parent:
         sys.exit(1)
 

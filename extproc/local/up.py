@@ -1,4 +1,4 @@
-"""`dualpool up`: the local stack until somebody ends it."""
+"""`dualpool up`: runs the local stack until a signal."""
 
 import asyncio
 import signal
@@ -18,17 +18,16 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run_up(options: StackOptions) -> int:
-    """Run the stack until a signal ends it; return the exit status."""
+    """Run the stack until a signal; return the exit code."""
     return run_stoppable(lambda console: _up(options, console), when_stopped=0)
 
 
 def run_stoppable(
     main: Callable[[Console], Coroutine[None, None, int]], *, when_stopped: int
 ) -> int:
-    """Run `main` so that the first SIGINT, SIGTERM or SIGHUP cancels it; return its status.
+    """Run `main`, which the first SIGINT, SIGTERM or SIGHUP cancels; return the exit code.
 
-    What it then does to clean up is not disturbed by further signals. A StackError is printed,
-    and the status is 1.
+    Further signals do not interrupt its clean-up. A StackError is printed; the exit code is 1.
     """
     try:
         return asyncio.run(_stoppable(main(Console()), when_stopped))
@@ -71,8 +70,8 @@ def _print_addresses(console: Console, gateway: StackGateway, pools: Sequence[St
         kind = "simulated" if pool.simulated else "real"
         table.add_row(f"pool {pool.name}", pool.url, f"{pool.max_model_len} tokens, {kind}")
     table.add_row("service", gateway.service_url, "/metrics /healthz /readyz /state")
-    table.add_row("Envoy's admin", gateway.admin_url, "/stats /clusters")
-    table.add_row("access log", str(gateway.envoy.output.path()), "a line of JSON a request")
-    table.add_row("service's log", str(gateway.service.log.path()))
+    table.add_row("Envoy admin", gateway.admin_url, "/stats /clusters")
+    table.add_row("access log", str(gateway.envoy.output.path()), "one line of JSON per request")
+    table.add_row("service log", str(gateway.service.log.path()))
     console.print(table, soft_wrap=True)
-    console.print("Ctrl-C ends all of it.")
+    console.print("Press Ctrl-C to stop.")

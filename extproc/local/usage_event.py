@@ -1,7 +1,7 @@
-"""What a stream says beside its usage: to compare one that was asked for it with one that was not.
+"""Removes the usage event from a stream, to compare the pool's side with the client's.
 
-The service asks streams for usage that their clients did not ask for, and Envoy takes the event out
-again. vLLM tells its fingerprint in the usage event, or where there is none, in the one before it.
+The service asks for usage that a client did not request, and Envoy removes the event again. vLLM
+puts its fingerprint into the usage event or, without one, into the event before.
 """
 
 import re
@@ -12,6 +12,6 @@ _FINGERPRINT: Final = re.compile(rb',"system_fingerprint":"[^"]*"')
 
 
 def less_usage(stream: bytes) -> bytes:
-    """Return the events of a stream without usage and fingerprint."""
+    """Return a stream without its usage event and fingerprint."""
     events = (event for event in stream.split(b"\n\n") if not _USAGE.search(event))
     return _FINGERPRINT.sub(b"", b"\n\n".join(events))

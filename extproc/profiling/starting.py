@@ -74,4 +74,4 @@ async def _wait_until_healthy(child: Child, port: int) -> None:
             except aiohttp.ClientError:
                 pass
             await asyncio.sleep(1)
-    raise StackError(f"{child.name} did not come up.{child.quote_last_words()}")
+    raise StackError(f"{child.name} did not come up.{child.quote_log()}")

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], patience_s: float = 20.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
     """Wait until `condition` holds; raises TimeoutError where it does not in time."""
-    async with asyncio.timeout(patience_s):
+    async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import msgspec
 
 FINGERPRINT = "dualpool-simulated"
+SIMULATED_HEADER = "x-dualpool-simulated"
 DONE = b"data: [DONE]\n\n"
 
 _Json = dict[str, Any]

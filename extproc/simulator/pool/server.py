@@ -22,6 +22,7 @@ from prometheus_client.exposition import choose_encoder
 from extproc.simulator.engine import A100_80GB, Engine, EngineConfig, Profile
 from extproc.simulator.pool.answer import (
     FINGERPRINT,
+    SIMULATED_HEADER,
     AnswerForm,
     ChatForm,
     CompletionForm,
@@ -168,7 +169,7 @@ async def _refuse(request: web.Request, handler: _Handler) -> web.StreamResponse
 async def _sign(_: web.BaseRequest, response: web.StreamResponse) -> None:
     response.headers["Vary"] = "Origin"
     response.headers["Server"] = FINGERPRINT
-    response.headers["x-dualpool-simulated"] = "1"
+    response.headers[SIMULATED_HEADER] = "1"
 
 
 def _json(body: bytes, status: int = HTTPStatus.OK) -> web.Response:
