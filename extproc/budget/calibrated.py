@@ -2,34 +2,44 @@
 
     prompt   a linear model of the prompt's features, per model name (`weights`)
     spread   its standardised errors, per category <- model <- all (`sketch`)
-    output   completion tokens where no limit is stated, per category and size of the prompt
+    output   completion tokens if no limit is stated, per category and size of the prompt
     level    the risk that one request may carry, per limit of a pool (`steering`)
 
-The rule kept here: what an answer teaches is judged by the state before it, so that every figure
-of coverage is out of sample.
+Invariant: an answer is judged by the state before it, so that every figure of coverage is out of
+sample.
+
+A worked example, for a request without an output limit that is compared with 8192 tokens: the
+weights predict 3,000 prompt tokens with a deviation of 90; the level is 0.02. Two in a hundred
+standardised errors exceed 2.3, so the prompt's margin is 207 over its median of 0. The category's
+outputs have the median 200 and exceed 3,200 twice in a hundred. The two errors are independent:
+the total is 3,000 + 200 + hypot(207, 3,000) = 6,207, and the request goes to the short pool.
 """
 
 import math
-from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final
 
+from extproc.budget.bounded import BoundedMap
+from extproc.budget.category import OTHER
 from extproc.budget.sketch import Counts, Scores, Sketch, count_prior, score_prior
 from extproc.budget.steering import LEVELS, Steering
 from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation, Outcome
 from extproc.budget.weights import Prediction, Prior, TokenWeights
+from extproc.tokens import MAX_TOKENS
 
 CALIBRATED_FROM: Final = 50
-"""Observations of a category from which on its estimates are called calibrated."""
+"""Observations from which on the estimates of a category are called calibrated."""
 MODELS: Final = 64
-"""Model names that are kept; what was least recently taught is forgotten beyond them."""
+"""The most sets of weights: one for each model name, the last for all further names."""
 SCORE_MEMORY: Final = 1000.0
 OUTPUT_MEMORY: Final = 1500.0
-MAX_TOKENS: Final = 1 << 31
+_CategoryKey = tuple[str | None, str]  # model and category; None for all other models
 _SIZES: Final = 6  # prompts below 512, 1024, 2048, 4096, 8192 tokens, and longer ones
 
 
-class _Record:
-    """Running means of how a category fares, for people; nothing is decided by them."""
+class _CategoryRecord:
+    """Running means of how a category fares, for people; they decide nothing."""
 
     def __init__(self) -> None:
         self.bytes_per_token = 0.0
@@ -39,31 +49,18 @@ class _Record:
         self._seen = 0
 
     def add(self, seen: Observation, budget: Budget, *, covered: bool) -> None:
-        """Count an answer, held against the budget that it would have had."""
+        """Count an answer, compared with the budget that its request would have had."""
         self._seen = min(self._seen + 1, 1000)
-        share, tokens = 1.0 / self._seen, seen.prompt_tokens
-        ratio = seen.asked.measure.text_bytes / tokens
+        share = 1.0 / self._seen
+        ratio = seen.asked.every.text_bytes / seen.prompt_tokens
+        prompt = seen.largest_prompt
         self.bytes_per_token += share * (ratio - self.bytes_per_token)
-        self.error += share * (abs(budget.prompt_tokens / tokens - 1.0) - self.error)
-        self.margin += share * (budget.margin_tokens / tokens - self.margin)
+        self.error += share * (abs(budget.prompt_tokens / prompt - 1.0) - self.error)
+        self.margin += share * (budget.margin_tokens / prompt - self.margin)
         self.covered += share * (covered - self.covered)
 
 
-class _Category:
-    """What is known of one category of one model."""
-
-    def __init__(self, scores: Sketch, outputs: Sketch) -> None:
-        self.scores = Sketch(Scores(), scores, SCORE_MEMORY)
-        self.outputs = Sketch(Counts(), outputs, OUTPUT_MEMORY)
-        self.by_size = [Sketch(Counts(), self.outputs, OUTPUT_MEMORY) for _ in range(_SIZES)]
-        self.record = _Record()
-
-    @property
-    def observations(self) -> int:
-        return self.scores.observations
-
-
-class _Model:
+class _ModelState:
     """What is known of one model name."""
 
     def __init__(self, prior: Prior, scores: Sketch, outputs: Sketch) -> None:
@@ -72,136 +69,196 @@ class _Model:
         self.outputs = Sketch(Counts(), outputs, OUTPUT_MEMORY)
 
 
+class _CategoryState:
+    """What is known of one category of one model."""
+
+    def __init__(self, model: _ModelState) -> None:
+        self.scores = Sketch(Scores(), model.scores, SCORE_MEMORY)
+        self.outputs = Sketch(Counts(), model.outputs, OUTPUT_MEMORY)
+        self.by_size = [Sketch(Counts(), self.outputs, OUTPUT_MEMORY) for _ in range(_SIZES)]
+        self.record = _CategoryRecord()
+
+    @property
+    def observations(self) -> int:
+        return self.scores.observations
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The states that a request is estimated from; a key is None if they stand for all others."""
+
+    model_key: str | None
+    model: _ModelState
+    category_key: _CategoryKey | None
+    category: _CategoryState
+
+
 class Calibrated:
     """Budgets for all models and categories; one per process. Not thread-safe."""
 
     def __init__(
         self, prior: Prior, limits: tuple[int, ...], *, target: float, categories: int
     ) -> None:
-        """Take the limits, in tokens, that budgets will be held against.
+        """Take the limits, in tokens, that budgets will be compared with.
 
-        `target` is the share of all requests that may be misrouted at each of them. Of more than
-        `categories` the least recently taught is forgotten.
+        `target` is the share of all requests that may be misrouted at each of them. Beyond
+        `categories` categories, or MODELS models, further ones are treated as one, `other`.
         """
         self._prior = prior
-        self._most = categories
         self._scores = Sketch(Scores(), score_prior(), SCORE_MEMORY)
         self._outputs = Sketch(Counts(), count_prior(), OUTPUT_MEMORY)
-        self._models: OrderedDict[str, _Model] = OrderedDict()
-        self._categories: OrderedDict[tuple[str, str], _Category] = OrderedDict()
+        self._models: BoundedMap[str, _ModelState] = BoundedMap(MODELS - 1)
+        self._categories: BoundedMap[_CategoryKey, _CategoryState] = BoundedMap(categories)
+        self._other_model: _ModelState | None = None
+        self._other_categories: dict[str | None, _CategoryState] = {}
         self._steering = {limit: Steering(target) for limit in limits}
+        self._unseen: tuple[tuple[str, str], _Known] | None = None  # until the next answer
 
     def budget(self, asked: Asked, limit: int) -> Budget:
-        """Reserve so that what exceeds the budget and is held against `limit` meets the target."""
-        model, category = self._find(asked)
-        found = model.weights.predict(asked.measure)
-        level = self._steering[limit].level * _evidence(category)
-        total, output = _reserve(asked, found, category, level)
+        """Return a budget that keeps the target if it is compared with `limit`."""
+        known = self._find(asked)
+        found = known.model.weights.predict(asked.measure)
+        level = self._steering[limit].level * _evidence(known.category)
+        total, output = _reserve(asked, found, known.category, level)
         prompt = round(found.tokens) + asked.measure.token_ids
-        return Budget(prompt, math.ceil(total) - prompt - output, output, _basis(model, category))
+        return Budget(prompt, math.ceil(total) - prompt - output, output, _basis(known))
 
     def observe(self, observation: Observation) -> None:
-        """Learn from an answer; one whose counts no tokenizer can give teaches nothing."""
-        asked = observation.asked
-        model, category = self._find(asked)
+        """Learn from an answer, unless no tokenizer can have counted what it states."""
+        asked, known = observation.asked, self._find(observation.asked)
+        self._unseen = None
         if observation.outcome is Outcome.REFUSED:
-            self._judge_refusal(observation, model, category)
+            self._judge_refusal(observation, known)
             return
-        tokens = observation.prompt_tokens - asked.measure.token_ids
-        if not _possible(observation) or not model.weights.plausible(asked.measure, tokens):
+        tokens = observation.prompt_tokens - asked.every.token_ids
+        weights = known.model.weights
+        if not _is_possible(observation) or not weights.plausible(asked.every, tokens):
             return
-        self._keep(asked, model, category)
-        found = model.weights.predict(asked.measure)
-        self._judge(observation, found, category)
-        for scores in (category.scores, model.scores, self._scores):
-            scores.add(found.score(tokens))
-        self._learn_output(observation, found, model, category)
-        model.weights.learn(asked.measure, tokens)
+        self._keep(known)
+        self._judge(observation, known.category, weights.predict(asked.measure))
+        score = weights.predict(asked.every).score(tokens)
+        for scores in (known.category.scores, known.model.scores, self._scores):
+            scores.add(score)
+        self._learn_output(observation, known)
+        weights.learn(asked.every, tokens)
 
     def learnt(self) -> Learnt:
-        """Per category, per model, and per limit: its level, and the share it will misroute."""
-        return Learnt(
-            categories={
-                f"{category}/{model}": _category_figures(self._models[model], figures)
-                for (model, category), figures in self._categories.items()
-            },
-            models={name: _model_figures(model) for name, model in self._models.items()},
-            limits={
-                str(limit): {
-                    "target": steering.target,
-                    "misroute_forecast": steering.forecast(),
-                    "risk_level": steering.level,
-                }
-                for limit, steering in self._steering.items()
-            },
-        )
+        """Return figures per category, per model, and per limit: its level and its forecast."""
+        return Learnt.merged(self.learnt_parts())
 
-    def _find(self, asked: Asked) -> tuple[_Model, _Category]:
-        """Return what is known, or a new model and category, kept only once they are taught."""
-        model = self._models.get(asked.model)
+    def learnt_parts(self) -> Iterator[Learnt]:
+        """Yield the parts of `learnt`; more may be learnt between two of them."""
+        for (model, category), state in self._all_categories():
+            name = f"{category}/{OTHER if model is None else model}"
+            yield Learnt(categories={name: _category_figures(state)})
+        for name, model_state in self._all_models():
+            yield Learnt(models={name: _model_figures(model_state)})
+        for limit, steering in self._steering.items():
+            yield Learnt(limits={str(limit): _limit_figures(steering)})
+        yield Learnt(evicted=self._categories.evicted)
+
+    def _all_models(self) -> list[tuple[str, _ModelState]]:
+        other = [(OTHER, self._other_model)] if self._other_model else []
+        return [*self._models.items(), *other]
+
+    def _all_categories(self) -> list[tuple[_CategoryKey, _CategoryState]]:
+        others = [((model, OTHER), state) for model, state in self._other_categories.items()]
+        return [*self._categories.items(), *others]
+
+    def _find(self, asked: Asked) -> _Known:
+        """Return what is known. States that are new are kept only once an answer taught them."""
+        asked_key = (asked.model, asked.category)
+        if self._unseen and self._unseen[0] == asked_key:
+            return self._unseen[1]
+        model_key, found = self._find_model(asked.model)
+        model = found or _ModelState(self._prior, self._scores, self._outputs)
+        category_key, category = self._find_category((model_key, asked.category))
+        known = _Known(model_key, model, category_key, category or _CategoryState(model))
+        if category is None:
+            self._unseen = asked_key, known
+        return known
+
+    def _find_model(self, name: str) -> tuple[str | None, _ModelState | None]:
+        if self._models.has_room(name):
+            return name, self._models.get(name)
+        return None, self._other_model
+
+    def _find_category(
+        self, key: _CategoryKey
+    ) -> tuple[_CategoryKey | None, _CategoryState | None]:
+        if self._categories.has_room(key):
+            return key, self._categories.get(key)
+        return None, self._other_categories.get(key[0])
+
+    def _keep(self, known: _Known) -> None:
+        # Only an answer gets here: a client cannot push out what was learnt by inventing names.
+        if known.model_key is None:
+            self._other_model = known.model
+        else:
+            self._forget(self._models.touch(known.model_key, known.model))
+        if known.category_key is None:
+            self._other_categories[known.model_key] = known.category
+        else:
+            self._categories.touch(known.category_key, known.category)
+
+    def _forget(self, model: str | None) -> None:
         if model is None:
-            model = _Model(self._prior, self._scores, self._outputs)
-        category = self._categories.get((asked.model, asked.category))
-        return model, category or _Category(model.scores, model.outputs)
+            return
+        for key in [key for key, _ in self._categories.items() if key[0] == model]:
+            self._categories.drop(key)
+        self._other_categories.pop(model, None)
 
-    def _keep(self, asked: Asked, model: _Model, category: _Category) -> None:
-        # Only an answer gets here: a client that makes up names cannot push out what was learnt.
-        self._models[asked.model] = model
-        self._models.move_to_end(asked.model)
-        self._categories[asked.model, asked.category] = category
-        self._categories.move_to_end((asked.model, asked.category))
-        if len(self._models) > MODELS:
-            gone, _ = self._models.popitem(last=False)
-            for key in [key for key in self._categories if key[0] == gone]:
-                del self._categories[key]
-        if len(self._categories) > self._most:
-            self._categories.popitem(last=False)
-
-    def _judge(self, seen: Observation, found: Prediction, category: _Category) -> None:
-        asked, total = seen.asked, _needed(seen)
+    def _judge(self, seen: Observation, category: _CategoryState, found: Prediction) -> None:
+        asked = seen.asked
         budgets = [self.budget(asked, limit) for limit in self._steering]
-        covered = all(total <= budget.tokens for budget in budgets)
+        covered = all(seen.needed <= budget.tokens for budget in budgets)
         category.record.add(seen, budgets[0], covered=covered)
         for limit, steering in self._steering.items():
-            steering.observe(_risk_bin(asked, limit, found, category), exceeds=total > limit)
+            exceeds = seen.needed > limit
+            steering.observe(_risk_bin(asked, limit, found, category), exceeds=exceeds)
 
-    def _judge_refusal(self, seen: Observation, model: _Model, category: _Category) -> None:
-        found = model.weights.predict(seen.asked.measure)
+    def _judge_refusal(self, seen: Observation, known: _Known) -> None:
+        found = known.model.weights.predict(seen.asked.measure)
         for limit, steering in self._steering.items():
             if limit <= seen.limit:
-                steering.observe(_risk_bin(seen.asked, limit, found, category), exceeds=True)
+                bin_ = _risk_bin(seen.asked, limit, found, known.category)
+                steering.observe(bin_, exceeds=True)
 
-    def _learn_output(
-        self, seen: Observation, found: Prediction, model: _Model, category: _Category
-    ) -> None:
-        by_size = category.by_size[_size(seen.asked, found)]
-        for outputs in (by_size, category.outputs, model.outputs, self._outputs):
+    def _learn_output(self, seen: Observation, known: _Known) -> None:
+        found = known.model.weights.predict(seen.asked.measure)
+        category = known.category
+        by_size = category.by_size[_size_class(seen.asked, found)]
+        for outputs in (by_size, category.outputs, known.model.outputs, self._outputs):
             add = outputs.add_censored if seen.outcome is Outcome.CUT else outputs.add
-            add(seen.completion_tokens)
+            add(seen.output_tokens)
 
 
-def _evidence(category: _Category) -> float:
-    """A category that has been seen little carries less risk, down to a fifth at first."""
+def _evidence(category: _CategoryState) -> float:
+    """Return the share of the level that a category may use: a fifth at first, then all."""
     return min(1.0, 0.2 + 0.8 * category.observations / CALIBRATED_FROM)
 
 
 def _reserve(
-    asked: Asked, found: Prediction, category: _Category, level: float
+    asked: Asked, found: Prediction, category: _CategoryState, level: float
 ) -> tuple[float, int]:
-    """Return the total that a share of `level` exceeds, and the output's part in it, in tokens."""
-    ids = asked.measure.token_ids
+    """Return the total that a share of `level` exceeds, and the output's part in it, in tokens.
+
+    Invariant: the total never falls while the level falls; `_risk_bin` relies on it.
+    """
+    known = asked.measure.token_ids + found.tokens
     margin = category.scores.upper(level) * found.deviation
     if asked.output_limit is not None:
-        return ids + found.tokens + margin + asked.output_limit, asked.output_limit
-    outputs = category.by_size[_size(asked, found)]
-    middle, high = outputs.upper(0.5), outputs.upper(level)
-    # Two independent errors: their quantiles add up as the root of the squares.
-    both = math.copysign(math.hypot(margin, high - middle), margin + high - middle)
-    return ids + found.tokens + middle + both, round(high)
+        return known + margin + asked.output_limit, asked.output_limit
+    outputs = category.by_size[_size_class(asked, found)]
+    # The longest of n outputs exceeds a length about n times as often as one does.
+    middle, high = (outputs.upper(share / asked.sequences) for share in (0.5, level))
+    centre = category.scores.upper(0.5) * found.deviation
+    # Independent errors: distances from the medians add up as the root of their squares.
+    return known + centre + middle + math.hypot(margin - centre, high - middle), round(high)
 
 
-def _risk_bin(asked: Asked, limit: int, found: Prediction, category: _Category) -> int:
-    """Count the levels that leave the request within the limit: its risk is below them."""
+def _risk_bin(asked: Asked, limit: int, found: Prediction, category: _CategoryState) -> int:
+    """Count the levels at which the request fits the limit: its risk is below each of them."""
     low, high = 0, len(LEVELS)
     while low < high:
         middle = (low + high) // 2
@@ -210,29 +267,30 @@ def _risk_bin(asked: Asked, limit: int, found: Prediction, category: _Category) 
     return low
 
 
-def _size(asked: Asked, found: Prediction) -> int:
+def _size_class(asked: Asked, found: Prediction) -> int:
     prompt = int(found.tokens) + asked.measure.token_ids
     return max(0, min(_SIZES - 1, prompt.bit_length() - 9))
 
 
-def _basis(model: _Model, category: _Category) -> Basis:
-    if category.observations >= CALIBRATED_FROM:
+def _basis(known: _Known) -> Basis:
+    if known.category.observations >= CALIBRATED_FROM:
         return Basis.CALIBRATED
-    return Basis.BORROWED if model.weights.observations else Basis.PRIOR
+    return Basis.BORROWED if known.model.weights.observations else Basis.PRIOR
 
 
-def _needed(seen: Observation) -> int:
-    """Return the tokens that the request needed in truth; one more than it had where it was cut."""
-    if seen.asked.output_limit is not None:
-        return seen.prompt_tokens + seen.asked.output_limit
-    return seen.prompt_tokens + seen.completion_tokens + (seen.outcome is Outcome.CUT)
-
-
-def _possible(seen: Observation) -> bool:
+def _is_possible(seen: Observation) -> bool:
     return 0 < seen.prompt_tokens < MAX_TOKENS and 0 <= seen.completion_tokens < MAX_TOKENS
 
 
-def _model_figures(model: _Model) -> Figures:
+def _limit_figures(steering: Steering) -> Figures:
+    return {
+        "target": steering.target,
+        "misroute_forecast": steering.forecast(),
+        "risk_level": steering.level,
+    }
+
+
+def _model_figures(model: _ModelState) -> Figures:
     weights = model.weights
     return {
         "samples": weights.observations,
@@ -241,11 +299,11 @@ def _model_figures(model: _Model) -> Figures:
     }
 
 
-def _category_figures(model: _Model, category: _Category) -> Figures:
-    record = category.record
+def _category_figures(category: _CategoryState) -> Figures:
+    record, seen = category.record, category.observations
     return {
-        "basis": _basis(model, category).value,
-        "samples": category.observations,
+        "basis": (Basis.CALIBRATED if seen >= CALIBRATED_FROM else Basis.BORROWED).value,
+        "samples": seen,
         "bytes_per_token": record.bytes_per_token,
         "relative_error": record.error,
         "relative_margin": record.margin,

@@ -1,32 +1,35 @@
-"""What kind of text a request carries: texts of one kind have one number of bytes per token.
+"""The category of a request: the kind of its text, for one model.
 
-A category is the content class, by the features that were counted anyway, or what a request header
-of the operator's choice says; always for one model.
+Texts of one category have about the same bytes per token. The kind is the content class, found
+from the features, or the value of a request header of the operator's choice.
 """
 
 import enum
-import re
 from collections.abc import Sequence
+from hashlib import blake2b
 
 from extproc.budget.features import FEATURES
 
 LABEL_CHARS = 96
-"""Longer model names and header values are cut: a category is also a metric label."""
+"""The longest label; a longer name is cut and ends in a digest of it."""
+
+NAME_CHARS = 256
+"""The longest header value that is kept whole as the name of a category."""
 
 OTHER = "other"
-"""The category of all that came when the permitted number had been reached."""
+"""The category of all names beyond the permitted number."""
 
-_DROPPED = re.compile(r"[^ -~]+")
+_DIGEST_CHARS = 8
 
 
 class ContentClass(enum.Enum):
-    """Kinds of text whose bytes per token differ by more than their spread within a kind."""
+    """Kinds of text whose bytes per token differ more between kinds than within one."""
 
     PROSE = "prose"
     CODE = "code"
     STRUCTURED = "structured"
     CJK = "cjk"
-    SCRIPT = "script"  # other alphabets of two and three bytes a letter: Cyrillic, Arabic, Greek
+    SCRIPT = "script"  # other alphabets of two or three bytes a letter: Cyrillic, Arabic, Greek
     MIXED = "mixed"
 
 
@@ -34,8 +37,8 @@ def _places(*names: str) -> tuple[int, ...]:
     return tuple(FEATURES.index(name) for name in names)
 
 
-# Counted in pairs of characters: runs and the pairs within them are all there are of punctuation,
-# and of digits all but the single ones.
+# Features count pairs of characters: run starts and pairs within runs add up to all punctuation,
+# and to all digits but single ones.
 _LETTERS = _places("lower", "upper")
 _PUNCTUATION = _places("punct_runs", "punct_punct")
 _DIGITS = _places("digit_digit", "space_digit", "punct_digit")
@@ -49,7 +52,7 @@ def content_class(features: Sequence[float]) -> ContentClass:
         sum([features[place] for place in places])
         for places in (_LETTERS, _PUNCTUATION, _DIGITS, _WIDE2, _WIDE3)
     )
-    # In bytes: a wide character is about as many tokens as that many ASCII letters, or more.
+    # In bytes: a wide character costs at least as many tokens as that many ASCII letters.
     wide = 2 * wide2 + 3 * wide3
     total = letters + punctuation + digits + wide
     if wide > 0.5 * total:
@@ -64,19 +67,23 @@ def content_class(features: Sequence[float]) -> ContentClass:
 
 
 def named(value: str) -> str:
-    """Return the category that a header's value names, or `unnamed` where it is empty."""
-    return printable(value.strip()) or "unnamed"
+    """Return the category that a header's value names, "unnamed" if the value is blank."""
+    return _cut(value.strip(), NAME_CHARS) or "unnamed"
 
 
-def printable(text: str) -> str:
-    """Return what of a client's text can stand in a header and in a metric's label."""
-    return _DROPPED.sub("", text)[:LABEL_CHARS]
+def label(name: str) -> str:
+    """Return the name for people and metrics: printable, at most LABEL_CHARS, one for each name.
+
+    >>> label("prose/Qwen3-模型")
+    'prose/Qwen3-模型'
+    """
+    return _cut(name, LABEL_CHARS)
 
 
 class Labels:
-    """The categories that metrics name, at most `limit` of them: the rest are OTHER.
+    """The categories that metrics name, at most `limit`; all others are OTHER.
 
-    Only an answered request adds one, so invented model names, which no pool serves, never do.
+    Only an answer adds one: a client cannot add invented model names, which no pool serves.
     """
 
     def __init__(self, limit: int) -> None:
@@ -84,10 +91,20 @@ class Labels:
         self._limit = limit
 
     def known(self, category: str) -> str:
-        """Return the category, or OTHER where it was never taught."""
-        return category if category in self._names else OTHER
+        """Return the label of a category, or OTHER if it was not admitted."""
+        name = label(category)
+        return name if name in self._names else OTHER
 
     def admit(self, category: str) -> None:
-        """Note that the category was taught."""
+        """Add the category if there is room."""
         if len(self._names) < self._limit:
-            self._names.add(category)
+            self._names.add(label(category))
+
+
+def _cut(name: str, chars: int) -> str:
+    """Drop what is not printable, and end a name that changes in a digest of it."""
+    printable = "".join(filter(str.isprintable, name))
+    if printable == name and len(name) <= chars:
+        return name
+    digest = blake2b(name.encode(), digest_size=_DIGEST_CHARS // 2).hexdigest()
+    return f"{printable[: chars - _DIGEST_CHARS - 1]}~{digest}"

@@ -1,9 +1,12 @@
-"""What a cheap look at a prompt tells of its tokens.
+"""Count cheap features of a text, from which its tokens are estimated.
 
-One table maps every byte to one of 16 character classes and drops UTF-8 continuation bytes, so
-that a class string has one byte a character; one histogram of neighbouring pairs of classes then
-holds every feature. The rule kept here: a feature is a count that grows with the text, never a
-ratio, so that a linear model of features is additive over messages.
+A table maps every byte to one of 16 character classes and drops UTF-8 continuation bytes, which
+leaves one class byte per character. A histogram of adjacent pairs of classes then holds every
+feature. For example, "ab 12" has the classes lower lower space digit digit, hence one word start
+at "a" and one at "1", one digit_digit and one space_digit.
+
+Invariant: a feature is a count that grows with the text, never a ratio, so that a linear model of
+features is additive over messages and over prompts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +19,7 @@ from extproc.budget.values import Measure
 
 _LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _TAB, _BRACKET, _PUNCT = range(8)
 _LATIN, _GREEK_CYRILLIC, _SEMITIC, _INDIC, _KANA, _HAN, _HANGUL, _ASTRAL = range(8, 16)
-# Astral: emoji and whatever else costs a token or more a character, controls among them.
+# Astral: emoji and everything else that costs a token or more a character, such as controls.
 _ASCII: Final = (("\n", _NEWLINE), ("\t\r", _TAB), (" ", _SPACE), ("\"'{}[]():,;", _BRACKET))
 _LEADS: Final = (
     (0xC0, _LATIN),  # also IPA and modifiers
@@ -68,7 +71,7 @@ def _starts(group: Sequence[int]) -> _Pairs:
     return ((tuple(k for k in _EVERY if k not in group), group),)
 
 
-# name -> the pairs (first class, second class) that it counts
+# name -> the pairs of (first classes, second classes) that it counts
 _FEATURES: Final[dict[str, _Pairs]] = {
     "words": _starts(_ALNUM),
     "punct_runs": _starts(_PUNCTS),
@@ -118,7 +121,7 @@ _SELECT: Final = _selection()
 
 
 def text_features(sample: bytes) -> NDArray[np.float64]:
-    """Counts of `TEXT_FEATURES` in UTF-8 bytes; a newline is taken to stand before the text."""
+    """Count `TEXT_FEATURES` in UTF-8 text, as if a newline preceded it."""
     classes = np.frombuffer(b"\x04" + sample.translate(_CLASS, _CONTINUATION), np.uint8)
     pairs = np.bincount((classes[:-1] << 4) | classes[1:], minlength=256)
     return np.asarray(pairs @ _SELECT)
@@ -129,21 +132,23 @@ def measure(
     text_bytes: int,
     *,
     messages: int,
+    prompts: int = 1,
     tools: int = 0,
     images: Sequence[tuple[int, int]] = (),
-    token_ids: int = 0,
 ) -> Measure:
-    """Look at `sample`, UTF-8 text of which `text_bytes` exist.
+    """Measure a prompt, or several together, by a UTF-8 sample of its `text_bytes` of text.
 
-    images: (width, height) in pixels, (0, 0) where the size is unknown. The pieces of a sample
-    should be many and short: a few long ones miss the parts of a mixed prompt.
+    `images` are (width, height) in pixels, (0, 0) if unknown. A sample should consist of many short
+    pieces: a few long ones miss parts of a mixed prompt.
     """
     scale = max(text_bytes / len(sample), 1.0) if sample else 1.0
     text = text_features(sample)
     if scale > 1.0:
-        # To a tenth: it travels as text, and no estimate sees the rest.
+        # Rounded to a tenth: the note carries it as text, and no estimate needs more digits.
         text = np.rint(text * (10.0 * scale)) / 10.0
     patches = sum([w * h or _UNKNOWN_PIXELS for w, h in images]) / PIXELS_PER_PATCH
     any_tool = 1.0 if tools else 0.0
-    other = (1.0, float(messages), float(tools), any_tool, float(len(images)), round(patches, 1))
-    return Measure(text_bytes, token_ids, (*other, *text.tolist()), round(1.0 - 1.0 / scale, 3))
+    counts = [float(count) for count in (prompts, messages, tools)]
+    other = (*counts, any_tool, float(len(images)), round(patches, 1))
+    features = (*other, *text.tolist())
+    return Measure(text_bytes, features=features, unseen=round(1.0 - 1.0 / scale, 3))

@@ -1,4 +1,6 @@
-"""What a process has learnt: its estimator, the categories that metrics name, and the lengths."""
+"""What one process has learnt: the estimator, the categories with labels, and the lengths."""
+
+from collections.abc import Iterator
 
 from extproc.budget.category import Labels
 from extproc.budget.lengths import LengthHistogram
@@ -6,14 +8,14 @@ from extproc.budget.values import Asked, Budget, Estimator, Learnt, Observation,
 
 
 class Learner:
-    """Gives budgets, and learns from observations."""
+    """Estimates budgets and learns from observations."""
 
     def __init__(self, estimator: Estimator, labels: Labels) -> None:
         self._estimator, self._labels = estimator, labels
         self._lengths = LengthHistogram()
 
     def budget(self, asked: Asked, limit: int) -> Budget:
-        """Estimate what a request needs that will be held against `limit` tokens."""
+        """Estimate what a request needs if it will be compared with `limit` tokens."""
         return self._estimator.budget(asked, limit)
 
     def learn(self, observation: Observation) -> None:
@@ -21,24 +23,31 @@ class Learner:
         self._labels.admit(name_category(observation.asked))
         self._estimator.observe(observation)
         if observation.outcome is not Outcome.REFUSED:
-            label = self.label(observation.asked)
-            tokens = (observation.prompt_tokens, observation.completion_tokens)
-            self._lengths.observe(label, *tokens)
+            self._lengths.observe(
+                self.label(observation.asked),
+                observation.largest_prompt,
+                observation.output_tokens,
+                observation.asked.sequences,
+            )
 
     def label(self, asked: Asked) -> str:
-        """Return the category for metrics: bounded, `other` where it was never taught."""
+        """Return the category as a metric label: `other` beyond the permitted number."""
         return self._labels.known(name_category(asked))
 
     @property
     def lengths(self) -> LengthHistogram:
-        """How long the answered requests of each category were."""
+        """The lengths of the answered sequences of each category."""
         return self._lengths
 
     def learnt(self) -> Learnt:
         """Return what was learnt."""
         return self._estimator.learnt()
 
+    def learnt_parts(self) -> Iterator[Learnt]:
+        """Yield what was learnt in small parts; more may be learnt between two of them."""
+        return self._estimator.learnt_parts()
+
 
 def name_category(asked: Asked) -> str:
-    """Return a category as people read it, as in `prose/llama-3-70b`."""
+    """Return the full name of a category, such as `prose/llama-3-70b`."""
     return f"{asked.category}/{asked.model}"

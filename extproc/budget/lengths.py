@@ -7,7 +7,7 @@ the caller bounds the categories.
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Final, Self
 
 import msgspec
@@ -59,8 +59,11 @@ class LengthHistogram:
         rows[row][column] += requests
 
     def rows(self) -> Iterator[tuple[str, int, int, int]]:
-        """Yield category, prompt tokens, output tokens and requests of the bins that have some."""
-        for category, rows in self._counts.items():
+        """Yield category, prompt tokens, output tokens and requests of the bins that have some.
+
+        Requests may be counted meanwhile: they are in rows that come later, or in none.
+        """
+        for category, rows in list(self._counts.items()):
             for row, counts in sorted(rows.items()):
                 for column, requests in enumerate(counts):
                     if requests:
@@ -73,10 +76,7 @@ class LengthHistogram:
 
     def to_json(self) -> bytes:
         """Write what GET /lengths gives; `from_json` reads it to the same counts."""
-        document = _Document({category: [] for category in self._counts})
-        for category, prompt, output, requests in self.rows():
-            document.lengths[category].append((prompt, output, requests))
-        return msgspec.json.encode(document)
+        return write_lengths(self.rows())
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Self:
@@ -89,3 +89,11 @@ class LengthHistogram:
             for prompt, output, requests in rows:
                 histogram.observe(category, prompt, output, requests)
         return histogram
+
+
+def write_lengths(rows: Iterable[tuple[str, int, int, int]]) -> bytes:
+    """Write rows of a LengthHistogram as JSON."""
+    document = _Document({})
+    for category, prompt, output, requests in rows:
+        document.lengths.setdefault(category, []).append((prompt, output, requests))
+    return msgspec.json.encode(document)

@@ -1,10 +1,12 @@
 """The estimator of arXiv 2604.08075, section 3: one ratio of bytes per token for each category."""
 
 import math
-from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from extproc.budget.values import Asked, Basis, Budget, Learnt, Observation
+from extproc.budget.bounded import BoundedMap
+from extproc.budget.category import OTHER
+from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation
 
 _LEAST_RATIO = 1 / 16  # bytes per token: keeps a budget finite where sigma exceeds c
 
@@ -17,11 +19,10 @@ class _Ratio:
 
 
 class PaperEstimator:
-    """c* = c - gamma sigma, with c and sigma moving averages of weight beta.
+    """c* = c - gamma sigma; c and sigma are moving averages of weight beta.
 
-    sigma starts at 0 and is updated after c; the paper leaves both open, and what to reserve where
-    no output limit is stated. Of more than `categories` categories the least recently taught is
-    forgotten.
+    sigma starts at 0 and is updated after c; the paper leaves both open, and what to reserve if no
+    output limit is stated. Beyond `categories` categories further ones share one ratio.
     """
 
     def __init__(
@@ -35,54 +36,62 @@ class PaperEstimator:
     ) -> None:
         self._beta, self._gamma, self._prior = beta, gamma, prior_bytes_per_token
         self._output = default_output_tokens
-        self._most = categories
-        self._ratios: OrderedDict[tuple[str, str], _Ratio] = OrderedDict()
+        self._ratios: BoundedMap[tuple[str, str], _Ratio] = BoundedMap(categories)
+        self._other = _Ratio(prior_bytes_per_token)
 
     def budget(self, asked: Asked, limit: int) -> Budget:  # noqa: ARG002 - the same for every limit
         """ceil(bytes / c*) plus the ids that were given, plus the output."""
-        learnt = self._ratios.get((asked.category, asked.model))
-        ratio, size = learnt or _Ratio(self._prior), asked.measure.text_bytes
+        ratio, size = self._ratio((asked.category, asked.model)), asked.measure.text_bytes
         text = math.ceil(size / ratio.mean)
         return Budget(
             prompt_tokens=text + asked.measure.token_ids,
             margin_tokens=math.ceil(size / self._conservative(ratio)) - text,
             output_tokens=self._output if asked.output_limit is None else asked.output_limit,
-            basis=Basis.CALIBRATED if learnt else Basis.PRIOR,
+            basis=Basis.CALIBRATED if ratio.samples else Basis.PRIOR,
         )
 
     def observe(self, observation: Observation) -> None:
-        """Move the category's ratio; a refusal, or a prompt without text, teaches nothing."""
+        """Update the category's ratio; a refusal, or a prompt without text, teaches nothing."""
         asked = observation.asked
-        tokens = observation.prompt_tokens - asked.measure.token_ids
-        if asked.measure.text_bytes <= 0 or tokens <= 0:
+        tokens = observation.prompt_tokens - asked.every.token_ids
+        if asked.every.text_bytes <= 0 or tokens <= 0:
             return
         ratio = self._taught((asked.category, asked.model))
-        observed, beta = asked.measure.text_bytes / tokens, self._beta
+        observed, beta = asked.every.text_bytes / tokens, self._beta
         ratio.mean = beta * ratio.mean + (1 - beta) * observed
         ratio.deviation = beta * ratio.deviation + (1 - beta) * abs(observed - ratio.mean)
         ratio.samples += 1
 
     def learnt(self) -> Learnt:
-        """Per category: bytes_per_token, deviation, conservative (bytes per token), samples."""
-        return Learnt(
-            categories={
-                f"{category}/{model}": {
-                    "bytes_per_token": ratio.mean,
-                    "deviation": ratio.deviation,
-                    "conservative": self._conservative(ratio),
-                    "samples": ratio.samples,
-                }
-                for (category, model), ratio in self._ratios.items()
-            },
-            models={},
-            limits={},
-        )
+        """Return bytes_per_token, deviation, conservative (c*) and samples of each category."""
+        ratios = {f"{category}/{model}": ratio for (category, model), ratio in self._ratios.items()}
+        if self._other.samples:
+            ratios[f"{OTHER}/{OTHER}"] = self._other
+        categories = {name: self._figures(ratio) for name, ratio in ratios.items()}
+        return Learnt(categories, evicted=self._ratios.evicted)
+
+    def learnt_parts(self) -> Iterator[Learnt]:
+        """Yield what was learnt, in one part: it is cheap."""
+        yield self.learnt()
+
+    def _figures(self, ratio: _Ratio) -> Figures:
+        return {
+            "bytes_per_token": ratio.mean,
+            "deviation": ratio.deviation,
+            "conservative": self._conservative(ratio),
+            "samples": ratio.samples,
+        }
+
+    def _ratio(self, key: tuple[str, str]) -> _Ratio:
+        known = self._ratios.get(key)
+        if known is not None:
+            return known
+        return _Ratio(self._prior) if self._ratios.has_room(key) else self._other
 
     def _taught(self, key: tuple[str, str]) -> _Ratio:
-        ratio = self._ratios.setdefault(key, _Ratio(self._prior))
-        self._ratios.move_to_end(key)
-        if len(self._ratios) > self._most:
-            self._ratios.popitem(last=False)
+        ratio = self._ratio(key)
+        if ratio is not self._other:
+            self._ratios.touch(key, ratio)
         return ratio
 
     def _conservative(self, ratio: _Ratio) -> float:

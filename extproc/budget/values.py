@@ -1,8 +1,14 @@
-"""What a request may need, in tokens: the values that estimators take and give."""
+"""The values that estimators take and return; all counts are tokens unless named otherwise."""
 
 import enum
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Protocol
+
+from extproc.tokens import needed_tokens
+
+_BYTES_PER_TOKEN = 4.0  # for the shares that prompts of one request have of its tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +22,7 @@ class Measure:
     features: tuple[float, ...] = ()
     """One count for each of features.FEATURES, scaled from the sample to the whole text."""
     unseen: float = 0.0
-    """The share of the text that the sample left out, 0 to 1."""
+    """The share of the text that the sample leaves out, 0 to 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,7 @@ class Asked:
 
     model: str
     category: str
-    """The content class, or what the operator's header says."""
+    """The content class, or the value of the operator's header."""
     measure: Measure
     """The prompt of the largest sequence: a window holds one sequence."""
     output_limit: int | None
@@ -35,49 +41,82 @@ class Asked:
     whole: Measure | None = None
     """All prompts together, which usage.prompt_tokens counts; None if there is one prompt."""
 
+    @property
+    def every(self) -> Measure:
+        """All prompts together, also if there is one."""
+        return self.whole or self.measure
+
+    def largest_prompt(self, prompt_tokens: int) -> int:
+        """Return the largest prompt's part of the tokens of all prompts, by their sizes."""
+        if self.whole is None:
+            return prompt_tokens
+        return math.ceil(prompt_tokens * _size(self.measure) / max(_size(self.whole), 1.0))
+
+
+def _size(measure: Measure) -> float:
+    return measure.text_bytes / _BYTES_PER_TOKEN + measure.token_ids
+
 
 class Outcome(enum.Enum):
-    """How the pool dealt with a request."""
+    """What the pool did with a request."""
 
     COMPLETE = "complete"
-    CUT = "cut"  # a limit, stated or the window's, ended the answer: it would have been longer
-    REFUSED = "refused"  # it does not fit the window; how many tokens it has is unknown
+    CUT = "cut"  # the answer reached its limit or the end of the window
+    REFUSED = "refused"  # it does not fit the window; its tokens are unknown
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What one answer teaches."""
+    """What one answer teaches; counts are those of its usage, over all prompts and sequences."""
 
     asked: Asked
     outcome: Outcome
     limit: int
-    """The largest budget that its pool is given, in tokens."""
+    """The largest budget that its pool is given."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
+    @property
+    def largest_prompt(self) -> int:
+        """Prompt tokens of the largest sequence."""
+        return self.asked.largest_prompt(self.prompt_tokens)
+
+    @property
+    def output_tokens(self) -> int:
+        """Completion tokens of one sequence, their mean if there are several."""
+        return math.ceil(self.completion_tokens / self.asked.sequences)
+
+    @property
+    def needed(self) -> int:
+        """Tokens of a window that the largest sequence needs; one more if it was cut."""
+        cut = self.outcome is Outcome.CUT
+        return needed_tokens(
+            self.largest_prompt, self.asked.output_limit, self.output_tokens, cut=cut
+        )
+
 
 class Basis(enum.Enum):
-    """What an estimate rests on."""
+    """What an estimate is based on."""
 
-    PRIOR = "prior"  # nothing was learnt for the model
-    BORROWED = "borrowed"  # the category has seen too little, and leans on wider ones
+    PRIOR = "prior"  # no answer of the model was seen yet
+    BORROWED = "borrowed"  # too few answers of the category: based on its model, or on all
     CALIBRATED = "calibrated"
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Tokens to reserve."""
+    """Tokens to reserve for the largest sequence of a request."""
 
     prompt_tokens: int
-    """The estimate itself, with the ids that were given."""
+    """The estimate, with the ids that were given."""
     margin_tokens: int
-    """What is added against its error."""
+    """Added for the error of the estimate."""
     output_tokens: int
     basis: Basis
 
     @property
     def tokens(self) -> int:
-        """What is compared with a pool's limit."""
+        """The sum, which is compared with a pool's limit."""
         return self.prompt_tokens + self.margin_tokens + self.output_tokens
 
 
@@ -86,23 +125,39 @@ Figures = dict[str, float | str]
 
 @dataclass(frozen=True, slots=True)
 class Learnt:
-    """What an estimator has learnt, for people and metrics: figures by name."""
+    """What an estimator has learnt, as figures by name, for people and metrics."""
 
-    categories: dict[str, Figures]
+    categories: dict[str, Figures] = field(default_factory=dict)
     """By category/model."""
-    models: dict[str, Figures]
-    limits: dict[str, Figures]
-    """By the limit, in tokens, that requests are held against."""
+    models: dict[str, Figures] = field(default_factory=dict)
+    limits: dict[str, Figures] = field(default_factory=dict)
+    """By the limit, in tokens, that budgets are compared with."""
+    evicted: int = 0
+    """Categories that were forgotten for others."""
+
+    @classmethod
+    def merged(cls, parts: Iterable["Learnt"]) -> "Learnt":
+        """Join parts that name different categories, models and limits."""
+        every = list(parts)
+        return cls(
+            categories={name: row for part in every for name, row in part.categories.items()},
+            models={name: row for part in every for name, row in part.models.items()},
+            limits={name: row for part in every for name, row in part.limits.items()},
+            evicted=sum(part.evicted for part in every),
+        )
 
 
 class Estimator(Protocol):
-    """Gives budgets, and learns from answers; bounded in memory."""
+    """Estimates budgets and learns from answers, in bounded memory."""
 
     def budget(self, asked: Asked, limit: int) -> Budget:
-        """Return what to reserve where it will be held against `limit` tokens."""
+        """Return what to reserve if it will be compared with `limit` tokens."""
 
     def observe(self, observation: Observation) -> None:
         """Learn from an answer."""
 
     def learnt(self) -> Learnt:
         """Return what was learnt."""
+
+    def learnt_parts(self) -> Iterator[Learnt]:
+        """Yield what was learnt in small parts; more may be learnt between two of them."""

@@ -11,9 +11,9 @@ from typing import Final, NamedTuple
 
 from extproc.budget.values import Asked
 from extproc.evaluation.lengths import Draw
-from extproc.evaluation.tokenizer import Tokenizer
+from extproc.evaluation.tokenizer import TextTokenizer
 from extproc.request.apis import APIS, Endpoint
-from extproc.request.prompt import Prompt
+from extproc.request.prompt import PromptReader
 from extproc.request.reader import UnreadableRequest, read_request
 from extproc.routing.route import ask
 
@@ -90,8 +90,8 @@ class Reader:
         return Case(
             kind=draft.kind,
             asked=ask(request),
-            messages=request.messages,
-            tools=request.tools,
+            messages=request.prompts.largest.messages,
+            tools=request.prompts.largest.tools,
             structured_bytes=_structured_bytes(body),
             prompt_tokens=draft.prompt_tokens,
             completion_tokens=draft.completion_tokens,
@@ -100,7 +100,7 @@ class Reader:
 
 def read_cases(
     bodies: Sequence[dict[str, object]],
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     template: Template,
     draw: Draw,
     seed: str,
@@ -126,8 +126,8 @@ def _endpoint(body: dict[str, object]) -> Endpoint:
     return Endpoint.COMPLETION if "prompt" in body else Endpoint.RESPONSES
 
 
-def _prompt(body: dict[str, object]) -> Prompt:
-    prompt = Prompt()
+def _prompt(body: dict[str, object]) -> PromptReader:
+    prompt = PromptReader()
     for field, reader in APIS[_endpoint(body)].prompt.items():
         if (value := body.get(field)) is not None:
             reader(prompt, value)
@@ -136,7 +136,7 @@ def _prompt(body: dict[str, object]) -> Prompt:
 
 def _structured_bytes(body: dict[str, object]) -> int:
     """Count what stands in a body as JSON for the template: tool definitions and arguments."""
-    structured = Prompt()
+    structured = PromptReader()
     structured.read_tools(body.get("tools"))
     match body.get("messages"):
         case [*messages]:
@@ -145,7 +145,7 @@ def _structured_bytes(body: dict[str, object]) -> int:
     return sum(len(text.encode()) for text in structured.texts)
 
 
-def _read_calls(structured: Prompt, message: object) -> None:
+def _read_calls(structured: PromptReader, message: object) -> None:
     match message:
         case {"tool_calls": [*calls]}:
             for call in calls:

@@ -1,4 +1,4 @@
-"""The APIs that vLLM serves: by which path one is asked, and what its fields mean.
+"""The APIs that vLLM serves: their paths, and what the fields of their bodies mean.
 
 Source: vLLM 0.32, vllm/entrypoints/**/protocol.py and api_router.py.
 """
@@ -8,56 +8,58 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extproc.request.prompt import Prompt
+from extproc.request.prompt import PromptReader
 
 
 class Endpoint(enum.Enum):
-    """What a request asks for; one API each."""
+    """The APIs, by the shape of their bodies."""
 
     CHAT = "chat"
-    OTHER_CHAT = "other_chat"  # Cohere's, and batches: a chat's fields, other answers
+    OTHER_CHAT = "other_chat"  # Cohere's and batches: the fields of a chat, other answers
     COMPLETION = "completion"
     RESPONSES = "responses"
     MESSAGES = "messages"
-    EMBEDDING = "embedding"  # and what else pools one text at a time: classify, pooling
+    EMBEDDING = "embedding"  # also classify and pooling, which take one text at a time too
     SCORE = "score"  # and rerank
-    TOKENIZE = "tokenize"  # and what else only renders a prompt or counts it, of any API
+    TOKENIZE = "tokenize"  # also render and count_tokens: nothing is generated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Api:
-    """The fields of a body; what is not named here is not read."""
+    """The fields of a body; fields that are not named here are not read."""
 
-    prompt: Mapping[str, Callable[[Prompt, object], None]]
+    prompt: Mapping[str, Callable[[PromptReader, object], None]]
     """The fields that hold the prompt, and how each is read."""
-    entries: tuple[str, ...]
-    """Those whose entries are messages, items, prompts; the longest counts."""
+    prompts: tuple[str, ...] = ()
+    """Prompt fields of which every entry is a prompt, and so a sequence, of its own."""
+    conversations: tuple[str, ...] = ()
+    """Prompt fields that hold one conversation, or a list of conversations."""
     headings: tuple[str, ...] = ()
-    """Those that become a message of their own."""
+    """Prompt fields that become one message each."""
     opaque: tuple[str, ...] = ()
-    """Those with which the prompt is not what the body holds: some of it is elsewhere, or cut."""
+    """Fields that make the prompt differ from the body: part of it is elsewhere, or is cut."""
     limits: tuple[str, ...] = ()
-    """The fields that limit the output; the first that is not null holds."""
+    """The fields that limit the output; the first that is not null counts."""
     limit: int | None = None
-    """What holds where no such field is there at all."""
+    """The limit if none of those fields is present."""
     sequences: tuple[str, ...] = ()
-    """The fields that say how many outputs are made."""
+    """The fields that state how many outputs are generated for each prompt."""
     generates: bool = False
     usage_optional: bool = False
-    """Whether a streamed answer tells its usage only where `stream_options` asks for it."""
+    """Whether a streamed answer states its usage only if `stream_options` asks for it."""
 
 
 _SCORED: Final = ("text_1", "text_2", "data_1", "data_2", "query", "queries", "documents", "items")
 
 _CHAT: Final = Api(
     prompt={
-        "messages": Prompt.read,
-        "tools": Prompt.read_tools,
-        "functions": Prompt.read_tools,
-        "documents": Prompt.read_documents,
-        "response_format": Prompt.read_schema,
+        "messages": PromptReader.read,
+        "tools": PromptReader.read_tools,
+        "functions": PromptReader.read_tools,
+        "documents": PromptReader.read_documents,
+        "response_format": PromptReader.read_schema,
     },
-    entries=("messages",),
+    conversations=("messages",),
     opaque=("truncate_prompt_tokens",),
     limits=("max_completion_tokens", "max_tokens"),
     sequences=("n", "best_of"),
@@ -68,24 +70,24 @@ APIS: Final[Mapping[Endpoint, Api]] = {
     Endpoint.CHAT: replace(_CHAT, usage_optional=True),
     Endpoint.OTHER_CHAT: _CHAT,
     Endpoint.COMPLETION: Api(
-        prompt={"prompt": Prompt.read, "suffix": Prompt.read_text},
-        entries=("prompt",),
+        prompt={"prompt": PromptReader.read, "suffix": PromptReader.read_text},
+        prompts=("prompt",),
         opaque=("prompt_embeds", "truncate_prompt_tokens"),
         limits=("max_tokens",),
-        limit=16,  # the API's own default; null, however, is no limit
+        limit=16,  # the API's own default; an explicit null is no limit
         sequences=("n", "best_of"),
         generates=True,
         usage_optional=True,
     ),
     Endpoint.RESPONSES: Api(
         prompt={
-            "instructions": Prompt.read_text,
-            "previous_input_messages": Prompt.read,
-            "input": Prompt.read,
-            "tools": Prompt.read_tools,
-            "text": Prompt.read_schema,
+            "instructions": PromptReader.read_text,
+            "previous_input_messages": PromptReader.read,
+            "input": PromptReader.read,
+            "tools": PromptReader.read_tools,
+            "text": PromptReader.read_schema,
         },
-        entries=("input",),
+        conversations=("input",),
         headings=("instructions",),
         opaque=("previous_response_id",),
         limits=("max_output_tokens",),
@@ -93,48 +95,50 @@ APIS: Final[Mapping[Endpoint, Api]] = {
     ),
     Endpoint.MESSAGES: Api(
         prompt={
-            "system": Prompt.read,
-            "messages": Prompt.read,
-            "tools": Prompt.read_tools,
-            "output_config": Prompt.read_schema,
+            "system": PromptReader.read,
+            "messages": PromptReader.read,
+            "tools": PromptReader.read_tools,
+            "output_config": PromptReader.read_schema,
         },
-        entries=("messages",),
+        conversations=("messages",),
         headings=("system",),
         limits=("max_tokens",),
         generates=True,
     ),
     Endpoint.EMBEDDING: Api(
         prompt={
-            "input": Prompt.read,
-            "messages": Prompt.read,
-            "texts": Prompt.read,
-            "inputs": Prompt.read,
-            "images": Prompt.read_images,
+            "input": PromptReader.read,
+            "messages": PromptReader.read,
+            "texts": PromptReader.read,
+            "inputs": PromptReader.read,
+            "images": PromptReader.read_images,
         },
-        entries=("input", "messages", "texts", "inputs", "images"),
+        prompts=("input", "texts", "inputs", "images"),
+        conversations=("messages",),
     ),
     Endpoint.SCORE: Api(
-        prompt={"instruction": Prompt.read_text, **dict.fromkeys(_SCORED, Prompt.read)},
-        entries=_SCORED,
+        prompt={"instruction": PromptReader.read_text, **dict.fromkeys(_SCORED, PromptReader.read)},
+        prompts=_SCORED,
     ),
     Endpoint.TOKENIZE: Api(
         prompt={
-            "system": Prompt.read,
-            "instructions": Prompt.read_text,
-            "messages": Prompt.read,
-            "prompt": Prompt.read,
-            "input": Prompt.read,
-            "suffix": Prompt.read_text,
-            "tools": Prompt.read_tools,
-            "functions": Prompt.read_tools,
-            "documents": Prompt.read_documents,
+            "system": PromptReader.read,
+            "instructions": PromptReader.read_text,
+            "messages": PromptReader.read,
+            "prompt": PromptReader.read,
+            "input": PromptReader.read,
+            "suffix": PromptReader.read_text,
+            "tools": PromptReader.read_tools,
+            "functions": PromptReader.read_tools,
+            "documents": PromptReader.read_documents,
         },
-        entries=("messages", "prompt", "input"),
+        prompts=("prompt",),
+        conversations=("messages", "input"),
         headings=("system", "instructions"),
     ),
 }
 
-# By the end of the path, so that a gateway may serve an API under any prefix.
+# Matched at the end of the path: a gateway may serve an API under any prefix.
 _PATHS: Final[Mapping[str, Endpoint]] = {
     "chat/completions": Endpoint.CHAT,
     "chat/completions/batch": Endpoint.OTHER_CHAT,
@@ -161,9 +165,9 @@ _LONGEST: Final = 3  # segments
 
 
 def endpoint(path: str) -> Endpoint | None:
-    """Return what a `:path` asks for, or None where it is nothing that is read.
+    """Return the API of a `:path`, or None if it is of none.
 
-    The query is cut, as are slashes at the end; any prefix before the API's own path is accepted.
+    The query and trailing slashes are ignored; any prefix before the API's own path is accepted.
     """
     segments = path.partition("?")[0].rstrip("/").rsplit("/", _LONGEST)[-_LONGEST:]
     for start in range(len(segments)):

@@ -1,7 +1,7 @@
-"""Gather what a prompt is made of, wherever in a body it stands: texts, ids, tools, media.
+"""Collect the texts, token ids, tools and media of a prompt from anywhere in a body.
 
-The rule it keeps: a key says what its value is, and what is not of the type that the key wants is
-passed over. No walk recurses, and base64 is never text.
+Invariants: a key decides how its value is read, and a value of another type is skipped. No walk
+recurses, and base64 never counts as text.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,16 +12,16 @@ import msgspec
 from extproc.request.image import Image, read_image
 
 MAX_IMAGES: Final = 256
-"""How many images are looked at; more are not counted."""
+"""The most images that are read; further ones are not counted."""
 
 _JSON: Final = msgspec.json.Encoder()
 
 
-class Prompt:
-    """What was found so far; each `read` method adds what it finds in one field of a body.
+class PromptReader:
+    """Collects one prompt; each `read` method adds what one field of a body holds.
 
-    Roles and the ids of tool calls are not counted: with a chat template they cost about the same
-    for each message and each call.
+    Roles and the ids of tool calls are not counted: a chat template makes them cost about the same
+    for every message and every call.
     """
 
     __slots__ = ("audios", "images", "texts", "token_ids", "tools", "videos")
@@ -60,12 +60,12 @@ class Prompt:
             self.read_text(node["reasoning_content"])
 
     def read_text(self, value: object) -> None:
-        """Read a text, and nothing else."""
+        """Read a text; skip any other value."""
         if isinstance(value, str) and value:
             self.texts.append(value)
 
     def read_json(self, value: object) -> None:
-        """Read a text, or what a template renders as JSON, at the length of compact JSON."""
+        """Read a text, or a value that a template renders as JSON; it counts as compact JSON."""
         if isinstance(value, dict | list):
             self.texts.append(_JSON.encode(value).decode())
         else:
@@ -77,12 +77,12 @@ class Prompt:
             self.read_tool(tool)
 
     def read_documents(self, value: object) -> None:
-        """Read a list of documents, which a template that knows them renders field by field."""
+        """Read a list of documents; templates that support them render each field."""
         for document in value if isinstance(value, list) else ():
             self.read_json(document)
 
     def read_schema(self, value: object) -> None:
-        """Read the JSON schema of a response format, wherever in it the API has its place."""
+        """Read the JSON schema of a response format, in any place that an API has for it."""
         match value:
             case {"json_schema": dict(schema)} | {"schema": dict(schema)}:
                 self.read_json(schema)
@@ -95,20 +95,20 @@ class Prompt:
             self.read_image(image)
 
     def read_image(self, value: object) -> None:
-        """Read one image, as a URL or a source (`read_image` in image.py says which)."""
+        """Read one image: a URL or a source, see `image.read_image`."""
         if len(self.images) < MAX_IMAGES:
             self.images.append(read_image(value))
 
     def read_audio(self, _: object) -> None:
-        """Count a recording, whatever it is."""
+        """Count an audio input."""
         self.audios += 1
 
     def read_video(self, _: object) -> None:
-        """Count a video, whatever it is."""
+        """Count a video input."""
         self.videos += 1
 
     def read_call(self, arguments: object) -> None:
-        """Read the arguments of a tool call; its name is read where it stands."""
+        """Read the arguments of a tool call; `name` is a key of its own."""
         self.tools += 1
         self.read_json(arguments)
 
@@ -123,25 +123,25 @@ class Prompt:
 _WITHIN: Final = frozenset(
     {"content", "function", "function_call", "output", "summary", "tool", "tool_calls"}
 )
-_READERS: Final[Mapping[str, Callable[[Prompt, object], None]]] = {
-    "text": Prompt.read_text,
-    "name": Prompt.read_text,
-    "reasoning": Prompt.read_text,
-    "thinking": Prompt.read_text,
-    "refusal": Prompt.read_text,
-    "tool_name": Prompt.read_text,
-    "tool_plan": Prompt.read_text,
-    "document": Prompt.read_json,
-    "arguments": Prompt.read_call,
-    "input": Prompt.read_call,
-    "tools": Prompt.read_tools,
-    "definition": Prompt.read_tool,
-    "image_url": Prompt.read_image,
-    "image_embeds": Prompt.read_image,
-    "source": Prompt.read_image,
-    "input_audio": Prompt.read_audio,
-    "audio_url": Prompt.read_audio,
-    "audio_embeds": Prompt.read_audio,
-    "video_url": Prompt.read_video,
-    "video_embeds": Prompt.read_video,
+_READERS: Final[Mapping[str, Callable[[PromptReader, object], None]]] = {
+    "text": PromptReader.read_text,
+    "name": PromptReader.read_text,
+    "reasoning": PromptReader.read_text,
+    "thinking": PromptReader.read_text,
+    "refusal": PromptReader.read_text,
+    "tool_name": PromptReader.read_text,
+    "tool_plan": PromptReader.read_text,
+    "document": PromptReader.read_json,
+    "arguments": PromptReader.read_call,
+    "input": PromptReader.read_call,
+    "tools": PromptReader.read_tools,
+    "definition": PromptReader.read_tool,
+    "image_url": PromptReader.read_image,
+    "image_embeds": PromptReader.read_image,
+    "source": PromptReader.read_image,
+    "input_audio": PromptReader.read_audio,
+    "audio_url": PromptReader.read_audio,
+    "audio_embeds": PromptReader.read_audio,
+    "video_url": PromptReader.read_video,
+    "video_embeds": PromptReader.read_video,
 }

@@ -1,11 +1,12 @@
-"""Read what matters for routing off a request's body, for every API that vLLM serves.
+"""Read what routing needs from the body of a request, for every API that vLLM serves.
 
-The rule it keeps: a router is not a validator. What can be counted is counted, whatever is wrong
-beside it, and a body that cannot be read at all ends in UnreadableRequest and in nothing else.
+Invariant: a router is not a validator. Whatever can be counted is counted, even beside invalid
+fields, and a body that cannot be read at all raises UnreadableRequest and nothing else.
 """
 
 import enum
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
@@ -13,16 +14,18 @@ import msgspec
 from extproc.encoding import Decoder, EncodingError
 from extproc.request.apis import APIS, Api, Endpoint, endpoint
 from extproc.request.image import Image
-from extproc.request.prompt import Prompt
-from extproc.request.sample import SAMPLE_BYTES, measure
+from extproc.request.prompts import Prompt, Prompts, read_prompts
+from extproc.request.sample import SAMPLE_BYTES
+from extproc.tokens import MAX_TOKENS
 
 __all__ = [
     "MAX_BODY_BYTES",
     "MAX_NODES",
-    "MAX_TOKENS",
     "SAMPLE_BYTES",
     "Endpoint",
     "Image",
+    "Prompt",
+    "Prompts",
     "Request",
     "Unreadable",
     "UnreadableRequest",
@@ -31,15 +34,16 @@ __all__ = [
 ]
 
 MAX_BODY_BYTES: Final = 64 << 20
-"""The longest body that is read by default, in bytes, before and after decoding."""
+"""The longest body that is read by default, in bytes, before and after decompression."""
 
 MAX_NODES: Final = 1 << 20
-"""The most JSON values in a body, as its commas and brackets tell: one takes up to 250 bytes."""
-
-MAX_TOKENS: Final = 2**31 - 1
-"""What a larger limit or number of sequences is taken for."""
+"""The most JSON values in a body, by its commas and brackets: each takes up to 250 bytes."""
 
 MAX_MODEL_CHARS: Final = 256
+"""The longest model name that is kept whole."""
+
+_TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around all messages
+_ENTRY_TOKENS: Final = 32  # and around each message or tool
 
 _JSON: Final = msgspec.json.Decoder()
 
@@ -47,16 +51,16 @@ _JSON: Final = msgspec.json.Decoder()
 class Unreadable(enum.Enum):
     """Why a body could not be read."""
 
-    ENCODING = "encoding"  # an unknown content encoding, or corrupt or truncated data
+    ENCODING = "encoding"  # unknown content encoding, or corrupt or truncated data
     TOO_LARGE = "too_large"  # in bytes, or in JSON values
-    DEPTH = "depth"  # nested deeper than the interpreter reads
-    JSON = "json"  # not JSON; NaN and lone surrogates are not
-    SHAPE = "shape"  # not an object, or one that does not hold the prompt that the pool sees
+    DEPTH = "depth"  # nested too deeply
+    JSON = "json"  # not JSON; NaN and lone surrogates are invalid
+    SHAPE = "shape"  # not an object, or the prompt that the pool sees is not all in it
     EMPTY = "empty"
 
 
-class UnreadableRequest(Exception):  # noqa: N818 - what the client sent, not an error of ours
-    """A body that cannot be read, and why: `reason`."""
+class UnreadableRequest(Exception):  # noqa: N818 - the client's fault, not an error of ours
+    """A body that cannot be read; `reason` says why."""
 
     def __init__(self, reason: Unreadable) -> None:
         super().__init__(reason.value)
@@ -65,43 +69,40 @@ class UnreadableRequest(Exception):  # noqa: N818 - what the client sent, not an
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What a body asks of a pool."""
+    """What the body of a request says about its tokens."""
 
     model: str
-    """As the client wrote it, at most MAX_MODEL_CHARS of it; "" where absent."""
-    text_bytes: int
-    """UTF-8 bytes, after JSON decoding, of every text that the chat template sees."""
-    sample: bytes
-    """That text, or where it is longer than SAMPLE_BYTES, pieces of it at even distances."""
-    token_ids: int
-    """Prompt tokens that were given as ids."""
-    messages: int
-    """Messages with the system prompt (chat), prompts (completions, embeddings), pairs (score)."""
-    tools: int
-    """Tool and function definitions, and tool calls."""
-    images: tuple[Image, ...]
-    audios: int
-    videos: int
+    """As the client wrote it; a name over MAX_MODEL_CHARS ends in a digest of it. "" if absent."""
+    prompts: Prompts
+    token_bound: int | None
+    """No prompt of the body has more tokens. None if the body does not show it: media, a
+    chat template of its own."""
     max_tokens: int | None
-    """The limit of one sequence; None where there is none, or one that no pool accepts."""
-    sequences: int
+    """The output limit of one sequence; None if there is none, or none that a pool accepts."""
+    outputs: int
     """How many sequences are generated for each prompt, at least 1."""
     usage_unstated: bool
-    """Whether the answer is a stream, of one sequence, without usage as nothing was said of it."""
+    """Whether the answer is a stream of one sequence that will not state its usage, only because
+    the request does not say whether it should."""
     generates: bool
-    """Whether tokens come out at all."""
+    """Whether the answer has output tokens."""
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of the whole answer."""
+        return self.prompts.count * self.outputs
 
 
 def read_request(
     endpoint: Endpoint, body: bytes, encoding: str = "", *, max_bytes: int = MAX_BODY_BYTES
 ) -> Request:
-    """Read a body that was sent to an endpoint, with its content-encoding header.
+    """Read a body that was sent to an endpoint; `encoding` is its content-encoding header.
 
     Raises UnreadableRequest, and nothing else.
     """
     text = _decoded(body, encoding, max_bytes)
     try:
-        return _read(APIS[endpoint], _object(text))
+        return _read(APIS[endpoint], _object(text), len(text))
     except RecursionError:
         raise UnreadableRequest(Unreadable.DEPTH) from None
 
@@ -143,77 +144,55 @@ def _object(text: bytes) -> dict[str, object]:
     return value
 
 
-def _read(api: Api, body: dict[str, object]) -> Request:
+def _read(api: Api, body: dict[str, object], size: int) -> Request:
     if any(body.get(field) is not None for field in api.opaque):
         raise UnreadableRequest(Unreadable.SHAPE)
-    prompt = Prompt()
-    for field, reader in api.prompt.items():
-        if (value := body.get(field)) is not None:
-            reader(prompt, value)
-    text_bytes, sample = measure(prompt.texts)
-    model = body.get("model")
+    prompts, outputs = read_prompts(api, body), _outputs(api, body)
     return Request(
-        model=model[:MAX_MODEL_CHARS] if isinstance(model, str) else "",
-        text_bytes=text_bytes,
-        sample=sample,
-        token_ids=prompt.token_ids,
-        messages=_messages(api, body),
-        tools=prompt.tools,
-        images=tuple(prompt.images),
-        audios=prompt.audios,
-        videos=prompt.videos,
+        model=_name(body.get("model")),
+        prompts=prompts,
+        token_bound=_token_bound(prompts, body, size),
         max_tokens=_limit(api, body),
-        sequences=_sequences(api, body),
+        outputs=outputs,
         usage_unstated=api.usage_optional
         and body.get("stream") is True
         and "stream_options" not in body
-        and _answers(api, body) <= 1,
+        and prompts.count * outputs == 1,
         generates=api.generates,
     )
 
 
-def _messages(api: Api, body: dict[str, object]) -> int:
-    headings = sum(bool(body.get(field)) for field in api.headings)
-    return headings + max(_entries(body.get(field)) for field in api.entries)
+def _name(value: object) -> str:
+    name = value if isinstance(value, str) else ""
+    if len(name) <= MAX_MODEL_CHARS:
+        return name
+    digest = blake2b(name.encode(), digest_size=16).hexdigest()
+    return f"{name[: MAX_MODEL_CHARS - len(digest)]}{digest}"
 
 
-def _entries(value: object) -> int:
-    match value:
-        case None | []:
-            return 0
-        case [list(), *_]:  # conversations, or prompts as ids
-            return sum(_length(each) for each in value)
-        case [dict() | str(), *_]:
-            return len(value)
-        case _:
-            return 1
-
-
-def _length(value: object) -> int:
-    return len(value) if isinstance(value, list) and value and isinstance(value[0], dict) else 1
+def _token_bound(prompts: Prompts, body: dict[str, object], size: int) -> int | None:
+    # A token of text has at least one byte, and decoding JSON makes no text longer.
+    every = prompts.whole or prompts.largest
+    if every.images or every.audios or every.videos or body.get("chat_template") is not None:
+        return None
+    return size + _TEMPLATE_TOKENS + _ENTRY_TOKENS * (every.messages + every.tools)
 
 
 def _limit(api: Api, body: dict[str, object]) -> int | None:
-    # vLLM: chat_completion/protocol.py, build_tok_params: the newer name holds, unless it is null.
+    # vLLM: chat_completion/protocol.py, build_tok_params: the newer name wins unless it is null.
     for field in api.limits:
         if (value := body.get(field, api.limit)) is not None:
             return _whole(value)
     return None
 
 
-def _answers(api: Api, body: dict[str, object]) -> int:
-    # vLLM answers several prompts in one stream, as it does several sequences of one.
-    prompts = _entries(body.get("prompt")) if "prompt" in api.entries else 1
-    return prompts * _sequences(api, body)
-
-
-def _sequences(api: Api, body: dict[str, object]) -> int:
+def _outputs(api: Api, body: dict[str, object]) -> int:
     stated = [_whole(body[field]) or 1 for field in api.sequences if field in body]
     return max(stated, default=1)
 
 
 def _whole(value: object) -> int | None:
-    # As pydantic does where vLLM wants an int: 100.0 and " 100 " are 100, true is 1.
+    # As pydantic converts to int: 100.0 and " 100 " are 100, true is 1.
     if isinstance(value, str):
         try:
             value = float(value)

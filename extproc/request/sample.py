@@ -1,6 +1,7 @@
-"""Measure texts: their bytes in all, and a sample that stands for them.
+"""Take a bounded sample of the texts of a prompt.
 
-The rule it keeps: the sample says of the whole what its bytes say, at one scale.
+Invariant: the sample represents all texts in proportion to their bytes, so that counts in it scale
+to the whole by one factor.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,18 +11,23 @@ SAMPLE_BYTES: Final = 16 * 1024
 """The longest sample, in bytes."""
 
 _WINDOWS: Final = 64
-# A window ends where its last character does, which is up to three bytes further on.
+# A window ends with its last character, up to three bytes later.
 _WINDOW_BYTES: Final = SAMPLE_BYTES // _WINDOWS - 3
-# Joining costs by the byte, going from text to text by the text: this is where they cost the same.
+# Joining costs per byte, visiting each text costs per text: both cost the same at this length.
 _SHORT_TEXT_BYTES: Final = 1024
 
 
-def measure(texts: Sequence[str]) -> tuple[int, bytes]:
-    """Return the UTF-8 bytes of the texts, and at most SAMPLE_BYTES of them as a sample.
+def utf8_bytes(text: str) -> int:
+    """Return the length of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
-    No text is empty. The sample is the texts, a newline between each two, or, where that is
-    longer, windows at even distances over all of them. Windows follow one another without a
-    separator: two halves of words make about one word. No character is cut.
+
+def take_sample(texts: Sequence[str]) -> tuple[int, bytes]:
+    """Return the UTF-8 bytes of the texts, and a sample of at most SAMPLE_BYTES.
+
+    No text is empty. The sample is all texts, joined by newlines, or, if that is longer, windows at
+    even distances over all of them. Windows are joined without a separator: two halves of words
+    make about one word. No character is cut.
     """
     sized = [text if text.isascii() else text.encode() for text in texts]
     total = sum(map(len, sized))
@@ -33,7 +39,7 @@ def measure(texts: Sequence[str]) -> tuple[int, bytes]:
 
 
 def _windows(texts: list[str | bytes], total: int) -> Iterator[bytes]:
-    start = 0  # of this text within all of them, in bytes
+    start = 0  # of this text within all texts, in bytes
     for text in texts:
         end = start + len(text)
         for window in range(start * _WINDOWS // total, -(-end * _WINDOWS // total)):

@@ -70,7 +70,7 @@ class Verdict(enum.Enum):
 
     RIGHT = "right"
     MISROUTED = "misrouted"  # its pool could not hold it, a larger one exists
-    OVERROUTED = "overrouted"  # a smaller pool would have taken it
+    OVER_ROUTED = "over_routed"  # a smaller pool would have taken it
 
 
 def judge(name: str, tokens: int, pools: Sequence[Pool]) -> Verdict:
@@ -82,5 +82,5 @@ def judge(name: str, tokens: int, pools: Sequence[Pool]) -> Verdict:
     if tokens > pools[index].max_model_len and index < len(pools) - 1:
         return Verdict.MISROUTED
     if index > 0 and tokens <= pools[index - 1].limit:
-        return Verdict.OVERROUTED
+        return Verdict.OVER_ROUTED
     return Verdict.RIGHT

@@ -1,13 +1,13 @@
-"""The story of one request: which stage follows which, and what is learnt at the end.
+"""One request, from its headers to what its answer teaches.
 
-The rule it keeps: on any doubt a request passes on unchanged, to the largest pool, and is counted.
+Invariant: on any doubt a request passes on unchanged, to the largest pool, and is counted.
 """
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from extproc.budget.learner import Learner, name_category
+from extproc.budget.learner import Learner
 from extproc.budget.values import Basis, Observation, Outcome
 from extproc.request.reader import (
     Endpoint,
@@ -19,7 +19,15 @@ from extproc.request.reader import (
 )
 from extproc.response.reader import Finish, Refused, Unlearnable, Usage, UsageReader
 from extproc.routing.pools import Pool, Reason, Verdict, judge
-from extproc.routing.route import Routed, Rules, from_note, route, route_unread, to_note
+from extproc.routing.route import Routed, Rules, route, route_unread
+from extproc.stream.decision import (
+    HIDE_USAGE,
+    HIDES_USAGE,
+    ask_for_usage,
+    decision_headers,
+    from_note,
+    to_note,
+)
 from extproc.stream.metrics import Metrics
 from extproc.stream.session import (
     Action,
@@ -32,101 +40,107 @@ from extproc.stream.session import (
     Trailers,
     Wait,
 )
-from extproc.stream.usage_request import ask_for_usage
 
-_MOST_ASKED_BYTES = 1 << 20  # a body with our field in it goes back to Envoy: a bounded copy
-_HIDES_USAGE = "hides_usage"  # set by Envoy's filter that takes usage out of answers
-_HIDE_USAGE = "hide_usage"  # set for it
+_MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
 
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """All that exchanges share."""
+    """What all exchanges share."""
 
     rules: Rules
     learner: Learner
     learn: Callable[[Observation], None]
-    """Where observations go: the learner's own `learn`, or one that tells other processes too."""
+    """Takes observations: the learner's own `learn`, or one that also tells other processes."""
     metrics: Metrics
     clock: Callable[[], float]
-    """Seconds, monotonic."""
+    """Returns seconds, monotonic."""
     draw: Callable[[], float]
-    """A number from 0 to 1, another one each time."""
+    """Returns a new random number from 0 to 1."""
 
 
-class _Cause(enum.Enum):
+class _RetryCause(enum.Enum):
     """Why Envoy asked a second server."""
 
-    MISROUTED = "misrouted"  # the pool could not hold it
+    MISROUTED = "misrouted"  # the pool could not hold the request
     FAILED = "failed"  # it could, but was absent or broken
-    UNKNOWN = "unknown"  # the answer does not tell
+    UNKNOWN = "unknown"  # the answer does not show it
+
+
+class _MisrouteKind(enum.Enum):
+    """What became of a misrouted request."""
+
+    RETRIED = "retried"  # the largest pool answered it
+    REFUSED = "refused"  # the client got the refusal
+    CLAMPED = "clamped"  # the client got a shorter answer
+    HARMLESS = "harmless"  # the answer was complete all the same
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A request whose body is still coming."""
+class _PendingRequest:
+    """A request whose body is still arriving."""
 
     endpoint: Endpoint
     headers: Mapping[str, str]
-    hides_usage: bool  # Envoy takes out of the answer what we ask for
+    hides_usage: bool  # Envoy removes from the answer what is asked for here
     body: bytearray = field(default_factory=bytearray)
-    whole: bool = False  # Envoy takes another body in its place
+    whole: bool = False  # Envoy accepts another body in its place
 
     @property
     def replaceable(self) -> bool:
         """Whether a field can be added to the body."""
         plain = not self.headers.get("content-encoding")
-        return self.whole and plain and len(self.body) <= _MOST_ASKED_BYTES
+        return self.whole and plain and len(self.body) <= _MOST_REPLACED_BYTES
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """An answer that is coming."""
+class _PendingAnswer:
+    """An answer that is still arriving."""
 
     reader: UsageReader
     attempts: int
 
 
-def begin_counting(stages: Stages) -> None:
-    """Let the counters of each pool stand at 0: no rate sees the 1 that a series is born with."""
+def create_series(stages: Stages) -> None:
+    """Create the counters of each pool at 0, so that rate() sees the first increment."""
     metrics = stages.metrics
     for pool in stages.rules.pools:
         for verdict in Verdict:
             metrics.verdicts.labels(pool.name, verdict.value)
-        for cause in _Cause:
+        for cause in _RetryCause:
             metrics.retries.labels(pool.name, cause.value)
     for pool in stages.rules.pools[:-1]:
-        for kind in ("retried", "refused", "clamped", "harmless"):
-            metrics.misroutes.labels(pool.name, kind)
+        for kind in _MisrouteKind:
+            metrics.misroutes.labels(pool.name, kind.value)
     for outcome in ("learnt", "refused", "no_output", *(each.value for each in Unlearnable)):
         metrics.answers.labels(outcome)
 
 
 class Exchange:
-    """One request and its answer, or the half of them that this stream sees.
+    """One request and its answer, or the half of them that this stream carries.
 
-    Give `on` each event, then call `finish`, however the stream ended.
+    Pass each event to `on`, then call `finish`, however the stream ended.
     """
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._asked: _Asked | None = None
+        self._request: _PendingRequest | None = None
         self._routed: Routed | None = None
-        self._answer: _Answer | None = None
+        self._answer: _PendingAnswer | None = None
 
     def on(self, event: Event) -> Action:
-        """Say what to do about an event."""
+        """Return the action on an event."""
         match event:
             case Head(direction=Direction.REQUEST, observed=True):
                 self._routed = from_note(event.note, self._stages.rules)
             case Head(direction=Direction.REQUEST):
                 return self._begin(event)
-            case Body(direction=Direction.REQUEST) if self._asked:
-                return self._read(self._asked, event)
-            case Trailers(direction=Direction.REQUEST) if self._asked:
-                return self._decide(self._asked)
+            case Body(direction=Direction.REQUEST) if self._request:
+                return self._read(self._request, event)
+            case Trailers(direction=Direction.REQUEST) if self._request:
+                return self._decide(self._request)
             case Head():
-                self._answer = _Answer(_usage_reader(event.headers), event.attempts)
+                self._answer = _PendingAnswer(_usage_reader(event.headers), event.attempts)
             case Body(direction=Direction.RESPONSE) if self._answer:
                 self._answer.reader.feed(event.data)
             case Trailers(spent=Spent(prompt, completion, cached)) if self._answer:
@@ -136,13 +150,13 @@ class Exchange:
         return Proceed()
 
     def finish(self) -> None:
-        """Judge and learn what there is to learn; idempotent, and never waits."""
+        """Judge the decision and learn from the answer; idempotent, and never waits."""
         routed, answer = self._routed, self._answer
-        self._asked = self._routed = self._answer = None
+        self._request = self._routed = self._answer = None
         if routed is None or answer is None or routed.reason is Reason.UNREADABLE:
             return
         rules, retried = self._stages.rules, answer.attempts > 1
-        # Envoy's second attempt is at the largest pool.
+        # Envoy's second attempt goes to the largest pool.
         pool = rules.pools[-1] if retried else rules.pool(routed.pool)
         cause = self._conclude(routed, pool, answer.reader.finish())
         if retried:
@@ -150,130 +164,124 @@ class Exchange:
 
     def _conclude(
         self, routed: Routed, pool: Pool, outcome: Usage | Refused | Unlearnable
-    ) -> _Cause:
-        """Judge what `pool` has answered; say why another one may have been asked before it."""
+    ) -> _RetryCause:
+        """Judge the answer of `pool`; return why another pool may have been asked before it."""
         match outcome:
             case Usage() as usage:
                 return self._answered(routed, pool, usage)
             case Refused():
                 self._count("refused")
-                self._misrouted(routed, "refused")
-                self._learn(routed, Outcome.REFUSED, pool)
-                return _Cause.MISROUTED
+                self._misrouted(routed, _MisrouteKind.REFUSED)
+                self._stages.learn(Observation(routed.asked, Outcome.REFUSED, pool.limit))
+                return _RetryCause.MISROUTED
             case reason:
                 self._count(reason.value)
-                return _Cause.UNKNOWN
+                return _RetryCause.UNKNOWN
 
     def _begin(self, head: Head) -> Action:
         kind = endpoint(head.headers.get(":path", ""))
         if kind is None or head.end_of_stream or head.headers.get(":method") != "POST":
             self._stages.metrics.unread.inc()
             return Proceed()
-        self._asked = _Asked(kind, head.headers, head.note.get(_HIDES_USAGE) is True)
+        self._request = _PendingRequest(kind, head.headers, head.note.get(HIDES_USAGE) is True)
         return Wait()
 
-    def _read(self, asked: _Asked, body: Body) -> Action:
-        asked.body += body.data
-        asked.whole = body.whole
-        if len(asked.body) > self._stages.rules.max_body_bytes:
+    def _read(self, pending: _PendingRequest, body: Body) -> Action:
+        pending.body += body.data
+        pending.whole = body.whole
+        if len(pending.body) > self._stages.rules.max_body_bytes:
             return self._unreadable(Unreadable.TOO_LARGE)
-        return self._decide(asked) if body.end_of_stream else Wait()
+        return self._decide(pending) if body.end_of_stream else Wait()
 
-    def _decide(self, asked: _Asked) -> Action:
+    def _decide(self, pending: _PendingRequest) -> Action:
         stages = self._stages
         rules, start = stages.rules, stages.clock()
-        encoding = asked.headers.get("content-encoding", "")
+        encoding = pending.headers.get("content-encoding", "")
         try:
             request = read_request(
-                asked.endpoint, bytes(asked.body), encoding, max_bytes=rules.max_body_bytes
+                pending.endpoint, bytes(pending.body), encoding, max_bytes=rules.max_body_bytes
             )
         except UnreadableRequest as error:
             return self._unreadable(error.reason)
-        named = asked.headers.get(rules.category_header, "")
+        named = pending.headers.get(rules.category_header, "")
         routed = route(request, named, stages.learner, rules)
         action = self._go(routed)
-        if asked.hides_usage and self._wants_usage(request, routed) and asked.replaceable:
-            action = self._asking(asked, action)
+        if pending.hides_usage and self._wants_usage(request, routed) and pending.replaceable:
+            action = self._with_usage(pending, action)
         stages.metrics.decision_seconds.observe(stages.clock() - start)
         return action
 
     def _wants_usage(self, request: Request, routed: Routed) -> bool:
-        """Tell whether to ask: all until the category is calibrated, then a sample of them."""
+        """Return whether to ask: always until the category is calibrated, then for a sample."""
         if not request.usage_unstated:
             return False
         known = routed.budget.basis is Basis.CALIBRATED
         return not known or self._stages.draw() < self._stages.rules.usage_sample
 
-    def _asking(self, asked: _Asked, action: Proceed) -> Proceed:
+    def _with_usage(self, pending: _PendingRequest, action: Proceed) -> Proceed:
         self._stages.metrics.usage_asked.inc()
-        body = ask_for_usage(bytes(asked.body))
-        length = {"content-length": str(len(body))} if "content-length" in asked.headers else {}
-        return Proceed({**action.set_headers, **length}, {**action.note, _HIDE_USAGE: True}, body)
+        body = ask_for_usage(bytes(pending.body))
+        length = {"content-length": str(len(body))} if "content-length" in pending.headers else {}
+        return Proceed({**action.set_headers, **length}, {**action.note, HIDE_USAGE: True}, body)
 
     def _unreadable(self, reason: Unreadable) -> Proceed:
         self._stages.metrics.unreadable.labels(reason.value).inc()
         return self._go(route_unread(self._stages.rules))
 
     def _go(self, routed: Routed) -> Proceed:
-        self._asked, self._routed = None, routed
-        self._stages.metrics.decisions.labels(
+        self._request, self._routed = None, routed
+        metrics = self._stages.metrics
+        metrics.decisions.labels(
             routed.pool,
             self._stages.learner.label(routed.asked),
             routed.reason.value,
             routed.budget.basis.value,
         ).inc()
-        return Proceed(set_headers=_headers(routed), note=to_note(routed))
+        metrics.sequences.labels(routed.pool).inc(routed.asked.sequences)
+        return Proceed(set_headers=decision_headers(routed), note=to_note(routed))
 
-    def _answered(self, routed: Routed, pool: Pool, usage: Usage) -> _Cause:
-        cut = _is_cut(routed, pool, usage)
-        verdict = self._judge(routed, usage, cut=cut)
+    def _answered(self, routed: Routed, pool: Pool, usage: Usage) -> _RetryCause:
+        counts = usage.prompt_tokens, usage.completion_tokens
+        seen = Observation(routed.asked, Outcome.COMPLETE, pool.limit, *counts)
+        cut = _is_cut(seen, pool, usage.finish)
+        if cut:
+            seen = replace(seen, outcome=Outcome.CUT)
+        verdict = self._judge(routed, seen)
         if verdict is Verdict.MISROUTED:
-            kept = "clamped" if cut else "harmless"
-            self._misrouted(routed, kept if pool.name == routed.pool else "retried")
+            here = _MisrouteKind.CLAMPED if cut else _MisrouteKind.HARMLESS
+            self._misrouted(routed, here if pool.name == routed.pool else _MisrouteKind.RETRIED)
         if usage.completion_tokens:
             self._count("learnt")
-            outcome = Outcome.CUT if cut else Outcome.COMPLETE
-            self._learn(routed, outcome, pool, usage.prompt_tokens, usage.completion_tokens)
+            self._stages.learn(seen)
         else:
-            # What generates nothing (embeddings, scores) may have been truncated to any length.
+            # Embeddings and scores: the pool may have truncated the prompt to any length.
             self._count("no_output")
-        return _Cause.MISROUTED if verdict is Verdict.MISROUTED else _Cause.FAILED
+        return _RetryCause.MISROUTED if verdict is Verdict.MISROUTED else _RetryCause.FAILED
 
-    def _judge(self, routed: Routed, usage: Usage, *, cut: bool) -> Verdict:
+    def _judge(self, routed: Routed, seen: Observation) -> Verdict:
         metrics, pools = self._stages.metrics, self._stages.rules.pools
-        total = usage.prompt_tokens + _output(routed, usage, cut=cut)
-        verdict = judge(routed.pool, total, pools)
+        verdict = judge(routed.pool, seen.needed, pools)
         metrics.verdicts.labels(routed.pool, verdict.value).inc()
-        error = routed.budget.prompt_tokens / usage.prompt_tokens - 1
+        error = routed.budget.prompt_tokens / seen.largest_prompt - 1
         label = self._stages.learner.label(routed.asked)
         metrics.budget_error.labels(label).observe(error)
         return verdict
 
-    def _misrouted(self, routed: Routed, kind: str) -> None:
+    def _misrouted(self, routed: Routed, kind: _MisrouteKind) -> None:
         if routed.pool != self._stages.rules.pools[-1].name:
-            self._stages.metrics.misroutes.labels(routed.pool, kind).inc()
-
-    def _learn(
-        self, routed: Routed, outcome: Outcome, pool: Pool, prompt: int = 0, completion: int = 0
-    ) -> None:
-        self._stages.learn(Observation(routed.asked, outcome, pool.limit, prompt, completion))
+            self._stages.metrics.misroutes.labels(routed.pool, kind.value).inc()
 
     def _count(self, outcome: str) -> None:
         self._stages.metrics.answers.labels(outcome).inc()
 
 
-def _is_cut(routed: Routed, pool: Pool, usage: Usage) -> bool:
-    """Tell whether a limit ended the answer; where its reason to end is not told, by the counts."""
-    if usage.finish is not Finish.UNTOLD:
-        return usage.finish is Finish.LENGTH
-    most = routed.max_tokens * routed.sequences or pool.max_model_len
-    full = usage.prompt_tokens + usage.completion_tokens >= pool.max_model_len
-    return full or usage.completion_tokens >= most
-
-
-def _output(routed: Routed, usage: Usage, *, cut: bool) -> int:
-    """Return the output that each sequence was promised, or had; one token more if it was cut."""
-    return routed.max_tokens or usage.completion_tokens // routed.sequences + cut
+def _is_cut(seen: Observation, pool: Pool, finish: Finish) -> bool:
+    """Return whether a limit ended the answer, by its counts if it does not state why it ended."""
+    if finish is not Finish.UNTOLD:
+        return finish is Finish.LENGTH
+    room = pool.max_model_len - seen.largest_prompt
+    limit = seen.asked.output_limit or room
+    return seen.output_tokens >= min(limit, room)
 
 
 def _usage_reader(headers: Mapping[str, str]) -> UsageReader:
@@ -283,16 +291,3 @@ def _usage_reader(headers: Mapping[str, str]) -> UsageReader:
         headers.get("content-type", ""),
         headers.get("content-encoding", ""),
     )
-
-
-def _headers(routed: Routed) -> dict[str, str]:
-    headers = {"x-llm-pool": routed.pool, "x-llm-reason": routed.reason.value}
-    if routed.refusable:
-        headers["x-llm-retryable"] = "1"
-    if routed.reason is Reason.UNREADABLE:
-        return headers
-    return headers | {
-        "x-llm-budget": str(routed.budget.tokens),
-        "x-llm-category": name_category(routed.asked),
-        "x-llm-basis": routed.budget.basis.value,
-    }

@@ -1,12 +1,13 @@
-"""Every metric of the service: its name, its help, its labels and their bound.
+"""Every metric of the service: its name, help and labels.
 
-`category` is bounded by categories.max, `pool` by the settings, the rest by enumerations.
+Invariant: labels are bounded, `category` by categories.max, `pool` by the settings, all others by
+enumerations.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -33,24 +34,30 @@ _SECONDS_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 
 
 
 class Metrics:
-    """The metrics that are counted as things happen."""
+    """The metrics that streams update."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.decisions = Counter(
             "dualpool_decisions",
-            "Requests routed, by pool, category, reason and what the estimate rested on.",
+            "Requests routed, by pool, category, reason and what the estimate is based on.",
             ["pool", "category", "reason", "basis"],
+            registry=registry,
+        )
+        self.sequences = Counter(
+            "dualpool_sequences",
+            "Sequences that the routed requests ask for, by pool: prompts times n.",
+            ["pool"],
             registry=registry,
         )
         self.unreadable = Counter(
             "dualpool_unreadable_requests",
-            "Requests whose body could not be read and that went to the largest pool, by reason.",
+            "Requests sent to the largest pool because their body could not be read, by reason.",
             ["reason"],
             registry=registry,
         )
         self.unread = Counter(
             "dualpool_unread_requests",
-            "Requests that passed on unread because their path carries no prompt.",
+            "Requests passed on unread because their path carries no prompt.",
             registry=registry,
         )
         self.decision_seconds = Histogram(
@@ -68,61 +75,89 @@ class Metrics:
         )
         self.verdicts = Counter(
             "dualpool_verdicts",
-            "Answers by pool and by what the decision proved to be: right, misrouted, overrouted.",
+            "Decisions judged by the answer's tokens, by pool and verdict: right, misrouted "
+            "(too long for the pool), over_routed (a smaller pool would have held it).",
             ["pool", "verdict"],
             registry=registry,
         )
         self.misroutes = Counter(
             "dualpool_misroutes",
-            "Requests sent to a pool that could not hold them, by what became of it: retried on "
-            "the largest pool, refused, clamped, harmless.",
+            "Requests sent to a pool that could not hold them, by outcome: retried on the largest "
+            "pool, refused, clamped (the answer was cut), harmless.",
             ["pool", "kind"],
             registry=registry,
         )
         self.retries = Counter(
             "dualpool_retries",
-            "Answers for which Envoy asked a second server, by the pool that was asked first and "
-            "why: too long for it (misrouted), failed, or unknown.",
+            "Answers that Envoy got from a second server, by the first server's pool and cause: "
+            "misrouted (too long for that pool), failed, unknown.",
             ["pool", "cause"],
             registry=registry,
         )
         self.usage_asked = Counter(
             "dualpool_usage_asked",
-            "Streamed requests that the service asked for usage, since their client did not.",
+            "Streamed requests to which the service added stream_options.include_usage.",
             registry=registry,
         )
         self.answers = Counter(
             "dualpool_answers",
-            "Answers seen, by what they taught: learnt, or the reason why nothing.",
+            "Answers seen, by outcome: learnt, or the reason why nothing was learnt.",
             ["outcome"],
             registry=registry,
         )
         self.streams = Gauge(
             "dualpool_streams_open",
-            "ext_proc streams open now.",
+            "Open ext_proc streams.",
             registry=registry,
             multiprocess_mode="livesum",
         )
         self.streams_ended = Counter(
             "dualpool_streams",
-            "ext_proc streams ended, by outcome: finished, left (by Envoy), protocol, fault.",
+            "ext_proc streams ended, by outcome: finished, left (Envoy or the client closed it), "
+            "protocol (Envoy broke the protocol), fault (a bug of the service).",
             ["outcome"],
             registry=registry,
         )
 
 
-class LearntCollector(Collector):
-    """What was learnt, read when it is asked for."""
+class WorkerMetrics:
+    """The metrics of the serving processes; a service in one process is its own only worker."""
 
-    def __init__(self, learnt: Callable[[], Learnt]) -> None:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.configured = Gauge(
+            "dualpool_workers", "Serving processes configured.", registry=registry
+        )
+        self.ready = Gauge(
+            "dualpool_workers_ready", "Serving processes that accept streams.", registry=registry
+        )
+        self.restarts = Counter(
+            "dualpool_worker_restarts",
+            "Serving processes restarted because they had ended.",
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "dualpool_worker_lines_dropped",
+            "Lines dropped because no observation could be read from them, by any worker.",
+            registry=registry,
+        )
+
+
+class LearntCollector(Collector):
+    """The metrics of what an estimator has learnt."""
+
+    def __init__(self, learnt: Learnt) -> None:
         self._learnt = learnt
 
     def collect(self) -> Iterator[Metric]:
-        """Yield a gauge for each figure: of a category, a model, or a limit that budgets have."""
-        learnt = self._learnt()
-        yield from _gauges("category", learnt.categories)
-        yield from _gauges("model", learnt.models)
-        yield from _gauges("limit", learnt.limits)
+        """Yield a gauge for each figure of a category, a model or a limit, and the evictions."""
+        yield CounterMetricFamily(
+            "dualpool_categories_evicted",
+            "Categories that the estimator forgot to learn others, see categories.max.",
+            value=self._learnt.evicted,
+        )
+        yield from _gauges("category", self._learnt.categories)
+        yield from _gauges("model", self._learnt.models)
+        yield from _gauges("limit", self._learnt.limits)
 
 
 def _gauges(subject: str, rows: Mapping[str, Figures]) -> Iterator[Metric]:
@@ -130,7 +165,7 @@ def _gauges(subject: str, rows: Mapping[str, Figures]) -> Iterator[Metric]:
     for label, figures in rows.items():
         for name, value in figures.items():
             if not isinstance(value, str):
-                help_text = f"What the estimator learnt of a {subject}: its {name}."
+                help_text = f"{name} of each {subject}, as the estimator has learnt it."
                 family = families.setdefault(
                     name,
                     GaugeMetricFamily(f"dualpool_{subject}_{name}", help_text, labels=[subject]),

@@ -1,8 +1,8 @@
 """One ext_proc stream as a state machine without I/O: message to event, action to replies.
 
-The rule it keeps: Envoy gets exactly the replies that the protocol asks for, in its order, whatever
-the exchange decides and whenever; and a message that is not legal here raises ProtocolError and
-changes nothing. What each body mode asks for is in Envoy's external_processor.proto.
+Invariants: Envoy gets exactly the replies that the protocol requires, in its order, whatever the
+exchange decides and whenever. A message that is illegal here raises ProtocolError and changes
+nothing. Envoy's external_processor.proto says what each body mode requires.
 """
 
 import enum
@@ -26,19 +26,22 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 
 CHUNK_BYTES = 62_000
-"""The longest full-duplex body chunk sent: below Envoy's 64 KiB flow-control window."""
+"""The longest full-duplex body chunk that is sent: below Envoy's 64 KiB flow-control window."""
 
 NAMESPACE = "llm"
-"""Dynamic metadata namespace of the note that the routing filter leaves for the observing one."""
+"""Dynamic metadata namespace of the note from the routing filter to the observing one."""
 
-_USAGE = "envoy.ai.token_usage"  # typed metadata of Envoy's ai_protocol_manager
+USAGE_METADATA = "envoy.ai.token_usage"
+"""Typed metadata of Envoy's ai_protocol_manager."""
+
 _ATTEMPTS = "upstream.request_attempt_count"
+_MOST_ATTEMPTS = 1000.0  # an attribute is a double from outside: larger ones are not believed
 
 Note = Mapping[str, str | float | bool]
 
 
 class ProtocolError(Exception):
-    """Envoy's side sent what the ext_proc protocol does not allow here."""
+    """Envoy sent a message that the ext_proc protocol does not allow here."""
 
 
 class Direction(enum.Enum):
@@ -50,29 +53,29 @@ class Direction(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Request or response headers; `note` is what the routing filter wrote about this request."""
+    """Request or response headers; `note` is the routing filter's note on this request."""
 
     direction: Direction
     headers: Mapping[str, str]
     end_of_stream: bool
     note: Note = field(default_factory=dict)
-    observed: bool = False  # Envoy waits for no reply: nothing can be decided here
-    attempts: int = 1  # of a response: how many servers Envoy has sent the request to
+    observed: bool = False  # Envoy does not wait for a reply: nothing can be decided
+    attempts: int = 1  # of a response: how many servers Envoy sent the request to
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A piece of a body, or all of it where Envoy buffers; the last one has end_of_stream."""
+    """A piece of a body, or all of it if Envoy buffers; the last one has end_of_stream."""
 
     direction: Direction
     data: bytes
     end_of_stream: bool
-    whole: bool = False  # Envoy holds all of it, and would take another in its place
+    whole: bool = False  # Envoy holds all of it, and accepts another in its place
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """The tokens of an answer as Envoy has read them; 0 where it does not tell."""
+    """The tokens of an answer as Envoy read them; 0 if unknown."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -81,7 +84,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Trailers:
-    """The end of a body that has trailers, real ones or those that Envoy makes up for its news."""
+    """The end of a body with trailers: real ones, or those that Envoy adds to carry metadata."""
 
     direction: Direction
     spent: Spent | None = None
@@ -89,7 +92,7 @@ class Trailers:
 
 @dataclass(frozen=True, slots=True)
 class FlowControl:
-    """A window update of Envoy's: it owes nothing and means nothing to the exchange."""
+    """A window update of Envoy's: it needs no reply and carries nothing for the exchange."""
 
 
 Event = Head | Body | Trailers | FlowControl
@@ -97,15 +100,15 @@ Event = Head | Body | Trailers | FlowControl
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """No decision yet: reply only what the protocol does not let us hold back."""
+    """No decision yet: send only the replies that cannot be deferred."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proceed:
-    """Pass on all that is held back in this direction.
+    """Release everything held in this direction.
 
-    Where headers are set, Envoy chooses the route again. The note reaches the observing filter.
-    A body that came whole may be replaced; its content-length, where it has one, is then to be set.
+    If headers are set, Envoy chooses the route again. The note reaches the observing filter. A body
+    that came whole may be replaced; the caller then sets its content-length, if it has one.
     """
 
     set_headers: Mapping[str, str] = field(default_factory=dict)
@@ -116,7 +119,7 @@ class Proceed:
 Action = Wait | Proceed
 
 
-class _Part(enum.IntEnum):
+class _MessagePart(enum.IntEnum):
     NOTHING = 0
     HEADERS = 1
     BODY = 2
@@ -124,12 +127,12 @@ class _Part(enum.IntEnum):
 
 
 _KINDS = {
-    "request_headers": (Direction.REQUEST, _Part.HEADERS),
-    "request_body": (Direction.REQUEST, _Part.BODY),
-    "request_trailers": (Direction.REQUEST, _Part.TRAILERS),
-    "response_headers": (Direction.RESPONSE, _Part.HEADERS),
-    "response_body": (Direction.RESPONSE, _Part.BODY),
-    "response_trailers": (Direction.RESPONSE, _Part.TRAILERS),
+    "request_headers": (Direction.REQUEST, _MessagePart.HEADERS),
+    "request_body": (Direction.REQUEST, _MessagePart.BODY),
+    "request_trailers": (Direction.REQUEST, _MessagePart.TRAILERS),
+    "response_headers": (Direction.RESPONSE, _MessagePart.HEADERS),
+    "response_body": (Direction.RESPONSE, _MessagePart.BODY),
+    "response_trailers": (Direction.RESPONSE, _MessagePart.TRAILERS),
 }
 _UNKNOWN = -1  # no protocol_config: an Envoy older than that field, or a test client
 _BUFFERED = (ProcessingMode.BUFFERED, ProcessingMode.BUFFERED_PARTIAL)
@@ -137,18 +140,18 @@ _BUFFERED = (ProcessingMode.BUFFERED, ProcessingMode.BUFFERED_PARTIAL)
 
 @dataclass(frozen=True, slots=True)
 class _Modes:
-    """What the first message says of the stream; it holds for all of it."""
+    """The modes of the stream, from its first message."""
 
     request: int = _UNKNOWN
     response: int = _UNKNOWN
-    early_body: bool = False  # the body comes before the headers are answered
+    early_body: bool = False  # the body is sent before the headers are answered
     observing: bool = False
 
     def body(self, direction: Direction) -> int:
         return self.request if direction is Direction.REQUEST else self.response
 
     def buffered(self, direction: Direction) -> bool:
-        """Whether at most one body message comes."""
+        """Whether there is at most one body message."""
         return self.body(direction) in _BUFFERED and not self.observing
 
     def whole(self, direction: Direction) -> bool:
@@ -156,47 +159,42 @@ class _Modes:
         return self.body(direction) == ProcessingMode.BUFFERED and not self.observing
 
     def duplex(self, direction: Direction) -> bool:
-        """Whether we owe the bytes of the body back."""
+        """Whether the reply must carry the bytes of the body."""
         return self.body(direction) == ProcessingMode.FULL_DUPLEX_STREAMED and not self.observing
 
     def deferrable(self, direction: Direction) -> bool:
-        """Whether the answer to the headers may wait for the body."""
+        """Whether the reply to the headers may wait for the body."""
         return self.duplex(direction) or (direction is Direction.REQUEST and self.early_body)
 
 
 @dataclass(slots=True)
 class _Side:
-    """One direction: how far it has come, and which of its messages still wait for their reply."""
+    """The progress of one direction, and which of its messages are still owed a reply."""
 
     direction: Direction
-    reached: _Part = _Part.NOTHING
+    reached: _MessagePart = _MessagePart.NOTHING
     ended: bool = False
-    owed: list[_Part] = field(default_factory=list)
+    owed: list[_MessagePart] = field(default_factory=list)
     held: bytearray = field(default_factory=bytearray)  # full duplex: bytes not passed on yet
 
 
 class Session:
-    """One stream. Give `receive` each message, and `reply` the action on its event."""
+    """One stream: pass each message to `receive`, and the action on its event to `reply`."""
 
     def __init__(self) -> None:
         self._modes: _Modes | None = None
         self._sides = {direction: _Side(direction) for direction in Direction}
-        # Whose replies are due: none after a message that is of neither direction.
+        # The side whose replies are due; None after a message of neither direction.
         self._current: _Side | None = self._sides[Direction.REQUEST]
-        self._released = False  # the request has been passed on
-
-    @property
-    def observing(self) -> bool:
-        """Whether Envoy waits for no reply (observability_mode)."""
-        return self._modes is not None and self._modes.observing
+        self._released = False  # the request was released
 
     @property
     def finished(self) -> bool:
-        """Whether the stream has served its purpose, so that our side can end it.
+        """Whether no message can follow that matters, so that the service can end the stream.
 
-        A filter that sends no response body is there for the decision alone: its stream ends with
-        the answer to it, or it would count against Envoy's limit of open streams for as long as
-        the pool generates.
+        A filter that sends no response body is there for the decision alone: the stream ends with
+        the reply to it. Otherwise it would count against Envoy's limit of open streams for as long
+        as the pool generates.
         """
         request, response = self._sides.values()
         if response.ended:
@@ -208,7 +206,7 @@ class Session:
         return request.ended or (self._released and self._modes.buffered(Direction.REQUEST))
 
     def receive(self, message: ProcessingRequest) -> Event:
-        """Take one message; raises ProtocolError, and nothing changes, where it is not legal."""
+        """Return the event of one message; raises ProtocolError if it is illegal here."""
         kind = message.WhichOneof("request")
         if kind is None:
             event = _flow_control(message)
@@ -224,7 +222,7 @@ class Session:
         return _advance(side, part, modes, message)
 
     def reply(self, action: Action) -> list[ProcessingResponse]:
-        """Return what Envoy is owed now, after `action` on the event received last."""
+        """Return the replies that are due after `action` on the event received last."""
         side, modes = self._current, self._modes
         if side is None or modes is None or modes.observing:
             return []
@@ -261,24 +259,24 @@ def _check_modes(modes: _Modes, message: ProcessingRequest) -> None:
         raise ProtocolError("body mode GRPC: this service reads JSON bodies")
 
 
-def _check_order(side: _Side, part: _Part, modes: _Modes) -> None:
+def _check_order(side: _Side, part: _MessagePart, modes: _Modes) -> None:
     name = f"{side.direction.value} {part.name.lower()}"
     if side.ended:
         raise ProtocolError(f"{name} after the end of the {side.direction.value}")
-    if part < side.reached or (part == side.reached and part != _Part.BODY):
+    if part < side.reached or (part == side.reached and part != _MessagePart.BODY):
         raise ProtocolError(f"{name} after {side.reached.name.lower()}")
-    if part == _Part.BODY and modes.body(side.direction) == ProcessingMode.NONE:
+    if part == _MessagePart.BODY and modes.body(side.direction) == ProcessingMode.NONE:
         raise ProtocolError(f"{name} though its mode is NONE")
     if part == side.reached and modes.buffered(side.direction):
         raise ProtocolError(f"a second {name} though it is buffered")
 
 
-def _advance(side: _Side, part: _Part, modes: _Modes, message: ProcessingRequest) -> Event:
+def _advance(side: _Side, part: _MessagePart, modes: _Modes, message: ProcessingRequest) -> Event:
     content = _content(message)
     side.reached = part
     side.ended = isinstance(content, HttpTrailers) or content.end_of_stream
     duplex = modes.duplex(side.direction)
-    if not modes.observing and not (duplex and side.owed[-1:] == [_Part.BODY] == [part]):
+    if not modes.observing and not (duplex and side.owed[-1:] == [_MessagePart.BODY] == [part]):
         side.owed.append(part)
     match content:
         case HttpHeaders():
@@ -287,7 +285,7 @@ def _advance(side: _Side, part: _Part, modes: _Modes, message: ProcessingRequest
             return Head(side.direction, headers, side.ended, note, modes.observing, attempts)
         case HttpBody():
             side.held += content.body if duplex else b""
-            # A buffered body is whole; where trailers follow it, Envoy does not call it the end.
+            # A buffered body is whole, though Envoy does not end the stream if trailers follow.
             whole = modes.whole(side.direction)
             return Body(side.direction, content.body, side.ended or whole, whole)
         case _:
@@ -303,7 +301,7 @@ def _content(message: ProcessingRequest) -> HttpHeaders | HttpBody | HttpTrailer
 
 
 def _headers(headers: HeaderMap) -> dict[str, str]:
-    # Envoy fills raw_value and leaves value empty; other clients do the reverse.
+    # Envoy fills raw_value and leaves value empty; some clients do the reverse.
     return {h.key: h.raw_value.decode("latin-1") or h.value for h in headers.headers}
 
 
@@ -316,17 +314,18 @@ def _note(message: ProcessingRequest) -> Note:
 
 
 def _attempts(message: ProcessingRequest) -> int:
-    # Each filter's attributes stand under its own name.
+    # Each filter's attributes are listed under its own name.
     told = (each[_ATTEMPTS] for each in message.attributes.values() if _ATTEMPTS in each)
-    return max((int(each) for each in told if isinstance(each, float) and each > 1), default=1)
+    known = (each for each in told if isinstance(each, float) and 1 < each < _MOST_ATTEMPTS)
+    return max(map(int, known), default=1)
 
 
 def _spent(message: ProcessingRequest) -> Spent | None:
     metadata, usage = message.metadata_context.typed_filter_metadata, TokenUsage()
-    if _USAGE not in metadata:
+    if USAGE_METADATA not in metadata:
         return None
     try:
-        usage.ParseFromString(metadata[_USAGE].value)
+        usage.ParseFromString(metadata[USAGE_METADATA].value)
     except DecodeError:
         return None
     if usage.extraction_status == TokenUsage.FAILED or not usage.HasField("input_tokens"):
@@ -336,10 +335,10 @@ def _spent(message: ProcessingRequest) -> Spent | None:
 
 
 def _pay(side: _Side, modes: _Modes, action: Proceed) -> Iterator[ProcessingResponse]:
-    """Yield the replies owed; the first one that can carry the headers and the note does."""
+    """Yield the replies owed; the first that can carries the headers and the note."""
     owed, side.owed = side.owed, []
     for part in owed:
-        if part == _Part.BODY and modes.duplex(side.direction):
+        if part == _MessagePart.BODY and modes.duplex(side.direction):
             yield from _chunks(side)
         else:
             yield _reply(side.direction, part, action)
@@ -348,40 +347,40 @@ def _pay(side: _Side, modes: _Modes, action: Proceed) -> Iterator[ProcessingResp
 
 def _chunks(side: _Side) -> Iterator[ProcessingResponse]:
     data, side.held = bytes(side.held), bytearray()
-    ended = side.ended and side.reached == _Part.BODY
+    ended = side.ended and side.reached == _MessagePart.BODY
     for start in range(0, len(data) or int(ended), CHUNK_BYTES):
-        response, common = _common(side.direction, _Part.BODY)
+        response, common = _common(side.direction, _MessagePart.BODY)
         chunk = common.body_mutation.streamed_response
         chunk.body = data[start : start + CHUNK_BYTES]
         chunk.end_of_stream = ended and start + CHUNK_BYTES >= len(data)
         yield response
 
 
-def _reply(direction: Direction, part: _Part, action: Proceed) -> ProcessingResponse:
-    if part == _Part.TRAILERS:
+def _reply(direction: Direction, part: _MessagePart, action: Proceed) -> ProcessingResponse:
+    if part == _MessagePart.TRAILERS:
         return _trailers(direction)
     response, common = _common(direction, part)
     for key, value in action.set_headers.items():
         option = common.header_mutation.set_headers.add()
         option.header.key, option.header.raw_value = key, value.encode("latin-1", "replace")
         option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-    # Envoy ignores it, and counts that, where no header changes.
+    # Envoy ignores it, and counts that, if no header changes.
     common.clear_route_cache = bool(action.set_headers)
-    if action.body is not None and part == _Part.BODY:
+    if action.body is not None and part == _MessagePart.BODY:
         common.body_mutation.body = action.body
     if action.note:
         response.dynamic_metadata.update({NAMESPACE: dict(action.note)})
     return response
 
 
-def _common(direction: Direction, part: _Part) -> tuple[ProcessingResponse, CommonResponse]:
+def _common(direction: Direction, part: _MessagePart) -> tuple[ProcessingResponse, CommonResponse]:
     response = ProcessingResponse()
     match direction, part:
-        case Direction.REQUEST, _Part.HEADERS:
+        case Direction.REQUEST, _MessagePart.HEADERS:
             common = response.request_headers.response
         case Direction.REQUEST, _:
             common = response.request_body.response
-        case _, _Part.HEADERS:
+        case _, _MessagePart.HEADERS:
             common = response.response_headers.response
         case _:
             common = response.response_body.response

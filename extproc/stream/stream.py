@@ -1,7 +1,7 @@
 """One ext_proc stream: the session and the exchange joined, messages in and replies out.
 
-The rule it keeps: a fault of ours, wherever it lies, becomes a request that passes on unchanged.
-This is the one place where any exception is caught.
+Invariant: a fault of the service, wherever it occurs, lets the request pass on unchanged. This is
+the only place that catches every exception.
 """
 
 import enum
@@ -14,17 +14,17 @@ from extproc.stream.exchange import Exchange, Stages
 from extproc.stream.session import Action, Event, Proceed, ProtocolError, Session
 
 
-class Outcome(enum.Enum):
+class StreamOutcome(enum.Enum):
     """How a stream ended."""
 
     FINISHED = "finished"
-    LEFT = "left"  # Envoy, or the client before it, went away
-    PROTOCOL = "protocol"  # Envoy's side broke the protocol
-    FAULT = "fault"  # ours
+    LEFT = "left"  # Envoy, or the client behind it, went away
+    PROTOCOL = "protocol"  # Envoy broke the protocol
+    FAULT = "fault"  # the service failed
 
 
 class Stream:
-    """Give `receive` each message and send what it returns; end the stream once `finished`.
+    """Pass each message to `receive` and send what it returns; end the stream once `finished`.
 
     Call `close` however it ended. `error` is what went wrong, for the log.
     """
@@ -34,35 +34,36 @@ class Stream:
         self._session = Session()
         self._exchange = Exchange(stages)
         self._metrics = stages.metrics
+        self._broken = False  # the session cannot tell what Envoy is owed
         self._open = True
         self._metrics.streams.inc()
 
     @property
     def finished(self) -> bool:
-        """Whether nothing more is to come.
+        """Whether the service should end the stream.
 
-        After a ProtocolError too: Envoy takes a stream that ends without an error and without an
-        answer as leave to pass the request on.
+        If a stream ends without an error and without a reply, Envoy passes the request on: so it
+        does after a violation of the protocol and after a fault of the session.
         """
-        return self._session.finished or isinstance(self.error, ProtocolError)
+        return self._session.finished or self._broken
 
     def receive(self, message: ProcessingRequest) -> list[ProcessingResponse]:
-        """Return the replies owed after this message."""
+        """Return the replies that are due after this message."""
         try:
             event = self._session.receive(message)
-        except ProtocolError as error:
-            self.error = error
+            return self._session.reply(self._act(event))
+        except Exception as error:  # noqa: BLE001 - see the module's invariant
+            self.error, self._broken = self.error or error, True
             return []
-        return self._session.reply(self._act(event))
 
     def close(self) -> None:
-        """Learn what there is to learn, and count the end; idempotent, and never waits."""
+        """Learn from the exchange and count the end; idempotent, and never waits."""
         if not self._open:
             return
         self._open = False
         try:
             self._exchange.finish()
-        except Exception as error:  # noqa: BLE001 - see the module's rule
+        except Exception as error:  # noqa: BLE001 - see the module's invariant
             self.error = error
         self._metrics.streams.dec()
         self._metrics.streams_ended.labels(self._outcome().value).inc()
@@ -72,15 +73,15 @@ class Stream:
             return Proceed()
         try:
             return self._exchange.on(event)
-        except Exception as error:  # noqa: BLE001 - see the module's rule
+        except Exception as error:  # noqa: BLE001 - see the module's invariant
             self.error = error
             return Proceed()
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> StreamOutcome:
         match self.error:
             case None:
-                return Outcome.FINISHED if self._session.finished else Outcome.LEFT
+                return StreamOutcome.FINISHED if self._session.finished else StreamOutcome.LEFT
             case ProtocolError():
-                return Outcome.PROTOCOL
+                return StreamOutcome.PROTOCOL
             case _:
-                return Outcome.FAULT
+                return StreamOutcome.FAULT

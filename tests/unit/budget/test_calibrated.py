@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.calibrated import MODELS, Calibrated
+from extproc.budget.bounded import IDLE
+from extproc.budget.calibrated import MODELS, Calibrated, _reserve
 from extproc.budget.features import measure
 from extproc.budget.prior import MEASURED
-from extproc.budget.values import Asked, Basis, Observation, Outcome
+from extproc.budget.steering import LEVELS
+from extproc.budget.values import Asked, Basis, Measure, Observation, Outcome
 
 LIMIT = 2048
 CATEGORIES = 256
@@ -144,15 +146,83 @@ def test_models_and_categories_are_bounded() -> None:
     for name in range(CATEGORIES + 10):
         request = replace(asked(5), model=f"m{name % (MODELS + 1)}", category=str(name))
         calibrated.observe(truth(request))
-    assert len(calibrated.learnt().models) <= MODELS
-    assert len(calibrated.learnt().categories) <= CATEGORIES
+    learnt = calibrated.learnt()
+    assert len(learnt.models) == MODELS
+    assert len([name for name in learnt.categories if "other" not in name]) <= CATEGORIES
+    assert len(learnt.categories) <= CATEGORIES + MODELS
 
 
-def test_the_least_recently_taught_category_is_forgotten() -> None:
+def test_a_category_that_is_idle_is_forgotten_for_a_new_one() -> None:
     calibrated = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=2)
-    for category in ("a", "b", "a", "c"):
+    for category in ("a", "b", *["a"] * (2 * IDLE + 1), "c"):
         calibrated.observe(truth(asked(category=category)))
     assert list(calibrated.learnt().categories) == ["a/m", "c/m"]
+    assert calibrated.learnt().evicted == 1
+
+
+def test_more_categories_than_are_kept_become_calibrated_all_the_same() -> None:
+    calibrated = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=4)
+    for turn in range(12 * 60):
+        calibrated.observe(truth(asked(turn, category=f"c{turn % 12}")))
+    bases = {calibrated.budget(asked(category=f"c{n}"), LIMIT).basis for n in range(12)}
+    assert bases == {Basis.CALIBRATED}
+    assert list(calibrated.learnt().categories) == ["c0/m", "c1/m", "c2/m", "c3/m", "other/m"]
+
+
+def test_more_models_than_are_kept_share_one_set_of_weights() -> None:
+    calibrated = fresh()
+    for turn in range(2 * MODELS):
+        calibrated.observe(truth(replace(asked(turn), model=f"m{turn}")))
+    strangers = [calibrated.budget(replace(asked(), model=name), LIMIT) for name in ("x", "y")]
+    assert strangers[0] == strangers[1]
+    assert calibrated.learnt().models["other"]["samples"] == MODELS + 1
+
+
+def test_a_model_that_is_forgotten_takes_its_categories_with_it() -> None:
+    calibrated = fresh()
+    for turn in range(MODELS - 1):
+        calibrated.observe(truth(replace(asked(), model=f"m{turn}")))
+    for turn in range(IDLE * MODELS):
+        calibrated.observe(truth(replace(asked(), model=f"m{1 + turn % (MODELS - 2)}")))
+    calibrated.observe(truth(replace(asked(), model="new")))
+    assert "m0" not in calibrated.learnt().models
+    assert "prose/m0" not in calibrated.learnt().categories
+    assert "prose/new" in calibrated.learnt().categories
+
+
+@given(st.integers(0, 400), st.lists(st.integers(1, 4000), max_size=80), st.integers(1, 8))
+def test_a_budget_never_falls_while_the_risk_falls(size, outputs, sequences) -> None:
+    calibrated, request = fresh(), replace(asked(size, None), sequences=sequences)
+    for number, output in enumerate(outputs):
+        calibrated.observe(replace(truth(asked(number, None)), completion_tokens=output))
+    known = calibrated._find(request)
+    found = known.model.weights.predict(request.measure)
+    totals = [_reserve(request, found, known.category, level)[0] for level in LEVELS]
+    assert totals == sorted(totals)
+
+
+def test_all_prompts_of_a_request_teach_and_the_largest_is_reserved() -> None:
+    calibrated, one = taught(), asked(4)
+    text = one.measure
+    features = tuple(3 * count for count in text.features)
+    whole = Measure(3 * text.text_bytes, 0, features, text.unseen)
+    request = replace(one, sequences=3, whole=whole)
+    before = calibrated.budget(one, LIMIT)
+    for _ in range(200):
+        seen = truth(one)
+        calibrated.observe(replace(seen, asked=request, prompt_tokens=3 * seen.prompt_tokens))
+    assert calibrated.budget(request, LIMIT).prompt_tokens == pytest.approx(
+        before.prompt_tokens, rel=0.02
+    )
+    assert calibrated.learnt().models["m"]["surprise"] < 2
+
+
+def test_a_category_that_was_never_seen_is_estimated_from_its_model() -> None:
+    calibrated = taught()
+    first = calibrated.budget(asked(category="new"), LIMIT)
+    assert first.basis is Basis.BORROWED
+    calibrated.observe(truth(asked(3)))
+    assert calibrated.budget(asked(category="new"), LIMIT).basis is Basis.BORROWED
 
 
 def test_two_models_do_not_share_their_weights() -> None:

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 
 from extproc.budget.category import (
     LABEL_CHARS,
+    NAME_CHARS,
     OTHER,
     ContentClass,
     Labels,
     content_class,
+    label,
     named,
-    printable,
 )
 from extproc.budget.features import measure
 
@@ -56,10 +57,19 @@ def test_a_header_names_the_category():
 
 @given(st.text())
 def test_what_a_client_wrote_becomes_short_and_printable(text):
-    for label in (named(text), printable(text)):
-        assert len(label) <= LABEL_CHARS
-        assert label.isascii()
-        assert label.isprintable()
+    for name, chars in ((named(text), NAME_CHARS), (label(text), LABEL_CHARS)):
+        assert len(name) <= chars
+        assert name.isprintable()
+
+
+@pytest.mark.parametrize("name", ["prose/通义千问", "prose/智谱", "code/qwen3"])
+def test_a_short_name_is_its_own_label(name):
+    assert label(name) == name
+
+
+def test_names_that_differ_only_in_what_is_cut_have_labels_of_their_own():
+    names = ["m" * 200 + "a", "m" * 200 + "b", "m\n", "m\t", "m"]
+    assert len({label(name) for name in names}) == len(names)
 
 
 def test_a_category_is_known_once_it_was_taught():

@@ -92,11 +92,13 @@ def test_categories_learn_apart():
     assert estimator.budget(asked(4000, category="code"), LIMIT).tokens == 1000
 
 
-def test_the_least_recently_taught_category_is_forgotten():
+def test_more_categories_than_are_kept_share_one_ratio():
     estimator = paper(categories=2)
-    for category in ("a", "b", "a", "c"):
+    for category in ("a", "b", "a", "c", "d"):
         estimator.observe(answer(asked(4000, category=category), 1000))
-    assert list(estimator.learnt().categories) == ["a/m", "c/m"]
+    assert list(estimator.learnt().categories) == ["b/m", "a/m", "other/other"]
+    assert estimator.learnt().categories["other/other"]["samples"] == 2
+    assert estimator.budget(asked(4000, category="c"), LIMIT).basis is Basis.CALIBRATED
 
 
 def test_token_ids_are_exact():

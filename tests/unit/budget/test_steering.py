@@ -67,3 +67,42 @@ def test_the_level_stays_in_its_bounds(seen: list[tuple[int, bool]]) -> None:
     for place, exceeds in seen:
         steering.observe(place, exceeds=exceeds)
     assert FLOOR <= steering.level <= CEILING
+
+
+def misses(place: int, exceeding: int, requests: int = 1000) -> Steering:
+    """A steering that saw requests of one bin, of which every `exceeding`-th did not fit."""
+    steering = Steering(0.001)
+    for request in range(requests):
+        steering.observe(place, exceeds=request % exceeding == 0)
+    return steering
+
+
+def test_risks_are_corrected_by_at_most_four_upwards_and_two_downwards() -> None:
+    # The bin between .008 and .015: a risk of about .011.
+    cost = {n: misses(10, n)._costs()[0][9] for n in (1, 10, 10_000)}
+    assert cost[1] == pytest.approx(cost[10])
+    assert cost[1] / cost[10_000] == pytest.approx(8.0, rel=0.25)
+
+
+def test_rescaling_changes_nothing_but_the_size_of_the_numbers() -> None:
+    plain, rescaled = misses(6, 7), misses(6, 7)
+    for steering in (plain, rescaled):
+        steering._weight, scale = 0.999e9, 0.999e9 / steering._weight
+        steering._requests = [n * scale for n in steering._requests]
+        steering._exceeded = [n * scale for n in steering._exceeded]
+    rescaled._rescale()
+    assert rescaled._weight == 1.0
+    for steering in (plain, rescaled):
+        for place in range(0, 13, 2):
+            steering.observe(place, exceeds=place == 6)
+    assert rescaled.forecast() == pytest.approx(plain.forecast(), rel=1e-9)
+    assert rescaled._steer() == pytest.approx(plain._steer(), rel=1e-9)
+
+
+def test_numbers_are_rescaled_before_they_overflow() -> None:
+    steering = Steering(0.001)
+    steering._weight = 1e9
+    steering.observe(3, exceeds=True)
+    assert steering._weight == 1.0
+    assert steering._requests[3] == pytest.approx(1.0, rel=1e-3)
+    assert steering._exceeded[3] == pytest.approx(1.0, rel=1e-3)

@@ -92,7 +92,9 @@ def test_another_path_is_not_read(path):
 
 @pytest.mark.parametrize("kind", Endpoint)
 def test_every_endpoint_has_an_api(kind):
-    assert set(APIS[kind].entries) <= set(APIS[kind].prompt)
+    api = APIS[kind]
+    assert {*api.prompts, *api.conversations, *api.headings} <= set(api.prompt)
+    assert not set(api.prompts) & set(api.conversations)
 
 
 @pytest.mark.parametrize("kind", Endpoint)

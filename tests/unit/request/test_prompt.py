@@ -3,13 +3,13 @@
 import pytest
 
 from extproc.request.image import UNKNOWN, Image
-from extproc.request.prompt import MAX_IMAGES, Prompt
+from extproc.request.prompt import MAX_IMAGES, PromptReader
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
 
 
-def read(value: object) -> Prompt:
-    prompt = Prompt()
+def read(value: object) -> PromptReader:
+    prompt = PromptReader()
     prompt.read(value)
     return prompt
 
@@ -77,7 +77,7 @@ def test_a_message_may_define_tools(message):
 
 
 def test_a_tool_definition_counts_at_the_length_of_compact_json():
-    prompt = Prompt()
+    prompt = PromptReader()
     prompt.read_tools([{"type": "function", "function": {"name": "é", "parameters": {}}}, "x", 5])
     assert prompt.texts == ['{"type":"function","function":{"name":"é","parameters":{}}}', "x"]
     assert prompt.tools == 3
@@ -92,20 +92,20 @@ def test_a_tool_definition_counts_at_the_length_of_compact_json():
     ],
 )
 def test_a_schema_is_found_where_each_api_has_it(value):
-    prompt = Prompt()
+    prompt = PromptReader()
     prompt.read_schema(value)
     assert prompt.texts == ['{"a":1}']
 
 
 @pytest.mark.parametrize("value", [{"type": "text"}, {"format": {"type": "text"}}, "json", [1]])
 def test_a_format_without_a_schema_has_no_text(value):
-    prompt = Prompt()
+    prompt = PromptReader()
     prompt.read_schema(value)
     assert prompt.texts == []
 
 
 def test_a_document_is_read_as_json_or_as_it_is():
-    prompt = Prompt()
+    prompt = PromptReader()
     prompt.read_documents(["a", {"title": "b"}, {}, 5])
     assert prompt.texts == ["a", '{"title":"b"}', "{}"]
 
@@ -155,7 +155,7 @@ def test_base64_of_other_media_is_no_text(part, audios, videos):
 
 
 def test_images_by_url_are_read():
-    prompt = Prompt()
+    prompt = PromptReader()
     prompt.read_images([PIXEL, "https://example.com/a.png"])
     assert prompt.images == [Image(width=1, height=1), UNKNOWN]
 
@@ -165,18 +165,26 @@ def test_the_number_of_images_is_bounded():
 
 
 @pytest.mark.parametrize("wrong", [None, 5, 0.5, True, {}, [], {"role": 5, "content": 5}])
-@pytest.mark.parametrize("read", [Prompt.read, Prompt.read_tools, Prompt.read_schema])
+@pytest.mark.parametrize(
+    "read", [PromptReader.read, PromptReader.read_tools, PromptReader.read_schema]
+)
 def test_what_is_not_of_its_type_is_passed_over(read, wrong):
-    prompt = Prompt()
+    prompt = PromptReader()
     read(prompt, wrong)
     assert prompt.texts == prompt.images == []
 
 
 @pytest.mark.parametrize(
-    "read", [Prompt.read_text, Prompt.read_documents, Prompt.read_images, Prompt.read_tools]
+    "read",
+    [
+        PromptReader.read_text,
+        PromptReader.read_documents,
+        PromptReader.read_images,
+        PromptReader.read_tools,
+    ],
 )
 def test_what_should_be_a_list_and_is_an_object_is_passed_over(read):
-    prompt = Prompt()
+    prompt = PromptReader()
     read(prompt, {"text": "hi"})
     assert (prompt.texts, prompt.images, prompt.tools) == ([], [], 0)
 

@@ -13,16 +13,17 @@ from hypothesis import strategies as st
 from extproc.request.reader import (
     MAX_MODEL_CHARS,
     MAX_NODES,
-    MAX_TOKENS,
     SAMPLE_BYTES,
     Endpoint,
     Image,
+    Prompt,
     Request,
     Unreadable,
     UnreadableRequest,
     endpoint,
     read_request,
 )
+from extproc.tokens import MAX_TOKENS
 from tests.support.local_stack import fetch
 
 HI = {"role": "user", "content": "hi"}
@@ -224,6 +225,11 @@ def read(body: object, kind: Endpoint = Endpoint.CHAT) -> Request:
     return read_request(kind, json.dumps(body).encode())
 
 
+def whole(request: Request) -> Prompt:
+    """All prompts of a request together."""
+    return request.prompts.whole or request.prompts.largest
+
+
 def chat(**fields: object) -> Request:
     return read({"messages": [HI], **fields})
 
@@ -238,10 +244,10 @@ def reason(body: bytes, encoding: str = "", **settings: Any) -> Unreadable:
 def test_a_shape_is_read(path, body, expected):
     kind = endpoint(path)
     assert kind is not None
-    request = read(body, kind)
-    assert request.sample.decode().split("\n") == list(expected["texts"] or [""])
+    found = whole(read(body, kind))
+    assert found.sample.decode().split("\n") == list(expected["texts"] or [""])
     for name, value in expected.items() - {("texts", expected["texts"])}:
-        assert getattr(request, name) == value
+        assert getattr(found, name) == value
 
 
 @pytest.mark.slow
@@ -264,8 +270,11 @@ def test_a_model_that_is_no_string_is_none(model):
     assert chat(model=model).model == ""
 
 
-def test_a_long_model_name_is_cut():
-    assert chat(model="m" * 1000).model == "m" * MAX_MODEL_CHARS
+def test_a_long_model_name_ends_in_a_digest_of_all_of_it():
+    one, other = (chat(model="m" * 1000 + end).model for end in "ab")
+    assert len(one) == len(other) == MAX_MODEL_CHARS
+    assert one != other
+    assert chat(model="m" * MAX_MODEL_CHARS).model == "m" * MAX_MODEL_CHARS
 
 
 @pytest.mark.parametrize(
@@ -366,34 +375,34 @@ def test_what_generates_is_known_by_the_endpoint(kind):
 @given(st.lists(st.text()))
 def test_texts_count_in_utf8_bytes(texts):
     request = read({"messages": [{"role": "user", "content": text} for text in texts]})
-    assert request.text_bytes == len("".join(texts).encode())
-    assert request.messages == len(texts)
+    assert whole(request).text_bytes == len("".join(texts).encode())
+    assert whole(request).messages == len(texts)
 
 
 @given(st.text())
 def test_escapes_do_not_change_the_count(text):
     body = {"messages": [{"content": text}]}
     escaped, plain = (json.dumps(body, ensure_ascii=flag).encode() for flag in (True, False))
-    assert read_request(Endpoint.CHAT, escaped) == read_request(Endpoint.CHAT, plain)
+    assert whole(read_request(Endpoint.CHAT, escaped)) == whole(read_request(Endpoint.CHAT, plain))
 
 
 def test_a_megabyte_of_base64_is_no_text():
     data = base64.b64encode(b"\x89PNG" * 250_000).decode()
     url = {"url": f"data:image/png;base64,{data}"}
     part = {"type": "image_url", "image_url": url}
-    assert read({"messages": [{"content": [part]}]}).text_bytes == 0
+    assert whole(read({"messages": [{"content": [part]}]})).text_bytes == 0
 
 
 def test_a_long_text_has_a_bounded_sample():
-    request = read({"messages": [{"content": "word " * 100_000}]})
-    assert request.text_bytes == 500_000
-    assert SAMPLE_BYTES * 0.98 < len(request.sample) <= SAMPLE_BYTES
+    found = whole(read({"messages": [{"content": "word " * 100_000}]}))
+    assert found.text_bytes == 500_000
+    assert SAMPLE_BYTES * 0.98 < len(found.sample) <= SAMPLE_BYTES
 
 
 def test_what_can_be_counted_is_counted_whatever_is_wrong_beside_it():
     wrong = [None, 5, {"content": 5}, {"content": {"text": "b"}}, {"tool_calls": 5, "name": []}]
     request = chat(messages=[HI, *wrong], tools="x", stop=1e300, n={}, stream=[])
-    assert request.sample == b"hi\nb"
+    assert whole(request).sample == b"hi\nb"
 
 
 @pytest.mark.parametrize(
@@ -450,7 +459,7 @@ def test_a_bomb_is_too_large():
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "identity, gzip"])
 def test_an_encoded_body_is_read(encoding):
     body = gzip.compress(json.dumps({"messages": [HI]}).encode())
-    assert read_request(Endpoint.CHAT, body, encoding).sample == b"hi"
+    assert whole(read_request(Endpoint.CHAT, body, encoding)).sample == b"hi"
 
 
 def test_identity_is_no_encoding():
@@ -475,12 +484,12 @@ def test_an_empty_body_is_empty_in_any_encoding():
 
 
 def test_a_hundred_thousand_messages_are_read():
-    assert read({"messages": [HI] * 100_000}).text_bytes == 200_000
+    assert whole(read({"messages": [HI] * 100_000})).text_bytes == 200_000
 
 
 def test_a_conversation_as_deep_as_json_may_be_is_read():
     body = b'{"messages":' + b'[{"content":' * 300 + b'"deep"' + b"}]" * 300 + b"}"
-    assert read_request(Endpoint.CHAT, body).sample == b"deep"
+    assert whole(read_request(Endpoint.CHAT, body)).sample == b"deep"
 
 
 NAMES = """
@@ -503,11 +512,12 @@ bodies = st.dictionaries(names, anything)
 @given(kind=st.sampled_from(Endpoint), body=bodies)
 def test_any_object_is_read(kind, body):
     request = read(body, kind)
-    assert len(request.sample) <= SAMPLE_BYTES
-    assert request.text_bytes <= len(json.dumps(body).encode())
+    largest = request.prompts.largest
+    assert len(largest.sample) <= SAMPLE_BYTES
+    assert largest.text_bytes <= len(json.dumps(body).encode())
     assert request.sequences >= 1
     assert request.max_tokens is None or 1 <= request.max_tokens <= MAX_TOKENS
-    assert min(request.messages, request.tools, request.token_ids) >= 0
+    assert min(largest.messages, largest.tools, largest.token_ids) >= 0
 
 
 @given(body=st.binary(), encoding=st.sampled_from(["", "gzip", "br", "zstd", "deflate", "x"]))

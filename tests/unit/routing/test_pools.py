@@ -88,7 +88,7 @@ def test_the_choice_for_the_true_total_is_always_right(pools, tokens):
     [
         ("short", 8193, Verdict.MISROUTED),
         ("short", 8192, Verdict.RIGHT),
-        ("long", 4096, Verdict.OVERROUTED),
+        ("long", 4096, Verdict.OVER_ROUTED),
         ("long", 4097, Verdict.RIGHT),
         ("long", 70000, Verdict.RIGHT),
     ],

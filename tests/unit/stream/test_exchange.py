@@ -1,4 +1,4 @@
-"""The story of a request, event by event, and what it leaves behind."""
+"""One request, event by event, and what it teaches."""
 
 import dataclasses
 import json
@@ -8,8 +8,9 @@ import pytest
 from extproc.budget.features import measure
 from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
 from extproc.routing.pools import Reason
-from extproc.routing.route import Routed, to_note
-from extproc.stream.exchange import Exchange, begin_counting
+from extproc.routing.route import Routed
+from extproc.stream.decision import to_note
+from extproc.stream.exchange import Exchange, create_series
 from extproc.stream.session import (
     Body,
     Direction,
@@ -105,9 +106,28 @@ def test_without_a_limit_the_default_output_is_reserved():
     assert action.set_headers["x-llm-budget"] == str(10 + 1024)
 
 
-def test_the_output_of_all_sequences_is_reserved():
-    action = ask(Exchange(stages()), prompt("x" * 40, n=3))
-    assert action.set_headers["x-llm-budget"] == str(10 + 300)
+@pytest.mark.parametrize("field", ["n", "best_of"])
+def test_the_output_of_one_sequence_is_reserved(field):
+    given = stages()
+    action = ask(Exchange(given), prompt("x" * 40, **{field: 8}))
+    assert action.set_headers["x-llm-budget"] == str(10 + 100)
+    assert counted(given.metrics.sequences) == {("short",): 8}
+
+
+def test_a_batch_of_embeddings_goes_where_its_largest_text_fits():
+    given = stages()
+    body = json.dumps({"input": ["word " * 136] * 100}).encode()
+    action = ask(Exchange(given), body, POST | {":path": "/v1/embeddings"})
+    assert (action.set_headers["x-llm-pool"], action.set_headers["x-llm-budget"]) == (
+        "short",
+        "170",
+    )
+
+
+def test_a_rerank_is_held_to_its_largest_pair():
+    body = json.dumps({"query": "q" * 400, "documents": ["d" * 40] * 99 + ["e" * 4000]}).encode()
+    action = ask(Exchange(stages()), body, POST | {":path": "/v1/rerank"})
+    assert action.set_headers["x-llm-budget"] == str(100 + 1000)
 
 
 def test_an_embedding_reserves_no_output():
@@ -170,7 +190,15 @@ MEASURE = measure(b"Where do owls sleep at noon? " * 96, 2784, messages=1)
 def routed(pool="short", max_tokens=100, reason=Reason.FITS):
     budget = Budget(700, 0, max_tokens, Basis.PRIOR)
     asked = Asked("m", "prose", MEASURE, max_tokens or None)
-    return Routed(pool, reason, asked, budget, max_tokens)
+    return Routed(pool, reason, asked, budget)
+
+
+def several(sequences, max_tokens=100, whole=None, pool="short"):
+    """A routed request for several sequences."""
+    one = routed(pool, max_tokens)
+    return dataclasses.replace(
+        one, asked=dataclasses.replace(one.asked, sequences=sequences, whole=whole)
+    )
 
 
 def observe(given, record, body, status="200"):
@@ -188,8 +216,23 @@ JUDGED = [
     (routed(max_tokens=0), usage(700, 7492), "right", {}),
     (routed(max_tokens=0), usage(700, 7492, "length"), "misrouted", {("short", "clamped"): 1}),
     (routed(max_tokens=0), usage(700, 1000, "length"), "right", {}),
-    (routed("long"), usage(700, 100), "overrouted", {}),
+    (routed("long"), usage(700, 100), "over_routed", {}),
     (routed("long", 8000), usage(700, 100), "right", {}),
+]
+
+
+TWICE = measure(b"Where do owls sleep at noon? " * 96, 2 * 2784, prompts=2, messages=2)
+# A window holds one sequence: eight of 1,000 tokens each fit 8,192 beside a prompt of 700.
+JUDGED += [
+    (several(8), usage(700, 800), "right", {}),
+    (several(8, 7400), usage(700, 8 * 900), "right", {}),
+    (several(8, 7600), usage(700, 8 * 900), "misrouted", {("short", "harmless"): 1}),
+    (several(8, 0), usage(700, 8 * 7400), "right", {}),
+    (several(8, 0), usage(700, 8 * 7492, "length"), "misrouted", {("short", "clamped"): 1}),
+    (several(8, pool="long"), usage(700, 800), "over_routed", {}),
+    # Two prompts of 5,000 tokens are counted as 10,000 by the answer.
+    (several(2, 100, TWICE), usage(10_000, 200), "right", {}),
+    (several(2, 100, TWICE), usage(16_200, 200), "misrouted", {("short", "harmless"): 1}),
 ]
 
 
@@ -299,6 +342,21 @@ def test_a_usage_in_the_trailers_teaches():
 def test_without_a_reason_the_counts_tell_whether_an_answer_was_cut(max_tokens, spent, outcome):
     seen = []
     tell(dataclasses.replace(stages(), learn=seen.append), routed(max_tokens=max_tokens), spent)
+    assert [each.outcome for each in seen] == [outcome]
+
+
+@pytest.mark.parametrize(
+    ("record", "spent", "outcome"),
+    [
+        (several(8), Spent(700, 799), Outcome.CUT),  # seven at their limit of 100, or so it seems
+        (several(8), Spent(700, 792), Outcome.COMPLETE),
+        (several(8, 0), Spent(700, 8 * 7491), Outcome.COMPLETE),
+        (several(8, 0), Spent(700, 8 * 7492), Outcome.CUT),
+    ],
+)
+def test_the_counts_of_several_sequences_are_those_of_one(record, spent, outcome):
+    seen = []
+    tell(dataclasses.replace(stages(), learn=seen.append), record, spent)
     assert [each.outcome for each in seen] == [outcome]
 
 
@@ -422,7 +480,7 @@ def test_a_request_that_may_be_too_long_may_be_tried_again():
 
 def test_the_counters_of_each_pool_stand_at_0_before_anything_is_counted():
     given = stages()
-    begin_counting(given)
+    create_series(given)
     [misroutes] = given.metrics.misroutes.collect()
     totals = {tuple(s.labels.values()): s.value for s in misroutes.samples if "_total" in s.name}
     kinds = ("retried", "refused", "clamped", "harmless")

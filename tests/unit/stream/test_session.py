@@ -199,7 +199,6 @@ def test_an_observed_stream_is_owed_nothing():
         [],
         [],
     ]
-    assert session.observing
 
 
 def test_an_observed_stream_carries_the_note_of_the_routing_filter():

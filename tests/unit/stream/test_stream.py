@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.budget.values import Asked, Basis, Learnt, Measure
+from extproc.budget.values import Asked, Basis, Measure
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream.stream import Stream
 from tests.support.conversation import FILES, counted, read, stages
@@ -72,9 +72,6 @@ class Broken:
     def observe(self, observation):
         raise ZeroDivisionError
 
-    def learnt(self):
-        return Learnt({}, {}, {})
-
 
 def broken():
     given = stages()
@@ -104,6 +101,43 @@ def test_after_a_fault_a_duplex_body_is_still_given_back():
     replies = [r for turn in read(path) for r in stream.receive(turn.message)]
     bodies = [r.request_body.response.body_mutation.streamed_response.body for r in replies]
     assert b"".join(bodies) == b'{"prompt":[1,2],"max_tokens":5}'
+
+
+def test_after_a_fault_nothing_more_is_decided():
+    given = broken()
+    stream = play("buffered-short", given)
+    given.learner._estimator = stages().learner._estimator
+    [path] = [file for file in FILES if file.stem == "buffered-short"]
+    again = Stream(given)
+    again.error = stream.error
+    [reply] = [r for turn in read(path) for r in again.receive(turn.message)][1:]
+    assert not reply.request_body.response.header_mutation.set_headers
+
+
+@pytest.mark.parametrize("attempts", ["inf", "-inf", "nan", "1e308"])
+def test_an_absurd_attribute_is_one_attempt(attempts):
+    given = stages()
+    stream = Stream(given)
+    message = ProcessingRequest(observability_mode=True)
+    message.response_headers.headers.headers.add(key=":status", raw_value=b"200")
+    message.attributes["f"]["upstream.request_attempt_count"] = float(attempts)
+    assert stream.receive(message) == []
+    assert stream.error is None
+
+
+@pytest.mark.parametrize("half", ["receive", "reply"])
+def test_a_fault_of_the_session_ends_the_stream_without_a_reply(half, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError
+
+    given = stages()
+    stream = Stream(given)
+    monkeypatch.setattr(stream._session, half, fail, raising=True)
+    [path] = [file for file in FILES if file.stem == "buffered-short"]
+    assert stream.receive(read(path)[0].message) == []
+    assert stream.finished
+    stream.close()
+    assert counted(given.metrics.streams_ended) == {("fault",): 1}
 
 
 def test_a_fault_while_learning_is_counted():

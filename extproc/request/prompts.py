@@ -1,0 +1,161 @@
+"""Find the prompts of a body: the largest one, and all of them together.
+
+A window holds one sequence, so the largest prompt decides which pool can serve the request. Usage
+counts all prompts, so their sum is what an answer teaches about.
+
+    {"prompt": ["a", "bbb"]}                   two prompts, the largest is "bbb"
+    {"query": "q", "documents": ["d", "ee"]}   two prompts, "q" + "d" and "q" + "ee"
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import UnionType
+from typing import Final
+
+from extproc.request.apis import Api
+from extproc.request.image import Image
+from extproc.request.prompt import PromptReader
+from extproc.request.sample import take_sample, utf8_bytes
+
+MAX_PROMPTS: Final = 1 << 16
+"""The most prompts that are told apart; the entries of a longer list count as one prompt."""
+
+# For ranking the prompts of one request by size, in bytes of text.
+_TOKEN_ID_BYTES: Final = 4
+_MEDIUM_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What one prompt consists of."""
+
+    text_bytes: int
+    """UTF-8 bytes, after JSON decoding, of all text that the chat template sees."""
+    sample: bytes
+    """That text, or evenly spaced pieces of it if it is longer than SAMPLE_BYTES."""
+    token_ids: int
+    """Prompt tokens that were given as ids."""
+    messages: int
+    """Messages of a conversation, with the system prompt; 1 for a plain text."""
+    tools: int
+    """Tool and function definitions, and tool calls."""
+    images: tuple[Image, ...]
+    audios: int
+    videos: int
+
+
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The prompts of one body."""
+
+    largest: Prompt
+    count: int
+    whole: Prompt | None
+    """All prompts together; None if there is only one."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A prompt field of a body: one value for all prompts, or entries of one prompt each."""
+
+    read: Callable[[PromptReader, object], None]
+    value: object
+    entries: Sequence[object] = ()
+    conversation: bool = False
+
+    @property
+    def messages(self) -> int:
+        return sum(_messages(entry) if self.conversation else 1 for entry in self.entries)
+
+    def largest(self) -> "_Field":
+        """Return the field with its largest entry alone."""
+        if len(self.entries) < 2:
+            return self
+        entry = max(self.entries, key=self._size)
+        return _Field(self.read, [entry], [entry], self.conversation)
+
+    def _size(self, entry: object) -> int:
+        if isinstance(entry, str):
+            return utf8_bytes(entry)
+        reader = PromptReader()
+        self.read(reader, [entry])
+        media = len(reader.images) + reader.audios + reader.videos
+        return _text_bytes(reader) + _TOKEN_ID_BYTES * reader.token_ids + _MEDIUM_BYTES * media
+
+
+def read_prompts(api: Api, body: Mapping[str, object]) -> Prompts:
+    """Read the prompts of a decoded body."""
+    fields = list(_fields(api, body))
+    headings = sum(bool(body.get(name)) for name in api.headings)
+    count = max((len(field.entries) for field in fields), default=1)
+    if count < 2:
+        return Prompts(_prompt(fields, headings), 1, None)
+    largest = _prompt([field.largest() for field in fields], headings)
+    return Prompts(largest, count, _whole(fields, headings, count))
+
+
+def _fields(api: Api, body: Mapping[str, object]) -> Iterator[_Field]:
+    for name, read in api.prompt.items():
+        value = body.get(name)
+        if value is None:
+            continue
+        if name in api.conversations:
+            several = isinstance(value, list) and _is_list_of(value, list)
+            entries = _entries(value) if several else [value]
+            yield _Field(read, entries, entries, conversation=True)
+        elif name in api.prompts:
+            entries = _entries(value)
+            yield _Field(read, entries, entries)
+        else:
+            yield _Field(read, value)
+
+
+def _entries(value: object) -> Sequence[object]:
+    if not isinstance(value, list) or _is_list_of(value, int | float) or len(value) > MAX_PROMPTS:
+        return [value]
+    return value
+
+
+def _is_list_of(value: list[object], kind: type | UnionType) -> bool:
+    return bool(value) and isinstance(value[0], kind)
+
+
+def _messages(conversation: object) -> int:
+    if not isinstance(conversation, list):
+        return 1
+    return len(conversation) if not conversation or _is_list_of(conversation, dict | str) else 1
+
+
+def _prompt(fields: Sequence[_Field], headings: int) -> Prompt:
+    reader = PromptReader()
+    for field in fields:
+        field.read(reader, field.value)
+    text_bytes, sample = take_sample(reader.texts)
+    return Prompt(
+        text_bytes=text_bytes,
+        sample=sample,
+        token_ids=reader.token_ids,
+        messages=headings + max((field.messages for field in fields), default=0),
+        tools=reader.tools,
+        images=tuple(reader.images),
+        audios=reader.audios,
+        videos=reader.videos,
+    )
+
+
+def _whole(fields: Sequence[_Field], headings: int, count: int) -> Prompt:
+    """Add up all prompts; what they share counts once for each."""
+    shared = [field for field in fields if len(field.entries) < 2]
+    once, repeated = _prompt(fields, headings), _prompt(shared, headings)
+    again = count - 1
+    return replace(
+        once,
+        text_bytes=once.text_bytes + again * repeated.text_bytes,
+        token_ids=once.token_ids + again * repeated.token_ids,
+        messages=once.messages + again * headings,
+        tools=once.tools + again * repeated.tools,
+    )
+
+
+def _text_bytes(reader: PromptReader) -> int:
+    return sum(map(utf8_bytes, reader.texts))

@@ -1,0 +1,84 @@
+"""What is said of a decision: headers for Envoy's routes, and a note for the observing stream.
+
+The stream of the routing filter ends with the decision; the answer is seen by another stream, which
+may run in another process. The record travels between them in Envoy's dynamic metadata, as one JSON
+text: metadata itself knows only doubles.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from extproc.budget.category import label
+from extproc.budget.features import FEATURES
+from extproc.budget.learner import name_category
+from extproc.routing.pools import Reason
+from extproc.routing.route import Routed, Rules
+
+POOL_HEADER: Final = "x-llm-pool"
+REASON_HEADER: Final = "x-llm-reason"
+BUDGET_HEADER: Final = "x-llm-budget"
+CATEGORY_HEADER: Final = "x-llm-category"
+BASIS_HEADER: Final = "x-llm-basis"
+RETRYABLE_HEADER: Final = "x-llm-retryable"
+"""Tells Envoy's retry policy that a 400 of this pool may mean that the request is too long."""
+
+HIDES_USAGE: Final = "hides_usage"
+"""Metadata of Envoy's filter that removes usage from flagged streams: present if it runs."""
+HIDE_USAGE: Final = "hide_usage"
+"""Metadata that flags a stream for that filter."""
+
+USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
+
+_KEY: Final = "routed"
+_PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_DECODER: Final = msgspec.json.Decoder(Routed)
+
+
+def decision_headers(routed: Routed) -> dict[str, str]:
+    """Return the request headers that carry a decision; all values are printable ASCII."""
+    headers = {POOL_HEADER: routed.pool, REASON_HEADER: routed.reason.value}
+    if routed.retryable:
+        headers[RETRYABLE_HEADER] = "1"
+    if routed.reason is Reason.UNREADABLE:
+        return headers
+    return headers | {
+        BUDGET_HEADER: str(routed.budget.tokens),
+        CATEGORY_HEADER: quote(label(name_category(routed.asked)), safe=_PRINTABLE),
+        BASIS_HEADER: routed.budget.basis.value,
+    }
+
+
+def to_note(routed: Routed) -> dict[str, str]:
+    """Return the record as metadata."""
+    return {_KEY: msgspec.json.encode(routed).decode()}
+
+
+def from_note(note: Mapping[str, str | float | bool], rules: Rules) -> Routed | None:
+    """Return the record, or None if the note holds none that this service can have written."""
+    try:
+        routed = _DECODER.decode(str(note.get(_KEY, "")))
+    except msgspec.DecodeError:
+        return None
+    return routed if _is_sound(routed, rules) else None
+
+
+def ask_for_usage(body: bytes) -> bytes:
+    """Insert `stream_options` as the first field of a body; every other byte stays.
+
+    The body is a non-empty JSON object without a field of that name.
+    """
+    start = body.index(b"{") + 1
+    return body[:start] + USAGE_REQUEST + body[start:]
+
+
+def _is_sound(routed: Routed, rules: Rules) -> bool:
+    asked = routed.asked
+    measures = [asked.measure] if asked.whole is None else [asked.measure, asked.whole]
+    return (
+        all(len(measure.features) == len(FEATURES) for measure in measures)
+        and asked.sequences > 0
+        and any(pool.name == routed.pool for pool in rules.pools)
+    )

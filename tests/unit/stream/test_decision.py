@@ -1,0 +1,125 @@
+"""What is said of a decision: headers, the note, and the field added to a body."""
+
+import dataclasses
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.budget.features import FEATURES
+from extproc.budget.values import Asked, Basis, Budget, Measure
+from extproc.routing.pools import Reason
+from extproc.routing.route import Routed
+from extproc.stream.decision import (
+    USAGE_REQUEST,
+    ask_for_usage,
+    decision_headers,
+    from_note,
+    to_note,
+)
+from tests.support.conversation import stages
+
+RULES = stages().rules
+MEASURES = st.builds(
+    Measure,
+    st.integers(0, 2**40),
+    st.integers(0, 2**40),
+    st.tuples(*[st.floats(0, 1e9)] * len(FEATURES)),
+    st.floats(0, 1),
+)
+RECORDS = st.builds(
+    Routed,
+    st.sampled_from(["short", "long"]),
+    st.sampled_from(Reason),
+    st.builds(
+        Asked,
+        st.text(max_size=5),
+        st.text(max_size=5),
+        MEASURES,
+        st.none() | st.integers(0, 2**40),
+        st.integers(1, 2**31),
+        st.none() | MEASURES,
+    ),
+    st.builds(Budget, *[st.integers(0, 2**40)] * 3, st.sampled_from(Basis)),
+    st.booleans(),
+)
+MEASURE = Measure(40, 0, (1.0,) * len(FEATURES))
+ROUTED = Routed(
+    "short", Reason.FITS, Asked("m", "prose", MEASURE, 5), Budget(10, 2, 5, Basis.PRIOR)
+)
+BODIES = st.dictionaries(st.text().filter(lambda k: k != "stream_options"), st.text(), min_size=1)
+
+
+def asked(**changes):
+    return dataclasses.replace(ROUTED, asked=dataclasses.replace(ROUTED.asked, **changes))
+
+
+def test_headers_say_where_a_request_goes_and_why():
+    assert decision_headers(ROUTED) == {
+        "x-llm-pool": "short",
+        "x-llm-reason": "fits",
+        "x-llm-budget": "17",
+        "x-llm-category": "prose/m",
+        "x-llm-basis": "prior",
+    }
+
+
+def test_a_request_that_was_not_read_has_no_budget():
+    headers = decision_headers(dataclasses.replace(ROUTED, reason=Reason.UNREADABLE))
+    assert headers == {"x-llm-pool": "short", "x-llm-reason": "unreadable"}
+
+
+def test_a_request_that_may_be_refused_is_marked():
+    assert decision_headers(dataclasses.replace(ROUTED, retryable=True))["x-llm-retryable"] == "1"
+
+
+@given(RECORDS)
+def test_every_header_is_printable_ascii_and_short(routed):
+    for value in decision_headers(routed).values():
+        assert value.isascii()
+        assert value.isprintable()
+        assert len(value) < 1200
+
+
+def test_a_name_beyond_ascii_is_escaped_and_not_dropped():
+    headers = [decision_headers(asked(model=model)) for model in ("通义", "智谱", "a%b")]
+    assert [each["x-llm-category"] for each in headers] == [
+        "prose/%E9%80%9A%E4%B9%89",
+        "prose/%E6%99%BA%E8%B0%B1",
+        "prose/a%25b",
+    ]
+
+
+@given(RECORDS)
+def test_a_record_survives_its_way(routed):
+    assert from_note(to_note(routed), RULES) == routed
+
+
+@given(st.dictionaries(st.sampled_from(["routed", "x"]), st.text() | st.floats() | st.booleans()))
+def test_any_note_is_a_record_or_none(note):
+    assert from_note(note, RULES) is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        dataclasses.replace(ROUTED, pool="gone"),
+        asked(sequences=0),
+        asked(measure=Measure(40, 0, (1.0, 2.0))),
+        asked(whole=Measure(40, 0, (1.0, 2.0))),
+    ],
+)
+def test_a_record_that_this_service_cannot_have_written_is_none(record):
+    assert from_note(to_note(record), RULES) is None
+
+
+@given(BODIES, st.sampled_from(["", " ", "\n\t"]))
+def test_the_body_says_one_thing_more(fields, space):
+    asked = json.loads(ask_for_usage((space + json.dumps(fields)).encode()))
+    assert asked == {"stream_options": {"include_usage": True}, **fields}
+
+
+@pytest.mark.parametrize("body", [b'{"a":1e400, "a" : "\\u00e9"}', b' {\r\n"stream":true}\n'])
+def test_every_byte_of_the_client_stays(body):
+    assert ask_for_usage(body).replace(USAGE_REQUEST, b"", 1) == body
