@@ -1,4 +1,4 @@
-"""Plan a fleet for a distribution of lengths, and say what the plan stands."""
+"""Plan a fleet for a distribution of lengths, and check how it holds when the lengths drift."""
 
 import numpy as np
 
@@ -19,5 +19,5 @@ print(best.verdict)
 for pool in best.pools:
     print(f"{pool.name}: {pool.instances} instances of {pool.max_num_seqs} x {pool.max_model_len}")
 for change in drift(question, best):
-    holds = "holds" if change.held.meets else f"takes {change.resized.gpus} GPUs"
+    holds = "holds" if change.held.meets else f"needs {change.resized.gpus} GPUs"
     print(f"{change.name} short requests: {holds}")

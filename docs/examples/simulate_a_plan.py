@@ -1,4 +1,4 @@
-"""Simulate the fleet that a plan asks for, on Poisson arrivals, with the service's own rule."""
+"""Simulate a planned fleet on Poisson arrivals, with the service's own routing rule."""
 
 from extproc.planner import (
     Conduct,

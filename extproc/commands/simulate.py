@@ -1,8 +1,9 @@
-"""`dualpool simulate`: a fleet, request by request."""
+"""`dualpool simulate`: simulate a fleet request by request."""
 
 import argparse
 from pathlib import Path
 
+from extproc.commands.arguments import add_config
 from extproc.planner.simulation.rules import RuleName
 from extproc.planner.simulation.run import Conduct
 from extproc.planner.traffic.texts import STATED
@@ -11,28 +12,33 @@ from extproc.planner_commands.inputs import add_input_arguments, input_options
 from extproc.planner_commands.simulate import COMPARED, SimulateOptions, run_simulate
 
 DESCRIPTION = (
-    "Simulate every request in every engine of a fleet, and print what clients "
-    "would see. Without --plan, --instances or --gpus the planner sizes the pools."
+    "Simulate every request in every engine of a fleet, and print what clients would see. The "
+    "pools are those of the settings, or of --plan or --window; with --config, a flag that "
+    "contradicts the file is an error. Without --plan, --instances or --gpus the planner sizes "
+    "the pools."
 )
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add what it may be asked."""
-    """Add `dualpool simulate`."""
+    """Add the command's arguments."""
+    add_config(parser)
     add_input_arguments(parser)
     _add_arrivals(parser)
     _add_fleet(parser)
     _add_conduct(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the times as PNG")
+    parser.add_argument(
+        "--plot", type=Path, metavar="FILE", help="write plots of the latencies as PNG"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; return its exit code."""
+    """Run the command; return its exit code."""
     rules = COMPARED if arguments.compare else (RuleName(arguments.rule),)
     return run_simulate(
         SimulateOptions(
             inputs=input_options(arguments),
+            config=arguments.config,
             fleet=FleetOptions(
                 profile=arguments.profile,
                 windows=arguments.window,
@@ -71,21 +77,21 @@ def _add_arrivals(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="PER_S",
-        help="Poisson arrivals a second (default: the trace's own times)",
+        help="Poisson arrivals per second (default: the trace's own times)",
     )
     add(
         "--requests",
         type=int,
         default=20_000,
         metavar="N",
-        help="with --rate: how many (default: %(default)s)",
+        help="with --rate: number of requests (default: %(default)s)",
     )
     add(
         "--speed",
         type=float,
         default=1.0,
         metavar="FACTOR",
-        help="without --rate: replays the trace so many times as fast (default: %(default)s)",
+        help="without --rate: replay the trace this many times as fast (default: %(default)s)",
     )
     add(
         "--stated",
@@ -98,29 +104,37 @@ def _add_arrivals(parser: argparse.ArgumentParser) -> None:
 
 def _add_fleet(parser: argparse.ArgumentParser) -> None:
     add, defaults = parser.add_argument_group("fleet").add_argument, FleetOptions()
-    add("--plan", type=Path, metavar="FILE", help="pools that dualpool plan --json wrote")
+    add(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="use the pools of a file written by dualpool plan --json",
+    )
     add(
         "--profile",
         default=defaults.profile,
         metavar="NAME|FILE",
-        help="the instances: a named profile, or a file (default: %(default)s)",
+        help="profile of the instances: a name or a file (default: %(default)s)",
     )
-    for flag, default, text in (
-        ("--window", defaults.windows, "max_model_len of each pool, the smallest first"),
-        ("--threshold", (), "largest budget of each pool but the last (default: its window)"),
-        ("--max-num-seqs", (), "of each pool (default: as many as the KV cache holds)"),
-        ("--instances", (), "of each pool"),
+    for flag, text in (
+        ("--window", "max_model_len of each pool, ascending (default: those of the settings)"),
+        (
+            "--threshold",
+            "largest budget of each pool but the last (default: of the settings, or its --window)",
+        ),
+        ("--max-num-seqs", "of each pool (default: as many as the KV cache holds at full length)"),
+        ("--instances", "of each pool"),
     ):
-        add(flag, type=_whole_numbers, default=default, metavar="N,N", help=text)
-    add("--gpus", type=int, default=0, metavar="N", help="GPUs, shared among pools by their loads")
+        add(flag, type=_whole_numbers, default=(), metavar="N,N", help=text)
+    add("--gpus", type=int, default=0, metavar="N", help="GPUs, divided among the pools by load")
     add(
         "--max-num-batched-tokens",
         type=int,
         default=defaults.max_num_batched_tokens,
         metavar="TOKENS",
-        help="vLLM's, of every instance (default: %(default)s)",
+        help="of every instance (default: %(default)s)",
     )
-    add("--prefix-caching", action="store_true", help="of prompts whose trace tells their prefixes")
+    add("--prefix-caching", action="store_true", help="cache prefixes, for traces that have them")
 
 
 def _add_conduct(parser: argparse.ArgumentParser) -> None:
@@ -129,41 +143,44 @@ def _add_conduct(parser: argparse.ArgumentParser) -> None:
         "--rule",
         choices=[rule.value for rule in RuleName],
         default=RuleName.DUALPOOL.value,
-        help="who routes (default: %(default)s)",
+        help="the routing rule (default: %(default)s)",
     )
-    add("--compare", action="store_true", help="all rules, on the same arrivals and GPUs")
+    add("--compare", action="store_true", help="run all rules on the same arrivals and GPUs")
     add(
         "--seeds", type=int, default=1, metavar="N", help="runs of each rule (default: %(default)s)"
     )
-    add("--seed", type=int, default=0, help="the first of them (default: %(default)s)")
+    add("--seed", type=int, default=0, help="the first seed (default: %(default)s)")
     add(
         "--choices",
         type=int,
         default=defaults.choices,
         metavar="N",
-        help="instances that the balancer compares, as Envoy's choice_count (default: %(default)s)",
+        help="instances that the balancer compares, Envoy's choice_count (default: %(default)s)",
     )
-    add("--no-retry", action="store_true", help="a refused request does not go to the largest pool")
+    add(
+        "--no-retry", action="store_true", help="do not retry a refused request in the largest pool"
+    )
     add(
         "--spill",
         type=float,
         metavar="LOAD",
-        help="requests for each slot of a pool from which on a less loaded one is taken that can "
-        "hold the budget (default: never; the service does not look at loads)",
+        help="requests per slot from which on a request goes to the least loaded pool that can "
+        "hold its budget (default: never; the service does not look at loads)",
     )
     add(
         "--warmup",
         type=float,
         metavar="S",
-        help="arrivals before that are not counted (default: twice the mean time of an answer, a "
-        "tenth to half of the span)",
+        help="leave out arrivals before this time (default: twice the mean time of an answer, from "
+        "a tenth to half of the span)",
     )
     add(
         "--drain",
         type=float,
         default=defaults.drain_s,
         metavar="S",
-        help="after the last arrival; what is not done then never is (default: until all is done)",
+        help="end this long after the last arrival, with open requests unfinished (default: wait "
+        "for all)",
     )
 
 

@@ -1,6 +1,6 @@
-"""Plans a fleet: how many instances of each pool a traffic needs, by formula and by simulation.
+"""Plan a fleet: how many instances of each pool a workload needs, by formula and by simulation.
 
-A plan, from a CSV of lengths or any other source of them:
+A plan for given lengths:
 
     from extproc.planner import Question, named_profile, plan, weighted
 
@@ -8,10 +8,10 @@ A plan, from a CSV of lengths or any other source of them:
     question = Question(workload=lengths, rate_per_s=200, profile=named_profile("a100-llama70b"))
     print(plan(question).verdict)
 
-`Planner` answers more about one question: given thresholds, more pools, the threshold's curve.
-`examine` gathers all of it. `simulate` runs a `FleetSpec` on arrivals that `arrive` makes of a
-Trace, under a rule of `make_rule`; `summarise` gives its figures. Nothing here reads a file or a
-clock; files are read by `extproc.planning`.
+`Planner` answers more about one question: given thresholds, more pools, the curve over thresholds.
+`examine` gathers all of it. `simulate` runs a `FleetSpec` on the arrivals that `arrive` makes from
+a `Trace`, under a rule from `make_rule`; `summarise` computes the figures. Nothing here reads a
+file or a clock: `extproc.planner_commands` reads files and live services.
 """
 
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec

@@ -1,1 +1,1 @@
-"""What `dualpool plan` and `dualpool simulate` do with files, services and terminals."""
+"""The input and output of `dualpool plan` and `dualpool simulate`: files, services, terminals."""

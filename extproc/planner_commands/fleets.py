@@ -1,49 +1,48 @@
-"""The fleet that a simulation is about: from a plan, from given sizes, or sized by the planner."""
+"""The fleet to simulate: from a plan, from given pools, or sized by the planner."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 import msgspec
 
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
-from extproc.planner.sizing.question import Question
-from extproc.planner.sizing.search import Planner
+from extproc.planner.sizing.question import MAX_NUM_BATCHED_TOKENS, Question
+from extproc.planner.sizing.search import Planner, pool_names
 from extproc.planner.traffic.lengths import InputError, Workload
-from extproc.planner_commands.options import load_profile
+from extproc.planner_commands.options import DEFAULT_PROFILE, load_profile
+from extproc.routing.pools import Pool
 from extproc.simulator.engine.profiles import InstanceProfile
-
-_NAMES: Final = {1: ("all",), 2: ("short", "long"), 3: ("short", "medium", "long")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetOptions:
-    """What was asked for; empty tuples and zeros: the planner decides.
+    """The fleet's options; empty tuples and 0 mean that the settings or the planner decide.
 
-    windows: max_model_len of the pools, rising. thresholds: of all pools but the largest; the
-    windows, where empty. plan: a file that `dualpool plan --json` wrote, in place of all others.
+    windows: max_model_len of the pools, ascending. thresholds: of all pools but the largest; the
+    windows if empty. plan: a file written by `dualpool plan --json`, which replaces all other
+    options but prefix_caching.
     """
 
-    profile: str = "a100-llama70b"
-    windows: tuple[int, ...] = (8192, 65536)
+    profile: str = DEFAULT_PROFILE
+    windows: tuple[int, ...] = ()
     thresholds: tuple[int, ...] = ()
     max_num_seqs: tuple[int, ...] = ()
     instances: tuple[int, ...] = ()
     gpus: int = 0
     plan: Path | None = None
-    max_num_batched_tokens: int = 2048
+    max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
     prefix_caching: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class _Traffic:
+class _FleetTraffic:
     workload: Workload
     rate_per_s: float
 
 
-class _Sized(msgspec.Struct, frozen=True):
+class _PlannedPool(msgspec.Struct, frozen=True):
     """A pool as plans and options give it."""
 
     name: str
@@ -53,25 +52,69 @@ class _Sized(msgspec.Struct, frozen=True):
     instances: int
 
 
-class _Plan(msgspec.Struct, frozen=True):
-    pools: tuple[_Sized, ...]
+class _PlanFilePools(msgspec.Struct, frozen=True):
+    pools: tuple[_PlannedPool, ...]
 
 
-class _Question(msgspec.Struct, frozen=True):
+class _PlanFileQuestion(msgspec.Struct, frozen=True):
     profile: InstanceProfile
     max_num_batched_tokens: int
 
 
-class _Answer(msgspec.Struct, frozen=True):
-    question: _Question
-    plan: _Plan
+class _PlanFile(msgspec.Struct, frozen=True):
+    question: _PlanFileQuestion
+    plan: _PlanFilePools
 
 
-def build_fleet(options: FleetOptions, workload: Workload, rate_per_s: float) -> FleetSpec:
-    """Return the fleet for a traffic.
+def choose_pools(options: FleetOptions, configured: Sequence[Pool], *, is_file: bool) -> list[Pool]:
+    """Return the pools, in ascending order of their windows.
 
-    Raises InputError for options that do not fit each other, ProfileError, and PlanError where the
-    planner has no answer.
+    configured: the pools of the settings; is_file: they come from a file, so an option that differs
+    from them is an error. Otherwise options replace them. Raises InputError.
+    """
+    pools = _given_pools(options) or list(configured)
+    if options.thresholds and not options.plan:
+        _check_count("--threshold", options.thresholds, len(pools) - 1)
+        limits = (*options.thresholds, pools[-1].max_model_len)
+        pools = [replace(p, threshold=t) for p, t in zip(pools, limits, strict=True)]
+    if is_file:
+        _check_agreement(options, pools, configured)
+        return list(configured)
+    return pools
+
+
+def _given_pools(options: FleetOptions) -> list[Pool]:
+    """Return the pools of --plan or --window; none if neither is given."""
+    if options.plan:
+        planned = _read_plan(options.plan).plan.pools
+        return [Pool(pool.name, pool.max_model_len, pool.threshold) for pool in planned]
+    windows = options.windows
+    if list(windows) != sorted(set(windows)) or (windows and windows[0] < 1):
+        raise InputError("--window", 0, "allowed: rising windows, the smallest pool first")
+    return [Pool(n, w, w) for n, w in zip(pool_names(len(windows)), windows, strict=True)]
+
+
+def _check_agreement(
+    options: FleetOptions, pools: Sequence[Pool], configured: Sequence[Pool]
+) -> None:
+    given, settings = ([(p.max_model_len, p.limit) for p in each] for each in (pools, configured))
+    if given != settings:
+        flag = "--plan" if options.plan else "--window" if options.windows else "--threshold"
+        text = f"{_limits(given)} differ from the {_limits(settings)} of --config; give one of them"
+        raise InputError(flag, 0, text)
+
+
+def _limits(pools: Sequence[tuple[int, int]]) -> str:
+    return "pools of " + ", ".join(f"{window} tokens up to {limit}" for window, limit in pools)
+
+
+def build_fleet(
+    options: FleetOptions, pools: Sequence[Pool], workload: Workload, rate_per_s: float
+) -> FleetSpec:
+    """Return the fleet of these pools for a workload.
+
+    Raises InputError for options that contradict each other, ProfileError, and PlanError if the
+    planner finds no fleet.
     """
     if options.plan:
         answer = _read_plan(options.plan)
@@ -79,56 +122,54 @@ def build_fleet(options: FleetOptions, workload: Workload, rate_per_s: float) ->
         batched = answer.question.max_num_batched_tokens
         options = replace(options, max_num_batched_tokens=batched)
     else:
-        _check(options)
+        _check(options, len(pools))
         profile = load_profile(options.profile)
-        sized = _size(options, profile, _Traffic(workload, rate_per_s))
+        sized = _size(options, pools, profile, _FleetTraffic(workload, rate_per_s))
     try:
         return FleetSpec(tuple(_spec(pool, profile, options) for pool in sized))
     except ValueError as error:
         raise InputError("fleet", 0, str(error)) from None
 
 
-def _check(options: FleetOptions) -> None:
-    pools = len(options.windows)
-    counts = {
-        "--instances": (options.instances, pools),
-        "--max-num-seqs": (options.max_num_seqs, pools),
-        "--threshold": (options.thresholds, pools - 1),
-    }
-    for flag, (given, wanted) in counts.items():
-        if given and (len(given) != wanted or min(given) < 1):
-            text = f"{len(given)} given; allowed: {wanted} of at least 1, separated by commas"
-            raise InputError(flag, 0, text)
-    if list(options.windows) != sorted(set(options.windows)) or options.windows[0] < 1:
-        raise InputError("--window", 0, "windows rise, the smallest pool first")
+def _check(options: FleetOptions, pools: int) -> None:
+    _check_count("--instances", options.instances, pools)
+    _check_count("--max-num-seqs", options.max_num_seqs, pools)
     if options.instances and options.gpus:
-        raise InputError("--gpus", 0, "not together with --instances; give one of them")
+        raise InputError("--gpus", 0, "not allowed together with --instances; give one of them")
 
 
-def _size(options: FleetOptions, profile: InstanceProfile, traffic: _Traffic) -> tuple[_Sized, ...]:
-    windows = options.windows
-    thresholds = (*(options.thresholds or windows[:-1]), windows[-1])
-    slots = options.max_num_seqs or tuple(max(1, profile.window_slots(w)) for w in windows)
-    instances = options.instances or _plan_instances(options, profile, traffic)
-    names = _NAMES.get(len(windows)) or tuple(f"pool-{n}" for n in range(1, len(windows) + 1))
-    rows = zip(names, windows, slots, thresholds, instances, strict=True)
-    return tuple(_Sized(*row) for row in rows)
+def _check_count(flag: str, given: Sequence[int], wanted: int) -> None:
+    if given and (len(given) != wanted or min(given) < 1):
+        text = f"{len(given)} given; allowed: {wanted} of at least 1, separated by commas"
+        raise InputError(flag, 0, text)
+
+
+def _size(
+    options: FleetOptions, pools: Sequence[Pool], profile: InstanceProfile, traffic: _FleetTraffic
+) -> tuple[_PlannedPool, ...]:
+    windows = [pool.max_model_len for pool in pools]
+    slots = options.max_num_seqs or [max(1, profile.window_slots(w)) for w in windows]
+    instances = options.instances or _plan_instances(options, pools, profile, traffic)
+    return tuple(
+        _PlannedPool(pool.name, pool.max_model_len, seqs, pool.limit, count)
+        for pool, seqs, count in zip(pools, slots, instances, strict=True)
+    )
 
 
 def _plan_instances(
-    options: FleetOptions, profile: InstanceProfile, traffic: _Traffic
+    options: FleetOptions, pools: Sequence[Pool], profile: InstanceProfile, traffic: _FleetTraffic
 ) -> tuple[int, ...]:
-    """Return the planner's instances, or a given number of GPUs shared out by the pools' loads."""
+    """Return the planner's instances, or the given GPUs divided in proportion to the loads."""
     if not math.isfinite(traffic.rate_per_s):
-        raise InputError("--instances", 0, "needed: all requests come at once, so there is no rate")
+        raise InputError("--instances", 0, "needed: all requests arrive at once, without a rate")
     question = Question(
         workload=traffic.workload,
         rate_per_s=traffic.rate_per_s,
         profile=profile,
-        window=options.windows[-1],
+        window=pools[-1].max_model_len,
         max_num_batched_tokens=options.max_num_batched_tokens,
     )
-    plan = Planner(question).at(options.thresholds or options.windows[:-1])
+    plan = Planner(question).at(tuple(pool.limit for pool in pools[:-1]))
     if not options.gpus:
         return tuple(max(1, pool.instances) for pool in plan.pools)
     loads = [pool.share / pool.mu_per_instance for pool in plan.pools]
@@ -136,14 +177,13 @@ def _plan_instances(
 
 
 def share_out(instances: int, loads: Sequence[float]) -> tuple[int, ...]:
-    """Share instances among pools in proportion to their loads, each at least one.
+    """Divide instances among pools in proportion to their loads, at least one each.
 
-    Raises InputError where there are fewer instances than pools.
+    Raises InputError if there are fewer instances than pools.
     """
     if instances < len(loads):
-        raise InputError(
-            "--gpus", 0, f"enough for {instances} instances; a pool needs one at least"
-        )
+        text = f"enough for {instances} instances; every pool needs at least one"
+        raise InputError("--gpus", 0, text)
     shares = [instances * load / sum(loads) for load in loads]
     found = [max(1, int(share)) for share in shares]
     while sum(found) != instances:
@@ -154,15 +194,15 @@ def share_out(instances: int, loads: Sequence[float]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _read_plan(file: Path) -> _Answer:
+def _read_plan(file: Path) -> _PlanFile:
     try:
-        return msgspec.json.decode(file.read_bytes(), type=_Answer)
+        return msgspec.json.decode(file.read_bytes(), type=_PlanFile)
     except (OSError, msgspec.DecodeError) as error:
-        text = f"{error}; allowed: what dualpool plan --json wrote"
+        text = f"{error}; allowed: a file written by dualpool plan --json"
         raise InputError(str(file), 0, text) from None
 
 
-def _spec(pool: _Sized, profile: InstanceProfile, options: FleetOptions) -> PoolSpec:
+def _spec(pool: _PlannedPool, profile: InstanceProfile, options: FleetOptions) -> PoolSpec:
     batched = max(options.max_num_batched_tokens, pool.max_num_seqs)
     engine = profile.engine(pool.max_model_len, pool.max_num_seqs, batched)
     return PoolSpec(

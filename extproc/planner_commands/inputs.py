@@ -1,7 +1,7 @@
-"""What a plan or a simulation starts from: files, and live services, read and merged.
+"""Read and merge the inputs of a plan or a simulation: files and live services.
 
-Formats are those of `extproc.planner.traffic.traces`; a file may be compressed by gzip. Replicas
-of a service count as one input.
+Formats are those of `extproc.planner.traffic.traces`, optionally compressed by gzip. Replicas of a
+service count as one input.
 """
 
 import argparse
@@ -41,10 +41,10 @@ _GZIP: Final = b"\x1f\x8b"
 class InputOptions:
     """Where lengths come from.
 
-    services: addresses of the HTTP side of live services, all of one deployment. weights: one for
-    each file, and one for the services after them; without any, every request counts the same, or,
-    where an input does not count its requests, every input. output_share: of a total that is
-    output, where only totals are known.
+    services: HTTP addresses (listen.http) of live services, all of one deployment. weights: one per
+    file and then one for the services. Without weights every request counts the same, or every
+    input if one of them is a distribution. output_share: share of a total that is output, if only
+    totals are known.
     """
 
     files: tuple[Path, ...] = ()
@@ -54,15 +54,15 @@ class InputOptions:
 
 
 def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `input_options` reads."""
+    """Add the arguments that `input_options` reads."""
     parser.add_argument(
         "files",
         nargs="*",
         type=Path,
         metavar="FILE",
         help="lengths: a CDF (CSV or JSON), an Azure LLM, Mooncake or BurstGPT trace, a result of "
-        "vllm bench serve, an access log, GET /lengths, or a CSV of prompt_tokens and "
-        "completion_tokens; gzip or not",
+        "vllm bench serve, an access log, the answer of GET /lengths, or a CSV of prompt_tokens, "
+        "completion_tokens and, for requests of several sequences, prompts and n; also gzipped",
     )
     parser.add_argument(
         "--from",
@@ -70,7 +70,7 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="URL",
-        help="a live service, as in http://127.0.0.1:8081; again for each replica",
+        help="a live service, such as http://127.0.0.1:8081; repeat for each replica",
     )
     parser.add_argument(
         "--weight",
@@ -79,21 +79,21 @@ def add_input_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         type=float,
         metavar="W",
-        help="the weight of an input; again for each, in order, --from last (default: its "
-        "requests, or 1 each where one is a distribution)",
+        help="the weight of an input; repeat for each, --from last (default: its number of "
+        "requests, or 1 each if one is a distribution)",
     )
     parser.add_argument(
         "--output-share",
         type=float,
         default=OUTPUT_SHARE,
         metavar="SHARE",
-        help="output tokens as a share of the total, where a file has totals alone "
+        help="output tokens as a share of the total, for files that only have totals "
         "(default: %(default)s)",
     )
 
 
 def input_options(arguments: argparse.Namespace) -> InputOptions:
-    """Return what was asked for."""
+    """Return the parsed arguments."""
     return InputOptions(
         files=tuple(arguments.files),
         services=tuple(arguments.services),
@@ -103,10 +103,10 @@ def input_options(arguments: argparse.Namespace) -> InputOptions:
 
 
 def read_inputs(options: InputOptions) -> Reading:
-    """Return all inputs as one.
+    """Read all inputs and merge them into one.
 
-    Traces without weights are overlaid, and stay a trace. All else is merged to a workload, without
-    times. Raises InputError for what cannot be read, and for options that do not fit.
+    Traces without weights are overlaid and stay a trace; everything else is merged into a workload
+    without times. Raises InputError for unreadable inputs and for wrong options.
     """
     _check(options)
     readings = [_read_file(file, options.output_share) for file in options.files]
@@ -116,7 +116,7 @@ def read_inputs(options: InputOptions) -> Reading:
 
 
 def read_services(addresses: Sequence[str]) -> Reading:
-    """Return what live services have seen together. Raises InputError."""
+    """Return the lengths that these live services have seen together. Raises InputError."""
     histogram = LengthHistogram()
     for address in addresses:
         try:
@@ -129,9 +129,9 @@ def read_services(addresses: Sequence[str]) -> Reading:
 def _check(options: InputOptions) -> None:
     inputs = len(options.files) + bool(options.services)
     if not inputs:
-        raise InputError("FILE", 0, "none is given; allowed: files, or --from URL")
+        raise InputError("FILE", 0, "missing; allowed: files, or --from URL")
     if len(options.weights) not in {0, inputs}:
-        text = f"{len(options.weights)} for {inputs} inputs; allowed: one for each, or none"
+        text = f"{len(options.weights)} for {inputs} inputs; allowed: one per input, or none"
         raise InputError("--weight", 0, text)
     for weight in options.weights:
         if not 0 < weight < math.inf:
@@ -168,36 +168,40 @@ def _read_file(path: Path, output_share: float) -> Reading:
         with path.open("rb") as file, _text(file) as text:
             return read(_lines(text), name, output_share)
     except UnicodeDecodeError as error:
-        raise InputError(name, 0, f"no text in UTF-8 (byte {error.start}); allowed: text") from None
+        raise InputError(
+            name, 0, f"not UTF-8 (byte {error.start}); allowed: text in UTF-8"
+        ) from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(name, 0, f"broken gzip: {error}; allowed: a whole file") from None
+        raise InputError(name, 0, f"broken gzip: {error}; allowed: a complete file") from None
     except OSError as error:
-        raise InputError(name, 0, f"{error.strerror}; allowed: a file to read") from None
+        raise InputError(name, 0, f"{error.strerror}; allowed: a readable file") from None
 
 
 def _text(file: io.BufferedReader) -> io.TextIOWrapper:
-    # Looked at, not read: it may be a pipe.
+    # Peek, do not seek: it may be a pipe.
     zipped = file.peek(len(_GZIP)).startswith(_GZIP)
     data = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if zipped else file
     return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
 
 
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    # A document may be a single line of any length: what reads it says when it is too long.
+    # A document may be one line of any length; its reader limits it.
     return iter(lambda: text.readline(_PIECE_CHARS), "")
 
 
 def _fetch(address: str) -> bytes:
     parts = urlsplit(address)
     if parts.scheme not in {"http", "https"} or not parts.netloc:
-        raise InputError(address, 0, "no address; allowed: as in http://127.0.0.1:8081")
+        raise InputError(
+            address, 0, "not an HTTP address; allowed: for example http://127.0.0.1:8081"
+        )
     url = parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/lengths')}/lengths").geturl()
     try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - http alone
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above
             data: bytes = answer.read(_MOST_BYTES)
     except HTTPError as error:
-        error.close()  # it is the answer, too
-        text = f"GET {url} gives HTTP {error.code}; allowed: the address of its listen.http"
+        error.close()  # the error is the open response
+        text = f"GET {url} returned HTTP {error.code}; allowed: the address of listen.http"
         raise InputError(address, 0, text) from None
     except (OSError, http.client.HTTPException) as error:
         raise InputError(address, 0, f"{error}; is the service running?") from None

@@ -1,11 +1,21 @@
-"""What `dualpool plan` is asked for, and what may be wrong with it."""
+"""The options of `dualpool plan`, and the question that they make."""
 
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
-from extproc.planner.sizing.estimators import CALIBRATED, Estimator, measured
-from extproc.planner.sizing.question import Objectives, PlanError, Question, SlotRule
+from extproc.planner.sizing.estimators import CALIBRATED, EstimatorErrors, measured
+from extproc.planner.sizing.question import (
+    HOURS_PER_YEAR,
+    MAX_NUM_BATCHED_TOKENS,
+    MAX_NUM_SEQS,
+    WINDOW,
+    Objectives,
+    PlanError,
+    Question,
+    SlotRule,
+)
 from extproc.planner.traffic.lengths import Trace
 from extproc.planner.traffic.rows import Reading
 from extproc.planner_commands.inputs import InputOptions
@@ -17,30 +27,33 @@ from extproc.simulator.engine.profiles import (
     read_profile,
 )
 
+DEFAULT_PROFILE: Final = "a100-llama70b"
+_OBJECTIVES: Final = Objectives()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanOptions:
-    """What `dualpool plan` is asked for.
+    """The options of `dualpool plan`.
 
-    rate: requests a second; None: the trace's own. profile: a name, or a file. errors: shares of
+    rate: requests per second; None: the trace's own. profile: a name or a file. errors: shares of
     misrouted and over-routed requests, as text; None: measured ones. price: USD per GPU and hour;
     None: the profile's. json, html, plot: files to write; json may be `-` for standard output.
     """
 
     inputs: InputOptions
     rate: float | None = None
-    profile: str = "a100-llama70b"
-    window: int = 65_536
-    max_num_batched_tokens: int = 2048
-    slo_ttft_ms: float = 2000.0
-    slo_tpot_ms: float = 80.0
-    utilisation: float = 0.85
+    profile: str = DEFAULT_PROFILE
+    window: int = WINDOW
+    max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
+    slo_ttft_ms: float = _OBJECTIVES.ttft_p99_s * 1e3
+    slo_tpot_ms: float = _OBJECTIVES.tpot_p99_s * 1e3
+    utilisation: float = _OBJECTIVES.utilisation
     pools: int = 2
     thresholds: tuple[int, ...] = ()
-    slots: str = "window"
-    max_num_seqs: int = 1024
+    slots: str = SlotRule.WINDOW.value
+    max_num_seqs: int = MAX_NUM_SEQS
     errors: str | None = None
-    hours: float = 8760.0
+    hours: float = HOURS_PER_YEAR
     price: float | None = None
     json: Path | None = None
     html: Path | None = None
@@ -48,7 +61,7 @@ class PlanOptions:
 
 
 def question_of(options: PlanOptions, reading: Reading) -> Question:
-    """Return what is asked of the planner. Raises PlanError or ProfileError."""
+    """Return the question to the planner. Raises PlanError or ProfileError."""
     if not 1 <= options.pools <= 8:
         raise PlanError(f"--pools: {options.pools} is not allowed: from 1 to 8")
     requests = reading.requests
@@ -71,19 +84,19 @@ def question_of(options: PlanOptions, reading: Reading) -> Question:
 
 
 def rate_of(rate: float | None, reading: Reading) -> float:
-    """Return the rate that is asked for, or the trace's own. Raises PlanError if there is none."""
+    """Return the given rate, else the trace's own. Raises PlanError if there is none."""
     if rate is not None:
         if not 0 < rate < math.inf:
-            raise PlanError(f"--rate: {rate:g} is not allowed: requests a second, above 0")
+            raise PlanError(f"--rate: {rate:g} is not allowed: requests per second, above 0")
         return rate
     own = reading.requests.rate if isinstance(reading.requests, Trace) else math.inf
     if not 0 < own < math.inf:
-        raise PlanError("--rate is missing: the input has no times, so say how many requests a s")
+        raise PlanError("--rate: missing; the input has no arrival times")
     return own
 
 
 def load_profile(name: str, price: float | None = None) -> InstanceProfile:
-    """Return a named profile, or read a file; at a price of one's own. Raises ProfileError."""
+    """Return a named profile or read a file; `price` replaces its own. Raises ProfileError."""
     profile = named_profile(name) if name in NAMED else _from_file(name)
     if price is None:
         return profile
@@ -94,19 +107,19 @@ def load_profile(name: str, price: float | None = None) -> InstanceProfile:
 
 def _from_file(name: str) -> InstanceProfile:
     if not Path(name).is_file():
-        return named_profile(name)  # which says what is allowed
+        return named_profile(name)  # raises with the allowed names
     try:
         return read_profile(Path(name).read_bytes())
     except ProfileError as error:
         raise ProfileError(f"{name}: {error}") from error
 
 
-def _estimator(errors: str | None) -> Estimator:
+def _estimator(errors: str | None) -> EstimatorErrors:
     if errors is None:
         return CALIBRATED
     try:
         misrouted, over_routed = (float(part) for part in errors.split(","))
         return measured(misrouted, over_routed)
     except ValueError:
-        text = f"--errors: {errors} is not allowed: two shares, as in 0.001,0.01"
+        text = f"--errors: {errors} is not allowed: two shares, such as 0.001,0.01"
         raise PlanError(text) from None

@@ -1,4 +1,4 @@
-"""`dualpool plan`: reads the inputs, plans, and reports."""
+"""`dualpool plan`: read the inputs, plan, report."""
 
 import importlib
 import importlib.util
@@ -13,30 +13,22 @@ from extproc.planner.report.document import as_json
 from extproc.planner.report.text import print_study
 from extproc.planner.sizing.question import PlanError
 from extproc.planner.sizing.study import Study, examine
-from extproc.planner.traffic.lengths import InputError
 from extproc.planner_commands.inputs import read_inputs
 from extproc.planner_commands.options import PlanOptions, question_of
-from extproc.simulator.engine.profiles import ProfileError
 
 _WIDTH: Final = 110
 
 
 def run_plan(options: PlanOptions) -> int:
-    """Plan, print the report and write the files; 0 with a plan, 1 if it misses, 2 if asked wrong.
+    """Plan, print the report and write the files; return 0, or 1 if the plan misses objectives.
 
-    Raises OSError where a file cannot be written.
+    Raises UserError for wrong options or inputs, and OSError if a file cannot be written.
     """
-    try:
-        _check_packages(options)
-        with Console(stderr=True).status("Planning"):
-            reading = read_inputs(options.inputs)
-            question = question_of(options, reading)
-            done = examine(question, options.pools, options.thresholds)
-    except (InputError, PlanError, ProfileError) as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"dualpool: {error}", markup=False, highlight=False
-        )
-        return 2
+    _check_packages(options)
+    with Console(stderr=True).status("Planning"):
+        reading = read_inputs(options.inputs)
+        question = question_of(options, reading)
+        done = examine(question, options.pools, options.thresholds)
     _report(done, reading.notes, options)
     return 0 if done.plan.meets else 1
 
@@ -44,14 +36,14 @@ def run_plan(options: PlanOptions) -> int:
 def _report(done: Study, notes: Sequence[str], options: PlanOptions) -> None:
     document = msgspec.json.format(msgspec.json.encode(as_json(done, notes)), indent=2)
     if options.json == Path("-"):
-        print(document.decode())  # noqa: T201 - it is what was asked for
+        print(document.decode())  # noqa: T201 - the requested output
     else:
-        # A file takes whole rows; a terminal is as wide as it is.
+        # Outside a terminal rich assumes 80 columns, which would wrap the tables.
         print_study(Console() if Console().is_terminal else Console(width=_WIDTH), done, notes)
         if options.json:
             options.json.write_bytes(document + b"\n")
     if options.html or options.plot:
-        # By name: matplotlib takes longer to load than a plan takes, and need not be there.
+        # Imported here: matplotlib is optional, and slower to load than a plan is to compute.
         draw = importlib.import_module("extproc.planner.report.html")
         draw.write_reports(done, notes, html=options.html, png=options.plot)
 

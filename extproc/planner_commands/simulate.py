@@ -1,6 +1,6 @@
-"""`dualpool simulate`: arrivals through fleets, run by run, and the report.
+"""`dualpool simulate`: run arrivals through fleets and report.
 
-The rule kept here: what is compared gets the same arrivals, the same texts and the same GPUs.
+Invariant: all rules that are compared get the same arrivals, the same texts and the same GPUs.
 """
 
 import importlib
@@ -13,21 +13,22 @@ from typing import Final
 
 from rich.console import Console
 
+from extproc.build import build_rules
+from extproc.config.load import load
+from extproc.config.settings import Settings
 from extproc.planner.report.simulated import Compared, Simulation, print_simulation, to_json
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.records import Records
 from extproc.planner.simulation.results import summarise
 from extproc.planner.simulation.rules import RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
-from extproc.planner.sizing.question import PlanError
 from extproc.planner.traffic.arrivals import arrive, draw_limits
 from extproc.planner.traffic.lengths import InputError, Trace, Workload, poisson, replay
 from extproc.planner.traffic.rows import Reading
 from extproc.planner.traffic.texts import STATED
-from extproc.planner_commands.fleets import FleetOptions, build_fleet
+from extproc.planner_commands.fleets import FleetOptions, build_fleet, choose_pools
 from extproc.planner_commands.inputs import InputOptions, read_inputs
 from extproc.progress import Show, showing
-from extproc.simulator.engine.profiles import ProfileError
 
 COMPARED: Final = (
     RuleName.DUALPOOL,
@@ -43,13 +44,15 @@ _SHOWN_FROM: Final = 10_000  # requests of a run; fewer take a second or two
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulateOptions:
-    """What was asked for.
+    """The options of `dualpool simulate`.
 
-    rate: arrivals a second, Poisson, of `requests` requests; 0: the trace's own times, `speed`
-    times as fast. seeds: runs of each rule. warmup_s: None for the rule of `results.warmup`.
+    config: the service's settings file; None: its defaults. rate: Poisson arrivals per second of
+    `requests` requests; 0: the trace's own times, `speed` times as fast. seeds: runs of each rule.
+    warmup_s: None for `results.warmup`.
     """
 
     inputs: InputOptions
+    config: Path | None = None
     fleet: FleetOptions = field(default_factory=FleetOptions)
     rate: float = 0.0
     requests: int = 20_000
@@ -66,34 +69,40 @@ class SimulateOptions:
 
 
 def run_simulate(options: SimulateOptions) -> int:
-    """Simulate, print and write; returns the exit code, 2 with one line on stderr for a mistake."""
-    try:
-        simulation, records = _simulate_all(options)
-    except (InputError, PlanError, ProfileError) as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"dualpool: {error}", markup=False, highlight=False
-        )
-        return 2
+    """Simulate, print the report and write the files; return the exit code.
+
+    Raises UserError for wrong options or inputs, and OSError if a file cannot be written.
+    """
+    simulation, records = _simulate_all(options)
     print_simulation(simulation, Console(width=max(_WIDTH, Console().width)))
     if options.json:
         options.json.write_text(to_json(simulation), encoding="utf-8")
     if options.plot:
-        # By name: matplotlib is there only where it was asked for.
+        # Imported here: matplotlib is optional.
         plot = importlib.import_module("extproc.planner.report.plot")
         plot.draw_simulation(records, options.plot)
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _SimulationInputs:
+    options: SimulateOptions
+    settings: Settings
+    reading: Reading
+    fleet: FleetSpec
+
+
 def _simulate_all(options: SimulateOptions) -> tuple[Simulation, dict[str, Records]]:
-    """Run every rule with every seed; returns the figures, and each rule's first records."""
+    """Run every rule with every seed; return the figures, and the records of each first run."""
     _check(options)
+    settings = load(options.config)
     reading = read_inputs(options.inputs)
     trace = _arrivals(options, reading, options.seed)
     _check_warmup(options, trace)
-    bench = _Bench(options, reading, build_fleet(options.fleet, trace.workload(), trace.rate))
+    inputs = _SimulationInputs(options, settings, reading, _fleet(options, settings, trace))
     first = dict[str, Records]()
     with showing(Console(stderr=True)) as show:
-        compared = tuple(_compare(bench, rule, show, first) for rule in options.rules)
+        compared = tuple(_compare(inputs, rule, show, first) for rule in options.rules)
     simulation = Simulation(
         source=trace.name,
         requests=len(trace),
@@ -106,21 +115,22 @@ def _simulate_all(options: SimulateOptions) -> tuple[Simulation, dict[str, Recor
     return simulation, first
 
 
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    options: SimulateOptions
-    reading: Reading
-    fleet: FleetSpec
+def _fleet(options: SimulateOptions, settings: Settings, trace: Trace) -> FleetSpec:
+    configured = build_rules(settings).pools
+    pools = choose_pools(options.fleet, configured, is_file=options.config is not None)
+    return build_fleet(options.fleet, pools, trace.workload(), trace.rate)
 
 
-def _compare(bench: _Bench, rule: RuleName, show: Show, first: dict[str, Records]) -> Compared:
-    """Run a rule with every seed; what happened in its first run goes into `first`, for a plot."""
-    options = bench.options
-    fleet = bench.fleet.homogeneous() if rule is RuleName.HOMOGENEOUS else bench.fleet
+def _compare(
+    inputs: _SimulationInputs, rule: RuleName, show: Show, first: dict[str, Records]
+) -> Compared:
+    """Run a rule with every seed; put the records of its first run into `first`, for a plot."""
+    options = inputs.options
+    fleet = inputs.fleet.homogeneous() if rule is RuleName.HOMOGENEOUS else inputs.fleet
     results = []
     for seed in range(options.seed, options.seed + options.seeds):
-        trace = _arrivals(options, bench.reading, seed)
-        records = _run(options, _Case(fleet, rule, trace, seed), show)
+        trace = _arrivals(options, inputs.reading, seed)
+        records = _run(inputs, _SimulationRun(fleet, rule, trace, seed), show)
         results.append(summarise(records, options.warmup_s))
         if options.plot:
             first.setdefault(rule.value, records)
@@ -128,25 +138,26 @@ def _compare(bench: _Bench, rule: RuleName, show: Show, first: dict[str, Records
 
 
 @dataclass(frozen=True, slots=True)
-class _Case:
+class _SimulationRun:
     fleet: FleetSpec
     rule: RuleName
     trace: Trace
     seed: int
 
 
-def _run(options: SimulateOptions, case: _Case, show: Show) -> Records:
-    rule = make_rule(case.rule, case.fleet, case.seed, options.spill)
-    limits = draw_limits(case.trace, case.seed, options.stated)
-    conduct = replace(options.conduct, seed=case.seed)
-    progress = _progress(f"{case.rule.value}, seed {case.seed}, per cent", len(case.trace), show)
+def _run(inputs: _SimulationInputs, run: _SimulationRun, show: Show) -> Records:
+    options = inputs.options
+    rule = make_rule(run.rule, run.fleet, run.seed, options.spill, inputs.settings)
+    limits = draw_limits(run.trace, run.seed, options.stated)
+    conduct = replace(options.conduct, seed=run.seed)
+    progress = _progress(f"{run.rule.value}, seed {run.seed}, per cent", len(run.trace), show)
     return simulate(
-        case.fleet, arrive(case.trace, limits, case.seed), rule, conduct, progress=progress
+        run.fleet, arrive(run.trace, limits, run.seed), rule, conduct, progress=progress
     )
 
 
 def _progress(text: str, requests: int, show: Show) -> Callable[[int], None]:
-    """Return what counts requests and shows them as per cent; nothing where there are few."""
+    """Return a callback that shows arrivals in per cent; it does nothing for short runs."""
     if requests < _SHOWN_FROM:
         return lambda _: None
     show.begin(text, 100)
@@ -172,19 +183,19 @@ def _arrivals(options: SimulateOptions, reading: Reading, seed: int) -> Trace:
 
 
 def _check(options: SimulateOptions) -> None:
-    """Raise InputError for numbers that cannot be."""
+    """Raise InputError for the first number out of range."""
     warmup_s, spill, conduct = options.warmup_s, options.spill, options.conduct
     allowed = (
-        ("--rate", 0 <= options.rate < math.inf, "requests a second, above 0"),
-        ("--requests", options.requests >= 2, "2 at least"),
+        ("--rate", 0 <= options.rate < math.inf, "requests per second, above 0"),
+        ("--requests", options.requests >= 2, "at least 2"),
         ("--speed", 0 < options.speed < math.inf, "a factor above 0"),
-        ("--seeds", options.seeds >= 1, "1 at least"),
-        ("--seed", options.seed >= 0, "0 at least"),
+        ("--seeds", options.seeds >= 1, "at least 1"),
+        ("--seed", options.seed >= 0, "at least 0"),
         ("--stated", 0 <= options.stated <= 1, "a share from 0 to 1"),
-        ("--choices", conduct.choices >= 1, "1 instance at least"),
-        ("--drain", conduct.drain_s >= 0, "seconds, 0 at least"),
-        ("--warmup", warmup_s is None or warmup_s >= 0, "seconds, 0 at least"),
-        ("--spill", spill is None or spill > 0, "requests for each slot, above 0"),
+        ("--choices", conduct.choices >= 1, "at least 1 instance"),
+        ("--drain", conduct.drain_s >= 0, "seconds, at least 0"),
+        ("--warmup", warmup_s is None or warmup_s >= 0, "seconds, at least 0"),
+        ("--spill", spill is None or spill > 0, "requests per slot, above 0"),
     )
     for flag, good, text in allowed:
         if not good:
@@ -196,5 +207,5 @@ def _check(options: SimulateOptions) -> None:
 def _check_warmup(options: SimulateOptions, trace: Trace) -> None:
     span_s = float(trace.at_s[-1] - trace.at_s[0])
     if options.warmup_s is not None and options.warmup_s > span_s:
-        text = f"{options.warmup_s:g} s leaves out every request; they take {span_s:.0f} s"
+        text = f"{options.warmup_s:g} s leaves out every request; arrivals span {span_s:.0f} s"
         raise InputError("--warmup", 0, text)

@@ -32,8 +32,8 @@ def introduction(question: Question) -> Iterator[str]:
     rule = "at full length" if question.slot_rule is SlotRule.WINDOW else "at actual lengths"
     yield f"{question.workload.name}: {question.rate_per_s:g} requests/s on {profile.name}."
     yield (
-        f"An instance has {profile.gpus} GPUs at ${profile.price_per_gpu_h:g} per hour, "
-        f"{question.hours_per_year:g} hours a year; its KV cache holds {profile.kv_tokens} tokens. "
+        f"An instance: {profile.gpus} GPU at ${profile.price_per_gpu_h:g} per GPU and hour, "
+        f"{question.hours_per_year:g} hours a year; a KV cache of {profile.kv_tokens} tokens. "
         f"max_num_seqs: as many sequences as fit {rule}."
     )
     yield (

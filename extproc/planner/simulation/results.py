@@ -155,7 +155,7 @@ class _Judged:
             rejected=_share(records.fate[mine] == Fate.REJECTED),
             unfinished=_share(records.fate[mine] == Fate.UNFINISHED),
             misrouted=_share(self._verdicts[chosen] == Verdict.MISROUTED.value),
-            over_routed=_share(self._verdicts[chosen] == Verdict.OVERROUTED.value),
+            over_routed=_share(self._verdicts[chosen] == Verdict.OVER_ROUTED.value),
         )
 
     def _throughput(self, inside: Mask) -> float:

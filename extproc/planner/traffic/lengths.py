@@ -12,6 +12,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from extproc.config.errors import UserError
+
 Tokens = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -20,7 +22,7 @@ OUTPUT_SHARE: Final = 0.2
 _ROWS_IN_BUCKET: Final = 64
 
 
-class InputError(Exception):
+class InputError(UserError):
     """An input cannot be used; the text is `file:row: what is wrong; what is allowed`."""
 
     def __init__(self, file: str, row: int, text: str) -> None:

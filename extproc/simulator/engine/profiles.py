@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import msgspec
 
+from extproc.config.errors import UserError
 from extproc.simulator.engine.instance import EngineConfig, Profile
 
 _GIB: Final = 2**30
 
 
-class ProfileError(Exception):
+class ProfileError(UserError):
     """A profile cannot be had; the text says what is wrong and what is allowed."""
 
 

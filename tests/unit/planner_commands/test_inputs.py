@@ -115,8 +115,8 @@ def test_an_address_without_lengths_is_said_so():
     with serving(b"") as address:
         message = fault(services=(f"{address}/metrics",))
     assert message == (
-        f"{address}/metrics: GET {address}/metrics/lengths gives HTTP 404; "
-        "allowed: the address of its listen.http"
+        f"{address}/metrics: GET {address}/metrics/lengths returned HTTP 404; "
+        "allowed: the address of listen.http"
     )
 
 
@@ -133,18 +133,20 @@ def test_a_service_that_is_not_there_is_said_so():
 
 @pytest.mark.parametrize("address", ["localhost:8081", "file:///etc/passwd", "http://"])
 def test_what_is_no_http_address_is_refused(address):
-    assert fault(services=(address,)).startswith(f"{address}: no address; allowed: ")
+    assert fault(services=(address,)).startswith(f"{address}: not an HTTP address; allowed: ")
 
 
 def test_a_file_that_cannot_be_read_is_said_so(tmp_path):
     absent = tmp_path / "absent"
-    assert fault(files=(absent,)) == f"{absent}: No such file or directory; allowed: a file to read"
+    assert (
+        fault(files=(absent,)) == f"{absent}: No such file or directory; allowed: a readable file"
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfe", "no text in UTF-8 (byte 0); allowed: text"),
+        (b"\xff\xfe", "not UTF-8 (byte 0); allowed: text in UTF-8"),
         (gzip.compress(CSV.encode())[:-12], "broken gzip: "),
         (gzip.compress(CSV.encode())[:10] + b"x" * 30, "broken gzip: "),
     ],
@@ -156,7 +158,7 @@ def test_a_broken_file_is_said_so(tmp_path, content, message):
 
 def test_options_that_do_not_fit_are_refused(tmp_path):
     files = write(tmp_path, a=CSV)
-    assert fault() == "FILE: none is given; allowed: files, or --from URL"
+    assert fault() == "FILE: missing; allowed: files, or --from URL"
     assert fault(files=files, weights=(1, 2)).startswith("--weight: 2 for 1 inputs; ")
     assert fault(files=files, weights=(-1,)).startswith("--weight: -1 is not allowed")
     assert fault(files=files, output_share=1.0).startswith("--output-share: 1 is not allowed")

@@ -87,7 +87,7 @@ def test_a_profile_may_be_a_file(lengths, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ((), "--rate is missing: the input has no times"),
+        ((), "--rate: missing; the input has no arrival times"),
         (("--rate", "0"), "--rate: 0 is not allowed"),
         (("--rate", "1", "--profile", "b200"), "b200: no such profile; allowed: a100-llama70b"),
         (("--rate", "1", "--pools", "0"), "--pools: 0 is not allowed: from 1 to 8"),

@@ -97,12 +97,12 @@ def test_a_plot_is_drawn(lengths, tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--seeds", 0], "--seeds: allowed: 1 at least"),
-        (["--rate", "nan"], "--rate: allowed: requests a second"),
+        (["--seeds", 0], "--seeds: allowed: at least 1"),
+        (["--rate", "nan"], "--rate: allowed: requests per second"),
         (["--stated", 1.5], "--stated: allowed: a share from 0 to 1"),
         (["--instances", "1,2,3"], "--instances: 3 given; allowed: 2 of at least 1"),
-        (["--window", "8192,4096"], "--window: windows rise"),
-        (["--instances", "1,1", "--gpus", 4], "--gpus: not together with --instances"),
+        (["--window", "8192,4096"], "--window: allowed: rising windows"),
+        (["--instances", "1,1", "--gpus", 4], "--gpus: not allowed together with --instances"),
         (["--gpus", 8], "--gpus: enough for 1 instances"),
         (["--profile", "b200"], "b200"),
         (["--plan", "/nowhere.json"], "/nowhere.json"),
@@ -122,6 +122,64 @@ def test_a_workload_without_times_needs_a_rate(tmp_path, capsys):
     file.write_text("tokens,cdf\n1024,0.5\n8192,1\n")
     assert dualpool(file) == 2
     assert "--rate: needed" in capsys.readouterr().err
+
+
+SETTINGS = """\
+pools:
+  - {name: small, max_model_len: 4096, threshold: 3000}
+  - {name: large, max_model_len: 32768}
+budget: {estimator: paper, default_output_tokens: 4000}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    file = tmp_path / "dualpool.yaml"
+    file.write_text(SETTINGS)
+    return file
+
+
+def test_the_settings_file_names_the_pools(lengths, settings, capsys):
+    assert dualpool(lengths, "--config", settings, "--instances", "1,1") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "sequences of 4096 tokens, up to 3000, large 1 x" in out
+
+
+def test_the_settings_file_decides_the_rule(lengths, settings, tmp_path):
+    file = tmp_path / "out.json"
+    few = ("--stated", 0, "--instances", "1,1", "--json", file)
+    assert dualpool(lengths, "--config", settings, *few) == 0
+    # Each request without a limit reserves 4,000 tokens, so none fits 3,000.
+    small = json.loads(file.read_text())["rules"]["dualpool"][0]["pools"][0]
+    assert (small["name"], small["requests"]) == ("small", 0)
+
+
+def test_a_flag_may_repeat_the_settings_file(lengths, settings):
+    same = ("--window", "4096,32768", "--threshold", "3000", "--instances", "1,1")
+    assert dualpool(lengths, "--config", settings, *same) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "flag"),
+    [(["--window", "8192,32768"], "--window"), (["--threshold", "2000"], "--threshold")],
+)
+def test_a_flag_that_contradicts_the_settings_file_is_refused(
+    lengths, settings, flags, flag, capsys
+):
+    assert dualpool(lengths, "--config", settings, *flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{flag}: pools of ")
+    assert error.endswith(
+        "differ from the pools of 4096 tokens up to 3000, 32768 tokens up to 32768 of --config; "
+        "give one of them\n"
+    )
+
+
+def test_a_plan_for_other_pools_than_the_settings_is_refused(lengths, settings, tmp_path, capsys):
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps(PLAN))
+    assert dualpool(lengths, "--config", settings, "--plan", plan) == 2
+    assert capsys.readouterr().err.startswith("--plan: pools of 4096 tokens up to 4096, 65536")
 
 
 def test_requests_that_come_at_once_need_a_given_fleet(tmp_path, capsys):
