@@ -1,20 +1,24 @@
-"""`dualpool check`: settings, and Envoy beside them."""
+"""`dualpool check`: validate the settings, and an Envoy file against them."""
 
 import argparse
+import importlib.util
+import sys
 from pathlib import Path
 
 from extproc.config.load import load, render
-from extproc.envoy.document import read_envoy
+from extproc.config.settings import Settings
+from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import review
 
 DESCRIPTION = (
     "Exit code 0 with the effective settings, or 2 with one line for each fault. "
-    "With --envoy: 0 where Envoy's file agrees with them, or 1 with one line for each finding."
+    "With --envoy: 0 if Envoy's file is valid and agrees with them, or 1 with one line for each "
+    "finding."
 )
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add what it may be asked."""
+    """Add the command's arguments."""
     parser.add_argument(
         "file", type=Path, nargs="?", help="settings file (default: none, all defaults)"
     )
@@ -24,14 +28,38 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it; return its exit code."""
+    """Run the command; return its exit code."""
     settings = load(options.file)
     if options.envoy is None:
         print(render(settings), end="")
         return 0
-    findings = review(settings, read_envoy(options.envoy))
+    return _check_envoy(options.envoy, settings)
+
+
+def _check_envoy(path: Path, settings: Settings) -> int:
+    file = read_envoy(path)
+    findings = (*_schema_faults(path, file), *review(settings, file.document))
     for finding in findings:
-        print(f"{options.envoy}: {finding}")
+        print(_located(path, file, finding))
     if not findings:
-        print(f"{options.envoy} and the settings agree")
+        print(f"{path} and the settings agree")
     return 1 if findings else 0
+
+
+def _schema_faults(path: Path, file: EnvoyFile) -> tuple[Finding, ...]:
+    if importlib.util.find_spec("envoy_data_plane") is None:
+        note = "fields and types were not checked: pip install 'dualpool[commands]'"
+        print(f"{path}: {note}", file=sys.stderr)
+        return ()
+    # Half a second to import, and absent from the service's image.
+    from extproc.envoy.schema import check_schema  # noqa: PLC0415
+
+    report = check_schema(file.document)
+    for finding in report.unchecked:
+        print(_located(path, file, finding), file=sys.stderr)
+    return report.faults
+
+
+def _located(path: Path, file: EnvoyFile, finding: Finding) -> str:
+    line = file.line(finding.path)
+    return f"{path}: {finding}" if line is None else f"{path}:{line}: {finding}"

@@ -1,7 +1,7 @@
 """An Envoy file as a document of unknown shape: what is looked for is found or absent, no error."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,8 +26,8 @@ class Part:
     path: str
     value: object
 
-    def at(self, *keys: str) -> "Part":
-        """Return what stands under these keys."""
+    def at(self, *keys: object) -> "Part":
+        """Return the part under these keys; its value is None if they are absent."""
         part = self
         for key in keys:
             value = part.value.get(key) if isinstance(part.value, dict) else None
@@ -85,19 +85,67 @@ class Part:
         return float(found[1]) if found else None
 
 
-def read_envoy(path: Path) -> Part:
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong and how to put it right; `path` is where, in the Envoy file."""
+
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class EnvoyFile:
+    """An Envoy file's document, and the line of each path in it."""
+
+    document: Part
+    lines: Mapping[str, int]
+
+    def line(self, path: str) -> int | None:
+        """Return the line of a path, or of the nearest part above it that the file has."""
+        while path and path not in self.lines:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return self.lines.get(path)
+
+
+def read_envoy(path: Path) -> EnvoyFile:
     """Read an Envoy file, YAML or JSON; raises EnvoyFileError."""
     try:
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)
         if len(data) > _MAX_FILE_BYTES:
             raise EnvoyFileError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
-        return Part("", yaml.safe_load(data))
+        loader = yaml.SafeLoader(data)
+        node = loader.get_single_node()
+        value = None if node is None else loader.construct_document(node)
+        return EnvoyFile(Part("", value), _line_numbers(node))
     except OSError as error:
         raise EnvoyFileError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise EnvoyFileError(f"{path}: is not YAML: {reason[:200]}") from error
+
+
+def _line_numbers(root: yaml.Node | None) -> dict[str, int]:
+    """Return the line of each path; what an alias repeats has none of its own."""
+    lines, seen, nodes = dict[str, int](), set[int](), [("", root)]
+    while nodes:
+        path, node = nodes.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                below = _below(path, key.value)
+                lines[below] = key.start_mark.line + 1
+                nodes.append((below, value))
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                lines[f"{path}[{index}]"] = value.start_mark.line + 1
+                nodes.append((f"{path}[{index}]", value))
+    return lines
 
 
 def _below(path: str, key: object) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 
 from extproc.config.settings import Settings, host_port, worker_addresses
-from extproc.envoy.document import Part
+from extproc.envoy.document import Finding, Part
 
 # Envoy's own defaults.
 _BUFFER_BYTES = 1 << 20
@@ -22,17 +22,6 @@ _TIMEOUT_S = (0.05, 10.0)
 _MESSAGE_OVERHEAD = 1024  # bytes of a gRPC message beside the body in it
 _ROUTING_MODES = ("BUFFERED", "FULL_DUPLEX_STREAMED")
 _USAGE = "envoy.ai.token_usage"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is wrong and how to put it right; `path` is where, in the Envoy file."""
-
-    path: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.text}" if self.path else self.text
 
 
 def review(settings: Settings, document: Part) -> tuple[Finding, ...]:

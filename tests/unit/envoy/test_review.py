@@ -265,7 +265,7 @@ def test_no_change_of_a_file_makes_it_too_odd(data):
 def test_a_document_that_contains_itself_has_an_end(tmp_path):
     file = tmp_path / "envoy.yaml"
     file.write_text("static_resources: &a\n  listeners: [*a]\n  clusters: *a\n")
-    assert len(review(Settings(), read_envoy(file))) == 1
+    assert len(review(Settings(), read_envoy(file).document)) == 1
 
 
 @pytest.mark.parametrize("text", ["a: [", "\x00", "a: 1\n---\nb: 2\n", "[" * 5000])
@@ -284,7 +284,7 @@ def test_check_prints_findings_one_a_line_and_ends_with_1(tmp_path, capsys):
     file.write_text(yaml.safe_dump(document))
     assert main(["check", "--envoy", str(file)]) == 1
     [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"{file}: static_resources.")
+    assert line.startswith(f"{file}:") and ": static_resources." in line
 
 
 def test_check_says_that_they_agree(tmp_path, capsys):
