@@ -1,4 +1,4 @@
-"""What the README says, done."""
+"""The README: its commands run, its links lead somewhere, its lists are complete."""
 
 import os
 import re
@@ -17,14 +17,14 @@ from tests.support.paths import ROOT
 TEXT = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 CONSOLE = [text for kind, text in BLOCKS if kind == "console"]
-# Where else each of the others is run.
+# Where each of the others runs.
 ELSEWHERE = {
     ".ci/run": {"make demo", "make test"},
-    "test_vllm.py, with servers of their own": {
+    "tests/integration/vllm": {
         "dualpool demo --pools http://127.0.0.1:8101,http://127.0.0.1:8102",
         "dualpool profile http://127.0.0.1:8000 --out mine.json",
     },
-    "test_compose.py": {
+    "tests/integration/compose/test_compose.py": {
         "docker compose up --detach --wait",
         "curl -s -D - http://127.0.0.1:10000/v1/chat/completions -H 'content-type: application/json' \\",  # noqa: E501
         """-d '{"model": "simulated", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}'""",  # noqa: E501
@@ -32,11 +32,11 @@ ELSEWHERE = {
         "docker compose --profile gpu up",
         "docker compose --profile cpu up",
     },
-    "test_planning_plan.py and test_planning_simulate.py": {
+    "tests/unit/planner_commands": {
         "dualpool plan docs/examples/lmsys.csv --rate 200 --slo-ttft-ms 500",
         "dualpool simulate azure.csv --rate 200 --compare",
     },
-    "test_envoy_render.py and test_envoy_review.py": {
+    "tests/unit/envoy": {
         "dualpool config envoy dualpool.yaml > envoy.yaml",
         "dualpool check dualpool.yaml --envoy my-envoy.yaml",
     },
@@ -63,6 +63,7 @@ def test_every_command_is_run_somewhere():
     commands = "".join(text for kind, text in BLOCKS if kind == "sh").splitlines()
     known = set().union(*ELSEWHERE.values())
     assert {line.partition("#")[0].strip() for line in commands} == known
+    assert all((ROOT / place).exists() for place in ELSEWHERE)
 
 
 def test_the_settings_can_be_loaded(tmp_path):
