@@ -1,29 +1,29 @@
-"""One inference instance as an event model: vLLM's schedule at the pace of a Profile.
+"""One inference instance as an event model: vLLM's schedule at the speed of a Profile.
 
-The one rule: no I/O, no clock and no randomness of its own; time is an integer of nanoseconds that
-the caller moves with `advance`. The rules are those of vLLM 0.32 (v1/core/sched/scheduler.py and
+Invariant: no I/O, no clock, no randomness; time is an integer of nanoseconds that the caller moves
+with `advance`. The rules are those of vLLM 0.32 (v1/core/sched/scheduler.py and
 v1/core/kv_cache_manager.py) with its default settings:
 
 - An iteration schedules the running sequences in the order of their admission, one token for each
-  that decodes, then the next chunk of a prefill under way, within max_num_batched_tokens.
-- A running sequence that finds no free block preempts the last admitted one, itself included. The
-  victim loses its blocks and its computed tokens and goes to the front of the waiting queue; what
-  it generated becomes part of its next prefill. An iteration that preempts admits nobody.
-- Then waiting sequences are admitted, first come first served, while a slot, tokens of the budget
-  and free blocks for all the tokens that the sequence has are there (scheduler_reserve_full_isl).
-  The blocks are taken chunk by chunk. The watermark is 0, which is vLLM's default.
-- The token sampled last has no KV entry until the next iteration, so a sequence that ends with
-  p prompt and g generated tokens occupies p + g - 1 of them at most.
+  that decodes, then the next chunk of an unfinished prefill, within max_num_batched_tokens.
+- If there is no free block for a running sequence, the last admitted one is preempted, possibly
+  itself. It loses its blocks and its computed tokens and goes to the front of the waiting queue;
+  what it generated becomes part of its next prefill. An iteration that preempts admits none.
+- Then waiting sequences are admitted, first come first served, while there are a slot, budget, and
+  free blocks for all tokens that the sequence has so far (scheduler_reserve_full_isl). Blocks are
+  allocated chunk by chunk. The watermark is 0, vLLM's default.
+- The last sampled token has no KV entry until the next iteration, so a sequence that ends with
+  p prompt and g generated tokens occupies at most p + g - 1 entries.
 
-Two invariants follow, and the model rests on them: running and waiting sequences, taken together,
-stay in the order of submission, so the oldest always makes progress; and at most one prefill is
-unfinished between iterations, that of the last admitted sequence.
+The model relies on two invariants that follow: running and waiting sequences together stay in the
+order of submission, so the oldest always makes progress; and between iterations at most one
+prefill is unfinished, that of the last admitted sequence.
 
-Prefix caching is off unless the settings say so; prefix.py has its grain. Left out: priorities,
+Prefix caching is off by default; see prefix.py for its granularity. Not modelled: priorities,
 speculative decoding, LoRA, encoders, KV connectors, and asynchronous scheduling (vLLM may compute
 one token too many for a sequence that has stopped).
-Beside vLLM 0.32 itself, with 99 blocks of 32 and 80 sequences of 20 to 400 prompt and as many
-output tokens at once, both preempt 62 times.
+Compared with vLLM 0.32: of 80 simultaneous sequences with 20 to 400 prompt tokens and as many
+output tokens, on 99 blocks of 32 tokens, both preempt 62.
 """
 
 import heapq
@@ -36,12 +36,12 @@ from extproc.simulator.engine.sequence import Event, EventKind, NeverFitsError, 
 
 
 class Engine:
-    """The schedule of one instance: submit, advance, read the events, abort.
+    """The schedule of one instance: submit sequences, advance the time, read events, abort.
 
-    Between iterations every decoding sequence has produced one token per iteration since its
-    prefill ended. So its progress is a difference of two counters, the iterations in which it
-    needs a block recur every block_size iterations, and iterations that only decode are computed
-    together: the cost of advance() grows with the events, not with the tokens.
+    A decoding sequence gains one token per iteration from the end of its prefill on. So its
+    progress is the difference of two counters, it needs a new block every block_size iterations,
+    and consecutive iterations that only decode are computed at once: the cost of advance() grows
+    with the number of events, not of tokens.
     """
 
     def __init__(self, config: EngineConfig, profile: Profile) -> None:
@@ -54,12 +54,14 @@ class Engine:
         self._iterations = 0
         self._running: list[Sequence] = []
         self._waiting: deque[Sequence] = deque()
-        self._prefill: Sequence | None = None  # the last of _running, where it is unfinished
+        self._prefill: Sequence | None = None  # the last of _running, if unfinished
         self._prefilled: list[Sequence] = []  # the prefills that the current iteration completes
-        self._ends: list[tuple[int, int, Sequence]] = []  # heap; entries of the preempted remain
+        self._ends: list[
+            tuple[int, int, Sequence]
+        ] = []  # heap; keeps entries of preempted sequences
         self._growth = [0] * config.block_size  # decodes that need a block, by iteration mod size
-        self._read = 0  # KV entries of the decoding sequences, all of which an iteration reads
-        self._pairs = 0.0  # of tokens that the current iteration prefills and attends to
+        self._read = 0  # KV entries of the decoding sequences; each iteration reads all of them
+        self._pairs = 0.0  # of attention in the prefills of the current iteration
         self._kv_ns = profile.kv_token_ns
         self._decode_ns = [profile.iteration_ns(n, 0) for n in range(config.max_num_seqs + 1)]
         self._events: list[Event] = []
@@ -72,12 +74,12 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Sequences in the queue, preempted ones included."""
+        """Sequences in the queue, including preempted ones."""
         return len(self._waiting)
 
     @property
     def usage(self) -> float:
-        """The share of the KV cache that is occupied, 0 to 1."""
+        """The share of the KV cache that is in use, 0 to 1."""
         return 1.0 - self.free_blocks / self.config.num_blocks
 
     def generated(self, sequence: Sequence) -> int:
@@ -87,13 +89,13 @@ class Engine:
         return sequence.output_tokens - (sequence.end - self._iterations)
 
     def submit(self, sequence: Sequence) -> None:
-        """Queue a new sequence; the next iteration to start sees it.
+        """Queue a new sequence; the next iteration may admit it.
 
-        Raises NeverFitsError where the prompt fills the window or the sequence exceeds the whole
-        KV cache, ValueError where it was submitted before.
+        Raises NeverFitsError if the prompt fills the window or the sequence exceeds the whole KV
+        cache, ValueError if it was already submitted.
         """
         if sequence.state is not State.NEW:
-            raise ValueError("a sequence is submitted once")
+            raise ValueError("the sequence was already submitted")
         room = self.config.max_model_len - sequence.prompt_tokens
         if room < 1:
             raise NeverFitsError(f"{sequence.prompt_tokens} prompt tokens fill the window")
@@ -107,7 +109,7 @@ class Engine:
         self._waiting.append(sequence)
 
     def abort(self, sequence: Sequence) -> bool:
-        """Drop a sequence and free what it holds; False where it is not waiting or running."""
+        """Remove a sequence and free its blocks; return False unless it is waiting or running."""
         if sequence.state is State.WAITING:
             self._waiting.remove(sequence)
         elif sequence.state is State.RUNNING:
@@ -121,7 +123,7 @@ class Engine:
     def earliest_end_ns(self) -> int | None:
         """Return a time before which no sequence ends, unless more are submitted.
 
-        None where there is none. Advancing to it brings the end, or a later answer.
+        None if the engine is idle. It is a lower bound: after advancing to it, ask again.
         """
         if not self._running and not self._waiting:
             return None
@@ -130,11 +132,11 @@ class Engine:
         return self.now_ns + 1
 
     def advance(self, until_ns: int | None = None) -> list[Event]:
-        """Run every iteration that starts before until_ns, or all there is to run.
+        """Run every iteration that starts before until_ns (None: until idle); return the events.
 
-        The last of them may end later: now_ns says when, and the events say it too. A caller that
-        advances to each arrival before it submits gets what a scheduler gets that looks at its
-        queue between iterations.
+        The last iteration may end after until_ns; now_ns is then its end. A caller that advances
+        to each arrival before it submits models a scheduler that reads its queue between
+        iterations.
         """
         while (self._running or self._waiting) and (until_ns is None or self.now_ns < until_ns):
             count = self._decode_only(until_ns)
@@ -148,9 +150,10 @@ class Engine:
         return events
 
     def _decode_only(self, until_ns: int | None) -> int:
-        """Count the next iterations that only decode: none, where a prefill or preemption is due.
+        """Count the next iterations that only decode; 0 if a prefill or preemption comes first.
 
-        Free blocks only become fewer meanwhile, so who cannot be admitted now cannot be later.
+        The number of free blocks only falls during them, so a sequence that cannot be admitted now
+        cannot be admitted later in the run either.
         """
         if self._prefill is not None or self._admissible():
             return 0
@@ -167,7 +170,7 @@ class Engine:
         growth_ns = self._kv_ns * len(self._running)
         if not growth_ns:
             return -(-gap_ns // self._decode_ns[len(self._running)])
-        # The root of decoding_ns(count) = gap_ns, and the whole number above it.
+        # The root of _decoding_ns(count) = gap_ns, rounded up.
         linear = 2 * (self._decode_ns[len(self._running)] + self._kv_ns * self._read) - growth_ns
         count = (math.isqrt(linear**2 + 8 * growth_ns * gap_ns) - linear) // (2 * growth_ns)
         while self._decoding_ns(count) < gap_ns:
@@ -175,13 +178,13 @@ class Engine:
         return count
 
     def _decoding_ns(self, count: int) -> int:
-        """Return the nanoseconds of the next `count` iterations, where they only decode."""
+        """Return the nanoseconds of the next `count` iterations if they only decode."""
         decodes = len(self._running)
         read = self._read * count + decodes * count * (count - 1) // 2
         return count * self._decode_ns[decodes] + self._kv_ns * read
 
     def _iterations_within(self, blocks: int) -> int:
-        """Count the decoding iterations that so many free blocks last."""
+        """Count the decoding iterations for which `blocks` free blocks suffice."""
         size = self.config.block_size
         cycles, left = divmod(blocks, len(self._running))
         count = cycles * size
@@ -219,16 +222,16 @@ class Engine:
         self._finish()
 
     def _grow_decodes(self) -> None:
-        """Give a block to each decoding sequence that begins one, the oldest first."""
+        """Allocate a block to each decoding sequence that needs a new one, oldest first."""
         needed = self._growth[self._iterations % self.config.block_size]
         if needed <= self.free_blocks:
             self.free_blocks -= needed
             return
-        for sequence in self._running:  # which loses its tail meanwhile
+        for sequence in self._running:  # preemption removes its tail meanwhile
             if sequence is not self._prefill and self._kept(sequence) % self.config.block_size == 0:
                 if not self.free_blocks and self._preempt() is sequence:
                     return
-                self.free_blocks -= 1  # every victim holds one at least
+                self.free_blocks -= 1  # every preempted sequence frees at least one
 
     def _preempt(self) -> Sequence:
         """Send the last admitted sequence back to the front of the queue."""
@@ -241,7 +244,7 @@ class Engine:
         return victim
 
     def _admissible(self) -> bool:
-        """Tell whether the head of the queue has a slot and blocks for all its tokens."""
+        """Return whether there are a slot and blocks for all tokens of the queue's head."""
         if not self._waiting or len(self._running) == self.config.max_num_seqs:
             return False
         head = self._waiting[0]
@@ -252,7 +255,7 @@ class Engine:
         return needed <= self.free_blocks
 
     def _admit(self, budget: int) -> int:
-        """Begin prefills within a budget of tokens; returns the tokens that they compute."""
+        """Start prefills within a budget of tokens; return the number of tokens they compute."""
         tokens = 0
         while tokens < budget and self._admissible():
             sequence = self._waiting.popleft()
@@ -267,13 +270,13 @@ class Engine:
         return tokens
 
     def _reuse(self, sequence: Sequence, cache: PrefixCache) -> None:
-        """Begin a prefill after what is cached of its prompt."""
+        """Start a prefill after the cached prefix of its prompt."""
         cache.trim(self.free_blocks)
         self.free_blocks -= cache.take(sequence)
         sequence.computed = sequence.reused = PART_TOKENS * sequence.shared
 
     def _compute(self, sequence: Sequence, budget: int) -> int:
-        """Compute the next chunk of the prefill under way; without blocks for it, preempt it."""
+        """Compute the next chunk of the unfinished prefill; preempt it if blocks are lacking."""
         known = sequence.prompt_tokens + sequence.produced
         computed = min(known, sequence.computed + budget)
         blocks = self._blocks(computed) - self._blocks(sequence.computed)
@@ -293,26 +296,26 @@ class Engine:
         return chunk
 
     def _begin_decodes(self) -> None:
-        """Give its next token to each sequence whose prefill the iteration has completed."""
+        """Give the next token to each sequence whose prefill the iteration has completed."""
         for sequence in self._prefilled:
             sequence.produced += 1
             sequence.end = self._iterations + sequence.output_tokens - sequence.produced
             self._growth[self._phase(sequence)] += 1
             self._read += self._kept(sequence)
-            # A sequence that decodes again ends later than before: no two entries are equal.
+            # After a preemption a sequence ends later than before, so no two entries are equal.
             heapq.heappush(self._ends, (sequence.end, sequence.serial, sequence))
             if sequence.produced == 1:
                 self._events.append(Event(self.now_ns, EventKind.FIRST_TOKEN, sequence))
         self._prefilled.clear()
 
     def _next_end(self) -> int:
-        """Find the iteration before which the first of the decoding sequences ends."""
+        """Return the count of iterations at which the next decoding sequence ends."""
         while self._ends[0][0] != self._ends[0][2].end:
             heapq.heappop(self._ends)
         return self._ends[0][0]
 
     def _finish(self) -> None:
-        """End the sequences that have all their tokens, the oldest first."""
+        """Finish the sequences that have all their tokens, oldest first."""
         while self._ends and self._ends[0][0] <= self._iterations:
             end, _, sequence = heapq.heappop(self._ends)
             if sequence.end == end:
@@ -322,7 +325,7 @@ class Engine:
                 self._events.append(Event(self.now_ns, EventKind.FINISHED, sequence))
 
     def _release(self, sequence: Sequence) -> None:
-        """Take the blocks of a running sequence and note how far it came."""
+        """Free the blocks of a running sequence and store its progress."""
         freed = self._blocks(self._kept(sequence))
         if self._cache is not None:
             self._cache.trim(self.free_blocks)
@@ -337,13 +340,13 @@ class Engine:
         sequence.end = -1
 
     def _kept(self, sequence: Sequence) -> int:
-        """Count the tokens that have a KV entry: while it decodes, all but the one sampled last."""
+        """Count its tokens that have a KV entry: during decoding all but the last sampled one."""
         if sequence is self._prefill:
             return sequence.computed
         return sequence.prompt_tokens + self.generated(sequence) - 1
 
     def _phase(self, sequence: Sequence) -> int:
-        """Tell in which iterations, modulo block_size, a decoding sequence begins a block."""
+        """Return the iterations, modulo block_size, in which a decoding sequence needs a block."""
         return (self._iterations - self._kept(sequence)) % self.config.block_size
 
     def _blocks(self, tokens: int) -> int:

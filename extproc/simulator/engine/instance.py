@@ -1,4 +1,4 @@
-"""What decides the pace and the schedule of one inference instance."""
+"""The settings and the speed of one inference instance."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,10 @@ class Profile:
     """How long one iteration takes on an accelerator.
 
     An iteration with n sequences that prefills p tokens lasts `(weights_ms * c + sequence_ms * n +
-    prefill_token_ms * p + prefill_pair_ms * q + kv_token_ms * k) / speed`. c is 1, or, where p is
-    more than chunk_tokens, the number of chunks of that size: each chunk reads the weights once,
-    and the first shares that with the decoding sequences. q counts the pairs of a prefilled token
-    and one before it, k the KV entries of the decoding sequences: what attention has to read.
+    prefill_token_ms * p + prefill_pair_ms * q + kv_token_ms * k) / speed`. c is the number of
+    chunks of chunk_tokens in p, at least 1: each chunk reads the weights once, and the first one
+    shares that read with the decoding sequences. q counts pairs of a prefilled token and an earlier
+    one, k the KV entries of the decoding sequences; attention reads both.
     """
 
     weights_ms: float
@@ -25,12 +25,12 @@ class Profile:
     kv_token_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what has no duration."""
+        """Validate."""
         if self.chunk_tokens < 1 or self.speed <= 0:
             raise ValueError("chunk_tokens must be at least 1 and speed above 0")
 
     def iteration_ns(self, sequences: int, prefill_tokens: int, prefill_pairs: float = 0.0) -> int:
-        """Return the nanoseconds of an iteration, but for what it takes to read KV entries."""
+        """Return the nanoseconds of an iteration, without the time to read KV entries."""
         chunks = max(1, -(-prefill_tokens // self.chunk_tokens))
         ms = self.weights_ms * chunks + self.sequence_ms * sequences
         ms += self.prefill_token_ms * prefill_tokens + self.prefill_pair_ms * prefill_pairs
@@ -38,7 +38,7 @@ class Profile:
 
     @property
     def kv_token_ns(self) -> int:
-        """Whole nanoseconds that an iteration takes for each KV entry of a decoding sequence."""
+        """Nanoseconds that an iteration takes to read one KV entry, rounded."""
         return round(self.kv_token_ms / self.speed * NS_PER_MS)
 
 
@@ -48,10 +48,10 @@ A100_80GB = Profile(weights_ms=8.0, sequence_ms=0.65, chunk_tokens=512)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
-    """The settings of an instance that decide its schedule; the names are vLLM's.
+    """The settings that determine the schedule of an instance; the names are vLLM's.
 
-    num_blocks counts usable blocks: vLLM's num_gpu_blocks less the null block that it never gives.
-    Raises ValueError where vLLM would not start.
+    num_blocks counts usable blocks: vLLM's num_gpu_blocks minus the null block, which is never
+    allocated. Raises ValueError if vLLM would not start.
     """
 
     max_model_len: int
@@ -62,7 +62,7 @@ class EngineConfig:
     enable_prefix_caching: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what vLLM refuses at start-up."""
+        """Validate as vLLM does when it starts."""
         if min(self.max_model_len, self.max_num_seqs, self.num_blocks, self.block_size) < 1:
             raise ValueError("all sizes of an engine must be at least 1")
         if self.max_num_batched_tokens < self.max_num_seqs:

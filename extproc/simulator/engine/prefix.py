@@ -1,10 +1,10 @@
-"""The prefix cache of an instance: parts of prompts whose KV entries can be used again.
+"""The prefix cache of an instance: parts of prompts whose KV entries can be reused.
 
-vLLM caches every full block; here the grain is a part of PART_TOKENS tokens, which is what public
-traces tell of prompts (the hash_ids of Mooncake's). The rules are vLLM's: a prompt reuses its
-longest cached beginning, but computes its last token; what nobody holds stays until its blocks are
-needed, and goes the least recently used first, of one prompt the tail first. Answers, and what of
-a prompt is no whole part, are not cached.
+vLLM caches every full block; this model caches parts of PART_TOKENS tokens, the granularity of
+public traces (the hash_ids of Mooncake). The rules are vLLM's: a prompt reuses its longest cached
+prefix but always computes its last token; parts that no running sequence holds stay cached until
+their blocks are needed, and are evicted least recently used first, the tail of a prompt before its
+head. Answers and incomplete parts are not cached.
 """
 
 from typing import Final
@@ -15,13 +15,13 @@ PART_TOKENS: Final = 512
 
 
 class PrefixCache:
-    """Which parts are held by how many running sequences, and which ones lie idle.
+    """The cached parts: how many running sequences hold each, and which are idle.
 
-    The blocks of idle parts count as free: `trim` drops what the engine has taken of them.
+    The blocks of idle parts count as free; `trim` evicts parts whose blocks the engine has taken.
     """
 
     def __init__(self, block_size: int) -> None:
-        """Raise ValueError where a part is not a whole number of blocks."""
+        """Raise ValueError unless a part is a whole number of blocks."""
         if PART_TOKENS % block_size:
             raise ValueError(f"prefix caching needs a block_size that divides {PART_TOKENS}")
         self.part_blocks = PART_TOKENS // block_size
@@ -29,17 +29,17 @@ class PrefixCache:
         self._idle: dict[int, None] = {}  # the least recently used first
 
     def trim(self, free_blocks: int) -> None:
-        """Forget the idle parts whose blocks are no longer free."""
+        """Evict idle parts until their blocks fit into the free ones."""
         while len(self._idle) * self.part_blocks > free_blocks:
             del self._idle[next(iter(self._idle))]
 
     def held_blocks(self, sequence: Sequence) -> int:
-        """Count the blocks of the prompt's beginning that running sequences hold already."""
+        """Count the blocks of the prompt's cached prefix that running sequences already hold."""
         known = sequence.prefix[: self._hits(sequence)]
         return self.part_blocks * sum(part in self._holders for part in known)
 
     def take(self, sequence: Sequence) -> int:
-        """Hold the cached beginning of a prompt; returns the free blocks that this takes."""
+        """Hold the cached prefix of a prompt; return the number of free blocks that it takes."""
         parts = sequence.prefix[: self._hits(sequence)]
         woken = [part for part in parts if part in self._idle]
         for part in woken:
@@ -50,7 +50,7 @@ class PrefixCache:
         return self.part_blocks * len(woken)
 
     def add(self, sequence: Sequence, computed: int) -> None:
-        """Cache the parts that are now computed, up to one that another sequence has cached."""
+        """Cache the computed parts, up to the first that another sequence has already cached."""
         whole = min(computed, sequence.prompt_tokens) // PART_TOKENS
         for part in sequence.prefix[sequence.shared : whole]:
             if part in self._holders or part in self._idle:
@@ -59,7 +59,7 @@ class PrefixCache:
             sequence.shared += 1
 
     def release(self, sequence: Sequence) -> int:
-        """Let go of what a sequence holds; returns the blocks that others still hold."""
+        """Release the parts of a sequence; return the number of blocks that others still hold."""
         still_held = 0
         for part in reversed(sequence.prefix[: sequence.shared]):
             self._holders[part] -= 1
@@ -72,7 +72,7 @@ class PrefixCache:
         return still_held
 
     def _hits(self, sequence: Sequence) -> int:
-        """Count the cached leading parts, of which one token at least is left to compute."""
+        """Count the cached leading parts; at least one token remains to be computed."""
         most = min(len(sequence.prefix), (sequence.prompt_tokens - 1) // PART_TOKENS)
         for count in range(most):
             part = sequence.prefix[count]

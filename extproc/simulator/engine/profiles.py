@@ -1,7 +1,7 @@
-"""What an instance is: how fast it computes, how many tokens its KV cache holds, what it costs.
+"""Profiles of vLLM servers: their speed, the size of their KV cache, and their price.
 
-A profile is one of the named ones, comes from first principles (an accelerator and a model), or is
-read from a file, such as one that `dualpool profile` has fitted to a live vLLM.
+A profile is a named one, is derived from data sheets (an accelerator and a model), or is read from
+a file, such as one that `dualpool profile` fitted to a running vLLM.
 """
 
 import math
@@ -19,15 +19,15 @@ _GIB: Final = 2**30
 
 
 class ProfileError(UserError):
-    """A profile cannot be had; the text says what is wrong and what is allowed."""
+    """A profile is invalid or unknown; the message says why and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accelerator:
-    """One GPU: bandwidth of its memory in GB/s (10**9), dense TFLOP/s at the model's precision.
+    """One GPU: memory bandwidth in GB/s (10**9), dense TFLOP/s at the model's precision.
 
     memory_share is vLLM's gpu_memory_utilization. read_share, compute_share: the shares of the two
-    peaks that decoding and prefill reach; the defaults are assumptions, for measuring to replace.
+    peaks that decoding and prefill reach; the defaults are assumptions until they are measured.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Accelerator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
-    """A decoder; heads share kv_heads. active_parameters is what one token passes through."""
+    """The shape of a decoder model; active_parameters are those that one token uses (0: all)."""
 
     name: str
     parameters: float
@@ -55,9 +55,9 @@ class ModelShape:
     active_parameters: float = 0.0
 
     def kv_token_bytes(self, tensor_parallel: int) -> int:
-        """Return the bytes that one token takes in the KV cache of each GPU: keys and values.
+        """Return the bytes of keys and values that one token takes on each GPU.
 
-        Where there are more GPUs than KV heads, vLLM keeps a copy of a head on several.
+        With more GPUs than KV heads, vLLM replicates heads.
         """
         heads = math.ceil(self.kv_heads / tensor_parallel)
         return round(2 * self.layers * heads * self.head_size * self.kv_bytes)
@@ -65,10 +65,10 @@ class ModelShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstanceProfile:
-    """One vLLM server: what the planner and the simulator have to know of it.
+    """One vLLM server, as the planner and the simulator see it.
 
-    kv_tokens: tokens that its KV cache holds. price_per_gpu_h: USD per hour and GPU. overhead_s:
-    what a client waits for a first token outside the engine, in seconds.
+    kv_tokens: capacity of its KV cache in tokens. price_per_gpu_h: USD per GPU and hour.
+    overhead_s: seconds that a client waits for its first token outside the engine.
     """
 
     name: str
@@ -80,7 +80,7 @@ class InstanceProfile:
     overhead_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot serve."""
+        """Validate."""
         if self.kv_tokens < self.block_size or min(self.gpus, self.block_size) < 1:
             raise ValueError("kv_tokens must be at least block_size, and gpus at least 1")
         if min(self.price_per_gpu_h, self.overhead_s) < 0:
@@ -89,7 +89,7 @@ class InstanceProfile:
     def engine(
         self, max_model_len: int, max_num_seqs: int, max_num_batched_tokens: int
     ) -> EngineConfig:
-        """Return the settings of such an instance in a pool."""
+        """Return the engine settings of such a server in a pool."""
         return EngineConfig(
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
@@ -99,17 +99,14 @@ class InstanceProfile:
         )
 
     def window_slots(self, max_model_len: int) -> int:
-        """Return how many sequences of the whole window the KV cache holds; 0 if not even one."""
+        """Return how many full windows fit into the KV cache at once."""
         blocks = math.ceil(max_model_len / self.block_size)
         return self.kv_tokens // self.block_size // blocks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Build:
-    """An instance from first principles.
-
-    reserve_gib: memory of each GPU for activations and graphs.
-    """
+    """A server described by data sheets; reserve_gib: memory per GPU for activations and graphs."""
 
     accelerator: Accelerator
     model: ModelShape
@@ -118,25 +115,25 @@ class Build:
 
 
 def kv_cache_bytes(build: Build) -> float:
-    """Return the bytes that are left for the KV cache on each GPU; not above 0: it does not fit."""
+    """Return the bytes per GPU that remain for the KV cache; negative if the model does not fit."""
     usable = (build.accelerator.hbm_gib * build.accelerator.memory_share - build.reserve_gib) * _GIB
     return usable - build.model.parameters * build.model.weight_bytes / build.tensor_parallel
 
 
 def from_first_principles(build: Build) -> InstanceProfile:
-    """Return the profile of a roofline: weights and KV entries are read, products computed.
+    """Return the profile of a roofline model: reads limit decoding, products limit prefill.
 
     Each iteration reads all weights (a batch touches every expert of a mixture) and every KV entry
-    of the sequences that decode; a prompt token costs 2 FLOP for each active parameter, and a pair
-    of tokens 4 FLOP for each layer, head and element of a head (J. Pope et al., 2211.05102).
-    What GPUs say to each other is in the accelerator's two shares. Raises ProfileError where the
-    model does not fit.
+    of the decoding sequences; a prompt token costs 2 FLOP per active parameter, and a pair of
+    tokens 4 FLOP per layer, head and element of a head (Pope et al., arXiv 2211.05102). The
+    accelerator's two shares include communication between GPUs. Raises ProfileError if the model
+    does not fit.
     """
     gpu, model, tp = build.accelerator, build.model, build.tensor_parallel
     room = kv_cache_bytes(build)
     kv_bytes = model.kv_token_bytes(tp)
     if room < kv_bytes * 16:
-        raise ProfileError(f"{model.name} leaves no KV cache on {tp} x {gpu.name}: take more GPUs")
+        raise ProfileError(f"{model.name} leaves no KV cache on {tp} x {gpu.name}: use more GPUs")
     bytes_per_ms = gpu.bandwidth_gb_s * 1e6 * gpu.read_share
     flop_per_ms = gpu.tflops * 1e9 * gpu.compute_share * tp
     return InstanceProfile(
@@ -194,7 +191,7 @@ def _published(name: str, pace: Profile, blocks: int, price: float, gpus: int) -
 
 
 def _pace(weights_ms: float, sequence_ms: float, chunk_tokens: int) -> Profile:
-    # The table holds for sequences of 8192 tokens; the papers' planner scales it by the length.
+    # The table is for sequences of 8192 tokens; the papers' planner scales it by the length.
     return Profile(
         weights_ms=weights_ms,
         sequence_ms=0.0,
@@ -208,7 +205,7 @@ NAMED: Final[Mapping[str, InstanceProfile]] = MappingProxyType(
         # arXiv 2603.16054, Llama-3-70B; the papers count and price such an instance as one GPU.
         "a100-llama70b": _published("a100-llama70b", _pace(8.0, 0.65, 512), 65_536, 2.21, 8),
         "h100-llama70b": _published("h100-llama70b", _pace(4.0, 0.32, 1024), 65_536, 4.02, 8),
-        # The same table; it does not say which model, or how many GPUs.
+        # From the same table, which names neither the model nor the number of GPUs.
         "a10g": _published("a10g", _pace(12.0, 0.90, 256), 32_768, 1.01, 1),
         "mi300x-qwen235b": replace(
             from_first_principles(MI300X_QWEN3_235B), name="mi300x-qwen235b"

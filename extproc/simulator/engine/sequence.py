@@ -1,24 +1,24 @@
-"""One prompt and its answer on the way through an engine, and what happens to it there."""
+"""One sequence of an engine, and the events that happen to it."""
 
 import enum
 from typing import NamedTuple
 
 
 class NeverFitsError(ValueError):
-    """The sequence is longer than the window or the whole KV cache, so no schedule can hold it."""
+    """The sequence exceeds the window or the whole KV cache, so it can never be scheduled."""
 
 
 class EventKind(enum.Enum):
     """What happened to a sequence."""
 
-    ADMITTED = "admitted"  # its prefill begins, for the first time or again
-    PREEMPTED = "preempted"  # its blocks are gone; it waits at the front of the queue
+    ADMITTED = "admitted"  # its prefill begins, for the first time or after a preemption
+    PREEMPTED = "preempted"  # it lost its blocks and waits at the front of the queue
     FIRST_TOKEN = "first_token"  # noqa: S105 (not a password)
-    FINISHED = "finished"  # all of its output tokens are there
+    FINISHED = "finished"  # it has all of its output tokens
 
 
 class State(enum.Enum):
-    """Where a sequence is."""
+    """Where a sequence is in its life."""
 
     NEW = enum.auto()
     WAITING = enum.auto()
@@ -27,23 +27,23 @@ class State(enum.Enum):
 
 
 class Sequence:
-    """One prompt and the answer that it will get; the caller keeps it to know it in the events.
+    """One prompt and the length of its answer, both at least 1 token; compared by identity.
 
-    Both counts must be at least 1. submit() cuts output_tokens to what the window holds, as vLLM
-    ends a sequence that has max_model_len tokens. prefix: ids of the prompt's leading parts of 512
-    tokens, equal where the text is equal up to there. The rest is the engine's notes.
+    submit() limits output_tokens to what the window holds, as vLLM ends a sequence that has
+    max_model_len tokens. prefix: ids of the leading 512-token parts of the prompt; two prompts
+    share the ids up to where their text differs. All other attributes belong to the engine.
     """
 
     __slots__ = (
-        "computed",  # tokens with a KV entry, while it prefills
-        "end",  # the iteration before which its last token is there; -1 unless it decodes
+        "computed",  # tokens that have KV entries, during its prefill
+        "end",  # count of iterations at which it has its last token; -1 unless it decodes
         "output_tokens",
         "prefix",
         "produced",  # output tokens so far, unless it decodes: see Engine.generated
         "prompt_tokens",
         "reused",  # prompt tokens that were cached when it was last admitted
         "serial",  # order of submission
-        "shared",  # parts of the prefix that it holds in the prefix cache
+        "shared",  # number of prefix parts that it holds in the prefix cache
         "state",
     )
 
@@ -61,7 +61,7 @@ class Sequence:
 
 
 class Event(NamedTuple):
-    """Something that happened at a time in nanoseconds; events come in the order of time."""
+    """What happened to a sequence, at a time in nanoseconds; events are ordered by time."""
 
     at_ns: int
     kind: EventKind

@@ -1,7 +1,7 @@
-"""The answers of a simulated pool, byte for byte those of vLLM 0.32 but for what they say.
+"""Renders the answers of a simulated pool: bytes as of vLLM 0.32, except for the text.
 
-Key order, nulls, blank lines and which chunk carries what were compared with a running vLLM;
-FINGERPRINT stands where a real one has its own, so no answer passes for a model's.
+Key order, nulls, blank lines and the content of each chunk were compared with a running vLLM.
+FINGERPRINT marks every answer as simulated.
 """
 
 from abc import ABC, abstractmethod
@@ -19,13 +19,13 @@ _Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class AnswerUsage:
-    """Tokens of the prompts and of the answers so far."""
+    """Tokens of all prompts, and of all sequences so far."""
 
     prompt_tokens: int
     completion_tokens: int
 
     def describe(self) -> dict[str, Any]:
-        """Return the object that a usage chunk has, without details."""
+        """Return the `usage` object of a usage chunk, without details."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
@@ -35,7 +35,7 @@ class AnswerUsage:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """The next text of the answer with that index; finish is "stop" or "length" in its last."""
+    """The next text of a sequence; finish is "stop" or "length" in its last piece, else None."""
 
     index: int
     text: str
@@ -43,16 +43,16 @@ class Piece:
 
 
 class AnswerForm(ABC):
-    """The form of one answer; created is in epoch seconds."""
+    """Renders one answer of an endpoint; `created` is in epoch seconds."""
 
-    prefix: ClassVar[str]  # of the ids
+    prefix: ClassVar[str]  # of ids
     whole_name: ClassVar[str]
     chunk_name: ClassVar[str]
-    whole_ends: ClassVar[tuple[str, ...]]  # keys of a whole answer that are null here
-    usage_ends: ClassVar[tuple[str, ...]]  # the same of the usage in a chunk with text
+    whole_ends: ClassVar[tuple[str, ...]]  # keys that end a whole answer, all null
+    usage_ends: ClassVar[tuple[str, ...]]  # the same for the usage in a chunk with text
 
     def __init__(self, request_id: str, created: int, model: str, *, include_usage: bool) -> None:
-        # A client may name its request; a lone surrogate cannot be sent back as UTF-8.
+        # The client may choose the id; a lone surrogate cannot be encoded as UTF-8.
         self._id = self.prefix + request_id.encode(errors="replace").decode()
         self._created = created
         self._model = model
@@ -68,17 +68,17 @@ class AnswerForm(ABC):
 
     @abstractmethod
     def opening(self, index: int, usage: AnswerUsage | None) -> bytes:
-        """Return the event with which the stream of an answer opens, if it has one."""
+        """Return the first event of a sequence; empty if the endpoint has none."""
 
     def piece(self, piece: Piece, usage: AnswerUsage | None) -> bytes:
-        """Return the event with the next text; usage is given where every event carries it."""
+        """Return the event with the next text; usage is given if every event carries it."""
         chunk = self._open(self.chunk_name, [self._delta(piece)]) | self._running(usage)
         if piece.finish and not self._include_usage:
             chunk["system_fingerprint"] = FINGERPRINT
         return _event(chunk)
 
     def total(self, usage: AnswerUsage) -> bytes:
-        """Return the event that ends a stream with its usage."""
+        """Return the usage event that ends a stream."""
         chunk = self._open(self.chunk_name, [])
         return _event(chunk | {"usage": usage.describe(), "system_fingerprint": FINGERPRINT})
 
@@ -102,7 +102,7 @@ class AnswerForm(ABC):
 
 
 class ChatForm(AnswerForm):
-    """How /v1/chat/completions answers."""
+    """Answers of /v1/chat/completions."""
 
     prefix = "chatcmpl-"
     whole_name = "chat.completion"
@@ -138,7 +138,7 @@ class ChatForm(AnswerForm):
 
 
 class CompletionForm(AnswerForm):
-    """How /v1/completions answers."""
+    """Answers of /v1/completions."""
 
     prefix = "cmpl-"
     whole_name = "text_completion"
@@ -147,7 +147,7 @@ class CompletionForm(AnswerForm):
     usage_ends = ()
 
     def opening(self, index: int, usage: AnswerUsage | None) -> bytes:  # noqa: ARG002
-        """Return nothing: these streams open with text."""
+        """Return b"": these streams start with text."""
         return b""
 
     def _choice(self, piece: Piece) -> _Json:

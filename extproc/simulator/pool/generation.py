@@ -1,4 +1,4 @@
-"""One request on its way through a simulated pool: the answers that it gets, piece by piece."""
+"""Generates the answer to one request in a simulated pool, whole or as a stream of events."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -11,7 +11,7 @@ from extproc.simulator.pool.words import GeneratedText
 
 
 class GenerationRun:
-    """The answers to one request, in the order of their indices; its tickets are to be admitted."""
+    """The sequences of one request, by index; the caller admits `tickets` to the engine."""
 
     def __init__(self, generation: Generation, seed: int) -> None:
         self._changed = asyncio.Event()
@@ -30,10 +30,10 @@ class GenerationRun:
             Ticket(Sequence(prompt.tokens, answer.tokens), answer.finish, self._changed)
             for prompt, answer in zip(self._prompts, self._answers, strict=True)
         ]
-        self._told = [0] * len(self.tickets)  # tokens, by index
+        self._sent = [0] * len(self.tickets)  # tokens by index
 
     async def whole(self, form: AnswerForm) -> bytes:
-        """Wait for all of it; returns the body of the answer."""
+        """Wait for all sequences; return the body of the answer."""
         texts = ["" for _ in self.tickets]
         async for piece in self._pieces():
             texts[piece.index] += piece.text
@@ -44,41 +44,41 @@ class GenerationRun:
         return form.whole(pieces, self._total())
 
     async def events(self, form: AnswerForm) -> AsyncIterator[bytes]:
-        """Yield the events of the stream as their tokens come."""
+        """Yield the events of the stream as their tokens are generated."""
         opened = False
         async for piece in self._pieces():
             if not opened:
                 opened = True
                 for index in range(len(self.tickets)):
                     yield form.opening(index, self._usage(index, 0))
-            yield form.piece(piece, self._usage(piece.index, self._told[piece.index]))
+            yield form.piece(piece, self._usage(piece.index, self._sent[piece.index]))
         if self._generation.include_usage:
             yield form.total(self._total())
         yield DONE
 
     async def _pieces(self) -> AsyncIterator[Piece]:
-        """Yield what is new whenever something is; the tickets must be admitted."""
-        while not all(map(self._is_told, range(len(self.tickets)))):
+        """Yield new text until all sequences are complete; the tickets must be admitted."""
+        while not all(map(self._is_sent, range(len(self.tickets)))):
             await self._changed.wait()
             self._changed.clear()
             for index, ticket in enumerate(self.tickets):
-                if ticket.tokens > self._told[index]:
-                    yield self._tell(index, ticket.tokens)
+                if ticket.tokens > self._sent[index]:
+                    yield self._next_piece(index, ticket.tokens)
 
-    def _usage(self, index: int, told: int) -> AnswerUsage | None:
+    def _usage(self, index: int, sent: int) -> AnswerUsage | None:
         if self._generation.continuous_usage:
-            return AnswerUsage(self._prompts[index].tokens, told)
+            return AnswerUsage(self._prompts[index].tokens, sent)
         return None
 
     def _total(self) -> AnswerUsage:
         prompts = self._generation.prompts
-        return AnswerUsage(sum(prompt.tokens for prompt in prompts), sum(self._told))
+        return AnswerUsage(sum(prompt.tokens for prompt in prompts), sum(self._sent))
 
-    def _is_told(self, index: int) -> bool:
-        return self._told[index] == self._answers[index].tokens
+    def _is_sent(self, index: int) -> bool:
+        return self._sent[index] == self._answers[index].tokens
 
-    def _tell(self, index: int, tokens: int) -> Piece:
+    def _next_piece(self, index: int, tokens: int) -> Piece:
         answer = self._answers[index]
-        text = answer.take(tokens - self._told[index])
-        self._told[index] = tokens
-        return Piece(index, text, answer.finish if self._is_told(index) else None)
+        text = answer.take(tokens - self._sent[index])
+        self._sent[index] = tokens
+        return Piece(index, text, answer.finish if self._is_sent(index) else None)

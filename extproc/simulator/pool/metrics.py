@@ -1,7 +1,7 @@
-"""The metrics of a simulated pool: vLLM's names, help texts, labels and buckets.
+"""The metrics of a simulated pool: names, help texts, labels and buckets of vLLM 0.32.
 
-All of them were copied from the /metrics of vLLM 0.32; those that a simulation has nothing to say
-about (prefix cache, multi-modal cache, FLOPs, HTTP) are left out.
+Metrics that do not apply to a simulation (prefix cache, multi-modal cache, FLOPs, HTTP) are left
+out.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +31,7 @@ _PREEMPTIONS = (1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0)
 
 
 class PoolMetrics:
-    """What one pool counts, on a registry of its own; times are in seconds."""
+    """The metrics of one pool, on a registry of its own; times are in seconds."""
 
     def __init__(self, model: str, config: EngineConfig) -> None:
         self.registry = CollectorRegistry()
@@ -88,7 +88,7 @@ class PoolMetrics:
         )
 
     def watch(self, engine: Engine) -> None:
-        """Read the gauges off an engine at every scrape."""
+        """Read the gauges from an engine at every scrape."""
         running = "Number of requests in model execution batches."
         self._gauge("num_requests_running", running, lambda: engine.running)
         waiting = "Number of requests waiting to be processed."
@@ -97,7 +97,7 @@ class PoolMetrics:
         self._gauge("kv_cache_usage_perc", usage, lambda: engine.usage)
 
     def _cache_config(self, config: EngineConfig) -> None:
-        blocks = config.num_blocks + 1  # vLLM counts the null block, which it never gives
+        blocks = config.num_blocks + 1  # vLLM includes the null block, which is never allocated
         labels = {
             "block_size": config.block_size,
             "cache_dtype": "auto",
@@ -134,6 +134,6 @@ class PoolMetrics:
 
 
 def token_buckets(limit: int) -> list[float]:
-    """Return 1, 2, 5, 10, 20, 50, ... up to a limit."""
+    """Return the buckets 1, 2, 5, 10, 20, 50, ... up to a limit."""
     series = (float(factor * 10**power) for power in range(len(str(limit))) for factor in (1, 2, 5))
     return [bucket for bucket in series if bucket <= limit]

@@ -1,6 +1,6 @@
-"""An engine at the pace of the wall clock: one task runs its iterations, one wait for each.
+"""Runs the engine model against the wall clock: one task, one sleep per iteration.
 
-The one rule: nobody sees a token before the iteration that makes it has ended.
+Invariant: no token is delivered before the iteration that generates it has ended.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ _NS_PER_S = 1_000_000_000
 
 
 class Ticket:
-    """One sequence on its way through the engine; `changed` is set when it has new tokens."""
+    """One sequence in the engine; `changed` is set whenever it has new tokens."""
 
     __slots__ = (
         "admitted_ns",
@@ -32,7 +32,7 @@ class Ticket:
 
     def __init__(self, sequence: Tokens, finish: str, changed: asyncio.Event) -> None:
         self.sequence = sequence
-        self.finish = finish  # "stop" or "length", once all tokens are there
+        self.finish = finish  # "stop" or "length", once it is complete
         self.changed = changed
         self.tokens = 0
         self.preemptions = 0
@@ -41,12 +41,12 @@ class Ticket:
 
     @property
     def over(self) -> bool:
-        """Whether all tokens are there."""
+        """Whether it has all its tokens."""
         return self.tokens == self.sequence.output_tokens
 
 
 class PacedEngine:
-    """Runs an engine and hands out its tokens in time."""
+    """Runs an engine in real time, delivers its tokens and updates the metrics."""
 
     def __init__(self, engine: Engine, metrics: PoolMetrics) -> None:
         self._engine = engine
@@ -58,10 +58,10 @@ class PacedEngine:
 
     @contextmanager
     def admit(self, tickets: Sequence[Ticket]) -> Iterator[None]:
-        """Run the sequences of a request; what is left of them at the end is aborted."""
+        """Submit the sequences of a request; abort the unfinished ones when the block ends."""
         now_ns = self._now_ns()
         if not self._tickets:
-            self._engine.advance(now_ns)  # nothing to run: only the time since then passes
+            self._engine.advance(now_ns)  # it was idle, so this only moves its time
         try:
             for ticket in tickets:
                 ticket.arrived_ns = now_ns
@@ -75,7 +75,7 @@ class PacedEngine:
                 self._tickets.pop(ticket.sequence, None)
 
     async def run(self) -> None:
-        """Run iterations while there is work, for ever."""
+        """Run iterations whenever there is work, until cancelled."""
         while True:
             await self._work.wait()
             now_ns = self._now_ns()
@@ -134,5 +134,5 @@ class PacedEngine:
 
 
 def _seconds(start_ns: int, end_ns: int) -> float:
-    """Return a duration; an arrival may fall within the iteration that serves it."""
+    """Return a duration, at least 0: an arrival may fall within the iteration that serves it."""
     return max(0, end_ns - start_ns) / _NS_PER_S

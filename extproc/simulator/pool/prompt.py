@@ -1,8 +1,8 @@
-"""The prompts of a simulated pool: messages or texts to token ids, within the window.
+"""Encodes prompts for a simulated pool: messages or texts to token ids that fit the window.
 
-The chat template is fixed, in the shape of gpt-oss's. It costs 4 tokens a message (`<|start|>`,
-the role, which is one token, `<|message|>`, `<|end|>`) and 2 a request (`<|start|>assistant`, where
-the answer begins); tool definitions are a system message of their own, as compact JSON.
+The chat template resembles that of gpt-oss. It adds 4 tokens per message (`<|start|>`, the role,
+`<|message|>`, `<|end|>`) and 2 per request (`<|start|>assistant`, where the answer begins). Tool
+definitions become a system message of compact JSON.
 """
 
 import json
@@ -23,7 +23,7 @@ _TEXT_KEYS = ("text", "thinking", "refusal", "name")
 
 
 class Message(BaseModel):
-    """What the template sees of a chat message."""
+    """The fields of a chat message that the template renders."""
 
     role: str
     content: str | list[Any] | None = None
@@ -34,7 +34,7 @@ class Message(BaseModel):
 
 
 class PromptEncoder:
-    """Renders and encodes for one pool; every method raises RefusedError."""
+    """Renders and encodes prompts for one pool; every method raises RefusedError."""
 
     def __init__(self, tokenizer: Tokenizer, model: str, max_model_len: int) -> None:
         self._tokenizer = tokenizer
@@ -124,7 +124,7 @@ class PromptEncoder:
             )
 
     def _check_length(self, tokens: int, *, truncated: bool) -> None:
-        """Check the window; vLLM encodes a text only until it is exceeded by one token."""
+        """Check against the window; vLLM stops encoding a text one token beyond it."""
         limit = self._max_model_len
         if tokens <= limit:
             return

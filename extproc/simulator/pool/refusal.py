@@ -1,7 +1,7 @@
-"""How a simulated pool refuses: the statuses and bodies of vLLM 0.32, to the letter.
+"""The error answers of a simulated pool: statuses and bodies are exactly those of vLLM 0.32.
 
-The words come from vLLM's entrypoints/serve/exception_handling and the protocol classes; a running
-vLLM confirmed them.
+Messages are those of vLLM's entrypoints/serve/exception_handling and protocol classes, and were
+compared with a running vLLM.
 """
 
 import re
@@ -15,14 +15,14 @@ _MAX_REPORTED_ERRORS = 10
 _MAX_INPUT_CHARACTERS = 200
 _CUT = "...[truncated]"
 
-# What vLLM cuts from its messages, so that they do not tell paths of the server.
+# vLLM removes paths from its messages, so that they do not reveal its file system.
 _PATHS = re.compile(
     r"/(?:home|usr|opt|var|tmp|root|lib|mnt|srv)(?:/[\w.\-]+)+|(?:/[\w\-]+)+/[\w\-]+\.\w+"
 )
 
 
 class RefusedError(Exception):
-    """The answer to a request that is not served: an HTTP status and a JSON body."""
+    """A request is refused with an HTTP status and a JSON body."""
 
     def __init__(self, status: int, body: bytes) -> None:
         super().__init__(status, body)
@@ -31,25 +31,25 @@ class RefusedError(Exception):
 
 
 def refused(message: str, *, param: str | None = None, value: object = None) -> RefusedError:
-    """Return the 400 to a value that vLLM's own code does not accept."""
+    """Return the 400 for a value that vLLM's own checks reject."""
     facts = [f"parameter={param}"] * (param is not None) + [f"value={value}"] * (value is not None)
     text = f"{message} ({', '.join(facts)})" if facts else message
     return _refusal(HTTPStatus.BAD_REQUEST, "BadRequestError", text, param)
 
 
 def unknown_model(model: str, served: str) -> RefusedError:
-    """Return the 404 to a model that is not served."""
+    """Return the 404 for a model that is not served."""
     text = f"The model `{model}` does not exist. Valid aliases: {served}."
     return _refusal(HTTPStatus.NOT_FOUND, "NotFoundError", text, "model")
 
 
 def wrong_media_type() -> RefusedError:
-    """Return the 400 to a content type other than JSON."""
+    """Return the 400 for a content type other than JSON."""
     return _invalid("  Unsupported Media Type: Only 'application/json' is allowed", 1, None)
 
 
 def broken_json(message: str, position: int) -> RefusedError:
-    """Return the 400 to a body that is no JSON; message and position are the json module's."""
+    """Return the 400 for invalid JSON; message and position are those of the json module."""
     error = {
         "type": "json_invalid",
         "loc": ("body", position),
@@ -61,19 +61,19 @@ def broken_json(message: str, position: int) -> RefusedError:
 
 
 def missing_body() -> RefusedError:
-    """Return the 400 to an empty body or null."""
+    """Return the 400 for an empty body or null."""
     return invalid([{"type": "missing", "loc": ("body",), "msg": "Field required", "input": None}])
 
 
 def not_an_object(document: object) -> RefusedError:
-    """Return the 400 to a body that is JSON, but no object."""
+    """Return the 400 for JSON that is not an object."""
     text = "Input should be a valid dictionary or object to extract fields from"
     error = {"type": "model_attributes_type", "loc": ("body",), "msg": text, "input": document}
     return invalid([error])
 
 
 def invalid(errors: Iterable[Mapping[str, Any]]) -> RefusedError:
-    """Return the 400 to a body of another shape; the errors are pydantic's."""
+    """Return the 400 for a body that does not validate; the errors are those of pydantic."""
     reported = [{**error, "loc": _location(error["loc"])} for error in errors]
     lines = [f"  {_line(error)}" for error in reported[:_MAX_REPORTED_ERRORS]]
     if len(reported) > len(lines):
@@ -82,7 +82,7 @@ def invalid(errors: Iterable[Mapping[str, Any]]) -> RefusedError:
 
 
 def plain(status: HTTPStatus, detail: str) -> RefusedError:
-    """Return what the web framework answers before vLLM sees the request."""
+    """Return the answer of the web framework, which vLLM never sees."""
     return RefusedError(status, msgspec.json.encode({"detail": detail}))
 
 
@@ -104,12 +104,12 @@ def _summary(value: object) -> str:
 
 
 def _location(path: Iterable[str | int]) -> str:
-    # Pydantic names the member of a union that it tried; a client knows only the fields.
+    # Pydantic includes the union member that it tried; vLLM reports fields only.
     return ".".join(str(part) for part in path if part != "str" and "[" not in str(part))
 
 
 def _refusal(status: HTTPStatus, kind: str, message: str, param: str | None) -> RefusedError:
-    # A lone surrogate of the client's cannot be sent back as UTF-8.
+    # A lone surrogate from the client cannot be encoded as UTF-8.
     text = _PATHS.sub("<path>", message).strip().encode(errors="replace").decode()
     error = {"message": text, "type": kind, "param": param, "code": status}
     return RefusedError(status, msgspec.json.encode({"error": error}))

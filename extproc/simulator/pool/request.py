@@ -1,8 +1,8 @@
-"""What a simulated pool is asked for: a body to a Generation, or the refusal that vLLM 0.32 gives.
+"""Parses a request body to a Generation, or refuses it as vLLM 0.32 does.
 
-The checks, their order and their words are vLLM's (entrypoints/openai, renderers/params.py and
-sampling_params.py); every refusal was compared with the answer of a running vLLM. What vLLM
-accepts and a simulation has no use for (temperature, stop, seed, ...) is not read.
+The checks, their order and their messages are vLLM's (entrypoints/openai, renderers/params.py,
+sampling_params.py); every refusal was compared with a running vLLM. Fields that do not affect a
+simulation (temperature, stop, seed, ...) are ignored.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ MAX_PROMPTS = 1024  # VLLM_MAX_COMPLETION_PROMPTS
 
 @dataclass(frozen=True, slots=True)
 class CheckedPrompt:
-    """One prompt that passed all checks: its tokens and how many may be generated."""
+    """One prompt that passed all checks: its tokens, and the most that may be generated."""
 
     tokens: int
     max_tokens: int
@@ -40,7 +40,7 @@ class CheckedPrompt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What a request generates: `sequences` answers to each of the prompts."""
+    """What to generate: `sequences` answers to each of the prompts."""
 
     request_id: str
     prompts: tuple[CheckedPrompt, ...]
@@ -50,7 +50,7 @@ class Generation:
     stream: bool
     include_usage: bool
     continuous_usage: bool
-    digest: bytes  # of the body, so that the same request gets the same answer
+    digest: bytes  # of the body: equal requests get equal answers
 
 
 _Body = TypeVar("_Body", bound=BaseModel)
@@ -61,7 +61,7 @@ class _StreamOptions(BaseModel):
     continuous_usage_stats: bool | None = False
 
 
-# The order of the fields is the order in which vLLM reports faults.
+# vLLM reports faults in this order of the fields.
 class _Chat(BaseModel):
     messages: list[Message]
     model: str | None = None
@@ -103,9 +103,9 @@ class _TokenizeChat(BaseModel):
 
 
 class RequestReader:
-    """Reads the bodies of the requests to one pool; every method raises RefusedError.
+    """Parses request bodies for one pool; every method raises RefusedError.
 
-    A body of a megabyte takes tens of milliseconds, most of them without the GIL.
+    A megabyte takes tens of milliseconds, mostly without holding the GIL.
     """
 
     def __init__(self, tokenizer: Tokenizer, model: str, max_model_len: int) -> None:
@@ -114,7 +114,7 @@ class RequestReader:
         self._max_model_len = max_model_len
 
     def read_chat(self, body: bytes) -> Generation:
-        """Read a body of /v1/chat/completions."""
+        """Parse a body of /v1/chat/completions."""
         document = _document(body)
         _check_tools(document)
         _check_stream_options(document)
@@ -130,7 +130,7 @@ class RequestReader:
         return self._generation(request, body, [prompt], asked)
 
     def read_completion(self, body: bytes) -> Generation:
-        """Read a body of /v1/completions."""
+        """Parse a body of /v1/completions."""
         document = _document(body)
         _check_prompt(document)
         _check_stream_options(document)
@@ -143,7 +143,7 @@ class RequestReader:
         return self._generation(request, body, prompts, request.max_tokens)
 
     def read_tokenize(self, body: bytes) -> list[int]:
-        """Read a body of /tokenize and return the ids of its tokens."""
+        """Parse a body of /tokenize; return its token ids."""
         document = _document(body)
         if "messages" in document:
             chat = _validated(_TokenizeChat, document)
@@ -178,7 +178,7 @@ class RequestReader:
     def _prompt(
         self, request: _Chat | _Completion, tokens: int, asked: int | None
     ) -> CheckedPrompt:
-        """Clamp the output to the window, silently, and check it as vLLM's SamplingParams does."""
+        """Clamp the output to the window and validate it as vLLM's SamplingParams does."""
         room = self._max_model_len - tokens
         limit = room if asked is None else min(asked, room)
         _check_sequences(1 if request.n is None else request.n)
@@ -214,14 +214,17 @@ class RequestReader:
 
 
 def _document(body: bytes) -> dict[str, Any]:
-    """Decode a body with the json module, whose messages vLLM passes on."""
+    """Decode a body with the json module, whose error messages vLLM reports."""
     if not body:
         raise missing_body()
     try:
         document = json.loads(body)
     except json.JSONDecodeError as error:
         raise broken_json(error.msg, error.pos) from None
-    except (ValueError, RecursionError):  # no UTF-8, a number of 5,000 digits, 5,000 brackets
+    except (
+        ValueError,
+        RecursionError,
+    ):  # not UTF-8, or a number of 5,000 digits, or 5,000 nested brackets
         raise plain(HTTPStatus.BAD_REQUEST, "There was an error parsing the body") from None
     if document is None:
         raise missing_body()
@@ -282,7 +285,7 @@ def _check_sequences(count: int) -> None:
 
 
 def _each(prompt: str | list[str] | _Ids | list[_Ids]) -> list[str | list[int]]:
-    """Split what /v1/completions calls a prompt into prompts."""
+    """Split the `prompt` of /v1/completions, which may be a batch, into prompts."""
     if isinstance(prompt, str):
         return [prompt]
     if not prompt:

@@ -1,8 +1,8 @@
-"""The built-in pool: vLLM's HTTP face on the simulated engine, so that a demo needs no accelerator.
+"""A simulated vLLM server: its HTTP API on the engine model, so that a demo needs no accelerator.
 
-It tokenizes for real, schedules, batches, preempts, refuses, clamps and reports as vLLM 0.32 does,
-at the pace of an accelerator profile; the text is made of words from a list. Every answer says
-so: system_fingerprint is "dualpool-simulated" and the header x-dualpool-simulated is 1.
+It uses a real tokenizer, and schedules, batches, preempts, refuses, clamps and reports as vLLM 0.32
+does, at the speed of an accelerator profile; the text consists of words from a list. Every answer
+is marked: system_fingerprint is "dualpool-simulated", and the header x-dualpool-simulated is 1.
 """
 
 import argparse
@@ -35,10 +35,10 @@ from extproc.simulator.pool.refusal import RefusedError, wrong_media_type
 from extproc.simulator.pool.request import Generation, RequestReader
 from extproc.simulator.pool.tokenizer import Tokenizer
 
-VERSION = "0.32.0"  # of the vLLM whose answers these are
+VERSION = "0.32.0"  # of vLLM
 MAX_BODY_BYTES = 64 * 1024 * 1024
-_THREAD_BYTES = 64 * 1024  # larger bodies are read in a thread: 64 KiB take 2 ms
-_STOP_S = 0.1  # for answers under way
+_THREAD_BYTES = 64 * 1024  # larger bodies are parsed in a thread; 64 KiB take 2 ms
+_STOP_S = 0.1  # grace period for unfinished answers
 _EVENTS = "text/event-stream; charset=utf-8"
 
 _log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatedPoolSettings:
-    """One pool: its engine, the accelerator's profile, the served model, the seed of its texts."""
+    """Settings of one pool; `seed` is that of the generated texts."""
 
     model: str
     engine: EngineConfig
@@ -66,7 +66,7 @@ class _PoolHandlers:
         self._clock: asyncio.Task[None] | None = None
 
     async def run(self, _: web.Application) -> AsyncIterator[None]:
-        """Keep the engine running while the application does."""
+        """Run the engine as long as the application."""
         self._clock = asyncio.create_task(self._pace.run())
         yield
         self._clock.cancel()
@@ -125,7 +125,7 @@ class _PoolHandlers:
 
 
 def create_app(settings: SimulatedPoolSettings) -> web.Application:
-    """Return the application of one pool."""
+    """Return the web application of one pool."""
     pool = _PoolHandlers(settings)
     app = web.Application(middlewares=[_refuse], client_max_size=MAX_BODY_BYTES)
     app.cleanup_ctx.append(pool.run)
@@ -144,7 +144,7 @@ def create_app(settings: SimulatedPoolSettings) -> web.Application:
 
 
 async def _read(request: web.Request, read: Callable[[bytes], _T]) -> _T:
-    """Read a body with a function that may take long; raises RefusedError."""
+    """Parse a body with `read`, in a thread if it is large; raises RefusedError."""
     if request.headers.get("Content-Type", "").partition(";")[0].lower() != "application/json":
         raise wrong_media_type()
     body = await request.read()
@@ -179,29 +179,34 @@ def _json(body: bytes, status: int = HTTPStatus.OK) -> web.Response:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m extproc.simulator.pool.server",
-        description="A simulated vLLM pool: OpenAI-compatible, real tokenizer, words from a list.",
+        description="A simulated vLLM server with the OpenAI API; answers are words from a list.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--name", default="pool", help="how its log calls it")
-    add("--host", default="127.0.0.1", help="the address to listen on")
-    add("--port", type=int, default=8101, help="the port to listen on; 0 takes a free one")
-    add("--model", default="simulated", help="the model that it claims to serve")
-    add("--max-model-len", type=int, default=8192, help="tokens of a prompt and its answer")
+    add("--name", default="pool", help="name in log lines")
+    add("--host", default="127.0.0.1", help="address to listen on")
+    add("--port", type=int, default=8101, help="port to listen on; 0 picks a free one")
+    add("--model", default="simulated", help="name of the served model")
+    add("--max-model-len", type=int, default=8192, help="window, in tokens")
     add("--max-num-seqs", type=int, default=128, help="sequences that run at once")
     add("--max-num-batched-tokens", type=int, help="tokens of an iteration (--chunk-tokens)")
     add("--num-blocks", type=int, default=65_536, help="usable blocks of the KV cache")
-    add("--block-size", type=int, default=16, help="tokens of a block")
-    add("--weights-ms", type=float, default=A100_80GB.weights_ms, help="of an iteration")
-    add("--sequence-ms", type=float, default=A100_80GB.sequence_ms, help="more for each sequence")
-    add("--chunk-tokens", type=int, default=A100_80GB.chunk_tokens, help="prefilled in that time")
-    add("--speed", type=float, default=1.0, help="divides all times")
-    add("--seed", type=int, default=0, help="another seed gives other texts")
+    add("--block-size", type=int, default=16, help="tokens per block")
+    add("--weights-ms", type=float, default=A100_80GB.weights_ms, help="time of an iteration")
+    add("--sequence-ms", type=float, default=A100_80GB.sequence_ms, help="added per sequence")
+    add(
+        "--chunk-tokens",
+        type=int,
+        default=A100_80GB.chunk_tokens,
+        help="tokens prefilled per --weights-ms",
+    )
+    add("--speed", type=float, default=1.0, help="factor that divides all times")
+    add("--seed", type=int, default=0, help="seed of the generated texts")
     return parser
 
 
 def _settings(flags: argparse.Namespace) -> SimulatedPoolSettings:
-    """Return what the flags say; raises ValueError where vLLM would not start."""
+    """Return the settings from the flags; raises ValueError if vLLM would not start."""
     if flags.num_blocks * flags.block_size < flags.max_model_len:
         raise ValueError("the KV cache must hold max_model_len tokens")
     budget = flags.max_num_batched_tokens or max(flags.chunk_tokens, flags.max_num_seqs)

@@ -1,19 +1,19 @@
-"""The tokenizer of the simulated pool: o200k_base, whose vocabulary gpt-oss has as well.
+"""The tokenizer of the simulated pool: o200k_base, which gpt-oss uses as well.
 
-Text is text: what looks like a special token is encoded as its characters.
+Special tokens in a text are encoded as ordinary characters.
 """
 
 import warnings
 from typing import Protocol
 
 with warnings.catch_warnings():
-    # The package opens its files by a function that Python 3.11 and 3.12 call deprecated.
+    # The package opens its files with a function that Python 3.11 and 3.12 deprecate.
     warnings.simplefilter("ignore", DeprecationWarning)
-    # Its public wrapper refuses a million characters; its Rust core does not, and frees the GIL.
+    # Its public wrapper rejects a million characters; its Rust core does not, and frees the GIL.
     from bpe_openai import _bindings  # type: ignore[import-untyped]
 
 VOCABULARY = 201_088  # gpt-oss's, with its special tokens
-CHARACTERS_PER_TOKEN = 128  # of the longest token, a run of spaces
+CHARACTERS_PER_TOKEN = 128  # the longest token is a run of spaces
 
 
 class _BpeCore(Protocol):
@@ -22,13 +22,13 @@ class _BpeCore(Protocol):
 
 
 class Tokenizer:
-    """Counts and encodes; UnicodeEncodeError for a text with a lone surrogate."""
+    """Counts and encodes; raises UnicodeEncodeError for a lone surrogate."""
 
     def __init__(self) -> None:
         self._core: _BpeCore = _bindings.tokenizer_for_encoding("o200k_base")
 
     def count(self, text: str) -> int:
-        """Count the tokens of a text, in about 20 ms for a megabyte."""
+        """Count the tokens of a text; takes about 20 ms per megabyte."""
         return self._core.count(text)
 
     def encode(self, text: str) -> list[int]:

@@ -1,12 +1,12 @@
 """The text of a simulated answer: readable words and a length, drawn from a seed.
 
-The one rule: the same seed gives the same answer, and every word is one token of o200k_base.
+Invariant: the same seed gives the same answer, and every word is one token of o200k_base.
 """
 
 import math
 import random
 
-# An answer ends after each token with this probability, so without a limit its mean is 150 tokens.
+# An answer ends after each token with this probability: 150 tokens on average without a limit.
 END_PROBABILITY = 1 / 150
 
 _TEXT = """
@@ -30,9 +30,9 @@ WORDS = tuple(f" {word}" for word in _TEXT.split())
 
 
 class GeneratedText:
-    """One answer, told token by token: `tokens` in all, then `finish`, "stop" or "length".
+    """The text of one sequence: `tokens` in all, ending with `finish`, "stop" or "length".
 
-    An answer that stops has an end-of-sequence token as its last, which has no text, as in vLLM.
+    The last token of a sequence that stops is an end-of-sequence token without text, as in vLLM.
     """
 
     def __init__(self, seed: bytes, limit: int, *, at_least: int, ignore_eos: bool) -> None:

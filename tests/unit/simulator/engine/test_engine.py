@@ -289,7 +289,7 @@ def test_the_token_sampled_last_needs_no_block():
 def test_a_sequence_is_submitted_once():
     engine = Engine(config(), FAST)
     (sequence,) = submit_all(engine, [(1, 1)])
-    with pytest.raises(ValueError, match="once"):
+    with pytest.raises(ValueError, match="already submitted"):
         engine.submit(sequence)
 
 
