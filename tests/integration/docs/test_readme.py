@@ -8,10 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry
 
 from extproc.config.load import load
-from extproc.stream.metrics import Metrics
 from tests.support.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
@@ -74,10 +72,11 @@ def test_the_settings_can_be_loaded(tmp_path):
 
 
 def test_every_metric_is_documented():
-    registry = CollectorRegistry()
-    Metrics(registry)
-    for family in registry.collect():
-        assert f"`{family.name}" in TEXT
+    source = (ROOT / "extproc" / "stream" / "metrics.py").read_text()
+    names = re.findall(r'"(dualpool_\w+)"', source)
+    assert len(names) > 10
+    for name in names:
+        assert f"`{name}" in TEXT
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", TEXT))))
