@@ -32,6 +32,7 @@ from extproc.envoy.proto_json import (
     JSON_FORMS,
     WRAPPERS,
     WrongValue,
+    has_json_form,
     read_enum,
     read_json_form,
     read_scalar,
@@ -109,7 +110,7 @@ class _MessageReader:
             return None
 
     def _read_message(self, kind: type[Message], part: Part) -> Message | None:
-        if kind in JSON_FORMS:
+        if has_json_form(kind, part):
             return read_json_form(kind, part)
         if kind in WRAPPERS and not isinstance(part.value, dict):
             proto_type = api_fields(kind)["value"].meta.proto_type
@@ -166,10 +167,12 @@ class _MessageReader:
                 return self._read_any(part, _packages(field))
             kind = meta.unwrap() if meta.unwrap else field.kind
             message: Any = self._read_message(kind, part)
+            return message.to_wrapped() if message is not None and meta.unwrap else message
         except WrongValue as wrong:
             self.faults.append(wrong.finding)
-            return None
-        return message.to_wrapped() if message is not None and meta.unwrap else message
+        except OverflowError:  # a duration or a time that Python's own types cannot hold
+            self.faults.append(unexpected(JSON_FORMS[kind][1], part).finding)
+        return None
 
     def _report_unknown_field(self, kind: type[Message], key: str, part: Part) -> None:
         if is_newer(kind, key):
@@ -197,8 +200,8 @@ class _MessageReader:
         kind = self._resolve(url, packages)
         if kind is None:
             return None
-        has_json_form = kind in JSON_FORMS or kind in WRAPPERS
-        message = self._read_message(kind, body.at("value") if has_json_form else body)
+        is_scalar = kind in JSON_FORMS or kind in WRAPPERS
+        message = self._read_message(kind, body.at("value") if is_scalar else body)
         return None if message is None else protobuf.Any(type_url=url.text, value=bytes(message))
 
     def _resolve(self, url: Part, packages: tuple[str, ...]) -> type[Message] | None:

@@ -1,13 +1,16 @@
 """The vendored protos against the real Envoy, and beside other builds of the same API."""
 
 import importlib.metadata
+import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 from google.protobuf import descriptor_pb2
 
+from extproc.envoy.api_types import api_fields, find_type, is_newer
 from extproc.protos.envoy.config.core.v3 import base_pb2
 from extproc.protos.envoy.data.ai.v3 import token_usage_pb2
 from extproc.protos.envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
@@ -37,14 +40,35 @@ def envoy_binary():
 def embedded(binary, name):
     """Cut the descriptor of a file out of the binary, which holds it serialized."""
     encoded = name.encode()
-    start = position = binary.index(b"\n" + bytes([len(encoded)]) + encoded)
-    number = 0
+    return cut(binary, binary.index(b"\n" + bytes([len(encoded)]) + encoded))
+
+
+def cut(binary, start):
+    number, position = 0, start
     while number != SYNTAX:
         key, position = varint(binary, position)
         number, wire_type = key >> 3, key & 7
         length, position = varint(binary, position)
         position += length if wire_type == 2 else 0
     return descriptor_pb2.FileDescriptorProto.FromString(binary[start:position])
+
+
+def config_fields(binary):
+    """(message, field) for each field that a configuration of Envoy can have."""
+    for found in re.finditer(
+        rb"\n.(envoy/(?:config|extensions|type)/[a-z0-9_/]+\.proto)\x12", binary
+    ):
+        if binary[found.start() + 1] == len(found[1]):
+            file = cut(binary, found.start())
+            yield from message_fields(file.package, file.message_type)
+
+
+def message_fields(prefix, messages):
+    for message in messages:
+        name = f"{prefix}.{message.name}"
+        if not message.options.map_entry:
+            yield from ((name, field.name) for field in message.field)
+        yield from message_fields(name, message.nested_type)
 
 
 def varint(data, position):
@@ -72,6 +96,19 @@ def test_messages_are_those_of_envoy_1_40(module, envoy_binary):
     assert {m.name: shape(m) for m in ours.message_type}.items() <= known.items()
     enums = {enum.name: list(enum.value) for enum in theirs.enum_type}
     assert {enum.name: list(enum.value) for enum in ours.enum_type}.items() <= enums.items()
+
+
+def test_no_field_of_envoy_1_40_is_taken_for_an_unknown_one(envoy_binary):
+    fields = list(config_fields(envoy_binary))
+    assert len(fields) > 2000
+    with warnings.catch_warnings(action="ignore"):
+        kinds = {name: find_type(name) for name, _ in fields}
+        unknown = [
+            (name, field)
+            for name, field in fields
+            if (kind := kinds[name]) and field not in api_fields(kind) and not is_newer(kind, field)
+        ]
+    assert unknown == []
 
 
 def test_the_generated_code_is_up_to_date():
