@@ -1,1 +1,1 @@
-"""Measure a running vLLM, fit a profile to it, and hold the simulator against it."""
+"""Measures a running vLLM, fits a profile to it, and compares the simulator with it."""

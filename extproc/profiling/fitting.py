@@ -1,7 +1,7 @@
-"""The terms of a Profile, found from measured times by least squares.
+"""Fits the terms of a Profile to measured times by least squares.
 
-The one rule: every residual counts relative to its measurement, so that short iterations are fitted
-as well as long ones, and no term is below 0.
+Invariant: residuals are relative to their measurement, so that short iterations are fitted as well
+as long ones, and no term is negative.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _TERMS = 6  # columns: weights, sequence, prefill token, prefill pair, KV token,
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decode:
-    """The mean time of an iteration that decodes n sequences with so many KV entries together."""
+    """Mean time of an iteration that decodes `sequences` with `kv_tokens` KV entries in total."""
 
     sequences: int
     kv_tokens: float
@@ -26,7 +26,7 @@ class Decode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FirstToken:
-    """The time from a request to its first token on an idle server."""
+    """Time from a request to its first token on an idle server."""
 
     prompt_tokens: int
     measured_ms: float
@@ -37,9 +37,9 @@ Measurement = Decode | FirstToken
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """A profile, and what a client waits for beyond the engine: HTTP, tokenizer, queues.
+    """A profile, and the overhead outside the engine: HTTP, tokenizer, queues.
 
-    fitted_ms: what the fit says of each measurement, in their order.
+    fitted_ms: the fitted time of each measurement, in their order.
     """
 
     profile: Profile
@@ -48,12 +48,12 @@ class Fit:
 
 
 def fit(measurements: Sequence[Measurement], max_num_batched_tokens: int) -> Fit:
-    """Fit a profile; raises ValueError where there are not as many measurements as terms.
+    """Fit a profile; raises ValueError if there are fewer measurements than terms.
 
-    An iteration never prefills more than max_num_batched_tokens, so the weights count once in each.
+    An iteration prefills at most max_num_batched_tokens, so it reads the weights once.
     """
     if len(measurements) < _TERMS:
-        raise ValueError(f"{len(measurements)} measurements do not make {_TERMS} terms")
+        raise ValueError(f"{len(measurements)} measurements cannot determine {_TERMS} terms")
     rows = np.array([_row(m, max_num_batched_tokens) for m in measurements])
     measured = np.array([m.measured_ms for m in measurements])
     terms = _at_least_zero(rows / measured[:, None])
@@ -74,15 +74,15 @@ def _row(measurement: Measurement, batch: int) -> tuple[float, ...]:
         case Decode(sequences=n, kv_tokens=kv):
             return (1, n, 0, 0, kv, 0)
         case FirstToken(prompt_tokens=p):
-            chunks = -(-p // batch)  # an iteration each
+            chunks = -(-p // batch)  # one iteration each
             return (chunks, chunks, p, p * p / 2, 0, 1)
 
 
 def _at_least_zero(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Solve rows @ terms = 1 by least squares; a term that comes out negative is left out."""
+    """Solve rows @ terms = 1 by least squares; drop terms that come out negative."""
     kept = np.ones(rows.shape[1], dtype=bool)
     while True:
-        # Columns of equal size: the terms differ by nine orders of magnitude.
+        # Scale the columns: the terms differ by nine orders of magnitude.
         scale = np.abs(rows[:, kept]).max(axis=0)
         found = np.linalg.lstsq(rows[:, kept] / scale, np.ones(len(rows)))[0] / scale
         if (found >= 0).all():

@@ -1,7 +1,7 @@
-"""Measures a running vLLM from outside: first tokens by prompt, iterations by what runs beside.
+"""Measures a running vLLM from outside: time to first token, and time per iteration under load.
 
-The one rule: while a probe decodes, everything that was started beside it still runs, and nothing
-was preempted; so the time between its tokens is that of an iteration with all of them.
+Invariant: while a probe decodes, all sequences started beside it still run and none was preempted;
+so the time between its tokens is that of an iteration with all of them.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ from extproc.profiling.fitting import Decode, FirstToken, Measurement
 from extproc.profiling.vllm import Facts, Streamed, Vllm, VllmError
 from extproc.progress import Show
 
-_SHORT: Final = 16  # prompt tokens of sequences whose context shall not count
-_MOST_TOKENS, _LEAST_TOKENS = 48, 8  # of a probe
-_ROUNDS: Final = 5  # over all points, so that a machine that drifts does not tilt the fit
+_SHORT: Final = 16  # prompt tokens of sequences whose context is negligible
+_MOST_TOKENS, _LEAST_TOKENS = 48, 8  # output tokens of a probe
+_ROUNDS: Final = 5  # over all points, so that drift of the machine does not tilt the fit
 _FIRST_TOKENS: Final = 7
-_ROOM: Final = 3  # probes that what runs beside one has tokens for
-_MOST_CONTEXT: Final = 100_000  # tokens, so that filling a large KV cache does not take minutes
+_ROOM: Final = 3  # probes that fit into the answer of a sequence beside them
+_MOST_CONTEXT: Final = 100_000  # tokens; filling a large KV cache would take minutes
 _POLL_S: Final = 0.1
-_PATIENCE_S: Final = 60
+_START_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Where the iteration is measured: so many sequences, each with a prompt of so many tokens.
+    """A load at which an iteration is measured: a number of sequences and their prompt tokens.
 
-    tokens: of the answer to a probe, the last of the sequences.
+    tokens: output tokens of the probe, which is one of the sequences.
     """
 
     sequences: int
@@ -42,16 +42,16 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All measurements of a server, and max_num_seqs, or the most that was tried."""
+    """All measurements of a server; max_num_seqs is at most the number that was tried."""
 
     measurements: tuple[Measurement, ...]
     max_num_seqs: int
 
 
 async def measure(vllm: Vllm, most: int, show: Show) -> Measured:
-    """Measure with up to `most` sequences at once; about a minute. Raises VllmError."""
+    """Measure with up to `most` concurrent sequences; takes about a minute. Raises VllmError."""
     await _first_token(vllm, _SHORT)
-    show.say("Looking for max_num_seqs")
+    show.say("Finding max_num_seqs")
     seqs = await find_max_num_seqs(vllm, most)
     prompts, points = prompt_sizes(vllm.facts), decode_points(vllm.facts, seqs)
     show.begin("Measuring", len(prompts) + _ROUNDS * len(points))
@@ -67,16 +67,16 @@ async def measure(vllm: Vllm, most: int, show: Show) -> Measured:
 
 
 def prompt_sizes(facts: Facts) -> tuple[int, ...]:
-    """Return the prompts to measure first tokens of: powers of two and what lies between."""
+    """Return the prompt lengths to measure: 2^k and 1.5 x 2^k, up to the largest that fits."""
     most = min(facts.max_model_len, facts.kv_tokens) - 2
     sizes = {_SHORT * 2**k * part // 2 for k in range(20) for part in (2, 3)}
     return (*sorted(size for size in sizes if size < most), most)
 
 
 def decode_points(facts: Facts, max_num_seqs: int) -> tuple[Point, ...]:
-    """Return where to measure iterations: sequences of short context, then of long ones.
+    """Return the loads to measure: sequences of short context, then of long context.
 
-    What does not fit into the KV cache is left out.
+    Loads that do not fit into the KV cache are left out.
     """
     points = [_point(facts, n, _SHORT) for n in (*_doubling(max_num_seqs), max_num_seqs)]
     tokens = min(facts.kv_tokens, _MOST_CONTEXT)
@@ -99,7 +99,7 @@ def _point(facts: Facts, sequences: int, prompt_tokens: int) -> Point:
 
 
 async def find_max_num_seqs(vllm: Vllm, most: int) -> int:
-    """Ask for `most` answers at once and return how many run; fewer where the KV cache is full."""
+    """Send `most` requests at once; return how many ran, which a full KV cache limits too."""
     short = Length(_SHORT, vllm.facts.block_size)
     tasks = [asyncio.create_task(vllm.complete(short, Streamed())) for _ in range(most)]
     seen = 0
@@ -124,20 +124,20 @@ async def _first_token(vllm: Vllm, prompt_tokens: int) -> float:
 
 
 async def _decode(vllm: Vllm, point: Point) -> list[Decode]:
-    """Return a probe, or none, where something that ran beside it ended before."""
+    """Return a probe; empty if a sequence beside it ended too early."""
     preemptions = await vllm.metric("vllm:num_preemptions_total")
     async with _running_beside(vllm, point) as beside:
         probe = await _probe(vllm, point, beside)
         ended = any(one.over for one in beside)
     if await vllm.metric("vllm:num_preemptions_total") > preemptions:
-        raise VllmError(f"the server preempted at {point}: leave it to this measurement alone")
+        raise VllmError(f"the server preempted at {point}; it must have no other traffic")
     return [] if ended else [probe]
 
 
 def _mean(point: Point, probes: Sequence[Decode]) -> Decode:
     if not probes:
-        raise VllmError(f"answers ended early whenever measured at {point}: is the server in use?")
-    # Of noisy times a fit of relative errors follows the shortest; so it is given means.
+        raise VllmError(f"answers ended early in every round at {point}; is there other traffic?")
+    # With noisy times a fit of relative errors follows the shortest, so it is given means.
     return Decode(
         sequences=probes[0].sequences,
         kv_tokens=fmean(probe.kv_tokens for probe in probes),
@@ -146,15 +146,15 @@ def _mean(point: Point, probes: Sequence[Decode]) -> Decode:
 
 
 async def _probe(vllm: Vllm, point: Point, beside: list[Streamed]) -> Decode:
-    """Decode one more sequence beside those that run."""
+    """Decode one more sequence beside the running ones."""
     streamed = Streamed()
     await vllm.complete(Length(point.prompt_tokens, point.tokens), streamed)
     iteration_s = (streamed.last_s - streamed.first_s) / (point.tokens - 1)
-    # Chunks may hold several tokens; all sequences, though, gain one in each iteration.
+    # A chunk may hold several tokens, but every sequence gains one token per iteration.
     generated = sum(streamed.last_s - one.first_s for one in beside) / iteration_s + point.tokens
     return Decode(
         sequences=point.sequences,
-        # As many as half of the probe's tokens ago, which is what the mean iteration read.
+        # The mean iteration is half of the probe's tokens ago.
         kv_tokens=point.sequences * (point.prompt_tokens - point.tokens / 2) + generated,
         measured_ms=iteration_s * 1e3,
     )
@@ -162,22 +162,22 @@ async def _probe(vllm: Vllm, point: Point, beside: list[Streamed]) -> Decode:
 
 @asynccontextmanager
 async def _running_beside(vllm: Vllm, point: Point) -> AsyncIterator[list[Streamed]]:
-    """Keep all but one decoding meanwhile. Raises VllmError where one of them does not begin."""
+    """Keep all but one sequence decoding. Raises VllmError if one of them does not start."""
     beside = [Streamed() for _ in range(point.sequences - 1)]
     length = Length(point.prompt_tokens, _ROOM * point.tokens)
     tasks = [asyncio.create_task(vllm.complete(length, one)) for one in beside]
     try:
         try:
-            await asyncio.wait_for(asyncio.gather(*(b.begun.wait() for b in beside)), _PATIENCE_S)
+            await asyncio.wait_for(asyncio.gather(*(b.begun.wait() for b in beside)), _START_S)
         except TimeoutError:
             for task in tasks:
                 if task.done():
-                    task.result()  # which says why
-            raise VllmError(f"not all sequences began within {_PATIENCE_S} s at {point}") from None
+                    task.result()  # raises the cause
+            raise VllmError(f"not all sequences started within {_START_S} s at {point}") from None
         yield beside
     finally:
         await _stop(tasks)
-    await _first_token(vllm, _SHORT)  # by then the server has dropped them
+    await _first_token(vllm, _SHORT)  # by then the server has aborted them
 
 
 async def _stop(tasks: list[asyncio.Task[None]]) -> None:

@@ -1,4 +1,4 @@
-"""`dualpool profile URL`: measures a live vLLM, fits a profile to it, prints and writes it."""
+"""`dualpool profile URL`: measures a running vLLM, fits a profile, prints and writes it."""
 
 import asyncio
 from dataclasses import dataclass
@@ -11,19 +11,19 @@ from rich.table import Table
 
 from extproc.profiling.fitting import Decode, FirstToken, Fit, Measurement, fit
 from extproc.profiling.measuring import Measured, measure
-from extproc.profiling.vllm import Facts, VllmError, meet, new_session
+from extproc.profiling.vllm import Facts, VllmError, connect, new_session
 from extproc.progress import showing
 from extproc.simulator.engine.profiles import InstanceProfile, write_profile
 
 _WIDTH: Final = 100
-_WRONG: Final = "--most: {}, --max-num-batched-tokens: {}, --gpus: {}; allowed: 1 or more"
+_BELOW_1: Final = "--most: {}, --max-num-batched-tokens: {}, --gpus: {}; all must be at least 1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileOptions:
-    """What is asked; what a server does not tell of itself has to be given.
+    """Options of `dualpool profile`; the last three are not reported by a server's API.
 
-    most: sequences at once, at most. gpus: of the instance; price_per_gpu_h: USD.
+    most: largest number of concurrent sequences. price_per_gpu_h: USD per GPU and hour.
     """
 
     url: str
@@ -36,7 +36,7 @@ class ProfileOptions:
 
 @dataclass(frozen=True, slots=True)
 class Profiled:
-    """A server that was measured: what it says of itself, what was seen, what follows."""
+    """A measured server: what it reports, the measurements, and the fit."""
 
     facts: Facts
     measured: Measured
@@ -56,10 +56,10 @@ class Profiled:
 
 
 def run_profile(options: ProfileOptions) -> int:
-    """Measure, print, and write the file; 1 where that fails, 2 where it was asked wrongly."""
+    """Run the command; return 0, 1 if the measurement failed, or 2 for an invalid option."""
     if min(options.most, options.max_num_batched_tokens, options.gpus) < 1:
         numbers = (options.most, options.max_num_batched_tokens, options.gpus)
-        return _fail(_WRONG.format(*numbers), 2)
+        return _fail(_BELOW_1.format(*numbers), 2)
     try:
         profiled = asyncio.run(profile(options))
     except VllmError as error:
@@ -81,7 +81,7 @@ def _fail(message: str, code: int) -> int:
 async def profile(options: ProfileOptions) -> Profiled:
     """Measure the server and fit a profile to it. Raises VllmError."""
     async with new_session() as session:
-        vllm = await meet(session, options.url)
+        vllm = await connect(session, options.url)
         with showing(Console(stderr=True)) as show:
             measured = await measure(vllm, options.most, show)
     fitted = fit(measured.measurements, options.max_num_batched_tokens)
@@ -89,7 +89,7 @@ async def profile(options: ProfileOptions) -> Profiled:
 
 
 def print_profile(console: Console, profiled: Profiled) -> None:
-    """Print every measurement beside what the fit makes of it, and the terms."""
+    """Print every measurement with its fitted time, and the terms of the fit."""
     console.print(_residuals(profiled), _terms(profiled.fit), sep="\n")
     facts = profiled.facts
     console.print(
@@ -118,15 +118,15 @@ def _name(measurement: Measurement) -> str:
 
 
 def _terms(fitted: Fit) -> Table:
-    table = _table("What an iteration takes", ("ms",))
+    table = _table("Time of an iteration", ("ms",))
     pace = fitted.profile
     for name, value in (
-        ("weights, once", pace.weights_ms),
-        ("each sequence", pace.sequence_ms),
-        ("1000 prefill tokens", 1e3 * pace.prefill_token_ms),
-        ("1,000,000 pairs of prefill tokens", 1e6 * pace.prefill_pair_ms),
-        ("1000 KV tokens read by decodes", 1e3 * pace.kv_token_ms),
-        ("outside the engine, once a request", fitted.overhead_ms),
+        ("weights", pace.weights_ms),
+        ("per sequence", pace.sequence_ms),
+        ("per 1000 prefill tokens", 1e3 * pace.prefill_token_ms),
+        ("per 1,000,000 pairs of prefill tokens", 1e6 * pace.prefill_pair_ms),
+        ("per 1000 KV tokens read by decodes", 1e3 * pace.kv_token_ms),
+        ("outside the engine, per request", fitted.overhead_ms),
     ):
         table.add_row(name, f"{value:.3f}")
     return table

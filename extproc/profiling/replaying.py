@@ -1,7 +1,7 @@
-"""The same arrivals through a running vLLM and through the simulator, and the figures of both.
+"""Replays the same arrivals on a running vLLM and in the simulator, and computes the figures.
 
-The one rule: an instance gets its arrivals at their times, whatever it has answered by then, and
-both worlds are told the lengths beforehand, so nothing but time can differ.
+Invariant: both get every arrival at its time, whatever they have answered by then, and the same
+lengths; so only times can differ.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ _AHEAD_S: Final = 0.5  # from the start of the clock to time 0 of the trace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ReplayedRequest:
-    """What clients saw of one instance, in the order of arrival.
+class InstanceTimes:
+    """Times of one instance, in order of arrival.
 
-    ttft_s from the time at which the request was due; end_s from time 0 of the trace; tokens of
-    output; tpot_s for answers of two tokens at least.
+    ttft_s: from the time at which the request was due. tpot_s: of answers with at least two tokens.
+    end_s: from time 0 of the trace. tokens: output tokens.
     """
 
     ttft_s: Floats
@@ -40,7 +40,7 @@ class ReplayedRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayFigures:
-    """The figures of a fleet over all its arrivals; percentiles as numpy interpolates them."""
+    """Figures of a fleet over all its arrivals; percentiles are interpolated linearly."""
 
     output_tokens_per_s: float
     ttft_p50_ms: float
@@ -50,10 +50,10 @@ class ReplayFigures:
     preemptions: float
 
 
-def figures_of(instances: Sequence[ReplayedRequest]) -> ReplayFigures:
-    """Return the figures of all instances of a fleet together."""
-    ttft_ms = 1e3 * np.concatenate([seen.ttft_s for seen in instances])
-    tpot_ms = 1e3 * np.concatenate([seen.tpot_s for seen in instances])
+def figures_of(instances: Sequence[InstanceTimes]) -> ReplayFigures:
+    """Return the figures over all instances of a fleet."""
+    ttft_ms = 1e3 * np.concatenate([each.ttft_s for each in instances])
+    tpot_ms = 1e3 * np.concatenate([each.tpot_s for each in instances])
     return ReplayFigures(
         output_tokens_per_s=sum(s.tokens for s in instances) / max(s.end_s for s in instances),
         ttft_p50_ms=float(np.percentile(ttft_ms, 50)),
@@ -65,25 +65,25 @@ def figures_of(instances: Sequence[ReplayedRequest]) -> ReplayFigures:
 
 
 def pick(trace: Trace, rows: Tokens) -> Trace:
-    """Return some of the arrivals, at their times; `rows` rise."""
+    """Return the arrivals at the given rows, which must ascend."""
     return Trace(
         name=trace.name, at_s=trace.at_s[rows], prompt=trace.prompt[rows], output=trace.output[rows]
     )
 
 
 def deal(trace: Trace, instances: int) -> list[Trace]:
-    """Give each of equal instances every so-many-th arrival."""
+    """Distribute the arrivals round-robin over equal instances."""
     return [pick(trace, np.arange(first, len(trace), instances)) for first in range(instances)]
 
 
 def split(trace: Trace, threshold: int) -> list[Trace]:
-    """Give the short pool all arrivals of up to `threshold` tokens, the long one the rest."""
+    """Split the arrivals: at most `threshold` tokens to the short pool, the rest to the long."""
     within = trace.prompt + trace.output <= threshold
     return [pick(trace, np.flatnonzero(within)), pick(trace, np.flatnonzero(~within))]
 
 
-async def replay(vllm: Vllm, trace: Trace, show: Show) -> ReplayedRequest:
-    """Send the arrivals to a server, in real time. Raises VllmError where one is refused."""
+async def replay(vllm: Vllm, trace: Trace, show: Show) -> InstanceTimes:
+    """Send the arrivals to a server in real time. Raises VllmError if one fails."""
     preemptions = await vllm.metric("vllm:num_preemptions_total")
     start_s = time.monotonic() + _AHEAD_S
     answers = [Streamed() for _ in range(len(trace))]
@@ -98,9 +98,9 @@ async def replay(vllm: Vllm, trace: Trace, show: Show) -> ReplayedRequest:
             for arrival, answer in zip(trace.arrivals(), answers, strict=True):
                 group.create_task(send(arrival.at_s, arrival.length, answer))
     except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None  # the first that failed ended the others
+        raise errors.exceptions[0] from None  # the first failure cancelled the others
     preempted = await vllm.metric("vllm:num_preemptions_total") - preemptions
-    return _seen(
+    return _times(
         trace,
         np.array([answer.first_s for answer in answers]) - start_s,
         np.array([answer.last_s for answer in answers]) - start_s,
@@ -108,18 +108,18 @@ async def replay(vllm: Vllm, trace: Trace, show: Show) -> ReplayedRequest:
     )
 
 
-def simulated(trace: Trace, pool: PoolSpec) -> ReplayedRequest:
-    """Return what the simulator says of the same arrivals at one instance."""
+def simulated(trace: Trace, pool: PoolSpec) -> InstanceTimes:
+    """Simulate the same arrivals at one instance."""
     fleet = FleetSpec((pool,))
     incoming = arrive(trace, trace.output, 0)
     records = simulate(fleet, incoming, make_rule(RuleName.HOMOGENEOUS, fleet, 0), Conduct())
     first_s, end_s = records.first_s + pool.overhead_s, records.end_s + pool.overhead_s
-    return _seen(trace, first_s, end_s, int(records.preemptions.sum()))
+    return _times(trace, first_s, end_s, int(records.preemptions.sum()))
 
 
-def _seen(trace: Trace, first_s: Floats, last_s: Floats, preemptions: int) -> ReplayedRequest:
+def _times(trace: Trace, first_s: Floats, last_s: Floats, preemptions: int) -> InstanceTimes:
     several = trace.output > 1
-    return ReplayedRequest(
+    return InstanceTimes(
         ttft_s=first_s - trace.at_s,
         tpot_s=(last_s - first_s)[several] / (trace.output[several] - 1),
         end_s=float(last_s.max()),

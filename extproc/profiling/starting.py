@@ -1,8 +1,8 @@
-"""Starts the two vLLM servers that the simulator is held against, on the CPU.
+"""Starts the two vLLM servers on the CPU that the simulator is compared with.
 
-They run on one core and one after another is under load; the client and the API servers have the
-other cores. KV caches are small, so that sequences are preempted; prefixes are not cached, since
-a preempted sequence would find its own again, which the engine model leaves out.
+Both run on one core, and only one is under load at a time; client and API servers use the other
+cores. KV caches are small, so that sequences are preempted. Prefix caching is off: a preempted
+sequence would find its own prefix again, which the engine model does not model.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ _ENVIRONMENT: Final = (
     "VLLM_NO_USAGE_STATS=1",
     "VLLM_CPU_KVCACHE_SPACE=1",
     "VLLM_CPU_OMP_THREADS_BIND=0",
-    "SPIN_SLEEP=0.0003",  # where the installation heeds it: its queues sleep instead of spinning
+    "SPIN_SLEEP=0.0003",  # if the installation supports it: its queues sleep instead of spinning
 )
 
 
 @asynccontextmanager
 async def start_pools(folder: Path | None) -> AsyncIterator[tuple[str, str]]:
-    """Run both from `folder`/venv and `folder`/models meanwhile. Raises StackError."""
+    """Run both servers from `folder`/venv and `folder`/models. Raises StackError."""
     if folder is None or not (folder / "venv/bin/vllm").exists():
         raise StackError(f"{folder}: no venv/bin/vllm; set DUALPOOL_VLLM to a folder with vLLM")
     children = Children()
@@ -74,4 +74,4 @@ async def _wait_until_healthy(child: Child, port: int) -> None:
             except aiohttp.ClientError:
                 pass
             await asyncio.sleep(1)
-    raise StackError(f"{child.name} did not come up.{child.quote_log()}")
+    raise StackError(f"{child.name} did not become ready.{child.quote_log()}")

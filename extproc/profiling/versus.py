@@ -1,11 +1,11 @@
-"""`make versus-vllm`: the same arrivals through real vLLM and through the simulator, side by side.
+"""`make versus-vllm`: compares the simulator with real vLLM on the same arrivals.
 
-Two servers are profiled, a short pool's and a long pool's; the profiles know nothing of what is
-replayed then. The instances of a fleet share nothing but the arrivals, so they are replayed one
-after another, and each has the machine for itself. Every replay runs twice: the difference of the
-two is what no simulator can be nearer than. So is what other processes take of the machine: the
-share of time in which some process waited for a CPU is printed. There are two loads: one that the
-instances keep up with, and a burst that fills their queues, KV caches and slots.
+Two servers are profiled, that of a short pool and that of a long one, before anything is replayed.
+The instances of a fleet share only the arrivals, so they are replayed one after another, each with
+the machine to itself. Every replay runs twice, since no simulator can be more exact than two runs
+agree; for the same reason the share of time in which a process waited for a CPU is printed. There
+are two loads: one that the instances keep up with, and a burst that fills queues, KV caches and
+slots.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from extproc.planner.traffic.published import AZURE_2023, scaled
 from extproc.profiling.profile import Profiled, ProfileOptions, print_profile, profile
 from extproc.profiling.replaying import ReplayFigures, deal, figures_of, replay, simulated, split
 from extproc.profiling.starting import start_pools
-from extproc.profiling.vllm import VllmError, meet, new_session
+from extproc.profiling.vllm import VllmError, connect, new_session
 from extproc.progress import Show, showing
 
 _BATCH: Final = 2048  # max_num_batched_tokens, vLLM's default on a CPU
@@ -46,7 +46,7 @@ _PRESSURE: Final = Path("/proc/pressure/cpu")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersusOptions:
-    """What is compared: urls of a short and a long pool, or a folder with vLLM to start them."""
+    """Options; urls: a short and a long pool, or () to start both from the folder `vllm`."""
 
     urls: tuple[str, ...]
     vllm: Path | None
@@ -59,7 +59,7 @@ class VersusOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReplayCase:
-    """One fleet under one load: each instance's server, 0 short or 1 long, and its arrivals."""
+    """One fleet under one load; per instance: its server (0 short, 1 long) and its arrivals."""
 
     name: str
     instances: tuple[tuple[int, Trace], ...]
@@ -67,7 +67,7 @@ class ReplayCase:
 
 @dataclass(frozen=True, slots=True)
 class ReplayComparison:
-    """A fleet's figures: of every run of the real servers, and of the simulator."""
+    """Figures of a fleet: of each run on the real servers, and of the simulator."""
 
     name: str
     real: tuple[ReplayFigures, ...]
@@ -75,7 +75,7 @@ class ReplayComparison:
 
 
 def run_versus(options: VersusOptions) -> int:
-    """Run all of it, print the tables; 1 where a server cannot be used."""
+    """Run the comparison and print the tables; return 1 if a server cannot be used."""
     console = Console() if Console().is_terminal else Console(width=_WIDTH)
     try:
         compared = asyncio.run(compare(options, console))
@@ -91,7 +91,7 @@ def run_versus(options: VersusOptions) -> int:
 
 
 async def compare(options: VersusOptions, console: Console) -> list[ReplayComparison]:
-    """Profile the servers, replay on them, simulate. Raises VllmError, StackError."""
+    """Profile the servers, replay on them, and simulate. Raises VllmError, StackError."""
     async with AsyncExitStack() as stack:
         urls = options.urls or await stack.enter_async_context(start_pools(options.vllm))
         with pressure(console, "the profiles"):
@@ -125,11 +125,11 @@ def pressure(console: Console, what: str) -> Iterator[None]:
     started_s, waited_s = time.monotonic(), _waited_s()
     yield
     share = (_waited_s() - waited_s) / (time.monotonic() - started_s)
-    console.print(f"During {what} some process waited for a CPU {share:.0%} of the time.")
+    console.print(f"During {what} a process waited for a CPU {share:.0%} of the time.")
 
 
 def _waited_s() -> float:
-    """Read it since the system started; NaN where the kernel does not tell."""
+    """Return the waiting time since boot in seconds; nan if the kernel does not report it."""
     try:
         return int(_PRESSURE.read_text(encoding="ascii").split("total=")[1].split()[0]) / 1e6
     except OSError:
@@ -137,7 +137,7 @@ def _waited_s() -> float:
 
 
 def make_cases(options: VersusOptions, short_window: int) -> tuple[ReplayCase, ...]:
-    """Return, for each load, both fleets of two instances, with the same arrivals."""
+    """Return both fleets of two instances for each load, with the same arrivals."""
     workload = from_cdf("Azure 2023 / 8", scaled(AZURE_2023, _DIVISOR), _OUTPUT_SHARE)
     cases: list[ReplayCase] = []
     for rate in options.rates:
@@ -148,13 +148,13 @@ def make_cases(options: VersusOptions, short_window: int) -> tuple[ReplayCase, .
             ReplayCase(
                 load + "homogeneous: two instances of the long pool", tuple((1, t) for t in alike)
             ),
-            ReplayCase(load + "dual: an instance of either pool", tuple(enumerate(pools))),
+            ReplayCase(load + "dual: one instance of each pool", tuple(enumerate(pools))),
         )
     return tuple(cases)
 
 
 def pool_of(profiled: Profiled) -> PoolSpec:
-    """Return the server as the simulator knows it."""
+    """Return the pool of one such server for the simulator."""
     instance = profiled.instance()
     window = profiled.facts.max_model_len
     return PoolSpec(
@@ -171,7 +171,7 @@ async def _real(
     urls: Sequence[str], cases: Sequence[ReplayCase], show: Show
 ) -> list[ReplayFigures]:
     async with new_session() as session:
-        servers = [await meet(session, url) for url in urls]
+        servers = [await connect(session, url) for url in urls]
         return [
             figures_of([await replay(servers[i], trace, show) for i, trace in case.instances])
             for case in cases
@@ -179,7 +179,7 @@ async def _real(
 
 
 def show_table(console: Console, compared: ReplayComparison) -> None:
-    """Print a fleet's figures; off by: of the mean run."""
+    """Print the figures of a fleet; `off by` is relative to the mean of the runs."""
     table = Table(title=compared.name, title_justify="left", box=SIMPLE_HEAD, title_style="bold")
     runs = [f"vLLM, run {number}" for number in range(1, len(compared.real) + 1)]
     for column in ("", *runs, "simulated", "off by", "runs differ by"):
@@ -205,7 +205,7 @@ _TITLES: Final = {
 
 
 def main() -> int:
-    """Read the command line and run."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pools", default="", metavar="URL,URL", help="a short and a long pool")
     parser.add_argument("--requests", type=int, default=1000, help="default: %(default)s")
@@ -217,7 +217,7 @@ def main() -> int:
     folder = os.environ.get("DUALPOOL_VLLM")
     urls = tuple(url for url in given.pools.split(",") if url)
     if len(urls) != 2 and not folder:
-        parser.error("give --pools URL,URL, or set DUALPOOL_VLLM to a folder with vLLM")
+        parser.error("use --pools URL,URL, or set DUALPOOL_VLLM to a folder with vLLM")
     return run_versus(
         VersusOptions(
             urls=urls,

@@ -1,7 +1,7 @@
-"""A running vLLM: what it says of itself, and completions of exact length, timed by a client.
+"""A client of a running vLLM: reads what it reports, and times completions of exact length.
 
-The one rule: prompts are token ids and answers ignore the end of sequence, so both lengths are
-known beforehand; the ids are random, so no prefix is cached.
+Invariant: prompts are token ids and answers ignore the end of sequence, so both lengths are exact;
+the ids are random, so no prefix is cached.
 """
 
 import asyncio
@@ -16,18 +16,18 @@ from prometheus_client.samples import Sample
 
 from extproc.planner.traffic.lengths import Length
 
-_IDS: Final = range(1_000, 31_000)  # plain tokens of every vocabulary in use
+_IDS: Final = range(1_000, 31_000)  # ordinary tokens in every vocabulary in use
 _DONE: Final = b"data: [DONE]\n\n"
-_PATIENCE: Final = aiohttp.ClientTimeout(total=600, connect=10)
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=600, connect=10)
 
 
 class VllmError(Exception):
-    """The server cannot be measured; the text says what it answered."""
+    """The server cannot be measured; the message says what it answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What a server says of itself; num_blocks counts usable blocks, without the null block."""
+    """What a server reports; num_blocks counts usable blocks, without the null block."""
 
     model: str
     max_model_len: int
@@ -36,12 +36,12 @@ class Facts:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that the KV cache holds."""
+        """Capacity of the KV cache in tokens."""
         return self.num_blocks * self.block_size
 
 
 class Streamed:
-    """A completion as its chunks come in; times are of time.monotonic(), in seconds."""
+    """A completion while its chunks arrive; times are time.monotonic() in seconds."""
 
     def __init__(self) -> None:
         self.sent_s = self.first_s = self.last_s = time.monotonic()
@@ -50,7 +50,7 @@ class Streamed:
         self.over = False
 
     def receive(self) -> None:
-        """Note a chunk."""
+        """Record the arrival of a chunk."""
         self.last_s = time.monotonic()
         if not self.chunks:
             self.first_s = self.last_s
@@ -59,7 +59,7 @@ class Streamed:
 
 
 class Vllm:
-    """One server; the session is the caller's."""
+    """One server; the caller owns the session."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, facts: Facts) -> None:
         self.facts = facts
@@ -67,12 +67,12 @@ class Vllm:
         self._random = random.Random(0)  # noqa: S311 - prompts, not secrets
 
     async def complete(self, length: Length, into: Streamed) -> None:
-        """Ask for a completion and receive all of it. Raises VllmError where it does not come."""
+        """Request a completion and receive all of it. Raises VllmError if it fails."""
         try:
             await self._receive(length, into)
             into.over = True
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise VllmError(f"{self._url}: an answer broke off: {error!r}") from error
+            raise VllmError(f"{self._url}: the connection failed: {error!r}") from error
 
     async def _receive(self, length: Length, into: Streamed) -> None:
         body = {
@@ -96,16 +96,16 @@ class Vllm:
 
 
 def new_session() -> aiohttp.ClientSession:
-    """Return a session for as many requests at once as the caller likes.
+    """Return a session without a limit of concurrent requests.
 
-    Each request has a connection of its own: the server closes idle ones when it likes.
+    Each request has its own connection, since the server may close an idle one at any time.
     """
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
-    return aiohttp.ClientSession(connector=connector, timeout=_PATIENCE)
+    return aiohttp.ClientSession(connector=connector, timeout=_TIMEOUT)
 
 
-async def meet(session: aiohttp.ClientSession, url: str) -> Vllm:
-    """Ask a server what it is. Raises VllmError where it is no vLLM, or not there."""
+async def connect(session: aiohttp.ClientSession, url: str) -> Vllm:
+    """Read what a server reports. Raises VllmError if it does not answer or is not vLLM."""
     url = url.rstrip("/")
     try:
         async with session.get(f"{url}/v1/models") as response:
@@ -125,8 +125,8 @@ async def meet(session: aiohttp.ClientSession, url: str) -> Vllm:
         raise VllmError(f"{url}: no answer: {error}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise VllmError(
-            f"{url}: not a vLLM server: /v1/models gives max_model_len and /metrics"
-            " vllm:cache_config_info"
+            f"{url}: not a vLLM server: its /v1/models lacks max_model_len, or its /metrics"
+            " lacks vllm:cache_config_info"
         ) from error
     return Vllm(session, url, facts)
 

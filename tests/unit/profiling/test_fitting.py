@@ -68,5 +68,5 @@ def test_no_term_is_below_zero_whatever_the_noise(noise):
 
 
 def test_too_few_measurements_are_refused():
-    with pytest.raises(ValueError, match="5 measurements do not make 6 terms"):
+    with pytest.raises(ValueError, match="5 measurements cannot determine 6 terms"):
         fit(measured()[:5], BATCH)

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from extproc.profiling.fitting import Decode, FirstToken, fit
 from extproc.profiling.measuring import Measured, decode_points, measure, prompt_sizes
-from extproc.profiling.vllm import Facts, meet, new_session
+from extproc.profiling.vllm import Facts, connect, new_session
 from extproc.progress import showing
 from extproc.simulator.engine.instance import Profile
 from tests.support.pool_client import serving, settings
@@ -47,7 +47,7 @@ def test_no_point_preempts_or_exceeds_the_window(facts, seqs):
 async def _measure() -> Measured:
     pool = settings(window=512, profile=PACE, blocks=128)
     async with serving(pool) as client, new_session() as session:
-        vllm = await meet(session, str(client.make_url("/")))
+        vllm = await connect(session, str(client.make_url("/")))
         with showing(Console(quiet=True)) as show:
             return await measure(vllm, 12, show)
 

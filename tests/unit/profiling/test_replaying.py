@@ -10,7 +10,7 @@ from extproc.planner.simulation.fleet import PoolSpec
 from extproc.planner.traffic.lengths import from_cdf, poisson
 from extproc.planner.traffic.published import AZURE_2023, scaled
 from extproc.profiling.replaying import (
-    ReplayedRequest,
+    InstanceTimes,
     deal,
     figures_of,
     pick,
@@ -18,7 +18,7 @@ from extproc.profiling.replaying import (
     simulated,
     split,
 )
-from extproc.profiling.vllm import VllmError, meet, new_session
+from extproc.profiling.vllm import VllmError, connect, new_session
 from extproc.progress import showing
 from extproc.simulator.engine.instance import Profile
 from tests.support.pool_client import serving, settings
@@ -64,9 +64,9 @@ def test_figures_are_of_all_instances_together():
     assert both.ttft_p99_ms < alone.ttft_p99_ms
 
 
-async def _replay() -> ReplayedRequest:
+async def _replay() -> InstanceTimes:
     async with serving(POOL) as client, new_session() as session:
-        vllm = await meet(session, str(client.make_url("/")))
+        vllm = await connect(session, str(client.make_url("/")))
         with showing(Console(quiet=True)) as show:
             show.begin("Replaying", 30)
             return await replay(vllm, pick(TRACE, np.arange(30)), show)
@@ -81,7 +81,7 @@ def test_a_server_answers_every_arrival_at_its_time():
 
 async def _refuse() -> None:
     async with serving(settings(window=64)) as client, new_session() as session:
-        vllm = await meet(session, str(client.make_url("/")))
+        vllm = await connect(session, str(client.make_url("/")))
         with showing(Console(quiet=True)) as show:
             show.begin("Replaying", 30)
             await replay(vllm, pick(TRACE, np.arange(30)), show)

@@ -8,21 +8,21 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from extproc.planner.traffic.lengths import Length
-from extproc.profiling.vllm import Facts, Streamed, Vllm, VllmError, meet, new_session
+from extproc.profiling.vllm import Facts, Streamed, Vllm, VllmError, connect, new_session
 from tests.support.pool_client import MODEL, serving, settings
 
 
 def with_pool(use: Callable[[Vllm], Awaitable[object]]) -> object:
     async def run() -> object:
         async with serving(settings(blocks=100)) as pool, new_session() as session:
-            return await use(await meet(session, str(pool.make_url("/"))))
+            return await use(await connect(session, str(pool.make_url("/"))))
 
     return asyncio.run(run())
 
 
 async def meet_server(application: web.Application) -> None:
     async with TestServer(application) as server, new_session() as session:
-        await meet(session, str(server.make_url("/")))
+        await connect(session, str(server.make_url("/")))
 
 
 def test_a_server_tells_its_window_and_its_kv_cache():
@@ -67,7 +67,7 @@ def test_what_is_no_vllm_is_named_so():
 def test_nobody_there_is_an_error_with_the_address():
     async def ask() -> None:
         async with new_session() as session:
-            await meet(session, "http://127.0.0.1:9/")
+            await connect(session, "http://127.0.0.1:9/")
 
     with pytest.raises(VllmError, match=r"127\.0\.0\.1:9: no answer"):
         asyncio.run(ask())
