@@ -1,7 +1,7 @@
-"""Undo a content encoding, a bounded piece at a time.
+"""Decode a content encoding in bounded pieces.
 
-The rule it keeps: whatever arrives, no more than a piece is held decoded beside the window of the
-coding itself (32 KiB gzip, at most 16 MiB brotli, at most 8 MiB zstd).
+Invariant: for any input, at most one decoded piece is held beside the window of the coding itself
+(32 KiB for gzip, at most 16 MiB for brotli, at most 8 MiB for zstd).
 """
 
 import zlib
@@ -16,26 +16,26 @@ PIECE_BYTES: Final = 64 * 1024
 """The longest piece that a decoder yields, in bytes."""
 
 MAX_CODINGS: Final = 2
-"""How many codings may lie over one another."""
+"""The most codings that may be applied to one body."""
 
 MAX_FRAMES: Final = 1024
-"""How many gzip members or zstd frames may follow one another: an empty one costs time too."""
+"""The most gzip members or zstd frames in a body: an empty one costs time too."""
 
 # RFC 9659: zstd as a content encoding has windows of at most 8 MiB.
 _ZSTD_WINDOW_BYTES: Final = 8 << 20
-# Four bytes of zstd are 128 KiB at most (RFC 8878 section 3.1.1.2, a block of one repeated byte)
-# and the library decodes all it is given, so it is given what makes 2 MiB at most.
+# Four bytes of zstd decode to at most 128 KiB (RFC 8878 section 3.1.1.2, a block of one repeated
+# byte), and the library decodes all of its input at once: this step decodes to at most 2 MiB.
 _ZSTD_STEP_BYTES: Final = 64
-# RFC 1950 section 2.2: a zlib stream begins with this method; one without a header never does.
+# RFC 1950 section 2.2: a zlib stream begins with this method, raw deflate never does.
 _ZLIB_METHOD: Final = 8
 
 
 class EncodingError(Exception):
-    """An unknown content encoding, or data that is not of that encoding."""
+    """An unknown content encoding, or data that does not conform to it."""
 
 
 class _Stage(Protocol):
-    """One coding; it gives the pieces that some more data decodes to."""
+    """One coding: yields what further data decodes to."""
 
     @property
     def complete(self) -> bool: ...
@@ -44,10 +44,10 @@ class _Stage(Protocol):
 
 
 class Decoder:
-    """Give `feed` the body as it comes; `complete` says whether that was all of it."""
+    """Feed it a body in pieces; `complete` says whether the body has ended."""
 
     def __init__(self, encoding: str) -> None:
-        """Take a content-encoding header: "" or identity, or codings in the order of their use.
+        """Take a content-encoding header: "" or identity, or codings in the order of application.
 
         Raises EncodingError for an unknown coding, or more than MAX_CODINGS.
         """
@@ -59,14 +59,14 @@ class Decoder:
 
     @property
     def complete(self) -> bool:
-        """Whether the data so far ends where each coding ends; always true without a coding."""
+        """Whether every coding has ended with the data so far; always true without a coding."""
         return all(stage.complete for stage in self._stages)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what the data decodes to, in pieces of at most PIECE_BYTES.
 
-        Nothing is decoded before it is asked for; one who stops asking must not feed again.
-        Raises EncodingError where the data is corrupt.
+        Decodes lazily: a caller that stops iterating must not feed again. Raises EncodingError if
+        the data is corrupt.
         """
         pieces = _cut(data)
         for stage in self._stages:
@@ -78,7 +78,7 @@ class Decoder:
 
 
 class _Gzip:
-    """RFC 1952: members that follow one another are one text."""
+    """RFC 1952: consecutive members are one body."""
 
     def __init__(self) -> None:
         self._member = zlib.decompressobj(16 + zlib.MAX_WBITS)
@@ -98,7 +98,7 @@ class _Gzip:
 
 
 class _Deflate:
-    """RFC 9110 section 8.4.1.2: a zlib stream; some send it without the zlib header."""
+    """RFC 9110 section 8.4.1.2: a zlib stream; some clients omit the zlib header."""
 
     def __init__(self) -> None:
         self._stream: zlib._Decompress | None = None
@@ -129,12 +129,12 @@ class _Brotli:
     def decode(self, data: bytes) -> Iterator[bytes]:
         decoded = self._stream.process(data, output_buffer_limit=PIECE_BYTES)
         while decoded or not self._stream.can_accept_more_data():
-            yield from _cut(decoded)  # the library's limit is where it stops, not what it gives
+            yield from _cut(decoded)  # the library stops after its limit, not at it
             decoded = self._stream.process(b"", output_buffer_limit=PIECE_BYTES)
 
 
 class _Zstd:
-    """RFC 8878: frames that follow one another are one text."""
+    """RFC 8878: consecutive frames are one body."""
 
     def __init__(self) -> None:
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)

@@ -1,8 +1,8 @@
-"""How long the answered requests of each category were: counts in bins of prompt by output tokens.
+"""The lengths of answered sequences by category: counts in bins of prompt by output tokens.
 
-The rule kept here: a bin stands for a length within 3 % of every length in it, in both dimensions,
-so that totals are as exact. A category takes 1.5 KB for each prompt bin that it has seen, of 251;
-the caller bounds the categories.
+Invariant: a bin's value is within 3 % of every length in it, in both dimensions, and so are totals.
+A category takes 1.5 KB for each of the 251 prompt bins that it has seen; the caller bounds the
+categories.
 """
 
 from array import array
@@ -14,12 +14,12 @@ import msgspec
 
 MOST_PROMPT_TOKENS: Final = 1 << 24
 MOST_OUTPUT_TOKENS: Final = 1 << 18
-"""Longer lengths are counted as these."""
+"""The longest lengths that are told apart."""
 _ERROR: Final = 0.03
 
 
 def _bins(largest: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return where each bin begins, and the tokens that it stands for; up to 33 they are exact."""
+    """Return the first length and the value of each bin; up to 33 tokens values are exact."""
     begins, values, begin = list[int](), list[int](), 1
     while begin <= largest:
         value = int(begin * (1 + _ERROR))
@@ -36,9 +36,9 @@ _OUTPUT_BEGINS, _OUTPUT_VALUES = _bins(MOST_OUTPUT_TOKENS)
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 53)]
 
 
-class _Document(msgspec.Struct):
+class _LengthsDocument(msgspec.Struct):
     lengths: dict[str, list[tuple[_Count, _Count, _Count]]]
-    """By category: prompt tokens, output tokens, and how many requests had them."""
+    """By category: prompt tokens, output tokens, and the sequences that had them."""
 
 
 class LengthHistogram:
@@ -48,44 +48,44 @@ class LengthHistogram:
         # By category and prompt bin, the counts of all output bins.
         self._counts: dict[str, dict[int, array[int]]] = {}
 
-    def observe(self, category: str, prompt: int, output: int, requests: int = 1) -> None:
-        """Count requests of so many prompt and output tokens. Less than a token counts as one."""
-        # max: a pool that answers nonsense must not reach the bins from their other end.
+    def observe(self, category: str, prompt: int, output: int, sequences: int = 1) -> None:
+        """Count sequences of these prompt and output tokens; less than one token counts as one."""
+        # max: a negative index would reach the bins from their other end.
         row = bisect_right(_PROMPT_BEGINS, max(prompt, 1)) - 1
         column = bisect_right(_OUTPUT_BEGINS, max(output, 1)) - 1
         rows = self._counts.setdefault(category, {})
         if row not in rows:
             rows[row] = array("Q", bytes(8 * len(_OUTPUT_BEGINS)))
-        rows[row][column] += requests
+        rows[row][column] += sequences
 
     def rows(self) -> Iterator[tuple[str, int, int, int]]:
-        """Yield category, prompt tokens, output tokens and requests of the bins that have some.
+        """Yield category, prompt tokens, output tokens and sequences of every bin that has any.
 
-        Requests may be counted meanwhile: they are in rows that come later, or in none.
+        Sequences counted meanwhile may or may not be included.
         """
         for category, rows in list(self._counts.items()):
             for row, counts in sorted(rows.items()):
-                for column, requests in enumerate(counts):
-                    if requests:
-                        yield category, _PROMPT_VALUES[row], _OUTPUT_VALUES[column], requests
+                for column, sequences in enumerate(counts):
+                    if sequences:
+                        yield category, _PROMPT_VALUES[row], _OUTPUT_VALUES[column], sequences
 
     def merge(self, other: "LengthHistogram") -> None:
-        """Count all that the other has counted."""
+        """Add the counts of another histogram."""
         for row in other.rows():
             self.observe(*row)
 
     def to_json(self) -> bytes:
-        """Write what GET /lengths gives; `from_json` reads it to the same counts."""
+        """Return the body of GET /lengths; `from_json` reads the same counts from it."""
         return write_lengths(self.rows())
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Self:
-        """Read what `to_json` wrote, of any version with other bins.
+        """Read what `to_json` wrote, also in a version with other bins.
 
-        Raises ValueError with what is wrong and where: all of a row's numbers are at least 1.
+        Raises ValueError with the fault and its place; all numbers of a row are at least 1.
         """
         histogram = cls()
-        for category, rows in msgspec.json.decode(text, type=_Document).lengths.items():
+        for category, rows in msgspec.json.decode(text, type=_LengthsDocument).lengths.items():
             for prompt, output, requests in rows:
                 histogram.observe(category, prompt, output, requests)
         return histogram
@@ -93,7 +93,7 @@ class LengthHistogram:
 
 def write_lengths(rows: Iterable[tuple[str, int, int, int]]) -> bytes:
     """Write rows of a LengthHistogram as JSON."""
-    document = _Document({})
+    document = _LengthsDocument({})
     for category, prompt, output, requests in rows:
         document.lengths.setdefault(category, []).append((prompt, output, requests))
     return msgspec.json.encode(document)

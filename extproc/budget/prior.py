@@ -1,10 +1,10 @@
 """The weights before anything is learnt: tokens for each feature, measured on eleven tokenizers.
 
-Texts of 36 kinds (prose in 22 languages, code, markup, JSON, CSV, logs, base64, chats with tools,
-emoji), non-negative least squares of the relative error for each tokenizer; the mean over the
-tokenizers (Qwen 2.5 and 3.5, Llama 2 and 3, Gemma 3, gpt-oss, DeepSeek LLM and V3, GLM-4,
-MiniMax M1, JiuTian), and how far they lie apart. The template's and the images' are read off the
-published templates and the Qwen-VL processor, with wide deviations.
+For each tokenizer, non-negative least squares of the relative error over texts of 36 kinds (prose
+in 22 languages, code, markup, JSON, CSV, logs, base64, chats with tools, emoji). The table has the
+mean and the standard deviation over the tokenizers: Qwen 2.5 and 3.5, Llama 2 and 3, Gemma 3,
+gpt-oss, DeepSeek LLM and V3, GLM-4, MiniMax M1, JiuTian. The weights of templates and images come
+from published templates and the Qwen-VL processor, with wide deviations.
 """
 
 from typing import Final

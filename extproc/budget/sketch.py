@@ -1,7 +1,7 @@
-"""Distributions in bounded memory: counts in fixed bins that fade, blended with a parent's.
+"""Distributions in bounded memory: fading counts in fixed bins, blended with a parent's.
 
-The rule kept here: a quantile is that of the counts and of `BORROWED` more observations spread
-as the parent's, so that a new category answers with what its parent knows.
+Invariant: a quantile is that of the counts and of `BORROWED` more observations distributed like
+the parent's, so that a new category starts from what its parent has learnt.
 """
 
 import math
@@ -11,23 +11,23 @@ from itertools import accumulate
 from typing import Final, Protocol
 
 BORROWED: Final = 30.0
-"""Observations that the parent's distribution counts for."""
+"""The weight of the parent's distribution, in observations."""
 _RENORMALISE: Final = 1e9
 _GOLDEN: Final = 0.6180339887498949
 
 
 class Shape(Protocol):
-    """Where the bins are: values to bins, and bins to values at a fraction of their width."""
+    """The bins: which bin a value falls into, and which value a position among the bins has."""
 
     @property
     def size(self) -> int:
-        """How many bins there are."""
+        """The number of bins."""
 
     def bin(self, value: float) -> int:
-        """The bin of a value; values beyond the ends are in the end bins."""
+        """Return the bin of a value; the end bins also hold all values beyond them."""
 
     def value(self, position: float) -> float:
-        """The value at a position, in bins from the lowest edge."""
+        """Return the value at a position, in bins from the lowest edge."""
 
 
 class Scores:
@@ -59,7 +59,7 @@ class Counts:
 
 
 class Sketch:
-    """One distribution. `parent` is the wider one that this one borrows from."""
+    """One distribution; `parent` is a wider one, or fixed shares of the bins."""
 
     def __init__(self, shape: Shape, parent: "Sketch | Sequence[float]", memory: float) -> None:
         self._shape = shape
@@ -75,7 +75,7 @@ class Sketch:
         self.observations = 0
 
     def add(self, value: float) -> None:
-        """Count a value; all that was counted before weighs a little less."""
+        """Count a value; earlier values lose a little weight."""
         self._counts[self._shape.bin(value)] += self._weight
         self._total += self._weight
         self._weight *= self._growth
@@ -84,27 +84,27 @@ class Sketch:
             self._rescale()
 
     def add_censored(self, value: float) -> None:
-        """Count a value of which only is known that it is larger than this.
+        """Count a value that is known to be larger than this.
 
-        It is taken from the distribution's own part above it (Efron's redistribution to the
-        right, one observation at a time), so that a bound that says nothing changes nothing.
+        It is placed by the distribution's own part above the bound: Efron's redistribution to the
+        right, one observation at a time. A bound that says nothing thus changes nothing.
         """
         self._golden = (self._golden + _GOLDEN) % 1.0
         self.add(max(value, self.upper(self._golden * self.exceeding(value))))
 
     def exceeding(self, value: float) -> float:
-        """The probability of the bins above a value's."""
+        """Return the probability of the bins above that of a value."""
         self.shares()
         return self._tails[self._shape.size - 1 - self._shape.bin(value)] - self._share_of(value)
 
     def shares(self) -> Sequence[float]:
-        """The probability of every bin, the parent's part in it; at most 1/32 of it is stale."""
+        """Return the probability of every bin, with the parent's part; at most 1/32 is stale."""
         if not self._shares or self.observations >= self._fresh_until:
             self._refresh()
         return self._shares
 
     def upper(self, level: float) -> float:
-        """The value that a share of `level` exceeds."""
+        """Return the value that a share of `level` exceeds."""
         shares = self.shares()
         # _tails[i] is the probability of the i + 1 highest bins
         index = min(bisect_left(self._tails, level), self._shape.size - 1)
@@ -131,13 +131,13 @@ class Sketch:
 
 
 def score_prior() -> list[float]:
-    """Student's t with four degrees of freedom: errors have heavier tails than the normal."""
+    """Return Student's t with four degrees of freedom: errors have heavier tails than a normal."""
     centres = [Scores().value(i + 0.5) for i in range(Scores.size)]
     return _normalised([(1.0 + z * z / 4.0) ** -2.5 for z in centres])
 
 
 def count_prior(median: float = 200.0, spread: float = 1.3) -> list[float]:
-    """A log-normal of completion tokens; the defaults put one answer in a hundred over 4,000."""
+    """Return a log-normal of completion tokens; by default 1 % of answers exceed 4,000."""
     logs = [math.log(Counts().value(i + 0.5)) for i in range(Counts.size)]
     return _normalised([math.exp(-(((x - math.log(median)) / spread) ** 2) / 2) for x in logs])
 

@@ -1,11 +1,16 @@
-"""How much risk a single request may carry so that the share of misrouted requests is the target.
+"""Steer the risk that one request may carry so that the share of misrouted requests is the target.
 
-For each request the *risk* is the chance that it does not fit the threshold. Sending it short
-where its risk is at most a level, the same for all, misroutes the fewest for the requests sent
-long. The share of misrouted requests is then the mean risk below the level: it is forecast from
-how many requests had which risk lately, and corrected by how many of them truly did not fit.
-Answers of both pools teach, since a request that was sent long shows whether it would have fitted.
-The rule kept here: the level never leaves [FLOOR, CEILING], whatever is reported.
+The *risk* of a request is the probability that it exceeds the limit. Sending requests short if
+their risk is at most one level, the same for all, misroutes the fewest for a given number sent
+long. The share of misrouted requests is then the sum of the risks below the level. It is forecast
+from how many recent requests had which risk, and corrected by how many of them really exceeded the
+limit. Answers of all pools count, since a request that was sent long also shows whether it fits.
+
+For example, of 10,000 requests 100 have a risk of about .02 and 100 one of about .2. A target of
+.001 permits ten misroutes, of which `AIM` allows six to be planned. The first hundred cost 2, the
+second 20: the level lies between the two risks, and the second hundred are sent long.
+
+Invariant: the level stays in [FLOOR, CEILING], whatever is reported.
 """
 
 import math
@@ -13,12 +18,12 @@ from itertools import pairwise
 from typing import Final
 
 LEVELS: Final = (0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.04, 0.025, 0.015, 0.008, 0.004)
-"""Risks that part the bins, falling. Bin 0 is riskier than all, the last bin safer than all."""
+"""Risks between the bins, descending: bin 0 has the highest risks, the last bin the lowest."""
 CEILING: Final = LEVELS[0]
 FLOOR: Final = LEVELS[-1]
 MEMORY: Final = 5000.0
 AIM: Final = 0.6
-"""The share of the target that is steered to: the rest is for the noise of a few rare events."""
+"""The share of the target that is aimed at; the rest is for the noise of rare events."""
 _BINS: Final = len(LEVELS) + 1
 _PRIOR_REQUESTS: Final = 400.0
 _PRIOR_SHARE: Final = 0.006  # of requests in each of the bins between the levels
@@ -40,13 +45,13 @@ class Steering:
 
     @property
     def level(self) -> float:
-        """The highest risk at which a request is sent short."""
+        """The highest risk with which a request is sent short."""
         if self._stale >= 8:
             self._level, self._stale = self._steer(), 0
         return self._level
 
     def observe(self, risk_bin: int, *, exceeds: bool) -> None:
-        """Count a request of a bin of risk (0 to len(LEVELS)) whose truth is known."""
+        """Count a request of a bin of risk (0 to len(LEVELS)) that did or did not fit the limit."""
         self._requests[risk_bin] += self._weight
         self._exceeded[risk_bin] += self._weight * exceeds
         self._weight *= self._growth
@@ -55,13 +60,13 @@ class Steering:
             self._rescale()
 
     def forecast(self) -> float:
-        """The share of requests that the level is expected to misroute."""
+        """Return the share of requests that the level is expected to misroute."""
         costs, total = self._costs()
         spent = sum(c for risk, c in zip(_RISK, costs, strict=True) if risk <= self.level)
         return (spent + self._exceeded[-1] / self._weight) / total
 
     def _costs(self) -> tuple[list[float], float]:
-        """Expected misroutes of each bin between the levels, and the number of requests."""
+        """Return the expected misroutes of each bin between the levels, and the requests."""
         seen = [n / self._weight for n in self._requests]
         density = [n + _PRIOR_REQUESTS * _PRIOR_SHARE for n in seen[1:-1]]
         total = sum(seen) + _PRIOR_REQUESTS
@@ -74,7 +79,7 @@ class Steering:
     def _steer(self) -> float:
         costs, total = self._costs()
         allowed = AIM * self.target * total
-        # What exceeds although it looked safe cannot be steered: it uses up to half the target.
+        # Requests that exceed although they looked safe cannot be steered: up to half is theirs.
         left = max(allowed - self._exceeded[-1] / self._weight, allowed / 2)
         for index in range(len(costs) - 1, -1, -1):
             if costs[index] > left:

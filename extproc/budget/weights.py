@@ -1,8 +1,10 @@
 """Tokens of a prompt as a linear function of its features, one filter per model name.
 
-A Kalman filter with a random walk: the weights start at their measured prior, each answer moves
-them in O(1), what was learnt fades slowly. The rules kept here: one answer moves a prediction by
-at most `CLIP` of its own deviations, and no prediction leaves the band around the prior.
+A Kalman filter with a random walk: the weights start at a measured prior, every answer updates them
+in O(1), and what was learnt fades slowly.
+
+Invariants: one answer moves a prediction by at most `CLIP` of its own deviations, and no prediction
+leaves the band around the prior.
 """
 
 import math
@@ -18,22 +20,22 @@ from extproc.budget.values import Measure
 Vector = NDArray[np.float64]
 
 RELATIVE_NOISE: Final = 0.03
-"""What no linear model of the features explains, as a share of the prompt."""
+"""The error that no linear model of the features explains, as a share of the prompt."""
 ABSOLUTE_NOISE: Final = 3.0
-"""Tokens; makes a prompt of a few words teach the template's constants and nothing else."""
+"""Tokens. With it, prompts of a few words teach only the constants of the template."""
 SAMPLING_NOISE: Final = 0.025
-"""What is not known of a prompt of which little was looked at, as a share of it."""
+"""The error of a small sample, as a share of the prompt."""
 CLIP: Final = 4.0
 WALK: Final = 1e-5
-"""The share of the prior variance that comes back with every telling answer."""
+"""The share of the prior variance that every informative answer restores."""
 SURPRISED_WALK: Final = 3e-2
 SURPRISE: Final = 3.0
-"""Mean squared standardised error from which on the model behind the name has changed."""
+"""Mean squared standardised error above which the model behind a name has changed."""
 UNSURPRISING: Final = 12.0
-"""Tokens by which templates and gibberish differ on the shortest prompts: no other model's sign."""
+"""Tokens by which templates and odd texts differ on short prompts: no sign of another model."""
 BAND: Final = 2.5
 BAND_TOKENS: Final = 1000.0
-"""No prediction is further from the prior's than this factor, and these tokens for a template."""
+"""A prediction differs from the prior's by at most this factor, plus tokens for a template."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,12 @@ class Prediction:
     deviation: float
 
     def score(self, tokens: float) -> float:
-        """The error of a true count in deviations; positive where it was under-estimated."""
+        """Return the error of a true count in deviations, positive if it was under-estimated."""
         return (tokens - self.tokens) / self.deviation
 
 
 class TokenWeights:
-    """The weights of one model name. Not thread-safe; `observations` counts the answers learnt."""
+    """The weights of one model name. Not thread-safe. `observations` counts the answers learnt."""
 
     def __init__(self, prior: Prior) -> None:
         self._prior: Vector = np.array(prior.mean)
@@ -69,39 +71,39 @@ class TokenWeights:
         self.observations = 0
 
     def predict(self, measure: Measure) -> Prediction:
-        """Prompt tokens without the ids, which are exact and added by the caller."""
+        """Return prompt tokens without the ids, which are exact and added by the caller."""
         features = np.array(measure.features)
         return self._predict(measure, features, self._covariance @ features)
 
     def plausible(self, measure: Measure, tokens: float) -> bool:
-        """Whether a count could be any tokenizer's: what is not must not teach at all."""
+        """Return whether some tokenizer could count so many; other counts must not teach."""
         prior = float(self._prior @ np.array(measure.features))
         limit = 2 * BAND
         return prior / limit - BAND_TOKENS / limit <= tokens <= prior * limit + 4 * BAND_TOKENS
 
     def learn(self, measure: Measure, tokens: float) -> None:
-        """Move towards a true count; the caller has asked whether it is `plausible`."""
+        """Update the weights by a true count, which the caller found `plausible`."""
         features = np.array(measure.features)
         gain = self._covariance @ features
         found = self._predict(measure, features, gain)
         score = (tokens - float(self._mean @ features)) / found.deviation
         self._mean += gain * (max(-CLIP, min(CLIP, score)) / found.deviation)
         self._covariance -= np.outer(gain, gain / found.deviation**2)
-        # A few tokens of a short prompt are its template's: they tell of no other tokenizer, and
-        # thousands of them do not let the rest be forgotten.
-        telling = 1.0 - (ABSOLUTE_NOISE / found.deviation) ** 2
+        # The few tokens of a short prompt are mostly its template's: they say little about the
+        # tokenizer, and thousands of them must not make the rest fade.
+        informative = 1.0 - (ABSOLUTE_NOISE / found.deviation) ** 2
         odd = score * score / (1.0 + (UNSURPRISING / found.deviation) ** 2)
-        self._surprise += 0.03 * telling * (min(odd, CLIP * CLIP) - self._surprise)
-        self._fade(telling * (SURPRISED_WALK if self._surprise > SURPRISE else WALK))
+        self._surprise += 0.03 * informative * (min(odd, CLIP * CLIP) - self._surprise)
+        self._fade(informative * (SURPRISED_WALK if self._surprise > SURPRISE else WALK))
         self.observations += 1
 
     @property
     def surprise(self) -> float:
-        """Running mean of the squared standardised error: about 1, more after a change."""
+        """The running mean of the squared standardised error: about 1, more after a change."""
         return self._surprise
 
     def template(self) -> dict[str, float]:
-        """Tokens that the chat template adds for the request, a message, a tool, any tool."""
+        """Return the template's tokens: per prompt, per message, per tool, and for any tool."""
         return dict(zip(OTHER_FEATURES[:4], self._mean[:4].tolist(), strict=True))
 
     def _predict(self, measure: Measure, features: Vector, gain: Vector) -> Prediction:

@@ -1,4 +1,4 @@
-"""The settings file: YAML to one frozen Settings, or every fault of the file at once."""
+"""Read the settings file: YAML to one frozen Settings, or every fault of the file at once."""
 
 import difflib
 import json
@@ -20,7 +20,7 @@ __all__ = ["ConfigError", "Settings", "load", "render"]
 
 _MAX_FILE_BYTES = 1 << 20
 _MAX_DEPTH = 16
-_MAX_VALUES = 10_000  # as written, and again with every alias written out
+_MAX_VALUES = 10_000  # as written, and again with every alias expanded
 _MAX_SHOWN = 80  # characters of a value
 
 # Plain scalars as in JSON, else text: YAML 1.1 reads 010 as 8, 1:30 as 90 and `no` as false.
@@ -37,11 +37,11 @@ _SCALARS = (
 
 
 class ConfigError(UserError):
-    """The settings file cannot be used; the text is every fault, one a line."""
+    """The settings file cannot be used; the text has one line for each fault."""
 
 
 def load(path: Path | None) -> Settings:
-    """Read the settings file, or take the defaults. Raises ConfigError with every fault."""
+    """Read the settings file; None returns the defaults. Raises ConfigError with every fault."""
     if path is None:
         return Settings()
     document = _parse(path, _text(path))
@@ -53,7 +53,7 @@ def load(path: Path | None) -> Settings:
 
 
 def render(settings: Settings) -> str:
-    """Write the settings, each key with its unit, as YAML that load() reads to the same value."""
+    """Return the settings as YAML, each key with its unit; `load` reads the same value from it."""
     return "\n".join(_rendered(settings, "")) + "\n"
 
 
@@ -72,7 +72,7 @@ def _rendered(section: Section, indent: str, without: str = "") -> Iterator[str]
                     last = "threshold" if pool is value[-1] else ""
                     yield "\n".join(_rendered(pool, "    ", last)).replace("    ", "  - ", 1)
             case _:
-                # Text in quotes, so that no reader of YAML takes a name like 1e5 for a number.
+                # Strings are quoted, so that no YAML parser reads a name like 1e5 as a number.
                 yield f"{indent}{key}: {json.dumps(value)}".ljust(34) + f"  # {note}"
 
 
@@ -91,8 +91,8 @@ def _text(path: Path) -> str:
         raise ConfigError(f"{path}:{line}: byte 0x{data[error.start]:02x} is not UTF-8") from error
 
 
-class _DocumentError(Exception):
-    """What the file says cannot be taken as plain values."""
+class _FileError(Exception):
+    """The file cannot be read as plain values."""
 
     def __init__(self, line: int, column: int, problem: str) -> None:
         super().__init__(f"{line + 1}:{column + 1}: {_cut(problem, 2 * _MAX_SHOWN)}")
@@ -111,7 +111,7 @@ class _Loader(yaml.SafeLoader):
         self._count += 1
         if self._depth > _MAX_DEPTH or self._count > _MAX_VALUES:
             problem = f"more than {_MAX_DEPTH} levels or {_MAX_VALUES} values"
-            raise _DocumentError(self.line, self.column, problem)
+            raise _FileError(self.line, self.column, problem)
         node = super().compose_node(parent, index)
         self._depth -= 1
         return node
@@ -123,8 +123,8 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
-def _unreadable(node: yaml.Node, problem: str) -> _DocumentError:
-    return _DocumentError(node.start_mark.line, node.start_mark.column, problem)
+def _unreadable(node: yaml.Node, problem: str) -> _FileError:
+    return _FileError(node.start_mark.line, node.start_mark.column, problem)
 
 
 def _composed(loader: _Loader) -> yaml.Node | None:
@@ -132,10 +132,10 @@ def _composed(loader: _Loader) -> yaml.Node | None:
         return loader.get_single_node()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or loader.get_mark()
-        raise _DocumentError(mark.line, mark.column, _problem(error)) from error
+        raise _FileError(mark.line, mark.column, _problem(error)) from error
     except (ValueError, OverflowError) as error:
-        # PyYAML lets through what chr() and int() raise of an escape and of %YAML.
-        raise _DocumentError(loader.line, loader.column, "a number out of range") from error
+        # PyYAML does not catch what chr() and int() raise for escapes and for %YAML.
+        raise _FileError(loader.line, loader.column, "a number out of range") from error
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
@@ -145,8 +145,8 @@ def _problem(error: yaml.MarkedYAMLError) -> str:
 
 
 @dataclass(slots=True)
-class _Document:
-    """The values of a file by place, the lines on which they stand, and keys given twice."""
+class _SettingsFile:
+    """The values of a file by place, their lines, and keys that are given twice."""
 
     values: dict[Place, Any] = field(default_factory=lambda: {(): None})
     lines: dict[Place, int] = field(default_factory=lambda: {(): 1})
@@ -203,8 +203,8 @@ def _tagged(node: yaml.Node) -> str:
     return f"tag {_shown(node.tag.replace('tag:yaml.org,2002:', '!!'))} is not read here"
 
 
-def _parse(path: Path, text: str) -> _Document:
-    document = _Document()
+def _parse(path: Path, text: str) -> _SettingsFile:
+    document = _SettingsFile()
     try:
         node = _composed(_Loader(text))
         if node is not None:
@@ -213,17 +213,17 @@ def _parse(path: Path, text: str) -> _Document:
         line = text.count("\n", 0, error.position) + 1
         problem = f"character U+{ord(text[error.position]):04X} cannot stand in YAML"
         raise ConfigError(f"{path}:{line}: {problem}") from error
-    except _DocumentError as error:
+    except _FileError as error:
         raise ConfigError(f"{path}:{error}") from error
     return document
 
 
-def _validated(document: _Document) -> tuple[Settings | None, list[tuple[Place, str]]]:
+def _validated(document: _SettingsFile) -> tuple[Settings | None, list[tuple[Place, str]]]:
     settings, wrong = None, []
     try:
         settings = Settings.model_validate(document.values[()])
     except ValidationError as error:
-        # "default_factory_not_called" only repeats that another key of the pool is wrong.
+        # "default_factory_not_called" only repeats that another key of the pool is invalid.
         own = (each for each in error.errors() if each["type"] != "default_factory_not_called")
         wrong = [_explained(each) for each in own]
     values = {**document.values, **{place: None for place, _ in wrong}}

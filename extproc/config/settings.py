@@ -1,4 +1,4 @@
-"""What can be set: frozen values, each key with its unit, its limits and its default."""
+"""The settings: frozen values, each key with its unit, its limits and its default."""
 
 import enum
 import itertools
@@ -8,9 +8,11 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 _MAX_POOLS = 16
-_MESSAGE_OVERHEAD = 1024  # bytes of a gRPC message beside the body in it
+MESSAGE_OVERHEAD = 1024
+"""Bytes of a gRPC message beside the body in it."""
+
 _MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path holds 108, the last of them NUL
-_MAX_TOKENS = 1 << 24
+_MAX_WINDOW = 1 << 24
 _GIB = 1 << 30
 
 Place = tuple[str | int, ...]  # ("pools", 0, "name")
@@ -24,13 +26,13 @@ _UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
 _PATH = r"|/[^\x00-\x1f\x7f]*"
 _HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _POOL_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-# Credentials must not become category names, and Envoy strips x-llm-* from what clients send.
+# Credentials must not become category names, and Envoy strips x-llm-* from requests.
 _CATEGORY_HEADER = (
     r"(?!(proxy-authorization|authorization|cookie)\Z|x-llm-)[a-z0-9!#$%&'*+.^_`|~-]*"
 )
 
 
-class Estimator(enum.StrEnum):
+class EstimatorName(enum.StrEnum):
     """How the tokens of a text are estimated."""
 
     CALIBRATED = "calibrated"
@@ -38,7 +40,7 @@ class Estimator(enum.StrEnum):
 
 
 class Form(enum.StrEnum):
-    """How Envoy shows the service what goes by."""
+    """How Envoy passes requests and answers to the service."""
 
     AUTO = "auto"
     TRAILERS = "trailers"
@@ -78,7 +80,7 @@ def _file(note: str) -> Any:
 
 
 class Section(BaseModel):
-    """A mapping of known keys; one that is left empty has its defaults."""
+    """A mapping of known keys; an empty one has its defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, regex_engine="python-re")
 
@@ -89,7 +91,7 @@ class Section(BaseModel):
 
     @classmethod
     def allowed(cls, key: str) -> str:
-        """Say what the value of a key may be."""
+        """Return what the value of a key may be."""
         return cast("Mapping[str, str]", cls.model_fields[key].json_schema_extra)["allowed"]
 
 
@@ -126,14 +128,14 @@ class PoolSettings(Section):
         "Envoy's cluster and the value of x-llm-pool",
         "1 to 63 lower-case letters, digits and inner hyphens (a number in quotes)",
     )
-    max_model_len: int = _whole("tokens", 1, _MAX_TOKENS, "prompt and completion of one sequence")
+    max_model_len: int = _whole("tokens", 1, _MAX_WINDOW, "prompt and completion of one sequence")
     threshold: int = _whole(
         "tokens",
         1,
-        _MAX_TOKENS,
+        _MAX_WINDOW,
         "the largest budget that the pool is given",
-        # A pool whose max_model_len is missing or wrong is refused, whatever stands here.
-        default_factory=lambda pool: pool.get("max_model_len", _MAX_TOKENS),
+        # A pool whose max_model_len is missing or invalid is refused, whatever this returns.
+        default_factory=lambda pool: pool.get("max_model_len", _MAX_WINDOW),
     )
     address: str = _text(
         _HOST_PORT,
@@ -144,10 +146,10 @@ class PoolSettings(Section):
 
 
 class BudgetSettings(Section):
-    """How the tokens of a request are estimated; all but target are arXiv 2604.08075's."""
+    """How the tokens of a request are estimated; all but `target` are those of arXiv 2604.08075."""
 
-    estimator: Estimator = _one_of(
-        Estimator.CALIBRATED, "calibrated to the target; paper: a ratio less its deviation"
+    estimator: EstimatorName = _one_of(
+        EstimatorName.CALIBRATED, "calibrated to the target; paper: a ratio less its deviation"
     )
     target: float = _key(
         "calibrated: share of requests that may be misrouted",
@@ -178,7 +180,7 @@ class BudgetSettings(Section):
         le=100,
     )
     default_output_tokens: int = _whole(
-        "tokens", 0, _MAX_TOKENS, "paper: reserved where a request states no limit", default=1024
+        "tokens", 0, _MAX_WINDOW, "paper: reserved where a request states no limit", default=1024
     )
 
 
@@ -214,7 +216,7 @@ class RequestSettings(Section):
 
 
 class EnvoySettings(Section):
-    """What `dualpool config envoy` writes beside the pools."""
+    """Envoy's configuration beside the pools, for `dualpool config envoy`."""
 
     version: str = _text(
         r"1\.(3[6-9]|40)",
@@ -250,7 +252,7 @@ class EnvoySettings(Section):
 
 
 class Settings(Section):
-    """All settings. config.load() also holds them to the rules that span several keys."""
+    """All settings; `load` also checks the rules that span several keys."""
 
     listen: ListenSettings = Field(default=ListenSettings(), description="addresses")
     workers: int = _whole(
@@ -285,7 +287,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "envoy": EnvoySettings,
 }
 _LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
-_TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that it needs beside it
+_TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that it requires
     (("listen", "tls_cert"), (("listen", "tls_key"),)),
     (("listen", "tls_key"), (("listen", "tls_cert"),)),
     (("listen", "tls_client_ca"), (("listen", "tls_cert"), ("listen", "tls_key"))),
@@ -305,7 +307,7 @@ _DEFAULTS: Mapping[Place, Any] = {
 
 
 def host_port(address: str) -> tuple[str, int]:
-    """Split HOST:PORT of checked settings; an IPv6 host loses its brackets."""
+    """Split HOST:PORT of valid settings; an IPv6 host loses its brackets."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
 
@@ -321,10 +323,10 @@ def worker_addresses(grpc: str, workers: int) -> tuple[str, ...]:
 
 
 def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
-    """Say which values do not go together: where, the value, and what is allowed there.
+    """Yield the values that contradict each other: the place, the value, and what is allowed.
 
-    `values` are those of a file by place: None where one is wrong by itself, and nothing where
-    the default holds. So one fault hides no other.
+    `values` are those of a file by place. A value that is invalid by itself is None, and a place
+    with its default is absent, so that no fault hides another.
     """
     values = {**_DEFAULTS, **values}
     yield from _listen_conflicts(values)
@@ -358,10 +360,10 @@ def _tls_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, st
 
 
 def _body_conflicts(body: int | None, message: int | None) -> Iterator[tuple[Place, Any, str]]:
-    # Envoy sends a buffered body as one message: gRPC would refuse it before it could be judged.
-    if body is not None and message is not None and body + _MESSAGE_OVERHEAD > message:
-        allowed = f"at most listen.max_message_bytes less {_MESSAGE_OVERHEAD}"
-        yield _BODY, body, f"{allowed}: {message - _MESSAGE_OVERHEAD}"
+    # Envoy sends a buffered body as one message, which gRPC would refuse before it is read.
+    if body is not None and message is not None and body + MESSAGE_OVERHEAD > message:
+        allowed = f"at most listen.max_message_bytes less {MESSAGE_OVERHEAD}"
+        yield _BODY, body, f"{allowed}: {message - MESSAGE_OVERHEAD}"
 
 
 def _pool_conflicts(values: Mapping[Place, Any], count: int) -> Iterator[tuple[Place, Any, str]]:

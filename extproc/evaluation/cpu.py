@@ -1,6 +1,6 @@
-"""What an estimate and an observation cost: CPU time of this process, best of several rounds.
+"""Measure the CPU time of an estimate and of an observation, as the best of several rounds.
 
-An estimate is all that the service does from a body's bytes to the choice of a pool.
+An estimate is everything from the bytes of a body to the choice of a pool, under the settings.
 """
 
 import json
@@ -11,28 +11,28 @@ from functools import partial
 from statistics import median
 from typing import Final
 
-from extproc.budget.category import Labels
 from extproc.budget.learner import Learner
-from extproc.budget.values import Estimator, Observation, Outcome
+from extproc.build import build_learner, build_rules
+from extproc.config.settings import EstimatorName
+from extproc.config.settings import Settings
 from extproc.evaluation.cases import Case
-from extproc.evaluation.options import LONG
-from extproc.evaluation.rivals import OURS, calibrated, static
+from extproc.evaluation.replay import LONG_POOL, answer
+from extproc.evaluation.rivals import EXACT, OURS, STATIC, static_settings
 from extproc.evaluation.texts import Text
-from extproc.evaluation.tokenizer import Tokenizer
-from extproc.request.reader import MAX_BODY_BYTES, Endpoint, read_request
-from extproc.routing.pools import Pool
+from extproc.evaluation.tokenizer import TextTokenizer
+from extproc.request.apis import Endpoint
+from extproc.request.reader import read_request
 from extproc.routing.route import Rules, route
 
 SIZES: Final = (4096, 262_144)
 """Bytes of the prompt."""
-_THRESHOLD: Final = 8192
 _ROUNDS: Final = 7
 _ROUND_S: Final = 0.004
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """Microseconds of CPU, the median over the classes of text, and the dearest class."""
+    """Microseconds of CPU: the median over the classes of text, and the most expensive class."""
 
     estimator: str
     prompt_bytes: int
@@ -43,17 +43,24 @@ class Cost:
 
 
 def measure_costs(
-    texts: Sequence[Text], tokenizer: Tokenizer, cases: Sequence[Case]
+    settings: Settings, texts: Sequence[Text], tokenizer: TextTokenizer, cases: Sequence[Case]
 ) -> tuple[Cost, ...]:
-    """Time reading alone, then estimators that have learnt `cases`, and an exact tokenizer."""
+    """Time reading alone, estimators that have learnt `cases`, and an exact tokenizer."""
+    rules = build_rules(settings)
+    learners = {
+        STATIC: build_learner(static_settings(settings), name=EstimatorName.PAPER),
+        OURS: build_learner(settings, name=EstimatorName.CALIBRATED),
+    }
+    for learner in learners.values():
+        _teach(learner, cases)
     found = []
     for size in SIZES:
         bodies = {each.kind: _body(each.text, size, tokenizer.name) for each in texts}
         found.append(_cost("reading alone", size, bodies, _read))
-        for name, estimator in (("static 4.0", static()), (OURS, calibrated(_THRESHOLD))):
-            learner = _taught(estimator, cases)
-            found.append(_cost(name, size, bodies, _router(learner), _observe(learner, cases)))
-        found.append(_cost("exact tokenizer", size, bodies, _counter(tokenizer)))
+        for name, learner in learners.items():
+            act, observe = _router(learner, rules), _observe(learner, cases)
+            found.append(_cost(name, size, bodies, act, observe))
+        found.append(_cost(EXACT, size, bodies, _counter(tokenizer)))
     return tuple(found)
 
 
@@ -106,13 +113,11 @@ def _read(body: bytes) -> object:
     return read_request(Endpoint.CHAT, body)
 
 
-def _router(learner: Learner) -> Callable[[bytes], object]:
-    pools = (Pool("short", _THRESHOLD, _THRESHOLD), Pool("long", LONG, LONG))
-    rules = Rules(pools, "", MAX_BODY_BYTES, 0)
+def _router(learner: Learner, rules: Rules) -> Callable[[bytes], object]:
     return lambda body: route(read_request(Endpoint.CHAT, body), "", learner, rules)
 
 
-def _counter(tokenizer: Tokenizer) -> Callable[[bytes], object]:
+def _counter(tokenizer: TextTokenizer) -> Callable[[bytes], object]:
     def count(body: bytes) -> None:
         for message in json.loads(body)["messages"]:
             tokenizer.count(message["content"])
@@ -120,19 +125,11 @@ def _counter(tokenizer: Tokenizer) -> Callable[[bytes], object]:
     return count
 
 
-def _taught(estimator: Estimator, cases: Sequence[Case]) -> Learner:
-    learner = Learner(estimator, Labels(64))
+def _teach(learner: Learner, cases: Sequence[Case]) -> None:
     for case in cases:
-        learner.learn(_observation(case))
-    return learner
+        learner.learn(answer(case, LONG_POOL))
 
 
 def _observe(learner: Learner, cases: Sequence[Case]) -> Callable[[], object]:
-    lesson = _observation(cases[-1])
+    lesson = answer(cases[-1], LONG_POOL)
     return lambda: learner.learn(lesson)
-
-
-def _observation(case: Case) -> Observation:
-    return Observation(
-        case.asked, Outcome.COMPLETE, _THRESHOLD, case.prompt_tokens, case.completion_tokens
-    )

@@ -1,6 +1,7 @@
-"""The estimators that are compared; each sees of a case what it would see in service.
+"""The estimators to compare; each sees only what it would see in service.
 
-Only `Exact` looks at the true prompt tokens beforehand: it is the floor, a tokenizer in the router.
+`Exact` alone knows the true prompt tokens in advance: it is the lower bound, a tokenizer in the
+router.
 """
 
 import math
@@ -8,30 +9,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final, Protocol
 
-from extproc.budget.calibrated import Calibrated
 from extproc.budget.features import FEATURES
-from extproc.budget.paper import PaperEstimator
-from extproc.budget.prior import MEASURED
 from extproc.budget.values import Asked, Basis, Budget, Estimator, Measure, Observation
+from extproc.build import build_estimator
+from extproc.config.settings import EstimatorName
+from extproc.config.settings import Settings
 from extproc.evaluation.cases import Case
+from extproc.routing.pools import Pool
 
-OURS: Final = "calibrated"
+STATIC: Final = "static 4.0"
+PAPER: Final = "paper"
+PEER: Final = "nearest peer"
 EXACT: Final = "exact tokenizer"
-TARGET: Final = 0.001
-_CATEGORIES: Final = 64
-_BYTES_PER_TOKEN: Final = 4.0
-_DEFAULT_OUTPUT: Final = 1024  # as the setting budget.default_output_tokens
+OURS: Final = "calibrated"
+STATIC_BYTES_PER_TOKEN: Final = 4.0
 
+_PEER_BYTES_PER_TOKEN: Final = 4.0
 _PEER_SAMPLES: Final = 10
 _PEER_DOWN, _PEER_UP = 0.90, 0.10
-_PEER_PART: Final = 4, 8  # tokens a message, and a tool or a call of one
+_PEER_PART: Final = 4, 8  # tokens per message, and per tool or tool call
 
 
 class Rival(Protocol):
-    """Gives budgets for cases, and learns from their answers."""
+    """Estimates budgets for cases and learns from their answers."""
 
     def budget(self, case: Case, limit: int) -> Budget:
-        """Return what it would reserve where that is held against `limit` tokens."""
+        """Return the tokens to reserve, to be compared with `limit` tokens."""
 
     def observe(self, case: Case, observation: Observation) -> None:
         """Learn from the answer."""
@@ -53,47 +56,50 @@ class Served:
 
 
 class Exact:
-    """Knows the prompt's tokens; outputs and the level of risk are learnt as `Calibrated` does."""
+    """Knows the tokens of the prompt; learns outputs and the level of risk as `Calibrated` does."""
 
-    def __init__(self, limit: int) -> None:
-        self._calibrated = calibrated(limit)
+    def __init__(self, calibrated: Estimator) -> None:
+        self._calibrated = calibrated
 
     def budget(self, case: Case, limit: int) -> Budget:
         """See `Rival`."""
-        return self._calibrated.budget(_counted(case, case.prompt_tokens), limit)
+        return self._calibrated.budget(_counted(case, case.prompt_tokens, case.whole_tokens), limit)
 
     def observe(self, case: Case, observation: Observation) -> None:
         """See `Rival`."""
-        asked = _counted(case, observation.prompt_tokens or case.prompt_tokens)
+        whole = observation.prompt_tokens or case.whole_tokens
+        asked = _counted(case, case.prompt_tokens if case.asked.whole else whole, whole)
         self._calibrated.observe(replace(observation, asked=asked))
 
 
 class Peer:
-    """The nearest peer's rule, as its source has it.
+    """The rule of the nearest peer, after its source.
 
-    One ratio for all: the first sample replaces it, later ones move it .90 of the way down or .10
-    up; it is used from ten samples on. The larger of what it gives and a floor is routed by; only
-    the floor (4 bytes a token, 1 where structured, constants for each part) holds the stated
+    One ratio for all requests: the first sample replaces it, later ones move it .90 of the way down
+    or .10 up; it is used after ten samples. The estimate is the larger of the ratio's and a floor;
+    only the floor (4 bytes per token, 1 if structured, constants per part) includes the stated
     output. Requests with tools teach nothing.
     """
 
     def __init__(self) -> None:
-        self._ratio = _BYTES_PER_TOKEN
+        self._ratio = _PEER_BYTES_PER_TOKEN
         self._samples = 0
 
     def budget(self, case: Case, limit: int) -> Budget:  # noqa: ARG002 - the same for every limit
         """See `Rival`."""
         text = case.asked.measure.text_bytes - case.structured_bytes
-        learnt = math.ceil(text / (self._ratio if self._samples >= _PEER_SAMPLES else 4.0))
+        learnt = math.ceil(
+            text / (self._ratio if self._samples >= _PEER_SAMPLES else _PEER_BYTES_PER_TOKEN)
+        )
         parts = _PEER_PART[0] * case.messages + _PEER_PART[1] * case.tools
-        floor = math.ceil(text / 4) + case.structured_bytes + parts
+        floor = math.ceil(text / _PEER_BYTES_PER_TOKEN) + case.structured_bytes + parts
         prompt = max(learnt, floor)
         total = max(learnt, floor + (case.asked.output_limit or 0))
         return Budget(prompt, 0, total - prompt, Basis.CALIBRATED)
 
     def observe(self, case: Case, observation: Observation) -> None:
         """See `Rival`."""
-        size = case.asked.measure.text_bytes
+        size = case.asked.every.text_bytes
         if case.tools or size <= 0 or observation.prompt_tokens <= 0:
             return
         self._samples += 1
@@ -102,36 +108,34 @@ class Peer:
         self._ratio += share * gap
 
 
-def calibrated(limit: int) -> Calibrated:
-    """Return the service's own estimator, with nothing learnt."""
-    return Calibrated(MEASURED, (limit,), target=TARGET, categories=_CATEGORIES)
+def static_settings(settings: Settings) -> Settings:
+    """Return settings under which the paper's estimator is 4.0 bytes per token, unmoved."""
+    fixed = {"beta": 1.0, "gamma": 0.0, "prior_bytes_per_token": STATIC_BYTES_PER_TOKEN}
+    return settings.model_copy(update={"budget": settings.budget.model_copy(update=fixed)})
 
 
-def static() -> PaperEstimator:
-    """Return the rule of 4.0 bytes a token: the paper's, when nothing moves it."""
-    return _paper(beta=1.0, gamma=0.0)
+def make_rivals(settings: Settings) -> Mapping[str, Callable[[int], Rival]]:
+    """Return by name, in the order of reports, what makes an estimator for a limit."""
+    static = static_settings(settings)
+    return {
+        STATIC: lambda limit: Served(_estimator(static, limit, EstimatorName.PAPER)),
+        PAPER: lambda limit: Served(_estimator(settings, limit, EstimatorName.PAPER)),
+        PEER: lambda _: Peer(),
+        EXACT: lambda limit: Exact(_estimator(settings, limit, EstimatorName.CALIBRATED)),
+        OURS: lambda limit: Served(_estimator(settings, limit, EstimatorName.CALIBRATED)),
+    }
 
 
-def _paper(*, beta: float, gamma: float) -> PaperEstimator:
-    return PaperEstimator(
-        beta=beta,
-        gamma=gamma,
-        prior_bytes_per_token=_BYTES_PER_TOKEN,
-        default_output_tokens=_DEFAULT_OUTPUT,
-        categories=_CATEGORIES,
-    )
+def _estimator(settings: Settings, limit: int, name: EstimatorName) -> Estimator:
+    return build_estimator(settings, [Pool("short", limit, limit)], name)
 
 
-def _counted(case: Case, tokens: int) -> Asked:
-    measure = Measure(case.asked.measure.text_bytes, tokens, (0.0,) * len(FEATURES))
-    return replace(case.asked, measure=measure)
+def _counted(case: Case, largest: int, whole: int) -> Asked:
+    """Return the request with exact token counts in place of its text."""
+    asked = case.asked
+    every = _exact(asked.whole, whole) if asked.whole else None
+    return replace(asked, measure=_exact(asked.measure, largest), whole=every)
 
 
-RIVALS: Final[Mapping[str, Callable[[int], Rival]]] = {
-    "static 4.0": lambda _: Served(static()),
-    "paper": lambda _: Served(_paper(beta=0.95, gamma=1.0)),
-    "nearest peer": lambda _: Peer(),
-    EXACT: Exact,
-    OURS: lambda limit: Served(calibrated(limit)),
-}
-"""By name, what makes one that is held against a limit, with nothing learnt."""
+def _exact(measure: Measure, tokens: int) -> Measure:
+    return Measure(measure.text_bytes, tokens, (0.0,) * len(FEATURES))

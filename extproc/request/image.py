@@ -1,6 +1,6 @@
-"""Read the size of an image off its first bytes: PNG, JPEG, GIF and WebP, given as base64.
+"""Read the size of an image from its first bytes: PNG, JPEG, GIF and WebP in base64.
 
-The rule it keeps: at most HEAD_CHARS of an image are decoded, and none of its pixels.
+Invariant: at most HEAD_CHARS of an image are decoded, and none of its pixels.
 """
 
 import binascii
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 HEAD_CHARS: Final = 64 * 1024
-"""Base64 characters that are looked at: a JPEG may begin with a thumbnail and a colour profile."""
+"""Base64 characters that are read: a JPEG may begin with a thumbnail and a colour profile."""
 
 MAX_SIDE: Final = 0xFFFF
-"""The longest side that is believed, in pixels: what JPEG and GIF can say at all."""
+"""The longest plausible side, in pixels: the most that JPEG and GIF can state."""
 
-_PREFIX_CHARS: Final = 64  # 48 bytes: all formats but JPEG have their size within 30
+_PREFIX_CHARS: Final = 64  # 48 bytes: all formats but JPEG state their size within 30
 _PREFIX_BYTES: Final = 30
 _DATA_URL_CHARS: Final = 256
 _MAX_SEGMENTS: Final = 256
@@ -22,7 +22,7 @@ _MAX_SEGMENTS: Final = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
-    """The size of an image in pixels; 0 x 0 where it is not told."""
+    """The size of an image in pixels; 0 x 0 if unknown."""
 
     width: int
     height: int
@@ -32,10 +32,10 @@ UNKNOWN: Final = Image(width=0, height=0)
 
 
 def read_image(source: object) -> Image:
-    """Return the size of an image as any of the APIs names it; never raises.
+    """Return the size of an image in any form that the APIs accept; never raises.
 
-    A source is a URL, {"url": URL} (chat completions), or {"data": base64} (Anthropic). UNKNOWN
-    for a URL that is no `data:` URL, and for a header that is broken or of another format.
+    A source is a URL, {"url": URL} (chat completions), or {"data": base64} (Anthropic). The result
+    is UNKNOWN for a URL other than `data:`, and for a header that is broken or of another format.
     """
     match source:
         case str(url) | {"url": str(url)}:

@@ -42,6 +42,9 @@ MAX_NODES: Final = 1 << 20
 MAX_MODEL_CHARS: Final = 256
 """The longest model name that is kept whole."""
 
+MAX_OUTPUTS: Final = 16_384
+"""The most sequences for one prompt: vLLM's VLLM_MAX_N_SEQUENCES."""
+
 _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around all messages
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
 
@@ -188,7 +191,7 @@ def _limit(api: Api, body: dict[str, object]) -> int | None:
 
 def _outputs(api: Api, body: dict[str, object]) -> int:
     stated = [_whole(body[field]) or 1 for field in api.sequences if field in body]
-    return max(stated, default=1)
+    return min(max(stated, default=1), MAX_OUTPUTS)
 
 
 def _whole(value: object) -> int | None:

@@ -1,7 +1,7 @@
-"""Read the tokens that an answer used off its bytes, cut anywhere, as they pass.
+"""Read the tokens that an answer used from its bytes, in pieces of any size.
 
-An answer teaches only where its own bytes show that it is whole: a JSON document that ends, or an
-event stream with its last event. Nothing here raises, and what is kept is bounded.
+Invariants: an answer teaches only if its own bytes show that it is complete, as a JSON document
+that ends or an event stream with its last event. Nothing here raises, and memory is bounded.
 """
 
 from collections.abc import Iterator
@@ -16,20 +16,20 @@ from extproc.response.usage import Finish, Record, Tally, Unlearnable, Usage, re
 __all__ = ["Finish", "Refused", "Unlearnable", "Usage", "UsageReader"]
 
 MAX_DOCUMENT_BYTES: Final = 8 << 20
-"""Longest JSON answer that is read, in bytes after decoding."""
+"""The longest JSON answer that is read, in bytes after decompression."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """The pool said that the prompt, or prompt plus output, does not fit its window."""
+    """The pool answered that the prompt, or prompt plus output, exceeds its window."""
 
     status: int
 
 
-class _Body(Protocol):
+class _AnswerBody(Protocol):
     @property
     def done(self) -> bool:
-        """Whether nothing that comes can change the outcome."""
+        """Whether further bytes cannot change the outcome."""
 
     def feed(self, piece: bytes) -> None: ...
 
@@ -37,7 +37,7 @@ class _Body(Protocol):
 
 
 class UsageReader:
-    """Reads one answer: its head at the start, its body piece by piece, the outcome at the end."""
+    """Reads one answer: create it from the head, feed it the body, `finish` returns the outcome."""
 
     __slots__ = ("_body", "_decoder", "_status")
 
@@ -49,7 +49,7 @@ class UsageReader:
             self._choose_decoder(content_encoding)
 
     def feed(self, data: bytes) -> None:
-        """Read the next bytes of the body, as they came over the wire. Never raises."""
+        """Read the next bytes of the body as they were sent. Never raises."""
         if self._body.done:
             return
         if self._decoder is None:
@@ -61,12 +61,12 @@ class UsageReader:
             self._give_up(Unlearnable.ENCODING)
 
     def tell(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
-        """Take what Envoy has read of a body, in place of reading it here."""
+        """Use the counts that Envoy read from the body instead of reading it here."""
         if 200 <= self._status < 300:
             self._body = _Concluded(told(prompt_tokens, completion_tokens, cached_tokens))
 
     def finish(self) -> Usage | Refused | Unlearnable:
-        """Return what was learnt from all that was fed; from here on nothing changes it."""
+        """Return the outcome of all that was fed; nothing changes it from here on."""
         outcome = self._body.conclude()
         self._body = _Concluded(outcome)
         return outcome
@@ -75,7 +75,7 @@ class UsageReader:
         decoded = 0
         for piece in pieces:
             decoded += len(piece)
-            if decoded > MAX_DOCUMENT_BYTES:  # a bomb would cost time, where it costs no memory
+            if decoded > MAX_DOCUMENT_BYTES:  # a bomb costs time even if it costs no memory
                 self._give_up(Unlearnable.TOO_LARGE)
             self._body.feed(piece)
             if self._body.done:
@@ -94,7 +94,7 @@ class UsageReader:
 
 @dataclass(frozen=True, slots=True)
 class _Concluded:
-    """An outcome that no byte changes any more."""
+    """An outcome that is final."""
 
     outcome: Usage | Refused | Unlearnable
 
@@ -103,14 +103,14 @@ class _Concluded:
         return True
 
     def feed(self, piece: bytes) -> None:
-        """Do nothing."""
+        """Ignore the bytes."""
 
     def conclude(self) -> Usage | Refused | Unlearnable:
         return self.outcome
 
 
-class _Document:
-    """A JSON answer: kept up to the bound, read at its end."""
+class _JsonAnswer:
+    """A JSON answer: buffered up to the bound, read at its end."""
 
     __slots__ = ("_kept", "done")
 
@@ -139,8 +139,8 @@ class _Document:
         return tally.usage()
 
 
-class _ErrorDocument(_Document):
-    """The body of a 4xx answer: the pool's refusal, or another error."""
+class _ErrorAnswer(_JsonAnswer):
+    """The body of a 4xx answer: a refusal for length, or another error."""
 
     __slots__ = ("_status",)
 
@@ -159,15 +159,15 @@ _MILESTONES: Final = frozenset(
         "message_stop",
         "error",
         "response.failed",
-        "response.completed",  # vLLM ends with this one, whatever the status in it
+        "response.completed",  # vLLM's last event, whatever status it states
         "response.incomplete",
     }
 )
-"""The types of the stream events that matter, of Anthropic messages and of Responses."""
+"""The event types that carry usage or an end, of Anthropic messages and of Responses."""
 
 
-class _Stream:
-    """An event stream: each event is read as it passes, none is kept."""
+class _EventStream:
+    """An event stream: each event is read as it passes, none is buffered."""
 
     __slots__ = ("_events", "_failed", "_tally", "done")
 
@@ -229,14 +229,14 @@ class _Stream:
         self.done = True
 
 
-def _body(status: int, content_type: str) -> _Body:
+def _body(status: int, content_type: str) -> _AnswerBody:
     if 400 <= status < 500:
-        return _ErrorDocument(status)
+        return _ErrorAnswer(status)
     if not 200 <= status < 300:
         return _Concluded(Unlearnable.ERROR)
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "text/event-stream":
-        return _Stream()
+        return _EventStream()
     if media_type.endswith("json") or not media_type:
-        return _Document()
+        return _JsonAnswer()
     return _Concluded(Unlearnable.ABSENT)

@@ -1,7 +1,7 @@
-"""Tell a refusal for length from every other error, by what the pool says.
+"""Recognise refusals for length among the errors of a pool.
 
-Only the start of a message counts: validation errors quote what the client sent, and no client may
-make its request look like one that did not fit.
+Only the start of a message is matched: validation errors quote what the client sent, and no client
+may make its request look like one that did not fit.
 """
 
 import re
@@ -14,7 +14,7 @@ _MESSAGE: Final = re.compile(
     r"|The engine prompt length \d+ exceeds the max_model_len"  # vLLM 0.32, Responses
     r"|Input length \(\d+\) exceeds model's maximum context length"  # vLLM 0.32
     r"|max_\w+=\d+ cannot be greater than max_model_len"  # vLLM 0.32
-    # vLLM 0.32 where the prompt fills the window, and also where the client asked for 0 tokens.
+    # vLLM 0.32 if the prompt fills the window, and also if the client asked for 0 tokens.
     r"|max_tokens must be at least 1, got 0\b"
     r"|'max_tokens' or 'max_completion_tokens' is too large"  # vLLM before 0.20
     r"|The decoder prompt \(length \d+\) is longer than"  # vLLM 0.8
@@ -29,11 +29,11 @@ _CODES: Final = frozenset(
 
 
 def is_refusal(body: bytes | bytearray) -> bool:
-    """Whether an error's body says that the prompt, or prompt plus output, does not fit."""
+    """Return whether an error says that the prompt, or prompt plus output, does not fit."""
     record = read_record(body)
     if record is None:
         return False
-    # Older vLLM and SGLang have the message at the top.
+    # Older vLLM and SGLang have the message at the top level.
     stated = record.error if isinstance(record.error, dict) else {"message": record.message}
     return _states_refusal(stated)
 

@@ -1,32 +1,32 @@
-"""Split an event stream (text/event-stream), cut at any byte, into its events.
+"""Split an event stream (text/event-stream), in pieces of any size, into its events.
 
-Source: WHATWG HTML, section 9.2 (server-sent events). Memory is bounded by MAX_LINE_BYTES for the
-line that is open and as much again for the event that is open, whatever arrives.
+Source: WHATWG HTML, section 9.2 (server-sent events). Memory is bounded by MAX_LINE_BYTES for an
+unfinished line and as much again for an unfinished event.
 """
 
 from typing import Final
 
 MAX_LINE_BYTES: Final = 1 << 20
-"""Longest line, and longest data of one event, in bytes; what is longer is passed over."""
+"""The longest line, and the longest data of one event, in bytes; longer ones are skipped."""
 
 Event = tuple[bytes, bytes]
-"""The type of an event (its `event:` field, b"" where absent) and its data, lines joined by LF."""
+"""The type of an event (its `event:` field, b"" if absent) and its data, lines joined by LF."""
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
-_PASSED_OVER: Final = b":"  # a comment: an empty line would end the event
+_SKIPPED: Final = b":"  # a comment: an empty line would end the event
 
 
 class EventReader:
-    """Give it the stream's bytes as they come; it gives the events that they end."""
+    """Feed it the bytes of a stream; it returns the events that they complete."""
 
     __slots__ = ("_after_cr", "_data", "_line", "_line_too_long", "_type")
 
     def __init__(self) -> None:
-        self._line = bytearray()  # the line that has no end yet
+        self._line = bytearray()  # unfinished
         self._line_too_long = False
-        self._after_cr = False  # a LF that comes next belongs to this CR
+        self._after_cr = False  # a LF that follows belongs to this CR
         self._type = b""
-        self._data = bytearray()  # of the open event, a LF after each line
+        self._data = bytearray()  # of the unfinished event, a LF after each line
 
     def feed(self, piece: bytes) -> list[Event]:
         """Return the events that end in this piece."""
@@ -43,11 +43,11 @@ class EventReader:
         return events
 
     def finish(self) -> list[Event]:
-        """Return the event at the end of the stream that no empty line ends."""
+        """Return the last event if no empty line ended it."""
         return self.feed(b"\r\r")
 
     def _is_one_event(self, piece: bytes) -> bool:
-        # How vLLM sends nearly all of them: a short way of two thirds the time.
+        # vLLM sends nearly every event like this; the shortcut takes two thirds of the time.
         return (
             piece.startswith(b"data: ")
             and piece.find(b"\n") == len(piece) - 2
@@ -71,7 +71,7 @@ class EventReader:
         if rest:
             self._hold(rest)
         if len(piece) > MAX_LINE_BYTES:
-            return [line if len(line) <= MAX_LINE_BYTES else _PASSED_OVER for line in lines]
+            return [line if len(line) <= MAX_LINE_BYTES else _SKIPPED for line in lines]
         return lines
 
     def _hold(self, part: bytes) -> None:
@@ -83,7 +83,7 @@ class EventReader:
 
     def _end_line(self, part: bytes) -> bytes:
         self._hold(part)
-        line = _PASSED_OVER if self._line_too_long else bytes(self._line)
+        line = _SKIPPED if self._line_too_long else bytes(self._line)
         self._line.clear()
         self._line_too_long = False
         return line

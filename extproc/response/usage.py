@@ -1,8 +1,8 @@
-"""What the JSON of an answer states about tokens: usage, reasons to end, errors.
+"""What the JSON of an answer states about tokens: usage, finish reasons, errors.
 
-One shape of record covers chat completions, completions, embeddings, scores, Responses, Anthropic
-messages and their stream events: what a record does not state is None. Numbers come from outside
-and are believed only where they are plausible.
+One record type covers chat completions, completions, embeddings, scores, Responses, Anthropic
+messages and their stream events; fields that are absent are None. Counts come from outside and are
+used only if they are plausible.
 """
 
 import enum
@@ -12,8 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-MAX_TOKENS: Final = 2**31 - 1
-"""Largest number of tokens that is believed."""
+from extproc.tokens import MAX_TOKENS
 
 _IMPLAUSIBLE: Final = -1
 
@@ -23,8 +22,8 @@ class Finish(enum.Enum):
 
     STOP = "stop"  # every sequence by itself
     LENGTH = "length"  # at least one at its limit or at the end of the window
-    OTHER = "other"  # tool calls, filters, aborts; also where nothing was generated
-    UNTOLD = "untold"
+    OTHER = "other"  # tool calls, filters, aborts, or nothing was generated
+    UNTOLD = "untold"  # Envoy read the usage, and passes no reason on
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +33,23 @@ class Usage:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    """Those prompt tokens that came from the prefix cache; 0 also where the pool does not tell."""
+    """Prompt tokens that came from the prefix cache; 0 also if the pool does not state it."""
     finish: Finish
 
 
 class Unlearnable(enum.Enum):
     """Why an answer teaches nothing."""
 
-    ERROR = "error"  # the status is not 2xx, or an error stands in the body
-    INCOMPLETE = "incomplete"  # it ends before its own end
-    ABSENT = "absent"  # complete, but prompt tokens are not stated
+    ERROR = "error"  # the status is not 2xx, or the body is an error
+    INCOMPLETE = "incomplete"  # it broke off
+    ABSENT = "absent"  # complete, but it states no prompt tokens
     ENCODING = "encoding"  # unknown content encoding, or corrupt
     TOO_LARGE = "too_large"
-    IMPLAUSIBLE = "implausible"  # a count that no exchange can have
+    IMPLAUSIBLE = "implausible"  # counts that no exchange can have
 
 
 def told(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Usage | Unlearnable:
-    """Return as usage what somebody else has read of an answer."""
+    """Return counts that Envoy read from an answer as its usage."""
     if not 1 <= prompt_tokens <= MAX_TOKENS or completion_tokens > MAX_TOKENS:
         return Unlearnable.IMPLAUSIBLE
     cached = min(cached_tokens, prompt_tokens)
@@ -64,7 +63,7 @@ class Choice(msgspec.Struct, gc=False):
 
 
 class Record(msgspec.Struct, gc=False):
-    """A JSON answer, or the data of one stream event; the rest of it is skipped unread."""
+    """A JSON answer, or the data of one stream event; other fields are skipped unread."""
 
     type: str | None = None
     error: Any = None
@@ -88,7 +87,7 @@ _RECORD: Final = msgspec.json.Decoder(Record)
 
 
 def read_record(data: bytes | bytearray) -> Record | None:
-    """Return the record, an empty one where the shape is another, None for no whole JSON."""
+    """Return the record: an empty one if the shape differs, None if the JSON is incomplete."""
     try:
         return _RECORD.decode(data)
     except msgspec.ValidationError:
@@ -98,23 +97,23 @@ def read_record(data: bytes | bytearray) -> Record | None:
 
 
 class Tally:
-    """What the records of one answer have stated so far; of two usages the later holds."""
+    """What the records of one answer have stated so far; a later usage replaces an earlier one."""
 
     __slots__ = ("_finishes", "_first", "_last")
 
     def __init__(self) -> None:
         self._first: dict[str, Any] = {}
-        self._last = b""  # as it stands: where each chunk has a usage, only the last is read
+        self._last = b""  # undecoded: if each chunk has a usage, only the last is decoded
         self._finishes: set[Finish] = set()
 
     def open(self, record: Record) -> None:
-        """Take in what is stated of the prompt before, or instead of, a final usage."""
-        limited = record.max_model_len is not None  # only then is `count` one of tokens
+        """Add what is stated about the prompt before, or instead of, a final usage."""
+        limited = record.max_model_len is not None  # only then does `count` count tokens
         counts = {"input_tokens": record.input_tokens, "prompt_tokens": limited and record.count}
         self._first = _fields(bytes(record.usage)) or {k: v for k, v in counts.items() if v}
 
     def add(self, record: Record) -> None:
-        """Take in a whole answer, or a chunk of one."""
+        """Add a whole answer, or a chunk of one."""
         if record.usage and (usage := bytes(record.usage)) != b"null":
             self._last = usage
         for choice in record.choices or ():
@@ -129,7 +128,7 @@ class Tally:
         self._finishes.add(_FINISHES.get(str(reason), Finish.OTHER))
 
     def usage(self) -> Usage | Unlearnable:
-        """Return what was stated in the end."""
+        """Return the usage of the whole answer."""
         stated = self._first | _fields(self._last)
         prompt, completion = _prompt_tokens(stated), _completion_tokens(stated)
         if prompt is None:
@@ -169,12 +168,12 @@ def _reason(response: Record) -> object:
 
 
 def _fields(usage: bytes) -> dict[str, Any]:
-    """Return what a usage states, without nulls."""
+    """Return the fields of a usage that are not null."""
     if not usage:
         return {}
     try:
         fields = msgspec.json.decode(usage, type=dict[str, Any] | None) or {}
-    except (ValueError, RecursionError):  # a text or a list, a number out of every range
+    except (ValueError, RecursionError):  # a text, a list, or a number out of range
         return {"prompt_tokens": _IMPLAUSIBLE}
     return {key: value for key, value in fields.items() if value is not None}
 
@@ -184,7 +183,7 @@ def _prompt_tokens(stated: dict[str, Any]) -> int | None:
         return _count(stated["prompt_tokens"])
     if "input_tokens" not in stated:
         return None
-    # Anthropic's input_tokens leave out what was read from the cache or written to it.
+    # Anthropic's input_tokens exclude tokens read from the cache or written to it.
     cache = ("cache_read_input_tokens", "cache_creation_input_tokens")
     parts = [_count(stated.get(key, 0)) for key in ("input_tokens", *cache)]
     return _count(sum(parts)) if min(parts) >= 0 else _IMPLAUSIBLE
@@ -203,7 +202,7 @@ def _cached_tokens(stated: dict[str, Any]) -> int:
 
 
 def _count(stated: object) -> int:
-    """Return a number of tokens, or _IMPLAUSIBLE; digits in a text are a number."""
+    """Return a count of tokens, or _IMPLAUSIBLE; a string of digits is a count."""
     match stated:
         case bool():
             return _IMPLAUSIBLE

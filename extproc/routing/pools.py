@@ -1,9 +1,11 @@
-"""Which pool a token budget belongs to, and whether that was right in the end: pure functions.
+"""Choose a pool for a token budget, and judge the choice afterwards: pure functions.
 
 The rule is that of arXiv 2604.08075, section 3, for any number of pools in ascending order of their
-windows: hard capacity first (`tokens > max_model_len` never stays), then the threshold
-(`tokens <= threshold` goes to that pool). What fits nowhere goes to the largest pool, whose own
-answer tells the client so.
+windows. Hard capacity comes first (a pool never gets `tokens > max_model_len`), then the threshold
+(`tokens <= threshold` goes to that pool). A request that fits nowhere goes to the largest pool,
+whose own error tells the client so. For example, with windows of 8,192 and 65,536 tokens and a
+threshold of 6,000, a budget of 5,000 goes short (`fits`), 7,000 long (`threshold`), 9,000 long
+(`capacity`) and 70,000 long (`oversize`).
 """
 
 import enum
@@ -28,7 +30,7 @@ class Pool:
 class Reason(enum.Enum):
     """Why a request went where it went."""
 
-    FITS = "fits"  # the smallest pool takes it
+    FITS = "fits"  # within the limit of the smallest pool
     THRESHOLD = "threshold"  # the next smaller pool could hold it, but is kept for shorter ones
     CAPACITY = "capacity"  # the next smaller pool could not hold it
     OVERSIZE = "oversize"  # no pool can hold it
@@ -44,15 +46,15 @@ class Decision:
 
 
 def limits(pools: Sequence[Pool]) -> tuple[int, ...]:
-    """Return what budgets are held against: the limit of each pool that has a larger neighbour."""
+    """Return what budgets are compared with: the limit of every pool but the largest."""
     return tuple(pool.limit for pool in pools[:-1]) or (pools[0].limit,)
 
 
 def choose(budgets: Sequence[int], pools: Sequence[Pool]) -> Decision:
-    """Choose among `pools`, in ascending order.
+    """Choose among `pools`, in ascending order of their windows.
 
-    `budgets` are tokens of prompt plus output, one for each of `limits(pools)`, since a margin may
-    differ with the limit that it is for.
+    `budgets` are tokens of prompt plus output, one for each of `limits(pools)`: the margin of a
+    budget may depend on the limit.
     """
     largest = pools[-1]
     if budgets[-1] > largest.max_model_len:
@@ -66,11 +68,11 @@ def choose(budgets: Sequence[int], pools: Sequence[Pool]) -> Decision:
 
 
 class Verdict(enum.Enum):
-    """How a decision looks once the tokens are known."""
+    """Whether a decision was right, once the tokens are known."""
 
     RIGHT = "right"
     MISROUTED = "misrouted"  # its pool could not hold it, a larger one exists
-    OVER_ROUTED = "over_routed"  # a smaller pool would have taken it
+    OVER_ROUTED = "over_routed"  # a smaller pool could have held it
 
 
 def judge(name: str, tokens: int, pools: Sequence[Pool]) -> Verdict:

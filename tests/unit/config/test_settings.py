@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from extproc.config.settings import (
     SECTIONS,
-    Estimator,
+    EstimatorName,
     Form,
     LogLevel,
     PoolSettings,
@@ -32,7 +32,7 @@ DEFAULTS = {
         {"name": "long", "max_model_len": 65536, "threshold": 65536, "address": "long:8000"},
     ),
     "budget": {
-        "estimator": Estimator.CALIBRATED,
+        "estimator": EstimatorName.CALIBRATED,
         "target": 0.001,
         "beta": 0.95,
         "gamma": 1.0,

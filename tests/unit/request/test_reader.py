@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from extproc.request.reader import (
     MAX_MODEL_CHARS,
     MAX_NODES,
+    MAX_OUTPUTS,
     SAMPLE_BYTES,
     Endpoint,
     Image,
@@ -334,7 +335,7 @@ def test_each_api_has_its_own_limit(kind, field):
         ({"n": 0}, 1),
         ({"n": -5}, 1),
         ({"n": {}}, 1),
-        ({"n": 10**12}, MAX_TOKENS),
+        ({"n": 10**12}, MAX_OUTPUTS),
     ],
 )
 def test_sequences_are_the_larger_of_n_and_best_of(fields, sequences):
