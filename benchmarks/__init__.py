@@ -1,1 +1,1 @@
-"""Measurements of the service behind the real Envoy; they print figures and assert no time."""
+"""Benchmarks of the service behind a real Envoy; they print figures and assert no times."""

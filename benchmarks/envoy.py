@@ -1,6 +1,6 @@
-"""`python -m benchmarks.envoy`: what each form costs Envoy, the service and the client.
+"""`python -m benchmarks.envoy`: the cost of each form for Envoy, the service and the client.
 
-All forms are measured in one run, in turns, each round with an Envoy of its own.
+All forms are measured in one run, in turn; each form has its own Envoy in each round.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from extproc.local.envoy import find_envoy
 
 _WIDTH = 120
 _WARM_POSTS = 5
-# After the last byte of an answer: Envoy closes an observer's stream a second later.
+# After the last byte of an answer; Envoy closes the observer's stream a second later.
 _OBSERVED_S = 1.3
 _DECIDED_S = 0.1
 
@@ -38,7 +38,7 @@ Rounds = dict[str, list[RoundFigures]]
 
 
 def main() -> int:
-    """Run it and print the tables; 1 where it did not come up or the figures mean nothing."""
+    """Run the benchmark and print the tables; return 1 if it failed or its figures are invalid."""
     options = _options()
     plan = _plan(options)
     console = Console(stderr=True)
@@ -56,18 +56,24 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.envoy", description=__doc__)
     parser.add_argument("--rounds", type=_positive, default=LoadPlan().rounds)
-    parser.add_argument("--seed", type=int, default=0, help="of the texts and the streams' starts")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all rounds' figures to it")
-    parser.add_argument("--short", action="store_true", help="one round of little: to test itself")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the texts and of the streams' start times"
+    )
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures of all rounds as JSON"
+    )
+    parser.add_argument(
+        "--short", action="store_true", help="one short round, to test the benchmark itself"
+    )
     options = parser.parse_args()
     if options.json and not options.json.parent.is_dir():
-        parser.error(f"--json: {options.json.parent} is no folder; make it, or name another file")
+        parser.error(f"--json: no such folder: {options.json.parent}")
     return options
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed: must be a whole number from 1")
     return int(text)
 
 
@@ -86,10 +92,10 @@ async def _measure(plan: LoadPlan, say: Say) -> BenchmarkRun:
         bench = _FormBenchmark(session, rig, plan)
         for number in range(plan.rounds):
             say(f"round {number + 1} of {plan.rounds}: answers")
-            for row in _turned(STREAMS, number):
+            for row in _rotated(STREAMS, number):
                 streams[row.name].append(await bench.stream(row))
             say(f"round {number + 1} of {plan.rounds}: requests")
-            await bench.post(_turned(REQUESTS, number), requests)
+            await bench.post(_rotated(REQUESTS, number), requests)
     return BenchmarkRun(
         machine=_machine(),
         versions=_versions(),
@@ -100,22 +106,22 @@ async def _measure(plan: LoadPlan, say: Say) -> BenchmarkRun:
     )
 
 
-def _turned(rows: Sequence[FormRow], number: int) -> Sequence[FormRow]:
-    # Each round begins with another row: what comes first or last gains nothing by it.
+def _rotated(rows: Sequence[FormRow], number: int) -> Sequence[FormRow]:
+    # Each round starts with another row, so that the order favours none.
     first = number % len(rows)
     return (*rows[first:], *rows[:first])
 
 
 @dataclass(frozen=True, slots=True)
 class _FormBenchmark:
-    """One round's measurements."""
+    """Measures one form in one round."""
 
     session: aiohttp.ClientSession
     rig: Rig
     plan: LoadPlan
 
     async def stream(self, row: FormRow) -> RoundFigures:
-        """Measure one form of the answer, by itself."""
+        """Measure one form of the answer."""
         session, plan = self.session, self.plan
         async with self.rig.gateway(row) as gateway:
             await post_bodies(session, gateway.url, make_body(1024, plan.seed), _WARM_POSTS)
@@ -124,7 +130,7 @@ class _FormBenchmark:
         return RoundFigures.of(delays, spent, plan.streams)
 
     async def post(self, rows: Sequence[FormRow], found: Mapping[int, Rounds]) -> None:
-        """Measure the forms of the request, one right after the other at each size."""
+        """Measure the forms of the request, one directly after another at each size."""
         async with AsyncExitStack() as stack:
             gateways = [await stack.enter_async_context(self.rig.gateway(row)) for row in rows]
             for size, rounds in found.items():

@@ -1,4 +1,4 @@
-"""What was measured, as values."""
+"""The measured values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from benchmarks.rig import LoadCost
 
 @dataclass(frozen=True, slots=True)
 class RoundFigures:
-    """One row of a table in one round.
+    """One row of a table in one round; all figures are per request.
 
-    messages: gRPC, both directions, for each request. p50_ms, p99_ms: from the pool's write to the
-    client's read of a chunk; or from a request to the end of its answer. envoy_ms, service_ms: CPU
-    for each request.
+    messages: gRPC messages in both directions. p50_ms, p99_ms: from the pool's write of a chunk to
+    the client's read of it, or from a request to the end of its answer. envoy_ms, service_ms: CPU
+    time.
     """
 
     messages: float
@@ -25,7 +25,7 @@ class RoundFigures:
 
     @classmethod
     def of(cls, times_ms: Sequence[float], spent: LoadCost, requests: int) -> Self:
-        """Make a round's row."""
+        """Compute the row of a round."""
         cuts = quantiles(times_ms, n=100, method="inclusive")
         return cls(
             messages=spent.messages / requests,
@@ -38,7 +38,7 @@ class RoundFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchmarkRun:
-    """All rounds of all rows, as they are written to a file.
+    """All rounds of all rows, as written to a file.
 
     streams: by form. requests: by size in bytes, then by form.
     """

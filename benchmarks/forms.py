@@ -1,4 +1,4 @@
-"""The forms that are compared: the product's own rendering, and what is changed of it."""
+"""The compared forms: the rendered configuration of Envoy, and changes to it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _ROUTER: Final = "envoy.filters.http.ext_proc"
 
 @dataclass(frozen=True, slots=True)
 class FormRow:
-    """One row of a table; `states_usage`: the client asks for usage itself."""
+    """One row of a table; states_usage: whether the client itself asks for usage."""
 
     name: str
     form: Form
@@ -28,12 +28,12 @@ class FormRow:
 
 
 def unchanged(document: Document) -> Document:
-    """Return the configuration as it is rendered."""
+    """Return the configuration as rendered."""
     return document
 
 
 def bare(document: Document) -> Document:
-    """Take out all filters of ours and the service's cluster: the same Envoy without us."""
+    """Remove our filters and the service's cluster: the same Envoy without Dualpool."""
     manager, resources = _manager(document), document["static_resources"]
     manager["http_filters"] = [f for f in manager["http_filters"] if f["name"] not in _OURS]
     resources["clusters"] = [c for c in resources["clusters"] if c["name"] != "dualpool"]
@@ -41,7 +41,7 @@ def bare(document: Document) -> Document:
 
 
 def deferred(document: Document) -> Document:
-    """Send the body as it comes: the service holds back its answer to the headers instead."""
+    """Stream the body; the service delays its answer to the headers instead."""
     processor = router(document)
     processor["processing_mode"]["request_body_mode"] = "STREAMED"
     processor["send_body_without_waiting_for_header_response"] = True
@@ -49,7 +49,7 @@ def deferred(document: Document) -> Document:
 
 
 def deciding_only(document: Document) -> Document:
-    """Leave the router filter alone: what the request's way costs, and nothing else."""
+    """Keep only the router filter: the cost of the request path."""
     manager = _manager(document)
     others = [name for name in _OURS if name != _ROUTER]
     manager["http_filters"] = [f for f in manager["http_filters"] if f["name"] not in others]
@@ -57,7 +57,7 @@ def deciding_only(document: Document) -> Document:
 
 
 def router(document: Document) -> Document:
-    """Return the configuration of the filter that asks for the decision."""
+    """Return the configuration of the filter that requests the decision."""
     filters = {each["name"]: each for each in _manager(document)["http_filters"]}
     config: Document = filters[_ROUTER]["typed_config"]
     return config
@@ -76,11 +76,11 @@ STREAMS: Final = (
     FormRow("single", Form.SINGLE, unchanged),
     FormRow("observed, usage hidden", Form.OBSERVED, unchanged, states_usage=False),
 )
-"""How answers are seen."""
+"""Forms of observing answers."""
 
 REQUESTS: Final = (
     FormRow("none", Form.OBSERVED, bare),
     FormRow("BUFFERED", Form.OBSERVED, deciding_only),
     FormRow("deferred", Form.OBSERVED, lambda document: deferred(deciding_only(document))),
 )
-"""How requests are seen."""
+"""Forms of receiving request bodies."""

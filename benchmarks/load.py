@@ -1,4 +1,4 @@
-"""The client: streams whose chunks are timed, and posts of bodies of a size."""
+"""The client: reads streams with timed chunks, and posts bodies of a given size."""
 
 import asyncio
 import json
@@ -15,7 +15,7 @@ from extproc.simulator.pool.words import WORDS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadPlan:
-    """Streams at once, chunks of each, milliseconds between two; posts of each size in bytes."""
+    """Concurrent streams, chunks per stream and ms between them; posts per size in bytes."""
 
     streams: int = 8
     chunks: int = 500
@@ -29,14 +29,14 @@ class LoadPlan:
 async def read_streams(
     session: aiohttp.ClientSession, url: str, plan: LoadPlan, *, states_usage: bool
 ) -> list[float]:
-    """Read all streams at once; return the chunks' delays in milliseconds.
+    """Read all streams concurrently; return the delays of all chunks in milliseconds.
 
-    Raises BenchmarkError where a stream lacks a chunk, its end, or its usage, or has usage that
-    its client has not asked for.
+    Raises BenchmarkError if a stream lacks a chunk, its end or its usage, or has usage that its
+    client did not request.
     """
     draw = random.Random(plan.seed)  # noqa: S311 - nothing secret
     body = json.dumps(_stream_body(states_usage=states_usage)).encode()
-    # Or all streams would write their chunks at the same moment.
+    # Otherwise all streams would write their chunks at the same time.
     starts = [draw.random() * plan.gap_ms / 1000 for _ in range(plan.streams)]
     answers = [_read_stream(session, url, plan, body, start) for start in starts]
     delays = []
@@ -51,9 +51,9 @@ async def read_streams(
 async def post_bodies(
     session: aiohttp.ClientSession, url: str, body: bytes, count: int
 ) -> list[float]:
-    """Post a body time after time; return milliseconds to the end of each answer.
+    """Post a body `count` times; return the milliseconds to the end of each answer.
 
-    Raises BenchmarkError where one is not answered with 200.
+    Raises BenchmarkError if one is not answered with 200.
     """
     times = []
     for _ in range(count):
@@ -89,7 +89,7 @@ def _stream_body(*, states_usage: bool) -> dict[str, object]:
 async def _read_stream(
     session: aiohttp.ClientSession, url: str, plan: LoadPlan, body: bytes, start_s: float
 ) -> list[tuple[bytes, int]]:
-    """Return each event with the time at which it was read."""
+    """Return each event with the time.monotonic_ns() at which it was read."""
     await asyncio.sleep(start_s)
     headers = _JSON | {"x-chunks": str(plan.chunks), "x-gap-ms": str(plan.gap_ms)}
     events, held = [], b""
@@ -107,9 +107,9 @@ def _delay(event: bytes, at: int) -> float | None:
 
 
 def _check(events: list[tuple[bytes, int]], chunks: int, *, states_usage: bool) -> None:
-    # Before the stamped chunks comes one with the role, after them the reason to end.
+    # A chunk with the role comes first; the finish reason and [DONE] come last.
     expected = chunks + 3 + states_usage
     if len(events) != expected or events[-1][0] != END:
         raise BenchmarkError(f"a stream of {expected} events came as {len(events)}")
     if any(USAGE in event for event, _ in events) != states_usage:
-        raise BenchmarkError("usage that was asked for is absent, or the other way round")
+        raise BenchmarkError("requested usage is missing, or there is usage that was not requested")

@@ -1,10 +1,10 @@
-"""Prompts that the service believes to be short and that are not, through two real pools.
+"""Sends prompts whose length the service underestimates through two real pools.
 
     python -m benchmarks.misestimate --pools http://127.0.0.1:8131,http://127.0.0.1:8132
 
-The settings make it believe a hundred bytes to be one token and never learn better. So every prompt
-goes to the short pool, is refused there, and must be answered by the long one, unseen by the
-client, and be counted. Exit code 0 where all of them were.
+The settings make the service assume 100 bytes per token and never learn. So every prompt goes to
+the short pool, is refused there, and must be retried on the long pool, invisibly to the client, and
+counted. Exit code 0 if all of them were.
 """
 
 import argparse
@@ -24,17 +24,18 @@ from rich.progress import Progress
 from extproc.local.children import StackError
 from extproc.local.fleet import StackPool
 from extproc.local.stack import Stack, StackGateway, StackOptions
+from extproc.stream.decision import POOL_HEADER
 
 CREDULOUS = {"budget": {"estimator": "paper", "prior_bytes_per_token": 100.0, "beta": 0.999999999}}
 WORDS = ("owl", "sleeps", "noon", "forest", "river", "quiet", "stone", "winter", "seven", "lamp")
-TOKENS_PER_WORD = 1.3  # of WORDS and the digits between them, about
-OWN_TOKENS = 200  # the rest is alike, so that a pool with a prefix cache is done before nightfall
+TOKENS_PER_WORD = 1.3  # approximately, of WORDS and the digits between them
+OWN_TOKENS = 200  # the rest is shared, so that prefix caching speeds up the pools
 COUNTERS = (("dualpool_misroutes", "retried"), ("dualpool_retries", "misrouted"))
 
 
 @dataclass(frozen=True)
 class PoolReply:
-    """What came back: the pool that answered, and the prompt tokens that it counted."""
+    """An answer: the pool that sent it, and the prompt tokens that it counted."""
 
     status: int
     pool: str
@@ -46,11 +47,11 @@ async def ask(session: aiohttp.ClientSession, url: str, body: dict[str, object])
     async with session.post(f"{url}/v1/completions", json=body) as response:
         answer = await response.json(content_type=None)
         tokens = (answer.get("usage") or {}).get("prompt_tokens", 0)
-        return PoolReply(response.status, response.headers.get("x-llm-pool", ""), tokens)
+        return PoolReply(response.status, response.headers.get(POOL_HEADER, ""), tokens)
 
 
 def make_text(tokens: int, rng: random.Random) -> str:
-    """Return a text of about so many tokens."""
+    """Return a text of about `tokens` tokens."""
     count = round(tokens / TOKENS_PER_WORD / 2)
     return " ".join(f"{rng.choice(WORDS)} {rng.randrange(10)}" for _ in range(count))
 
@@ -58,7 +59,7 @@ def make_text(tokens: int, rng: random.Random) -> str:
 async def ask_all(
     gateway: StackGateway, model: str, options: argparse.Namespace, console: Console
 ) -> list[PoolReply]:
-    """Send all requests, eight at once."""
+    """Send all requests, eight at a time."""
     rng = random.Random(options.seed)  # noqa: S311 - traffic, not a secret
     numbers, answers = iter(range(options.requests)), list[PoolReply]()
     shared = make_text(options.tokens - OWN_TOKENS, rng) + " "
@@ -79,7 +80,7 @@ async def ask_all(
 
 
 async def count(session: aiohttp.ClientSession, gateway: StackGateway) -> dict[str, int]:
-    """Read how many the service has counted as misrouted and tried again."""
+    """Read how many requests the service has counted as misrouted and as retried."""
     async with session.get(f"{gateway.service_url}/metrics") as response:
         families = text_string_to_metric_families(await response.text())
     totals = dict.fromkeys((name for name, _ in COUNTERS), 0)
@@ -94,7 +95,7 @@ async def count(session: aiohttp.ClientSession, gateway: StackGateway) -> dict[s
 async def count_all(
     session: aiohttp.ClientSession, gateway: StackGateway, asked: int
 ) -> dict[str, int]:
-    """Read the counters once the last answers, which nobody waits for, are in them."""
+    """Read the counters until they include the last answers, for at most 10 s."""
     for _ in range(50):
         counted = await count(session, gateway)
         if min(counted.values()) >= asked:
@@ -104,7 +105,7 @@ async def count_all(
 
 
 async def run(options: argparse.Namespace, console: Console) -> int:
-    """Run it; return the exit code."""
+    """Run the benchmark; return the exit code."""
     stack_options = StackOptions(
         pools=tuple(options.pools.split(",")), ports=None, settings=CREDULOUS
     )
@@ -128,7 +129,7 @@ def report(
     seconds: float,
     console: Console,
 ) -> int:
-    """Print what came of it; return the exit code."""
+    """Print the result; return the exit code."""
     short, long = pools[0], pools[-1]
     right = [
         each
@@ -147,9 +148,14 @@ def report(
 
 
 def main() -> int:
-    """Run the command."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
-    parser.add_argument("--pools", required=True, metavar="URL,URL", help="two real servers")
+    parser.add_argument(
+        "--pools",
+        required=True,
+        metavar="URL,URL",
+        help="two real servers, of a short and a long window",
+    )
     parser.add_argument("--requests", type=int, default=1000, help="default: %(default)s")
     parser.add_argument("--tokens", type=int, default=20_000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")

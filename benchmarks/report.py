@@ -1,4 +1,4 @@
-"""The two tables, for a terminal."""
+"""Prints the two tables on a terminal."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,18 +16,18 @@ from benchmarks.load import LoadPlan
 _STREAMS: Final = """\
 Messages are gRPC messages between Envoy and the service, both directions. Delay: from the pool's
 write of a chunk to the client's read of it. CPU: seconds for all {streams} answers; in brackets the
-ratio to none (of the service: to Envoy's seconds at none, where it has nothing to do).
-usage hidden: the client does not ask for usage, the service does, and Envoy takes it out again.
+ratio to none (for the service: to Envoy's seconds at none, since it is idle there).
+usage hidden: the client does not ask for usage, the service does, and Envoy removes it again.
 """
 _REQUESTS: Final = """\
-Added: milliseconds to the end of the answer, less none's, which stand in brackets. CPU:
-microseconds a request, in brackets the ratio to none (of the service: to Envoy's at none). One
+Added: milliseconds to the end of the answer, minus those of none, which are in brackets. CPU:
+microseconds per request, in brackets the ratio to none (for the service: to Envoy's at none). One
 request at a time, HTTP/1.1.
 """
 
 
 def print_tables(console: Console, measured: BenchmarkRun, plan: LoadPlan) -> None:
-    """Print what was measured, how, and where."""
+    """Print the machine, the method and both tables."""
     console.print(_heading(measured, plan), highlight=False, soft_wrap=True)
     console.print(_streams(measured, plan))
     console.print(_STREAMS.format(streams=plan.streams), highlight=False)
@@ -39,8 +39,8 @@ def _heading(measured: BenchmarkRun, plan: LoadPlan) -> str:
     return (
         f"{measured.machine}\n{measured.versions}\n{measured.command}\n"
         f"{plan.rounds} rounds, each form once in each, with an Envoy of its own; seed"
-        f" {measured.seed}. Each figure is the\nmedian of the rounds', ratios and differences are"
-        " those to none in the same round.\n"
+        f" {measured.seed}. Each figure is the\nmedian over the rounds; ratios and differences are"
+        " relative to none in the same round.\n"
     )
 
 
@@ -66,7 +66,7 @@ def _streams(measured: BenchmarkRun, plan: LoadPlan) -> Table:
 
 def _requests(measured: BenchmarkRun) -> Table:
     table = _table(
-        "Requests: how the body comes to the service",
+        "Requests: how the service receives the body",
         ("messages", "added P50 ms", "added P99 ms", "CPU Envoy us", "CPU service us"),
     )
     for size, forms in measured.requests.items():
@@ -88,7 +88,7 @@ _ENVOY, _SERVICE = attrgetter("envoy_ms"), attrgetter("service_ms")
 
 @dataclass(frozen=True, slots=True)
 class _FormRounds:
-    """A form's rounds and, for each, what none had in the same round."""
+    """The rounds of a form, and those of none, by which it is divided."""
 
     rounds: Sequence[RoundFigures]
     none: Sequence[RoundFigures]

@@ -1,4 +1,4 @@
-"""What is measured: the pool, the service and one Envoy at a time, each a process of its own."""
+"""Runs what is measured: the pool, the service and one Envoy at a time, as processes."""
 
 import asyncio
 import json
@@ -26,12 +26,12 @@ Result = TypeVar("Result")
 
 
 class BenchmarkError(Exception):
-    """The figures would not mean what the table says; the text says why."""
+    """The figures would be invalid; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadCost:
-    """What a load has cost: CPU seconds, and gRPC messages in both directions."""
+    """The cost of a load: CPU seconds, and gRPC messages in both directions."""
 
     envoy_s: float
     service_s: float
@@ -47,7 +47,7 @@ class _Counters:
 
 
 class BenchmarkEnvoy:
-    """One Envoy before the service, with what can be read of the two."""
+    """One Envoy in front of the service, and the counters of both."""
 
     def __init__(self, envoy: Child, service: Child, ports: Ports) -> None:
         self.url = f"http://127.0.0.1:{ports.listener}/v1/chat/completions"
@@ -56,18 +56,18 @@ class BenchmarkEnvoy:
         self._service = service
 
     async def ready(self, session: aiohttp.ClientSession) -> None:
-        """Wait until Envoy answers; raises StackError where it does not."""
+        """Wait until Envoy answers; raises StackError if it does not."""
         await _answers(session, f"{self._admin}/ready", self._envoy)
 
     async def measure(
         self, session: aiohttp.ClientSession, load: Awaitable[Result], settle_s: float
     ) -> tuple[Result, LoadCost]:
-        """Await the load; return its result and what it has cost, `settle_s` after its end.
+        """Await the load; return its result and its cost up to `settle_s` after its end.
 
-        Raises BenchmarkError where a request went its way undecided.
+        Raises BenchmarkError if a request passed without a decision.
         """
         before = await self._counters(session)
-        # Envoy's own counting of its counters stays out of the CPU seconds.
+        # The CPU seconds must not include Envoy's answers about its counters.
         start = self._cpu_s()
         result = await load
         await asyncio.sleep(settle_s)
@@ -92,7 +92,7 @@ class BenchmarkEnvoy:
 
 
 class Rig:
-    """The pool and the service, for as long as the benchmark runs."""
+    """Runs the pool and the service as long as the benchmark."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
@@ -117,7 +117,7 @@ class Rig:
 
     @asynccontextmanager
     async def gateway(self, row: FormRow) -> AsyncIterator[BenchmarkEnvoy]:
-        """Run an Envoy of this row's form; raises StackError where it does not come up."""
+        """Run an Envoy with this row's form; raises StackError if it does not become ready."""
         assert self._service is not None, "entered"  # noqa: S101 - for the type
         own, children = free_ports(), Children()
         settings = Settings.model_validate(self._settings(row.form, own))
@@ -143,13 +143,13 @@ class Rig:
                 {"name": name, "max_model_len": window, "address": pool}
                 for name, window in windows.items()
             ],
-            # Every stream that does not ask for usage is asked for it.
+            # The service asks every stream for usage.
             "requests": {"usage_sample": 1.0},
             "envoy": {
                 "form": str(form),
                 "listen": f"127.0.0.1:{envoy.listener}",
                 "admin": f"127.0.0.1:{envoy.admin}",
-                # No figure may be that of a request that went its way undecided.
+                # A request must not time out, or it would pass without a decision.
                 "message_timeout_ms": 10_000,
             },
         }
@@ -178,6 +178,6 @@ def _sum(counters: Mapping[str, Any], name: str) -> int:
 
 
 def _cpu_s(pid: int) -> float:
-    # The process's own clock, in nanoseconds, as clock_getcpuclockid(3) names it on Linux;
-    # /proc/PID/stat counts hundredths of a second.
+    # The CPU clock of the process, in nanoseconds, see clock_getcpuclockid(3);
+    # /proc/PID/stat has hundredths of a second only.
     return time.clock_gettime((~pid << 3) | 2)

@@ -1,13 +1,12 @@
-"""Many requests through the default Envoy while clients leave and everything is restarted.
+"""Sends many requests through a real Envoy while clients disconnect and processes restart.
 
     python -m benchmarks.soak --requests 100000
 
-Real Envoy, two replicas of the service, two stand-in pools that write down every byte. A fifth of
-the clients leave before their answer is whole; every ten seconds one replica is restarted, and
-once, half-way, the short pool, which finishes what it has begun. At the end every answer that a
-client stayed for is compared with what the pool sent, and what the service has learnt with the
-answers that told their usage. Exit code 0 where nothing was lost or altered and the counts agree
-within 1 %.
+There are two replicas of the service, and two fake pools that log hashes of all that they receive
+and send. A fifth of the clients disconnect early; every ten seconds one replica is restarted, and
+once, half-way, the short pool, which drains first. At the end every complete answer is compared
+with what the pool sent, and the number of learnt answers with those that had usage. Exit code 0 if
+nothing was lost or altered and the counts agree within 1 %.
 """
 
 import argparse
@@ -42,9 +41,9 @@ LEAVE_SHARE = 0.2
 CLIENTS = 48
 TOLERANCE = 0.01
 READY_S = 30.0
-# Every short request fits; of the long ones each is over the short pool's window.
+# Short requests fit the short pool; every long one exceeds its window.
 SHORT_CHARS, LONG_CHARS = 2000, 60_000
-ANSWER_S = 0.06  # what soak_pool.py takes for an answer, at least
+ANSWER_S = 0.06  # the least time that soak_pool.py takes to answer
 SHORT_WINDOW, LONG_WINDOW = 8192, 65536
 
 Tick = Callable[[], None]
@@ -52,24 +51,24 @@ Tick = Callable[[], None]
 
 @dataclass(frozen=True)
 class SoakRequest:
-    """One request, and when its client leaves, always before the answer is whole."""
+    """One request, and when its client disconnects, if it does."""
 
     id: str
     body: bytes
     leaves_after: int = -1
-    """So many bytes of the answer; -1: it stays."""
+    """Bytes of the answer after which the client disconnects; -1: never."""
     patience_s: float | None = None
-    """So many seconds, less than a pool takes; None: it stays."""
+    """Seconds after which the client disconnects, fewer than a pool takes; None: never."""
 
 
 @dataclass
 class ClientRecord:
-    """What the clients saw."""
+    """What the clients observed."""
 
     whole: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """Hashes of request and answer by id, of all that were stayed for."""
+    """Hashes of request and answer by id, of the complete answers."""
     with_usage_asked: dict[str, str] = field(default_factory=dict)
-    """The hash of the request as the service sends it on where it asks for usage."""
+    """Hash of the request as the service forwards it when it asks for usage, by id."""
     faults: Counter[str] = field(default_factory=Counter)
     left: int = 0
 
@@ -92,7 +91,7 @@ def make_request(number: int, rng: random.Random) -> SoakRequest:
 
 
 class Replica:
-    """One process of the service, and what those before it on its port have learnt."""
+    """A replica of the service: its process, and the counters of all its processes so far."""
 
     def __init__(self, children: Children, settings: Path, http: int) -> None:
         self._children, self._settings, self._http = children, settings, http
@@ -102,11 +101,11 @@ class Replica:
 
     @property
     def totals(self) -> Counter[str]:
-        """Counters over all processes, as last read."""
+        """Counters of all its processes, as last read."""
         return self._past + self._now
 
     async def start(self, session: aiohttp.ClientSession) -> None:
-        """Run a process until it is ready."""
+        """Start a process and wait until it is ready."""
         argv = (sys.executable, "-m", "extproc", "serve", "--config", str(self._settings))
         self._child = await self._children.start(Command("service", argv, grace_s=60))
         async with asyncio.timeout(READY_S):
@@ -114,7 +113,7 @@ class Replica:
                 await asyncio.sleep(0.05)
 
     async def restart(self, session: aiohttp.ClientSession) -> None:
-        """End the process as an operator does, with SIGTERM, and start another."""
+        """Stop the process with SIGTERM, as an operator does, and start another."""
         assert self._child is not None  # noqa: S101
         ending = asyncio.ensure_future(self._child.stop())
         while not ending.done():
@@ -124,7 +123,7 @@ class Replica:
         await self.start(session)
 
     async def read(self, session: aiohttp.ClientSession) -> bool:
-        """Read its counters; False where nobody answers."""
+        """Read its counters; return False if it does not answer."""
         try:
             async with session.get(f"http://127.0.0.1:{self._http}/metrics") as response:
                 text = await response.text()
@@ -139,7 +138,7 @@ class Replica:
 
 @dataclass
 class SoakStack:
-    """All that runs."""
+    """The running processes."""
 
     ports: Ports
     session: aiohttp.ClientSession
@@ -149,21 +148,21 @@ class SoakStack:
     log: Path
 
     async def start_pool(self, name: str) -> None:
-        """Run a pool."""
+        """Start a pool."""
         port = self.ports.pools[name == "long"]
         script = str(Path(__file__).with_name("soak_pool.py"))
         argv = (sys.executable, script, name, str(port), str(self.log))
         self.pools[name] = await self.children.start(Command(name, argv, grace_s=10))
 
     async def restart_pool(self, name: str) -> None:
-        """End a pool when it has finished what it has begun, and start it again."""
+        """Stop a pool, which drains first, and start it again."""
         await self.pools[name].stop()
         await asyncio.sleep(1)
         await self.start_pool(name)
 
 
 def make_settings(ports: Ports, http: int) -> dict[str, object]:
-    """Return the settings: both replicas are endpoints of Envoy's, as two workers would be."""
+    """Return the settings of a replica; Envoy sees the replicas like two workers."""
     windows = (("short", SHORT_WINDOW, ports.pools[0]), ("long", LONG_WINDOW, ports.pools[1]))
     return {
         "listen": {"grpc": f"127.0.0.1:{ports.grpc}", "http": f"127.0.0.1:{http}"},
@@ -179,12 +178,12 @@ def make_settings(ports: Ports, http: int) -> dict[str, object]:
 
 
 async def start(folder: Path, session: aiohttp.ClientSession, children: Children) -> SoakStack:
-    """Run pools, replicas and Envoy; return when Envoy sees both replicas."""
+    """Start pools, replicas and Envoy; return when Envoy sees both replicas as healthy."""
     ports, files = free_ports(), []
     second = ports.http + 1
     for number, http in enumerate((ports.http, second)):
         document = make_settings(ports, http)
-        # What Envoy is told; each replica listens on its own port.
+        # Each replica listens on its own port; Envoy gets both below.
         document["listen"]["grpc"] = f"127.0.0.1:{ports.grpc + number}"  # type: ignore[index]
         files.append(folder / f"replica-{number}.json")
         files[-1].write_text(json.dumps(document), encoding="utf-8")
@@ -204,7 +203,7 @@ async def start(folder: Path, session: aiohttp.ClientSession, children: Children
 
 
 async def stat(stack: SoakStack, name: str) -> int:
-    """Read one of Envoy's counters or gauges; 0 while it is not up."""
+    """Read one of Envoy's counters or gauges; 0 while it does not answer."""
     url = f"http://127.0.0.1:{stack.ports.admin}/stats?format=json&filter=^{re.escape(name)}$"
     try:
         async with stack.session.get(url) as response:
@@ -215,7 +214,7 @@ async def stat(stack: SoakStack, name: str) -> int:
 
 
 async def send(stack: SoakStack, asked: SoakRequest, seen: ClientRecord) -> None:
-    """Send a request; stay for the answer, or leave it."""
+    """Send a request; receive its answer, or disconnect early."""
     headers = {"content-type": "application/json", "x-request-id": asked.id}
     url, body = f"http://127.0.0.1:{stack.ports.listener}/v1/completions", bytearray()
     timeout = aiohttp.ClientTimeout(asked.patience_s)
@@ -245,7 +244,7 @@ async def send(stack: SoakStack, asked: SoakRequest, seen: ClientRecord) -> None
 async def send_all(
     stack: SoakStack, options: argparse.Namespace, seen: ClientRecord, tick: Tick
 ) -> None:
-    """Send all requests, as many at once as there are clients."""
+    """Send all requests, CLIENTS at a time."""
     rng = random.Random(options.seed)  # noqa: S311 - traffic, not a secret
     numbers = iter(range(options.requests))
 
@@ -267,7 +266,7 @@ async def restart_all(stack: SoakStack, every_s: float, count: Counter[str]) -> 
 
 @dataclass(frozen=True)
 class SoakReport:
-    """What came of it."""
+    """The result."""
 
     requests: int
     seconds: float
@@ -296,7 +295,7 @@ class SoakReport:
 async def make_report(
     stack: SoakStack, seen: ClientRecord, requests: int, seconds: float, count: Counter[str]
 ) -> SoakReport:
-    """Compare what the clients saw with what the pools wrote down."""
+    """Compare the clients' record with the pools' log."""
     rows = [json.loads(line) for line in stack.log.read_text(encoding="utf-8").splitlines()]
     by_id = {row["id"]: row for row in rows}
     asked = {id_ for id_, row in by_id.items() if row["got"] == seen.with_usage_asked.get(id_)}
@@ -327,7 +326,7 @@ async def make_report(
 
 
 async def soak(options: argparse.Namespace, console: Console) -> SoakReport:
-    """Run it all."""
+    """Run the soak test; return its report."""
     seen, count, children = ClientRecord(), Counter[str](), Children()
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
@@ -354,7 +353,7 @@ async def soak(options: argparse.Namespace, console: Console) -> SoakReport:
 
 
 async def settle(stack: SoakStack) -> None:
-    """Let the last answers be learnt, and read the counters of all replicas that are up."""
+    """Wait until the counters of all replicas no longer change."""
     before = Counter[str]()
     while (now := sum((each.totals for each in stack.replicas), Counter[str]())) != before:
         before = now
@@ -367,7 +366,9 @@ def main() -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--requests", type=int, default=100_000, help="default: %(default)s")
-    parser.add_argument("--every", type=float, default=10.0, metavar="S", help="between restarts")
+    parser.add_argument(
+        "--every", type=float, default=10.0, metavar="S", help="seconds between restarts"
+    )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     console = Console()

@@ -1,9 +1,8 @@
-"""A pool for the soak: it answers at once, and writes down what it got and sent.
+"""A fake pool for the soak test: answers at once, and logs what it received and sent.
 
     python benchmarks/soak_pool.py NAME PORT LOG
 
-On SIGTERM it takes no more connections, finishes what it has begun and ends, as a pool does that is
-restarted with care.
+On SIGTERM it closes its socket, finishes the running requests and exits.
 """
 
 import asyncio
@@ -20,7 +19,7 @@ PACE_S = 0.01
 
 
 class SoakPool:
-    """One pool, named in its answers; its log has a line of JSON for each whole answer."""
+    """One pool; its log has one line of JSON per complete answer."""
 
     def __init__(self, name: str, log: IO[str]) -> None:
         self._name, self._log = name, log
@@ -34,7 +33,7 @@ class SoakPool:
             await asyncio.sleep(CHUNKS * PACE_S)
             data = _json({"choices": [{"text": self._name}], "usage": usage})
             response: web.StreamResponse = web.Response(body=data, content_type="application/json")
-            self._note(request, body, [data], b"")
+            self._log_answer(request, body, [data], b"")
             return response
         told = bool((asked.get("stream_options") or {}).get("include_usage"))
         last = _event({"choices": [], "usage": usage}) if told else b""
@@ -45,11 +44,13 @@ class SoakPool:
             await response.write(event)
             await asyncio.sleep(PACE_S)
         await response.write(last + b"data: [DONE]\n\n")
-        self._note(request, body, [*events, b"data: [DONE]\n\n"], last)
+        self._log_answer(request, body, [*events, b"data: [DONE]\n\n"], last)
         return response
 
-    def _note(self, request: web.Request, body: bytes, parts: list[bytes], usage: bytes) -> None:
-        """Write down an answer: `usage` comes before its last part."""
+    def _log_answer(
+        self, request: web.Request, body: bytes, parts: list[bytes], usage: bytes
+    ) -> None:
+        """Log an answer; `usage` was sent before its last part."""
         row = {
             "id": request.headers["x-request-id"],
             "pool": self._name,

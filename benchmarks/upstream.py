@@ -1,8 +1,8 @@
-"""A pool that costs little: streams of stamped chunks at an even pace, and short JSON answers.
+"""A cheap fake pool: streams of timestamped chunks at a steady rate, and short JSON answers.
 
-`python -m benchmarks.upstream PORT`. A request with the header x-chunks is answered with as many
-chunks, each with the time at which it was written; every other one, once its body is read, with
-JSON. The bytes are vLLM 0.32's.
+`python -m benchmarks.upstream PORT`. A request with the header x-chunks is answered with that many
+chunks, each containing the time at which it was written; any other request with JSON, once its
+body is read. The bytes are those of vLLM 0.32.
 """
 
 import asyncio
@@ -15,9 +15,9 @@ import uvloop
 from aiohttp import web
 
 STAMP: Final = re.compile(rb'"content":"(\d{20})"')
-"""Where an event has its time: time.monotonic_ns() of this machine."""
+"""The time of an event: time.monotonic_ns() of this machine."""
 USAGE: Final = b'"choices":[],"usage":{'
-"""What only the usage event holds."""
+"""Text that occurs only in the usage event."""
 END: Final = b"data: [DONE]"
 
 _LARGEST_BODY: Final = 1 << 26
@@ -49,7 +49,7 @@ _JSON = (
 
 
 async def answer(request: web.Request) -> web.StreamResponse:
-    """Answer a request as a pool does."""
+    """Answer one request."""
     body = await request.read()
     chunks = int(request.headers.get("x-chunks", "0"))
     if not chunks:
@@ -68,7 +68,7 @@ async def _stream(response: web.StreamResponse, chunks: int, gap_s: float) -> No
     start = loop.time()
     await response.write(_event(_FIRST))
     for number in range(1, chunks + 1):
-        # By the clock, not by the chunk before: a late one delays none of the others.
+        # Scheduled from the start, so that a late chunk delays no other.
         await asyncio.sleep(max(0.0, start + number * gap_s - loop.time()))
         await response.write(_event(_NEXT % time.monotonic_ns()))
     await response.write(_event(_LAST))

@@ -57,10 +57,10 @@ def test_the_length_of_an_answer_costs_no_message_with_trailers(short_run):
 def test_rounds_that_are_none_are_refused(rounds):
     done = bench("--rounds", rounds)
     assert done.returncode == 2
-    assert "is not allowed: a whole number from 1" in done.stderr
+    assert "is not allowed: must be a whole number from 1" in done.stderr
 
 
 def test_a_file_in_no_folder_is_refused(tmp_path):
     done = bench("--json", str(tmp_path / "none" / "file"))
     assert done.returncode == 2
-    assert "is no folder" in done.stderr
+    assert "no such folder" in done.stderr
