@@ -1,21 +1,28 @@
-"""`dualpool evaluate`: the bench of estimators."""
+"""`dualpool evaluate`: compare estimators."""
 
 import argparse
 from pathlib import Path
 
+from extproc.commands.arguments import add_config
 from extproc.evaluation.options import THRESHOLDS, EvaluateOptions
 from extproc.evaluation.run import run_evaluate
+from extproc.planner.traffic.texts import STATED
 
 DESCRIPTION = (
-    "Replay texts through each estimator, in order and online, and print how each "
-    "does. A bench: the figures of one machine and one seed."
+    "Replay texts through each estimator, in order and online, and print how often each misroutes "
+    "and over-routes. --config sets the target, the constants of the estimators and, unless "
+    "--threshold is given, the thresholds: the limits of its pools. CPU times are of this machine."
 )
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add what it may be asked."""
+    """Add the command's arguments."""
+    add_config(parser)
     parser.add_argument(
-        "--texts", type=Path, metavar="DIR|FILE.jsonl", help="texts, a class each, or requests"
+        "--texts",
+        type=Path,
+        metavar="DIR|FILE.jsonl",
+        help="texts, one class per file or subfolder, or requests",
     )
     parser.add_argument(
         "--tokenizer",
@@ -29,39 +36,43 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=int,
         action="append",
         metavar="TOKENS",
-        help=f"repeatable; default: {', '.join(map(str, THRESHOLDS))}",
+        help="repeatable (default: the limits of the pools of --config, or "
+        f"{', '.join(map(str, THRESHOLDS))})",
     )
     parser.add_argument(
         "--lengths",
         type=Path,
         action="append",
         metavar="FILE",
-        help="a trace that lengths are drawn from (repeatable; default: Azure 2023, longer tail)",
+        help="a trace to draw lengths from (repeatable; default: Azure 2023 with a longer tail)",
     )
     parser.add_argument(
         "--stated",
         type=float,
-        default=0.85,
+        default=STATED,
         metavar="SHARE",
         help="share of requests that state an output limit (default: %(default)s)",
     )
     parser.add_argument(
-        "--requests", type=int, default=6000, help="for each tokenizer (default: %(default)s)"
+        "--requests", type=int, default=6000, help="per tokenizer (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--by-class", action="store_true", help="a row for each class of text")
-    parser.add_argument("--poison", action="store_true", help="what attacks do to the estimators")
+    parser.add_argument("--by-class", action="store_true", help="print a row per class of text")
+    parser.add_argument(
+        "--poison", action="store_true", help="run attacks on the estimators instead"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot as PNG")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it; return its exit code."""
+    """Run the command; return its exit code."""
     return run_evaluate(
         EvaluateOptions(
+            config=options.config,
             texts=options.texts,
             tokenizers=tuple(options.tokenizer or ()),
-            thresholds=tuple(options.threshold or THRESHOLDS),
+            thresholds=tuple(options.threshold or ()),
             lengths=tuple(options.lengths or ()),
             stated=options.stated,
             requests=options.requests,

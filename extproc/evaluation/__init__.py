@@ -1,1 +1,1 @@
-"""`dualpool evaluate`: how well estimators keep their budgets, on texts and tokenizers."""
+"""`dualpool evaluate`: compare estimators on texts and tokenizers."""

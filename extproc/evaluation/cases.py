@@ -1,12 +1,12 @@
-"""What the service reads of a request, with the truth that only an answer shows.
+"""Read requests as the service does, and keep the true lengths that only an answer shows.
 
-A body is dropped once the service's own functions have read it: what stays is a Case.
+A body is dropped once the service's own functions have read it; a Case remains.
 """
 
 import json
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from extproc.budget.values import Asked
@@ -14,13 +14,16 @@ from extproc.evaluation.lengths import Draw
 from extproc.evaluation.tokenizer import TextTokenizer
 from extproc.request.apis import APIS, Endpoint
 from extproc.request.prompt import PromptReader
-from extproc.request.reader import UnreadableRequest, read_request
+from extproc.request.reader import Request, UnreadableRequest, read_request
 from extproc.routing.route import ask
+from extproc.tokens import needed_tokens
+
+Body = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """What a chat template adds, in tokens."""
+    """Tokens that a chat template adds."""
 
     request: int
     message: int
@@ -28,7 +31,7 @@ class Template:
     any_tool: int
 
     def tokens(self, messages: int, tools: int) -> int:
-        """Count what it adds to a request."""
+        """Return the tokens that it adds to a request."""
         any_tool = self.any_tool if tools else 0
         return self.request + self.message * messages + self.tool * tools + any_tool
 
@@ -42,12 +45,12 @@ TEMPLATES: Final = (
     Template(2, 3, 11, 130),
     Template(4, 5, 20, 230),
 )
-"""In the range of published templates; each tokenizer in turn has one."""
+"""In the range of published templates; the tokenizers take them in turn."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """A request as the service has read it, with the truth that only an answer shows."""
+    """A request as the service has read it, with its true lengths."""
 
     kind: str
     """The class of its text."""
@@ -55,20 +58,23 @@ class Case:
     messages: int
     tools: int
     structured_bytes: int
-    """Of text_bytes: tool definitions, arguments of calls, schemas."""
+    """The part of text_bytes that is JSON: tool definitions, arguments of calls, schemas."""
     prompt_tokens: int
+    """Of the largest sequence, which decides whether a window holds the request."""
+    whole_tokens: int
+    """Of all prompts together, as usage counts them."""
     completion_tokens: int
-    """What would be answered if no window cut it."""
+    """Of one sequence, if neither a limit nor a window cuts it."""
 
     @property
     def needed(self) -> int:
-        """Tokens that a window must hold: the prompt, and the stated limit or else the answer."""
-        stated = self.asked.output_limit
-        return self.prompt_tokens + (self.completion_tokens if stated is None else stated)
+        """Tokens of a window that the largest sequence needs."""
+        limit = self.asked.output_limit
+        return needed_tokens(self.prompt_tokens, limit, self.completion_tokens, cut=False)
 
 
 class Draft(NamedTuple):
-    """A body, before it is read, and its truth."""
+    """A body of one prompt that is not read yet, and its true lengths."""
 
     kind: str
     body: dict[str, object]
@@ -83,19 +89,15 @@ class Reader:
         self._model = model
 
     def read(self, draft: Draft, *, ascii_only: bool) -> Case:
-        """Encode a body and read it again; raises UnreadableRequest."""
-        body = {"model": self._model, **draft.body}
-        sent = json.dumps(body, ensure_ascii=ascii_only).encode()
-        request = read_request(_endpoint(body), sent)
-        return Case(
-            kind=draft.kind,
-            asked=ask(request),
-            messages=request.prompts.largest.messages,
-            tools=request.prompts.largest.tools,
-            structured_bytes=_structured_bytes(body),
-            prompt_tokens=draft.prompt_tokens,
-            completion_tokens=draft.completion_tokens,
-        )
+        """Encode a body and read it. Raises UnreadableRequest."""
+        request = self.request(draft.body, ascii_only=ascii_only)
+        prompts = draft.prompt_tokens, draft.prompt_tokens
+        return _case(draft.kind, draft.body, request, (*prompts, draft.completion_tokens))
+
+    def request(self, body: Body, *, ascii_only: bool = False) -> Request:
+        """Encode a body and read it. Raises UnreadableRequest."""
+        sent = json.dumps({"model": self._model, **body}, ensure_ascii=ascii_only).encode()
+        return read_request(_endpoint(body), sent)
 
 
 def read_cases(
@@ -105,28 +107,75 @@ def read_cases(
     draw: Draw,
     seed: str,
 ) -> Iterator[Case]:
-    """Read a user's requests, with drawn outputs; those with media, or unreadable, are left out."""
-    rng, reader = random.Random(seed), Reader(tokenizer.name)  # noqa: S311
+    """Read a user's requests, with drawn outputs; skip unreadable ones and those with media."""
+    rng, reader = random.Random(seed), Reader(tokenizer.name)  # noqa: S311 - not secret
     for body in bodies:
+        output = draw(rng).output
         try:
-            case = reader.read(Draft("requests", body, 1, draw(rng).output), ascii_only=False)
+            request = reader.request(body)
         except UnreadableRequest:
             continue
-        prompt = _prompt(body)
-        if prompt.images or prompt.audios or prompt.videos:
+        prompts = [_prompt(each) for each in single_prompts(body)]
+        if any(prompt.images or prompt.audios or prompt.videos for prompt in prompts):
             continue
-        tokens = sum(map(tokenizer.count, prompt.texts)) + prompt.token_ids
-        tokens += template.tokens(case.messages, case.tools)
-        yield replace(case, prompt_tokens=tokens)
+        tokens = [_count(prompt, request, tokenizer, template) for prompt in prompts]
+        lengths = (max(tokens), sum(tokens), output if request.generates else 0)
+        yield _case("requests", body, request, lengths)
 
 
-def _endpoint(body: dict[str, object]) -> Endpoint:
-    if "messages" in body:
-        return Endpoint.CHAT
-    return Endpoint.COMPLETION if "prompt" in body else Endpoint.RESPONSES
+def single_prompts(body: Body) -> Iterator[Body]:
+    """Yield the body once for each prompt that it holds, with that prompt alone."""
+    fields = {
+        name: value if isinstance(value, list) and not _is_ids(value) else [value]
+        for name in APIS[_endpoint(body)].prompts
+        if (value := body.get(name))
+    }
+    for row in range(max(map(len, fields.values()), default=1)):
+        yield {**body, **{name: [each[min(row, len(each) - 1)]] for name, each in fields.items()}}
 
 
-def _prompt(body: dict[str, object]) -> PromptReader:
+def _is_ids(value: list[object]) -> bool:
+    return bool(value) and isinstance(value[0], int)
+
+
+def _case(kind: str, body: Body, request: Request, lengths: tuple[int, int, int]) -> Case:
+    prompt_tokens, whole_tokens, completion_tokens = lengths
+    return Case(
+        kind=kind,
+        asked=ask(request),
+        messages=request.prompts.largest.messages,
+        tools=request.prompts.largest.tools,
+        structured_bytes=_structured_bytes(body),
+        prompt_tokens=prompt_tokens,
+        whole_tokens=whole_tokens,
+        completion_tokens=completion_tokens,
+    )
+
+
+def _count(
+    prompt: PromptReader, request: Request, tokenizer: TextTokenizer, template: Template
+) -> int:
+    """Count the tokens of one prompt, with what the chat template adds."""
+    largest = request.prompts.largest
+    added = template.tokens(largest.messages, largest.tools)
+    return sum(map(tokenizer.count, prompt.texts)) + prompt.token_ids + added
+
+
+def _endpoint(body: Body) -> Endpoint:
+    match body:
+        case {"messages": _}:
+            return Endpoint.CHAT
+        case {"prompt": _}:
+            return Endpoint.COMPLETION
+        case {"query": _} | {"text_1": _}:
+            return Endpoint.SCORE
+        case {"input": [str() | int() | list(), *_]}:
+            return Endpoint.EMBEDDING
+        case _:
+            return Endpoint.RESPONSES
+
+
+def _prompt(body: Body) -> PromptReader:
     prompt = PromptReader()
     for field, reader in APIS[_endpoint(body)].prompt.items():
         if (value := body.get(field)) is not None:
@@ -134,8 +183,8 @@ def _prompt(body: dict[str, object]) -> PromptReader:
     return prompt
 
 
-def _structured_bytes(body: dict[str, object]) -> int:
-    """Count what stands in a body as JSON for the template: tool definitions and arguments."""
+def _structured_bytes(body: Body) -> int:
+    """Count the bytes that the template renders as JSON: tool definitions and arguments."""
     structured = PromptReader()
     structured.read_tools(body.get("tools"))
     match body.get("messages"):

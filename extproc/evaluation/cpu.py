@@ -13,8 +13,7 @@ from typing import Final
 
 from extproc.budget.learner import Learner
 from extproc.build import build_learner, build_rules
-from extproc.config.settings import EstimatorName
-from extproc.config.settings import Settings
+from extproc.config.settings import EstimatorName, Settings
 from extproc.evaluation.cases import Case
 from extproc.evaluation.replay import LONG_POOL, answer
 from extproc.evaluation.rivals import EXACT, OURS, STATIC, static_settings

@@ -10,7 +10,7 @@ Positions = NDArray[np.int64]
 
 
 def cuts_of_pieces(pieces: Sequence[str], tokens: Sequence[int]) -> tuple[Positions, Positions]:
-    """Return the cuts between pieces that are tokenized apart."""
+    """Return the cuts between pieces that are tokenized separately."""
     places = itertools.accumulate(map(len, pieces), initial=0)
     before = itertools.accumulate(tokens, initial=0)
     return np.array(list(places), np.int64), np.array(list(before), np.int64)

@@ -1,4 +1,4 @@
-"""What `dualpool evaluate` is asked for, and what may be wrong with it."""
+"""The options of `dualpool evaluate`, and their validation."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -6,32 +6,37 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from extproc.config.errors import UserError
+from extproc.planner.traffic.texts import STATED
+
 THRESHOLDS: Final = (2048, 8192, 32768)
 LONG: Final = 1 << 20
-"""max_model_len of the long pool, in tokens: nothing is larger."""
+"""max_model_len of the long pool, in tokens: every case fits."""
 
 
-class EvaluationError(Exception):
-    """The evaluation cannot be run; the text says what to do about it."""
+class EvaluationError(UserError):
+    """The evaluation cannot run; the text says what to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOptions:
-    """What `dualpool evaluate` is asked for.
+    """The options of `dualpool evaluate`.
 
-    texts: a folder of UTF-8 texts, one class for each file or subfolder, or a JSONL file of OpenAI
-    requests; None: built-in ones. tokenizers: files tokenizer.json; none: o200k_base and
-    cl100k_base. lengths: traces that prompts and outputs take their lengths from; none: the Azure
-    2023 distribution with a heavier tail. stated: the share of requests that state an output limit.
-    requests: for each tokenizer. by_class: a row for each class of text. poison: the attacks
-    instead of the comparison. json, plot: files for the figures and for a PNG.
+    config: the service's settings file; None: its defaults. texts: a folder of UTF-8 texts, one
+    class per file or subfolder, or a JSONL file of OpenAI requests; None: built-in texts.
+    tokenizers: files tokenizer.json; none: o200k_base and cl100k_base. thresholds: none: the limits
+    of the settings file's pools, or THRESHOLDS without a file. lengths: traces to draw lengths
+    from; none: the Azure 2023 distribution with a heavier tail. stated: share of requests that
+    state an output limit. requests: per tokenizer. by_class: print a row per class of text. poison:
+    run the attacks instead of the comparison. json, plot: files for the figures and for a PNG.
     """
 
+    config: Path | None = None
     texts: Path | None = None
     tokenizers: tuple[Path, ...] = ()
-    thresholds: tuple[int, ...] = THRESHOLDS
+    thresholds: tuple[int, ...] = ()
     lengths: tuple[Path, ...] = ()
-    stated: float = 0.85
+    stated: float = STATED
     requests: int = 6000
     seed: int = 0
     by_class: bool = False
@@ -41,13 +46,13 @@ class EvaluateOptions:
 
 
 def check_options(options: EvaluateOptions) -> None:
-    """Raise EvaluationError for the first fault."""
+    """Raise EvaluationError for the first wrong option."""
     if fault := next(_faults(options), ""):
         raise EvaluationError(fault)
 
 
 def check_packages(options: EvaluateOptions) -> None:
-    """Raise EvaluationError where a package that these options need is not installed."""
+    """Raise EvaluationError if a package that these options need is not installed."""
     needed = ["tokenizers" if options.tokenizers else "bpe_openai"]
     needed += ["matplotlib"] if options.plot else []
     absent = [name for name in needed if importlib.util.find_spec(name) is None]
@@ -62,7 +67,7 @@ def _faults(options: EvaluateOptions) -> Iterator[str]:
         if not 0 < threshold < LONG:
             yield f"--threshold: {threshold} is not allowed: from 1 to {LONG - 1} tokens"
     if len(set(options.thresholds)) < len(options.thresholds):
-        yield "--threshold: the same number twice"
+        yield "--threshold: the same number is given twice"
     if options.requests < 1:
         yield f"--requests: {options.requests} is not allowed: a whole number from 1"
     if not 0 <= options.stated <= 1:

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as a picture: both kinds of wrong routing, the errors' course."""
+"""Plot an evaluation: misrouted against over-routed, and errors over observations."""
 
 from pathlib import Path
 from statistics import fmean
@@ -7,14 +7,14 @@ from typing import Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from extproc.evaluation.report import TARGETS, Evaluation
+from extproc.evaluation.report import OVER_ROUTED_TARGET, Evaluation
 
 _MARKS: Final = "osD^v<>Pp*hX"
-_LEAST: Final = 0.005  # per cent: what is drawn for none
+_LEAST: Final = 0.005  # per cent, drawn in place of 0
 
 
 def draw_plot(evaluation: Evaluation, file: Path) -> None:
-    """Write a PNG. Raises OSError where it cannot be written."""
+    """Write a PNG. Raises OSError."""
     figure = Figure(figsize=(12, 5), layout="constrained")
     routed, learnt = figure.subplots(1, 2)
     _draw_routed(routed, evaluation)
@@ -28,20 +28,20 @@ def _draw_routed(axes: Axes, evaluation: Evaluation) -> None:
             scores = [result.score for result in evaluation.of(name, threshold)]
             axes.plot(
                 [max(score.misrouted, _LEAST) for score in scores],
-                [max(score.overrouted, _LEAST) for score in scores],
+                [max(score.over_routed, _LEAST) for score in scores],
                 mark,
                 color=f"C{number}",
                 alpha=0.7,
                 label=f"{name}, {threshold}",
             )
-    axes.axvline(TARGETS[0], color="grey", linestyle="--", linewidth=1)
-    axes.axhline(TARGETS[1], color="grey", linestyle="--", linewidth=1)
+    axes.axvline(evaluation.target, color="grey", linestyle="--", linewidth=1)
+    axes.axhline(OVER_ROUTED_TARGET, color="grey", linestyle="--", linewidth=1)
     axes.set(
         xscale="log",
         yscale="log",
         xlabel=f"misrouted, % of all requests (none: {_LEAST})",
         ylabel="over-routed, % of all requests",
-        title="Wrongly routed after 50 observations, one mark a tokenizer; dashed: targets",
+        title="Wrongly routed after 50 observations, one mark per tokenizer; dashed: targets",
     )
     axes.title.set_fontsize("medium")
     axes.legend(fontsize="x-small", ncols=2)

@@ -1,7 +1,7 @@
-"""Attacks on what is learnt, and what they do to the thousand estimates that follow.
+"""Attack what is learnt, and measure the next thousand estimates.
 
-Each attack says what a thousand answers teach in place of the truth, or beside it. Before and after
-are the same thousand requests, estimated by one estimator that was spared and one that was not.
+An attack changes or adds to what a thousand answers teach. The same thousand requests are then
+estimated by an estimator that was attacked and by one that was not.
 """
 
 import random
@@ -14,7 +14,7 @@ from extproc.evaluation.cases import Case, Draft, Reader, Template
 from extproc.evaluation.replay import Lessons, replay
 from extproc.evaluation.rivals import Rival
 from extproc.evaluation.scores import Score, score_rows
-from extproc.evaluation.tokenizer import Tokenizer
+from extproc.evaluation.tokenizer import TextTokenizer
 
 REQUESTS: Final = 4000
 """Half of them teach the truth, a quarter is attacked, a quarter is estimated."""
@@ -35,7 +35,7 @@ Attack = Callable[[Case, Observation, random.Random], Lessons]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effect:
-    """What an attack did to an estimator."""
+    """The effect of an attack on an estimator."""
 
     attack: str
     estimator: str
@@ -44,7 +44,7 @@ class Effect:
 
 
 def _lies(share: float, change: Change) -> Attack:
-    """Let a share of the answers report what `change` makes of them."""
+    """Change a share of the answers."""
 
     def attack(case: Case, seen: Observation, rng: random.Random) -> Lessons:
         return ((case, change(seen, rng) if rng.random() < share else seen),)
@@ -69,7 +69,7 @@ def _cut_at_once(seen: Observation, rng: random.Random) -> Observation:  # noqa:
 
 
 def _adds(share: float, cases: Sequence[Case], times: int = 1) -> Attack:
-    """Let so many requests, answered truly, come between: with this chance after each."""
+    """After each answer, with probability `share`, add `times` requests with true answers."""
 
     def attack(case: Case, seen: Observation, rng: random.Random) -> Lessons:
         yield case, seen
@@ -81,7 +81,7 @@ def _adds(share: float, cases: Sequence[Case], times: int = 1) -> Attack:
 
 
 def _as_category(name: str) -> Attack:
-    """Let answers teach another category of the same model, with four times the tokens."""
+    """Teach another category of the same model four times the tokens."""
 
     def attack(case: Case, seen: Observation, rng: random.Random) -> Lessons:
         yield case, seen
@@ -92,8 +92,8 @@ def _as_category(name: str) -> Attack:
     return attack
 
 
-def make_attacks(tokenizer: Tokenizer, template: Template) -> Mapping[str, Attack]:
-    """Return the attacks by name; `template` is what the honest cases were counted with."""
+def make_attacks(tokenizer: TextTokenizer, template: Template) -> Mapping[str, Attack]:
+    """Return the attacks by name; `template` is the chat template of the honest cases."""
     reader = Reader(tokenizer.name)
     short = [_case(reader, tokenizer, template, "hi", 8)]
     tiny = [_case(reader, tokenizer, template, text, 8) for text in _TINY]
@@ -120,7 +120,9 @@ def make_attacks(tokenizer: Tokenizer, template: Template) -> Mapping[str, Attac
     }
 
 
-def _case(reader: Reader, tokenizer: Tokenizer, template: Template, text: str, answer: int) -> Case:
+def _case(
+    reader: Reader, tokenizer: TextTokenizer, template: Template, text: str, answer: int
+) -> Case:
     body: dict[str, object] = {"messages": [{"role": "user", "content": text}], "max_tokens": 256}
     tokens = tokenizer.count(text) + template.tokens(1, 0)
     return reader.read(Draft("attack", body, tokens, answer), ascii_only=True)
@@ -129,7 +131,7 @@ def _case(reader: Reader, tokenizer: Tokenizer, template: Template, text: str, a
 def strike(
     cases: Sequence[Case], rival: Rival, attack: Attack | None, threshold: int, seed: int
 ) -> Score:
-    """Teach the truth, then under attack (None: spared), and score the last quarter."""
+    """Teach the truth, then the attack (None: the truth), and score the last quarter."""
     rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
     half, last = len(cases) // 2, len(cases) * 3 // 4
     replay(cases[:half], rival, threshold)
@@ -138,5 +140,5 @@ def strike(
     else:
         replay(cases[half:last], rival, threshold, lambda case, seen: attack(case, seen, rng))
     rows = replay(cases[last:], rival, threshold)
-    # None of them is early: all categories have seen what came before.
+    # None of them counts as early: all categories have learnt from the requests before.
     return score_rows([replace(row, seen=row.seen + half) for row in rows])

@@ -1,6 +1,6 @@
-"""Cases through an estimator, one after another, as the service would meet them.
+"""Replay cases through an estimator, in order and online, as the service would see them.
 
-The rule kept here: what is judged is decided before its answer is learnt.
+Invariant: a case is decided before its answer is learnt.
 """
 
 from collections import Counter
@@ -15,12 +15,12 @@ from extproc.evaluation.rivals import Rival
 from extproc.routing.pools import Pool, Verdict, choose, judge
 
 EARLY: Final = 50
-"""Observations of a category that are told apart."""
+"""The first observations of a category, which scores list separately."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One decision and its truth."""
+class ReplayRow:
+    """One decision and how it turned out."""
 
     kind: str
     category: str
@@ -28,65 +28,71 @@ class Row:
     """Answers of its category that were learnt before."""
     verdict: Verdict
     error: float
-    """Estimated prompt tokens by true ones, less 1."""
+    """Estimated over true prompt tokens, less 1."""
     under: bool
-    """Whether the whole budget is less than what was needed."""
+    """Whether the budget is less than the tokens that were needed."""
 
 
+LONG_POOL: Final = Pool("long", LONG, LONG)
 Lessons = Iterable[tuple[Case, Observation]]
 Teach = Callable[[Case, Observation], Lessons]
 
 
 def teach_truth(case: Case, observation: Observation) -> Lessons:
-    """Let an answer teach what it says."""
+    """Teach the observation unchanged."""
     return ((case, observation),)
 
 
 def replay(
     cases: Iterable[Case], rival: Rival, threshold: int, teach: Teach = teach_truth
-) -> list[Row]:
-    """Route every case between two pools whose smaller window is `threshold`, and learn.
+) -> list[ReplayRow]:
+    """Route every case between a pool of `threshold` tokens and a long one, and learn.
 
-    `teach` says what is learnt from each answer.
+    `teach` returns what is learnt from each answer. As in the service, an answer without output
+    teaches nothing: the pool may have truncated the prompt.
     """
-    pools = (Pool("short", threshold, threshold), Pool("long", LONG, LONG))
+    pools = (Pool("short", threshold, threshold), LONG_POOL)
     seen: Counter[str] = Counter()
     rows = []
     for case in cases:
         budget = rival.budget(case, pools[0].limit)
         pool = choose([budget.tokens], pools).pool
         rows.append(_row(case, budget, seen[case.asked.category], judge_case(case, pool, pools)))
-        for lesson in teach(case, answer(case, pool)):
+        told = answer(case, pool)
+        if told.outcome is not Outcome.REFUSED and not told.completion_tokens:
+            continue
+        for lesson in teach(case, told):
             rival.observe(*lesson)
         seen[case.asked.category] += 1
     return rows
 
 
 def judge_case(case: Case, pool: Pool, pools: tuple[Pool, ...]) -> Verdict:
-    """Judge the choice of a pool by what the case needs."""
+    """Judge the choice of a pool by the tokens that the case needs."""
     return judge(pool.name, case.needed, pools)
 
 
 def answer(case: Case, pool: Pool) -> Observation:
     """Return what the pool's answer teaches, as vLLM 0.32 gives it.
 
-    A prompt over the window is refused; an answer is cut where the window ends.
+    A prompt that leaves no room for output is refused; the window and the stated limit cut an
+    answer. Usage counts every prompt, and the output of every sequence.
     """
-    room = pool.max_model_len - case.prompt_tokens
-    if room <= 0:
+    limit, room = case.asked.output_limit, pool.max_model_len - case.prompt_tokens
+    if room < (limit != 0):
         return Observation(case.asked, Outcome.REFUSED, pool.limit)
-    cut = case.completion_tokens > room
+    most = room if limit is None else min(room, limit)
     return Observation(
         case.asked,
-        Outcome.CUT if cut else Outcome.COMPLETE,
+        Outcome.CUT if case.completion_tokens > most else Outcome.COMPLETE,
         pool.limit,
-        case.prompt_tokens,
-        min(case.completion_tokens, room),
+        case.whole_tokens,
+        min(case.completion_tokens, most) * case.asked.sequences,
     )
 
 
-def _row(case: Case, budget: Budget, seen: int, verdict: Verdict) -> Row:
-    return Row(
+def _row(case: Case, budget: Budget, seen: int, verdict: Verdict) -> ReplayRow:
+    return ReplayRow(
         kind=case.kind,
         category=case.asked.category,
         seen=seen,

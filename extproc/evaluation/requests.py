@@ -1,4 +1,4 @@
-"""Requests made of texts: conversations with tools, cut to length in a tokenizer's own tokens."""
+"""Write requests from texts: conversations with tools, cut to length in a tokenizer's tokens."""
 
 import json
 import random
@@ -7,34 +7,37 @@ from functools import lru_cache
 from typing import Final
 
 from extproc.evaluation.cases import Case, Draft, Reader, Template
-from extproc.evaluation.lengths import Draw, Length, stated_limit
+from extproc.evaluation.lengths import Draw, DrawnLength, stated_limit
 from extproc.evaluation.texts import MIXED
-from extproc.evaluation.tokenizer import Tokenized, Tokenizer
+from extproc.evaluation.tokenizer import TextTokenizer, Tokenized
+from extproc.planner.traffic.texts import BLENDED, MORE_MESSAGES, MOST_BLENDED, MOST_MESSAGES
 
-_BLENDED: Final = 0.25  # of the requests of a class, with parts of others
 _WITH_TOOLS: Final = 0.15
 _MOST_TOOLS: Final = 12
-_MORE_MESSAGES: Final = 0.65
-_MOST_MESSAGES: Final = 40
 _WORDS: Final = ("account", "order", "invoice", "ticket", "sensor", "route", "page", "deploy")
 _VERBS: Final = ("find", "list", "update", "cancel", "describe")
 
 
 class Writer:
-    """Writes bodies whose lengths are `draw`'s, in the tokenizer's own tokens.
+    """Writes bodies of a wanted length, in the tokenizer's tokens.
 
     `stated` is the share of them that state an output limit.
     """
 
     def __init__(
-        self, texts: Sequence[Tokenized], tokenizer: Tokenizer, template: Template, *, stated: float
+        self,
+        texts: Sequence[Tokenized],
+        tokenizer: TextTokenizer,
+        template: Template,
+        *,
+        stated: float,
     ) -> None:
         self._texts = tuple(texts)
         self._count = lru_cache(4096)(tokenizer.count)
         self._template = template
         self._stated = stated
 
-    def write(self, rng: random.Random, length: Length) -> Draft:
+    def write(self, rng: random.Random, length: DrawnLength) -> Draft:
         """Write one request."""
         chosen = rng.randrange(len(self._texts) + 1)
         mixed = chosen == len(self._texts)
@@ -59,9 +62,9 @@ class Writer:
         self, rng: random.Random, parts: list[int], main: Tokenized, *, mixed: bool
     ) -> tuple[list[str], int]:
         texts, total = [], 0
-        blended = mixed or rng.random() < _BLENDED
+        blended = mixed or rng.random() < BLENDED
         for wanted in parts:
-            source = rng.choice(self._texts) if blended and rng.random() < 0.6 else main
+            source = rng.choice(self._texts) if blended and rng.random() < MOST_BLENDED else main
             text, tokens = _cut(rng, source, wanted)
             texts.append(text)
             total += tokens
@@ -79,13 +82,13 @@ def _cut(rng: random.Random, source: Tokenized, wanted: int) -> tuple[str, int]:
 
 def _turns(rng: random.Random) -> int:
     turns = 1
-    while turns < _MOST_MESSAGES and rng.random() < _MORE_MESSAGES:
+    while turns < MOST_MESSAGES and rng.random() < MORE_MESSAGES:
         turns += 1
     return turns
 
 
 def _parts(rng: random.Random, tokens: int, turns: int) -> list[int]:
-    """Part the tokens among the turns: a few have most of them."""
+    """Divide the tokens among the turns; a few turns get most of them."""
     weights = [rng.expovariate(1.0) ** 2 for _ in range(turns)]
     spare, total = tokens - turns, sum(weights)
     return [1 + int(spare * weight / total) for weight in weights]
@@ -132,7 +135,7 @@ def _call(rng: random.Random, tools: list[dict[str, object]]) -> dict[str, str]:
 def write_cases(
     writer: Writer, reader: Reader, draw: Draw, count: int, seed: str
 ) -> Iterator[Case]:
-    """Write and read so many requests; the seed decides them."""
+    """Write and read `count` requests; the seed decides them."""
     rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
     for _ in range(count):
         draft = writer.write(rng, draw(rng))

@@ -12,8 +12,7 @@ from typing import Final, Protocol
 from extproc.budget.features import FEATURES
 from extproc.budget.values import Asked, Basis, Budget, Estimator, Measure, Observation
 from extproc.build import build_estimator
-from extproc.config.settings import EstimatorName
-from extproc.config.settings import Settings
+from extproc.config.settings import EstimatorName, Settings
 from extproc.evaluation.cases import Case
 from extproc.routing.pools import Pool
 
@@ -38,6 +37,10 @@ class Rival(Protocol):
 
     def observe(self, case: Case, observation: Observation) -> None:
         """Learn from the answer."""
+
+
+Rivals = Mapping[str, Callable[[int], Rival]]
+"""By name, a function that builds an estimator for a limit, with nothing learnt."""
 
 
 class Served:
@@ -114,8 +117,8 @@ def static_settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"budget": settings.budget.model_copy(update=fixed)})
 
 
-def make_rivals(settings: Settings) -> Mapping[str, Callable[[int], Rival]]:
-    """Return by name, in the order of reports, what makes an estimator for a limit."""
+def make_rivals(settings: Settings) -> Rivals:
+    """Return the estimators under these settings, in the order of reports."""
     static = static_settings(settings)
     return {
         STATIC: lambda limit: Served(_estimator(static, limit, EstimatorName.PAPER)),

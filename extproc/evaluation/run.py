@@ -1,4 +1,4 @@
-"""`dualpool evaluate`: the texts, the tokenizers, the replays, and the report."""
+"""`dualpool evaluate`: read texts and tokenizers, replay, report."""
 
 import importlib
 from collections.abc import Callable, Iterable, Iterator
@@ -8,10 +8,14 @@ from typing import Final, TypeVar
 import msgspec
 from rich.console import Console
 
+from extproc.build import build_rules
+from extproc.config.load import load
+from extproc.config.settings import Settings
 from extproc.evaluation.cases import TEMPLATES, Case, Reader, Template, read_cases
 from extproc.evaluation.cpu import Cost, measure_costs
 from extproc.evaluation.lengths import Draw, read_lengths
 from extproc.evaluation.options import (
+    THRESHOLDS,
     EvaluateOptions,
     EvaluationError,
     check_options,
@@ -21,15 +25,16 @@ from extproc.evaluation.poison import REQUESTS, Effect, make_attacks, strike
 from extproc.evaluation.replay import replay
 from extproc.evaluation.report import Evaluation, print_effects, print_evaluation
 from extproc.evaluation.requests import Writer, write_cases
-from extproc.evaluation.rivals import OURS, RIVALS
-from extproc.evaluation.scores import Result, error_curve, score_classes, score_rows
+from extproc.evaluation.rivals import OURS, PAPER, PEER, Rivals, make_rivals
+from extproc.evaluation.scores import EstimatorResult, error_curve, score_classes, score_rows
 from extproc.evaluation.texts import Text, read_bodies, read_texts
-from extproc.evaluation.tokenizer import Tokenizer, load_tokenizers, tokenize
+from extproc.evaluation.tokenizer import TextTokenizer, load_tokenizers, tokenize
 from extproc.progress import Show, showing
+from extproc.routing.pools import limits
 
-_POISONED: Final = ("paper", "nearest peer", OURS)
+_POISONED: Final = (PAPER, PEER, OURS)
 _COST_CASES: Final = 500
-_PARTS: Final = 10  # that the making of a tokenizer's requests is shown in
+_PARTS: Final = 10  # progress steps of making the requests of a tokenizer
 
 _WIDTH: Final = 110
 
@@ -38,33 +43,34 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Inputs:
+    settings: Settings
+    thresholds: tuple[int, ...]
     texts: tuple[Text, ...]
     bodies: tuple[dict[str, object], ...]
     draw: Draw
-    tokenizers: tuple[Callable[[], Tokenizer], ...]
+    tokenizers: tuple[Callable[[], TextTokenizer], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """One tokenizer's requests."""
+    """The requests of one tokenizer."""
 
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     template: Template
     cases: tuple[Case, ...]
 
 
 def run_evaluate(options: EvaluateOptions) -> int:
-    """Run it, print the tables and write the files; 0 where it ran, 2 where it could not."""
-    try:
-        check_options(options)
-        check_packages(options)
-        inputs = _read(options)
-        with showing(Console(stderr=True)) as show:
-            found = _poison(options, inputs, show) if options.poison else None
-            evaluation = None if found else _evaluate(options, inputs, show)
-    except EvaluationError as error:
-        Console(stderr=True).print(f"dualpool: {error}", markup=False, highlight=False)
-        return 2
+    """Evaluate, print the tables and write the files; return the exit code.
+
+    Raises UserError for wrong options or inputs, and OSError if a file cannot be written.
+    """
+    check_options(options)
+    check_packages(options)
+    inputs = _read(options)
+    with showing(Console(stderr=True)) as show:
+        found = _poison(options, inputs, show) if options.poison else None
+        evaluation = None if found else _evaluate(options, inputs, show)
     if found:
         print_effects(_console(), found)
     if evaluation:
@@ -76,14 +82,17 @@ def run_evaluate(options: EvaluateOptions) -> int:
 
 
 def _console() -> Console:
-    # A file takes whole rows; a terminal is as wide as it is.
+    # Outside a terminal rich assumes 80 columns, which would wrap the tables.
     return Console() if Console().is_terminal else Console(width=_WIDTH)
 
 
 def _read(options: EvaluateOptions) -> _Inputs:
-    given = options.texts
+    settings, given = load(options.config), options.texts
     bodies = read_bodies(given, options.requests) if given and given.is_file() else ()
+    own = limits(build_rules(settings).pools) if options.config else THRESHOLDS
     return _Inputs(
+        settings=settings,
+        thresholds=options.thresholds or own,
         texts=read_texts(None if bodies else given, options.seed),
         bodies=bodies,
         draw=read_lengths(options.lengths),
@@ -92,20 +101,25 @@ def _read(options: EvaluateOptions) -> _Inputs:
 
 
 def _evaluate(options: EvaluateOptions, inputs: _Inputs, show: Show) -> Evaluation:
-    steps = _PARTS + len(RIVALS) * len(options.thresholds)
+    rivals, settings = make_rivals(inputs.settings), inputs.settings
+    steps = _PARTS + len(rivals) * len(inputs.thresholds)
     show.begin("Replaying", steps * len(inputs.tokenizers))
-    results: list[Result] = []
+    results: list[EstimatorResult] = []
     costs: tuple[Cost, ...] = ()
     for index in range(len(inputs.tokenizers)):
         made = _make(options, inputs, index, show)
-        results += _replay_all(made, options.thresholds, show)
-        costs = costs or measure_costs(inputs.texts, made.tokenizer, made.cases[:_COST_CASES])
+        results += _replay_all(made, rivals, inputs.thresholds, show)
+        costs = costs or measure_costs(
+            settings, inputs.texts, made.tokenizer, made.cases[:_COST_CASES]
+        )
     return Evaluation(
         classes=tuple(sorted({kind for result in results for kind in result.classes})),
         tokenizers=tuple(dict.fromkeys(result.tokenizer for result in results)),
         requests=len(made.cases),
         seed=options.seed,
         stated=options.stated,
+        target=100 * settings.budget.target,
+        reserved=settings.budget.default_output_tokens,
         results=tuple(results),
         costs=costs,
     )
@@ -139,12 +153,14 @@ def _shown(cases: Iterable[T], count: int, show: Show) -> Iterator[T]:
         show.advance()
 
 
-def _replay_all(made: _Made, thresholds: Iterable[int], show: Show) -> Iterator[Result]:
+def _replay_all(
+    made: _Made, rivals: Rivals, thresholds: Iterable[int], show: Show
+) -> Iterator[EstimatorResult]:
     for threshold in thresholds:
-        for name, build in RIVALS.items():
+        for name, build in rivals.items():
             rows = replay(made.cases, build(threshold), threshold)
             show.advance()
-            yield Result(
+            yield EstimatorResult(
                 tokenizer=made.tokenizer.name,
                 estimator=name,
                 threshold=threshold,
@@ -156,18 +172,18 @@ def _replay_all(made: _Made, thresholds: Iterable[int], show: Show) -> Iterator[
 
 def _poison(options: EvaluateOptions, inputs: _Inputs, show: Show) -> tuple[Effect, ...]:
     if inputs.bodies:
-        raise EvaluationError("--poison takes a folder of texts, not a file of requests")
-    threshold, seed = options.thresholds[0], options.seed
+        raise EvaluationError("--poison: needs a folder of texts, not a file of requests")
+    rivals, threshold, seed = make_rivals(inputs.settings), inputs.thresholds[0], options.seed
     show.begin("Requests", _PARTS)
     made = _make(options, inputs, 0, show)
     attacks = make_attacks(made.tokenizer, made.template)
     show.begin("Attacking", len(_POISONED) * (1 + len(attacks)))
     effects = []
     for name in _POISONED:
-        before = strike(made.cases, RIVALS[name](threshold), None, threshold, seed)
+        before = strike(made.cases, rivals[name](threshold), None, threshold, seed)
         show.advance()
         for attack, teach in attacks.items():
-            after = strike(made.cases, RIVALS[name](threshold), teach, threshold, seed)
+            after = strike(made.cases, rivals[name](threshold), teach, threshold, seed)
             effects.append(Effect(attack=attack, estimator=name, before=before, after=after))
             show.advance()
     return tuple(effects)
@@ -175,5 +191,5 @@ def _poison(options: EvaluateOptions, inputs: _Inputs, show: Show) -> tuple[Effe
 
 def _plot(options: EvaluateOptions, evaluation: Evaluation) -> None:
     if options.plot:
-        # By name: matplotlib is there only where it was asked for.
+        # Imported here: matplotlib is optional.
         importlib.import_module("extproc.evaluation.plot").draw_plot(evaluation, options.plot)

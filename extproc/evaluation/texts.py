@@ -1,7 +1,7 @@
-"""The texts that requests are made of, or the requests themselves; everything is read here, once.
+"""Read the texts that requests are made of, or the requests themselves.
 
-Built in are twelve classes: the demo's languages, Python and JSON, C where Python's headers are
-installed, and CSV, logs and base64 made from a seed. A class `mixed` of all is added to any texts.
+Twelve classes are built in: the demo's languages, Python and JSON, C if Python's headers are
+installed, and CSV, logs and base64 generated from a seed. Writer adds a class that mixes all texts.
 """
 
 import base64
@@ -19,21 +19,21 @@ from extproc.local.sources import built_in_sources, folder_sources
 from extproc.local.traffic import Source
 
 MIXED: Final = "mixed, tools"
-"""The class of requests that mix all the others and always bring tools."""
+"""The class of requests that mix all other classes and always have tools."""
 _MADE_LINES: Final = 1500
 _C_BYTES: Final = 400_000
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """All that there is of one class."""
+    """The text of one class."""
 
     kind: str
     text: str
 
 
 def read_texts(folder: Path | None, seed: int) -> tuple[Text, ...]:
-    """Return a text for each class; raises EvaluationError where the folder holds none."""
+    """Return a text per class. Raises EvaluationError if the folder has none."""
     if folder is None:
         return (*_joined(built_in_sources(seed)), *_made(random.Random(seed)))  # noqa: S311
     try:
@@ -43,14 +43,14 @@ def read_texts(folder: Path | None, seed: int) -> tuple[Text, ...]:
 
 
 def read_bodies(file: Path, most: int) -> tuple[dict[str, object], ...]:
-    """Return the bodies of a JSONL file, with or without the batch format's wrapper."""
+    """Return the bodies of a JSONL file, with or without the wrapper of the batch format."""
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise EvaluationError(f"--texts: {file}: {error}") from None
     found = [_body(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line]
     if not found:
-        raise EvaluationError(f"--texts: {file} holds no requests")
+        raise EvaluationError(f"--texts: {file} has no requests")
     return tuple(found[:most])
 
 

@@ -1,6 +1,6 @@
-"""Where a text's tokens begin, so that prompts of a wanted length can be cut from it.
+"""Find where the tokens of a text begin, to cut prompts of a wanted length from it.
 
-The rule kept here: a cut is only made where it leaves the tokens on both sides as they are.
+Invariant: a cut never changes the tokens on either side.
 """
 
 import importlib
@@ -17,40 +17,40 @@ from extproc.evaluation.texts import Text
 BUILT_IN: Final = ("o200k_base", "cl100k_base")
 
 
-class Tokenizer(Protocol):
-    """Counts the tokens of texts, as text: no special tokens are added or seen."""
+class TextTokenizer(Protocol):
+    """Counts the tokens of plain text: special tokens are neither added nor recognised."""
 
     @property
     def name(self) -> str:
-        """As reports name it."""
+        """The name in reports."""
 
     def count(self, text: str) -> int:
         """Count the tokens."""
 
     def cuts(self, text: str) -> tuple[Positions, Positions]:
-        """Return rising positions in characters, and the tokens before each; both ends are in."""
+        """Return ascending positions in characters, with both ends, and the tokens before each."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
-    """A text with the places where it may be cut."""
+    """A text and the places where it can be cut."""
 
     kind: str
     text: str
     places: Positions
-    """In characters, rising, from 0 to the text's end."""
+    """In characters, ascending, from 0 to the end of the text."""
     before: Positions
     """Tokens before each place."""
 
     @property
     def tokens(self) -> int:
-        """Of the whole text."""
+        """Tokens of the whole text."""
         return int(self.before[-1])
 
     def run(self, start: float, tokens: int) -> tuple[str, int]:
-        """Return the text of about so many tokens, and how many it has, at least one.
+        """Return a text of about `tokens` tokens, at least one, and its exact number.
 
-        `start`: a share of the text, 0 to 1; where there is too little left, it starts earlier.
+        `start`: a share of the text, 0 to 1; it moves forward if too little text is left.
         """
         wanted = min(tokens, self.tokens)
         low = int(np.searchsorted(self.before, start * (self.tokens - wanted)))
@@ -61,8 +61,8 @@ class Tokenized:
         return text, int(self.before[high] - self.before[low])
 
 
-def load_tokenizers(files: Sequence[Path]) -> tuple[Callable[[], Tokenizer], ...]:
-    """Return what loads each file's tokenizer, or else each built-in one: some take seconds."""
+def load_tokenizers(files: Sequence[Path]) -> tuple[Callable[[], TextTokenizer], ...]:
+    """Return loaders of the files' tokenizers, or of the built-in ones; loading takes seconds."""
     if not files:
         built_in = importlib.import_module("extproc.evaluation.vocabulary").Vocabulary
         return tuple(_loader(built_in, name) for name in BUILT_IN)
@@ -70,10 +70,10 @@ def load_tokenizers(files: Sequence[Path]) -> tuple[Callable[[], Tokenizer], ...
     return tuple(_loader(from_file, file) for file in files)
 
 
-def _loader(kind: Callable[[object], object], what: object) -> Callable[[], Tokenizer]:
-    return lambda: cast("Tokenizer", kind(what))
+def _loader(kind: Callable[[object], object], what: object) -> Callable[[], TextTokenizer]:
+    return lambda: cast("TextTokenizer", kind(what))
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[Text]) -> tuple[Tokenized, ...]:
-    """Find the tokens of every text."""
+def tokenize(tokenizer: TextTokenizer, texts: Sequence[Text]) -> tuple[Tokenized, ...]:
+    """Tokenize every text."""
     return tuple(Tokenized(each.kind, each.text, *tokenizer.cuts(each.text)) for each in texts)

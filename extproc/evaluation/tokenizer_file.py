@@ -1,4 +1,4 @@
-"""Tokenizers as Hugging Face's files describe them, by the package tokenizers."""
+"""Tokenizers from Hugging Face's tokenizer.json, by the package tokenizers."""
 
 from pathlib import Path
 
@@ -9,11 +9,11 @@ from tokenizers import Tokenizer as File
 from extproc.evaluation.cuts import Positions
 from extproc.evaluation.options import EvaluationError
 
-_CHUNK = 6000  # characters that are encoded at once, or more, to the end of a line
+_CHUNK = 6000  # characters to encode at once, up to the next end of a line
 
 
 class TokenizerFile:
-    """A tokenizer by its tokenizer.json. Raises EvaluationError where that is none."""
+    """A tokenizer from its tokenizer.json. Raises EvaluationError if it cannot be loaded."""
 
     def __init__(self, file: Path) -> None:
         self.name = file.parent.name if file.stem == "tokenizer" else file.stem
@@ -25,11 +25,11 @@ class TokenizerFile:
         self._file.no_padding()
 
     def count(self, text: str) -> int:
-        """See `Tokenizer`."""
+        """See `TextTokenizer`."""
         return len(self._file.encode(text, add_special_tokens=False).ids)
 
     def cuts(self, text: str) -> tuple[Positions, Positions]:
-        """See `Tokenizer`: where a token starts that is no part of the character before."""
+        """See `TextTokenizer`: the starts of tokens that begin a character."""
         chunks = _chunks(text)
         encoded = self._file.encode_batch(chunks, add_special_tokens=False)
         starts, first = [], 0
@@ -50,7 +50,7 @@ def _chunks(text: str) -> list[str]:
 
 def _starts(encoding: Encoding, length: int) -> Positions:
     starts = np.fromiter((start for start, _ in encoding.offsets), np.int64, len(encoding.ids))
-    # Added marks may have an offset of 0: a start is never before another token's.
+    # Added marks may have offset 0: keep starts ascending.
     return np.minimum(np.maximum.accumulate(starts), length) if len(starts) else starts
 
 

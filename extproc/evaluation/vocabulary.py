@@ -1,4 +1,4 @@
-"""OpenAI's vocabularies, from the package bpe-openai: they need no file."""
+"""OpenAI's vocabularies, built into the package bpe-openai."""
 
 import warnings
 from functools import cache
@@ -7,12 +7,12 @@ from typing import Protocol
 from extproc.evaluation.cuts import Positions, cuts_of_pieces
 
 with warnings.catch_warnings():
-    # The package opens its files by a function that Python 3.11 and 3.12 call deprecated.
+    # The package opens its files by a function that is deprecated in Python 3.11 and 3.12.
     warnings.simplefilter("ignore", DeprecationWarning)
     from bpe_openai import _bindings  # type: ignore[import-untyped]
 
 
-class _Core(Protocol):
+class _VocabularyBindings(Protocol):
     def count(self, text: str) -> int: ...
     def pretokenize(self, text: str) -> list[str]: ...
 
@@ -22,14 +22,14 @@ class Vocabulary:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._core: _Core = _bindings.tokenizer_for_encoding(name)
+        self._core: _VocabularyBindings = _bindings.tokenizer_for_encoding(name)
 
     def count(self, text: str) -> int:
-        """See `Tokenizer`."""
+        """See `TextTokenizer`."""
         return self._core.count(text)
 
     def cuts(self, text: str) -> tuple[Positions, Positions]:
-        """See `Tokenizer`: between the words that are encoded one by one."""
+        """See `TextTokenizer`: the boundaries of words, which are encoded one by one."""
         words = self._core.pretokenize(text)
         count = cache(self._core.count)
         return cuts_of_pieces(words, [count(word) for word in words])

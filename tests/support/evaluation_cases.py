@@ -53,5 +53,5 @@ def case(
         "structured_bytes": 0,
         "prompt_tokens": words + 20,
         "completion_tokens": answer,
-    }
-    return Case(**values | more)
+    } | more
+    return Case(**{"whole_tokens": values["prompt_tokens"]} | values)

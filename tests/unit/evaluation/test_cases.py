@@ -2,10 +2,17 @@
 
 import json
 
-from extproc.evaluation.cases import TEMPLATES, Draft, read_cases
-from extproc.evaluation.lengths import Length
+import pytest
+
+from extproc.config.settings import Settings
+from extproc.evaluation.cases import TEMPLATES, Case, Draft, read_cases, single_prompts
+from extproc.evaluation.lengths import DrawnLength
+from extproc.evaluation.replay import replay
+from extproc.evaluation.rivals import OURS, make_rivals
+from extproc.routing.pools import Verdict
 from tests.support.evaluation_cases import Words, reader
 
+CONSTANT = TEMPLATES[0].tokens(1, 0)
 TOOL = {"type": "function", "function": {"name": "find", "parameters": {}}}
 
 
@@ -37,8 +44,61 @@ def test_a_users_requests_are_counted_and_those_with_images_left_out():
         {"messages": 7, "truncate_prompt_tokens": 5},
         {"prompt": "three more owls", "max_tokens": 9},
     )
-    length = Length(1, 44)
-    cases = list(read_cases(bodies, Words(), TEMPLATES[0], lambda rng: length, "1"))
-    constant = TEMPLATES[0].tokens(1, 0)
-    assert [case.prompt_tokens - constant for case in cases] == [2, 3]
+    cases = read(*bodies)
+    assert [case.prompt_tokens - CONSTANT for case in cases] == [2, 3]
     assert [case.needed - case.prompt_tokens for case in cases] == [44, 9]
+
+
+def read(*bodies: dict) -> list[Case]:
+    return list(read_cases(bodies, Words(), TEMPLATES[0], lambda rng: DrawnLength(1, 44), "1"))
+
+
+def one_of(*bodies: dict) -> Case:
+    (found,) = read(*bodies)
+    return found
+
+
+def test_n_outputs_need_the_window_of_one():
+    case = one_of({"prompt": "three more owls", "max_tokens": 900, "n": 8})
+    assert (case.asked.sequences, case.prompt_tokens) == (8, 3 + CONSTANT)
+    assert case.needed == 3 + CONSTANT + 900
+
+
+def test_100_embeddings_need_the_window_of_the_largest():
+    texts = [" ".join(["owl"] * (1 + n)) for n in range(100)]
+    case = one_of({"input": texts})
+    assert case.prompt_tokens == case.needed == 100 + CONSTANT
+    assert case.whole_tokens == 5050 + 100 * CONSTANT
+    assert (case.asked.sequences, case.asked.output_limit) == (100, 0)
+    assert case.asked.measure.text_bytes == len(texts[-1])
+
+
+def test_a_rerank_needs_the_window_of_its_largest_pair():
+    documents = [" ".join(["owl"] * (1 + n)) for n in range(100)]
+    case = one_of({"query": "which owl", "documents": documents})
+    assert case.needed == 102 + CONSTANT
+
+
+def test_several_prompts_are_read_one_by_one():
+    bodies = [body["prompt"] for body in single_prompts({"prompt": ["a", "b"], "suffix": "c"})]
+    assert bodies == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize("prompt", ["text", [1, 2, 3]])
+def test_a_text_or_its_token_ids_are_one_prompt(prompt):
+    assert len(list(single_prompts({"prompt": prompt}))) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"prompt": "owl " * 150, "max_tokens": 900, "n": 8},
+        {"input": ["owl " * 500] * 100},
+        {"query": "owl", "documents": ["owl " * 500] * 100},
+    ],
+)
+def test_a_request_of_many_sequences_is_routed_by_its_largest(body):
+    rows = replay(read(body), make_rivals(Settings())[OURS](2048), 2048)
+    assert [row.verdict for row in rows] == [Verdict.RIGHT]
+    over = replay(read(body), make_rivals(Settings())[OURS](256), 256)
+    assert [row.verdict for row in over] == [Verdict.RIGHT]

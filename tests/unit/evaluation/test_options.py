@@ -18,7 +18,7 @@ from extproc.evaluation.options import (
     [
         (EvaluateOptions(thresholds=(0,)), "--threshold: 0 is not allowed"),
         (EvaluateOptions(thresholds=(1 << 20,)), "--threshold: 1048576 is not allowed"),
-        (EvaluateOptions(thresholds=(2048, 2048)), "--threshold: the same number twice"),
+        (EvaluateOptions(thresholds=(2048, 2048)), "--threshold: the same number is given twice"),
         (EvaluateOptions(requests=0), "--requests: 0 is not allowed"),
         (EvaluateOptions(stated=1.5), "--stated: 1.5 is not allowed"),
     ],

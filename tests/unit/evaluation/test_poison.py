@@ -4,16 +4,18 @@ import random
 
 import pytest
 
+from extproc.config.settings import Settings
 from extproc.evaluation.cases import TEMPLATES
-from extproc.evaluation.lengths import Length
+from extproc.evaluation.lengths import DrawnLength
 from extproc.evaluation.options import LONG
 from extproc.evaluation.poison import make_attacks, strike
 from extproc.evaluation.replay import answer
 from extproc.evaluation.requests import write_cases
-from extproc.evaluation.rivals import OURS, RIVALS
+from extproc.evaluation.rivals import OURS, make_rivals
 from extproc.routing.pools import Pool
 from tests.support.evaluation_cases import Words, case, reader, writer
 
+RIVALS = make_rivals(Settings())
 ATTACKS = make_attacks(Words(), TEMPLATES[0])
 TRUTH = answer(case(), Pool("long", LONG, LONG))
 
@@ -35,7 +37,7 @@ def test_what_a_tenth_says_of_its_answers_is_a_tenth():
 
 def test_an_attack_on_one_answer_in_a_hundred_changes_little():
     def draw(rng):
-        return Length(rng.randint(50, 3000), 100)
+        return DrawnLength(rng.randint(50, 3000), 100)
 
     cases = tuple(write_cases(writer(), reader(), draw, 800, "1"))
     attack = ATTACKS["1 % report 10 times the tokens"]

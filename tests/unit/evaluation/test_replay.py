@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.budget.values import Basis, Budget, Outcome
+from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
 from extproc.evaluation.options import LONG
 from extproc.evaluation.replay import answer, replay
 from extproc.routing.pools import Pool, Verdict
@@ -27,7 +27,7 @@ class Fixed:
 
 @pytest.mark.parametrize(
     ("tokens", "words", "verdict"),
-    [(500, 500, Verdict.RIGHT), (500, 980, Verdict.MISROUTED), (2000, 500, Verdict.OVERROUTED),
+    [(500, 500, Verdict.RIGHT), (500, 980, Verdict.MISROUTED), (2000, 500, Verdict.OVER_ROUTED),
      (2000, 980, Verdict.RIGHT)],
 )  # fmt: skip
 def test_a_decision_is_judged_by_what_was_needed(tokens, words, verdict):
@@ -54,6 +54,29 @@ def test_an_answer_that_ends_before_the_window_is_whole():
 def test_a_prompt_over_the_window_is_refused():
     assert answer(case(990), SHORT).outcome is Outcome.REFUSED
     assert answer(case(990), Pool("long", LONG, LONG)).outcome is Outcome.COMPLETE
+
+
+def test_a_stated_limit_cuts_an_answer():
+    seen = answer(case(100, output=50, answer=400), SHORT)
+    assert (seen.outcome, seen.completion_tokens) == (Outcome.CUT, 50)
+
+
+def test_usage_counts_every_prompt_and_every_output():
+    asked = Asked("m", "prose", Measure(400), 50, sequences=8, whole=Measure(800))
+    seen = answer(case(asked=asked, prompt_tokens=100, whole_tokens=200, answer=30), SHORT)
+    assert (seen.prompt_tokens, seen.completion_tokens) == (200, 240)
+
+
+def test_a_prompt_that_fills_the_window_leaves_room_for_an_embedding_alone():
+    full = {"prompt_tokens": 1000, "answer": 0}
+    assert answer(case(output=0, **full), SHORT).outcome is Outcome.COMPLETE
+    assert answer(case(output=1, **full), SHORT).outcome is Outcome.REFUSED
+
+
+def test_an_answer_without_output_teaches_nothing():
+    rival = Fixed(1)
+    rows = replay([case(output=0, answer=0)] * 3, rival, 1000)
+    assert ([row.seen for row in rows], rival.taught) == ([0, 0, 0], [])
 
 
 def test_categories_are_counted_apart():

@@ -10,16 +10,16 @@ from extproc.evaluation.plot import draw_plot
 from extproc.evaluation.poison import Effect
 from extproc.evaluation.report import Evaluation, print_effects, print_evaluation
 from extproc.evaluation.rivals import OURS
-from extproc.evaluation.scores import Result, Score
+from extproc.evaluation.scores import EstimatorResult, Score
 
 
-def score(misrouted: float = 0.05, overrouted: float = 1.5) -> Score:
+def score(misrouted: float = 0.05, over_routed: float = 1.5) -> Score:
     return Score(
         requests=1000,
         misrouted=misrouted,
-        overrouted=overrouted,
+        over_routed=over_routed,
         early_misrouted=0.0,
-        early_overrouted=0.1,
+        early_over_routed=0.1,
         under=4.0,
         median_error=1.25,
         p99_error=9.0,
@@ -27,8 +27,8 @@ def score(misrouted: float = 0.05, overrouted: float = 1.5) -> Score:
     )
 
 
-def result(tokenizer: str, estimator: str, found: Score) -> Result:
-    return Result(
+def result(tokenizer: str, estimator: str, found: Score) -> EstimatorResult:
+    return EstimatorResult(
         tokenizer=tokenizer,
         estimator=estimator,
         threshold=2048,
@@ -44,6 +44,8 @@ EVALUATION = Evaluation(
     requests=1000,
     seed=0,
     stated=0.85,
+    target=0.1,
+    reserved=1024,
     results=(
         result("t1", "paper", score(0.5, 10)),
         result("t1", OURS, score()),

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from extproc.evaluation.cases import TEMPLATES
-from extproc.evaluation.lengths import Length
+from extproc.evaluation.lengths import DrawnLength
 from extproc.evaluation.requests import write_cases
 from extproc.evaluation.texts import MIXED
 from tests.support.evaluation_cases import Words, reader, writer
@@ -13,7 +13,7 @@ from tests.support.evaluation_cases import Words, reader, writer
 
 def drafts(count=200, length=(3000, 100), stated=1.0):
     rng = random.Random(1)
-    return [writer(stated).write(rng, Length(*length)) for _ in range(count)]
+    return [writer(stated).write(rng, DrawnLength(*length)) for _ in range(count)]
 
 
 def test_prompts_have_the_length_that_is_asked_for():
@@ -44,7 +44,7 @@ def test_so_many_requests_state_a_limit(stated):
 
 def test_the_same_seed_gives_the_same_cases():
     def made(seed):
-        return list(write_cases(writer(), reader(), lambda rng: Length(200, 20), 5, seed))
+        return list(write_cases(writer(), reader(), lambda rng: DrawnLength(200, 20), 5, seed))
 
     assert made("1") == made("1")
     assert made("1") != made("2")

@@ -3,14 +3,16 @@
 import pytest
 
 from extproc.budget.values import Asked, Basis, Measure
+from extproc.config.settings import Settings
 from extproc.evaluation.cases import Case
 from extproc.evaluation.options import LONG
 from extproc.evaluation.replay import answer
-from extproc.evaluation.rivals import EXACT, OURS, RIVALS, Peer
+from extproc.evaluation.rivals import EXACT, OURS, PAPER, STATIC, Peer, make_rivals
 from extproc.routing.pools import Pool
 from tests.support.evaluation_cases import case
 
 LIMIT = 8192
+RIVALS = make_rivals(Settings())
 
 
 def sized(size: int, tokens: int, output: int | None = None, **more: int) -> Case:
@@ -32,7 +34,7 @@ def prompt(rival, size: int = 16_384) -> int:
 
 
 def test_the_static_rule_is_4_bytes_whatever_it_is_taught():
-    static = taught(RIVALS["static 4.0"](LIMIT), *[sized(1000, 900)] * 20)
+    static = taught(RIVALS[STATIC](LIMIT), *[sized(1000, 900)] * 20)
     assert prompt(static) == 4096
 
 
@@ -77,6 +79,23 @@ def test_the_exact_one_learns_outputs_as_ours_does():
     found = [rival.budget(open_ended, LIMIT).output_tokens for rival in (exact, ours)]
     assert found[0] >= 10
     assert found[0] == pytest.approx(found[1], rel=0.3)
+
+
+def test_the_settings_decide_every_estimator():
+    budget = {"target": 0.05, "prior_bytes_per_token": 2.0, "default_output_tokens": 7}
+    rivals = make_rivals(Settings.model_validate({"budget": budget}))
+    unstated = sized(4096, 1)
+    for name, prompt_tokens in ((PAPER, 2048), (STATIC, 1024)):
+        found = rivals[name](LIMIT).budget(unstated, LIMIT)
+        assert (found.prompt_tokens, found.output_tokens) == (prompt_tokens, 7)
+    ours = [each[OURS](LIMIT).budget(case(500, None), LIMIT).tokens for each in (rivals, RIVALS)]
+    assert ours[0] < ours[1]
+
+
+def test_the_exact_one_reserves_for_the_largest_prompt_of_a_batch():
+    every = Asked("m", "prose", Measure(400), 0, sequences=100, whole=Measure(40_000))
+    batch = case(asked=every, prompt_tokens=120, whole_tokens=9000, completion_tokens=0)
+    assert RIVALS[EXACT](LIMIT).budget(batch, LIMIT).prompt_tokens == 120
 
 
 def test_ours_is_the_services_estimator():

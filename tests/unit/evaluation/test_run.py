@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from extproc.cli import main
 from extproc.evaluation.options import EvaluateOptions
 from extproc.evaluation.run import run_evaluate
 
@@ -43,6 +44,27 @@ def test_a_users_requests_are_replayed(tmp_path, capsys):
     assert "1 classes of text x 2 tokenizers x 60 requests" in capsys.readouterr().out
 
 
-def test_a_fault_is_one_message(capsys):
-    assert run_evaluate(EvaluateOptions(requests=0)) == 2
-    assert capsys.readouterr().err.startswith("dualpool: --requests: 0 is not allowed")
+def test_a_wrong_option_is_one_line_and_exit_code_2(capsys):
+    assert main(["evaluate", "--requests", "0"]) == 2
+    error = capsys.readouterr().err
+    assert error == "--requests: 0 is not allowed: a whole number from 1\n"
+
+
+def test_the_settings_file_gives_thresholds_target_and_reserve(tmp_path, capsys):
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "owls.txt").write_text("The owls are quiet at night.\n" * 300)
+    (tmp_path / "dualpool.yaml").write_text(
+        "pools: [{name: a, max_model_len: 2000, threshold: 1500}, {name: b, max_model_len: 9000}]\n"
+        "budget: {target: 0.05, default_output_tokens: 77}\n"
+    )
+    options = EvaluateOptions(
+        config=tmp_path / "dualpool.yaml",
+        texts=tmp_path / "texts",
+        requests=60,
+        json=tmp_path / "out.json",
+    )
+    assert run_evaluate(options) == 0
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert {result["threshold"] for result in found["results"]} == {1500}
+    assert (found["target"], found["reserved"]) == (5.0, 77)
+    assert "paper reserve 77 tokens" in capsys.readouterr().out

@@ -2,20 +2,20 @@
 
 import pytest
 
-from extproc.evaluation.replay import Row
+from extproc.evaluation.replay import ReplayRow
 from extproc.evaluation.scores import error_curve, score_classes, score_rows
 from extproc.routing.pools import Verdict
 
 
 def row(seen=100, verdict=Verdict.RIGHT, error=0.01, kind="a", category="prose", under=False):
-    return Row(kind, category, seen, verdict, error, under)
+    return ReplayRow(kind, category, seen, verdict, error, under)
 
 
 def test_shares_are_of_all_requests_and_the_first_50_apart():
-    rows = [row(10, Verdict.MISROUTED), row(100, Verdict.OVERROUTED), row(), row()]
+    rows = [row(10, Verdict.MISROUTED), row(100, Verdict.OVER_ROUTED), row(), row()]
     score = score_rows(rows)
-    assert (score.misrouted, score.overrouted) == (0, 25)
-    assert (score.early_misrouted, score.early_overrouted) == (25, 0)
+    assert (score.misrouted, score.over_routed) == (0, 25)
+    assert (score.early_misrouted, score.early_over_routed) == (25, 0)
 
 
 def test_errors_are_without_sign_and_in_per_cent():
@@ -40,9 +40,9 @@ def test_what_stays_wrong_is_never_calibrated():
 
 def test_a_class_is_judged_by_its_own_requests():
     scores = score_classes(
-        [row(kind="a", verdict=Verdict.OVERROUTED), row(kind="b"), row(kind="b")]
+        [row(kind="a", verdict=Verdict.OVER_ROUTED), row(kind="b"), row(kind="b")]
     )
-    assert {kind: score.overrouted for kind, score in scores.items()} == {"a": 100, "b": 0}
+    assert {kind: score.over_routed for kind, score in scores.items()} == {"a": 100, "b": 0}
 
 
 def test_the_curve_is_the_median_by_what_was_seen():

@@ -38,7 +38,7 @@ def test_bodies_are_read_with_and_without_the_batch_wrapper(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", ":1 is not JSON"), ("[1]", ":1 is not a request"), ("", "holds no requests")],
+    [("{", ":1 is not JSON"), ("[1]", ":1 is not a request"), ("", "has no requests")],
 )
 def test_a_file_that_holds_no_requests_is_an_error(tmp_path, text, message):
     file = tmp_path / "requests.jsonl"
