@@ -1,1 +1,1 @@
-"""Envoy's side of the settings: the configuration that fits them, and a review of another's."""
+"""Envoy's configuration: render it for the settings, check and compare an existing one."""

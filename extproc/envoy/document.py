@@ -1,4 +1,4 @@
-"""An Envoy file as a document of unknown shape: what is looked for is found or absent, no error."""
+"""Read an Envoy file as a document of any shape, in which a lookup finds a part or none."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,24 +10,24 @@ import yaml
 from extproc.config.errors import UserError
 
 _MAX_FILE_BYTES = 1 << 22
-# https://protobuf.dev/programming-guides/json/: a Duration is seconds with an "s" behind them.
+# A Duration in https://protobuf.dev/programming-guides/json/.
 _DURATION = re.compile(r"([0-9]{1,9}(\.[0-9]{0,9})?)s\Z")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_@-]+\Z")
 
 
 class EnvoyFileError(UserError):
-    """The file cannot be read as YAML; the text says which and why."""
+    """The file cannot be read as YAML."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A value and where it stands; the value is None where nothing does."""
+    """A value and its path in the file; the value is None if it is absent."""
 
     path: str
     value: object
 
     def at(self, *keys: object) -> "Part":
-        """Return the part under these keys; its value is None if they are absent."""
+        """Return the part under these keys, which may be absent."""
         part = self
         for key in keys:
             value = part.value.get(key) if isinstance(part.value, dict) else None
@@ -35,16 +35,16 @@ class Part:
         return part
 
     def items(self) -> "list[Part]":
-        """Return the items of a list; none of what is no list."""
+        """Return the items; empty unless the value is a list."""
         values = self.value if isinstance(self.value, list) else []
         return [Part(f"{self.path}[{index}]", value) for index, value in enumerate(values)]
 
     def typed(self, name: str) -> "Iterator[Part]":
-        """Yield each message of this name, however deep it stands."""
+        """Yield each message whose @type ends with this name, at any depth."""
         parts, seen = [self], set[int]()
         while parts:
             part = parts.pop()
-            # An alias of YAML can stand inside itself.
+            # A YAML alias can contain itself.
             if id(part.value) in seen:
                 continue
             seen.add(id(part.value))
@@ -53,7 +53,7 @@ class Part:
             parts += reversed(part.children())
 
     def children(self) -> "list[Part]":
-        """Return the mappings and lists in it."""
+        """Return the mappings and lists directly below."""
         if isinstance(self.value, dict):
             return [
                 Part(_below(self.path, key), value)
@@ -64,30 +64,30 @@ class Part:
 
     @property
     def present(self) -> bool:
-        """Whether something stands there."""
+        """Whether there is a value."""
         return self.value is not None
 
     @property
     def text(self) -> str:
-        """The value where it is text, else nothing."""
+        """The value if it is text, else empty."""
         return self.value if isinstance(self.value, str) else ""
 
     @property
     def number(self) -> int | None:
-        """The value where it is a whole number."""
+        """The value if it is an integer, else None."""
         whole = isinstance(self.value, int) and not isinstance(self.value, bool)
         return self.value if whole and isinstance(self.value, int) else None
 
     @property
     def seconds(self) -> float | None:
-        """The value where it is a duration."""
+        """The seconds of a duration, else None."""
         found = _DURATION.match(self.text)
         return float(found[1]) if found else None
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is wrong and how to put it right; `path` is where, in the Envoy file."""
+    """What is wrong at a path of the Envoy file, and how to fix it."""
 
     path: str
     text: str
@@ -98,13 +98,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class EnvoyFile:
-    """An Envoy file's document, and the line of each path in it."""
+    """An Envoy file's document, and the line number of each path."""
 
     document: Part
     lines: Mapping[str, int]
 
     def line(self, path: str) -> int | None:
-        """Return the line of a path, or of the nearest part above it that the file has."""
+        """Return the line of a path, or of its nearest parent in the file."""
         while path and path not in self.lines:
             path = path[: max(path.rfind("."), path.rfind("["), 0)]
         return self.lines.get(path)
@@ -129,7 +129,7 @@ def read_envoy(path: Path) -> EnvoyFile:
 
 
 def _line_numbers(root: yaml.Node | None) -> dict[str, int]:
-    """Return the line of each path; what an alias repeats has none of its own."""
+    """Return the line of each path; parts behind an alias have one only where they are defined."""
     lines, seen, nodes = dict[str, int](), set[int](), [("", root)]
     while nodes:
         path, node = nodes.pop()

@@ -1,7 +1,7 @@
-"""Envoy's configuration for the settings: envoy/envoy.yaml.j2, filled in.
+"""Render Envoy's configuration for the settings from envoy/envoy.yaml.j2.
 
-What Envoy does is decided in the template; here stands only what it is told: addresses, limits,
-and what the version of Envoy can do.
+The template decides what Envoy does; this module computes its variables: addresses, limits, and
+what the version of Envoy supports.
 """
 
 import ipaddress
@@ -21,17 +21,17 @@ from extproc.config.settings import (
 )
 
 _PACKAGE = Path(__file__).parents[1]
-# In a wheel the folder envoy/ lies inside the package, in a clone beside it.
+# A wheel has the folder envoy/ inside the package, a clone beside it.
 _TEMPLATES = (_PACKAGE / "envoy_config", _PACKAGE.parent / "envoy")
 _NEWEST = "1.40"
 
 
 class RenderError(UserError):
-    """Envoy cannot be configured for these settings; the text is the key and the fix."""
+    """Envoy cannot be configured for these settings; the text names the key and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Address:
+class _RenderedAddress:
     """A host and a port, or the path of a Unix socket."""
 
     host: str = ""
@@ -40,27 +40,27 @@ class _Address:
 
 
 @dataclass(frozen=True, slots=True)
-class _Service:
-    """The processes of this service: one endpoint each."""
+class _ServiceCluster:
+    """The cluster of this service, with one endpoint for each worker."""
 
     discovery: str
-    addresses: tuple[_Address, ...]
+    addresses: tuple[_RenderedAddress, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Pool:
-    """A pool's cluster, and `route_to`, the one that falls back on the largest pool."""
+class _PoolCluster:
+    """A pool's cluster, and `route_to`, the cluster that falls back on the largest pool."""
 
     name: str
     route_to: str
     max_model_len: int
     discovery: str
-    address: _Address
+    address: _RenderedAddress
 
 
 @dataclass(frozen=True, slots=True)
-class _Tls:
-    """Files of TLS to the service, and the name that its certificate must bear."""
+class _ServiceTls:
+    """TLS to the service: files, and the name that its certificate must have."""
 
     ca: str
     cert: str
@@ -81,7 +81,9 @@ def render_envoy(settings: Settings) -> str:
             has_body_size_limit=settings.envoy.version == _NEWEST,
             listener=_address(settings.envoy.listen),
             admin=_address(settings.envoy.admin),
-            metrics=_address(settings.envoy.metrics) if settings.envoy.metrics else _Address(),
+            metrics=_address(settings.envoy.metrics)
+            if settings.envoy.metrics
+            else _RenderedAddress(),
             max_body_bytes=settings.requests.max_body_bytes,
             message_timeout=f"{settings.envoy.message_timeout_ms / 1000:.3f}s",
             service=_service(settings),
@@ -93,7 +95,7 @@ def render_envoy(settings: Settings) -> str:
 
 
 def choose_form(envoy: EnvoySettings) -> Form:
-    """Return the form that is meant; raises RenderError where this Envoy does not have it."""
+    """Return the form to render; raises RenderError if this version of Envoy lacks it."""
     newest = envoy.version == _NEWEST
     match envoy.form:
         case Form.AUTO:
@@ -108,7 +110,7 @@ def choose_form(envoy: EnvoySettings) -> Form:
 
 
 def _environment() -> Environment:
-    # No HTML: every string goes through tojson instead.
+    # The output is YAML: the template escapes strings with tojson.
     return Environment(  # noqa: S701
         loader=FileSystemLoader(_TEMPLATES),
         undefined=StrictUndefined,
@@ -118,44 +120,44 @@ def _environment() -> Environment:
     )
 
 
-def _pool(pool: PoolSettings, largest: PoolSettings) -> _Pool:
+def _pool(pool: PoolSettings, largest: PoolSettings) -> _PoolCluster:
     address = _address(pool.address)
-    # No pool is called so: a pool's name has no underscores.
+    # Never a pool's own name: those have no underscores.
     route_to = f"{pool.name}_then_{largest.name}"
-    return _Pool(pool.name, route_to, pool.max_model_len, _discovery(address.host), address)
+    return _PoolCluster(pool.name, route_to, pool.max_model_len, _discovery(address.host), address)
 
 
-def _service(settings: Settings) -> _Service:
+def _service(settings: Settings) -> _ServiceCluster:
     texts = worker_addresses(settings.listen.grpc, settings.workers)
     if settings.listen.grpc.startswith("unix:"):
-        paths = tuple(_Address(path=text.removeprefix("unix:")) for text in texts)
-        return _Service("STATIC", paths)
+        paths = tuple(_RenderedAddress(path=text.removeprefix("unix:")) for text in texts)
+        return _ServiceCluster("STATIC", paths)
     ports = [host_port(text)[1] for text in texts]
     if 0 in ports:
-        raise RenderError("listen.grpc: Envoy needs to know the port, 0 is any; set one")
+        raise RenderError("listen.grpc: port 0 is not known before the service starts; set one")
     host = settings.envoy.service
-    return _Service(_discovery(host), tuple(_Address(host, port) for port in ports))
+    return _ServiceCluster(_discovery(host), tuple(_RenderedAddress(host, port) for port in ports))
 
 
-def _tls(settings: Settings) -> _Tls | None:
+def _tls(settings: Settings) -> _ServiceTls | None:
     listen, envoy = settings.listen, settings.envoy
     if not envoy.tls_ca:
         if listen.tls_cert:
             raise RenderError(
-                "envoy.tls_ca: empty, though listen.tls_cert is set; set who signs the service's "
+                "envoy.tls_ca: empty, though listen.tls_cert is set; set the CA of the service's "
                 "certificate"
             )
         return None
     if listen.tls_client_ca and not envoy.tls_cert:
         raise RenderError(
-            "envoy.tls_cert: empty, though listen.tls_client_ca asks for one; set Envoy's own"
+            "envoy.tls_cert: empty, though listen.tls_client_ca requires one; set Envoy's"
         )
     san_type = "IP_ADDRESS" if _is_address(envoy.service) else "DNS"
-    return _Tls(envoy.tls_ca, envoy.tls_cert, envoy.tls_key, envoy.service, san_type)
+    return _ServiceTls(envoy.tls_ca, envoy.tls_cert, envoy.tls_key, envoy.service, san_type)
 
 
-def _address(text: str) -> _Address:
-    return _Address(*host_port(text))
+def _address(text: str) -> _RenderedAddress:
+    return _RenderedAddress(*host_port(text))
 
 
 def _discovery(host: str) -> str:

@@ -1,7 +1,7 @@
-"""Where an Envoy file and the settings disagree: two documents in, findings out.
+"""Compare an Envoy file with the settings.
 
-Any bootstrap may be given: what it leaves out is Envoy's default, and what it takes from
-elsewhere (xDS) is not judged.
+Any bootstrap is accepted. Fields that it leaves out have Envoy's defaults; resources that it gets
+by xDS are not checked.
 """
 
 import difflib
@@ -12,23 +12,23 @@ from itertools import chain
 from extproc.config.settings import Settings, host_port, worker_addresses
 from extproc.envoy.document import Finding, Part
 
-# Envoy's own defaults.
+# Envoy's defaults.
 _BUFFER_BYTES = 1 << 20
 _MAX_REQUESTS = 1024
 _MAX_RETRIES = 3
 _MESSAGE_TIMEOUT_S = 0.2
 
 _TIMEOUT_S = (0.05, 10.0)
-_MESSAGE_OVERHEAD = 1024  # bytes of a gRPC message beside the body in it
+_MESSAGE_OVERHEAD = 1024  # bytes that a gRPC message has on top of the body
 _ROUTING_MODES = ("BUFFERED", "FULL_DUPLEX_STREAMED")
 _USAGE = "envoy.ai.token_usage"
 
 
 def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
-    """Return every finding, in the order of the file's parts."""
+    """Return all findings, each once."""
     clusters = _clusters(document)
     gateways = [
-        _Gateway(listener, manager)
+        _ManagedListener(listener, manager)
         for listener in document.at("static_resources", "listeners").items() or [document]
         for manager in listener.typed("HttpConnectionManager")
     ]
@@ -37,7 +37,7 @@ def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
         return (
             Finding(
                 "",
-                "no ext_proc filter asks the service: add it, see `dualpool config envoy`",
+                "no ext_proc filter calls the service: add one, see `dualpool config envoy`",
             ),
         )
     found = chain(
@@ -47,13 +47,13 @@ def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
         _pool_findings(clusters, settings) if clusters else (),
         *(_retry_findings(gateway, clusters) for gateway in routing),
     )
-    # An alias or two filters of one cluster would say the same twice.
+    # Aliases, and filters that share a cluster, repeat findings.
     return tuple(dict.fromkeys(found))
 
 
 @dataclass(frozen=True, slots=True)
-class _Gateway:
-    """One HTTP connection manager and the listener that it stands in."""
+class _ManagedListener:
+    """A listener and one of its HTTP connection managers."""
 
     listener: Part
     manager: Part
@@ -79,11 +79,11 @@ def _observes(processor: Part) -> bool:
     return processor.at("observability_mode").value is True
 
 
-def _gateway_findings(gateway: _Gateway, settings: Settings) -> Iterator[Finding]:
+def _gateway_findings(gateway: _ManagedListener, settings: Settings) -> Iterator[Finding]:
     if not _strips(gateway.manager):
         yield Finding(
             gateway.manager.at("early_header_mutation_extensions").path,
-            "clients can choose their pool: remove x-llm-* before the first route is matched",
+            "clients can choose their pool: remove x-llm-* before routes are matched",
         )
     for host in gateway.hosts():
         yield from _body_findings(gateway, host, settings)
@@ -103,7 +103,7 @@ def _strips(manager: Part) -> bool:
     return False
 
 
-def _body_findings(gateway: _Gateway, host: Part, settings: Settings) -> Iterator[Finding]:
+def _body_findings(gateway: _ManagedListener, host: Part, settings: Settings) -> Iterator[Finding]:
     connection = gateway.listener.at("per_connection_buffer_limit_bytes").number
     lifted = host.at("request_body_buffer_limit")
     limits = {lifted.path: max(connection or _BUFFER_BYTES, lifted.number or 0)}
@@ -119,8 +119,7 @@ def _body_findings(gateway: _Gateway, host: Part, settings: Settings) -> Iterato
     if largest + _MESSAGE_OVERHEAD > message:
         yield Finding(
             min(limits, key=lambda path: limits[path]),
-            f"a body of {largest} bytes is more than listen.max_message_bytes, {message}, lets "
-            f"the service read: set {wanted}",
+            f"a body of {largest} bytes exceeds listen.max_message_bytes, {message}: set {wanted}",
         )
 
 
@@ -130,10 +129,12 @@ def _route_findings(host: Part, settings: Settings) -> Iterator[Finding]:
     for route in routes:
         timeout = route.at("route", "timeout")
         if route.at("route").present and timeout.seconds != 0:
-            yield Finding(timeout.path, f"{timeout.text or '15s'} cuts long answers off: set 0s")
+            yield Finding(
+                timeout.path, f"long answers are cut off after {timeout.text or '15s'}: set 0s"
+            )
     if any(route.at("route", "cluster_header").text == "x-llm-pool" for route in routes):
         return
-    named = {_asked_pool(route) for route in routes}
+    named = {_matched_pool(route) for route in routes}
     for pool in settings.pools[:-1]:
         if pool.name not in named:
             path = host.at("routes").path
@@ -145,12 +146,12 @@ def _default_findings(host: Part, routes: list[Part], largest: str) -> Iterator[
     if not last:
         yield Finding(
             host.at("routes").path,
-            f"no route takes what the service has not chosen a pool for: end with one to {largest}",
+            f"no route matches requests without x-llm-pool: add a last one to {largest}",
         )
     elif (cluster := last[-1].at("route", "cluster")).text != largest:
         yield Finding(
             cluster.path,
-            f"{cluster.text or 'nothing'!r} takes what the service has not chosen a pool for: "
+            f"requests without x-llm-pool go to {cluster.text or 'nothing'!r}: "
             f"set {largest!r}, the largest pool",
         )
 
@@ -161,7 +162,7 @@ def _takes_all(route: Part) -> bool:
     return match.at("prefix").text == "/" and not any(match.at(c).present for c in conditions)
 
 
-def _asked_pool(route: Part) -> str:
+def _matched_pool(route: Part) -> str:
     for header in route.at("match", "headers").items():
         if header.at("name").text == "x-llm-pool":
             return header.at("string_match", "exact").text or header.at("exact_match").text
@@ -171,7 +172,7 @@ def _asked_pool(route: Part) -> str:
 def _filter_findings(processor: Part, settings: Settings) -> Iterator[Finding]:
     if processor.at("failure_mode_allow").value is not True:
         path = processor.at("failure_mode_allow").path
-        yield Finding(path, "requests fail while the service is away: set true")
+        yield Finding(path, "requests fail while the service is down: set true")
     if _observes(processor):
         yield from _observer_findings(processor)
     else:
@@ -185,14 +186,14 @@ def _observer_findings(processor: Part) -> Iterator[Finding]:
         yield from _namespace_findings(processor, "forwarding_namespaces", "typed", _USAGE)
         if modes.at("response_trailer_mode").text != "SEND":
             path = modes.at("response_trailer_mode").path
-            yield Finding(path, "the service sees no usage: set SEND")
+            yield Finding(path, "the service does not get the usage: set SEND")
 
 
 def _router_findings(processor: Part, settings: Settings) -> Iterator[Finding]:
     yield from _namespace_findings(processor, "receiving_namespaces", "untyped", "llm")
     modes = processor.at("processing_mode")
     if (head := modes.at("request_header_mode")).text == "SKIP":
-        yield Finding(head.path, "the headers are gone before the body is seen: set SEND")
+        yield Finding(head.path, "the headers are sent on before the body is read: set SEND")
     body = modes.at("request_body_mode")
     if body.text not in _ROUTING_MODES:
         yield Finding(body.path, f"{body.text or 'NONE'} cannot change the route: set BUFFERED")
@@ -200,26 +201,26 @@ def _router_findings(processor: Part, settings: Settings) -> Iterator[Finding]:
     wanted = settings.envoy.message_timeout_ms / 1000
     seconds = _MESSAGE_TIMEOUT_S if timeout.seconds is None else timeout.seconds
     if not _TIMEOUT_S[0] <= seconds <= _TIMEOUT_S[1]:
-        yield Finding(timeout.path, f"{seconds:g}s is not from 0.05s to 10s: set {wanted:g}s")
+        yield Finding(timeout.path, f"{seconds:g}s is not between 0.05s and 10s: set {wanted:g}s")
     elif seconds != wanted:
         yield Finding(
-            timeout.path, f"{seconds:g}s is not envoy.message_timeout_ms: set {wanted:g}s"
+            timeout.path, f"{seconds:g}s differs from envoy.message_timeout_ms: set {wanted:g}s"
         )
 
 
-def _namespace_findings(processor: Part, way: str, kind: str, name: str) -> Iterator[Finding]:
-    names = processor.at("metadata_options", way, kind)
+def _namespace_findings(processor: Part, direction: str, kind: str, name: str) -> Iterator[Finding]:
+    names = processor.at("metadata_options", direction, kind)
     if all(each.text != name for each in names.items()):
-        yield Finding(names.path, f"the router's decision or the usage is not seen: add {name}")
+        yield Finding(names.path, f"the routing decision or the usage is lost: add {name}")
 
 
 def _service_findings(
-    gateways: list[_Gateway], clusters: Mapping[str, Part], settings: Settings
+    gateways: list[_ManagedListener], clusters: Mapping[str, Part], settings: Settings
 ) -> Iterator[Finding]:
     for processor in chain(*(gateway.processors() for gateway in gateways)):
         name = processor.at("grpc_service", "envoy_grpc", "cluster_name")
         if name.present and name.text not in clusters:
-            yield Finding(name.path, f"no cluster is called {name.text!r}{_near(name, clusters)}")
+            yield Finding(name.path, f"no cluster is named {name.text!r}{_near(name, clusters)}")
         elif name.present:
             yield from _service_cluster_findings(clusters[name.text], settings)
 
@@ -232,8 +233,11 @@ def _service_cluster_findings(cluster: Part, settings: Settings) -> Iterator[Fin
     tls = bool(settings.listen.tls_cert or settings.envoy.tls_ca)
     if tls != cluster.at("transport_socket").present:
         fix = "set one" if tls else "remove it, or set listen.tls_cert"
-        yield Finding(cluster.at("transport_socket").path, f"the service's TLS differs: {fix}")
-    yield from _breaker_findings(cluster, "max_requests", _MAX_REQUESTS, "streams open at once")
+        yield Finding(
+            cluster.at("transport_socket").path,
+            f"the service {'uses' if tls else 'does not use'} TLS: {fix}",
+        )
+    yield from _breaker_findings(cluster, "max_requests", _MAX_REQUESTS, "concurrent streams")
     yield from _address_findings(cluster, settings)
 
 
@@ -246,7 +250,7 @@ def _address_findings(cluster: Part, settings: Settings) -> Iterator[Finding]:
         return
     listed = ", ".join(sorted(wanted))
     path = cluster.at("load_assignment", "endpoints").path
-    yield Finding(path, f"{', '.join(sorted(found))} is not where listen.grpc is: set {listed}")
+    yield Finding(path, f"{', '.join(sorted(found))} differs from listen.grpc: set {listed}")
 
 
 def _port_or_path(grpc: str) -> str:
@@ -269,23 +273,23 @@ def _pool_findings(clusters: Mapping[str, Part], settings: Settings) -> Iterator
     for pool in settings.pools:
         if pool.name not in clusters:
             name = Part("static_resources.clusters", pool.name)
-            yield Finding(name.path, f"no cluster is called {pool.name!r}{_near(name, clusters)}")
+            yield Finding(name.path, f"no cluster is named {pool.name!r}{_near(name, clusters)}")
             continue
         for endpoint in _endpoints(clusters[pool.name]):
-            told = endpoint.at("metadata", "filter_metadata", "llm")
+            stated = endpoint.at("metadata", "filter_metadata", "llm")
             for key, wanted in (("pool", pool.name), ("max_model_len", pool.max_model_len)):
-                if told.present and told.at(key).value != wanted:
+                if stated.present and stated.at(key).value != wanted:
                     yield Finding(
-                        told.at(key).path,
-                        f"{told.at(key).value!r} is not the settings' {key}: set {wanted}",
+                        stated.at(key).path,
+                        f"{stated.at(key).value!r} differs from the settings: set {wanted}",
                     )
 
 
-def _retry_findings(gateway: _Gateway, clusters: Mapping[str, Part]) -> Iterator[Finding]:
+def _retry_findings(gateway: _ManagedListener, clusters: Mapping[str, Part]) -> Iterator[Finding]:
     for route in gateway.routes():
         cluster = clusters.get(route.at("route", "cluster").text)
         if cluster is not None and route.at("route", "retry_policy").present:
-            yield from _breaker_findings(cluster, "max_retries", _MAX_RETRIES, "retries at once")
+            yield from _breaker_findings(cluster, "max_retries", _MAX_RETRIES, "concurrent retries")
 
 
 def _breaker_findings(cluster: Part, key: str, default: int, what: str) -> Iterator[Finding]:
@@ -296,7 +300,7 @@ def _breaker_findings(cluster: Part, key: str, default: int, what: str) -> Itera
     limit = next((limit for limit in limits if limit is not None), default)
     if limit <= default:
         path = cluster.at("circuit_breakers").path
-        yield Finding(path, f"{limit} {what} are the most: raise {key}")
+        yield Finding(path, f"at most {limit} {what}: raise {key}")
 
 
 def _near(name: Part, clusters: Mapping[str, Part]) -> str:

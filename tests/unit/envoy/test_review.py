@@ -1,6 +1,7 @@
-"""Where an Envoy file and the settings disagree."""
+"""An Envoy file compared with the settings."""
 
 import copy
+import re
 
 import pytest
 import yaml
@@ -57,24 +58,23 @@ def told(document):
     return group["lb_endpoints"][0]["metadata"]["filter_metadata"]["llm"]
 
 
-# What is taken from or put into the file, by a function that is given the whole of it; and what
-# is then found.
+# A change of the file, and the finding that it causes.
 WRONG = {
     "a pool is called otherwise": (
         lambda d: cluster(d, "short").update(name="shorts"),
-        "static_resources.clusters: no cluster is called 'short': did you mean 'shorts'?",
+        "static_resources.clusters: no cluster is named 'short': did you mean 'shorts'?",
     ),
     "the window of an endpoint": (
         lambda d: told(d).update(max_model_len=4096),
-        "llm.max_model_len: 4096 is not the settings' max_model_len: set 8192",
+        "llm.max_model_len: 4096 differs from the settings: set 8192",
     ),
     "the name of an endpoint": (
         lambda d: told(d).update(pool="long"),
-        "llm.pool: 'long' is not the settings' pool: set short",
+        "llm.pool: 'long' differs from the settings: set short",
     ),
     "no cluster for the service": (
         lambda d: cluster(d).update(name="other"),
-        "envoy_grpc.cluster_name: no cluster is called 'dualpool'",
+        "envoy_grpc.cluster_name: no cluster is named 'dualpool'",
     ),
     "no HTTP/2": (
         lambda d: cluster(d).pop("typed_extension_protocol_options"),
@@ -86,35 +86,35 @@ WRONG = {
                 "load_assignment"
             ]
         ),
-        "load_assignment.endpoints: 50052 is not where listen.grpc is: set 50051",
+        "load_assignment.endpoints: 50052 differs from listen.grpc: set 50051",
     ),
     "the breaker for requests": (
         lambda d: cluster(d).pop("circuit_breakers"),
-        "circuit_breakers: 1024 streams open at once are the most: raise max_requests",
+        "circuit_breakers: at most 1024 concurrent streams: raise max_requests",
     ),
     "the breaker for retries": (
         lambda d: cluster(d, "short_then_long").pop("circuit_breakers"),
-        "circuit_breakers: 3 retries at once are the most: raise max_retries",
+        "circuit_breakers: at most 3 concurrent retries: raise max_retries",
     ),
     "TLS that the service does not speak": (
         lambda d: cluster(d).update(transport_socket={}),
-        "transport_socket: the service's TLS differs: remove it, or set listen.tls_cert",
+        "transport_socket: the service does not use TLS: remove it, or set listen.tls_cert",
     ),
     "too short a wait": (
         lambda d: router(d).update(message_timeout="0.01s"),
-        "message_timeout: 0.01s is not from 0.05s to 10s: set 1s",
+        "message_timeout: 0.01s is not between 0.05s and 10s: set 1s",
     ),
     "too long a wait": (
         lambda d: router(d).update(message_timeout="60s"),
-        "message_timeout: 60s is not from 0.05s to 10s: set 1s",
+        "message_timeout: 60s is not between 0.05s and 10s: set 1s",
     ),
     "another wait": (
         lambda d: router(d).pop("message_timeout"),
-        "message_timeout: 0.2s is not envoy.message_timeout_ms: set 1s",
+        "message_timeout: 0.2s differs from envoy.message_timeout_ms: set 1s",
     ),
     "no request headers": (
         lambda d: router(d)["processing_mode"].update(request_header_mode="SKIP"),
-        "request_header_mode: the headers are gone before the body is seen: set SEND",
+        "request_header_mode: the headers are sent on before the body is read: set SEND",
     ),
     "a streamed body": (
         lambda d: router(d)["processing_mode"].update(request_body_mode="STREAMED"),
@@ -126,11 +126,11 @@ WRONG = {
     ),
     "requests fail with the service": (
         lambda d: router(d).pop("failure_mode_allow"),
-        "failure_mode_allow: requests fail while the service is away: set true",
+        "failure_mode_allow: requests fail while the service is down: set true",
     ),
     "so does the observer": (
         lambda d: observer(d).update(failure_mode_allow=False),
-        "failure_mode_allow: requests fail while the service is away: set true",
+        "failure_mode_allow: requests fail while the service is down: set true",
     ),
     "clients choose their pool": (
         lambda d: manager(d).pop("early_header_mutation_extensions"),
@@ -138,11 +138,11 @@ WRONG = {
     ),
     "another default": (
         lambda d: host(d)["routes"][-1]["route"].update(cluster="short"),
-        "route.cluster: 'short' takes what the service has not chosen a pool for: set 'long'",
+        "route.cluster: requests without x-llm-pool go to 'short': set 'long', the largest pool",
     ),
     "no default": (
         lambda d: host(d)["routes"].pop(),
-        "routes: no route takes what the service has not chosen a pool for: end with one to long",
+        "routes: no route matches requests without x-llm-pool: add a last one to long",
     ),
     "no route to a pool": (
         lambda d: host(d).update(routes=host(d)["routes"][-1:]),
@@ -150,7 +150,7 @@ WRONG = {
     ),
     "answers are cut off": (
         lambda d: host(d)["routes"][-1]["route"].pop("timeout"),
-        "route.timeout: 15s cuts long answers off: set 0s",
+        "route.timeout: long answers are cut off after 15s: set 0s",
     ),
     "a small buffer": (
         lambda d: host(d).pop("request_body_buffer_limit"),
@@ -165,7 +165,7 @@ WRONG = {
             host(d).update(request_body_buffer_limit=1 << 27),
             manager(d)["http_filters"].pop(0),
         ],
-        "a body of 134217728 bytes is more than listen.max_message_bytes, 67108864",
+        "a body of 134217728 bytes exceeds listen.max_message_bytes, 67108864: set 33554432",
     ),
     "the decision is not kept": (
         lambda d: router(d).pop("metadata_options"),
@@ -181,11 +181,11 @@ WRONG = {
     ),
     "the trailers are not shown": (
         lambda d: observer(d)["processing_mode"].update(response_trailer_mode="SKIP"),
-        "response_trailer_mode: the service sees no usage: set SEND",
+        "response_trailer_mode: the service does not get the usage: set SEND",
     ),
     "the service is not asked": (
         lambda d: router(d).update(observability_mode=True),
-        "no ext_proc filter asks the service",
+        "no ext_proc filter calls the service",
     ),
 }
 
@@ -206,7 +206,7 @@ def test_what_is_rendered_agrees(version, form):
 def test_settings_that_change_are_found_in_a_file_that_does_not():
     workers = findings(rendered(), workers=2)
     assert len(workers) == 1
-    assert workers[0].endswith("50051 is not where listen.grpc is: set 50051, 50052")
+    assert workers[0].endswith("50051 differs from listen.grpc: set 50051, 50052")
 
 
 def test_a_socket_is_known_by_its_path():
@@ -284,7 +284,7 @@ def test_check_prints_findings_one_a_line_and_ends_with_1(tmp_path, capsys):
     file.write_text(yaml.safe_dump(document))
     assert main(["check", "--envoy", str(file)]) == 1
     [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"{file}:") and ": static_resources." in line
+    assert re.match(rf"{re.escape(str(file))}:\d+: static_resources\.", line)
 
 
 def test_check_says_that_they_agree(tmp_path, capsys):
