@@ -1,11 +1,10 @@
-"""The papers' own planner, to the figure, for comparison only: Dualpool does not plan by it.
+"""The papers' own planner, reproduced exactly, for comparison only.
 
-After `vllm-sr-sim` 0.1.0 (arXiv 2603.16054), so that its results can be set beside ours: a GPU here
-is an instance, each pool is sized from 3,000 lengths drawn from the CDF with seed 42, and four
-fifths of a total are prompt tokens. It is known to be wrong where
-`extproc.planner.sizing.search` differs: a prompt chunk costs what a token of output costs,
-attention is free of prompts that prefill, the
-TTFT objective binds the wait alone, and nobody is misrouted.
+It follows `vllm-sr-sim` 0.1.0 (arXiv 2603.16054): a GPU is an instance, each pool is sized from
+3,000 lengths drawn from the CDF with seed 42, and four fifths of a total are prompt tokens.
+`extproc.planner.sizing.search` differs where this model is known to be wrong: here a prompt chunk
+costs as much as an output token, prefilling prompts cost no attention, the TTFT objective bounds
+the wait alone, and no request is misrouted.
 """
 
 import math
@@ -14,20 +13,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from extproc.planner.sizing.question import WINDOW
 from extproc.planner.sizing.queueing import Queue, erlang_c
 
 _DRAWS: Final = 3000
 _SEED: Final = 42
-_CALIBRATED_AT: Final = 8192  # tokens at which sequence_s and max_slots hold
+_CALIBRATED_AT: Final = 8192  # tokens for which sequence_s and max_slots are given
 _MAX_UTILISATION: Final = 0.85
 
 Cdf = Sequence[tuple[int, float]]
-"""Rising (tokens, share of requests whose total is within them), from above 0 to 1."""
+"""Ascending points of tokens and share of requests within them; the last share is 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorsProfile:
-    """A row of the table of arXiv 2603.16054: seconds of an iteration, KV blocks of 16 tokens."""
+    """A row of the table of arXiv 2603.16054: seconds per iteration, KV blocks of 16 tokens."""
 
     name: str
     weights_s: float
@@ -37,7 +37,7 @@ class AuthorsProfile:
     max_slots: int
 
     def slots(self, window: int) -> int:
-        """Return how many sequences of `window` tokens an instance is given."""
+        """Return how many sequences of `window` tokens an instance runs."""
         by_memory = self.blocks // math.ceil(window / 16)
         return min(self.max_slots * _CALIBRATED_AT // window, by_memory)
 
@@ -60,37 +60,37 @@ AUTHORS_A100: Final = AuthorsProfile(
 
 @dataclass(frozen=True, slots=True)
 class AuthorsFleet:
-    """What that planner prints of a split fleet: instances of the short and of the long pool."""
+    """The result of that planner: instances of the short and of the long pool."""
 
     short: int
     long: int
 
     @property
     def instances(self) -> int:
-        """Both pools together."""
+        """Instances of both pools."""
         return self.short + self.long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorsQuestion:
-    """What that planner is asked: requests a second, the objective of P99 wait, the window."""
+    """The question to that planner: requests per second, objective for P99 wait, window."""
 
     cdf: Cdf
     rate_per_s: float
     slo_s: float
-    window: int = 65_536
+    window: int = WINDOW
     profile: AuthorsProfile = AUTHORS_A100
 
 
 def authors_fleet(question: AuthorsQuestion, threshold: int) -> AuthorsFleet:
-    """Size both pools; with the window for threshold: a homogeneous fleet."""
+    """Size both pools; a threshold equal to the window gives a homogeneous fleet."""
     alpha = _share_within(question.cdf, threshold)
     short = [(tokens, share) for tokens, share in question.cdf if tokens <= threshold]
     held = short[-1][1] if short else 1.0
     short = [(tokens, share / held) for tokens, share in short] or [(threshold, 1.0)]
     rest = question.rate_per_s * (1 - alpha)
     return AuthorsFleet(
-        _instances(question, _Pool(short, threshold, 1), question.rate_per_s * alpha),
+        _instances(question, _AuthorsPool(short, threshold, 1), question.rate_per_s * alpha),
         _instances(question, _long(question, threshold, alpha), rest) if rest > 0.01 else 0,
     )
 
@@ -106,7 +106,7 @@ def printed_wait99_s(queue: Queue) -> float:
 def coded_wait99_s(queue: Queue) -> float:
     """Return `W99 = ln(C / .01) (1 + Cs**2) / (2 (c mu - lambda))`, as vllm-sr-sim computes it.
 
-    For exponential service it is exact; for any other the mean is that of Lee and Longton (1959).
+    Exact for exponential service; otherwise the mean is that of Lee and Longton (1959).
     """
     if queue.utilisation >= 1:
         return math.inf
@@ -116,20 +116,20 @@ def coded_wait99_s(queue: Queue) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pool:
+class _AuthorsPool:
     cdf: Cdf
     window: int
-    least: int  # tokens: no shorter request is drawn
+    least: int  # tokens of the shortest request to draw
 
 
-def _long(question: AuthorsQuestion, threshold: int, alpha: float) -> _Pool:
+def _long(question: AuthorsQuestion, threshold: int, alpha: float) -> _AuthorsPool:
     above = [(tokens, share) for tokens, share in question.cdf if tokens > threshold]
     cdf = [(tokens, max(0.0, (share - alpha) / (1 - alpha))) for tokens, share in above]
-    return _Pool([*cdf[:-1], (cdf[-1][0], 1.0)] if cdf else [], question.window, threshold)
+    return _AuthorsPool([*cdf[:-1], (cdf[-1][0], 1.0)] if cdf else [], question.window, threshold)
 
 
-def _instances(question: AuthorsQuestion, pool: _Pool, rate: float) -> int:
-    """Find the fewest instances, from one more than the load needs, that meet the objective."""
+def _instances(question: AuthorsQuestion, pool: _AuthorsPool, rate: float) -> int:
+    """Find the fewest instances that meet the objective, at least one more than the load needs."""
     slots = question.profile.slots(pool.window)
     service_s, scv = _service(question.profile, pool)
     busy = rate * service_s / slots
@@ -142,7 +142,7 @@ def _instances(question: AuthorsQuestion, pool: _Pool, rate: float) -> int:
     return max(count, math.ceil(busy / _MAX_UTILISATION))
 
 
-def _service(profile: AuthorsProfile, pool: _Pool) -> tuple[float, float]:
+def _service(profile: AuthorsProfile, pool: _AuthorsPool) -> tuple[float, float]:
     """Return the mean service time, in seconds, and its squared coefficient of variation."""
     slots = profile.slots(pool.window)
     times = []
@@ -154,9 +154,9 @@ def _service(profile: AuthorsProfile, pool: _Pool) -> tuple[float, float]:
     return mean, max(0.01, square / mean**2 - 1)
 
 
-def _lengths(pool: _Pool) -> list[int]:
-    """Draw totals, evenly within each bucket of the CDF."""
-    rng = random.Random(_SEED)  # noqa: S311 - no secret
+def _lengths(pool: _AuthorsPool) -> list[int]:
+    """Draw totals, uniformly within each bucket of the CDF."""
+    rng = random.Random(_SEED)  # noqa: S311 - not secret
     lengths = []
     for _ in range(_DRAWS):
         drawn = rng.random()
@@ -171,7 +171,7 @@ def _lengths(pool: _Pool) -> list[int]:
 
 
 def _share_within(cdf: Cdf, tokens: int) -> float:
-    """Read the CDF at a number of tokens, by straight lines from (0, 0)."""
+    """Interpolate the CDF linearly from (0, 0)."""
     below, so_far = 0, 0.0
     for point, share in cdf:
         if tokens <= point:

@@ -1,4 +1,4 @@
-"""`make paper`: the papers' figures and ours, side by side, with the reason where they differ."""
+"""`make paper`: print the papers' figures beside ours, with the reason for a difference."""
 
 import argparse
 import shutil
@@ -12,10 +12,18 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from extproc.config.errors import UserError
 from extproc.papers.fleets import planners_section, reliability_section
-from extproc.papers.sections import Section, fast_sections, plan_row
-from extproc.papers.sr_sim import SrSimError
-from extproc.planner.traffic.lengths import InputError, Trace, Workload
+from extproc.papers.plans import curve_section, differences_section, plan_row, traces_section
+from extproc.papers.sections import (
+    PaperSection,
+    closed_form_section,
+    golden_section,
+    mi300x_section,
+    table_2_section,
+    table_5_section,
+)
+from extproc.planner.traffic.lengths import Trace, Workload
 from extproc.planner_commands.inputs import InputOptions, read_inputs
 
 _WIDTH: Final = 130
@@ -23,31 +31,40 @@ _SR_SIM: Final = "vllm-sr-sim"
 
 
 def run_paper(traces: Sequence[Path], sr_sim: Path | None, *, fast: bool) -> int:
-    """Print all sections; the fast ones take some seconds, all of them some minutes."""
+    """Print all sections, without simulations if `fast`; return the exit code."""
     console = Console() if Console().is_terminal else Console(width=_WIDTH)
     try:
         raw = [raw_traces_section(traces)] if traces else []
         for section in _sections(raw, sr_sim, fast=fast):
             print_section(console, section)
-    except (InputError, SrSimError) as error:
+    except UserError as error:
         Console(stderr=True).print(f"paper: {error}", markup=False, highlight=False)
-        return 2 if isinstance(error, InputError) else 1
+        return error.exit_code
     return 0
 
 
-def _sections(raw: Sequence[Section], sr_sim: Path | None, *, fast: bool) -> Iterator[Section]:
-    yield from fast_sections()
+def _sections(
+    raw: Sequence[PaperSection], sr_sim: Path | None, *, fast: bool
+) -> Iterator[PaperSection]:
+    yield closed_form_section()
+    yield table_2_section()
+    yield table_5_section()
+    yield mi300x_section()
+    yield golden_section()
+    yield traces_section()
+    yield curve_section()
+    yield differences_section()
     yield from raw
     if not fast:
         yield reliability_section()
         yield planners_section(sr_sim)
 
 
-def raw_traces_section(traces: Sequence[Path]) -> Section:
-    """Return what trace files give, each and together: alpha, and the fleets at 1000 req/s."""
+def raw_traces_section(traces: Sequence[Path]) -> PaperSection:
+    """Return alpha and the fleets at 1000 req/s for trace files, each and together."""
     files = [(path,) for path in traces] + ([tuple(traces)] if len(traces) > 1 else [])
     rows = tuple(plan_row(_workload(each)) for each in files)
-    return Section("What the raw traces give, 1000 req/s, our planner", rows)
+    return PaperSection("The raw traces at 1000 req/s, our planner", rows)
 
 
 def _workload(files: tuple[Path, ...]) -> Workload:
@@ -56,8 +73,8 @@ def _workload(files: tuple[Path, ...]) -> Workload:
     return replace(workload, name=" + ".join(file.stem for file in files))
 
 
-def print_section(console: Console, section: Section) -> None:
-    """Print a table, and its note."""
+def print_section(console: Console, section: PaperSection) -> None:
+    """Print a table and its note."""
     table = Table(title=section.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
     for column in ("", "paper", "ours", "why"):
         table.add_column(column, overflow="fold")
@@ -70,12 +87,12 @@ def print_section(console: Console, section: Section) -> None:
 
 
 def main() -> int:
-    """Read the command line and run."""
+    """Parse the command line and run; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--fast", action="store_true", help="what needs no simulation")
+    parser.add_argument("--fast", action="store_true", help="skip the simulations")
     parser.add_argument("--trace", type=Path, action="append", metavar="FILE", help="repeatable")
     parser.add_argument(
-        "--sr-sim", type=Path, metavar="PATH", help=f"of {_SR_SIM} (default: where PATH has it)"
+        "--sr-sim", type=Path, metavar="PATH", help=f"path of {_SR_SIM} (default: found in PATH)"
     )
     given = parser.parse_args()
     found = shutil.which(_SR_SIM)

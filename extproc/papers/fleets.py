@@ -1,7 +1,7 @@
-"""The papers' figures that only a simulation gives, beside ours: preemptions, TTFT, both planners.
+"""The papers' simulated figures beside ours: preemptions, TTFT, both planners.
 
-The one rule: what is simulated here is simulated on the engine model, with vLLM's own rules, and
-its percentiles are over all arrivals after the warm-up, whatever became of them.
+Invariant: every simulation runs on the engine model with vLLM's own rules, and percentiles cover
+all arrivals after the warm-up, whatever their fate.
 """
 
 import time
@@ -12,42 +12,40 @@ from typing import Final
 
 import numpy as np
 
-from extproc.papers.sections import (
-    INSTANCE,
-    TAIL_NOTE,
-    THRESHOLD,
-    Row,
-    Section,
-    with_tail,
-)
-from extproc.papers.sr_sim import Asked, plan_with, ttft_p99_in
+from extproc.papers.plans import INSTANCE, TAIL_NOTE, with_tail
+from extproc.papers.sections import THRESHOLD, PaperRow, PaperSection
+from extproc.papers.sr_sim import SrSimQuestion, plan_with, ttft_p99_in
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
 from extproc.planner.simulation.rules import RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
 from extproc.planner.sizing.estimators import CALIBRATED
 from extproc.planner.sizing.plans import Plan
 from extproc.planner.sizing.pool_model import PoolModel, requests_of
-from extproc.planner.sizing.question import Objectives, Question
+from extproc.planner.sizing.question import (
+    HOURS_PER_YEAR,
+    MAX_NUM_BATCHED_TOKENS,
+    WINDOW,
+    Objectives,
+    Question,
+)
 from extproc.planner.sizing.search import Planner
 from extproc.planner.traffic.arrivals import arrive
 from extproc.planner.traffic.lengths import Workload, from_cdf, poisson
 from extproc.planner.traffic.published import AZURE_2023, LMSYS
 from extproc.simulator.engine.instance import EngineConfig
 
-_WINDOW: Final = 65_536
-_BLOCKS: Final = 65_536  # of 16 tokens: 1,048,576 KV tokens an instance
-_BATCH: Final = 2048
+_BLOCKS: Final = 65_536  # of 16 tokens: 1,048,576 KV tokens per instance
 _LOAD: Final = 0.9
 _INSTANCES: Final = 16  # of the homogeneous fleet
 _WARM_UP_S: Final = 60.0
 _SEED: Final = 1
-_CROWDED: Final = 64  # sequences that an instance may run: more than its slots of full length
-_PREEMPTED: Final = 47.3  # per mille of the requests, homogeneous (2604.08075)
+_CROWDED: Final = 64  # max_num_seqs, more than fit at full length
+_PREEMPTED: Final = 47.3  # per mille of the requests, homogeneous fleet (2604.08075)
 
 
 @dataclass(frozen=True, slots=True)
 class Fared:
-    """How a fleet fared: preemptions per mille of the requests, seconds."""
+    """Results of a simulated fleet: preemptions per mille of the requests, TTFT in seconds."""
 
     preemptions: float
     ttft_p50_s: float
@@ -55,35 +53,35 @@ class Fared:
     worst_pool_p99_s: float
 
 
-def reliability_section() -> Section:
-    """Simulate the published instances at 90 % load, and the KV cache that preempts as theirs."""
+def reliability_section() -> PaperSection:
+    """Simulate the published instances at 90 % load, and a KV cache that preempts like theirs."""
     alone, dual = (_fared(fleet, 16) for fleet in _fleets(16, _BLOCKS))
     blocks = _blocks_that_preempt()
     tight_alone, tight_dual = (_fared(fleet, _CROWDED) for fleet in _fleets(_CROWDED, blocks))
-    return Section(
+    return PaperSection(
         "Preemptions and TTFT, simulated: homogeneous -> dual, 90 % load",
         (
-            Row(
+            PaperRow(
                 "preemptions per mille, as published",
                 "47.3 -> 8.7",
                 f"{alone.preemptions:.1f} -> {dual.preemptions:.1f}",
                 "16 x 65,536 = 128 x 8,192 = the KV cache: nothing can be preempted",
             ),
-            Row(
+            PaperRow(
                 f"with {_CROWDED} sequences of 65K, {blocks:,} KV blocks",
                 "47.3 -> 8.7",
                 f"{tight_alone.preemptions:.1f} -> {tight_dual.preemptions:.1f}",
-                "blocks chosen so that the homogeneous fleet preempts as theirs; long requests"
+                "blocks chosen so that the homogeneous fleet preempts like theirs; long requests"
                 " preempt each other, with or without a split",
             ),
-            Row(
+            PaperRow(
                 "TTFT P50 s, as published",
                 ".42 -> .28",
                 f"{alone.ttft_p50_s:.2f} -> {dual.ttft_p50_s:.2f}",
                 "the median prompt is 3 chunks of 512 tokens, 8 ms each and more in a full batch:"
                 " .42 s is not in the published pace",
             ),
-            Row(
+            PaperRow(
                 "TTFT P99 s, as published",
                 "1.82 -> 1.71",
                 f"{alone.ttft_p99_s:.2f} -> {dual.ttft_p99_s:.2f}",
@@ -95,18 +93,18 @@ def reliability_section() -> Section:
 
 
 def _fleets(seqs: int, blocks: int) -> tuple[FleetSpec, FleetSpec]:
-    """Return the homogeneous fleet, and the dual one with the same load an instance."""
+    """Return the homogeneous fleet, and the dual fleet with the same load per instance."""
     workload, rate = with_tail(), _rate(seqs)
     below, above = workload.split(THRESHOLD)
     alpha = workload.share_within(THRESHOLD)
     short = round(alpha * rate / _served(below, 128) / _LOAD)
     long = round((1 - alpha) * rate / _served(above, seqs) / _LOAD)
     return (
-        FleetSpec((_pool("all", _WINDOW, seqs, _INSTANCES, blocks),)),
+        FleetSpec((_pool("all", WINDOW, seqs, _INSTANCES, blocks),)),
         FleetSpec(
             (
                 _pool("short", THRESHOLD, 128, max(1, short), blocks),
-                _pool("long", _WINDOW, seqs, max(1, long), blocks),
+                _pool("long", WINDOW, seqs, max(1, long), blocks),
             )
         ),
     )
@@ -117,8 +115,8 @@ def _rate(seqs: int) -> float:
 
 
 def _served(workload: Workload, seqs: int) -> float:
-    """Return the requests a second that an instance serves with all slots taken."""
-    requests = requests_of(workload, INSTANCE, _BATCH)
+    """Return the requests per second that an instance serves with all slots taken."""
+    requests = requests_of(workload, INSTANCE, MAX_NUM_BATCHED_TOKENS)
     return PoolModel(requests=requests, profile=INSTANCE, slots=seqs).rate_per_s
 
 
@@ -126,7 +124,7 @@ def _pool(name: str, window: int, seqs: int, instances: int, blocks: int = _BLOC
     engine = EngineConfig(
         max_model_len=window,
         max_num_seqs=seqs,
-        max_num_batched_tokens=_BATCH,
+        max_num_batched_tokens=MAX_NUM_BATCHED_TOKENS,
         num_blocks=blocks,
     )
     return PoolSpec(
@@ -135,8 +133,8 @@ def _pool(name: str, window: int, seqs: int, instances: int, blocks: int = _BLOC
 
 
 def _blocks_that_preempt() -> int:
-    """Find the KV blocks with which the homogeneous fleet preempts as often as the paper's."""
-    low, high = _WINDOW // 16, _BLOCKS
+    """Find the KV blocks with which the homogeneous fleet preempts as often as in the paper."""
+    low, high = WINDOW // 16, _BLOCKS
     while high - low > 256:
         middle = (low + high) // 2
         if _fared(_fleets(_CROWDED, middle)[0], _CROWDED).preemptions > _PREEMPTED:
@@ -151,7 +149,7 @@ def _fared(fleet: FleetSpec, seqs: int) -> Fared:
 
 
 def fare(fleet: FleetSpec, workload: Workload, rate: float, requests: int, rule: RuleName) -> Fared:
-    """Simulate a fleet under Poisson arrivals of clients that state the output they get."""
+    """Simulate a fleet under Poisson arrivals whose stated limit is their output."""
     trace = poisson(workload, rate, requests, _SEED)
     arrivals = arrive(trace, trace.output, _SEED)
     records = simulate(fleet, arrivals, make_rule(rule, fleet, _SEED), Conduct(seed=_SEED))
@@ -165,54 +163,54 @@ def fare(fleet: FleetSpec, workload: Workload, rate: float, requests: int, rule:
     )
 
 
-def planners_section(command: Path | None) -> Section:
-    """Hold both plans against each other in both simulators, at 200 req/s and 500 ms."""
+def planners_section(command: Path | None) -> PaperSection:
+    """Compare both plans in both simulators, at 200 req/s and 500 ms."""
     rows = tuple(
         row
         for name, cdf in (("Azure", AZURE_2023), ("LMSYS", LMSYS))
-        for row in _planners(name, Asked(cdf=cdf, rate_per_s=200, slo_ms=500), command)
+        for row in _planners(name, SrSimQuestion(cdf=cdf, rate_per_s=200, slo_ms=500), command)
     )
-    return Section(
+    return PaperSection(
         "Both planners at 200 req/s, P99 TTFT 500 ms: vllm-sr-sim beside ours",
         rows,
         "An instance counts as one GPU at $2.21. Theirs is split at 4096, its default, without"
-        " compression of prompts; its time is that of the command, ours that of planning alone."
-        " P99 TTFT is the worse pool's. In our simulator the production rule routes, learning as"
-        " it goes, and clients state the output that they get; theirs is told the true totals."
-        " Where both fail in theirs, the prefill of the longest prompts in full batches takes so"
-        " long: no number of instances changes that there.",
+        " compression of prompts; its time is that of the whole command, ours of planning alone."
+        " P99 TTFT is that of the worse pool. In our simulator the service's own rule routes and"
+        " learns, and clients state the output that they get; theirs knows the true totals. Where"
+        " both fail in theirs, the prefill of the longest prompts in full batches exceeds the"
+        " objective with any number of instances.",
     )
 
 
-def _planners(name: str, asked: Asked, command: Path | None) -> Iterator[Row]:
+def _planners(name: str, asked: SrSimQuestion, command: Path | None) -> Iterator[PaperRow]:
     workload = from_cdf(name, asked.cdf)
     started = time.monotonic()
     ours = Planner(_question(workload, asked)).best(2)
     seconds = time.monotonic() - started
     if command is None:
-        yield Row(f"{name}: instances", "not installed", _describe(ours))
+        yield PaperRow(f"{name}: instances", "not installed", _describe(ours))
         yield _in_ours(workload, asked, None, ours)
         return
     theirs = plan_with(command, asked, 4096)
-    their_cost = (theirs.short + theirs.long) * INSTANCE.price_per_gpu_h * 8760
-    yield Row(
+    their_cost = (theirs.short + theirs.long) * INSTANCE.price_per_gpu_h * HOURS_PER_YEAR
+    yield PaperRow(
         f"{name}: instances, $ a year",
         f"{theirs.short} + {theirs.long}, ${their_cost / 1e3:.0f}K",
         _describe(ours),
     )
-    yield Row("  run time, s", f"{theirs.seconds:.1f}", f"{seconds:.2f}")
-    pools = _pool("short", 4096, 256, theirs.short), _pool("long", _WINDOW, 16, theirs.long)
+    yield PaperRow("  run time, s", f"{theirs.seconds:.1f}", f"{seconds:.2f}")
+    pools = _pool("short", 4096, 256, theirs.short), _pool("long", WINDOW, 16, theirs.long)
     yield _in_ours(workload, asked, FleetSpec(pools), ours)
     counts = _counts(ours)
     split = ours.thresholds[0] if ours.thresholds else 4096
-    yield Row(
+    yield PaperRow(
         "  P99 TTFT s in their simulator",
         _meets(ttft_p99_in(command, asked, 4096, (theirs.short, theirs.long)), asked),
         _meets(ttft_p99_in(command, asked, split, counts), asked),
     )
 
 
-def _question(workload: Workload, asked: Asked) -> Question:
+def _question(workload: Workload, asked: SrSimQuestion) -> Question:
     return Question(
         workload=workload,
         rate_per_s=asked.rate_per_s,
@@ -223,7 +221,7 @@ def _question(workload: Workload, asked: Asked) -> Question:
 
 
 def _counts(plan: Plan) -> tuple[int, int]:
-    """Return the instances of the short and of the long pool; none short in a homogeneous plan."""
+    """Return the instances of the short (0 if homogeneous) and of the long pool."""
     counts = [pool.instances for pool in plan.pools]
     return (counts[0] if len(counts) > 1 else 0), counts[-1]
 
@@ -234,19 +232,21 @@ def _describe(plan: Plan) -> str:
     return f"{counts}, ${plan.usd_per_year / 1e3:.0f}K{split}"
 
 
-def _in_ours(workload: Workload, asked: Asked, theirs: FleetSpec | None, ours: Plan) -> Row:
+def _in_ours(
+    workload: Workload, asked: SrSimQuestion, theirs: FleetSpec | None, ours: Plan
+) -> PaperRow:
     pools = tuple(_pool(p.name, p.max_model_len, p.max_num_seqs, p.instances) for p in ours.pools)
-    return Row(
+    return PaperRow(
         "  P99 TTFT s in our simulator",
         _meets(_p99(theirs, workload, asked), asked) if theirs else "not installed",
         _meets(_p99(FleetSpec(pools), workload, asked), asked),
     )
 
 
-def _p99(fleet: FleetSpec, workload: Workload, asked: Asked) -> float:
+def _p99(fleet: FleetSpec, workload: Workload, asked: SrSimQuestion) -> float:
     fared = fare(fleet, workload, asked.rate_per_s, 20_000, RuleName.DUALPOOL)
     return fared.worst_pool_p99_s
 
 
-def _meets(p99_s: float, asked: Asked) -> str:
+def _meets(p99_s: float, asked: SrSimQuestion) -> str:
     return f"{p99_s:.2f}, {'meets' if p99_s * 1e3 <= asked.slo_ms else 'fails'}"

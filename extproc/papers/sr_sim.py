@@ -1,4 +1,4 @@
-"""The authors' planner and simulator, vllm-sr-sim, as a command, where it is installed."""
+"""Run the authors' planner and simulator, vllm-sr-sim, as a command."""
 
 import json
 import subprocess
@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from extproc.config.errors import UserError
 from extproc.planner.traffic.published import Cdf
 
 
-class SrSimError(Exception):
-    """The command did not run; the text says what it wrote last."""
+class SrSimError(UserError):
+    """The command failed; the text quotes its last output."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)
 class TheirPlan:
-    """Instances of both pools, without compression of prompts, and the seconds that it took."""
+    """Instances of both pools, without compression of prompts, and the seconds of planning."""
 
     short: int
     long: int
@@ -26,31 +29,33 @@ class TheirPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """What both planners are asked; slo_ms is of P99 TTFT."""
+class SrSimQuestion:
+    """The question to both planners; slo_ms: objective for P99 TTFT."""
 
     cdf: Cdf
     rate_per_s: float
     slo_ms: float
 
 
-def plan_with(command: Path, asked: Asked, threshold: int) -> TheirPlan:
-    """Ask for the cheapest fleet that is split there. Raises SrSimError."""
+def plan_with(command: Path, asked: SrSimQuestion, threshold: int) -> TheirPlan:
+    """Plan the cheapest fleet split at `threshold`. Raises SrSimError."""
     started = time.monotonic()
     rows = _run(command, asked, ("optimize", "--b-short", str(threshold), "--gamma-max", "1.0"))
     best = rows[0]
     return TheirPlan(best["n_s"], best["n_l"], time.monotonic() - started)
 
 
-def ttft_p99_in(command: Path, asked: Asked, threshold: int, fleet: tuple[int, int]) -> float:
-    """Simulate a fleet and return the worse pool's P99 TTFT, in seconds. Raises SrSimError."""
+def ttft_p99_in(
+    command: Path, asked: SrSimQuestion, threshold: int, fleet: tuple[int, int]
+) -> float:
+    """Simulate a fleet; return the P99 TTFT of the worse pool in seconds. Raises SrSimError."""
     short, long = map(str, fleet)
     split = ("--b-short", str(threshold), "--n-s", short, "--n-l", long)
     found = _run(command, asked, ("simulate", *split))
     return max(float(found.get(f"{pool}_p99_ttft_ms", 0)) for pool in ("short", "long")) / 1e3
 
 
-def _run(command: Path, asked: Asked, arguments: Sequence[str]) -> Any:
+def _run(command: Path, asked: SrSimQuestion, arguments: Sequence[str]) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         cdf, out = Path(folder) / "cdf.json", Path(folder) / "out.json"
         cdf.write_text(json.dumps(asked.cdf), encoding="utf-8")

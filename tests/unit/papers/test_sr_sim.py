@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from extproc.papers.sr_sim import Asked, SrSimError, plan_with, ttft_p99_in
+from extproc.papers.sr_sim import SrSimError, SrSimQuestion, plan_with, ttft_p99_in
 from extproc.planner.traffic.published import LMSYS
 
-ASKED = Asked(cdf=LMSYS, rate_per_s=200, slo_ms=500)
+ASKED = SrSimQuestion(cdf=LMSYS, rate_per_s=200, slo_ms=500)
 
 
 def tool(folder: Path, script: str) -> Path:
