@@ -1,7 +1,7 @@
-"""Whole ext_proc streams as text: what Envoy says, and what it is answered.
+"""Read whole ext_proc streams from text: Envoy's messages and the expected replies.
 
-A file in tests/conversations is a sequence of blocks in protobuf's text format, each under a line
-`>>> ` (a message of Envoy's) or `<<< ` (the replies owed next); what follows the mark is a remark.
+A file in tests/data/conversations is a sequence of blocks in protobuf's text format, each below a
+line `>>> ` (a message from Envoy) or `<<< ` (a reply to it); the rest of that line is a comment.
 """
 
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ FILES = sorted((DATA / "conversations").glob("*.txt"))
 
 @dataclass
 class Turn:
-    """One message of Envoy's, and the replies to it."""
+    """One message from Envoy, and the replies to it."""
 
     message: ProcessingRequest
     replies: list[ProcessingResponse] = field(default_factory=list)
@@ -50,7 +50,7 @@ def read(path: Path) -> list[Turn]:
 
 
 def paper(**changes) -> PaperEstimator:
-    """The paper's estimator with the paper's values."""
+    """Return the paper's estimator with the paper's values."""
     values = {
         "beta": 0.95,
         "gamma": 1.0,
@@ -62,7 +62,7 @@ def paper(**changes) -> PaperEstimator:
 
 
 def stages(**changes) -> Stages:
-    """Stages with nothing learnt: short 8192, long 65536, the paper's estimator."""
+    """Return stages that have learnt nothing: short 8192, long 65536, the paper's estimator."""
     rules = {
         "pools": (Pool("short", 8192, 8192), Pool("long", 65536, 65536)),
         "category_header": "",
@@ -82,7 +82,7 @@ def stages(**changes) -> Stages:
 
 
 def counted(metric) -> dict[tuple[str, ...], float]:
-    """The samples of a counter that are not zero, by their label values."""
+    """Return the samples of a counter that are not zero, by their label values."""
     samples = [
         s for family in metric.collect() for s in family.samples if s.name.endswith("_total")
     ]

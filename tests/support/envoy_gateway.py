@@ -1,8 +1,8 @@
-"""What Envoy Gateway 1.9 makes of our objects, as far as they reach: an Envoy bootstrap.
+"""Translate our Kubernetes objects to an Envoy bootstrap as Envoy Gateway 1.9 does.
 
-Written after its package internal/xds/translator and the golden files beside it (extproc.go,
-lua.go, httpfilters.go, cluster.go, testdata/out/xds-ir). A field that is not known here is a fault,
-so that nothing of our objects is left out.
+It follows the package internal/xds/translator and its golden files (extproc.go, lua.go,
+httpfilters.go, cluster.go, testdata/out/xds-ir). An unknown field fails the test, so that no part
+of our objects is ignored.
 """
 
 import itertools
@@ -15,7 +15,7 @@ _MODES = {"Buffered": "BUFFERED", "Streamed": "STREAMED"}
 
 
 def bootstrap(objects, listener, admin):
-    """The configuration of the gateway's Envoy, with clusters at the hosts' own names."""
+    """Return the configuration of the gateway's Envoy, whose clusters have the hosts' names."""
     [route] = only(objects, "HTTPRoute")
     return {
         "admin": {"address": _socket("127.0.0.1", admin)},
@@ -95,7 +95,7 @@ def _early(matches):
 
 
 def _filters(extension):
-    """Each filter is disabled and turned on by routes; Lua is sorted before ext_proc."""
+    """Yield the filters, Lua before ext_proc; each is disabled and enabled by routes."""
     for index, script in enumerate(extension["lua"]):
         assert script["type"] == "Inline"
         source = {"inline_string": script["inline"]}
@@ -227,7 +227,7 @@ def _policy(objects, rule):
 
 
 def _pool_cluster(objects, rule):
-    """One cluster a rule, each Backend a locality of it; `fallback` -> priority 1."""
+    """Return a rule's cluster; each Backend is a locality of it, `fallback` -> priority 1."""
     backends = {thing["metadata"]["name"]: thing["spec"] for thing in only(objects, "Backend")}
     policy = _traffic(objects, rule)
     localities = []

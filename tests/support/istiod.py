@@ -1,8 +1,8 @@
-"""What istiod 1.30 makes of our Istio objects, as far as they reach: an Envoy bootstrap.
+"""Translate our Istio objects to an Envoy bootstrap as istiod 1.30 does.
 
-The base is a gateway's configuration as istiod generates it, cut down to what the patches touch;
-the patches are applied as its package pilot/pkg/networking/core/envoyfilter does: in their order,
-a MERGE as protobuf merges (scalars replaced, lists appended).
+The base is a gateway's configuration as istiod generates it, reduced to what the patches change.
+They are applied as the package pilot/pkg/networking/core/envoyfilter does: in their order, a MERGE
+as protobuf merges (scalars replaced, lists appended).
 """
 
 import copy
@@ -14,7 +14,7 @@ _TYPES = "type.googleapis.com/envoy.extensions"
 
 
 def bootstrap(objects, listener, admin):
-    """The configuration of the gateway's Envoy, with clusters at the hosts' own names."""
+    """Return the configuration of the gateway's Envoy, whose clusters have the hosts' names."""
     config = {
         "admin": {"address": _socket("127.0.0.1", admin)},
         "static_resources": {
@@ -29,7 +29,7 @@ def bootstrap(objects, listener, admin):
 
 
 def apply(resources, patch):
-    """Apply one patch as istiod does; a patch that finds nothing is a fault."""
+    """Apply one patch as istiod does; a patch without a match fails the test."""
     operation, value = patch["patch"]["operation"], copy.deepcopy(patch["patch"]["value"])
     assert patch["match"]["context"] == "GATEWAY"
     [listener] = resources["listeners"]

@@ -1,4 +1,4 @@
-"""The Kubernetes objects of envoy/, what the API server would say to them, and Envoy by itself."""
+"""Load and validate the Kubernetes objects of envoy/, and run Envoy without a control plane."""
 
 import copy
 import importlib.util
@@ -22,10 +22,8 @@ _CRDVAL = ROOT.parent / "shared" / "tools" / "crdval.py"
 
 
 def load(folder):
-    """All objects of a folder, but those that only kustomize and the service read."""
-    files = [
-        f for f in sorted(folder.glob("*.yaml")) if f.stem not in ("kustomization", "settings")
-    ]
+    """Return a folder's objects, without the files of kustomize and of the service."""
+    files = [f for f in sorted(folder.glob("*.yaml")) if f.stem not in _NO_OBJECTS]
     return [doc for file in files for doc in yaml.safe_load_all(file.read_text()) if doc]
 
 
@@ -34,7 +32,7 @@ def only(objects, kind):
 
 
 def names(things):
-    """(kind, namespace, name) of each object."""
+    """Return (kind, namespace, name) of each object."""
     return {
         (thing["kind"], thing["metadata"].get("namespace", ""), thing["metadata"]["name"])
         for thing in things
@@ -43,7 +41,7 @@ def names(things):
 
 @pytest.fixture(scope="session")
 def crds():
-    """The real CRDs, and crdval, which holds an object to one."""
+    """Return crdval, which validates objects against CRDs, and the real CRDs."""
     if not _CRDVAL.exists():
         pytest.skip("no ../shared/tools/crdval.py, which has the real CRDs")
     pytest.importorskip("cel", reason="pip install common-expression-language")
@@ -54,7 +52,7 @@ def crds():
 
 
 def faults(thing, crds):
-    """What is wrong with an object, by its CRD or, of a core kind, by Kubernetes' own schema."""
+    """Validate an object against its CRD or Kubernetes' own schema; return the faults."""
     crdval, kinds = crds
     key = thing["apiVersion"], thing["kind"]
     if key in kinds:
@@ -67,13 +65,13 @@ def faults(thing, crds):
 
 
 def commands(readme, start):
-    """The lines of the README's shell blocks that begin with `start`."""
+    """Return the lines of the README's shell blocks that begin with `start`."""
     blocks = re.findall(r"^```sh\n(.*?)^```", readme.read_text(), re.S | re.M)
     return [line for block in blocks for line in block.splitlines() if line.startswith(start)]
 
 
 def addressed(document, addresses):
-    """A copy in which HOST:PORT of `addresses` are replaced by 127.0.0.1 and the port given."""
+    """Return a copy in which each HOST:PORT of `addresses` is 127.0.0.1 and the given port."""
     document = copy.deepcopy(document)
     for address in _socket_addresses(document):
         port = addresses.get(f"{address['address']}:{address['port_value']}")
@@ -102,7 +100,7 @@ def envoy(*arguments, config, binary=None):
 
 
 def refusal(config, binary=None):
-    """What Envoy says of a configuration that it does not take; empty where it does."""
+    """Return Envoy's error for a configuration; empty if it is valid."""
     command = envoy("--mode", "validate", config=config, binary=binary)
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
     return "" if done.returncode == 0 else done.stderr
@@ -123,7 +121,7 @@ def serving(config, admin, binary=None):
 
 
 def _ready(process, admin):
-    assert process.poll() is None, "Envoy has ended"
+    assert process.poll() is None, "Envoy has exited"
     try:
         return fetch(f"http://127.0.0.1:{admin}/ready").status == 200
     except OSError:

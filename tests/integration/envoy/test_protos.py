@@ -1,4 +1,4 @@
-"""The vendored protos against the real Envoy, and beside other builds of the same API."""
+"""Compare the vendored protos with the real Envoy, and import them beside other builds."""
 
 import importlib.metadata
 import re
@@ -38,7 +38,7 @@ def envoy_binary():
 
 
 def embedded(binary, name):
-    """Cut the descriptor of a file out of the binary, which holds it serialized."""
+    """Return the descriptor of a file, which the binary contains in serialized form."""
     encoded = name.encode()
     return cut(binary, binary.index(b"\n" + bytes([len(encoded)]) + encoded))
 
@@ -54,7 +54,7 @@ def cut(binary, start):
 
 
 def config_fields(binary):
-    """(message, field) for each field that a configuration of Envoy can have."""
+    """Yield (message, field) for each field of Envoy's configuration."""
     for found in re.finditer(
         rb"\n.(envoy/(?:config|extensions|type)/[a-z0-9_/]+\.proto)\x12", binary
     ):
@@ -82,7 +82,7 @@ def varint(data, position):
 
 
 def shape(message):
-    """Name, number, type and label of each field, and the same of the messages and enums within."""
+    """Return each field's name, number, type and label, and those of nested messages and enums."""
     fields = {(f.name, f.number, f.type, f.label, f.type_name) for f in message.field}
     enums = {e.name: {(v.name, v.number) for v in e.value} for e in message.enum_type}
     return fields, enums, {m.name: shape(m) for m in message.nested_type}

@@ -1,7 +1,6 @@
-"""The Envoy parts of envoy/istio and envoy/gateway, in the real Envoy before simulated pools.
+"""envoy/istio and envoy/gateway in the real Envoy, in front of simulated pools.
 
-What istiod and Envoy Gateway make of the objects is written down in istiod.py and
-envoy_gateway.py: no control plane runs here.
+No control plane runs here: tests/support/{istiod,envoy_gateway}.py translate the objects.
 """
 
 import json
@@ -29,11 +28,14 @@ HOSTS = (
     "vllm-long.llm.svc.cluster.local:8000",
 )
 RETRIED = 'dualpool_retries_total{cause="misrouted",pool="short"} 1.0'
-MISLED = {"estimator": "paper", "prior_bytes_per_token": 100.0}  # the long text seems to fit
+MISLED = {
+    "estimator": "paper",
+    "prior_bytes_per_token": 100.0,
+}  # the estimate of the long text is too low
 
 
 def single(objects):
-    """Envoy Gateway before 1.9: one filter for both directions, as its README says."""
+    """Change the objects as the README says for Envoy Gateway before 1.9: one filter."""
     [policy] = only(objects, "EnvoyExtensionPolicy")
     router, observer = policy["spec"]["extProc"]
     router["processingMode"]["response"] = observer["processingMode"]["response"]
@@ -43,7 +45,7 @@ def single(objects):
 
 @dataclass(frozen=True)
 class Mesh:
-    """A folder, the control plane that reads it, and what a reader changes."""
+    """A folder, the control plane that translates it, and a change of its objects."""
 
     folder: str
     bootstrap: Callable
@@ -67,7 +69,7 @@ MESHES = {
 
 @contextmanager
 def in_front(mesh, stack, *, grpc=None, change=lambda config: None):
-    """Run the mesh's Envoy before a stack's service and pools; yields what asks it."""
+    """Run the mesh's Envoy in front of a stack; yields a function that sends a request."""
     own = free_ports()
     ports = (grpc or stack.ports.grpc, *stack.ports.pools)
     config = mesh.config(own.listener, own.admin, ports)
@@ -84,7 +86,7 @@ def in_front(mesh, stack, *, grpc=None, change=lambda config: None):
 
 @pytest.fixture(scope="module")
 def stack():
-    # All of the streams are asked, however many have taught before.
+    # Ask every stream for its usage, however many have taught before.
     with running(requests={"usage_sample": 1.0}) as given:
         yield given
 
@@ -154,7 +156,7 @@ def test_a_stream_with_usage_keeps_it(ask):
 
 def test_a_body_of_many_megabytes_passes(ask):
     assert ask("hello", pad="x" * 2_000_000).pool == "short"
-    # How long the service takes for this one is the machine's affair: short or, by default, long.
+    # Short, or long if the service does not answer within message_timeout_ms.
     assert ask("hello", pad="x" * 20_000_000).status == 200
 
 
@@ -186,7 +188,7 @@ def test_a_refused_prompt_is_answered_by_the_largest_pool(mesh):
 def test_without_the_service_all_goes_to_the_largest_pool(mesh, stack):
     nobody = free_ports().grpc
     with in_front(mesh, stack, grpc=nobody) as ask:
-        answer = ask("hello", max_tokens=9000)  # the short pool refuses that
+        answer = ask("hello", max_tokens=9000)  # the short pool refuses it
     assert (answer.status, answer.pool) == (200, "")
 
 

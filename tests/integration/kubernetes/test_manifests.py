@@ -1,7 +1,7 @@
-"""envoy/kubernetes, envoy/istio and envoy/gateway as Kubernetes sees them; nothing is applied.
+"""Validate the objects of envoy/{kubernetes,istio,gateway}; nothing is applied to a cluster.
 
-What these tests cannot see: whether objects that refer to each other find each other in a cluster,
-rules of CRDs that need functions of the API server, and admission webhooks.
+Not tested: references between objects, CRD rules that need functions of the API server, and
+admission webhooks.
 """
 
 import shutil
@@ -91,7 +91,7 @@ def test_kustomize_builds_all_of_it(folder):
 
 @pytest.fixture(params=GATEWAYS)
 def renamed(request, tmp_path):
-    """A copy of the folders in which a reader has changed the three names."""
+    """Return a copy of the folder in which the README's commands have changed three names."""
     for folder in (request.param, "kubernetes"):
         shutil.copytree(FOLDERS / folder, tmp_path / folder)
     folder = tmp_path / request.param

@@ -1,4 +1,4 @@
-"""Envoy's configuration as it is written for the settings."""
+"""Envoy's configuration as rendered for the settings."""
 
 import subprocess
 

@@ -24,7 +24,7 @@ TLS = {
     "listen": {"tls_cert": "/a", "tls_key": "/b", "tls_client_ca": "/c"},
     "envoy": {"tls_ca": "/d", "tls_cert": "/e", "tls_key": "/f"},
 }
-# All that Envoy 1.40 has and envoy-data-plane 2.2 has not, of what our own files use.
+# Types of Envoy 1.40 in our own files that envoy-data-plane 2.2 does not have.
 NEW_TYPES = (
     "envoy.extensions.filters.http.ai_protocol_manager.v3.AiProtocolManagerPerRoute",
     "envoy.extensions.filters.http.body_size_limit.v3.BodySizeLimit",
