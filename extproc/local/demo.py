@@ -99,20 +99,22 @@ async def _run(options: DemoOptions, sources: Sequence[Source], show: Show) -> D
         pools = await stack.open_pools()
         async with recording_proxies(pools) as (recorder, upstreams):
             gateway = await stack.open_gateway(pools, upstreams)
-            run = _DemoRun(options, session, pools, gateway.url, gateway.service_url, show)
+            run = DemoRun(options, session, pools, gateway.url, gateway.service_url, show)
             record = await stack.unless_ended(run.play(sources))
-            rows = await _rows(gateway, {answer.item.request_id for answer in record.answers})
+            rows = await read_log_rows(
+                gateway, {answer.item.request_id for answer in record.answers}
+            )
             return replace(record, rows=rows, recordings=recorder.by_request())
 
 
 async def _run_external(options: DemoOptions, sources: Sequence[Source], show: Show) -> DemoRecord:
     async with aiohttp.ClientSession() as session:
         stack = await find_stack(session, options.compose)
-        run = _DemoRun(options, session, stack.pools, stack.url, stack.service_url, show)
+        run = DemoRun(options, session, stack.pools, stack.url, stack.service_url, show)
         return replace(await run.play(sources), recorded=False)
 
 
-async def _rows(gateway: StackGateway, wanted: set[str]) -> dict[str, AccessLogRow]:
+async def read_log_rows(gateway: StackGateway, wanted: set[str]) -> dict[str, AccessLogRow]:
     """Return the rows of the access log, which Envoy flushes some time after the answers."""
     rows: dict[str, AccessLogRow] = {}
     deadline = time.monotonic() + _LOG_TIMEOUT_S
@@ -123,7 +125,7 @@ async def _rows(gateway: StackGateway, wanted: set[str]) -> dict[str, AccessLogR
 
 
 @dataclass(frozen=True, slots=True)
-class _DemoRun:
+class DemoRun:
     """One run of the traffic through a running stack; `url` is Envoy's."""
 
     options: DemoOptions

@@ -58,12 +58,13 @@ async def _up(options: StackOptions, console: Console) -> int:
             stack = await exits.enter_async_context(Stack(options, session, show.say))
             pools = await stack.open_pools()
             gateway = await stack.open_gateway(pools, [pool.upstream for pool in pools])
-        _print_addresses(console, gateway, pools)
+        print_addresses(console, gateway, pools)
         await stack.unless_ended(asyncio.Event().wait())
     return 0
 
 
-def _print_addresses(console: Console, gateway: StackGateway, pools: Sequence[StackPool]) -> None:
+def print_addresses(console: Console, gateway: StackGateway, pools: Sequence[StackPool]) -> None:
+    """Print where the parts of a running stack can be reached."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("OpenAI API", f"{gateway.url}/v1", f"model {pools[0].model}")
     for pool in pools:

@@ -14,7 +14,6 @@ import pytest
 
 from extproc.local.children import StackError
 from extproc.local.envoy import find_envoy
-from extproc.local.up import run_stoppable
 from tests.support.waiting import until
 
 try:
@@ -82,27 +81,3 @@ def test_a_pool_that_dies_ends_all():
     assert status == 1
     assert error.startswith("pool short ended with signal SIGKILL.\n")
     assert not any(map(_alive, children))
-
-
-def test_a_fault_is_one_message_and_status_1(capsys):
-    async def main(_console):
-        raise StackError("port 1 [in use] is taken")
-
-    assert run_stoppable(main, when_stopped=0) == 1
-    assert capsys.readouterr().err == "port 1 [in use] is taken\n"
-
-
-def test_a_second_signal_does_not_disturb_the_end():
-    ended = []
-
-    async def main(_console):
-        try:
-            os.kill(os.getpid(), signal.SIGTERM)
-            await asyncio.Event().wait()
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)
-            await asyncio.sleep(0)
-            ended.append(True)
-
-    assert run_stoppable(main, when_stopped=130) == 130
-    assert ended == [True]

