@@ -24,7 +24,7 @@ test: $(VENV)/dev  ## run all tests; those that need a real vLLM say how to prov
 coverage: $(VENV)/dev  ## report what the last `make test` left uncovered in the core; below 100 % fails
 	$(BIN)/coverage report --fail-under=100
 
-mutants: $(VENV)/dev  ## mutate the core at 60 random places and run its tests; MUTANTS='--count N --seed N'
+mutants: $(VENV)/dev  ## mutate the core at 60 random places and run its tests; 5 minutes; MUTANTS='--count N --seed N'
 	$(BIN)/python -m tests.mutation $(MUTANTS)
 
 .PHONY: lint types contracts check-protos wheel
