@@ -121,15 +121,15 @@ async def compare(options: VersusOptions, console: Console) -> list[ReplayCompar
 
 @contextmanager
 def pressure(console: Console, what: str) -> Iterator[None]:
-    """Print the share of the block's time in which some process waited for a CPU (Linux's PSI)."""
-    started_s, waited_s = time.monotonic(), _waited_s()
+    """Print the share of the block's time in which a process waited for a CPU (Linux's PSI)."""
+    start_s, start_waited_s = time.monotonic(), waited_s()
     yield
-    share = (_waited_s() - waited_s) / (time.monotonic() - started_s)
+    share = (waited_s() - start_waited_s) / (time.monotonic() - start_s)
     console.print(f"During {what} a process waited for a CPU {share:.0%} of the time.")
 
 
-def _waited_s() -> float:
-    """Return the waiting time since boot in seconds; nan if the kernel does not report it."""
+def waited_s() -> float:
+    """Return the seconds since boot in which a process waited for a CPU; nan if unknown."""
     try:
         return int(_PRESSURE.read_text(encoding="ascii").split("total=")[1].split()[0]) / 1e6
     except OSError:

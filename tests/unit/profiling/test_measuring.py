@@ -7,11 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from extproc.planner.traffic.lengths import Length
+from extproc.profiling import measuring
 from extproc.profiling.fitting import Decode, FirstToken, fit
-from extproc.profiling.measuring import Measured, decode_points, measure, prompt_sizes
-from extproc.profiling.vllm import Facts, connect, new_session
+from extproc.profiling.measuring import (
+    Measured,
+    decode_points,
+    find_max_num_seqs,
+    measure,
+    prompt_sizes,
+)
+from extproc.profiling.vllm import Facts, VllmError, connect, new_session
 from extproc.progress import showing
 from extproc.simulator.engine.instance import Profile
+from tests.support.fake_vllm import FACTS as FAKE
+from tests.support.fake_vllm import FakeVllm
 from tests.support.pool_client import serving, settings
 
 PACE = Profile(
@@ -60,3 +70,103 @@ def test_a_server_of_a_known_pace_is_found_to_have_it():
     pace = fit(measured.measurements, 512).profile
     # The test, the client and the server share a core: times are only ever longer.
     assert 3.0 < pace.weights_ms + pace.sequence_ms < 12.0
+
+
+class Steps:
+    """A display that records what it is asked to show."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.total = self.done = 0
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def begin(self, text: str, total: int) -> None:
+        self.said.append(text)
+        self.total = total
+
+    def advance(self) -> None:
+        self.done += 1
+
+
+def measure_fake(vllm: FakeVllm, most: int = 2, steps: Steps | None = None) -> Measured:
+    return asyncio.run(measure(vllm, most, steps or Steps()))
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Measure each load once and each prompt twice, to be done within seconds."""
+    monkeypatch.setattr(measuring, "_ROUNDS", 1)
+    monkeypatch.setattr(measuring, "_FIRST_TOKENS", 2)
+    monkeypatch.setattr(measuring, "_POLL_S", 0.005)
+
+
+@pytest.mark.parametrize(("slots", "most", "found"), [(3, 8, 3), (8, 3, 3), (1, 1, 1)])
+def test_max_num_seqs_is_what_runs_at_once(slots, most, found, few):
+    async def run() -> int:
+        return await find_max_num_seqs(FakeVllm(slots), most)
+
+    assert asyncio.run(run()) == found
+
+
+def test_every_prompt_and_every_load_is_measured(few):
+    measured = measure_fake(FakeVllm(slots=2))
+    prompts = [m.prompt_tokens for m in measured.measurements if isinstance(m, FirstToken)]
+    assert tuple(prompts) == prompt_sizes(FAKE)
+    loads = [m.sequences for m in measured.measurements if isinstance(m, Decode)]
+    assert loads == [point.sequences for point in decode_points(FAKE, 2)]
+
+
+def test_every_step_is_shown(few):
+    steps = Steps()
+    measure_fake(FakeVllm(slots=2), steps=steps)
+    assert steps.said == ["Finding max_num_seqs", "Measuring"]
+    assert steps.done == steps.total > 0
+
+
+def test_an_iteration_takes_the_time_between_the_tokens_of_a_probe(few):
+    measured = measure_fake(FakeVllm(slots=2))
+    times = [m.measured_ms for m in measured.measurements if isinstance(m, Decode)]
+    assert all(time_ms >= 1.0 for time_ms in times)  # the fake's iteration
+
+
+def test_the_kv_entries_are_those_of_prompts_and_answers(few):
+    measured = measure_fake(FakeVllm(slots=1), most=1)
+    alone = [m for m in measured.measurements if isinstance(m, Decode)]
+    for decode, point in zip(alone, decode_points(FAKE, 1), strict=True):
+        # Half of the probe's own tokens, on average, beside its prompt.
+        assert decode.kv_tokens == point.prompt_tokens + point.tokens / 2
+
+
+def test_a_preemption_ends_the_measurement(few):
+    with pytest.raises(VllmError, match="the server preempted at Point"):
+        measure_fake(FakeVllm(slots=2, preempts=True))
+
+
+def test_answers_that_always_end_early_end_the_measurement(few):
+    def beside_a_probe(length: Length) -> bool:
+        return any(
+            length == Length(point.prompt_tokens, 3 * point.tokens)
+            for point in decode_points(FAKE, 2)
+        )
+
+    with pytest.raises(VllmError, match="answers ended early in every round"):
+        measure_fake(FakeVllm(slots=2, short=beside_a_probe))
+
+
+def test_a_sequence_that_never_begins_is_an_error(few, monkeypatch):
+    monkeypatch.setattr(measuring, "_START_S", 0.05)
+    monkeypatch.setattr(measuring, "find_max_num_seqs", claim_three)
+    with pytest.raises(VllmError, match=r"not all sequences started within 0\.05 s"):
+        # Two sequences beside the probe find one slot.
+        measure_fake(FakeVllm(slots=1), most=3)
+
+
+async def claim_three(_vllm: FakeVllm, _most: int) -> int:
+    return 3
+
+
+def test_a_server_that_fails_says_why(few):
+    with pytest.raises(VllmError, match="out of memory"):
+        measure_fake(FakeVllm(fails=VllmError("out of memory")))

@@ -2,8 +2,10 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
+from extproc.profiling import profile
 from extproc.profiling.fitting import Decode, FirstToken, fit
 from extproc.profiling.measuring import Measured
 from extproc.profiling.profile import Profiled, ProfileOptions, print_profile, run_profile
@@ -46,3 +48,42 @@ def test_a_server_that_is_not_there_is_one_line_and_exit_code_1(capsys):
 def test_fewer_than_one_sequence_is_asked_the_wrong_way(capsys):
     assert run_profile(ProfileOptions(url="http://127.0.0.1:9", most=0)) == 2
     assert "--most: 0, " in capsys.readouterr().err
+
+
+@pytest.fixture
+def profiled(monkeypatch):
+    async def measured(_options: ProfileOptions) -> Profiled:
+        return PROFILED
+
+    monkeypatch.setattr(profile, "profile", measured)
+
+
+def test_the_profile_is_printed_and_written(profiled, tmp_path, capsys):
+    file = tmp_path / "profile.json"
+    options = ProfileOptions(url="http://h:1", out=file, gpus=2, price_per_gpu_h=2.5)
+    assert run_profile(options) == 0
+    assert "Measured and fitted, in ms" in capsys.readouterr().out
+    assert read_profile(file.read_text()) == PROFILED.instance(2, 2.5)
+
+
+def test_without_a_file_the_profile_is_only_printed(profiled, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_profile(ProfileOptions(url="http://h:1")) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["most", "max_num_batched_tokens", "gpus"])
+def test_no_count_may_be_below_1(name, capsys):
+    assert run_profile(ProfileOptions(**{"url": "http://h:1", name: 0})) == 2
+    assert f"--{name.replace('_', '-')}: 0" in capsys.readouterr().err
+
+
+def test_the_terms_are_those_of_the_fit():
+    out = io.StringIO()
+    print_profile(Console(file=out, width=100), PROFILED)
+    printed = " ".join(out.getvalue().split())
+    pace = PROFILED.fit.profile
+    assert f"weights {pace.weights_ms:.3f}" in printed
+    assert f"per sequence {pace.sequence_ms:.3f}" in printed
+    assert f"per 1000 prefill tokens {1e3 * pace.prefill_token_ms:.3f}" in printed
+    assert f"outside the engine, per request {PROFILED.fit.overhead_ms:.3f}" in printed

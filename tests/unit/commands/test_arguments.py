@@ -1,0 +1,105 @@
+import argparse
+from pathlib import Path
+
+import pytest
+
+from extproc.commands import demo, profile, up
+from extproc.commands.arguments import add_config, add_stack
+from extproc.commands.up import stack_options
+from extproc.local.demo import DemoOptions
+from extproc.local.ports import Ports
+from extproc.local.stack import StackOptions
+from extproc.profiling.profile import ProfileOptions
+
+
+def parse(fill, *arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    fill(parser)
+    return parser.parse_args(arguments)
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """What the commands pass on, in place of running them."""
+    options = []
+    for module, name in ((demo, "run_demo"), (up, "run_up"), (profile, "run_profile")):
+        monkeypatch.setattr(module, name, lambda each: options.append(each) or 7)
+    return options
+
+
+@pytest.mark.parametrize(("arguments", "file"), [((), None), (("--config", "a"), Path("a"))])
+def test_the_settings_file_may_be_left_out(arguments, file):
+    assert parse(add_config, *arguments).config == file
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options"),
+    [
+        ((), StackOptions()),
+        (("--ports", "fixed"), StackOptions(ports=Ports())),
+        (("--ports", "auto"), StackOptions(ports=None)),
+        (("--pools", "http://a:1,http://b:2"), StackOptions(pools=("http://a:1", "http://b:2"))),
+        (("--pools", ""), StackOptions(pools=())),
+        (("--speed", "50", "--seed", "3"), StackOptions(speed=50.0, seed=3)),
+    ],
+)
+def test_the_stack_is_what_its_arguments_say(arguments, options):
+    assert stack_options(parse(add_stack, *arguments)) == options
+
+
+def test_up_runs_the_stack(given):
+    assert up.run(parse(up.fill, "--ports", "auto")) == 7
+    assert given == [StackOptions(ports=None)]
+
+
+def test_the_defaults_of_the_demo_are_those_of_its_options(given):
+    assert demo.run(parse(demo.fill)) == 7
+    assert given == [DemoOptions()]
+
+
+def test_every_argument_reaches_the_demo(given):
+    words = (
+        "--requests 9 --rate 2 --concurrency 3 --exceeding 0.5 --texts t --json j --seed 4"
+        " --compose http://h:1"
+    )
+    demo.run(parse(demo.fill, *words.split()))
+    assert given == [
+        DemoOptions(
+            stack=StackOptions(seed=4),
+            compose="http://h:1",
+            requests=9,
+            seed=4,
+            rate=2.0,
+            concurrency=3,
+            exceeding=0.5,
+            texts=Path("t"),
+            json=Path("j"),
+        )
+    ]
+
+
+def test_the_defaults_of_profile_are_those_of_its_options(given):
+    assert profile.run(parse(profile.fill, "http://h:1")) == 7
+    assert given == [ProfileOptions(url="http://h:1")]
+
+
+def test_every_argument_reaches_profile(given):
+    words = "http://h:1 --out o --most 8 --max-num-batched-tokens 512 --gpus 4 --price 2.5"
+    profile.run(parse(profile.fill, *words.split()))
+    assert given == [
+        ProfileOptions(
+            url="http://h:1",
+            out=Path("o"),
+            most=8,
+            max_num_batched_tokens=512,
+            gpus=4,
+            price_per_gpu_h=2.5,
+        )
+    ]
+
+
+@pytest.mark.parametrize("module", [demo, up, profile])
+def test_every_argument_has_a_help_text(module):
+    parser = argparse.ArgumentParser()
+    module.fill(parser)
+    assert all(action.help for action in parser._actions)
