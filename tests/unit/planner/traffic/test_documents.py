@@ -102,7 +102,7 @@ def test_an_access_log_with_a_broken_budget_is_refused_with_its_row():
 
 def test_the_lengths_of_a_service_count_as_often_as_they_were_seen():
     histogram = LengthHistogram()
-    histogram.observe("prose/m", 10, 2, requests=3)
+    histogram.observe("prose/m", 10, 2, sequences=3)
     histogram.observe("code/m", 20, 2)
     reading = read_text(histogram.to_json().decode())
     assert reading.count == 4

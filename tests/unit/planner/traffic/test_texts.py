@@ -39,10 +39,6 @@ def test_the_table_is_what_the_texts_have(kind: TextKind, measured: dict[str, To
     assert rates == pytest.approx(written, rel=0.5, abs=0.06)
 
 
-def test_the_kinds_are_all_requests():
-    assert sum(kind.share for kind in KINDS) == pytest.approx(1)
-
-
 def test_prompts_have_every_feature():
     assert {len(each.features) for each in write_prompts(TOKENS[:50], 0)} == {len(FEATURES)}
 

@@ -1,0 +1,123 @@
+"""A study as tables and sentences."""
+
+import io
+import math
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from extproc.planner.report.text import introduction, one_pool, print_study, seconds, tables
+from extproc.planner.sizing.question import SlotRule
+from extproc.planner.sizing.study import Study, examine
+from tests.support.planning_cases import ALONE_PLAN, ask
+
+STUDY = examine(ask(), max_pools=2)
+SMALL = examine(ask(rate_per_s=2), max_pools=1)
+
+
+def printed(study: Study, *notes: str) -> str:
+    out = io.StringIO()
+    print_study(Console(file=out, width=110), study, notes)
+    return out.getvalue()
+
+
+def table(title: str, study: Study = STUDY) -> Table:
+    return next(each for each in tables(study) if each.title == title)
+
+
+def rows(found: Table) -> list[tuple[str, ...]]:
+    return list(zip(*(column.cells for column in found.columns), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0004, "0 ms"), (0.112, "112 ms"), (0.9996, "1000 ms"), (1, "1.00 s"), (math.inf, "never")],
+)
+def test_a_time_is_in_ms_below_a_second(value, text):
+    assert seconds(value) == text
+
+
+def test_the_introduction_states_the_question():
+    text = " ".join(introduction(STUDY.question))
+    assert "LMSYS: 200 requests/s on a100-llama70b." in text
+    assert "8 GPU at $2.21 per GPU and hour, 8760 hours a year" in text
+    assert "P99 TTFT 2.00 s, P99 TPOT 80 ms, utilisation 85%" in text
+    assert "Routed by the perfect estimator" in text
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [(SlotRule.WINDOW, "at full length"), (SlotRule.OCCUPANCY, "at actual lengths")],
+)
+def test_the_introduction_states_how_slots_are_chosen(rule, text):
+    assert text in " ".join(introduction(ask(slot_rule=rule)))
+
+
+def test_one_pool_has_its_gpus_and_its_price():
+    assert one_pool(ALONE_PLAN) == "One pool of 320 GPUs, $64,000 a year."
+
+
+def test_a_study_has_a_table_for_each_part():
+    titles = [each.title for each in tables(STUDY)]
+    assert titles == [
+        "Pools",
+        "How many pools",
+        "Two pools, by threshold",
+        "If the share of short requests shifts",
+        "With other estimators",
+    ]
+
+
+def test_one_pool_alone_has_no_thresholds_shifts_and_estimators():
+    assert [each.title for each in tables(SMALL)] == ["Pools", "How many pools"]
+
+
+def test_the_pools_begin_with_the_homogeneous_fleet():
+    assert [row[0] for row in rows(table("Pools"))] == ["homogeneous", "short", "long"]
+
+
+def test_a_pool_has_the_figures_of_its_plan():
+    short = STUDY.split.pools[0]
+    row = rows(table("Pools"))[1]
+    assert row[1:4] == (f"{short.max_model_len}", f"{short.max_num_seqs}", f"{short.share:.2%}")
+    assert row[5:7] == (f"{short.instances}", f"{short.gpus}")
+    assert row[-1] == "yes"
+
+
+def test_the_fair_comparison_is_the_last_of_the_counts():
+    seqs = STUDY.repacked.pools[0].max_num_seqs
+    assert [row[0] for row in rows(table("How many pools"))] == ["1", "2", f"1, {seqs} seqs"]
+
+
+def test_by_occupancy_one_pool_is_already_the_fair_comparison():
+    study = examine(ask(slot_rule=SlotRule.OCCUPANCY), max_pools=1)
+    assert [row[0] for row in rows(table("How many pools", study))] == ["1"]
+
+
+def test_one_pool_has_no_threshold_and_no_saving():
+    first = rows(table("How many pools"))[0]
+    assert (first[1], first[6]) == ("-", "-")
+
+
+def test_the_curve_is_thinned_to_a_dozen_rows():
+    assert len(STUDY.curve) > 12
+    assert 6 <= len(rows(table("Two pools, by threshold"))) <= 12
+
+
+def test_a_change_that_no_fleet_meets_needs_no_number_of_gpus():
+    failing = replace(STUDY.drift[0].resized.pools[0], meets=False)
+    change = replace(STUDY.drift[0], resized=replace(STUDY.drift[0].resized, pools=(failing,)))
+    study = replace(STUDY, drift=(change,))
+    assert rows(table("If the share of short requests shifts", study))[0][-1] == "none"
+
+
+def test_notes_are_sentences_before_the_tables():
+    text = printed(STUDY, "f: only totals")
+    assert text.index("Note: f: only totals.") < text.index("Pools")
+
+
+def test_the_verdict_is_the_last_line():
+    assert " ".join(printed(STUDY).split()).endswith(STUDY.plan.verdict)
+    assert printed(SMALL).strip().endswith(one_pool(SMALL.plan))
