@@ -1,23 +1,38 @@
-"""`dualpool serve`: one process or several, until a signal ends them."""
+"""`dualpool serve`: one process, or a supervisor with its workers, until a signal ends them."""
 
 import logging
+import sys
 
 import uvloop
+from prometheus_client import CollectorRegistry
 
-from extproc.config.settings import Settings
-from extproc.service.process import Service, Stop, stop_on_signals
+from extproc.build import build_learner
+from extproc.config.settings import Settings, host_port
+from extproc.service.build import (
+    build_server,
+    build_stages,
+    configure_logging,
+    describe_settings,
+)
+from extproc.service.http import HttpServer
+from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
 from extproc.service.supervisor import Supervisor
+from extproc.stream.metrics import WorkerMetrics
+
+# A thread renders the HTTP pages. At CPython's 5 ms the event loop would wait that long for the
+# interpreter lock, again after each system call.
+_SWITCH_INTERVAL_S = 0.0002
+
+_log = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT, then leave; at once on a second one.
+    """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
-    Raises OSError where it cannot listen, CertificateError where its certificates are wrong.
+    Raises OSError if an address cannot be bound, CertificateError if a certificate is unusable.
     """
-    logging.basicConfig(
-        level=settings.log_level.value.upper(),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    configure_logging(settings)
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     uvloop.run(_serve(settings))
 
 
@@ -26,3 +41,37 @@ async def _serve(settings: Settings) -> None:
     stop_on_signals(stop)
     service = Service(settings) if settings.workers == 1 else Supervisor(settings)
     await service.run(stop)
+
+
+class Service:
+    """The service in one process: gRPC for Envoy, HTTP for the operator."""
+
+    def __init__(self, settings: Settings) -> None:
+        registry = CollectorRegistry()
+        learner = build_learner(settings)
+        stages = build_stages(settings, learner, learner.learn, registry)
+        self._listen = settings.listen
+        self._workers = WorkerMetrics(registry)
+        self._workers.configured.set(1)
+        self._serving = False
+        self._server = build_server(settings, stages, settings.listen.grpc)
+        self._http = HttpServer(
+            registry, learner, describe_settings(settings), lambda: self._serving
+        )
+
+    async def run(self, stop: Stop) -> None:
+        """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
+        # HTTP first: if it fails, gRPC has not yet left the file of a Unix socket behind.
+        await self._http.start(*host_port(self._listen.http))
+        await self._server.start()
+        self._set_serving(serving=True)
+        _log.info("serving: gRPC on %s, HTTP on %s", self._listen.grpc, self._listen.http)
+        await stop.asked.wait()
+        self._set_serving(serving=False)
+        log_stopping(self._listen)
+        await leave(self._server, self._listen, stop)
+        await self._http.stop()
+
+    def _set_serving(self, *, serving: bool) -> None:
+        self._serving = serving
+        self._workers.ready.set(serving)

@@ -1,41 +1,36 @@
-"""Several processes as one service: one gRPC address each, one HTTP address for all.
+"""Several processes as one service: a gRPC address for each worker, one HTTP address for all.
 
-The supervisor takes no streams. It starts the workers, replaces one that dies, passes what each
-learns to the others, and answers HTTP for all: the metrics added up, and the state from a learner
-of its own that hears every observation.
+The supervisor serves no streams. It starts the workers, replaces one that ends, passes the
+observations of each to the others, and serves HTTP for all: the sum of their metrics, and what was
+learnt from a learner of its own that hears every observation.
+
+Invariant: after all workers have served once, no fault of one ends the service or another worker.
 """
 
 import asyncio
 import logging
-import os
-import sys
 import tempfile
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
-import msgspec
 from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
-from extproc.budget.values import Observation
 from extproc.build import build_learner
 from extproc.config.settings import Settings, host_port, worker_addresses
+from extproc.service.build import certificate_files, describe_settings
 from extproc.service.certificates import read_certificates
-from extproc.service.http import Admin
-from extproc.service.process import (
-    Stop,
-    build_state,
-    certificate_files,
-    first_of,
-    log_end,
-)
-from extproc.service.worker import EMPTY, LINE_BYTES, Order, encode, send
-from extproc.stream.metrics import LearntCollector
+from extproc.service.channel import EMPTY, LINE_BYTES, Order, OverlongLine, decode
+from extproc.service.http import HttpServer
+from extproc.service.stopping import Stop, first_of, log_stopping
+from extproc.service.worker_process import EXIT_S, WorkerProcess
+from extproc.stream.metrics import WorkerMetrics
 
-_REPLAYED = 4096  # observations told to a worker that starts late
+_REPLAYED = 4096  # observations sent to a worker that starts late
 _RESTART_S = 1.0
-_KILL_S = 5.0  # beyond the end that it was given
 
-_DECODER = msgspec.json.Decoder(Observation)
 _log = logging.getLogger(__name__)
 
 
@@ -49,107 +44,129 @@ class Supervisor:
         self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
         self._learner = build_learner(settings)
         self._recent: deque[bytes] = deque(maxlen=_REPLAYED)
-        self._processes: dict[int, asyncio.subprocess.Process] = {}
-        self._inputs: dict[int, asyncio.StreamWriter] = {}
+        self._workers: dict[int, WorkerProcess] = {}
+        self._served: set[int] = set()
         self._ready: set[int] = set()
         self._stopping = False
+        self._registry = CollectorRegistry()
+        self._metrics = WorkerMetrics(self._registry)
+        self._metrics.configured.set(len(self._addresses))
 
     async def run(self, stop: Stop) -> None:
-        """Serve until `stop` is asked, then leave. Raises OSError where it cannot listen."""
-        with tempfile.TemporaryDirectory(prefix="dualpool-") as folder:
-            lengths = self._learner.lengths.to_json
-            admin = Admin(self._registry(folder), self._state, lengths, self._is_ready)
-            await admin.start(*host_port(self._settings.listen.http))
-            count = self._settings.workers
-            workers = [asyncio.create_task(self._keep(index, folder)) for index in range(count)]
-            await first_of(stop.asked, *workers)
-            if not stop.asked.is_set():  # a worker could not start
-                stop.at_once.set()
-            await self._leave(workers, stop)
-            await admin.stop()
-            for worker in workers:
-                worker.result()
+        """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
+        with _metrics_folder() as folder:
+            MultiProcessCollector(self._registry, path=str(folder))  # type: ignore[no-untyped-call]
+            described = describe_settings(self._settings)
+            http = HttpServer(self._registry, self._learner, described, self._is_ready)
+            await http.start(*host_port(self._settings.listen.http))
+            try:
+                await self._supervise(folder, stop)
+            finally:
+                await http.stop()
 
-    async def _leave(self, workers: list[asyncio.Task[None]], stop: Stop) -> None:
+    async def _supervise(self, folder: Path, stop: Stop) -> None:
+        keeping = [
+            asyncio.create_task(self._keep(index, folder)) for index in range(len(self._addresses))
+        ]
+        await first_of(stop.asked, *keeping)
+        if not stop.asked.is_set():  # a worker could not start
+            stop.at_once.set()
+        await self._leave(keeping, stop)
+        for task in keeping:
+            task.result()
+
+    async def _leave(self, keeping: list[asyncio.Task[None]], stop: Stop) -> None:
         self._stopping = True
         listen = self._settings.listen
-        for pipe in self._inputs.values():
-            if not pipe.is_closing():
-                pipe.write(EMPTY)
-        ended = asyncio.gather(*workers, return_exceptions=True)
+        for worker in self._workers.values():
+            worker.ask_to_drain()
+        ended = asyncio.gather(*keeping, return_exceptions=True)
         if not stop.at_once.is_set():
-            log_end(listen)
-        patience_s = listen.notice_s + listen.drain_s + _KILL_S
-        await first_of(stop.at_once, ended, timeout_s=patience_s)
-        for pipe in self._inputs.values():
-            pipe.close()
-        await asyncio.wait([ended], timeout=_KILL_S)
-        for process in self._processes.values():
-            process.kill()
+            log_stopping(listen)
+        await first_of(stop.at_once, ended, timeout_s=listen.notice_s + listen.drain_s + EXIT_S)
+        for worker in self._workers.values():
+            worker.end()
+        await asyncio.wait([ended], timeout=EXIT_S)
+        for worker in self._workers.values():
+            worker.kill()
         await ended
 
-    def _registry(self, folder: str) -> CollectorRegistry:
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry, path=folder)  # type: ignore[no-untyped-call]
-        registry.register(LearntCollector(self._learner.learnt))
-        return registry
-
-    def _state(self) -> dict[str, object]:
-        return build_state(self._settings, self._learner.learnt())
-
     def _is_ready(self) -> bool:
-        return not self._stopping and len(self._ready) == self._settings.workers
+        # At the start all must serve, so that a rollout does not go on with a part of the capacity
+        # or with a worker that cannot start. Later one is enough: Envoy leaves out the others.
+        started = len(self._served) == len(self._addresses)
+        return started and bool(self._ready) and not self._stopping
 
-    async def _keep(self, index: int, folder: str) -> None:
-        served = False
+    async def _keep(self, index: int, folder: Path) -> None:
+        """Run a worker, and another after each that ends. Raises OSError if none has served."""
         while not self._stopping:
-            served = await self._run_one(index, folder) or served
-            # One that has served is tried again, whatever is in its way: the others serve on.
-            if not served and not self._stopping:
-                raise OSError(f"worker {index} could not start; what it said is above")
-            if not self._stopping:
-                _log.error("worker %d is gone, starting another", index)
-                await asyncio.sleep(_RESTART_S)
-
-    async def _run_one(self, index: int, folder: str) -> bool:
-        """Run a worker to its end; return whether it ever served."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "extproc.service.worker"),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            limit=LINE_BYTES,
-            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": folder},
-        )
-        assert process.stdin is not None  # noqa: S101 - PIPE was asked for
-        assert process.stdout is not None  # noqa: S101
-        self._processes[index], self._inputs[index] = process, process.stdin
-        order = Order(self._settings.model_dump_json(), self._addresses[index])
-        process.stdin.write(encode(order) + b"".join(self._recent))
-        if self._stopping:  # it was on its way when the others were told
-            process.stdin.close()
-        await self._listen(index, process.stdout)
-        await process.wait()
-        served = index in self._ready
-        self._ready.discard(index)
-        del self._processes[index], self._inputs[index]
-        mark_process_dead(process.pid, path=folder)  # type: ignore[no-untyped-call]
-        return served
-
-    async def _listen(self, index: int, lines: asyncio.StreamReader) -> None:
-        async for line in lines:
-            if line == b"\n":
-                self._ready.add(index)
-                _log.info("worker %d serves %s", index, self._addresses[index])
-                continue
             try:
-                self._learner.learn(_DECODER.decode(line))
-            except msgspec.DecodeError:
-                _log.warning("worker %d wrote to its standard output what is no observation", index)
-                continue
-            self._pass_on(index, line)
+                await self._run_one(index, folder)
+            except Exception:
+                if index not in self._served:
+                    raise
+                _log.exception("cannot run worker %d", index)
+            if self._stopping:
+                return
+            if index not in self._served:
+                raise OSError(f"worker {index} could not start; its own message is above")
+            _log.error("worker %d has ended; restarting it in %g s", index, _RESTART_S)
+            self._metrics.restarts.inc()
+            await asyncio.sleep(_RESTART_S)
 
-    def _pass_on(self, index: int, line: bytes) -> None:
+    async def _run_one(self, index: int, folder: Path) -> None:
+        order = Order(self._settings.model_dump_json(), self._addresses[index])
+        worker = await WorkerProcess.start(order, folder)
+        self._workers[index] = worker
+        try:
+            worker.replay(list(self._recent))
+            if self._stopping:  # it was starting when the others were asked
+                worker.end()
+            await self._listen(index, worker)
+        finally:
+            self._ready.discard(index)
+            self._metrics.ready.set(len(self._ready))
+            await worker.wait(folder)
+            del self._workers[index]
+
+    async def _listen(self, index: int, worker: WorkerProcess) -> None:
+        try:
+            async for line in worker.lines():
+                if line == EMPTY:
+                    self._note_ready(index)
+                else:
+                    self._learn(index, line)
+        except OverlongLine:
+            _log.error("worker %d sent a line of more than %d bytes; killing it", index, LINE_BYTES)
+            self._metrics.dropped.inc()
+            worker.kill()
+
+    def _note_ready(self, index: int) -> None:
+        self._served.add(index)
+        self._ready.add(index)
+        self._metrics.ready.set(len(self._ready))
+        _log.info("worker %d serves %s", index, self._addresses[index])
+
+    def _learn(self, index: int, line: bytes) -> None:
+        try:
+            self._learner.learn(decode(line))
+        except Exception:  # noqa: BLE001 - whatever a line holds, its worker serves on
+            _log.exception("worker %d sent a line that cannot be learnt; dropping it", index)
+            self._metrics.dropped.inc()
+            return
         self._recent.append(line)
-        for other, pipe in self._inputs.items():
+        for other, worker in self._workers.items():
             if other != index:
-                send(pipe.transport, line)
+                worker.send(line)
+
+
+@contextmanager
+def _metrics_folder() -> Iterator[Path]:
+    """Make a folder for the workers' metrics; remove it at the end. Raises OSError."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="dualpool-")
+    except OSError as error:
+        fix = "set TMPDIR to a folder that this user may write to"
+        raise OSError(f"no folder for the workers' metrics: {error.strerror}; {fix}") from error
+    with folder as name:
+        yield Path(name)

@@ -1,105 +1,74 @@
-"""One of several processes: its own gRPC address, what it sees told to all, what others see learnt.
+"""A worker process: serves one gRPC address and shares its observations with its supervisor.
 
-It talks to its supervisor over its standard input and output, one JSON text a line: first the
-settings come in, then observations go both ways. An empty line means to leave in good time, the
-end of its input to end at once, so a worker never outlives its supervisor.
+It ends at once if the channel to its supervisor closes, so it never outlives it.
 """
 
 import asyncio
 import signal
+import socket
 import sys
-from dataclasses import dataclass
+from contextlib import suppress
 
 import msgspec
+import uvloop
 from prometheus_client import CollectorRegistry
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_learner
 from extproc.config.settings import Settings
+from extproc.service.build import build_server, build_stages, configure_logging
 from extproc.service.certificates import CertificateError
-from extproc.service.process import Stop, build_server, build_stages, leave
-
-LINE_BYTES = 64 * 1024
-"""The longest line between supervisor and worker."""
-
-UNSENT_BYTES = 1024 * 1024
-"""What may wait for a slow reader before observations are dropped."""
-
-EMPTY = b"\n"
-"""A worker says by it that it serves, and its supervisor that it is to leave."""
-
-_DECODER = msgspec.json.Decoder(Observation)
+from extproc.service.channel import EMPTY, LINE_BYTES, Order, decode, encode, send
+from extproc.service.stopping import Stop, leave
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What the supervisor says first."""
-
-    settings: str
-    """Settings as JSON."""
-    address: str
-
-
-def encode(line: Order | Observation) -> bytes:
-    """Return a value as one line."""
-    return msgspec.json.encode(line) + b"\n"
-
-
-def send(pipe: asyncio.WriteTransport, line: bytes) -> None:
-    """Write a line, or drop it where the reader is far behind: learning never makes anyone wait."""
-    if not pipe.is_closing() and pipe.get_write_buffer_size() < UNSENT_BYTES:
-        pipe.write(line)
-
-
-async def work(lines: asyncio.StreamReader, out: asyncio.WriteTransport) -> None:
-    """Serve as ordered until the input says or means the end."""
-    order = msgspec.json.decode(await lines.readline(), type=Order)
+async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve as ordered until the supervisor asks for the end or closes the channel."""
+    order = msgspec.json.decode(await reader.readline(), type=Order)
     settings = Settings.model_validate_json(order.settings)
+    configure_logging(settings)
     learner = build_learner(settings)
 
     def learn(observation: Observation) -> None:
         learner.learn(observation)
-        send(out, encode(observation))
+        send(writer, encode(observation))
 
-    server = build_server(
-        settings, build_stages(settings, learner, learn, CollectorRegistry()), order.address
-    )
+    stages = build_stages(settings, learner, learn, CollectorRegistry())
+    server = build_server(settings, stages, order.address)
     await server.start()
-    send(out, EMPTY)
+    send(writer, EMPTY)
     stop = Stop()
     async with asyncio.TaskGroup() as tasks:
-        hearing = tasks.create_task(_hear(lines, learner, stop))
+        hearing = tasks.create_task(_hear(reader, learner, stop))
         await stop.asked.wait()
         await leave(server, settings.listen, stop)
         hearing.cancel()
 
 
-async def _hear(lines: asyncio.StreamReader, learner: Learner, stop: Stop) -> None:
-    async for line in lines:
-        if line == EMPTY:
-            stop.ask()
-        else:
-            learner.learn(_DECODER.decode(line))
-    stop.asked.set()
-    stop.at_once.set()
+async def _hear(reader: asyncio.StreamReader, learner: Learner, stop: Stop) -> None:
+    # A supervisor that was killed may reset the channel.
+    with suppress(ConnectionError):
+        async for line in reader:
+            if line == EMPTY:
+                stop.ask()
+            else:
+                learner.learn(decode(line))
+    stop.ask_at_once()
 
 
-async def _main() -> None:
+async def _run(channel: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    # The supervisor decides when we end: Ctrl-C reaches the whole process group.
+    # Ctrl-C reaches the whole process group, but the supervisor decides when a worker ends.
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: None)
-    lines = asyncio.StreamReader(limit=LINE_BYTES)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    out, _ = await loop.connect_write_pipe(asyncio.Protocol, sys.stdout)
-    await work(lines, out)
+    await work(*await asyncio.open_connection(sock=channel, limit=LINE_BYTES))
 
 
 def main() -> int:
-    """Run a worker; its supervisor has said what is wrong where it cannot listen."""
+    """Run a worker on the channel whose file descriptor is the only argument."""
     try:
-        asyncio.run(_main())
+        uvloop.run(_run(socket.socket(fileno=int(sys.argv[1]))))
     except (OSError, CertificateError) as error:
         print(f"dualpool: {error}", file=sys.stderr)  # noqa: T201 - read by the operator
         return 1

@@ -1,31 +1,56 @@
 """The HTTP side, asked over its port."""
 
 import asyncio
+import gc
+import json
+import threading
 
 import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
 
-from extproc.service.http import Admin
+from extproc.budget.lengths import LengthHistogram
+from extproc.budget.values import Learnt
+from extproc.service.http import HttpServer
 
 
-def ask(path, *, ready=True, method="GET"):
-    """Return status, content type and body."""
+class Learnable:
+    """A learner of two categories, the second of which is learnt while the first is read."""
+
+    def __init__(self):
+        self.lengths = LengthHistogram()
+        self.lengths.observe("prose/m", 10, 5)
+
+    def learnt_parts(self):
+        yield Learnt(categories={"prose/m": {"samples": 1}})
+        yield Learnt(categories={"code/m": {"samples": 2}}, evicted=3)
+
+
+def asking(scenario, *, ready=True, registry=None):
+    """Run a coroutine function of a `get`, which returns status, content type and body."""
 
     async def main():
-        admin = Admin(
-            CollectorRegistry(), lambda: {"estimator": "paper"}, lambda: b"{}", lambda: ready
-        )
-        port = await admin.start("127.0.0.1", 0)
+        described = {"estimator": "paper"}
+        server = HttpServer(registry or CollectorRegistry(), Learnable(), described, lambda: ready)
+        port = await server.start("127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession() as session:
-                url = f"http://127.0.0.1:{port}{path}"
-                async with session.request(method, url) as answer:
-                    return answer.status, answer.content_type, await answer.text()
+
+                async def get(path, method="GET"):
+                    url = f"http://127.0.0.1:{port}{path}"
+                    async with session.request(method, url) as answer:
+                        return answer.status, answer.content_type, await answer.text()
+
+                return await scenario(get)
         finally:
-            await admin.stop()
+            await server.stop()
 
     return asyncio.run(main())
+
+
+def ask(path, **given):
+    return asking(lambda get: get(path), **given)
 
 
 @pytest.mark.parametrize(
@@ -41,16 +66,111 @@ def test_what_is_not_ready_says_503():
 
 
 def test_the_state_is_json():
-    assert ask("/state") == (200, "application/json", '{\n  "estimator": "paper"\n}')
+    status, kind, body = ask("/state")
+    assert (status, kind) == (200, "application/json")
+    assert json.loads(body) == {
+        "estimator": "paper",
+        "categories": {"prose/m": {"samples": 1}, "code/m": {"samples": 2}},
+        "models": {},
+        "limits": {},
+    }
 
 
 def test_the_lengths_are_json():
-    assert ask("/lengths") == (200, "application/json", "{}")
+    assert ask("/lengths") == (200, "application/json", '{"lengths":{"prose/m":[[10,5,1]]}}')
+
+
+def test_the_metrics_are_the_registry_s_and_what_was_learnt():
+    registry = CollectorRegistry()
+    registry.register(Watch())
+    status, kind, body = ask("/metrics", registry=registry)
+    assert (status, kind) == (200, "text/plain")
+    assert "\nwatched 1.0\n" in body
+    assert '\ndualpool_category_samples{category="code/m"} 2.0\n' in body
+
+
+class Watch:
+    """A collector that notes in which thread, and with which garbage collection, it is read."""
+
+    def __init__(self):
+        self.seen = []
+
+    def collect(self):
+        self.seen.append((threading.current_thread(), gc.isenabled()))
+        yield GaugeMetricFamily("watched", "Watched.", value=1)
+
+
+def test_a_thread_writes_the_metrics_without_the_garbage_collector():
+    registry, watch = CollectorRegistry(), Watch()
+    registry.register(watch)
+    ask("/metrics", registry=registry)
+    [(thread, collecting)] = watch.seen
+    assert thread is not threading.main_thread()
+    assert not collecting
+    assert gc.isenabled()
+
+
+def test_pages_are_written_one_at_a_time():
+    writing = threading.Lock()
+
+    class Exclusive:
+        def collect(self):
+            assert writing.acquire(blocking=False)
+            yield GaugeMetricFamily("one", "One.", value=1)
+            writing.release()
+
+    registry = CollectorRegistry()
+    registry.register(Exclusive())
+
+    async def scenario(get):
+        return await asyncio.gather(*[get("/metrics") for _ in range(5)])
+
+    assert {status for status, _, _ in asking(scenario, registry=registry)} == {200}
+
+
+def test_a_page_that_fails_fails_alone():
+    class Broken:
+        def collect(self):
+            raise RuntimeError("a bug")
+
+    registry = CollectorRegistry()
+    registry.register(Broken())
+
+    async def scenario(get):
+        return [(await get(path))[0] for path in ("/metrics", "/metrics", "/state", "/healthz")]
+
+    assert asking(scenario, registry=registry) == [500, 500, 200, 200]
+    assert gc.isenabled()
 
 
 def test_nothing_can_be_posted():
-    assert ask("/state", method="POST")[0] == 405
+    assert asking(lambda get: get("/state", "POST"))[0] == 405
+
+
+def never_started():
+    return HttpServer(CollectorRegistry(), Learnable(), {}, lambda: True)
 
 
 def test_stopping_what_never_started_is_allowed():
-    asyncio.run(Admin(CollectorRegistry(), dict, bytes, lambda: True).stop())
+    async def main():
+        await never_started().stop()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [("192.0.2.1", "Cannot assign requested address"), ("no.such.host.invalid", "")],
+)
+def test_an_address_that_cannot_be_bound_is_named_with_the_fix(host, reason):
+    async def main():
+        with pytest.raises(OSError, match=f"cannot listen on {host}:8081 for HTTP: ") as error:
+            await never_started().start(host, 8081)
+        return str(error.value)
+
+    text = asyncio.run(main())
+    assert reason in text
+    assert "[Errno" not in text.partition("HTTP: ")[2] or not reason
+    assert text.endswith(
+        "; stop what listens there, or change listen.http to an address of this machine"
+    )

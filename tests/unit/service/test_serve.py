@@ -1,111 +1,33 @@
 """The whole service in one process and in several, over its real ports."""
 
-import asyncio
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from contextlib import contextmanager
-from functools import partial
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
-    ProcessingRequest,
-    ProcessingResponse,
-)
-from extproc.service.server import SERVICE
-from tests.support import local_stack as gateway
-from tests.support.conversation import FILES, read
 from tests.support.production_stack import children, fronted
-
-# A process, or two, must start.
-wait_for = partial(gateway.wait_for, seconds=30)
-
-
-def free_ports(count):
-    """Return the first of `count` consecutive ports that are free, and one more."""
-    for _ in range(50):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = probe.getsockname()[1]
-        sockets = [socket.socket() for _ in range(count + 1)]
-        try:
-            for i, each in enumerate(sockets):
-                each.bind(("127.0.0.1", first + i))
-        except (OSError, OverflowError):
-            continue
-        finally:
-            for each in sockets:
-                each.close()
-        return first, first + count
-    raise AssertionError("no free ports")
-
-
-@contextmanager
-def running(tmp_path, workers=1, notice_s=0, drain_s=5):
-    """Run `dualpool serve`; yield the process, its gRPC port and its HTTP address."""
-    port, http = free_ports(workers)
-    file = tmp_path / "dualpool.yaml"
-    file.write_text(
-        f"listen: {{grpc: '127.0.0.1:{port}', http: '127.0.0.1:{http}', "
-        f"notice_s: {notice_s}, drain_s: {drain_s}}}\n"
-        f"workers: {workers}\n"
-    )
-    command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            url = f"http://127.0.0.1:{http}"
-            wait_for(lambda: get(f"{url}/readyz")[0] == 200)
-            yield process, port, url
-        finally:
-            process.kill()
-
-
-def get(url):
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        return error.code, error.read().decode()
-    except OSError:
-        return 0, ""
-
-
-def converse(port, name):
-    """Play a conversation against a gRPC port; return the number of replies."""
-
-    async def main():
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = channel.stream_stream(
-                f"/{SERVICE}/Process",
-                request_serializer=ProcessingRequest.SerializeToString,
-                response_deserializer=ProcessingResponse.FromString,
-            )()
-            [path] = [file for file in FILES if file.stem == name]
-            for turn in read(path):
-                await call.write(turn.message)
-            return len([reply async for reply in call])
-
-    return asyncio.run(asyncio.wait_for(main(), 20))
-
-
-def samples(url):
-    return json.loads(get(f"{url}/state")[1])["categories"].get("prose/m", {}).get("samples", 0)
-
+from tests.support.running_service import (
+    consecutive_ports,
+    converse,
+    get,
+    listens,
+    samples,
+    serving,
+    wait_for,
+)
 
 both = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "workers"])
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("one")) as service:
+    with serving(tmp_path_factory.mktemp("one")) as service:
         yield service
 
 
@@ -114,6 +36,12 @@ def test_what_is_learnt_is_told_in_the_state(one):
     before = samples(url)
     converse(port, "observed")
     wait_for(lambda: samples(url) == before + 1)
+
+
+def test_one_process_is_its_own_only_worker(one):
+    metrics = get(f"{one[2]}/metrics")[1]
+    assert "\ndualpool_workers 1.0\n" in metrics
+    assert "\ndualpool_workers_ready 1.0\n" in metrics
 
 
 def test_decisions_are_counted_in_the_metrics(one):
@@ -127,7 +55,7 @@ def test_the_process_says_that_it_lives(one):
 
 
 def test_sigterm_drains_and_ends_with_zero(tmp_path):
-    with running(tmp_path) as (process, _, url):
+    with serving(tmp_path) as (process, _, url):
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert get(f"{url}/healthz")[0] == 0
@@ -142,7 +70,7 @@ def held_open(port):
 
 @both
 def test_a_drain_is_bounded(tmp_path, workers):
-    with running(tmp_path, workers, drain_s=1) as (process, port, _), held_open(port) as told:
+    with serving(tmp_path, workers, drain_s=1) as (process, port, _), held_open(port) as told:
         next(told)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
@@ -150,7 +78,7 @@ def test_a_drain_is_bounded(tmp_path, workers):
 
 @both
 def test_who_leaves_says_so_and_serves_on(tmp_path, workers):
-    with running(tmp_path, workers, notice_s=60) as (process, port, url), held_open(port) as told:
+    with serving(tmp_path, workers, notice_s=60) as (process, port, url), held_open(port) as told:
         assert next(told).status == health_pb2.HealthCheckResponse.SERVING
         process.send_signal(signal.SIGTERM)
         assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -161,7 +89,7 @@ def test_who_leaves_says_so_and_serves_on(tmp_path, workers):
 @both
 def test_after_the_notice_new_streams_are_refused(tmp_path, workers):
     with (
-        running(tmp_path, workers, notice_s=1, drain_s=60) as (process, port, _),
+        serving(tmp_path, workers, notice_s=1, drain_s=60) as (process, port, _),
         held_open(port) as told,
     ):
         next(told)
@@ -170,14 +98,9 @@ def test_after_the_notice_new_streams_are_refused(tmp_path, workers):
         assert process.poll() is None
 
 
-def listens(port):
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 @both
 def test_http_answers_while_streams_end(tmp_path, workers):
-    with running(tmp_path, workers, drain_s=60) as (process, port, url), held_open(port) as told:
+    with serving(tmp_path, workers, drain_s=60) as (process, port, url), held_open(port) as told:
         next(told)
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: not listens(port))
@@ -190,7 +113,7 @@ def test_http_answers_while_streams_end(tmp_path, workers):
 
 @both
 def test_a_second_signal_ends_the_notice_at_once(tmp_path, workers):
-    with running(tmp_path, workers, notice_s=60) as (process, _, url):
+    with serving(tmp_path, workers, notice_s=60) as (process, _, url):
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: get(f"{url}/readyz")[0] == 503)
         process.send_signal(signal.SIGINT)
@@ -199,7 +122,7 @@ def test_a_second_signal_ends_the_notice_at_once(tmp_path, workers):
 
 @both
 def test_a_second_signal_ends_the_drain_at_once(tmp_path, workers):
-    with running(tmp_path, workers, drain_s=60) as (process, port, _), held_open(port) as told:
+    with serving(tmp_path, workers, drain_s=60) as (process, port, _), held_open(port) as told:
         next(told)
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: not listens(port))
@@ -209,7 +132,7 @@ def test_a_second_signal_ends_the_drain_at_once(tmp_path, workers):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("two"), workers=2) as service:
+    with serving(tmp_path_factory.mktemp("two"), workers=2) as service:
         yield service
 
 
@@ -228,16 +151,39 @@ def test_metrics_of_workers_are_added_up(two):
     wait_for(lambda: "dualpool_unread_requests_total 2.0" in get(f"{url}/metrics")[1])
 
 
-def test_a_worker_that_dies_is_replaced(two):
-    process, _, url = two
+def test_a_worker_that_dies_is_replaced_while_the_other_keeps_the_service_ready(two):
+    process, port, url = two
     [victim, *_] = children(process.pid)
     os.kill(victim, signal.SIGKILL)
-    wait_for(lambda: get(f"{url}/readyz")[0] == 503)
-    wait_for(lambda: get(f"{url}/readyz")[0] == 200)
+    wait_for(lambda: ready_workers(url) == 1)
+    assert get(f"{url}/readyz")[0] == 200
+    wait_for(lambda: ready_workers(url) == 2)
+    assert [converse(port + index, "buffered-short") for index in (0, 1)] == [2, 2]
+
+
+def ready_workers(url):
+    metrics = dict(line.rsplit(" ", 1) for line in get(f"{url}/metrics")[1].splitlines())
+    assert metrics["dualpool_workers"] == "2.0"
+    return float(metrics["dualpool_workers_ready"])
+
+
+def test_a_worker_may_print_whatever_it_likes(tmp_path):
+    # Python runs sitecustomize at the start of every process.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "if 'extproc.service.worker' in sys.orig_argv:\n"
+        "    sys.stdout.buffer.write(b'x' * 200_000 + b'\\n\\xff\\n\\n')\n"
+        "    sys.stdout.flush()\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.getcwd()])
+    with serving(tmp_path, workers=2, PYTHONPATH=path) as (process, port, url):
+        converse(port, "observed")
+        wait_for(lambda: samples(url) == 1)
+        assert process.poll() is None
 
 
 def test_workers_end_with_their_supervisor(tmp_path):
-    with running(tmp_path, workers=2) as (process, _, _):
+    with serving(tmp_path, workers=2) as (process, _, _):
         workers = children(process.pid)
         assert len(workers) == 2
         process.kill()
@@ -245,7 +191,7 @@ def test_workers_end_with_their_supervisor(tmp_path):
 
 
 def test_sigterm_ends_all_workers(tmp_path):
-    with running(tmp_path, workers=2) as (process, _, _):
+    with serving(tmp_path, workers=2) as (process, _, _):
         workers = children(process.pid)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
@@ -261,7 +207,7 @@ def alive(pid):
 
 
 def test_an_address_that_is_taken_is_one_clear_message(tmp_path):
-    with running(tmp_path) as (_, port, _):
+    with serving(tmp_path) as (_, port, _):
         file = tmp_path / "second.yaml"
         file.write_text(f"listen: {{grpc: '127.0.0.1:{port}', http: '127.0.0.1:0'}}\n")
         command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
@@ -279,8 +225,40 @@ def test_an_http_address_that_is_taken_leaves_no_socket_behind(tmp_path):
         command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
         assert done.returncode == 1
+        reason = f"cannot listen on {http} for HTTP: Address already in use; stop what listens"
+        assert done.stderr.startswith(f"dualpool: {reason}")
         assert "Traceback" not in done.stderr
         assert not (tmp_path / "s").exists()
+
+
+def test_a_worker_that_cannot_listen_ends_the_service_with_its_message(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file = tmp_path / "dualpool.yaml"
+        file.write_text(
+            f"listen: {{grpc: '127.0.0.1:{port - 1}', http: '127.0.0.1:0'}}\nworkers: 2\n"
+        )
+        command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        assert done.returncode == 1
+        assert f"dualpool: cannot listen on 127.0.0.1:{port} for gRPC" in done.stderr
+        assert "dualpool: worker 1 could not start; its own message is above" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_no_folder_for_metrics_is_one_clear_message(tmp_path):
+    port, http = consecutive_ports(2)
+    file = tmp_path / "dualpool.yaml"
+    file.write_text(f"listen: {{grpc: '127.0.0.1:{port}', http: '127.0.0.1:{http}'}}\nworkers: 2\n")
+    code = (
+        "import sys, tempfile; tempfile._candidate_tempdir_list = lambda: ['/none']; "
+        "from extproc.cli import main; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", code, "serve", "--config", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "dualpool: no folder for the workers' metrics: No usable temporary" in done.stderr
+    assert "set TMPDIR to a folder" in done.stderr
 
 
 def test_envoy_sees_a_service_leave_before_it_does(tmp_path):

@@ -4,19 +4,20 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.budget.values import Learnt
-from extproc.stream.metrics import LearntCollector, Metrics
+from extproc.stream.metrics import LearntCollector, Metrics, WorkerMetrics
 from tests.support.conversation import stages
 
 LEARNT = Learnt(
     categories={"prose/m": {"samples": 7, "basis": "prior"}, "code/m": {"samples": 3}},
     models={"m": {"surprise": 1.5}},
     limits={"8192": {"target": 0.001}},
+    evicted=4,
 )
 
 
 def shown(learnt):
     registry = CollectorRegistry()
-    registry.register(LearntCollector(lambda: learnt))
+    registry.register(LearntCollector(learnt))
     families = text_string_to_metric_families(generate_latest(registry).decode())
     return {s.name: s.labels | {"": s.value} for f in families for s in f.samples}
 
@@ -26,16 +27,19 @@ def test_what_was_learnt_is_shown_by_subject():
         "dualpool_category_samples": {"category": "code/m", "": 3},
         "dualpool_model_surprise": {"model": "m", "": 1.5},
         "dualpool_limit_target": {"limit": "8192", "": 0.001},
+        "dualpool_categories_evicted_total": {"": 4},
     }
 
 
 def test_nothing_learnt_is_nothing_shown():
-    assert shown(Learnt({}, {}, {})) == {}
+    assert shown(Learnt()) == {"dualpool_categories_evicted_total": {"": 0}}
 
 
 def test_every_metric_has_the_prefix_and_help():
     registry = CollectorRegistry()
     Metrics(registry)
+    WorkerMetrics(registry)
+    registry.register(LearntCollector(LEARNT))
     for family in registry.collect():
         assert family.name.startswith("dualpool_")
         assert family.documentation.endswith(".")

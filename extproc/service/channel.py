@@ -1,0 +1,56 @@
+"""The channel between the supervisor and a worker: one JSON text a line, on a socket of its own.
+
+Standard output is not used: any library may print to it. The supervisor sends an Order first, then
+observations go both ways. An empty line from the worker reports that it serves; one from the
+supervisor asks it to drain and end.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+import msgspec
+
+from extproc.budget.values import Observation
+
+LINE_BYTES = 64 * 1024
+"""The longest line that is read; longer observations are not sent."""
+
+UNSENT_BYTES = 1024 * 1024
+"""The most that may wait for a slow reader before observations are dropped."""
+
+EMPTY = b"\n"
+
+_DECODER = msgspec.json.Decoder(Observation)
+
+
+class OverlongLine(Exception):  # noqa: N818 - says what came, as UnreadableRequest does
+    """A line longer than LINE_BYTES came: what follows it cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The supervisor's first line: what the worker is to serve."""
+
+    settings: str
+    """Settings as JSON."""
+    address: str
+    """For gRPC: host:port or unix:/path."""
+
+
+def encode(value: Order | Observation) -> bytes:
+    """Return a value as one line."""
+    return msgspec.json.encode(value) + b"\n"
+
+
+def decode(line: bytes) -> Observation:
+    """Read an observation. Raises msgspec.DecodeError."""
+    return _DECODER.decode(line)
+
+
+def send(writer: asyncio.StreamWriter, line: bytes) -> None:
+    """Write a line, or drop it if it is too long or the reader is too far behind. Never waits."""
+    transport = writer.transport
+    if len(line) > LINE_BYTES or transport.is_closing():
+        return
+    if transport.get_write_buffer_size() < UNSENT_BYTES:
+        writer.write(line)

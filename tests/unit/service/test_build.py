@@ -1,0 +1,70 @@
+"""The parts of a serving process, built from the settings."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from extproc.build import build_learner
+from extproc.config.settings import ListenSettings, LogLevel, PoolSettings, Settings
+from extproc.service.build import (
+    build_server,
+    build_stages,
+    certificate_files,
+    configure_logging,
+    describe_settings,
+)
+from extproc.service.certificates import CertificateError, CertificateFiles
+
+
+def built(registry):
+    settings = Settings()
+    learner = build_learner(settings)
+    return build_stages(settings, learner, learner.learn, registry)
+
+
+def test_the_outcomes_of_streams_are_counted_from_zero():
+    registry = CollectorRegistry()
+    built(registry)
+    for outcome in ("finished", "left", "protocol", "fault"):
+        assert registry.get_sample_value("dualpool_streams_total", {"outcome": outcome}) == 0
+
+
+def test_the_clock_runs_and_draws_differ():
+    stages = built(CollectorRegistry())
+    assert stages.clock() <= stages.clock()
+    assert 0 <= stages.draw() < 1
+    assert stages.draw() != stages.draw()
+
+
+def test_without_a_certificate_there_are_no_files():
+    assert certificate_files(ListenSettings()) is None
+
+
+@pytest.mark.parametrize(("ca", "path"), [("", None), ("/ca", Path("/ca"))])
+def test_the_files_are_those_of_the_settings(ca, path):
+    listen = ListenSettings(tls_cert="/cert", tls_key="/key", tls_client_ca=ca)
+    assert certificate_files(listen) == CertificateFiles(Path("/cert"), Path("/key"), path)
+
+
+def test_a_server_needs_its_certificates():
+    settings = Settings(listen=ListenSettings(tls_cert="/none", tls_key="/none"))
+    with pytest.raises(CertificateError, match="/none: cannot be read"):
+        build_server(settings, built(CollectorRegistry()), "127.0.0.1:0")
+
+
+def test_the_state_shows_estimator_target_and_windows():
+    pools = (PoolSettings(name="a", max_model_len=10), PoolSettings(name="b", max_model_len=20))
+    assert describe_settings(Settings(pools=pools)) == {
+        "estimator": "calibrated",
+        "target": 0.001,
+        "pools": {"a": 10, "b": 20},
+    }
+
+
+def test_the_log_level_is_the_settings(monkeypatch):
+    root = logging.RootLogger(logging.DEBUG)
+    monkeypatch.setattr(logging, "root", root)
+    configure_logging(Settings(log_level=LogLevel.WARNING))
+    assert root.level == logging.WARNING

@@ -1,0 +1,87 @@
+"""The lines between the supervisor and a worker."""
+
+import asyncio
+import socket
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from extproc.budget.values import Asked, Measure, Observation, Outcome
+from extproc.service.channel import (
+    EMPTY,
+    LINE_BYTES,
+    UNSENT_BYTES,
+    Order,
+    decode,
+    encode,
+    send,
+)
+
+ASKED = Asked("modèle", "prose", Measure(2800, 3, (1.0, 2.0), 0.5), None)
+OBSERVATION = Observation(ASKED, Outcome.CUT, 8192, 700, 20)
+
+
+def test_an_observation_is_read_as_it_was_written():
+    assert decode(encode(OBSERVATION)) == OBSERVATION
+
+
+def test_an_order_is_one_line():
+    line = encode(Order('{"a":\n1}', "127.0.0.1:1"))
+    assert line.index(b"\n") == len(line) - 1
+
+
+@pytest.mark.parametrize(
+    "line", [b"x\n", b"\xff\n", b"{}\n", b'{"asked": "\xff"}\n', encode(OBSERVATION)[:-9] + b"\n"]
+)
+def test_what_is_no_observation_is_a_decode_error(line):
+    with pytest.raises(msgspec.DecodeError):
+        decode(line)
+
+
+def sent(*lines):
+    """Send lines; return what the other end gets before the channel closes."""
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        _, writer = await asyncio.open_connection(sock=ours)
+        for line in lines:
+            send(writer, line)
+        reader, other = await asyncio.open_connection(sock=theirs)
+        writer.close()
+        got = await reader.read()
+        other.close()
+        await other.wait_closed()
+        return got
+
+    return asyncio.run(main())
+
+
+def test_lines_arrive_in_order():
+    assert sent(b"a\n", EMPTY, b"b\n") == b"a\n\nb\n"
+
+
+def test_a_line_that_the_reader_would_refuse_is_not_sent():
+    name = "m" * LINE_BYTES
+    long = encode(replace(OBSERVATION, asked=replace(ASKED, model=name)))
+    assert sent(long, b"a\n") == b"a\n"
+
+
+def test_a_slow_reader_loses_lines_and_never_holds_up_the_writer():
+    line = b"x" * (LINE_BYTES - 1) + b"\n"
+    got = sent(*[line] * (3 * UNSENT_BYTES // LINE_BYTES))
+    assert UNSENT_BYTES <= len(got) < 2 * UNSENT_BYTES
+    assert len(got) % LINE_BYTES == 0
+
+
+def test_nothing_is_sent_after_the_end():
+    async def main():
+        ours, theirs = socket.socketpair()
+        _, writer = await asyncio.open_connection(sock=ours)
+        with theirs:
+            writer.close()
+            send(writer, b"a\n")
+            await writer.wait_closed()
+            assert theirs.recv(10) == b""
+
+    asyncio.run(main())

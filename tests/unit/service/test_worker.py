@@ -1,0 +1,112 @@
+"""A worker: in this process over a channel of its own, and as a program."""
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+
+from extproc.budget.learner import Learner
+from extproc.config.settings import ListenSettings, Settings
+from extproc.service.channel import EMPTY, LINE_BYTES, Order, decode, encode
+from extproc.service.worker import work
+from tests.support.running_service import consecutive_ports, play
+
+SETTINGS = Settings(listen=ListenSettings(notice_s=0, drain_s=5))
+
+
+@asynccontextmanager
+async def working(settings=SETTINGS):
+    """Run a worker; yield its address, its supervisor's end of the channel, and its task."""
+    address = f"127.0.0.1:{consecutive_ports(1)[0]}"
+    ours, theirs = socket.socketpair()
+    reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES)
+    writer.write(encode(Order(settings.model_dump_json(), address)))
+    inner_reader, inner_writer = await asyncio.open_connection(sock=theirs, limit=LINE_BYTES)
+    task = asyncio.create_task(work(inner_reader, inner_writer))
+    try:
+        assert await reader.readline() == EMPTY
+        yield address, reader, writer, task
+    finally:
+        writer.close()
+        await task
+        inner_writer.close()
+        await inner_writer.wait_closed()
+
+
+def run(scenario, settings=SETTINGS):
+    async def main():
+        async with asyncio.timeout(20), working(settings) as given:
+            return await scenario(*given)
+
+    return asyncio.run(main())
+
+
+def test_what_it_learns_it_shares():
+    async def scenario(address, reader, writer, task):
+        await play(address, "observed")
+        return decode(await reader.readline())
+
+    observation = run(scenario)
+    assert (observation.asked.model, observation.prompt_tokens) == ("m", 560)
+
+
+def test_an_empty_line_asks_it_to_drain():
+    async def scenario(address, reader, writer, task):
+        writer.write(EMPTY)
+        await task
+
+    run(scenario)
+
+
+def test_the_end_of_its_channel_ends_it_without_notice():
+    async def scenario(address, reader, writer, task):
+        writer.write_eof()
+        await task
+
+    run(scenario, Settings(listen=ListenSettings(notice_s=600, drain_s=600)))
+
+
+def test_what_others_learnt_changes_its_budgets(monkeypatch):
+    learnt = []
+    monkeypatch.setattr(Learner, "learn", lambda self, observation: learnt.append(observation))
+
+    async def scenario(address, reader, writer, task):
+        await play(address, "observed")
+        line = await reader.readline()
+        writer.write(line)
+        writer.write(EMPTY)
+        await task
+        return decode(line)
+
+    assert run(scenario) == learnt[0] == learnt[1]
+
+
+def program(order):
+    """Run the program on a channel; return its exit code and what it wrote to standard error."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        command = [sys.executable, "-m", "extproc.service.worker", str(theirs.fileno())]
+        with subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stderr=subprocess.PIPE, text=True, env=os.environ
+        ) as process:
+            ours.sendall(encode(order))
+            _, text = process.communicate(timeout=20)
+            return process.returncode, text
+
+
+def test_an_address_that_is_taken_is_one_clear_message():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        code, text = program(Order(SETTINGS.model_dump_json(), address))
+    assert code == 1
+    assert f"dualpool: cannot listen on {address} for gRPC" in text
+    assert "Traceback" not in text
+
+
+def test_a_certificate_that_is_gone_is_one_clear_message(tmp_path):
+    listen = ListenSettings(tls_cert=f"{tmp_path}/none", tls_key=f"{tmp_path}/none")
+    code, text = program(Order(Settings(listen=listen).model_dump_json(), "127.0.0.1:0"))
+    assert code == 1
+    assert text.startswith(f"dualpool: {tmp_path}/none: cannot be read")
