@@ -139,7 +139,8 @@ class Calibrated:
         score = weights.predict(asked.every).score(tokens)
         for scores in (known.category.scores, known.model.scores, self._scores):
             scores.add(score)
-        self._learn_output(observation, known)
+        if asked.output_limit != 0:
+            self._learn_output(observation, known)
         weights.learn(asked.every, tokens)
 
     def learnt(self) -> Learnt:

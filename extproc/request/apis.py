@@ -4,9 +4,11 @@ Source: vLLM 0.32, vllm/entrypoints/**/protocol.py and api_router.py.
 """
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Final
+from urllib.parse import unquote
 
 from extproc.request.prompt import PromptReader
 
@@ -21,7 +23,8 @@ class Endpoint(enum.Enum):
     MESSAGES = "messages"
     EMBEDDING = "embedding"  # also classify and pooling, which take one text at a time too
     SCORE = "score"  # and rerank
-    TOKENIZE = "tokenize"  # also render and count_tokens: nothing is generated
+    GENERATE = "generate"  # token ids in, token ids out
+    INVOCATIONS = "invocations"  # SageMaker's: the shape of any other API
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,15 +41,27 @@ class Api:
     """Prompt fields that become one message each."""
     opaque: tuple[str, ...] = ()
     """Fields that make the prompt differ from the body: part of it is elsewhere, or is cut."""
+    options: str = ""
+    """The field that holds limits and sequences; empty: the body itself."""
     limits: tuple[str, ...] = ()
     """The fields that limit the output; the first that is not null counts."""
     limit: int | None = None
-    """The limit if none of those fields is present."""
+    """The limit if none of those fields has a value."""
     sequences: tuple[str, ...] = ()
     """The fields that state how many outputs are generated for each prompt."""
     generates: bool = False
     usage_optional: bool = False
     """Whether a streamed answer states its usage only if `stream_options` asks for it."""
+    truncations: tuple[str, ...] = ()
+    """Fields with which the pool may cut the prompt before it counts it."""
+    truncating: tuple[str, ...] = ()
+    """Fields of a body that is cut unless its `truncate` is "NONE" (Cohere)."""
+
+    @property
+    def fields(self) -> Iterator[str]:
+        """All fields that are read."""
+        own = (self.options,) if self.options else (*self.limits, *self.sequences)
+        return chain(self.prompt, self.opaque, own, self.truncations, self.truncating)
 
 
 _SCORED: Final = ("text_1", "text_2", "data_1", "data_2", "query", "queries", "documents", "items")
@@ -74,7 +89,7 @@ APIS: Final[Mapping[Endpoint, Api]] = {
         prompts=("prompt",),
         opaque=("prompt_embeds", "truncate_prompt_tokens"),
         limits=("max_tokens",),
-        limit=16,  # the API's own default; an explicit null is no limit
+        limit=16,  # the API's own default, for null too
         sequences=("n", "best_of"),
         generates=True,
         usage_optional=True,
@@ -115,43 +130,41 @@ APIS: Final[Mapping[Endpoint, Api]] = {
         },
         prompts=("input", "texts", "inputs", "images"),
         conversations=("messages",),
+        truncations=("truncate_prompt_tokens",),
+        truncating=("texts", "inputs", "images"),
     ),
     Endpoint.SCORE: Api(
         prompt={"instruction": PromptReader.read_text, **dict.fromkeys(_SCORED, PromptReader.read)},
         prompts=_SCORED,
+        truncations=("truncate_prompt_tokens", "max_tokens_per_query", "max_tokens_per_doc"),
     ),
-    Endpoint.TOKENIZE: Api(
-        prompt={
-            "system": PromptReader.read,
-            "instructions": PromptReader.read_text,
-            "messages": PromptReader.read,
-            "prompt": PromptReader.read,
-            "input": PromptReader.read,
-            "suffix": PromptReader.read_text,
-            "tools": PromptReader.read_tools,
-            "functions": PromptReader.read_tools,
-            "documents": PromptReader.read_documents,
-        },
-        prompts=("prompt",),
-        conversations=("messages", "input"),
-        headings=("system", "instructions"),
+    Endpoint.GENERATE: Api(
+        prompt={"token_ids": PromptReader.read},
+        prompts=("token_ids",),
+        options="sampling_params",
+        opaque=("features", "content_parts"),
+        limits=("max_tokens",),
+        sequences=("n",),
+        generates=True,
     ),
 }
+
+# vLLM tries the shapes in this order (serve/sagemaker/api_router.py).
+_INVOCATIONS: Final = (
+    (("messages",), Endpoint.CHAT),
+    (("prompt",), Endpoint.COMPLETION),
+    (("input",), Endpoint.EMBEDDING),
+    (_SCORED, Endpoint.SCORE),
+)
 
 # Matched at the end of the path: a gateway may serve an API under any prefix.
 _PATHS: Final[Mapping[str, Endpoint]] = {
     "chat/completions": Endpoint.CHAT,
     "chat/completions/batch": Endpoint.OTHER_CHAT,
-    "chat/completions/render": Endpoint.TOKENIZE,
     "cohere/v2/chat": Endpoint.OTHER_CHAT,
-    "v2/chat/render": Endpoint.TOKENIZE,
     "completions": Endpoint.COMPLETION,
-    "completions/render": Endpoint.TOKENIZE,
     "responses": Endpoint.RESPONSES,
-    "responses/render": Endpoint.TOKENIZE,
     "messages": Endpoint.MESSAGES,
-    "messages/render": Endpoint.TOKENIZE,
-    "messages/count_tokens": Endpoint.TOKENIZE,
     "embeddings": Endpoint.EMBEDDING,
     "v2/embed": Endpoint.EMBEDDING,
     "classify": Endpoint.EMBEDDING,
@@ -159,18 +172,30 @@ _PATHS: Final[Mapping[str, Endpoint]] = {
     "score": Endpoint.SCORE,
     "rerank": Endpoint.SCORE,
     "generative_scoring": Endpoint.SCORE,
-    "tokenize": Endpoint.TOKENIZE,
+    "inference/v1/generate": Endpoint.GENERATE,
+    "invocations": Endpoint.INVOCATIONS,
 }
 _LONGEST: Final = 3  # segments
 
 
 def endpoint(path: str) -> Endpoint | None:
-    """Return the API of a `:path`, or None if it is of none.
+    """Return the API of a `:path`, or None if its requests are not read.
 
-    The query and trailing slashes are ignored; any prefix before the API's own path is accepted.
+    Escapes are decoded as vLLM does, the query and trailing slashes are ignored, and any prefix
+    before the API's own path is accepted. /tokenize and its like are not read: they generate
+    nothing, and what they say of the window should be the same for every prompt.
     """
-    segments = path.partition("?")[0].rstrip("/").rsplit("/", _LONGEST)[-_LONGEST:]
+    plain = unquote(path.partition("?")[0])
+    segments = plain.rstrip("/").rsplit("/", _LONGEST)[-_LONGEST:]
     for start in range(len(segments)):
         if known := _PATHS.get("/".join(segments[start:])):
             return known
     return None
+
+
+def api_of(endpoint: Endpoint, body: Mapping[str, object]) -> Api:
+    """Return the API of a body that was sent to an endpoint."""
+    if endpoint is not Endpoint.INVOCATIONS:
+        return APIS[endpoint]
+    known = (kind for fields, kind in _INVOCATIONS if not body.keys().isdisjoint(fields))
+    return APIS[next(known, Endpoint.CHAT)]

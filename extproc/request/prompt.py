@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from extproc.request.fields import TokenIds
 from extproc.request.image import Image, read_image
 
 MAX_IMAGES: Final = 256
@@ -41,6 +42,8 @@ class PromptReader:
             node = todo.pop()
             if isinstance(node, str):
                 self.read_text(node)
+            elif isinstance(node, TokenIds):
+                self.token_ids += node.count
             elif isinstance(node, dict):
                 self._read_keys(node, todo)
             elif isinstance(node, list):

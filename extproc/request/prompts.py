@@ -13,12 +13,14 @@ from types import UnionType
 from typing import Final
 
 from extproc.request.apis import Api
+from extproc.request.fields import TokenIds
 from extproc.request.image import Image
 from extproc.request.prompt import PromptReader
 from extproc.request.sample import take_sample, utf8_bytes
 
 MAX_PROMPTS: Final = 1 << 16
-"""The most prompts that are told apart; the entries of a longer list count as one prompt."""
+MAX_OBJECTS: Final = 1 << 10
+"""The most prompts that are told apart, as texts or ids and as objects: others count as one."""
 
 # For ranking the prompts of one request by size, in bytes of text.
 _TOKEN_ID_BYTES: Final = 4
@@ -77,6 +79,8 @@ class _Field:
     def _size(self, entry: object) -> int:
         if isinstance(entry, str):
             return utf8_bytes(entry)
+        if isinstance(entry, TokenIds):
+            return _TOKEN_ID_BYTES * entry.count
         reader = PromptReader()
         self.read(reader, [entry])
         media = len(reader.images) + reader.audios + reader.videos
@@ -100,8 +104,7 @@ def _fields(api: Api, body: Mapping[str, object]) -> Iterator[_Field]:
         if value is None:
             continue
         if name in api.conversations:
-            several = isinstance(value, list) and _is_list_of(value, list)
-            entries = _entries(value) if several else [value]
+            entries = _conversations(value)
             yield _Field(read, entries, entries, conversation=True)
         elif name in api.prompts:
             entries = _entries(value)
@@ -110,10 +113,17 @@ def _fields(api: Api, body: Mapping[str, object]) -> Iterator[_Field]:
             yield _Field(read, value)
 
 
+def _conversations(value: object) -> Sequence[object]:
+    if not isinstance(value, list) or not _is_list_of(value, list) or len(value) > MAX_OBJECTS:
+        return [value]
+    return value
+
+
 def _entries(value: object) -> Sequence[object]:
     if not isinstance(value, list) or _is_list_of(value, int | float) or len(value) > MAX_PROMPTS:
         return [value]
-    return value
+    plain = all(isinstance(entry, str | TokenIds) for entry in value)
+    return value if plain or len(value) <= MAX_OBJECTS else [value]
 
 
 def _is_list_of(value: list[object], kind: type | UnionType) -> bool:

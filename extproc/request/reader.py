@@ -5,14 +5,17 @@ fields, and a body that cannot be read at all raises UnreadableRequest and nothi
 """
 
 import enum
+from codecs import BOM_UTF8
 from dataclasses import dataclass
 from hashlib import blake2b
+from json import detect_encoding
 from typing import Final
 
 import msgspec
 
 from extproc.encoding import Decoder, EncodingError
-from extproc.request.apis import APIS, Api, Endpoint, endpoint
+from extproc.request.apis import Api, Endpoint, api_of, endpoint
+from extproc.request.fields import NoObjectError, TooManyNodesError, decode_fields, decode_values
 from extproc.request.image import Image
 from extproc.request.prompts import Prompt, Prompts, read_prompts
 from extproc.request.sample import SAMPLE_BYTES
@@ -20,7 +23,6 @@ from extproc.tokens import MAX_TOKENS
 
 __all__ = [
     "MAX_BODY_BYTES",
-    "MAX_NODES",
     "SAMPLE_BYTES",
     "Endpoint",
     "Image",
@@ -36,8 +38,8 @@ __all__ = [
 MAX_BODY_BYTES: Final = 64 << 20
 """The longest body that is read by default, in bytes, before and after decompression."""
 
-MAX_NODES: Final = 1 << 20
-"""The most JSON values in a body, by its commas and brackets: each takes up to 250 bytes."""
+MAX_DECODED_BYTES: Final = 1 << 20
+"""The longest body that is decompressed, in bytes: vLLM reads none at all."""
 
 MAX_MODEL_CHARS: Final = 256
 """The longest model name that is kept whole."""
@@ -47,8 +49,7 @@ MAX_OUTPUTS: Final = 16_384
 
 _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around all messages
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
-
-_JSON: Final = msgspec.json.Decoder()
+_COMMON_FIELDS: Final = ("model", "stream", "stream_options", "chat_template", "truncate")
 
 
 class Unreadable(enum.Enum):
@@ -89,6 +90,8 @@ class Request:
     the request does not say whether it should."""
     generates: bool
     """Whether the answer has output tokens."""
+    truncates: bool
+    """Whether the pool may cut the prompt before it counts it."""
 
     @property
     def sequences(self) -> int:
@@ -103,11 +106,22 @@ def read_request(
 
     Raises UnreadableRequest, and nothing else.
     """
-    text = _decoded(body, encoding, max_bytes)
+    text = _utf8(_decoded(body, encoding, max_bytes))
+    if not text or text.isspace():
+        raise UnreadableRequest(Unreadable.EMPTY)
     try:
-        return _read(APIS[endpoint], _object(text), len(text))
+        fields = decode_fields(text)
+        api = api_of(endpoint, fields)
+        values = decode_values(fields, (*api.fields, *_COMMON_FIELDS))
+    except NoObjectError:
+        raise UnreadableRequest(Unreadable.SHAPE) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UnreadableRequest(Unreadable.JSON) from None
+    except TooManyNodesError:
+        raise UnreadableRequest(Unreadable.TOO_LARGE) from None
     except RecursionError:
         raise UnreadableRequest(Unreadable.DEPTH) from None
+    return _read(api, values, len(text))
 
 
 def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -116,7 +130,7 @@ def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if not encoding:
         return body
     pieces: list[bytes] = []
-    room = max_bytes
+    room = min(max_bytes, MAX_DECODED_BYTES)
     try:
         decoder = Decoder(encoding)
         for piece in decoder.feed(body):
@@ -133,35 +147,34 @@ def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
     return b"".join(pieces)
 
 
-def _object(text: bytes) -> dict[str, object]:
-    if not text or text.isspace():
-        raise UnreadableRequest(Unreadable.EMPTY)
-    if len(text) > MAX_NODES and sum(map(text.count, (b",", b"[", b"{"))) > MAX_NODES:
-        raise UnreadableRequest(Unreadable.TOO_LARGE)
+def _utf8(text: bytes) -> bytes:
+    """Return a body of any encoding that vLLM detects, as UTF-8 without a byte order mark."""
+    encoding = detect_encoding(text)
+    if encoding in {"utf-8", "utf-8-sig"}:
+        return text.removeprefix(BOM_UTF8)
     try:
-        value = _JSON.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        return text.decode(encoding).encode()
+    except UnicodeError:
         raise UnreadableRequest(Unreadable.JSON) from None
-    if not isinstance(value, dict):
-        raise UnreadableRequest(Unreadable.SHAPE)
-    return value
 
 
 def _read(api: Api, body: dict[str, object], size: int) -> Request:
     if any(body.get(field) is not None for field in api.opaque):
         raise UnreadableRequest(Unreadable.SHAPE)
-    prompts, outputs = read_prompts(api, body), _outputs(api, body)
+    options = _options(api, body)
+    prompts, outputs = read_prompts(api, body), _outputs(api, options)
     return Request(
         model=_name(body.get("model")),
         prompts=prompts,
         token_bound=_token_bound(prompts, body, size),
-        max_tokens=_limit(api, body),
+        max_tokens=_limit(api, options),
         outputs=outputs,
         usage_unstated=api.usage_optional
         and body.get("stream") is True
         and "stream_options" not in body
         and prompts.count * outputs == 1,
         generates=api.generates,
+        truncates=_truncates(api, body),
     )
 
 
@@ -181,26 +194,39 @@ def _token_bound(prompts: Prompts, body: dict[str, object], size: int) -> int | 
     return size + _TEMPLATE_TOKENS + _ENTRY_TOKENS * (every.messages + every.tools)
 
 
-def _limit(api: Api, body: dict[str, object]) -> int | None:
+def _options(api: Api, body: dict[str, object]) -> dict[str, object]:
+    options = body.get(api.options) if api.options else body
+    return options if isinstance(options, dict) else {}
+
+
+def _limit(api: Api, options: dict[str, object]) -> int | None:
     # vLLM: chat_completion/protocol.py, build_tok_params: the newer name wins unless it is null.
     for field in api.limits:
-        if (value := body.get(field, api.limit)) is not None:
+        if (value := options.get(field)) is not None:
             return _whole(value)
-    return None
+    return api.limit
 
 
-def _outputs(api: Api, body: dict[str, object]) -> int:
-    stated = [_whole(body[field]) or 1 for field in api.sequences if field in body]
+def _truncates(api: Api, body: dict[str, object]) -> bool:
+    if any(body.get(field) for field in api.truncations):
+        return True
+    cohere = any(field in body for field in api.truncating)
+    return cohere and body.get("truncate", "END") != "NONE"
+
+
+def _outputs(api: Api, options: dict[str, object]) -> int:
+    stated = [_whole(options[field]) or 1 for field in api.sequences if field in options]
     return min(max(stated, default=1), MAX_OUTPUTS)
 
 
 def _whole(value: object) -> int | None:
-    # As pydantic converts to int: 100.0 and " 100 " are 100, true is 1.
+    # As pydantic converts to int: 100.0 and " 100 " are 100, true is 1. For 0, which vLLM accepts
+    # with echo, it generates one token.
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, int | float) and value >= 1 and value % 1 == 0:
-        return int(min(value, MAX_TOKENS))
+    if isinstance(value, int | float) and value >= 0 and value % 1 == 0:
+        return max(1, int(min(value, MAX_TOKENS)))
     return None

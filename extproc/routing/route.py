@@ -41,6 +41,8 @@ class Routed:
     budget: Budget
     retryable: bool = False
     """Whether a 400 of the pool may mean that the request is too long for it."""
+    truncates: bool = False
+    """Whether the pool may cut the prompt before it counts it."""
 
 
 def ask(request: Request, category: str = "") -> Asked:
@@ -68,6 +70,7 @@ def route(request: Request, header: str, learner: Learner, rules: Rules) -> Rout
         asked=asked,
         budget=budgets[min(rules.pools.index(decision.pool), len(budgets) - 1)],
         retryable=decision.pool is not rules.pools[-1] and _may_exceed(request, decision.pool),
+        truncates=request.truncates,
     )
 
 

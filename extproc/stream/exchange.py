@@ -89,7 +89,8 @@ class _PendingRequest:
     @property
     def replaceable(self) -> bool:
         """Whether a field can be added to the body."""
-        plain = not self.headers.get("content-encoding")
+        utf16 = b"\0" in self.body[:4]  # or UTF-32
+        plain = not utf16 and not self.headers.get("content-encoding")
         return self.whole and plain and len(self.body) <= _MOST_REPLACED_BYTES
 
 
@@ -250,11 +251,10 @@ class Exchange:
         if verdict is Verdict.MISROUTED:
             here = _MisrouteKind.CLAMPED if cut else _MisrouteKind.HARMLESS
             self._misrouted(routed, here if pool.name == routed.pool else _MisrouteKind.RETRIED)
-        if usage.completion_tokens:
+        if _teaches(routed, usage):
             self._count("learnt")
             self._stages.learn(seen)
         else:
-            # Embeddings and scores: the pool may have truncated the prompt to any length.
             self._count("no_output")
         return _RetryCause.MISROUTED if verdict is Verdict.MISROUTED else _RetryCause.FAILED
 
@@ -273,6 +273,14 @@ class Exchange:
 
     def _count(self, outcome: str) -> None:
         self._stages.metrics.answers.labels(outcome).inc()
+
+
+def _teaches(routed: Routed, usage: Usage) -> bool:
+    """Return whether the prompt was counted as it was sent."""
+    if usage.completion_tokens:
+        return True
+    generates_none = routed.asked.output_limit == 0  # embeddings and scores
+    return generates_none and not routed.truncates
 
 
 def _is_cut(seen: Observation, pool: Pool, finish: Finish) -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.request.apis import APIS, Endpoint, endpoint
+from extproc.request.apis import APIS, Endpoint, api_of, endpoint
 from tests.support.local_stack import fetch
 
 # vllm/entrypoints/**/api_router.py of vLLM 0.32.0: every route, whatever a server is started with,
@@ -10,20 +10,20 @@ from tests.support.local_stack import fetch
 ROUTES = {
     "/v1/chat/completions": Endpoint.CHAT,
     "/v1/chat/completions/batch": Endpoint.OTHER_CHAT,
-    "/v1/chat/completions/render": Endpoint.TOKENIZE,
+    "/v1/chat/completions/render": None,
     "/v1/chat/completions/derender": None,
     "/cohere/v2/chat": Endpoint.OTHER_CHAT,
-    "/cohere/v2/chat/render": Endpoint.TOKENIZE,
+    "/cohere/v2/chat/render": None,
     "/v1/completions": Endpoint.COMPLETION,
-    "/v1/completions/render": Endpoint.TOKENIZE,
+    "/v1/completions/render": None,
     "/v1/completions/derender": None,
     "/v1/responses": Endpoint.RESPONSES,
-    "/v1/responses/render": Endpoint.TOKENIZE,
+    "/v1/responses/render": None,
     "/v1/responses/{response_id}": None,
     "/v1/responses/{response_id}/cancel": None,
     "/v1/messages": Endpoint.MESSAGES,
-    "/v1/messages/count_tokens": Endpoint.TOKENIZE,
-    "/v1/messages/render": Endpoint.TOKENIZE,
+    "/v1/messages/count_tokens": None,
+    "/v1/messages/render": None,
     "/v1/embeddings": Endpoint.EMBEDDING,
     "/v2/embed": Endpoint.EMBEDDING,
     "/classify": Endpoint.EMBEDDING,
@@ -34,7 +34,7 @@ ROUTES = {
     "/v1/rerank": Endpoint.SCORE,
     "/v2/rerank": Endpoint.SCORE,
     "/generative_scoring": Endpoint.SCORE,
-    "/tokenize": Endpoint.TOKENIZE,
+    "/tokenize": None,
     "/detokenize": None,
     "/v1/audio/transcriptions": None,
     "/v1/audio/translations": None,
@@ -43,10 +43,10 @@ ROUTES = {
     "/v1/models": None,
     "/v1/load_lora_adapter": None,
     "/v1/unload_lora_adapter": None,
-    "/inference/v1/generate": None,
+    "/inference/v1/generate": Endpoint.GENERATE,
     "/inference/v1/abort_requests": None,
     "/abort_requests": None,
-    "/invocations": None,
+    "/invocations": Endpoint.INVOCATIONS,
     "/ping": None,
     "/load": None,
     "/version": None,
@@ -90,14 +90,36 @@ def test_another_path_is_not_read(path):
     assert endpoint(path) is None
 
 
-@pytest.mark.parametrize("kind", Endpoint)
+APIS_OF_THEIR_OWN = [kind for kind in Endpoint if kind is not Endpoint.INVOCATIONS]
+
+
+@pytest.mark.parametrize("path", ["/v1%2Fchat%2Fcompletions", "/v1/chat%2fcompletions?x=%2F"])
+def test_an_escaped_slash_is_a_slash(path):
+    assert endpoint(path) is Endpoint.CHAT
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"messages": [], "prompt": ""}, Endpoint.CHAT),
+        ({"prompt": "", "input": ""}, Endpoint.COMPLETION),
+        ({"input": ""}, Endpoint.EMBEDDING),
+        ({"text_1": "", "text_2": ""}, Endpoint.SCORE),
+        ({}, Endpoint.CHAT),
+    ],
+)
+def test_an_invocation_is_of_the_api_that_its_fields_show(body, kind):
+    assert api_of(Endpoint.INVOCATIONS, body) is APIS[kind]
+
+
+@pytest.mark.parametrize("kind", APIS_OF_THEIR_OWN)
 def test_every_endpoint_has_an_api(kind):
     api = APIS[kind]
     assert {*api.prompts, *api.conversations, *api.headings} <= set(api.prompt)
     assert not set(api.prompts) & set(api.conversations)
 
 
-@pytest.mark.parametrize("kind", Endpoint)
+@pytest.mark.parametrize("kind", APIS_OF_THEIR_OWN)
 def test_what_generates_states_its_limit(kind):
     assert APIS[kind].generates == bool(APIS[kind].limits)
 

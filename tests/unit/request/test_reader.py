@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extproc.request.fields import MAX_NODES
 from extproc.request.reader import (
+    MAX_DECODED_BYTES,
     MAX_MODEL_CHARS,
-    MAX_NODES,
     MAX_OUTPUTS,
     SAMPLE_BYTES,
     Endpoint,
@@ -184,12 +185,14 @@ SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ),
     ),
     (
-        "/v1/messages/count_tokens",
-        {"system": "be brief", "messages": [HI]},
-        seen("be brief", "hi", messages=2),
+        "/inference/v1/generate",
+        {"token_ids": [1, 2, 3], "sampling_params": {"max_tokens": 5}},
+        seen(token_ids=3),
     ),
-    ("/tokenize", {"prompt": "once"}, seen("once")),
-    ("/tokenize", {"messages": [HI], "tools": [TOOL]}, seen("hi", compact(TOOL), tools=1)),
+    ("/invocations", {"messages": [HI], "tools": [TOOL]}, seen("hi", compact(TOOL), tools=1)),
+    ("/invocations", {"prompt": ["once", "upon"]}, seen("once", "upon", messages=2)),
+    ("/invocations", {"input": "once"}, seen("once")),
+    ("/invocations", {"text_1": "a", "text_2": "b"}, seen("a", "b")),
     (
         "/generative_scoring",
         {"query": "a", "items": ["b", "c"], "label_token_ids": [1, 2]},
@@ -297,7 +300,7 @@ def test_a_long_model_name_ends_in_a_digest_of_all_of_it():
         ({"max_tokens": "nan"}, None),
         ({"max_tokens": "inf"}, None),
         ({"max_tokens": [100]}, None),
-        ({"max_tokens": 0}, None),
+        ({"max_tokens": 0}, 1),
         ({"max_tokens": -1}, None),
         ({"max_tokens": -(10**400)}, None),
         ({"max_tokens": 2**31}, MAX_TOKENS),
@@ -309,9 +312,31 @@ def test_the_limit_of_a_chat(fields, limit):
     assert chat(**fields).max_tokens == limit
 
 
-@pytest.mark.parametrize(("fields", "limit"), [({}, 16), ({"max_tokens": None}, None)])
-def test_a_completion_without_a_limit_ends_after_16_tokens_but_null_is_none(fields, limit):
-    assert read({"prompt": "once", **fields}, Endpoint.COMPLETION).max_tokens == limit
+@pytest.mark.parametrize("fields", [{}, {"max_tokens": None}])
+def test_a_completion_without_a_limit_ends_after_16_tokens(fields):
+    assert read({"prompt": "once", **fields}, Endpoint.COMPLETION).max_tokens == 16
+
+
+def test_token_ids_have_their_limits_among_the_sampling_parameters():
+    options = {"max_tokens": 5, "n": 3}
+    request = read({"token_ids": [1], "sampling_params": options, "n": 9}, Endpoint.GENERATE)
+    assert (request.max_tokens, request.outputs) == (5, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "truncates"),
+    [
+        (Endpoint.EMBEDDING, {"input": "a"}, False),
+        (Endpoint.EMBEDDING, {"input": "a", "truncate_prompt_tokens": -1}, True),
+        (Endpoint.EMBEDDING, {"texts": ["a"]}, True),
+        (Endpoint.EMBEDDING, {"texts": ["a"], "truncate": "NONE"}, False),
+        (Endpoint.SCORE, {"query": "a", "documents": ["b"], "max_tokens_per_doc": 0}, False),
+        (Endpoint.SCORE, {"query": "a", "documents": ["b"], "max_tokens_per_doc": 9}, True),
+        (Endpoint.CHAT, {"messages": [HI]}, False),
+    ],
+)
+def test_a_prompt_that_the_pool_may_cut_is_known(kind, fields, truncates):
+    assert read(fields, kind).truncates is truncates
 
 
 @pytest.mark.parametrize(
@@ -369,7 +394,7 @@ def test_other_apis_know_no_stream_options(kind):
 
 @each_endpoint
 def test_what_generates_is_known_by_the_endpoint(kind):
-    quiet = {Endpoint.EMBEDDING, Endpoint.SCORE, Endpoint.TOKENIZE}
+    quiet = {Endpoint.EMBEDDING, Endpoint.SCORE}
     assert read({}, kind).generates == (kind not in quiet)
 
 
@@ -430,17 +455,17 @@ def test_a_prompt_that_is_not_what_the_body_holds_is_unreadable(kind, field):
         (b"null", Unreadable.SHAPE),
         (b'{"messages": [', Unreadable.JSON),
         (b'{"a": NaN}', Unreadable.JSON),
-        (b'{"a": 1e999}', Unreadable.JSON),
-        (b'{"a": ' + b"9" * 5000 + b"}", Unreadable.JSON),
-        (b'{"a": "\xff"}', Unreadable.JSON),
-        (b'{"a": "\\ud83d"}', Unreadable.JSON),
-        (b'{"a": "\\ude00"}', Unreadable.JSON),
+        (b'{"messages": ["\xff"]}', Unreadable.JSON),
+        (b'{"messages": ["\\ude00"]}', Unreadable.JSON),
         (b"{} {}", Unreadable.JSON),
         (b"--x\r\ncontent-disposition: form-data", Unreadable.JSON),
-        ("{}".encode("utf-16"), Unreadable.JSON),
+        ("{}".encode("utf-16")[:-1], Unreadable.JSON),
+        (b'{"messages": [1e999]}', Unreadable.JSON),
+        (b'{"model": "\\ud83d"}', Unreadable.JSON),
         (b'{"a": ' + b"[" * 100_000, Unreadable.DEPTH),
+        (b'{"messages": [' + b"[1]," * MAX_NODES + b"[1]]}", Unreadable.TOO_LARGE),
+        (b'{"messages": [' + b'"a",' * MAX_NODES + b'"a"]}', Unreadable.TOO_LARGE),
         (b'{"tools": [' + b'{"a":' * 20_000 + b"1" + b"}" * 20_000 + b"]}", Unreadable.DEPTH),
-        (b'{"a": [' + b"0," * MAX_NODES + b"0]}", Unreadable.TOO_LARGE),
     ],
 )
 def test_a_body_that_cannot_be_read_says_why(body, expected):
@@ -455,6 +480,31 @@ def test_a_body_of_more_bytes_than_permitted_is_too_large():
 def test_a_bomb_is_too_large():
     bomb = gzip.compress(b'{"messages": "' + b"a" * 10_000_000)
     assert reason(bomb, "gzip", max_bytes=1_000_000) is Unreadable.TOO_LARGE
+
+
+def test_what_is_compressed_is_read_up_to_a_megabyte():
+    body = gzip.compress(b'{"messages": "' + b"a" * MAX_DECODED_BYTES + b'"}')
+    assert reason(body, "gzip") is Unreadable.TOO_LARGE
+
+
+def test_a_field_that_is_not_read_may_hold_anything():
+    body = b'{"model": "m", "x": [' + b"[1]," * (2 * MAX_NODES) + b"1e999]}"
+    assert read_request(Endpoint.CHAT, body).model == "m"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_a_body_in_any_encoding_of_json_is_read(encoding):
+    body = json.dumps({"messages": [{"content": "héllo"}], "stream": True}, ensure_ascii=False)
+    request = read_request(Endpoint.CHAT, body.encode(encoding))
+    assert whole(request).sample == "héllo".encode()
+
+
+def test_a_batch_of_a_million_token_ids_is_counted():
+    body = json.dumps({"input": [[7] * 1100, [123456] * 1000] * 500}).encode()
+    request = read_request(Endpoint.EMBEDDING, body)
+    assert request.prompts.count == 1000
+    assert request.prompts.largest.token_ids == 1100
+    assert whole(request).token_ids == 500 * 2100
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "GZIP", "identity, gzip"])
@@ -484,8 +534,8 @@ def test_an_empty_body_is_empty_in_any_encoding():
     assert reason(b"", "gzip") is Unreadable.EMPTY
 
 
-def test_a_hundred_thousand_messages_are_read():
-    assert whole(read({"messages": [HI] * 100_000})).text_bytes == 200_000
+def test_eight_thousand_messages_are_read():
+    assert whole(read({"messages": [HI] * 8_000})).text_bytes == 16_000
 
 
 def test_a_conversation_as_deep_as_json_may_be_is_read():

@@ -102,8 +102,9 @@ def test_the_operators_header_names_the_category():
 
 
 def test_without_a_limit_the_default_output_is_reserved():
-    action = ask(Exchange(stages()), prompt("x" * 40, max_tokens=None))
-    assert action.set_headers["x-llm-budget"] == str(10 + 1024)
+    headers = POST | {":path": "/v1/chat/completions"}
+    action = ask(Exchange(stages()), b'{"messages": [{"content": "0123456789"}]}', headers)
+    assert action.set_headers["x-llm-budget"] == str(3 + 1024)
 
 
 @pytest.mark.parametrize("field", ["n", "best_of"])
@@ -173,6 +174,26 @@ def test_an_answer_without_completion_tokens_teaches_nothing():
     ask(exchange, prompt("word " * 80))
     answer(exchange, usage(80, 0))
     assert given.learner.learnt().categories == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "samples"), [({}, {"prose/m": 1}), ({"truncate_prompt_tokens": 8}, {})]
+)
+def test_an_embedding_teaches_unless_its_prompt_may_have_been_cut(fields, samples):
+    given = stages()
+    exchange = Exchange(given)
+    body = json.dumps({"model": "m", "input": "word " * 80, **fields}).encode()
+    ask(exchange, body, POST | {":path": "/v1/embeddings"})
+    answer(exchange, usage(80, 0))
+    learnt = given.learner.learnt().categories
+    assert {name: figures["samples"] for name, figures in learnt.items()} == samples
+
+
+def test_a_field_is_not_added_to_utf_16():
+    exchange = Exchange(stages())
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note={"hides_usage": True}))
+    body = prompt("word", stream=True).decode().encode("utf-16")
+    assert exchange.on(Body(REQUEST, body, end_of_stream=True, whole=True)).body is None
 
 
 def test_finishing_twice_learns_once():
