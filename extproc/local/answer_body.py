@@ -12,7 +12,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerBody:
+class ParsedAnswer:
     """What the body of an answer says; finish is "length" if any sequence was cut."""
 
     whole: bool
@@ -22,21 +22,21 @@ class AnswerBody:
     finish: str = ""
 
 
-def read_body(body: bytes, *, stream: bool) -> AnswerBody:
+def read_body(body: bytes, *, stream: bool) -> ParsedAnswer:
     """Parse a JSON document or an event stream; `whole` is False if it cannot be parsed."""
     try:
         return _read_stream(body) if stream else _read_document(json.loads(body))
     except (ValueError, TypeError, KeyError, AttributeError):
-        return AnswerBody(whole=False)
+        return ParsedAnswer(whole=False)
 
 
-def _read_document(document: dict[str, Any]) -> AnswerBody:
+def _read_document(document: dict[str, Any]) -> ParsedAnswer:
     usage = document.get("usage") or {}
     choices = [_read_choice(choice) for choice in document.get("choices") or ()]
     return _body(usage, choices, whole_number(usage.get("completion_tokens")), whole=True)
 
 
-def _read_stream(body: bytes) -> AnswerBody:
+def _read_stream(body: bytes) -> ParsedAnswer:
     """Parse a stream; without usage, chunks with text stand in for its completion tokens."""
     lines = [line[5:].strip() for line in body.splitlines() if line.startswith(b"data:")]
     chunks = [json.loads(line) for line in lines if line != b"[DONE]"]
@@ -47,7 +47,7 @@ def _read_stream(body: bytes) -> AnswerBody:
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class _ChoicePart:
     """A choice of a document or of a chunk; `size` is the length of its text in characters."""
 
     index: int
@@ -55,17 +55,17 @@ class _Choice:
     finish: str
 
 
-def _read_choice(choice: dict[str, Any]) -> _Choice:
+def _read_choice(choice: dict[str, Any]) -> _ChoicePart:
     part = choice.get("delta") or choice.get("message") or {}
     text = choice.get("text") or part.get("content") or ""
-    return _Choice(choice.get("index", 0), len(text), choice.get("finish_reason") or "")
+    return _ChoicePart(choice.get("index", 0), len(text), choice.get("finish_reason") or "")
 
 
 def _body(
-    usage: dict[str, Any], choices: Sequence[_Choice], tokens: int, *, whole: bool
-) -> AnswerBody:
+    usage: dict[str, Any], choices: Sequence[_ChoicePart], tokens: int, *, whole: bool
+) -> ParsedAnswer:
     finishes = {choice.finish for choice in choices if choice.finish}
-    return AnswerBody(
+    return ParsedAnswer(
         whole=whole,
         prompt_tokens=whole_number(usage.get("prompt_tokens")),
         completion_tokens=tokens,
@@ -74,7 +74,7 @@ def _body(
     )
 
 
-def _longest(tokens: int, choices: Sequence[_Choice]) -> int:
+def _longest(tokens: int, choices: Sequence[_ChoicePart]) -> int:
     """Divide tokens, which usage counts over all sequences, by the lengths of their texts."""
     sizes: Counter[int] = Counter()
     for choice in choices:

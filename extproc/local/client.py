@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from extproc.local.answer_body import AnswerBody, read_body, whole_number
+from extproc.local.answer_body import ParsedAnswer, read_body, whole_number
 from extproc.local.traffic import Item
 from extproc.local.usage_event import less_usage
 from extproc.stream.decision import (
@@ -165,7 +165,7 @@ class _IncomingAnswer:
     def _is_stream(self) -> bool:
         return self._headers.get("content-type", "").startswith("text/event-stream")
 
-    def _ending(self, body: AnswerBody) -> Ending:
+    def _ending(self, body: ParsedAnswer) -> Ending:
         if self._status >= 500:
             return Ending.FAILED
         if self._status >= 400:

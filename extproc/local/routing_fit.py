@@ -36,7 +36,7 @@ class RoutingFit:
         return self.refused + self.clamped + self.harmless
 
 
-class _Verdict(Enum):
+class _RoutingVerdict(Enum):
     RIGHT = auto()
     UNKNOWN = auto()
     REFUSED = auto()
@@ -55,27 +55,27 @@ def judge_routing(record: DemoRecord) -> RoutingFit:
         for answer in answers
     )
     return RoutingFit(
-        known=verdicts.total() - verdicts[_Verdict.UNKNOWN],
-        unknown=verdicts[_Verdict.UNKNOWN],
-        refused=verdicts[_Verdict.REFUSED],
-        clamped=verdicts[_Verdict.CLAMPED],
-        harmless=verdicts[_Verdict.HARMLESS],
-        over_routed=verdicts[_Verdict.OVER_ROUTED],
-        too_large=verdicts[_Verdict.TOO_LARGE],
+        known=verdicts.total() - verdicts[_RoutingVerdict.UNKNOWN],
+        unknown=verdicts[_RoutingVerdict.UNKNOWN],
+        refused=verdicts[_RoutingVerdict.REFUSED],
+        clamped=verdicts[_RoutingVerdict.CLAMPED],
+        harmless=verdicts[_RoutingVerdict.HARMLESS],
+        over_routed=verdicts[_RoutingVerdict.OVER_ROUTED],
+        too_large=verdicts[_RoutingVerdict.TOO_LARGE],
     )
 
 
-def _judge(answer: ClientAnswer, prompt: int, windows: list[int], index: int) -> _Verdict:
+def _judge(answer: ClientAnswer, prompt: int, windows: list[int], index: int) -> _RoutingVerdict:
     if not prompt:
-        return _Verdict.UNKNOWN
+        return _RoutingVerdict.UNKNOWN
     needed = _needed(answer, prompt, windows[index])
     if needed > windows[-1]:
-        return _Verdict.TOO_LARGE
+        return _RoutingVerdict.TOO_LARGE
     if needed > windows[index]:
         return _harm(answer)
     if index > 0 and needed <= windows[index - 1]:
-        return _Verdict.OVER_ROUTED
-    return _Verdict.RIGHT
+        return _RoutingVerdict.OVER_ROUTED
+    return _RoutingVerdict.RIGHT
 
 
 def _needed(answer: ClientAnswer, prompt: int, window: int) -> int:
@@ -84,7 +84,7 @@ def _needed(answer: ClientAnswer, prompt: int, window: int) -> int:
     return needed_tokens(prompt, answer.item.max_tokens, output, cut=cut)
 
 
-def _harm(answer: ClientAnswer) -> _Verdict:
+def _harm(answer: ClientAnswer) -> _RoutingVerdict:
     if answer.ending is Ending.REFUSED:
-        return _Verdict.REFUSED
-    return _Verdict.CLAMPED if answer.finish == "length" else _Verdict.HARMLESS
+        return _RoutingVerdict.REFUSED
+    return _RoutingVerdict.CLAMPED if answer.finish == "length" else _RoutingVerdict.HARMLESS

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.local.answer_body import AnswerBody, read_body, whole_number
+from extproc.local.answer_body import ParsedAnswer, read_body, whole_number
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 30}
 DONE = b"data: [DONE]\n\n"
@@ -14,17 +14,17 @@ def choice(text: str, index: int = 0, finish: str | None = "stop") -> dict[str, 
     return {"index": index, "text": text, "finish_reason": finish}
 
 
-def document(*choices: object, **fields: object) -> AnswerBody:
+def document(*choices: object, **fields: object) -> ParsedAnswer:
     return read_body(json.dumps({"choices": choices, **fields}).encode(), stream=False)
 
 
-def stream(*chunks: object) -> AnswerBody:
+def stream(*chunks: object) -> ParsedAnswer:
     events = [b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks]
     return read_body(b"".join(events) + DONE, stream=True)
 
 
 def test_one_sequence_has_all_tokens():
-    assert document(choice("abc"), usage=USAGE) == AnswerBody(True, 10, 30, 30, "stop")
+    assert document(choice("abc"), usage=USAGE) == ParsedAnswer(True, 10, 30, 30, "stop")
 
 
 def test_tokens_are_divided_among_sequences_by_their_texts():
@@ -48,7 +48,7 @@ def test_one_cut_sequence_makes_the_answer_cut():
 
 def test_embeddings_have_a_prompt_and_no_sequence():
     body = read_body(json.dumps({"data": [], "usage": {"prompt_tokens": 7}}).encode(), stream=False)
-    assert body == AnswerBody(True, 7, 0, 0, "")
+    assert body == ParsedAnswer(True, 7, 0, 0, "")
 
 
 def test_a_chat_message_and_a_delta_have_text():

@@ -1,4 +1,5 @@
 import asyncio
+import sys
 from collections.abc import Mapping
 
 import aiohttp
@@ -6,7 +7,8 @@ import pytest
 from aiohttp import web
 
 from extproc.local.children import StackError
-from extproc.local.fleet import describe_pools, server_url, simulated_pools
+from extproc.local.fleet import StackPool, describe_pools, server_url, simulated_pools
+from extproc.simulator.pool import server
 
 
 def _models(windows: Mapping[str, int | None]) -> web.Application:
@@ -98,3 +100,23 @@ def test_the_built_in_pools_are_the_papers():
         "--model simulated --speed 2.0 --seed 7"
     )
     assert "--max-model-len 65536 --max-num-seqs 16" in " ".join(long.argv)
+
+
+def test_the_built_in_pools_are_what_the_simulator_can_serve(monkeypatch):
+    served = []
+    monkeypatch.setattr(server, "create_app", served.append)
+    monkeypatch.setattr(server.web, "run_app", lambda *_, **__: None)
+    for command in simulated_pools((1, 2), speed=2.0, seed=7):
+        assert command.argv[:3] == (sys.executable, "-m", server.__name__)
+        server.main(command.argv[3:])
+    assert [pool.engine.max_model_len for pool in served] == [8192, 65_536]
+    assert [pool.profile.speed for pool in served] == [2.0, 2.0]
+    assert [pool.seed for pool in served] == [7, 7]
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [("http://gpu:8000", "gpu:8000"), ("http://gpu", "gpu:80"), ("http://[::1]:5", "[::1]:5")],
+)
+def test_envoy_is_given_the_address_of_the_url(url, address):
+    assert StackPool("short", url, "m", 8, simulated=False).upstream.address == address

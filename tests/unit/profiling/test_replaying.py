@@ -1,6 +1,7 @@
 """The same arrivals through a server and through the simulator."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,3 +91,43 @@ async def _refuse() -> None:
 def test_a_server_that_refuses_an_arrival_is_an_error():
     with pytest.raises(VllmError, match="400"):
         asyncio.run(_refuse())
+
+
+def times(*ttft_s: float, tpot_s: tuple[float, ...] = (0.01,), end_s: float = 2.0) -> InstanceTimes:
+    return InstanceTimes(
+        ttft_s=np.array(ttft_s), tpot_s=np.array(tpot_s), end_s=end_s, tokens=100, preemptions=3
+    )
+
+
+def test_figures_are_in_milliseconds():
+    figures = figures_of([times(0.1, 0.3, tpot_s=(0.02, 0.04))])
+    assert figures.ttft_p50_ms == pytest.approx(200)
+    assert figures.ttft_p99_ms == pytest.approx(298)
+    assert figures.tpot_p50_ms == pytest.approx(30)
+    assert figures.tpot_p99_ms == pytest.approx(39.8)
+
+
+def test_the_throughput_is_of_all_tokens_until_the_last_instance_ends():
+    figures = figures_of([times(0.1, end_s=2.0), times(0.1, end_s=4.0)])
+    assert figures.output_tokens_per_s == 200 / 4.0
+    assert figures.preemptions == 6
+
+
+def test_picked_arrivals_keep_their_times_and_lengths():
+    rows = np.array([3, 7])
+    picked = pick(TRACE, rows)
+    assert picked.at_s.tolist() == TRACE.at_s[rows].tolist()
+    assert picked.prompt.tolist() == TRACE.prompt[rows].tolist()
+    assert picked.output.tolist() == TRACE.output[rows].tolist()
+
+
+@pytest.mark.parametrize("instances", [1, 3, 7])
+def test_dealing_loses_no_arrival_and_is_even(instances):
+    parts = deal(TRACE, instances)
+    assert sorted(at_s for part in parts for at_s in part.at_s) == TRACE.at_s.tolist()
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_an_answer_of_one_token_has_no_time_per_token():
+    one = replace(TRACE, output=np.ones_like(TRACE.output))
+    assert simulated(one, SPEC).tpot_s.size == 0

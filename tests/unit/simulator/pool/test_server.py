@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp.test_utils import TestClient
 
-from extproc.simulator.engine import A100_80GB
+from extproc.simulator.engine import A100_80GB, EngineConfig, Profile
+from extproc.simulator.pool import server
 from extproc.simulator.pool.server import SimulatedPoolSettings, main
 from tests.support.pool_client import (
     CHAT,
@@ -270,6 +271,47 @@ def test_what_cannot_start_is_refused_on_the_command_line(flags, message, capsys
     with pytest.raises(SystemExit):
         main(flags)
     assert message in capsys.readouterr().err
+
+
+@pytest.fixture
+def served(monkeypatch) -> list[SimulatedPoolSettings]:
+    """The settings of the pools that main would serve."""
+    found = []
+    monkeypatch.setattr(server, "create_app", found.append)
+    monkeypatch.setattr(server.web, "run_app", lambda *_, **__: None)
+    return found
+
+
+def test_without_flags_the_pool_is_the_papers_short_one(served):
+    main([])
+    (pool,) = served
+    assert (pool.model, pool.seed, pool.profile) == ("simulated", 0, A100_80GB)
+    assert (pool.engine.max_model_len, pool.engine.max_num_seqs) == (8192, 128)
+    assert pool.engine.num_blocks * pool.engine.block_size == 1_048_576
+
+
+FLAGS = """
+    --model m --max-model-len 64 --max-num-seqs 2 --max-num-batched-tokens 32 --num-blocks 4
+    --block-size 32 --weights-ms 1 --sequence-ms 2 --chunk-tokens 16 --speed 3 --seed 5
+"""
+
+
+def test_every_flag_reaches_the_pool(served):
+    main(FLAGS.split())
+    engine = EngineConfig(
+        max_model_len=64, max_num_seqs=2, max_num_batched_tokens=32, num_blocks=4, block_size=32
+    )
+    profile = Profile(weights_ms=1.0, sequence_ms=2.0, chunk_tokens=16, speed=3.0)
+    assert served == [SimulatedPoolSettings(model="m", engine=engine, profile=profile, seed=5)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "tokens"),
+    [(["--chunk-tokens", "1024"], 1024), (["--chunk-tokens", "16", "--max-num-seqs", "64"], 64)],
+)
+def test_an_iteration_has_a_chunk_of_tokens_or_one_for_each_sequence(flags, tokens, served):
+    main(flags)
+    assert served[0].engine.max_num_batched_tokens == tokens
 
 
 @pytest.fixture
