@@ -12,8 +12,7 @@ from typing import Final, Protocol
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation, Outcome
 from extproc.build import build_learner
-from extproc.config.settings import EstimatorName
-from extproc.config.settings import Settings
+from extproc.config.settings import EstimatorName, Settings
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.traffic.arrivals import Incoming
 from extproc.routing.pools import Pool, choose, limits

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from extproc.cli import main
-from extproc.planner_commands.fleets import share_out
 
 
 @pytest.fixture
@@ -182,6 +181,26 @@ def test_a_plan_for_other_pools_than_the_settings_is_refused(lengths, settings, 
     assert capsys.readouterr().err.startswith("--plan: pools of 4096 tokens up to 4096, 65536")
 
 
+@pytest.mark.parametrize(
+    ("columns", "row", "sequences"),
+    [
+        # All sequences together need 600 + 8 x 512 and 17,000 + 100 x 128 tokens.
+        ("prompt_tokens,completion_tokens,n", "600,2400,8", 8),
+        ("prompt_tokens,completion_tokens,prompts", "17000,1600,100", 100),
+    ],
+    ids=["n = 8", "100 prompts"],
+)
+@pytest.mark.parametrize("rule", ["dualpool", "oracle", "input-length"])
+def test_a_request_is_routed_by_its_largest_sequence(tmp_path, columns, row, sequences, rule):
+    file, out = tmp_path / "lengths.csv", tmp_path / "out.json"
+    file.write_text(f"{columns},at_s\n" + "".join(f"{row},{second}\n" for second in range(20)))
+    fleet = ("--window", "4096,16384", "--instances", "1,1", "--rule", rule)
+    assert dualpool(file, *fleet, "--stated", 1, "--warmup", 0, "--json", out) == 0
+    ((run,),) = json.loads(out.read_text())["rules"].values()
+    short, long = run["pools"]
+    assert (short["requests"], long["requests"]) == (20 * sequences, 0)
+
+
 def test_requests_that_come_at_once_need_a_given_fleet(tmp_path, capsys):
     file = tmp_path / "burst.csv"
     row = "2023-11-16 18:00:00.0000000,100,20\n"
@@ -189,11 +208,3 @@ def test_requests_that_come_at_once_need_a_given_fleet(tmp_path, capsys):
     assert dualpool(file) == 2
     assert "--instances: needed" in capsys.readouterr().err
     assert dualpool(file, "--instances", "1,1") == 0
-
-
-@pytest.mark.parametrize(
-    ("instances", "loads", "shared"),
-    [(10, [1, 1], (5, 5)), (10, [9, 1], (9, 1)), (3, [100, 1, 1], (1, 1, 1)), (7, [2, 1], (5, 2))],
-)
-def test_gpus_are_shared_by_load(instances, loads, shared):
-    assert share_out(instances, loads) == shared

@@ -1,15 +1,17 @@
 """Who routes in a simulated fleet."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from extproc.budget.values import Outcome
+from extproc.config.settings import Settings
 from extproc.planner.simulation.fleet import FleetSpec
-from extproc.planner.simulation.rules import Rule, RuleName, make_rule
+from extproc.planner.simulation.rules import Estimated, Rule, RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
-from extproc.planner.traffic.arrivals import arrive, draw_limits
+from extproc.planner.traffic.arrivals import Incoming, arrive, draw_limits
 from tests.support.small_fleets import TWO, incoming, pool, trace
 
 WIDE = FleetSpec((pool("short", 2048, instances=2), pool("long", 16384, instances=2)))
@@ -86,6 +88,51 @@ def test_the_promise_is_kept_on_lengths_that_straddle_the_threshold():
     over = (records.chosen == 1) & (records.needed <= 2048)
     assert misrouted[500:].mean() <= 0.002
     assert over[500:].mean() <= 0.05
+
+
+def test_the_settings_name_the_estimator_of_the_service_s_rule():
+    paper = Settings.model_validate({"budget": {"estimator": "paper"}})
+    (each,) = incoming([(0, 1990, 5)], max_tokens=40)
+    named, of_settings = (
+        make_rule(RuleName.PAPER, WIDE, 0),
+        make_rule(RuleName.DUALPOOL, WIDE, 0, settings=paper),
+    )
+    for rule in (named, of_settings):
+        assert isinstance(rule, Estimated)
+        assert "bytes_per_token" in taught(rule, each)
+    assert taught(named, each) == taught(of_settings, each)
+
+
+def taught(rule: Estimated, each: Incoming) -> dict[str, float | str]:
+    rule.learn(each, 0, Outcome.COMPLETE, 5)
+    (figures,) = rule._learner.learnt().categories.values()
+    return figures
+
+
+def test_the_settings_give_the_constants_of_the_paper_s_rule():
+    generous = Settings.model_validate({"budget": {"default_output_tokens": 4000}})
+    (each,) = incoming([(0, 100, 5)])
+    chosen = [
+        make_rule(RuleName.PAPER, WIDE, 0, settings=settings).choose(each, IDLE)
+        for settings in (Settings(), generous)
+    ]
+    assert chosen == [0, 1]
+
+
+@pytest.mark.parametrize("name", [RuleName.DUALPOOL, RuleName.PAPER])
+def test_a_batch_is_routed_by_its_largest_prompt(name):
+    (each,) = incoming([(0, 170, 1)], max_tokens=1)
+    one = each.asked.measure
+    every = replace(one, text_bytes=100 * one.text_bytes)
+    asked = replace(each.asked, sequences=100, whole=every)
+    assert make_rule(name, WIDE, 0).choose(each._replace(asked=asked), IDLE) == 0
+
+
+def test_a_refusal_teaches_no_tokens():
+    rule = make_rule(RuleName.PAPER, WIDE, 0)
+    (each,) = incoming([(0, 3000, 5)])
+    rule.learn(each, 0, Outcome.REFUSED, 0)
+    assert rule._learner.learnt().categories == {}
 
 
 def test_one_pool_leaves_nothing_to_choose():
