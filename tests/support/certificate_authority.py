@@ -1,4 +1,4 @@
-"""Certificates made for a test: an authority and what it issues, as PEM files."""
+"""A certificate authority for tests; writes certificates and keys as PEM files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,8 +7,8 @@ import trustme
 
 
 @dataclass(frozen=True)
-class Papers:
-    """A certificate and its key, by path."""
+class IssuedCertificate:
+    """Paths of a certificate and its key."""
 
     cert: Path
     key: Path
@@ -23,11 +23,11 @@ class Authority:
         self.file = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(self.file)
 
-    def issue(self, name: str, into: Path | None = None) -> Papers:
+    def issue(self, name: str, into: Path | None = None) -> IssuedCertificate:
         """Issue a certificate for 127.0.0.1 and localhost, written as NAME.crt and NAME.key."""
-        issued = self._ca.issue_cert("127.0.0.1", "localhost", common_name=name)
+        leaf = self._ca.issue_cert("127.0.0.1", "localhost", common_name=name)
         folder = into or self._folder
-        papers = Papers(folder / f"{name}.crt", folder / f"{name}.key")
-        papers.cert.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
-        issued.private_key_pem.write_to_path(papers.key)
-        return papers
+        files = IssuedCertificate(folder / f"{name}.crt", folder / f"{name}.key")
+        files.cert.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))
+        leaf.private_key_pem.write_to_path(files.key)
+        return files

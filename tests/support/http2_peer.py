@@ -1,4 +1,4 @@
-"""A peer with just enough HTTP/2 (RFC 9113) to do to a server what no client library does."""
+"""A minimal HTTP/2 peer (RFC 9113) that can send what client libraries do not."""
 
 import socket
 import struct
@@ -17,7 +17,7 @@ def frame(kind, payload=b"", *, flags=0, stream=0):
 
 
 def request_headers():
-    """Return the HEADERS frame of an ext_proc stream, in HPACK's literals without an index."""
+    """Return the HEADERS frame of an ext_proc stream, with HPACK literals without indexing."""
     fields = {
         ":method": "POST",
         ":scheme": "http",
@@ -36,7 +36,7 @@ def text(value):
 
 @contextmanager
 def connected(port):
-    """Yield a socket that a server has no word from yet."""
+    """Yield a socket on which nothing has been sent."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
         yield peer
 

@@ -21,12 +21,12 @@ from extproc.local.fleet import StackPool
 from extproc.local.ports import Ports, free_ports
 from extproc.local.stack import Stack, StackGateway, StackOptions, service_settings
 
-FAST = 50.0  # times the pace of a real engine
+FAST = 50.0  # times the speed of a real engine
 
 
 @dataclass
 class Running:
-    """A stack that answers at `url`."""
+    """A running stack; `url` is that of Envoy."""
 
     url: str
     gateway: StackGateway
@@ -38,7 +38,7 @@ class Running:
         return self.pools[0].model
 
     def state(self):
-        """What the service has learnt, by category."""
+        """Return what the service has learnt, by category."""
         return json.loads(fetch(f"{self.gateway.service_url}/state").body)["categories"]
 
     def metrics(self):
@@ -48,7 +48,7 @@ class Running:
         return fetch(f"{self.url}{path}", body, **headers)
 
     def rss_mb(self):
-        """Resident memory of the service, in MiB."""
+        """Return the resident memory of the service in MiB."""
         with open(f"/proc/{self.gateway.service.pid}/status") as file:
             [line] = [line for line in file if line.startswith("VmRSS")]
         return int(line.split()[1]) / 1024
@@ -89,7 +89,7 @@ def lowered(headers):
 def wait_for(condition, seconds=20):
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it did not come true in time"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
 
 
@@ -109,9 +109,9 @@ def in_background() -> Iterator[asyncio.AbstractEventLoop]:
 
 @dataclass(frozen=True)
 class OwnEnvoy:
-    """An Envoy in place of the stack's: its binary, its settings, and what to change in its file.
+    """An Envoy that replaces the stack's: its binary, settings, and changed configuration.
 
-    `change` is given the configuration as a document and returns another.
+    change: maps the parsed configuration to the one that Envoy gets.
     """
 
     binary: str = ""

@@ -1,4 +1,4 @@
-"""Talking to a simulated pool in the test's own event loop."""
+"""A client of a simulated pool that runs in the test's own event loop."""
 
 import asyncio
 import contextlib
@@ -99,7 +99,7 @@ async def send(client: TestClient, asked: Asked) -> Answered:
 
 
 def ask(*requests: Asked, pool: SimulatedPoolSettings | None = None) -> list[Answered]:
-    """Send all requests at once to a pool of their own."""
+    """Send all requests at once to a fresh pool."""
 
     async def talk() -> list[Answered]:
         async with serving(pool or settings()) as client:

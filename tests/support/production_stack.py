@@ -1,4 +1,4 @@
-"""The service behind the real Envoy, configured for production; its pools say their names."""
+"""The service behind the real Envoy with production settings; pools answer with their names."""
 
 import subprocess
 import sys
@@ -20,13 +20,13 @@ from tests.support import local_stack as gateway
 
 BODY = {"model": "m", "prompt": "Where do owls sleep at noon?", "max_tokens": 5}
 
-# An Envoy, and the service in one process or two, must start.
+# Envoy and up to two processes of the service must start.
 wait_for = partial(gateway.wait_for, seconds=40)
 
 
 @dataclass
 class Fronted:
-    """Envoy at `url`, and the service, whose process it is and whose HTTP is at `http`."""
+    """A running Envoy and service; `http` is the service's own URL."""
 
     url: str
     http: str
@@ -56,7 +56,7 @@ class Fronted:
 
 @contextmanager
 def fronted(folder, listen=None, envoy=None, workers=1):
-    """Run Envoy, the service and two pools; yield when both answer."""
+    """Run Envoy, the service and two pools; yield when Envoy and the service answer."""
     try:
         find_envoy()
     except StackError as error:
@@ -107,7 +107,7 @@ def started(command):
 
 @contextmanager
 def pool(name):
-    """Run a server that answers its name; yield its address."""
+    """Run a server that answers with its name; yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -131,6 +131,6 @@ def pool(name):
 
 
 def children(pid):
-    """Return the ids of a process's children."""
+    """Return the ids of the children of a process."""
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return [int(child) for child in file.read().split()]

@@ -1,4 +1,4 @@
-"""The default Envoy between puppet pools and a service that can be harmed."""
+"""The default Envoy between scripted pools and a service that tests can kill or freeze."""
 
 import asyncio
 import io
@@ -43,7 +43,7 @@ CHUNKS = 40
 
 @dataclass
 class Puppet:
-    """A pool that does as it is told; it remembers what it has got and sent."""
+    """A scripted pool; `act` decides how it answers. Records what it received and sent."""
 
     name: str
     port: int
@@ -53,13 +53,13 @@ class Puppet:
     got: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     sent: list[bytes] = field(default_factory=list)
-    left: int = 0  # clients that went away
+    left: int = 0  # number of clients that disconnected
     runner: web.AppRunner | None = None
 
     async def start(self):
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/v1/completions", self._serve)
-        # Cancels what it does for a client that leaves, as vLLM does.
+        # As in vLLM, a client that disconnects cancels its request.
         self.runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
         )
@@ -143,7 +143,7 @@ class Answer:
 
 
 class Mesh:
-    """Envoy, a service and two puppets; use it within the loop that made it."""
+    """Envoy, a service and two scripted pools; used in the event loop that created it."""
 
     def __init__(self):
         self.ports = free_ports()
@@ -185,7 +185,7 @@ class Mesh:
         self.settings.close()
 
     async def reset(self):
-        """Undo what was done to the pools and to the service."""
+        """Restore the pools and the service after a test."""
         for puppet in (self.short, self.long):
             await puppet.reset()
         if self.service is None or not self.service.running:
@@ -197,21 +197,21 @@ class Mesh:
         await self._ready(f"http://127.0.0.1:{self.ports.http}/readyz")
 
     async def harm(self, number):
-        """Send the service a signal; after a deadly one it is gone."""
+        """Send the service a signal; wait for its end if the signal is fatal."""
         os.kill(self.service.pid, number)
         if number not in (signal.SIGSTOP, signal.SIGCONT):
             await self.service.ended()
 
     async def healthy(self, count=1):
-        """Wait until Envoy sees so many healthy services."""
+        """Wait until Envoy sees `count` healthy services."""
         async with asyncio.timeout(30):
             while await self.stat("cluster.dualpool.membership_healthy") != count:
                 await asyncio.sleep(0.05)
-        # Envoy's workers hear of it a little later than its gauge tells.
+        # Envoy's workers learn of it a little later than its gauge.
         await asyncio.sleep(0.3)
 
     async def ask(self, body, **headers):
-        """Send a request; return all of what comes back, whatever it is."""
+        """Send a request; return the answer, even an incomplete one."""
         started = asyncio.get_running_loop().time()
         named = {"content-type": "application/json"} | headers
         data = io.BytesIO(body)  # aiohttp warns of more than 1 MiB in bare bytes
@@ -231,7 +231,7 @@ class Mesh:
 
     @asynccontextmanager
     async def half_sent(self, body):
-        """Send the head and half of a request; yield what sends the rest and reads the answer."""
+        """Send half of a request; yield a function that sends the rest and reads the answer."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.ports.listener)
         head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n"
         writer.write(head.encode() + b"connection: close\r\n\r\n" + body[: len(body) // 2])
@@ -250,14 +250,14 @@ class Mesh:
                 await writer.wait_closed()
 
     async def stat(self, name):
-        """A counter or gauge of Envoy's."""
+        """Return one of Envoy's counters or gauges."""
         url = f"http://127.0.0.1:{self.ports.admin}/stats?format=json&filter=^{re.escape(name)}$"
         async with self.session.get(url) as response:
             stats = (await response.json(content_type=None))["stats"]
         return sum(each.get("value", 0) for each in stats)
 
     async def metrics(self):
-        """The service's samples by name and labels; none while it is away."""
+        """Return the service's samples by name and labels; empty if it does not answer."""
         try:
             async with self.session.get(f"http://127.0.0.1:{self.ports.http}/metrics") as response:
                 text = await response.text()
@@ -267,7 +267,7 @@ class Mesh:
         return {name: float(value) for name, _, value in lines}
 
     async def count(self, name):
-        """One of the service's counters (they begin with dualpool_) or one of Envoy's."""
+        """Return a counter: of the service if its name starts with dualpool_, else of Envoy."""
         if name.startswith("dualpool_"):
             return (await self.metrics()).get(name, 0.0)
         return await self.stat(name)
@@ -295,7 +295,7 @@ class Mesh:
 
 @asynccontextmanager
 async def impostor(mesh, behave):
-    """Serve in the service's place with `behave`, a handler of raw messages."""
+    """Serve in place of the service with `behave`, a handler of raw messages."""
     await mesh.harm(signal.SIGTERM)
     server = grpc.aio.server()
     handler = grpc.stream_stream_rpc_method_handler(

@@ -1,4 +1,4 @@
-"""Recorded answers through the real Envoy in its rendered configuration, without the service."""
+"""Replays recorded answers through the real Envoy with the rendered configuration."""
 
 import asyncio
 import http.client
@@ -21,12 +21,13 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
 )
 from extproc.service.server import SERVICE
+from extproc.stream.session import USAGE_METADATA
 from tests.support.envoys import binary
 from tests.support.local_stack import fetch, in_background, wait_for
 from tests.support.paths import DATA
 
 RESPONSES = DATA / "responses"
-# Stands in for the service: the request's header x-hide flags its answer.
+# In place of the service: the request header x-hide asks Envoy to hide the usage.
 FLAG = {
     "name": "envoy.filters.http.header_to_metadata",
     "typed_config": {
@@ -46,21 +47,21 @@ FLAG = {
 
 
 def recorded(name):
-    """The content type and the body of a recorded answer."""
+    """Return the content type and the body of a recorded answer."""
     head, _, body = (RESPONSES / f"{name}.http").read_bytes().partition(b"\n\n")
     return head.splitlines()[1].removeprefix(b"content-type: ").decode(), body
 
 
 @dataclass
 class Replay:
-    """Envoy before one server, which answers with what it is given, in the pieces it is given."""
+    """Envoy in front of a server that answers with the given pieces, one write each."""
 
     port: int
     admin: str
     kind: str = ""
     pieces: Iterable[bytes] = ()
-    whole: bool = True  # whether the server ends the answer, or breaks it off
-    usages: list[TokenUsage] = field(default_factory=list)  # as the observer was told
+    whole: bool = True  # whether the server completes the answer
+    usages: list[TokenUsage] = field(default_factory=list)  # as sent to the observer
 
     def ask(self, kind, pieces, path="/v1/chat/completions", hide=True, whole=True):
         """Return the body that the client gets."""
@@ -69,7 +70,7 @@ class Replay:
 
     @contextmanager
     def asking(self, kind, pieces, path="/v1/chat/completions", hide=True, whole=True):
-        """Yield the answer, of which nothing is read yet."""
+        """Yield the answer before its body is read."""
         self.kind, self.pieces, self.whole = kind, pieces, whole
         with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection:
             connection.request("POST", path, b"{}", {"x-hide": "1"} if hide else {})
@@ -77,7 +78,7 @@ class Replay:
                 yield answer
 
     def counted(self, prefix):
-        """The counters of Envoy's that begin so, those of 0 left out."""
+        """Return Envoy's non-zero counters with that prefix."""
         answer = fetch(f"{self.admin}/stats?format=json&usedonly&filter=^{prefix}")
         return {each["name"]: each["value"] for each in answer.json["stats"] if each.get("value")}
 
@@ -89,7 +90,7 @@ class Replay:
         for piece in self.pieces:
             writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             await writer.drain()
-            # The pace of a pool: what comes at once, Envoy takes as one piece.
+            # Envoy would read consecutive writes as one piece.
             await asyncio.sleep(0.002)
         if self.whole:
             writer.write(b"0\r\n\r\n")
@@ -97,15 +98,15 @@ class Replay:
 
 
 async def observe(usages, port):
-    """Start a service that decides nothing and keeps the usage that comes with trailers."""
+    """Start a service that only records the usage that Envoy sends with the trailers."""
 
     async def process(messages, context):
         async for message in messages:
             if not message.observability_mode:
                 return
             found = message.metadata_context.typed_filter_metadata
-            if message.HasField("response_trailers") and "envoy.ai.token_usage" in found:
-                usages.append(TokenUsage.FromString(found["envoy.ai.token_usage"].value))
+            if message.HasField("response_trailers") and USAGE_METADATA in found:
+                usages.append(TokenUsage.FromString(found[USAGE_METADATA].value))
         # An asynchronous generator that yields nothing.
         for _ in ():
             yield ProcessingResponse()
@@ -126,7 +127,7 @@ async def observe(usages, port):
 
 @contextmanager
 def replaying(version="1.40", form="auto"):
-    """Run Envoy before a server that replays answers."""
+    """Run Envoy in front of a server that replays answers."""
     with in_background() as loop:
 
         def wait(work):

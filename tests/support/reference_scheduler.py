@@ -1,4 +1,4 @@
-"""The scheduler of vLLM 0.32, transcribed: one iteration a step, blocks counted by sequence."""
+"""The scheduler of vLLM 0.32, transcribed: one iteration per step, blocks counted by sequence."""
 
 from extproc.simulator.engine import (
     EngineConfig,
@@ -11,7 +11,7 @@ from extproc.simulator.engine import (
 
 
 class Reference:
-    """Scheduler.schedule and update_from_output of vLLM 0.32, transcribed, one iteration a step."""
+    """Scheduler.schedule and update_from_output of vLLM 0.32; has the interface of Engine."""
 
     def __init__(self, settings: EngineConfig, profile: Profile) -> None:
         self.config, self.profile = settings, profile

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 
 async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Wait until `condition` holds; raises TimeoutError where it does not in time."""
+    """Wait until `condition` holds; raises TimeoutError after timeout_s."""
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.01)
