@@ -199,6 +199,40 @@ def test_the_balancer_prefers_the_instance_with_fewer_requests():
     assert [instance.active for instance in whole._pools[0]] == [2, 2, 2, 2]
 
 
+def test_what_a_request_needs_is_judged_as_in_service():
+    stated, unstated = (
+        simulate(TWO, incoming([(0, 20, 30)], limit), Fixed(), Conduct()) for limit in (40, 0)
+    )
+    assert (stated.needed.tolist(), unstated.needed.tolist()) == ([60], [50])
+
+
+def test_a_retry_that_the_largest_pool_refuses_is_a_rejection():
+    rule = Fixed()
+    records = simulate(TWO, incoming([(0, 300, 5)]), rule, Conduct())
+    assert (fates(records), records.pool.tolist()) == ([Fate.REJECTED], [1])
+    assert rule.told[-1][2] is Outcome.REFUSED
+
+
+def test_the_largest_pool_itself_is_not_asked_twice():
+    records = simulate(TWO, incoming([(0, 300, 5)]), Fixed(1), Conduct())
+    assert (fates(records), records.chosen.tolist()) == ([Fate.REJECTED], [1])
+
+
+def test_no_arrivals_leave_no_records():
+    assert len(simulate(TWO, [], Fixed(), Conduct())) == 0
+
+
+def test_records_keep_the_order_of_arrival():
+    records = run([(0, 60, 100), (0.01, 10, 2), (0.01, 20, 3)])
+    assert records.prompt.tolist() == [60, 10, 20]
+    assert records.at_s.tolist() == pytest.approx([0, 0.01, 0.02])
+
+
+def test_a_pool_is_chosen_for_every_request():
+    records = simulate(TWO, incoming([(0.1, 10, 2)] * 5), Fixed(1), Conduct())
+    assert records.chosen.tolist() == records.pool.tolist() == [1] * 5
+
+
 def test_progress_counts_every_arrival():
     counted = list[int]()
     simulate(TWO, incoming([(0.5, 4, 2)] * 1500), Fixed(), Conduct(), counted.append)
