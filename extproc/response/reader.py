@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from extproc.encoding import Decoder, EncodingError
-from extproc.response.refusal import is_refusal
+from extproc.response.refusal import is_refusal, states_refusal
 from extproc.response.sse import Event, EventReader
 from extproc.response.usage import Finish, Record, Tally, Unlearnable, Usage, read_record, told
 
@@ -39,10 +39,11 @@ class _AnswerBody(Protocol):
 class UsageReader:
     """Reads one answer: create it from the head, feed it the body, `finish` returns the outcome."""
 
-    __slots__ = ("_body", "_decoder", "_status")
+    __slots__ = ("_body", "_decoder", "_is_fed", "_status")
 
     def __init__(self, status: int, content_type: str, content_encoding: str = "") -> None:
         self._status = status
+        self._is_fed = False
         self._body = _body(status, content_type)
         self._decoder: Decoder | None = None
         if content_encoding.strip().lower() not in {"", "identity"}:
@@ -50,6 +51,7 @@ class UsageReader:
 
     def feed(self, data: bytes) -> None:
         """Read the next bytes of the body as they were sent. Never raises."""
+        self._is_fed = True
         if self._body.done:
             return
         if self._decoder is None:
@@ -64,6 +66,11 @@ class UsageReader:
         """Use the counts that Envoy read from the body instead of reading it here."""
         if 200 <= self._status < 300:
             self._body = _Concluded(told(prompt_tokens, completion_tokens, cached_tokens))
+
+    def tell_none(self) -> None:
+        """Note that the answer ended and that Envoy found no usage in it."""
+        if not self._is_fed:
+            self._give_up(Unlearnable.ABSENT)
 
     def finish(self) -> Usage | Refused | Unlearnable:
         """Return the outcome of all that was fed; nothing changes it from here on."""
@@ -132,7 +139,7 @@ class _JsonAnswer:
         if record is None:
             return Unlearnable.INCOMPLETE
         if record.error is not None:
-            return Unlearnable.ERROR
+            return Refused(_OK) if states_refusal(record) else Unlearnable.ERROR
         tally = Tally()
         tally.open(record)
         tally.add(record)
@@ -140,7 +147,7 @@ class _JsonAnswer:
 
 
 class _ErrorAnswer(_JsonAnswer):
-    """The body of a 4xx answer: a refusal for length, or another error."""
+    """The body of a 4xx or 5xx answer: a refusal for length, or another error."""
 
     __slots__ = ("_status",)
 
@@ -152,6 +159,7 @@ class _ErrorAnswer(_JsonAnswer):
         return Refused(self._status) if is_refusal(self._kept) else Unlearnable.ERROR
 
 
+_OK: Final = 200
 _MILESTONES: Final = frozenset(
     {
         "message_start",
@@ -169,12 +177,12 @@ _MILESTONES: Final = frozenset(
 class _EventStream:
     """An event stream: each event is read as it passes, none is buffered."""
 
-    __slots__ = ("_events", "_failed", "_tally", "done")
+    __slots__ = ("_events", "_failure", "_tally", "done")
 
     def __init__(self) -> None:
         self._events = EventReader()
         self._tally = Tally()
-        self._failed = False
+        self._failure: Refused | Unlearnable | None = None
         self.done = False
 
     def feed(self, piece: bytes) -> None:
@@ -184,24 +192,24 @@ class _EventStream:
     def conclude(self) -> Usage | Refused | Unlearnable:
         for event in self._events.finish():
             self._take(event)
-        if self._failed:
-            return Unlearnable.ERROR
+        if self._failure is not None:
+            return self._failure
         return self._tally.usage() if self.done else Unlearnable.INCOMPLETE
 
     def _take(self, event: Event) -> None:
         kind, data = event
         if self.done:
             return
-        if kind == b"error":
-            self._fail()
-        elif data.strip() == b"[DONE]":
+        if data.strip() == b"[DONE]":
             self.done = True
+        elif kind == b"error":
+            self._fail(read_record(data) or Record())
         elif record := read_record(data):
             self._learn(record)
 
     def _learn(self, record: Record) -> None:
-        if record.error is not None:
-            self._fail()
+        if record.error is not None or record.error_type is not None:
+            self._fail(record)
         elif record.type in _MILESTONES:
             self._learn_milestone(record)
         else:
@@ -216,21 +224,23 @@ class _EventStream:
                 self._tally.add(delta)
             case Record(type="message_stop"):
                 self.done = True
+            case Record(type="response.failed", response=Record() as response):
+                self._fail(response)
             case Record(type="error" | "response.failed"):
-                self._fail()
+                self._fail(record)
             case Record(response=Record(error=None) as response):
                 self._tally.add(response)
                 self.done = True
-            case Record(response=Record()):
-                self._fail()
+            case Record(response=Record() as response):
+                self._fail(response)
 
-    def _fail(self) -> None:
-        self._failed = True
+    def _fail(self, record: Record) -> None:
+        self._failure = Refused(_OK) if states_refusal(record) else Unlearnable.ERROR
         self.done = True
 
 
 def _body(status: int, content_type: str) -> _AnswerBody:
-    if 400 <= status < 500:
+    if 400 <= status < 600:
         return _ErrorAnswer(status)
     if not 200 <= status < 300:
         return _Concluded(Unlearnable.ERROR)

@@ -7,7 +7,7 @@ may make its request look like one that did not fit.
 import re
 from typing import Any, Final
 
-from extproc.response.usage import read_record
+from extproc.response.usage import Record, read_record
 
 _MESSAGE: Final = re.compile(
     r"This model's maximum context length is \d"  # vLLM, prompt or total; OpenAI
@@ -31,11 +31,16 @@ _CODES: Final = frozenset(
 def is_refusal(body: bytes | bytearray) -> bool:
     """Return whether an error says that the prompt, or prompt plus output, does not fit."""
     record = read_record(body)
-    if record is None:
-        return False
+    return record is not None and states_refusal(record)
+
+
+def states_refusal(record: Record) -> bool:
+    """Return whether a record is such an error."""
+    if isinstance(record.error, dict):
+        return _states_refusal(record.error)
     # Older vLLM and SGLang have the message at the top level.
-    stated = record.error if isinstance(record.error, dict) else {"message": record.message}
-    return _states_refusal(stated)
+    kind, message = record.error_type, record.error_message or record.message
+    return _states_refusal({"type": kind, "message": message})
 
 
 def _states_refusal(error: dict[str, Any]) -> bool:

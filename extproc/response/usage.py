@@ -76,6 +76,9 @@ class Record(msgspec.Struct, gc=False):
     # Anthropic
     stop_reason: Any = None
     message: "Record | str | None" = None  # in errors: a text
+    # some servers' errors in streams
+    error_type: Any = None
+    error_message: Any = None
     delta: "Record | str | None" = None
     # /tokenize and /v1/messages/count_tokens
     count: Any = None
@@ -208,6 +211,8 @@ def _count(stated: object) -> int:
             return _IMPLAUSIBLE
         case int() if 0 <= stated <= MAX_TOKENS:
             return stated
+        case float() if stated.is_integer():
+            return _count(int(stated))
         case str() if len(stated) <= 10 and stated.isascii() and stated.isdigit():
             return _count(int(stated))
         case _:

@@ -146,6 +146,8 @@ class Exchange:
                 self._answer.reader.feed(event.data)
             case Trailers(spent=Spent(prompt, completion, cached)) if self._answer:
                 self._answer.reader.tell(prompt, completion, cached)
+            case Trailers(direction=Direction.RESPONSE) if self._answer:
+                self._answer.reader.tell_none()
             case _:
                 pass
         return Proceed()

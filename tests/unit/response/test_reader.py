@@ -371,3 +371,50 @@ def test_memory_is_bounded_whatever_arrives(status, content_type):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 3 * MAX_DOCUMENT_BYTES
+
+
+TOO_LONG = b'{"message": "This model\'s maximum context length is 8192 tokens.", "code": 400}'
+CHUNK = b'{"choices": [{"index": 0, "delta": {"content": "a"}}]}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'data: {"error": %s}\n\n' % TOO_LONG + DONE,
+        b"event: error\ndata: %s\n\n" % TOO_LONG,
+        b'data: {"type": "error", "error": %s}\n\n' % TOO_LONG,
+        b'data: {"error_type": "context_length_exceeded", "error_message": "x"}\n\n' + DONE,
+        b'event: x\ndata: {"type": "response.failed", "response": {"error": %s}}\n\n' % TOO_LONG,
+    ],
+)
+def test_a_stream_that_begins_with_a_refusal_is_refused(body):
+    assert read(Answer(200, SSE, body)) == Refused(200)
+
+
+def test_a_document_that_is_a_refusal_is_refused():
+    assert document(b'{"error": %s}' % TOO_LONG) == Refused(200)
+
+
+@pytest.mark.parametrize("error", [b'{"error": "boom"}', b'{"error_type": "overloaded"}'])
+def test_another_error_in_a_stream_is_an_error(error):
+    assert stream(CHUNK, error) is Unlearnable.ERROR
+
+
+def test_a_server_error_that_wraps_a_refusal_is_refused():
+    assert document(b'{"error": %s}' % TOO_LONG, status=500) == Refused(500)
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(200, Unlearnable.ABSENT), (503, Unlearnable.ERROR)]
+)
+def test_an_answer_in_which_envoy_found_no_usage_has_none(status, outcome):
+    reader = UsageReader(status, SSE)
+    reader.tell_none()
+    assert reader.finish() is outcome
+
+
+def test_an_answer_whose_body_is_read_here_needs_no_word_of_envoy():
+    reader = UsageReader(200, JSON)
+    reader.feed(STATED)
+    reader.tell_none()
+    assert reader.finish() == USAGE

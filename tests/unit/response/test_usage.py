@@ -108,7 +108,7 @@ def test_digits_in_a_text_are_a_number():
 
 
 TEXTS = ["", "-1", "+1", "1.0", "1 ", "٣", "many", "9" * 5000]
-IMPLAUSIBLE = [-1, MAX_TOKENS + 1, 10**30, 1.0, True, [], {}, *TEXTS]
+IMPLAUSIBLE = [-1, MAX_TOKENS + 1, 10**30, 1.5, -1.0, 1e300, True, [], {}, *TEXTS]
 DEEP = b'{"x": ' + b"[" * 100_000
 OTHERS = ["tool_calls", "content_filter", "abort", "repetition", 5, ["a"]]
 
@@ -244,3 +244,7 @@ def test_any_records_give_a_usage_or_a_reason(answers):
             tally.open(record)
             tally.add(record)
     assert isinstance(tally.usage(), Usage | Unlearnable)
+
+
+def test_a_whole_number_may_be_written_as_a_float():
+    assert counts(usage_of(prompt_tokens=20.0, completion_tokens=3.0)) == (20, 3, 0)

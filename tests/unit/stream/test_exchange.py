@@ -384,7 +384,8 @@ def test_the_counts_of_several_sequences_are_those_of_one(record, spent, outcome
 @pytest.mark.parametrize(
     ("spent", "status", "outcome"),
     [
-        (None, "200", "incomplete"),
+        (None, "200", "absent"),
+        (None, "503", "error"),
         (Spent(7, 1), "500", "error"),
         (Spent(0, 1), "200", "implausible"),
         (Spent(2**31, 1), "200", "implausible"),
