@@ -21,7 +21,8 @@ _NEWER_FIELDS = Path(__file__).with_name("newer_fields.txt")
 _ROOT = Path(envoy_data_plane.__file__).parent
 _HOST = "type.googleapis.com/"
 _TYPE = re.compile(r"((?:[a-z][a-z0-9_]*\.)+)[A-Z][A-Za-z0-9_.]*\Z")
-# Similarity of names that differ by a letter or two; those of two versions differ by more.
+# The similarity of names of usual length that differ by one letter. Two versions of a type differ
+# by two: cache_v2.v3.CacheV2Config.
 _MISSPELLED = 0.97
 
 
@@ -53,9 +54,9 @@ def nearest_type(name: str) -> str | None:
     package = name[:200].rpartition(".")[0]
     for near in difflib.get_close_matches(package, _packages(), n=3, cutoff=0.9):
         _load(near)
-    urls = default_message_pool.url_to_type
-    best = difflib.get_close_matches(_HOST + name[:200], urls, n=1, cutoff=_MISSPELLED)
-    return best[0].removeprefix(_HOST) if best else None
+    names = map(full_name, default_message_pool.type_to_url)
+    best = difflib.get_close_matches(name[:200], names, n=1, cutoff=_MISSPELLED)
+    return best[0] if best else None
 
 
 @cache

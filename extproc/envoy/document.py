@@ -19,6 +19,13 @@ class EnvoyFileError(UserError):
     """The file cannot be read as YAML."""
 
 
+class _EnvoyLoader(yaml.SafeLoader):
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+        value = super().construct_scalar(node)
+        value.encode()  # an escape such as "\ud800" is half a character
+        return value
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A value and its path in the file; the value is None if it is absent."""
@@ -117,7 +124,7 @@ def read_envoy(path: Path) -> EnvoyFile:
             data = file.read(_MAX_FILE_BYTES + 1)
         if len(data) > _MAX_FILE_BYTES:
             raise EnvoyFileError(f"{path}: larger than {_MAX_FILE_BYTES} bytes")
-        loader = yaml.SafeLoader(data)
+        loader = _EnvoyLoader(data)
         node = loader.get_single_node()
         value = None if node is None else loader.construct_document(node)
         return EnvoyFile(Part("", value), _line_numbers(node))

@@ -83,8 +83,20 @@ def read_json_form(kind: type[Message], part: Part) -> Message:
     expected, text = JSON_FORMS[kind]
     if isinstance(part.value, expected):
         with contextlib.suppress(TypeError, ValueError, OverflowError):
-            return kind.from_dict(part.value)
+            return kind.from_dict(_plain(part.value))
     raise unexpected(text, part)
+
+
+def _plain(value: object) -> object:
+    # YAML has dates, and keys that are no text.
+    match value:
+        case dict():
+            return {str(key): _plain(below) for key, below in value.items()}
+        case list():
+            return [_plain(below) for below in value]
+        case date():
+            return str(value)
+    return value
 
 
 def _scalar(proto_type: str, value: object) -> object:

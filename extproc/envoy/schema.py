@@ -196,7 +196,9 @@ class _MessageReader:
 
     def _read_typed(self, url: Part, body: Part, packages: tuple[str, ...]) -> Message | None:
         if url.text.endswith(_TYPED_STRUCTS):
-            return self._read_typed(body.at("type_url"), body.at("value"), packages)
+            value = body.at("value")
+            value = value if value.present else Part(value.path, {})
+            return self._read_typed(body.at("type_url"), value, packages)
         kind = self._resolve(url, packages)
         if kind is None:
             return None

@@ -117,6 +117,7 @@ FIELDS = (
     "common_lb_config: {zone_aware_lb_config: {}, locality_weighted_lb_config: {}}",
     "metadata: {filter_metadata: {a: 1}}",
     "metadata: {filter_metadata: {1: {b: [null, 1.5, {}]}}}",
+    "metadata: {filter_metadata: {a: {1: 2, b: 2025-01-31, c: 1.0e+308}}}",
     "metadata: []",
     "frobnicate: 1",
     "transport_socket: {name: a, typed_config: {}}",
