@@ -1,6 +1,6 @@
-"""The Grafana dashboard as Grafana reads it, made of deploy/grafana/panels.py.
+"""Write the Grafana dashboard's JSON from deploy/grafana/panels.py.
 
-`python -m deploy.grafana.dashboard > deploy/grafana/dashboards/dualpool.json` writes it.
+Usage: `python -m deploy.grafana.dashboard > deploy/grafana/dashboards/dualpool.json`.
 """
 
 import json
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from deploy.grafana.panels import PANELS, PROMISED, Kind, Panel, Place, place_panels
+from deploy.grafana.panels import PANELS, TARGET, Kind, Panel, Place, place_panels
 
 _SOURCE: Final = {"type": "prometheus", "uid": "prometheus"}
 _OPTIONS: Final[Mapping[Kind, Mapping[str, object]]] = {
@@ -30,7 +30,7 @@ def write_dashboard() -> str:
     dashboard = {
         "uid": "dualpool",
         "title": "Dualpool",
-        "description": "What the service routes, learns and saves, and how the pools fare.",
+        "description": "What the service routes, learns and saves, and the state of the pools.",
         "tags": ["dualpool"],
         "schemaVersion": 39,
         "editable": False,
@@ -78,9 +78,9 @@ def _defaults(panel: Panel) -> dict[str, object]:
 
 
 def _overrides(panel: Panel) -> Iterator[dict[str, object]]:
-    if any(query.legend == PROMISED for query in panel.queries):
+    if any(query.legend == TARGET for query in panel.queries):
         yield {
-            "matcher": {"id": "byName", "options": PROMISED},
+            "matcher": {"id": "byName", "options": TARGET},
             "properties": [
                 {"id": "color", "value": {"mode": "fixed", "fixedColor": "red"}},
                 {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 8]}},

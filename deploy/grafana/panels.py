@@ -1,6 +1,6 @@
-"""What the Grafana dashboard shows: its panels, their queries, and where they lie.
+"""The panels of the Grafana dashboard: their queries and their places.
 
-Most queries are of series that deploy/prometheus/rules.yml records.
+Most queries read series that deploy/prometheus/rules.yml records.
 """
 
 import enum
@@ -10,12 +10,12 @@ from typing import Final
 
 _COLUMNS: Final = 24
 _FIRING: Final = 'ALERTS{alertname=~"Dualpool.+", alertstate="firing"}'
-PROMISED: Final = "promised"
-"""The name of the series that others are held against."""
+TARGET: Final = "target"
+"""The legend of the series that others are compared with."""
 
 
 class Kind(enum.Enum):
-    """How a panel shows what it asks."""
+    """How a panel shows its values."""
 
     STAT = "stat"
     LINES = "timeseries"
@@ -33,7 +33,7 @@ class Unit(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A PromQL expression, and the name of each series that it gives, with {{labels}}."""
+    """A PromQL expression, and the legend of each of its series, with {{labels}}."""
 
     expr: str
     legend: str
@@ -43,8 +43,8 @@ class Query:
 class Panel:
     """One panel; `width` and `height` in Grafana's columns and rows.
 
-    signed: whether values may be negative.
-    alarming: from which value on a STAT is red; None: never.
+    signed: values may be negative.
+    alarming: a STAT is red from this value on; None: never.
     """
 
     title: str
@@ -61,7 +61,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a panel lies in the grid."""
+    """The place of a panel in the grid, in columns and rows."""
 
     x: int
     y: int
@@ -97,16 +97,16 @@ PANELS: Final = (
         Unit.PER_SECOND,
     ),
     _stat(
-        "Misroutes of those promised",
+        "Misroutes of those allowed",
         Query("max(pool:dualpool_misroutes:ratio1h) / max(dualpool:misroute_target:max)", "used"),
-        "Of the last hour: 100 % is exactly the target, in the worst pool.",
+        "In the last hour, in the worst pool; 100 % is exactly the target.",
         Unit.SHARE,
         alarming=1,
     ),
     _stat(
         "Routed without the service",
         Query("dualpool:fail_open:ratio5m", "of all requests"),
-        "Requests that Envoy sent to the largest pool because the service did not answer it.",
+        "Requests that Envoy sent to the largest pool because the service did not answer.",
         Unit.SHARE,
         alarming=0.05,
     ),
@@ -120,12 +120,12 @@ PANELS: Final = (
     _stat(
         "GPU-hours saved so far",
         Query("dualpool:gpu_hours_saved:sum30d", "GPU-hours"),
-        "Of 30 days at most. By the closed form, without queues, and by the assumptions below.",
+        "Over 30 days at most. A closed form that leaves out queues, with the assumptions below.",
     ),
     Panel(
         title="Traffic by pool and reason",
-        note="fits: a smaller pool takes it. threshold, capacity: too large for the smaller one. "
-        "oversize: larger than every pool. unreadable: its body could not be read.",
+        note="fits: within the smallest pool. threshold, capacity: too large for the next smaller "
+        "pool. oversize: too large for every pool. unreadable: the body could not be read.",
         queries=(
             Query("pool_reason:dualpool_decisions:rate5m", "{{pool}}: {{reason}}"),
             Query("dualpool:fail_open:rate5m", "largest: without the service"),
@@ -135,15 +135,15 @@ PANELS: Final = (
         stacked=True,
     ),
     Panel(
-        title="Misroutes against the promise",
-        note="Share of all answers in the last hour that their pool could not hold; what the "
-        "service forecasts for each limit; and the target.",
+        title="Misroutes against the target",
+        note="Share of all answers in the last hour that their pool could not hold, the service's "
+        "forecast for each limit, and the target.",
         queries=(
             Query("pool:dualpool_misroutes:ratio1h", "{{pool}}"),
             Query(
                 "avg by (limit) (dualpool_limit_misroute_forecast)", "forecast at {{limit}} tokens"
             ),
-            Query("dualpool:misroute_target:max", PROMISED),
+            Query("dualpool:misroute_target:max", TARGET),
         ),
         unit=Unit.SHARE,
         width=12,
@@ -163,37 +163,37 @@ PANELS: Final = (
     ),
     Panel(
         title="Bytes per token by category",
-        note="Text bytes by prompt tokens, of the last 1000 answers.",
+        note="Text bytes divided by prompt tokens, mean of the last 1000 answers.",
         queries=(Query("category:dualpool_bytes_per_token:avg", "{{category}}"),),
     ),
     Panel(
         title="Over-routed",
-        note="Share of the answers in the last hour that a smaller pool would have taken.",
-        queries=(Query("dualpool:overrouted:ratio1h", "over-routed"),),
+        note="Share of the answers in the last hour that a smaller pool would have held.",
+        queries=(Query("dualpool:over_routed:ratio1h", "over-routed"),),
         unit=Unit.SHARE,
     ),
     Panel(
         title="Coverage",
-        note="Share of the requests in the last 30 minutes whose answers taught.",
-        queries=(Query("dualpool:coverage:ratio30m", "taught"),),
+        note="Share of the requests in the last 30 minutes from whose answers the service learnt.",
+        queries=(Query("dualpool:coverage:ratio30m", "learnt"),),
         unit=Unit.SHARE,
     ),
     Panel(
         title="Added latency: time to decide",
         note="From the last byte of a body to the decision. Envoy's own part (header_us, body_us) "
-        "is in its access log: it has no metric of it.",
+        "is only in its access log.",
         queries=(Query("dualpool:decision_seconds:quantile5m", "quantile {{quantile}}"),),
         unit=Unit.SECONDS,
     ),
     Panel(
         title="KV cache use",
-        note="Mean of a pool's servers.",
+        note="Mean over the pool's servers.",
         queries=(Query("pool:vllm_kv_cache_usage:avg", "{{pool}}"),),
         unit=Unit.SHARE,
     ),
     Panel(
         title="Requests in each pool",
-        note="Running in a batch, and waiting for one.",
+        note="Running in a batch, and waiting for a place in one.",
         queries=(
             Query("pool:vllm_requests_running:sum", "{{pool}}: running"),
             Query("pool:vllm_requests_waiting:sum", "{{pool}}: waiting"),
@@ -201,14 +201,14 @@ PANELS: Final = (
     ),
     Panel(
         title="Preemptions",
-        note="Sequences a second that gave up their KV cache to others.",
+        note="Sequences a second that lost their KV cache to others and are computed again.",
         queries=(Query("pool:vllm_preemptions:rate5m", "{{pool}}"),),
         unit=Unit.EVENTS_PER_SECOND,
     ),
     Panel(
         title="Retries and failing open",
-        note="Answers a second that needed a second server, by the pool asked first and why; and "
-        "requests that went on without the service.",
+        note="Answers a second that needed a second server, by the first server's pool and the "
+        "cause; and requests routed without the service.",
         queries=(
             Query(
                 "pool_cause:dualpool_retries:rate5m"
@@ -221,12 +221,12 @@ PANELS: Final = (
     ),
     Panel(
         title="GPUs saved now",
-        note="GPU-seconds saved a second: the load that the fleet is spared, not what was "
-        "switched off.",
+        note="GPU-seconds saved a second: the load that the fleet is spared, not the GPUs that "
+        "were switched off.",
         queries=(Query("dualpool:gpus_saved:rate5m", "GPUs"),),
     ),
     Panel(
-        title="Assumptions of what is saved",
+        title="Assumptions of the saving",
         note="Change them in deploy/prometheus/rules.yml, group dualpool_saving.",
         queries=(
             Query("dualpool:assumed_instance_requests_per_second", "requests/s, {{pool}}"),
@@ -235,11 +235,25 @@ PANELS: Final = (
         ),
         kind=Kind.STAT,
     ),
+    Panel(
+        title="Streams by outcome",
+        note="finished: all messages were exchanged. left: Envoy or the client closed it. "
+        "protocol: Envoy broke the protocol. fault: the service failed.",
+        queries=(Query("outcome:dualpool_streams:rate5m", "{{outcome}}"),),
+        unit=Unit.EVENTS_PER_SECOND,
+        width=12,
+    ),
+    Panel(
+        title="Workers missing",
+        note="Serving processes of each instance that are configured but not ready.",
+        queries=(Query("instance:dualpool_workers_missing:current", "{{instance}}"),),
+        width=12,
+    ),
 )  # fmt: skip
 
 
 def place_panels(panels: tuple[Panel, ...]) -> Iterator[tuple[Panel, Place]]:
-    """Place panels in rows from left to right; those of a row have one height."""
+    """Place panels in rows from left to right; all panels of a row have the same height."""
     x = y = 0
     for panel in panels:
         yield panel, Place(x, y, panel.width, panel.height)

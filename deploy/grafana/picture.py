@@ -1,7 +1,7 @@
-"""Draw what the dashboard's panels show, by their own queries: a plot, not a picture of Grafana.
+"""Plot the dashboard's panels with their own queries, without Grafana.
 
-`python -m deploy.grafana.picture URL FILE [MINUTES]` asks the Prometheus at URL (or Grafana's proxy
-to it) for the last minutes.
+Usage: `python -m deploy.grafana.picture URL FILE [MINUTES]`. It queries the Prometheus at URL, or
+Grafana's proxy to it, for the last minutes.
 """
 
 import json
@@ -16,7 +16,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deploy.grafana.panels import PANELS, PROMISED, Kind, Panel, Query, Unit, place_panels
+from deploy.grafana.panels import PANELS, TARGET, Kind, Panel, Query, Unit, place_panels
 
 _COLUMN_INCHES: Final = 0.72
 _ROW_INCHES: Final = 0.36
@@ -27,7 +27,7 @@ Series = tuple[str, list[float], list[float]]  # its name, minutes before now, v
 
 
 def draw(url: str, path: str, minutes: float) -> None:
-    """Draw all panels as they lie in the grid; raises OSError where `url` does not answer."""
+    """Draw all panels at their places in the grid. Raises OSError if `url` does not answer."""
     mpl.use("agg")
     placed = list(place_panels(PANELS))
     rows = max(place.y + place.height for _, place in placed)
@@ -66,7 +66,7 @@ def _draw_panel(axes: Axes, panel: Panel, series: list[Series]) -> None:
         _write_values(axes, [f"{name}  {factor * v[-1]:.3g}{unit}" for name, _, v in series])
         return
     for name, minutes, values in series:
-        style = "r--" if name == PROMISED else "-"
+        style = "r--" if name == TARGET else "-"
         axes.plot(minutes, [factor * value for value in values], style, lw=1.2, label=name)
     axes.set_ylabel(unit.strip(), fontsize=7)
     axes.tick_params(labelsize=7)

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: that its file is the one written, and that every panel shows something."""
+"""The Grafana dashboard: its file is up to date, and every panel shows data."""
 
 import json
 import math

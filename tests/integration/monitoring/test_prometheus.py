@@ -1,4 +1,4 @@
-"""The rules and alerts of deploy/prometheus, by promtool and against the metrics that there are."""
+"""The rules and alerts of deploy/prometheus, by promtool and against the metrics that exist."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ from extproc.config.load import load
 from extproc.config.settings import host_port
 from extproc.simulator.engine import A100_80GB, Engine
 from extproc.simulator.pool.metrics import PoolMetrics
-from extproc.stream.metrics import LearntCollector, Metrics
+from extproc.stream.metrics import LearntCollector, Metrics, WorkerMetrics
 from tests.support.paths import ROOT
 from tests.support.pool_client import settings
 
@@ -49,7 +49,7 @@ def named(pattern):
 
 
 def shown(registry):
-    """The names of a registry's series, also of those that nothing has been counted in yet."""
+    """The names of a registry's series, also of those without a sample yet."""
     suffixes = {"counter": ["_total"], "gauge": [""], "histogram": ["_bucket", "_sum", "_count"]}
     return {
         family.name + suffix for family in registry.collect() for suffix in suffixes[family.type]
@@ -85,10 +85,11 @@ def test_there_is_no_runbook_without_an_alert():
 def test_the_service_has_every_metric_that_is_asked_for():
     registry = CollectorRegistry()
     Metrics(registry)
+    WorkerMetrics(registry)
     figures = {"relative_error": 0.0, "bytes_per_token": 4.0}
     limit = {"target": 0.001, "misroute_forecast": 0.0}
     learnt = Learnt(categories={"prose/m": figures}, models={}, limits={"8192": limit})
-    registry.register(LearntCollector(lambda: learnt))
+    registry.register(LearntCollector(learnt))
     assert named("dualpool_") <= shown(registry)
 
 
