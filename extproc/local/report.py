@@ -130,7 +130,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield (
         f"Traffic: {report.requests} requests in {report.elapsed_s:.0f} s ({kinds}); "
         f"{report.streamed} streamed, {report.with_usage} with usage in the answer, "
-        f"{report.with_limit} with a stated output limit."
+        f"{report.with_limit} with a stated output limit, {report.several_sequences} with several "
+        "sequences, judged by the largest."
     )
     yield from _fit_lines(report.fit)
     yield f"Lost: {len(report.lost)} of {report.requests} answers.{_listed(report.lost)}"

@@ -77,6 +77,7 @@ class Report:
     streamed: int
     with_usage: int
     with_limit: int
+    several_sequences: int
     simulated: bool
     pools: tuple[PoolFigures, ...]
     categories: tuple[CategoryFigures, ...]
@@ -106,6 +107,7 @@ def tally(record: DemoRecord) -> Report:
         streamed=sum(item.stream for item in items),
         with_usage=sum(item.include_usage or not item.stream for item in items),
         with_limit=sum(item.max_tokens is not None for item in items),
+        several_sequences=sum(item.sequences > 1 for item in items),
         simulated=any(pool.simulated for pool in record.pools),
         pools=tuple(_pool(pool, placed[pool.name], record) for pool in record.pools),
         categories=_categories(record),

@@ -40,6 +40,10 @@ def test_every_request_is_routed_for_a_reason(report):
     assert set(reasons) <= {"fits", "capacity", "threshold", "oversize"}
 
 
+def test_some_requests_have_several_sequences(report):
+    assert report["several_sequences"] > 0
+
+
 def test_both_pools_serve(report):
     assert all(pool["requests"] and pool["completion_tokens"] for pool in report["pools"])
 

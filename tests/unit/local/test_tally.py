@@ -52,6 +52,11 @@ def test_added_latency_leaves_out_what_envoy_did_not_measure():
     assert tally(make_record(make_answer(), rows=rows)).added_ms == Spread(2, 1.0, 3.0)
 
 
+def test_batches_and_n_are_counted_as_several_sequences():
+    answers = (make_answer(0), make_answer(1, n=8), make_answer(2, prompts=3))
+    assert tally(make_record(*answers)).several_sequences == 2
+
+
 def test_the_share_of_the_short_pool_is_alpha():
     assert tally(make_record(make_answer(), make_answer(1, pool="long"))).short_share == 0.5
 
