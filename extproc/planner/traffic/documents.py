@@ -56,7 +56,7 @@ def read_objects(objects: Iterator[Object], name: str, output_share: float) -> R
         lengths = fields.get(columns.prompt), fields.get(columns.output)
         prefix = _prefix(fields, columns.form, name, row)
         batch = Batch(fields.get(columns.prompts), fields.get(columns.n))
-        rows.add(row, *lengths, fields.get(columns.time), prefix, batch)
+        rows.add(row, *lengths, fields.get(columns.time), prefix=prefix, batch=batch)
     return rows.done()
 
 

@@ -170,6 +170,7 @@ class Rows:
         prompt: object,
         output: object,
         at: object,
+        *,
         prefix: tuple[int, ...] = (),
         batch: Batch = _ONE,
     ) -> None:

@@ -135,14 +135,14 @@ def test_a_file_of_nothing_but_such_requests_is_an_error():
 
 def test_prefixes_are_kept_if_every_row_has_one():
     taken = rows(BY_TITLE["Mooncake trace"], timed=True)
-    taken.add(1, 10, 5, 0, (1, 2))
-    taken.add(2, 10, 5, 1000, (1,))
+    taken.add(1, 10, 5, 0, prefix=(1, 2))
+    taken.add(2, 10, 5, 1000, prefix=(1,))
     assert taken.done().requests.prefixes == ((1, 2), (1,))
 
 
 def test_prefixes_are_dropped_if_a_row_has_none():
     taken = rows(BY_TITLE["Mooncake trace"], timed=True)
-    taken.add(1, 10, 5, 0, (1, 2))
+    taken.add(1, 10, 5, 0, prefix=(1, 2))
     taken.add(2, 10, 5, 1000)
     assert taken.done().requests.prefixes == ()
 
@@ -170,8 +170,8 @@ def test_prompts_and_outputs_multiply_and_lengths_round_up():
 
 def test_the_sequences_of_a_request_arrive_together_with_its_prefix():
     taken = rows(timed=True)
-    taken.add(1, 100, 16, 3.0, (7,), Batch(n=2))
-    taken.add(2, 100, 16, 4.0, (8,))
+    taken.add(1, 100, 16, 3.0, prefix=(7,), batch=Batch(n=2))
+    taken.add(2, 100, 16, 4.0, prefix=(8,))
     requests = taken.done().requests
     assert requests.at_s.tolist() == [0, 0, 1]
     assert requests.prefixes == ((7,), (7,), (8,))
