@@ -9,7 +9,8 @@ Invariant: a feature is a count that grows with the text, never a ratio, so that
 features is additive over messages and over prompts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -103,7 +104,17 @@ _FEATURES: Final[dict[str, _Pairs]] = {
     "newline_runs": _starts((_NEWLINE,)),
 }
 TEXT_FEATURES: Final = tuple(_FEATURES)
-OTHER_FEATURES: Final = ("request", "messages", "tools", "any_tool", "images", "image_patches")
+OPTIONAL_FEATURES: Final = (
+    "schema",
+    "past_reasoning",
+    "documents",
+    "unused_tools",
+    "template_arguments",
+)
+"""Text that chat templates may drop, in tokens as the prior counts it: the weight is the share of
+it that is rendered."""
+COUNTED_FEATURES: Final = ("request", "messages", "tools", "any_tool", "images", "image_patches")
+OTHER_FEATURES: Final = COUNTED_FEATURES + OPTIONAL_FEATURES
 FEATURES: Final = OTHER_FEATURES + TEXT_FEATURES
 
 
@@ -149,6 +160,17 @@ def measure(
     patches = sum([w * h or _UNKNOWN_PIXELS for w, h in images]) / PIXELS_PER_PATCH
     any_tool = 1.0 if tools else 0.0
     counts = [float(count) for count in (prompts, messages, tools)]
-    other = (*counts, any_tool, float(len(images)), round(patches, 1))
+    none = [0.0] * len(OPTIONAL_FEATURES)
+    other = (*counts, any_tool, float(len(images)), round(patches, 1), *none)
     features = (*other, *text.tolist())
     return Measure(text_bytes, features=features, unseen=round(1.0 - 1.0 / scale, 3))
+
+
+def with_optional(measure: Measure, tokens: Mapping[str, float]) -> Measure:
+    """Add text that templates may drop, as tokens by the names of OPTIONAL_FEATURES."""
+    if not tokens:
+        return measure
+    start, end = len(COUNTED_FEATURES), len(OTHER_FEATURES)
+    optional = [round(tokens.get(name, 0.0), 1) for name in OPTIONAL_FEATURES]
+    counted, text = measure.features[:start], measure.features[end:]
+    return replace(measure, features=(*counted, *optional, *text))

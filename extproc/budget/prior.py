@@ -9,7 +9,9 @@ from published templates and the Qwen-VL processor, with wide deviations.
 
 from typing import Final
 
-from extproc.budget.features import FEATURES
+import numpy as np
+
+from extproc.budget.features import FEATURES, TEXT_FEATURES, text_features
 from extproc.budget.weights import Prior
 
 _TOKENS: Final[dict[str, tuple[float, float]]] = {
@@ -19,6 +21,13 @@ _TOKENS: Final[dict[str, tuple[float, float]]] = {
     "any_tool": (80.0, 100.0),
     "images": (50.0, 100.0),
     "image_patches": (1.0, 0.5),
+    # Shares of what is rendered. vLLM 0.32 gives schemas to the grammar alone, most templates drop
+    # earlier reasoning, few know documents, all render tools whatever tool_choice says.
+    "schema": (0.0, 0.25),
+    "past_reasoning": (0.2, 0.5),
+    "documents": (0.2, 0.5),
+    "unused_tools": (0.9, 0.5),
+    "template_arguments": (0.1, 0.4),
     "words": (0.327, 0.31),
     "punct_runs": (0.76, 0.17),
     "han_kana": (0.62, 0.18),
@@ -53,3 +62,11 @@ MEASURED: Final = Prior(
     mean=tuple(_TOKENS[name][0] for name in FEATURES),
     deviation=tuple(_TOKENS[name][1] for name in FEATURES),
 )
+
+_TEXT_WEIGHTS: Final = np.array([_TOKENS[name][0] for name in TEXT_FEATURES])
+
+
+def prior_tokens(sample: bytes, text_bytes: int) -> float:
+    """Estimate the tokens of a text by the prior alone, from a sample of it."""
+    scale = max(text_bytes / len(sample), 1.0) if sample else 0.0
+    return scale * float(text_features(sample) @ _TEXT_WEIGHTS)

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from extproc.budget.features import OTHER_FEATURES
+from extproc.budget.features import FEATURES, OPTIONAL_FEATURES, OTHER_FEATURES
 from extproc.budget.values import Measure
 
 Vector = NDArray[np.float64]
@@ -63,6 +63,7 @@ class TokenWeights:
 
     def __init__(self, prior: Prior) -> None:
         self._prior: Vector = np.array(prior.mean)
+        self._least, self._most = _bounds(prior)
         self._spread: Vector = np.square(np.array(prior.deviation))
         self._mean = self._prior.copy()
         self._covariance: Vector = np.diag(self._spread)
@@ -77,9 +78,9 @@ class TokenWeights:
 
     def plausible(self, measure: Measure, tokens: float) -> bool:
         """Return whether some tokenizer could count so many; other counts must not teach."""
-        prior = float(self._prior @ np.array(measure.features))
-        limit = 2 * BAND
-        return prior / limit - BAND_TOKENS / limit <= tokens <= prior * limit + 4 * BAND_TOKENS
+        features, limit = np.array(measure.features), 2 * BAND
+        low, high = float(self._least @ features), float(self._most @ features)
+        return low / limit - BAND_TOKENS / limit <= tokens <= high * limit + 4 * BAND_TOKENS
 
     def learn(self, measure: Measure, tokens: float) -> None:
         """Update the weights by a true count, which the caller found `plausible`."""
@@ -107,8 +108,8 @@ class TokenWeights:
         return dict(zip(OTHER_FEATURES[:4], self._mean[:4].tolist(), strict=True))
 
     def _predict(self, measure: Measure, features: Vector, gain: Vector) -> Prediction:
-        prior = max(float(self._prior @ features), 1.0)
-        low, high = prior / BAND, prior * BAND + BAND_TOKENS
+        low = max(float(self._least @ features), 1.0) / BAND
+        high = float(self._most @ features) * BAND + BAND_TOKENS
         tokens = max(low, min(high, float(self._mean @ features)))
         noise = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * measure.unseen) * tokens
         known = max(float(features @ gain), 0.0)
@@ -117,3 +118,11 @@ class TokenWeights:
     def _fade(self, walk: float) -> None:
         self._covariance *= 1.0 - walk
         self._variances += walk * self._spread
+
+
+def _bounds(prior: Prior) -> tuple[Vector, Vector]:
+    """Return the prior's weights if templates drop all that they may, and if they drop nothing."""
+    least, most = np.array(prior.mean), np.array(prior.mean)
+    optional = [FEATURES.index(name) for name in OPTIONAL_FEATURES]
+    least[optional], most[optional] = 0.0, 1.0
+    return least, most

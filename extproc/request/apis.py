@@ -37,6 +37,8 @@ class Api:
     """Prompt fields of which every entry is a prompt, and so a sequence, of its own."""
     conversations: tuple[str, ...] = ()
     """Prompt fields that hold one conversation, or a list of conversations."""
+    tools: tuple[str, ...] = ("tools", "functions")
+    """Prompt fields that hold tool definitions."""
     headings: tuple[str, ...] = ()
     """Prompt fields that become one message each."""
     opaque: tuple[str, ...] = ()
@@ -68,11 +70,12 @@ _SCORED: Final = ("text_1", "text_2", "data_1", "data_2", "query", "queries", "d
 
 _CHAT: Final = Api(
     prompt={
-        "messages": PromptReader.read,
+        "messages": PromptReader.read_conversation,
         "tools": PromptReader.read_tools,
         "functions": PromptReader.read_tools,
         "documents": PromptReader.read_documents,
         "response_format": PromptReader.read_schema,
+        "chat_template_kwargs": PromptReader.read_arguments,
     },
     conversations=("messages",),
     opaque=("truncate_prompt_tokens",),
@@ -98,7 +101,7 @@ APIS: Final[Mapping[Endpoint, Api]] = {
         prompt={
             "instructions": PromptReader.read_text,
             "previous_input_messages": PromptReader.read,
-            "input": PromptReader.read,
+            "input": PromptReader.read_conversation,
             "tools": PromptReader.read_tools,
             "text": PromptReader.read_schema,
         },
@@ -111,7 +114,7 @@ APIS: Final[Mapping[Endpoint, Api]] = {
     Endpoint.MESSAGES: Api(
         prompt={
             "system": PromptReader.read,
-            "messages": PromptReader.read,
+            "messages": PromptReader.read_conversation,
             "tools": PromptReader.read_tools,
             "output_config": PromptReader.read_schema,
         },
@@ -123,7 +126,7 @@ APIS: Final[Mapping[Endpoint, Api]] = {
     Endpoint.EMBEDDING: Api(
         prompt={
             "input": PromptReader.read,
-            "messages": PromptReader.read,
+            "messages": PromptReader.read_conversation,
             "texts": PromptReader.read,
             "inputs": PromptReader.read,
             "images": PromptReader.read_images,

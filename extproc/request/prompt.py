@@ -1,10 +1,14 @@
 """Collect the texts, token ids, tools and media of a prompt from anywhere in a body.
 
+Text that some chat templates drop is collected apart, by its kind: reasoning of earlier turns,
+response schemas, documents, tools that the request forbids to call, and template arguments.
+
 Invariants: a key decides how its value is read, and a value of another type is skipped. No walk
 recurses, and base64 never counts as text.
 """
 
-from collections.abc import Callable, Mapping
+import enum
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -18,6 +22,16 @@ MAX_IMAGES: Final = 256
 _JSON: Final = msgspec.json.Encoder()
 
 
+class Optional(enum.Enum):
+    """Kinds of text that a chat template may drop."""
+
+    SCHEMA = "schema"
+    PAST_REASONING = "past_reasoning"
+    DOCUMENTS = "documents"
+    UNUSED_TOOLS = "unused_tools"
+    TEMPLATE_ARGUMENTS = "template_arguments"
+
+
 class PromptReader:
     """Collects one prompt; each `read` method adds what one field of a body holds.
 
@@ -25,10 +39,12 @@ class PromptReader:
     for every message and every call.
     """
 
-    __slots__ = ("audios", "images", "texts", "token_ids", "tools", "videos")
+    __slots__ = ("_past", "audios", "images", "optional", "texts", "token_ids", "tools", "videos")
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self.optional: dict[Optional, list[str]] = {}
+        self._past = False  # within a turn before the last one of the user
         self.token_ids = 0
         self.tools = 0
         self.images: list[Image] = []
@@ -45,12 +61,31 @@ class PromptReader:
             elif isinstance(node, TokenIds):
                 self.token_ids += node.count
             elif isinstance(node, dict):
-                self._read_keys(node, todo)
+                self._read_node(node, todo)
             elif isinstance(node, list):
                 if node and isinstance(node[0], int | float):
                     self.token_ids += len(node)
                 else:
                     todo.extend(reversed(node))
+
+    def read_conversation(self, value: object) -> None:
+        """Read a conversation, or several: what comes before the last user's turn is past."""
+        turns = value if isinstance(value, list) else [value]
+        last = max((i for i, turn in enumerate(turns) if _is_users(turn)), default=0)
+        for index, turn in enumerate(turns):
+            self._past = index < last
+            if isinstance(turn, list):
+                self.read_conversation(turn)
+            else:
+                self.read(turn)
+        self._past = False
+
+    def _read_node(self, node: dict[str, object], todo: list[object]) -> None:
+        if self._past and node.get("type") == "reasoning":  # an item of the Responses API
+            for text in _texts_of(node):
+                self.read_reasoning(text)
+        else:
+            self._read_keys(node, todo)
 
     def _read_keys(self, node: dict[str, object], todo: list[object]) -> None:
         for key, value in node.items():
@@ -60,7 +95,7 @@ class PromptReader:
                 reader(self, value)
         # vLLM: chat_completion/protocol.py, _normalize_messages_before: the old name of it.
         if "reasoning_content" in node and node.get("reasoning") is None:
-            self.read_text(node["reasoning_content"])
+            self.read_reasoning(node["reasoning_content"])
 
     def read_text(self, value: object) -> None:
         """Read a text; skip any other value."""
@@ -69,10 +104,23 @@ class PromptReader:
 
     def read_json(self, value: object) -> None:
         """Read a text, or a value that a template renders as JSON; it counts as compact JSON."""
-        if isinstance(value, dict | list):
-            self.texts.append(_JSON.encode(value).decode())
+        self.read_text(_as_text(value))
+
+    def read_optional(self, kind: Optional, value: object) -> None:
+        """Read a text or a JSON value that templates may drop."""
+        if text := _as_text(value):
+            self.optional.setdefault(kind, []).append(text)
+
+    def read_reasoning(self, value: object) -> None:
+        """Read reasoning: templates keep that of the current turn, and mostly drop the rest."""
+        if self._past:
+            self.read_optional(Optional.PAST_REASONING, value if isinstance(value, str) else "")
         else:
             self.read_text(value)
+
+    def read_arguments(self, value: object) -> None:
+        """Read arguments of the chat template, which may be flags or whole documents."""
+        self.read_optional(Optional.TEMPLATE_ARGUMENTS, value)
 
     def read_tools(self, value: object) -> None:
         """Read a list of tool or function definitions."""
@@ -82,15 +130,20 @@ class PromptReader:
     def read_documents(self, value: object) -> None:
         """Read a list of documents; templates that support them render each field."""
         for document in value if isinstance(value, list) else ():
-            self.read_json(document)
+            self.read_optional(Optional.DOCUMENTS, document)
+
+    def read_unused_tools(self, value: object) -> None:
+        """Read a list of tools that the model must not call."""
+        for tool in value if isinstance(value, list) else ():
+            self.read_optional(Optional.UNUSED_TOOLS, tool)
 
     def read_schema(self, value: object) -> None:
         """Read the JSON schema of a response format, in any place that an API has for it."""
         match value:
             case {"json_schema": dict(schema)} | {"schema": dict(schema)}:
-                self.read_json(schema)
+                self.read_optional(Optional.SCHEMA, schema)
             case {"format": {"schema": dict(schema)}}:
-                self.read_json(schema)
+                self.read_optional(Optional.SCHEMA, schema)
 
     def read_images(self, value: object) -> None:
         """Read a list of image URLs."""
@@ -121,6 +174,31 @@ class PromptReader:
         self.read_json(definition)
 
 
+def _as_text(value: object) -> str:
+    if isinstance(value, dict | list):
+        return _JSON.encode(value).decode()
+    return value if isinstance(value, str) else ""
+
+
+def _texts_of(item: dict[str, object]) -> Iterator[object]:
+    for field in ("content", "summary"):
+        parts = item.get(field)
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict):
+                yield part.get("text")
+
+
+def _is_users(turn: object) -> bool:
+    """Return whether a turn is the user's own; Anthropic sends tool results in the user's role."""
+    match turn:
+        case {"role": "user", "content": [{"type": "tool_result"}, *_]}:
+            return False
+        case {"role": "user"}:
+            return True
+        case _:
+            return False
+
+
 # vLLM 0.32: renderers/chat_utils.py (MM_PARSER_MAP, ConversationMessage), anthropic/protocol.py
 # (AnthropicContentBlock), openai/responses/utils.py (_construct_message_from_response_item).
 _WITHIN: Final = frozenset(
@@ -129,8 +207,8 @@ _WITHIN: Final = frozenset(
 _READERS: Final[Mapping[str, Callable[[PromptReader, object], None]]] = {
     "text": PromptReader.read_text,
     "name": PromptReader.read_text,
-    "reasoning": PromptReader.read_text,
-    "thinking": PromptReader.read_text,
+    "reasoning": PromptReader.read_reasoning,
+    "thinking": PromptReader.read_reasoning,
     "refusal": PromptReader.read_text,
     "tool_name": PromptReader.read_text,
     "tool_plan": PromptReader.read_text,

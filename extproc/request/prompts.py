@@ -8,14 +8,15 @@ counts all prompts, so their sum is what an answer teaches about.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from types import UnionType
-from typing import Final
+from typing import Final, NamedTuple
 
 from extproc.request.apis import Api
 from extproc.request.fields import TokenIds
 from extproc.request.image import Image
-from extproc.request.prompt import PromptReader
+from extproc.request.prompt import Optional, PromptReader
 from extproc.request.sample import take_sample, utf8_bytes
 
 MAX_PROMPTS: Final = 1 << 16
@@ -25,6 +26,14 @@ MAX_OBJECTS: Final = 1 << 10
 # For ranking the prompts of one request by size, in bytes of text.
 _TOKEN_ID_BYTES: Final = 4
 _MEDIUM_BYTES: Final = 4096
+_NO_TOOLS: Final = ("none", {"type": "none"})
+
+
+class TextSample(NamedTuple):
+    """Some text: its UTF-8 bytes, and a sample of it."""
+
+    text_bytes: int
+    sample: bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +53,8 @@ class Prompt:
     images: tuple[Image, ...]
     audios: int
     videos: int
+    optional: Mapping[Optional, TextSample] = field(default_factory=dict)
+    """Text that chat templates may drop; it is not part of `sample`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,25 +95,29 @@ class _Field:
         reader = PromptReader()
         self.read(reader, [entry])
         media = len(reader.images) + reader.audios + reader.videos
-        return _text_bytes(reader) + _TOKEN_ID_BYTES * reader.token_ids + _MEDIUM_BYTES * media
+        text_bytes = sum(map(utf8_bytes, chain(reader.texts, *reader.optional.values())))
+        return text_bytes + _TOKEN_ID_BYTES * reader.token_ids + _MEDIUM_BYTES * media
 
 
 def read_prompts(api: Api, body: Mapping[str, object]) -> Prompts:
     """Read the prompts of a decoded body."""
     fields = list(_fields(api, body))
     headings = sum(bool(body.get(name)) for name in api.headings)
-    count = max((len(field.entries) for field in fields), default=1)
+    count = max((len(each.entries) for each in fields), default=1)
     if count < 2:
         return Prompts(_prompt(fields, headings), 1, None)
-    largest = _prompt([field.largest() for field in fields], headings)
+    largest = _prompt([each.largest() for each in fields], headings)
     return Prompts(largest, count, _whole(fields, headings, count))
 
 
 def _fields(api: Api, body: Mapping[str, object]) -> Iterator[_Field]:
+    unused = body.get("tool_choice") in _NO_TOOLS
     for name, read in api.prompt.items():
         value = body.get(name)
         if value is None:
             continue
+        if unused and name in api.tools:
+            read = PromptReader.read_unused_tools  # noqa: PLW2901
         if name in api.conversations:
             entries = _conversations(value)
             yield _Field(read, entries, entries, conversation=True)
@@ -138,34 +153,39 @@ def _messages(conversation: object) -> int:
 
 def _prompt(fields: Sequence[_Field], headings: int) -> Prompt:
     reader = PromptReader()
-    for field in fields:
-        field.read(reader, field.value)
+    for each in fields:
+        each.read(reader, each.value)
     text_bytes, sample = take_sample(reader.texts)
     return Prompt(
         text_bytes=text_bytes,
         sample=sample,
         token_ids=reader.token_ids,
-        messages=headings + max((field.messages for field in fields), default=0),
+        messages=headings + max((each.messages for each in fields), default=0),
         tools=reader.tools,
         images=tuple(reader.images),
         audios=reader.audios,
         videos=reader.videos,
+        optional={k: TextSample(*take_sample(texts)) for k, texts in reader.optional.items()},
     )
 
 
 def _whole(fields: Sequence[_Field], headings: int, count: int) -> Prompt:
     """Add up all prompts; what they share counts once for each."""
-    shared = [field for field in fields if len(field.entries) < 2]
+    shared = [each for each in fields if len(each.entries) < 2]
     once, repeated = _prompt(fields, headings), _prompt(shared, headings)
     again = count - 1
+
+    def shared_bytes(kind: Optional) -> int:
+        return repeated.optional[kind].text_bytes if kind in repeated.optional else 0
+
     return replace(
         once,
         text_bytes=once.text_bytes + again * repeated.text_bytes,
         token_ids=once.token_ids + again * repeated.token_ids,
         messages=once.messages + again * headings,
         tools=once.tools + again * repeated.tools,
+        optional={
+            kind: text._replace(text_bytes=text.text_bytes + again * shared_bytes(kind))
+            for kind, text in once.optional.items()
+        },
     )
-
-
-def _text_bytes(reader: PromptReader) -> int:
-    return sum(map(utf8_bytes, reader.texts))

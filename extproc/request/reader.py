@@ -49,7 +49,9 @@ MAX_OUTPUTS: Final = 16_384
 
 _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around all messages
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
-_COMMON_FIELDS: Final = ("model", "stream", "stream_options", "chat_template", "truncate")
+_COMMON_FIELDS: Final = (
+    *("model", "stream", "stream_options", "chat_template", "tool_choice", "truncate"),
+)
 
 
 class Unreadable(enum.Enum):

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 
 from extproc.budget.category import content_class, named
-from extproc.budget.features import measure
+from extproc.budget.features import measure, with_optional
 from extproc.budget.learner import Learner
+from extproc.budget.prior import prior_tokens
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Prompt, Request
 from extproc.routing.pools import Pool, Reason, choose, limits
@@ -95,7 +96,11 @@ def _measure(prompt: Prompt, prompts: int = 1) -> Measure:
         tools=prompt.tools,
         images=_images(prompt),
     )
-    return replace(found, token_ids=prompt.token_ids)
+    optional = {
+        kind.value: prior_tokens(text.sample, text.text_bytes)
+        for kind, text in prompt.optional.items()
+    }
+    return with_optional(replace(found, token_ids=prompt.token_ids), optional)
 
 
 def _images(prompt: Prompt) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.budget.bounded import IDLE
 from extproc.budget.calibrated import MODELS, Calibrated, _reserve
-from extproc.budget.features import measure
+from extproc.budget.features import measure, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
 from extproc.budget.values import Asked, Basis, Measure, Observation, Outcome
@@ -256,3 +256,48 @@ def test_each_limit_is_steered_apart() -> None:
     for answer in range(200):
         calibrated.observe(truth(asked(550 + answer)))
     assert level(calibrated, 1024) != level(calibrated, 8192)
+
+
+def with_reasoning(words: int, dropped: float) -> Asked:
+    """A request whose template may drop `dropped` tokens of earlier reasoning."""
+    request = asked(words)
+    return replace(request, measure=with_optional(request.measure, {"past_reasoning": dropped}))
+
+
+def mixed(rendered: float, answers: int = 400) -> Calibrated:
+    """Of ten requests seven carry earlier reasoning, of which a share is rendered."""
+    calibrated, draw = fresh(), random.Random(2)
+    for turn in range(answers):
+        words, extra = draw.randint(50, 2500), draw.randint(500, 4000) * (turn % 10 < 7)
+        request = with_reasoning(words, extra)
+        seen = truth(request)
+        tokens = seen.prompt_tokens + round(rendered * extra)
+        calibrated.observe(replace(seen, prompt_tokens=tokens))
+    return calibrated
+
+
+@pytest.mark.parametrize("rendered", [0.0, 1.0])
+def test_text_that_a_template_may_drop_is_learnt_apart(rendered: float) -> None:
+    calibrated = mixed(rendered)
+    for extra in (0, 2000):
+        request = with_reasoning(500, extra)
+        true = truth(request).prompt_tokens + rendered * extra
+        budget = calibrated.budget(request, LIMIT)
+        assert budget.prompt_tokens == pytest.approx(true, rel=0.03)
+
+
+def test_a_long_text_that_is_dropped_teaches_however_long_it_is() -> None:
+    calibrated = fresh()
+    request = with_reasoning(20, 50_000)
+    for _ in range(60):
+        calibrated.observe(truth(request))
+    assert calibrated.budget(request, LIMIT).prompt_tokens < 1000
+    assert calibrated.learnt().models["m"]["samples"] == 60
+
+
+def test_a_long_text_that_is_rendered_teaches_however_long_it_is() -> None:
+    calibrated = fresh()
+    request = with_reasoning(20, 50_000)
+    for _ in range(60):
+        calibrated.observe(replace(truth(request), prompt_tokens=50_030))
+    assert calibrated.budget(request, LIMIT).prompt_tokens == pytest.approx(50_030, rel=0.03)

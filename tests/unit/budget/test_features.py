@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.features import FEATURES, TEXT_FEATURES, measure, text_features
+from extproc.budget.features import (
+    FEATURES,
+    TEXT_FEATURES,
+    measure,
+    text_features,
+    with_optional,
+)
+from extproc.budget.prior import prior_tokens
 from extproc.budget.values import Measure
 
 
@@ -73,3 +80,19 @@ def test_messages_and_tools_are_not_scaled() -> None:
 def test_an_image_of_unknown_size_counts_as_a_megapixel() -> None:
     known = measure(b"", 0, messages=1, images=[(1024, 1024)])
     assert known == measure(b"", 0, messages=1, images=[(0, 0)])
+
+
+def test_text_that_may_be_dropped_has_features_of_its_own():
+    plain = measure(b"the owl", 7, messages=1)
+    found = with_optional(plain, {"schema": 40.26, "documents": 3.0})
+    changed = {FEATURES[i]: new for i, new in enumerate(found.features) if new != plain.features[i]}
+    assert changed == {"schema": 40.3, "documents": 3.0}
+    assert with_optional(plain, {}) is plain
+
+
+def test_the_prior_counts_a_text_by_a_sample_of_it():
+    text = b"The owl sat still in the old barn. " * 40
+    whole, sampled = prior_tokens(text, len(text)), prior_tokens(text[:350], len(text))
+    assert whole == pytest.approx(len(text) / 4.4, rel=0.2)
+    assert sampled == pytest.approx(whole, rel=0.02)
+    assert prior_tokens(b"", 0) == 0.0

@@ -3,7 +3,7 @@
 import pytest
 
 from extproc.request.image import UNKNOWN, Image
-from extproc.request.prompt import MAX_IMAGES, PromptReader
+from extproc.request.prompt import MAX_IMAGES, Optional, PromptReader
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
 
@@ -94,20 +94,73 @@ def test_a_tool_definition_counts_at_the_length_of_compact_json():
 def test_a_schema_is_found_where_each_api_has_it(value):
     prompt = PromptReader()
     prompt.read_schema(value)
-    assert prompt.texts == ['{"a":1}']
+    assert (prompt.texts, prompt.optional) == ([], {Optional.SCHEMA: ['{"a":1}']})
 
 
 @pytest.mark.parametrize("value", [{"type": "text"}, {"format": {"type": "text"}}, "json", [1]])
 def test_a_format_without_a_schema_has_no_text(value):
     prompt = PromptReader()
     prompt.read_schema(value)
-    assert prompt.texts == []
+    assert (prompt.texts, prompt.optional) == ([], {})
 
 
 def test_a_document_is_read_as_json_or_as_it_is():
     prompt = PromptReader()
     prompt.read_documents(["a", {"title": "b"}, {}, 5])
-    assert prompt.texts == ["a", '{"title":"b"}', "{}"]
+    assert prompt.optional == {Optional.DOCUMENTS: ["a", '{"title":"b"}', "{}"]}
+
+
+USER, TOOL_RESULT = {"role": "user", "content": "u"}, [{"type": "tool_result", "content": "r"}]
+
+
+@pytest.mark.parametrize(
+    "turn",
+    [
+        {"role": "assistant", "reasoning": "old"},
+        {"role": "assistant", "reasoning_content": "old"},
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "old"}]},
+        {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "old"}]},
+        {"type": "reasoning", "summary": [{"type": "summary_text", "text": "old"}]},
+    ],
+)
+def test_reasoning_before_the_last_turn_of_the_user_may_be_dropped(turn):
+    past, current = PromptReader(), PromptReader()
+    past.read_conversation([USER, turn, USER])
+    current.read_conversation([USER, turn])
+    assert (past.texts, past.optional) == (["u", "u"], {Optional.PAST_REASONING: ["old"]})
+    assert (current.texts, current.optional) == (["u", "old"], {})
+
+
+def test_a_tool_result_in_the_users_role_does_not_end_the_turn():
+    prompt = PromptReader()
+    thought = {"role": "assistant", "reasoning": "new"}
+    prompt.read_conversation([USER, thought, {"role": "user", "content": TOOL_RESULT}])
+    assert (prompt.texts, prompt.optional) == (["u", "new", "r"], {})
+
+
+def test_each_of_several_conversations_has_its_own_last_turn():
+    prompt = PromptReader()
+    thought = {"role": "assistant", "reasoning": "t"}
+    prompt.read_conversation([[USER, thought, USER], [USER, thought]])
+    assert prompt.texts == ["u", "u", "u", "t"]
+    assert prompt.optional == {Optional.PAST_REASONING: ["t"]}
+
+
+@pytest.mark.parametrize("value", ["text", 5, None, [5, None], {"role": "user", "reasoning": {}}])
+def test_any_value_is_a_conversation(value):
+    PromptReader().read_conversation(value)
+
+
+def test_arguments_of_the_template_may_be_dropped():
+    prompt = PromptReader()
+    prompt.read_arguments({"documents": ["a"]})
+    assert prompt.optional == {Optional.TEMPLATE_ARGUMENTS: ['{"documents":["a"]}']}
+
+
+def test_tools_that_must_not_be_called_may_be_dropped():
+    prompt = PromptReader()
+    prompt.read_unused_tools([{"name": "f"}])
+    assert (prompt.tools, prompt.optional) == (0, {Optional.UNUSED_TOOLS: ['{"name":"f"}']})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.request.fields import MAX_NODES
+from extproc.request.prompt import Optional
 from extproc.request.reader import (
     MAX_DECODED_BYTES,
     MAX_MODEL_CHARS,
@@ -43,8 +44,9 @@ def compact(value: object) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def seen(*texts: str, **counts: Any) -> dict[str, Any]:
-    return {"texts": texts, "messages": 1, "tools": 0, "token_ids": 0} | counts
+def seen(*texts: str, optional: Any = (), **counts: Any) -> dict[str, Any]:
+    counted = {"texts": texts, "messages": 1, "tools": 0, "token_ids": 0}
+    return counted | {"optional": dict(optional)} | counts
 
 
 # Path, body, and what is to be found in it. A vLLM of a text model takes them all, but for those
@@ -67,7 +69,12 @@ SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "tools": [TOOL],
             "tool_choice": "none",
         },
-        seen("bob", "hi", "hm", "weather", "{}", "sun", compact(TOOL), messages=3, tools=2),
+        seen(
+            *("bob", "hi", "hm", "weather", "{}", "sun"),
+            messages=3,
+            tools=1,
+            optional={Optional.UNUSED_TOOLS: compact(TOOL)},
+        ),
     ),
     (
         "/v1/chat/completions",
@@ -83,9 +90,11 @@ SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         seen(
             "hi",
             compact(FUNCTION),
-            '{"title":"a","text":"b"}',
-            compact({"name": "x", "schema": PARAMETERS}),
             tools=1,
+            optional={
+                Optional.DOCUMENTS: '{"title":"a","text":"b"}',
+                Optional.SCHEMA: compact({"name": "x", "schema": PARAMETERS}),
+            },
         ),
     ),
     # Constraints that no template sees: vLLM gives them to the grammar alone.
@@ -135,9 +144,11 @@ SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         },
         seen(
             *("hi", "hm", "weather", "{}", "sun"),
-            compact({"type": "function", **FUNCTION, "strict": False}),
             messages=4,
-            tools=2,
+            tools=1,
+            optional={
+                Optional.UNUSED_TOOLS: compact({"type": "function", **FUNCTION, "strict": False})
+            },
         ),
     ),
     (
@@ -146,7 +157,7 @@ SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
             "input": "hi",
             "text": {"format": {"type": "json_schema", "name": "x", "schema": PARAMETERS}},
         },
-        seen("hi", compact(PARAMETERS)),
+        seen("hi", optional={Optional.SCHEMA: compact(PARAMETERS)}),
     ),
     ("/v1/messages", {"messages": [HI], "max_tokens": 1}, seen("hi")),
     (
@@ -179,9 +190,9 @@ SHAPES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         },
         seen(
             *("be brief", "hi", "hm", "weather", '{"city":"x"}', "sun"),
-            compact(ANTHROPIC_TOOL),
             messages=4,
-            tools=2,
+            tools=1,
+            optional={Optional.UNUSED_TOOLS: compact(ANTHROPIC_TOOL)},
         ),
     ),
     (
@@ -250,8 +261,10 @@ def test_a_shape_is_read(path, body, expected):
     assert kind is not None
     found = whole(read(body, kind))
     assert found.sample.decode().split("\n") == list(expected["texts"] or [""])
-    for name, value in expected.items() - {("texts", expected["texts"])}:
-        assert getattr(found, name) == value
+    optional = {kind: text.sample.decode() for kind, text in found.optional.items()}
+    assert optional == expected["optional"]
+    for name, value in expected.items():
+        assert name in {"texts", "optional"} or getattr(found, name) == value
 
 
 @pytest.mark.slow

@@ -104,3 +104,11 @@ def test_a_request_that_its_body_proves_to_fit_is_not_retried(changes, retryable
 
 def test_the_largest_pool_has_none_to_retry_on():
     assert not decide(prompt={"text_bytes": 200_000}, token_bound=None).retryable
+
+
+def test_a_schema_is_no_part_of_the_text_that_is_rendered():
+    body = {"messages": [{"content": "hello"}], "response_format": {"schema": {"a": ["b"] * 50}}}
+    request = read_request(Endpoint.CHAT, json.dumps(body).encode())
+    measured = decide(prompts=request.prompts).asked.measure
+    assert measured.text_bytes == 5
+    assert measured.features[FEATURES.index("schema")] > 50
