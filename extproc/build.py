@@ -12,8 +12,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.paper import PaperEstimator
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Estimator
-from extproc.config.settings import EstimatorName
-from extproc.config.settings import Settings
+from extproc.config.settings import EstimatorName, Settings
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from extproc.budget.category import Labels
-from extproc.budget.lengths import LengthHistogram
-from extproc.budget.values import Asked, Budget, Estimator, Learnt, Observation, Outcome
+from extproc.budget.lengths import Lengths
+from extproc.budget.values import Asked, Budget, Estimator, Learnt, Observation
 
 
 class Learner:
@@ -12,7 +12,7 @@ class Learner:
 
     def __init__(self, estimator: Estimator, labels: Labels) -> None:
         self._estimator, self._labels = estimator, labels
-        self._lengths = LengthHistogram()
+        self._lengths = Lengths()
 
     def budget(self, asked: Asked, limit: int) -> Budget:
         """Estimate what a request needs if it will be compared with `limit` tokens."""
@@ -22,21 +22,16 @@ class Learner:
         """Teach the estimator."""
         self._labels.admit(name_category(observation.asked))
         self._estimator.observe(observation)
-        if observation.outcome is not Outcome.REFUSED:
-            self._lengths.observe(
-                self.label(observation.asked),
-                observation.largest_prompt,
-                observation.output_tokens,
-                observation.asked.sequences,
-            )
+        if observation.completion_tokens:  # embeddings have no length that a plan could use
+            self._lengths.observe(self.label(observation.asked), observation)
 
     def label(self, asked: Asked) -> str:
         """Return the category as a metric label: `other` beyond the permitted number."""
         return self._labels.known(name_category(asked))
 
     @property
-    def lengths(self) -> LengthHistogram:
-        """The lengths of the answered sequences of each category."""
+    def lengths(self) -> Lengths:
+        """The lengths of the answered requests of each category."""
         return self._lengths
 
     def learnt(self) -> Learnt:

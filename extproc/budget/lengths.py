@@ -1,4 +1,4 @@
-"""The lengths of answered sequences by category: counts in bins of prompt by output tokens.
+"""The lengths of answered requests by category: counts in bins of prompt by output tokens.
 
 Invariant: a bin's value is within 3 % of every length in it, in both dimensions, and so are totals.
 A category takes 1.5 KB for each of the 251 prompt bins that it has seen; the caller bounds the
@@ -8,9 +8,11 @@ categories.
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Final, Self
+from typing import Annotated, Final, NamedTuple, Self
 
 import msgspec
+
+from extproc.budget.values import Observation
 
 MOST_PROMPT_TOKENS: Final = 1 << 24
 MOST_OUTPUT_TOKENS: Final = 1 << 18
@@ -36,9 +38,14 @@ _OUTPUT_BEGINS, _OUTPUT_VALUES = _bins(MOST_OUTPUT_TOKENS)
 _Count = Annotated[int, msgspec.Meta(ge=1, le=1 << 53)]
 
 
-class _LengthsDocument(msgspec.Struct):
-    lengths: dict[str, list[tuple[_Count, _Count, _Count]]]
-    """By category: prompt tokens, output tokens, and the sequences that had them."""
+_Row = tuple[_Count, _Count, _Count]  # prompt tokens, output tokens, how many had them
+
+
+class _LengthsDocument(msgspec.Struct, omit_defaults=True):
+    lengths: dict[str, list[_Row]]
+    """The answered requests of each category."""
+    sequences: dict[str, list[_Row]] = {}
+    """The sequences of each category in which a request had several."""
 
 
 class LengthHistogram:
@@ -48,52 +55,94 @@ class LengthHistogram:
         # By category and prompt bin, the counts of all output bins.
         self._counts: dict[str, dict[int, array[int]]] = {}
 
-    def observe(self, category: str, prompt: int, output: int, sequences: int = 1) -> None:
-        """Count sequences of these prompt and output tokens; less than one token counts as one."""
+    def __contains__(self, category: str) -> bool:
+        return category in self._counts
+
+    def observe(self, category: str, prompt: int, output: int, count: int = 1) -> None:
+        """Count a length of prompt and output tokens; less than one token counts as one."""
         # max: a negative index would reach the bins from their other end.
         row = bisect_right(_PROMPT_BEGINS, max(prompt, 1)) - 1
         column = bisect_right(_OUTPUT_BEGINS, max(output, 1)) - 1
         rows = self._counts.setdefault(category, {})
         if row not in rows:
             rows[row] = array("Q", bytes(8 * len(_OUTPUT_BEGINS)))
-        rows[row][column] += sequences
+        rows[row][column] += count
 
     def rows(self) -> Iterator[tuple[str, int, int, int]]:
-        """Yield category, prompt tokens, output tokens and sequences of every bin that has any.
+        """Yield category, prompt tokens, output tokens and count of every bin that has any.
 
-        Sequences counted meanwhile may or may not be included.
+        Lengths counted meanwhile may or may not be included.
         """
-        for category, rows in list(self._counts.items()):
-            for row, counts in sorted(rows.items()):
-                for column, sequences in enumerate(counts):
-                    if sequences:
-                        yield category, _PROMPT_VALUES[row], _OUTPUT_VALUES[column], sequences
+        for category in list(self._counts):
+            yield from self.rows_of(category)
 
     def merge(self, other: "LengthHistogram") -> None:
         """Add the counts of another histogram."""
         for row in other.rows():
             self.observe(*row)
 
-    def to_json(self) -> bytes:
-        """Return the body of GET /lengths; `from_json` reads the same counts from it."""
-        return write_lengths(self.rows())
+    def rows_of(self, category: str) -> Iterator[tuple[str, int, int, int]]:
+        """Yield the rows of one category."""
+        for row, counts in sorted(self._counts.get(category, {}).items()):
+            for column, count in enumerate(counts):
+                if count:
+                    yield category, _PROMPT_VALUES[row], _OUTPUT_VALUES[column], count
 
     @classmethod
     def from_json(cls, text: bytes | str) -> Self:
-        """Read what `to_json` wrote, also in a version with other bins.
+        """Read the sequences in what `write_lengths` wrote, also in a version with other bins.
 
         Raises ValueError with the fault and its place; all numbers of a row are at least 1.
         """
-        histogram = cls()
-        for category, rows in msgspec.json.decode(text, type=_LengthsDocument).lengths.items():
-            for prompt, output, requests in rows:
-                histogram.observe(category, prompt, output, requests)
+        histogram, document = cls(), msgspec.json.decode(text, type=_LengthsDocument)
+        for category, rows in (document.lengths | document.sequences).items():
+            for prompt, output, count in rows:
+                histogram.observe(category, prompt, output, count)
         return histogram
 
 
-def write_lengths(rows: Iterable[tuple[str, int, int, int]]) -> bytes:
-    """Write rows of a LengthHistogram as JSON."""
-    document = _LengthsDocument({})
-    for category, prompt, output, requests in rows:
-        document.lengths.setdefault(category, []).append((prompt, output, requests))
-    return msgspec.json.encode(document)
+class Lengths:
+    """The lengths of answered requests, and those of their sequences.
+
+    Sequences are counted apart from the first request on that has several.
+    """
+
+    def __init__(self) -> None:
+        self._requests, self._sequences = LengthHistogram(), LengthHistogram()
+
+    def observe(self, category: str, seen: Observation) -> None:
+        """Count an answered request."""
+        if seen.asked.sequences > 1 and category not in self._sequences:
+            for row in self._requests.rows_of(category):
+                self._sequences.observe(*row)
+        self._requests.observe(category, seen.prompt_tokens, seen.completion_tokens)
+        if seen.asked.sequences > 1 or category in self._sequences:
+            sequence = seen.largest_prompt, seen.output_tokens
+            self._sequences.observe(category, *sequence, seen.asked.sequences)
+
+    def rows(self) -> Iterator["LengthRow"]:
+        """Yield all rows; lengths counted meanwhile may or may not be included."""
+        for row in self._requests.rows():
+            yield LengthRow("lengths", *row)
+        for row in self._sequences.rows():
+            yield LengthRow("sequences", *row)
+
+
+class LengthRow(NamedTuple):
+    """How many requests, or sequences, had a length."""
+
+    table: str
+    """The key of _LengthsDocument."""
+    category: str
+    prompt_tokens: int
+    output_tokens: int
+    seen: int
+
+
+def write_lengths(rows: Iterable[LengthRow]) -> bytes:
+    """Return the body of GET /lengths."""
+    tables: dict[str, dict[str, list[_Row]]] = {"lengths": {}, "sequences": {}}
+    for row in rows:
+        counted = row.prompt_tokens, row.output_tokens, row.seen
+        tables[row.table].setdefault(row.category, []).append(counted)
+    return msgspec.json.encode(_LengthsDocument(**tables))

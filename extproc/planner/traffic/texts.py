@@ -85,8 +85,9 @@ def _write(tokens: Tokens, rng: np.random.Generator) -> Iterator[Measure]:
     unseen = 1.0 - 1.0 / sampled
     counts *= np.exp(SAMPLING_NOISE * unseen * rng.standard_normal(tokens.size))[:, None]
     columns = (size.tolist(), messages.tolist(), np.rint(counts).tolist(), unseen.tolist())
+    none = [0.0] * (len(OTHER_FEATURES) - 2)
     for text_bytes, sent, row, left_out in zip(*columns, strict=True):
-        yield Measure(text_bytes, 0, (1.0, float(sent), 0.0, 0.0, 0.0, 0.0, *row), left_out)
+        yield Measure(text_bytes, 0, (1.0, float(sent), *none, *row), left_out)
 
 
 def _count_text(tokens: Tokens, rng: np.random.Generator) -> tuple[Floats, Tokens]:

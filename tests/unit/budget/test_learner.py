@@ -35,7 +35,7 @@ def test_lengths_are_counted_by_the_category_that_metrics_name():
     given = learner()
     given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 20, 5))
     given.learn(Observation(ASKED, Outcome.CUT, 8192, 20, 5))
-    assert list(given.lengths.rows()) == [("prose/m", 20, 5, 2)]
+    assert list(given.lengths.rows()) == [("lengths", "prose/m", 20, 5, 2)]
 
 
 def test_a_refused_request_has_no_lengths():

@@ -1,10 +1,20 @@
 """The live service's histogram of lengths."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.lengths import MOST_OUTPUT_TOKENS, MOST_PROMPT_TOKENS, LengthHistogram
+from extproc.budget.lengths import (
+    MOST_OUTPUT_TOKENS,
+    MOST_PROMPT_TOKENS,
+    LengthHistogram,
+    Lengths,
+    write_lengths,
+)
+from extproc.budget.values import Asked, Measure, Observation, Outcome
+from tests.support.served_lengths import lengths_json
 
 PROMPTS = st.integers(1, MOST_PROMPT_TOKENS)
 OUTPUTS = st.integers(1, MOST_OUTPUT_TOKENS)
@@ -44,13 +54,13 @@ def test_merged_replicas_are_as_one_that_saw_all(first, second):
 @given(LENGTHS)
 def test_json_reads_back_to_the_same_counts(lengths):
     histogram = counted(lengths)
-    again = LengthHistogram.from_json(histogram.to_json())
+    again = LengthHistogram.from_json(lengths_json(histogram))
     assert sorted_rows(again) == sorted_rows(histogram)
 
 
 def test_json_says_what_it_holds():
     histogram = counted([("prose/m", 20, 3), ("prose/m", 20, 3), ("code/m", 7, 1)])
-    assert histogram.to_json() == b'{"lengths":{"prose/m":[[20,3,2]],"code/m":[[7,1,1]]}}'
+    assert lengths_json(histogram) == b'{"lengths":{"prose/m":[[20,3,2]],"code/m":[[7,1,1]]}}'
 
 
 def test_nonsense_from_a_pool_is_counted_at_the_ends():
@@ -67,3 +77,29 @@ def test_nonsense_from_a_pool_is_counted_at_the_ends():
 def test_what_is_no_histogram_is_refused(text):
     with pytest.raises(ValueError, match=r".+"):
         LengthHistogram.from_json(text)
+
+
+def answered(*requests):
+    """Lengths of requests of prompt tokens, completion tokens and sequences."""
+    lengths = Lengths()
+    for prompt, completion, sequences in requests:
+        asked = Asked("m", "prose", Measure(400), None, sequences)
+        seen = Observation(asked, Outcome.COMPLETE, 8192, prompt, completion)
+        lengths.observe("prose/m", seen)
+    return write_lengths(lengths.rows())
+
+
+def test_requests_of_one_sequence_are_told_once():
+    assert answered((20, 3, 1), (7, 1, 1)) == b'{"lengths":{"prose/m":[[7,1,1],[20,3,1]]}}'
+
+
+def test_from_the_first_request_of_several_sequences_on_these_are_told_too():
+    assert json.loads(answered((20, 3, 1), (10, 24, 8), (20, 3, 1))) == {
+        "lengths": {"prose/m": [[10, 24, 1], [20, 3, 2]]},
+        "sequences": {"prose/m": [[10, 3, 8], [20, 3, 2]]},
+    }
+
+
+def test_a_plan_is_made_of_sequences():
+    read = LengthHistogram.from_json(answered((20, 3, 1), (10, 24, 8)))
+    assert sorted_rows(read) == [("prose/m", 10, 3, 8), ("prose/m", 20, 3, 1)]

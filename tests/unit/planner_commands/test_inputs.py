@@ -17,6 +17,7 @@ from extproc.planner_commands.inputs import (
     read_inputs,
     read_services,
 )
+from tests.support.served_lengths import lengths_json
 
 CSV = "prompt_tokens,completion_tokens\n10,2\n20,2\n"
 CDF = "tokens,cdf\n100,1\n"
@@ -40,7 +41,7 @@ def histogram(*lengths):
     seen = LengthHistogram()
     for length in lengths:
         seen.observe("prose/m", *length)
-    return seen.to_json()
+    return lengths_json(seen)
 
 
 @contextmanager

@@ -10,8 +10,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 
-from extproc.budget.lengths import LengthHistogram
-from extproc.budget.values import Learnt
+from extproc.budget.lengths import Lengths
+from extproc.budget.values import Asked, Learnt, Measure, Observation, Outcome
 from extproc.service.http import HttpServer
 
 
@@ -19,8 +19,9 @@ class Learnable:
     """A learner of two categories, the second of which is learnt while the first is read."""
 
     def __init__(self):
-        self.lengths = LengthHistogram()
-        self.lengths.observe("prose/m", 10, 5)
+        self.lengths = Lengths()
+        asked = Asked("m", "prose", Measure(40), None)
+        self.lengths.observe("prose/m", Observation(asked, Outcome.COMPLETE, 8192, 10, 5))
 
     def learnt_parts(self):
         yield Learnt(categories={"prose/m": {"samples": 1}})

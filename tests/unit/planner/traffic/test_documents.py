@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from extproc.budget.lengths import LengthHistogram
 from extproc.planner.traffic.lengths import InputError, Trace, Workload
 from extproc.planner.traffic.traces import read
+from tests.support.served_lengths import lengths_json
 
 RESULT = {
     "date": "20261121-100000",
@@ -102,9 +103,9 @@ def test_an_access_log_with_a_broken_budget_is_refused_with_its_row():
 
 def test_the_lengths_of_a_service_count_as_often_as_they_were_seen():
     histogram = LengthHistogram()
-    histogram.observe("prose/m", 10, 2, sequences=3)
+    histogram.observe("prose/m", 10, 2, count=3)
     histogram.observe("code/m", 20, 2)
-    reading = read_text(histogram.to_json().decode())
+    reading = read_text(lengths_json(histogram).decode())
     assert reading.count == 4
     assert reading.requests.share_within(12) == 0.75
 
