@@ -1,6 +1,6 @@
-"""TLS certificates as files that change: read when they do, kept where the new ones are wrong.
+"""TLS certificates from files that are renewed: reloaded when they change, if they are usable.
 
-Files are looked at when a connection is made, so that no timer runs and no open stream ends.
+The files are checked at every handshake, so that no timer is needed and no open stream ends.
 """
 
 import logging
@@ -10,20 +10,22 @@ from pathlib import Path
 
 import grpc
 
+from extproc.config.errors import UserError
+
 _log = logging.getLogger(__name__)
 
 _Stamp = tuple[tuple[int, ...], ...]
 
 
-class CertificateError(Exception):
-    """A file of certificates that cannot be used: its path, what is wrong, and the fix."""
+class CertificateError(UserError):
+    """A certificate file that cannot be used: its path, the fault, and the fix."""
 
 
 @dataclass(frozen=True, slots=True)
 class CertificateFiles:
-    """PEM files: the service's certificate with its chain, its key, and who may connect.
+    """PEM files: the service's certificate with its chain, its key, and the clients' CA.
 
-    Without client_ca a client needs no certificate; with it, one that client_ca signed.
+    With client_ca, clients need a certificate that it signed; without, they need none.
     """
 
     cert: Path
@@ -32,13 +34,13 @@ class CertificateFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """The files that are named."""
+        """All files that are configured."""
         named = (self.cert, self.key, self.client_ca)
         return tuple(path for path in named if path is not None)
 
 
 class Certificates:
-    """The newest usable certificates of some files. Raises CertificateError where none are."""
+    """The newest usable certificates. Raises CertificateError if the first are unusable."""
 
     def __init__(self, files: CertificateFiles) -> None:
         self._files = files
@@ -46,7 +48,7 @@ class Certificates:
         self._first = read_certificates(files)
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Return what a gRPC port is secured with."""
+        """Return the credentials of a gRPC port; they follow the files."""
         required = self._files.client_ca is not None
         return grpc.dynamic_ssl_server_credentials(self._first, self._changed, required)
 
@@ -60,9 +62,9 @@ class Certificates:
         try:
             configuration = read_certificates(self._files)
         except CertificateError as error:
-            _log.error("the certificates before are kept: %s", error)
+            _log.error("keeping the previous certificates: %s", error)
             return unchanged
-        _log.info("new certificates: %s", ", ".join(map(str, self._files.paths)))
+        _log.info("loaded new certificates: %s", ", ".join(map(str, self._files.paths)))
         return configuration
 
 
@@ -72,9 +74,9 @@ def read_certificates(files: CertificateFiles) -> grpc.ServerCertificateConfigur
     cert, key = _read(files.cert), _read(files.key)
     client_ca = _read(files.client_ca) if files.client_ca else None
     _check(files)
-    # What was checked is what was read only where no file was replaced between the two.
+    # _check reads the files again: make sure that it read the same ones.
     if _stamp(files) != before:
-        raise CertificateError(f"{files.cert}: changed while it was read; try again")
+        raise CertificateError(f"{files.cert}: changed while it was read; start again")
     return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
 
 
@@ -84,7 +86,7 @@ def _check(files: CertificateFiles) -> None:
             _check_certificates(path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # An empty password: a key that needs one is refused, and nobody is asked at a terminal.
+        # The empty password makes an encrypted key an error instead of a prompt at the terminal.
         context.load_cert_chain(files.cert, files.key, password="")
     except ssl.SSLError as error:
         raise CertificateError(_pair_fault(files, error)) from error
@@ -94,26 +96,26 @@ def _check_certificates(path: Path) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     except ssl.SSLError as error:
-        fix = "name a file of -----BEGIN CERTIFICATE----- blocks"
-        raise CertificateError(f"{path}: holds no certificate in PEM; {fix}") from error
+        fix = "use a file of -----BEGIN CERTIFICATE----- blocks"
+        raise CertificateError(f"{path}: contains no PEM certificate; {fix}") from error
 
 
 def _pair_fault(files: CertificateFiles, error: ssl.SSLError) -> str:
     match error.reason:
         case "KEY_VALUES_MISMATCH" | "KEY_TYPE_MISMATCH" | "NO_CERTIFICATE_ASSIGNED":
-            return f"{files.key}: not the key of {files.cert}; name two files made together"
+            return f"{files.key}: not the key of {files.cert}; use the two files of one certificate"
         case str(reason) if reason.endswith(("_TOO_SMALL", "_TOO_WEAK")):
             fault = reason.lower().replace("_", " ")
-            return f"{files.cert}: {fault}; make one with RSA of 2048 bits or more, or ECDSA"
+            return f"{files.cert}: {fault}; use RSA of 2048 bits or more, or ECDSA"
         case _:
-            return f"{files.key}: holds no key in PEM without a password; name one that does"
+            return f"{files.key}: contains no PEM key without a password; use one that does"
 
 
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        fix = "name a file that this user may read"
+        fix = "use a file that this user may read"
         raise CertificateError(f"{path}: cannot be read: {error.strerror}; {fix}") from error
 
 

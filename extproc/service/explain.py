@@ -1,4 +1,4 @@
-"""`dualpool explain`: the decision for one body, and every figure that led to it."""
+"""`dualpool explain`: the decision for one request body, and the figures behind it."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from extproc.routing.route import Routed, route, route_unread
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What the service does with a body as long as it has learnt nothing."""
+    """The decision for a body by a service that has learnt nothing."""
 
     pool: str
     reason: str
@@ -21,18 +21,18 @@ class Explanation:
     text_bytes: int
     token_ids: int
     bytes_per_token: float
-    """Text bytes by estimated tokens, without the margin."""
+    """Text bytes divided by estimated tokens, without the margin."""
     prompt_tokens: int
     margin_tokens: int
     output_tokens: int
     budget_tokens: int
     basis: str
     unreadable: str
-    """Why the body could not be read; empty where it could."""
+    """Why the body could not be read; empty if it could."""
 
 
 def explain(body: bytes, kind: Endpoint, settings: Settings) -> Explanation:
-    """Decide for a body as the service does for its first request."""
+    """Decide as the service does for its first request."""
     rules = build_rules(settings)
     try:
         request = read_request(kind, body, max_bytes=rules.max_body_bytes)
@@ -43,7 +43,7 @@ def explain(body: bytes, kind: Endpoint, settings: Settings) -> Explanation:
 
 
 def describe(explanation: Explanation) -> str:
-    """Write it for a reader."""
+    """Return the explanation as lines of text."""
     e = explanation
     if e.unreadable:
         return f"unreadable ({e.unreadable}): pool {e.pool}, the largest"

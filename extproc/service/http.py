@@ -96,7 +96,14 @@ class HttpServer:
         async with self._writing:
             with collector_paused():
                 taken = await in_slices(parts)
-                return await asyncio.to_thread(write, taken)
+                return await asyncio.to_thread(_write_and_free, write, taken)
+
+
+def _write_and_free(write: Callable[[list[_Part]], bytes], parts: list[_Part]) -> bytes:
+    # What is freed here need not be traversed when the garbage collector resumes.
+    page = write(parts)
+    parts.clear()
+    return page
 
 
 def _bind_fault(host: str, port: int, error: OSError) -> str:

@@ -1,6 +1,6 @@
 """The gRPC server: ext_proc, health and reflection on one address, with a bounded drain.
 
-What one peer can take is bounded; how long an answer takes is not.
+Invariant: all that one peer can take of the server is bounded, except the time of an answer.
 """
 
 import asyncio
@@ -37,15 +37,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What peers can take of the server.
+    """Limits on what peers can take of the server.
 
-    streams: open at once, of all connections; what is beyond passes on unread.
-    connection_streams: open at once on one connection; Envoy opens another beyond them.
-    handshake_s: for a connection to say that it speaks HTTP/2.
-    first_message_s: for a stream to say what it is for; Envoy opens one when it has a message.
-    silence_s: until a peer is asked for a sign of life, and again until it counts as gone: a
-        stream may be silent for as long as an answer takes, and a dead machine closes nothing.
-    ping_interval_s: the least between two signs of life that a peer may ask for.
+    streams: open at once, over all connections; Envoy passes on the requests of others unread.
+    connection_streams: open at once on one connection; Envoy opens another connection for more.
+    handshake_s: the time for a new connection to start HTTP/2.
+    first_message_s: the time for a stream to send its first message, which Envoy sends at once.
+    silence_s: the time without data before a keepalive ping, and again before a connection without
+        a reply is closed. A stream may be idle for as long as an answer takes, and a machine that
+        crashes closes nothing.
+    ping_interval_s: the shortest interval of pings from a peer.
     """
 
     message_bytes: int
@@ -59,7 +60,7 @@ class Bounds:
 
 
 class Server:
-    """Answers Envoy on one address, over TLS where there are certificates."""
+    """Serves Envoy on one address, over TLS if certificates are given."""
 
     def __init__(
         self, stages: Stages, address: str, bounds: Bounds, certificates: Certificates | None = None
@@ -77,27 +78,27 @@ class Server:
         reflection.enable_server_reflection(names, self._server, _described())
 
     async def start(self) -> int:
-        """Listen; return the port (1 for a Unix socket). Raises OSError where it cannot."""
+        """Listen; return the port (1 for a Unix socket). Raises OSError if that is impossible."""
         if self._address.startswith("unix:"):
             require_free(Path(self._address.removeprefix("unix:")))
         try:
             with for_owner_and_group():
                 port = self._add_port()
         except RuntimeError as error:
-            fix = "end what listens there, or choose another address of this machine"
+            fix = "stop what listens there, or choose another address of this machine"
             raise OSError(f"cannot listen on {self._address} for gRPC; {fix}") from error
         await self._server.start()
         await self._tell(_SERVING)
         return port
 
     async def announce_end(self) -> None:
-        """Tell who asks for our health that we leave, and serve on."""
+        """Report NOT_SERVING; keep serving."""
         await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def drain(self, seconds: float) -> None:
-        """Refuse new streams, let running ones finish for `seconds`, then end them.
+        """Refuse new streams, give open ones `seconds` to finish, then end them.
 
-        May be called again with less time.
+        Call it again to shorten the time.
         """
         await self.announce_end()
         await self._server.stop(seconds)
@@ -137,12 +138,12 @@ class Server:
                     if stream.finished:
                         return
         except TimeoutError:
-            _log.debug("a stream said nothing for %g s", self._bounds.first_message_s)
+            _log.debug("closed a stream without a message for %g s", self._bounds.first_message_s)
         finally:
             self._open -= 1
             stream.close()
             if stream.error is not None:
-                _log.error("stream failed, its request passes on", exc_info=stream.error)
+                _log.error("stream failed; its request passes on unchanged", exc_info=stream.error)
 
 
 def _options(bounds: Bounds) -> list[tuple[str, int]]:
@@ -150,17 +151,17 @@ def _options(bounds: Bounds) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", bounds.message_bytes),
         ("grpc.max_send_message_length", bounds.message_bytes),
         ("grpc.so_reuseport", 0),
-        # The defaults, 1000 and 3000, refuse a burst of streams that Envoy may well open.
+        # The defaults, 1000 and 3000, refuse bursts of streams that Envoy does open.
         ("grpc.server.max_pending_requests", 100_000),
         ("grpc.server.max_pending_requests_hard_limit", 200_000),
         ("grpc.max_concurrent_streams", bounds.connection_streams),
         ("grpc.max_allowed_incoming_connections", bounds.connections),
         ("grpc.server_handshake_timeout_ms", _ms(bounds.handshake_s)),
         ("grpc.keepalive_time_ms", _ms(bounds.silence_s)),
-        # Not keepalive_timeout_ms: grpcio 1.85 waits for this one, by default a minute.
+        # grpcio 1.85 applies this one, by default a minute, and not keepalive_timeout_ms.
         ("grpc.http2.ping_timeout_ms", _ms(bounds.silence_s)),
         ("grpc.http2.max_pings_without_data", 0),
-        # The default, 5 minutes, ends every connection of an Envoy with connection_keepalive.
+        # With the default, 5 minutes, Envoys with connection_keepalive lose every connection.
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(bounds.ping_interval_s)),
         ("grpc.keepalive_permit_without_calls", 1),
     ]

@@ -1,6 +1,6 @@
-"""The file of a Unix socket: who may connect, and whether another server lives behind it.
+"""The file of a Unix socket: who may connect, and whether another server listens on it.
 
-gRPC removes a file in its way without asking whose it is, and its own when it stops to listen.
+gRPC removes any file at its path when it starts, and its own file when it stops.
 """
 
 import os
@@ -15,22 +15,25 @@ _PATIENCE_S = 1.0
 
 
 def require_free(path: Path) -> None:
-    """Raise OSError where no socket can be made at `path`; what a dead server left does no harm."""
+    """Raise OSError if a socket at `path` is impossible; the file of a dead server is not."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if not path.parent.is_dir():
-            raise OSError(f"{path.parent} is no folder; make it, or choose another path") from None
+            fault = f"{path.parent} is not a folder; create it, or choose another path"
+            raise OSError(fault) from None
         return
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror}; choose another path") from error
     if not stat.S_ISSOCK(mode):
         raise OSError(f"{path} is not a socket; remove it, or choose another path")
     if _is_answered(path):
-        raise OSError(f"a server listens on {path}; end it, or choose another path")
+        raise OSError(f"another server listens on {path}; stop it, or choose another path")
 
 
 @contextmanager
 def for_owner_and_group() -> Iterator[None]:
-    """Make the files made meanwhile, by any thread, open to their owner and group alone."""
+    """Let only owner and group access the files that any thread creates meanwhile."""
     before = os.umask(_UMASK)
     try:
         yield
@@ -46,5 +49,7 @@ def _is_answered(path: Path) -> bool:
         except ConnectionRefusedError:
             return False
         except (TimeoutError, BlockingIOError):  # its queue is full
+            return True
+        except PermissionError:  # another user's: it may be in use
             return True
     return True

@@ -133,7 +133,7 @@ def test_a_key_of_another_certificate_is_one_clear_message(authority, service):
     other = authority.issue("other")
     done = serve("--tls-cert", service.cert, "--tls-key", other.key)
     assert done.returncode == 2
-    fault = f"{other.key}: not the key of {service.cert}; name two files made together"
+    fault = f"{other.key}: not the key of {service.cert}; use the two files of one certificate"
     assert done.stderr == f"dualpool: {fault}\n"
 
 

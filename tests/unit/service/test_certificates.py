@@ -43,20 +43,20 @@ def test_a_file_that_is_not_there_is_named(service, tmp_path):
 
 def test_a_key_of_another_certificate_is_named(authority, service):
     other = authority.issue("other")
-    text = f"{other.key}: not the key of {service.cert}; name two files made together"
+    text = f"{other.key}: not the key of {service.cert}; use the two files of one certificate"
     assert refused(service.cert, other.key) == text
 
 
 @pytest.mark.parametrize("junk", [b"", b"junk", bytes(range(256))])
 def test_what_holds_no_certificate_is_named(service, tmp_path, junk):
     (tmp_path / "junk").write_bytes(junk)
-    text = f"{tmp_path}/junk: holds no certificate in PEM"
+    text = f"{tmp_path}/junk: contains no PEM certificate"
     assert text in refused(tmp_path / "junk", service.key)
     assert text in refused(service.cert, service.key, tmp_path / "junk")
 
 
 def test_what_holds_no_key_is_named(service):
-    text = f"{service.cert}: holds no key in PEM without a password"
+    text = f"{service.cert}: contains no PEM key without a password"
     assert text in refused(service.cert, service.cert)
 
 

@@ -79,7 +79,7 @@ def test_a_second_server_is_refused_and_the_first_serves_on(tmp_path):
     path = tmp_path / "s"
 
     async def scenario():
-        with pytest.raises(OSError, match=f"a server listens on {path}; end it, or choose"):
+        with pytest.raises(OSError, match=f"another server listens on {path}; stop it, or choose"):
             await Server(stages(), f"unix:{path}", BOUNDS).start()
         return await asked(path)()
 
@@ -92,7 +92,7 @@ def test_a_server_that_has_no_time_to_answer_lives(tmp_path):
         busy.listen(0)
         with socket.socket(socket.AF_UNIX) as first:
             first.connect(str(tmp_path / "s"))
-            with pytest.raises(OSError, match="a server listens on"):
+            with pytest.raises(OSError, match="another server listens on"):
                 require_free(tmp_path / "s")
 
 
@@ -104,8 +104,14 @@ def test_a_file_of_another_kind_is_kept(tmp_path):
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(OSError, match=f"{tmp_path}/none is no folder; make it"):
+    with pytest.raises(OSError, match=f"{tmp_path}/none is not a folder; create it"):
         require_free(tmp_path / "none" / "s")
+
+
+def test_a_path_that_no_file_can_have_is_named_with_the_fix(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=f"{tmp_path}/file/s: Not a directory; choose another path"):
+        require_free(tmp_path / "file" / "s")
 
 
 @pytest.mark.parametrize("workers", [1, 2], ids=["one process", "workers"])
