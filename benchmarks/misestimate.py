@@ -24,7 +24,7 @@ from rich.progress import Progress
 from extproc.local.children import StackError
 from extproc.local.fleet import StackPool
 from extproc.local.stack import Stack, StackGateway, StackOptions
-from extproc.stream.decision import POOL_HEADER
+from extproc.names import POOL_HEADER
 
 CREDULOUS = {"budget": {"estimator": "paper", "prior_bytes_per_token": 100.0, "beta": 0.999999999}}
 WORDS = ("owl", "sleeps", "noon", "forest", "river", "quiet", "stone", "winter", "seven", "lamp")

@@ -17,7 +17,7 @@ DESCRIPTION = "Decide for one request body as a service that has learnt nothing 
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add what it may be asked."""
+    """Add the command's arguments."""
     parser.add_argument("file", help="file with the request body, or - for standard input")
     parser.add_argument(
         "--path",
@@ -29,7 +29,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it; return its exit code."""
+    """Run the command; return its exit code."""
     settings: Settings = load(options.config)
     kind = endpoint(options.path)
     if kind is None:

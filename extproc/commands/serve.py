@@ -6,7 +6,6 @@ from pathlib import Path
 from extproc.commands.arguments import add_config
 from extproc.config.load import ConfigError, Settings, load
 from extproc.config.settings import conflicts
-from extproc.service.certificates import CertificateError
 from extproc.service.serve import serve
 
 DESCRIPTION = (
@@ -16,7 +15,7 @@ DESCRIPTION = (
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
-    """Add what it may be asked."""
+    """Add the command's arguments."""
     add_config(parser)
     parser.add_argument(
         "--tls-cert", type=Path, metavar="FILE", help="PEM: the service's certificate, for TLS"
@@ -26,21 +25,18 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--tls-client-ca",
         type=Path,
         metavar="FILE",
-        help="PEM: who signs Envoy's certificate; nobody else may connect",
+        help="PEM: the CA of Envoy's certificate; no other client may connect",
     )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run it; return its exit code."""
-    try:
-        serve(_with_tls(load(options.config), options))
-    except CertificateError as error:
-        raise ConfigError(f"dualpool: {error}") from error
+    """Run the command; return its exit code."""
+    serve(_with_tls(load(options.config), options))
     return 0
 
 
 def _with_tls(settings: Settings, options: argparse.Namespace) -> Settings:
-    """Take the files that the flags name in place of the settings'; raises ConfigError."""
+    """Replace the settings' files by those that the flags name. Raises ConfigError."""
     flags = {key: getattr(options, key) for key in ("tls_cert", "tls_key", "tls_client_ca")}
     # Not resolved: certificates are renewed by switching a link.
     given = {key: str(path.absolute()) for key, path in flags.items() if path}

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from extproc.config.settings import Settings, host_port, worker_addresses
+from extproc.config.settings import MESSAGE_OVERHEAD, Settings, host_port, worker_addresses
 from extproc.envoy.document import Finding, Part
+from extproc.names import POOL_HEADER, USAGE_METADATA
 
 # Envoy's defaults.
 _BUFFER_BYTES = 1 << 20
@@ -19,9 +20,7 @@ _MAX_RETRIES = 3
 _MESSAGE_TIMEOUT_S = 0.2
 
 _TIMEOUT_S = (0.05, 10.0)
-_MESSAGE_OVERHEAD = 1024  # bytes that a gRPC message has on top of the body
 _ROUTING_MODES = ("BUFFERED", "FULL_DUPLEX_STREAMED")
-_USAGE = "envoy.ai.token_usage"
 
 
 def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
@@ -92,13 +91,13 @@ def _gateway_findings(gateway: _ManagedListener, settings: Settings) -> Iterator
 
 def _strips(manager: Part) -> bool:
     internal = manager.at("route_config", "internal_only_headers").items()
-    if any(header.text.lower() == "x-llm-pool" for header in internal):
+    if any(header.text.lower() == POOL_HEADER for header in internal):
         return True
     for extension in manager.at("early_header_mutation_extensions").items():
         for mutation in extension.at("typed_config", "mutations").items():
             prefix = mutation.at("remove_on_match", "key_matcher", "prefix").text
             exact = mutation.at("remove").text
-            if (prefix and "x-llm-pool".startswith(prefix)) or exact == "x-llm-pool":
+            if (prefix and POOL_HEADER.startswith(prefix)) or exact == POOL_HEADER:
                 return True
     return False
 
@@ -116,7 +115,7 @@ def _body_findings(gateway: _ManagedListener, host: Part, settings: Settings) ->
         if limit < wanted:
             yield Finding(path, f"a body above {limit} bytes gets 413: set {wanted}")
     largest = min(limits.values())
-    if largest + _MESSAGE_OVERHEAD > message:
+    if largest + MESSAGE_OVERHEAD > message:
         yield Finding(
             min(limits, key=lambda path: limits[path]),
             f"a body of {largest} bytes exceeds listen.max_message_bytes, {message}: set {wanted}",
@@ -132,7 +131,7 @@ def _route_findings(host: Part, settings: Settings) -> Iterator[Finding]:
             yield Finding(
                 timeout.path, f"long answers are cut off after {timeout.text or '15s'}: set 0s"
             )
-    if any(route.at("route", "cluster_header").text == "x-llm-pool" for route in routes):
+    if any(route.at("route", "cluster_header").text == POOL_HEADER for route in routes):
         return
     named = {_matched_pool(route) for route in routes}
     for pool in settings.pools[:-1]:
@@ -164,7 +163,7 @@ def _takes_all(route: Part) -> bool:
 
 def _matched_pool(route: Part) -> str:
     for header in route.at("match", "headers").items():
-        if header.at("name").text == "x-llm-pool":
+        if header.at("name").text == POOL_HEADER:
             return header.at("string_match", "exact").text or header.at("exact_match").text
     return ""
 
@@ -183,7 +182,7 @@ def _observer_findings(processor: Part) -> Iterator[Finding]:
     yield from _namespace_findings(processor, "forwarding_namespaces", "untyped", "llm")
     modes = processor.at("processing_mode")
     if modes.at("response_body_mode").text in ("", "NONE"):
-        yield from _namespace_findings(processor, "forwarding_namespaces", "typed", _USAGE)
+        yield from _namespace_findings(processor, "forwarding_namespaces", "typed", USAGE_METADATA)
         if modes.at("response_trailer_mode").text != "SEND":
             path = modes.at("response_trailer_mode").path
             yield Finding(path, "the service does not get the usage: set SEND")

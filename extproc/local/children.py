@@ -15,12 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from extproc.config.errors import UserError
+
 _TETHER = Path(__file__).with_name("tether.py")
 _TAIL_BYTES = 16_384
 
 
-class StackError(Exception):
-    """The local stack cannot start or has failed; the message says what to do about it."""
+class StackError(UserError):
+    """The local stack cannot start or has failed; the text says what to do about it."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True, slots=True)

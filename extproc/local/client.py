@@ -16,13 +16,8 @@ import aiohttp
 from extproc.local.answer_body import ParsedAnswer, read_body, whole_number
 from extproc.local.traffic import Item
 from extproc.local.usage_event import less_usage
-from extproc.stream.decision import (
-    BUDGET_HEADER,
-    CATEGORY_HEADER,
-    POOL_HEADER,
-    REASON_HEADER,
-    ask_for_usage,
-)
+from extproc.names import BUDGET_HEADER, CATEGORY_HEADER, POOL_HEADER, REASON_HEADER
+from extproc.stream.decision import ask_for_usage
 
 _MAX_IN_FLIGHT = 512
 

@@ -9,7 +9,6 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
-from extproc.local.children import StackError
 from extproc.local.fleet import StackPool
 from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.progress import showing
@@ -27,13 +26,9 @@ def run_stoppable(
 ) -> int:
     """Run `main`, which the first SIGINT, SIGTERM or SIGHUP cancels; return the exit code.
 
-    Further signals do not interrupt its clean-up. A StackError is printed; the exit code is 1.
+    Further signals do not interrupt its clean-up.
     """
-    try:
-        return asyncio.run(_stoppable(main(Console()), when_stopped))
-    except StackError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, soft_wrap=True)
-        return 1
+    return asyncio.run(_stoppable(main(Console()), when_stopped))
 
 
 async def _stoppable(main: Coroutine[None, None, int], when_stopped: int) -> int:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from extproc.profiling.fitting import Decode, FirstToken, Fit, Measurement, fit
 from extproc.profiling.measuring import Measured, measure
-from extproc.profiling.vllm import Facts, VllmError, connect, new_session
+from extproc.profiling.vllm import Facts, connect, new_session
 from extproc.progress import showing
 from extproc.simulator.engine.profiles import InstanceProfile, write_profile
 
@@ -60,10 +60,7 @@ def run_profile(options: ProfileOptions) -> int:
     if min(options.most, options.max_num_batched_tokens, options.gpus) < 1:
         numbers = (options.most, options.max_num_batched_tokens, options.gpus)
         return _fail(_BELOW_1.format(*numbers), 2)
-    try:
-        profiled = asyncio.run(profile(options))
-    except VllmError as error:
-        return _fail(str(error), 1)
+    profiled = asyncio.run(profile(options))
     instance = profiled.instance(options.gpus, options.price_per_gpu_h)
     print_profile(Console() if Console().is_terminal else Console(width=_WIDTH), profiled)
     if options.out:

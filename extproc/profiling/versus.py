@@ -26,14 +26,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from extproc.local.children import StackError
+from extproc.config.errors import UserError
 from extproc.planner.simulation.fleet import PoolSpec
 from extproc.planner.traffic.lengths import Trace, from_cdf, poisson
 from extproc.planner.traffic.published import AZURE_2023, scaled
 from extproc.profiling.profile import Profiled, ProfileOptions, print_profile, profile
 from extproc.profiling.replaying import ReplayFigures, deal, figures_of, replay, simulated, split
 from extproc.profiling.starting import start_pools
-from extproc.profiling.vllm import VllmError, connect, new_session
+from extproc.profiling.vllm import connect, new_session
 from extproc.progress import Show, showing
 
 _BATCH: Final = 2048  # max_num_batched_tokens, vLLM's default on a CPU
@@ -79,7 +79,7 @@ def run_versus(options: VersusOptions) -> int:
     console = Console() if Console().is_terminal else Console(width=_WIDTH)
     try:
         compared = asyncio.run(compare(options, console))
-    except (VllmError, StackError) as error:
+    except UserError as error:
         Console(stderr=True).print(f"versus: {error}", markup=False, highlight=False)
         return 1
     for each in compared:

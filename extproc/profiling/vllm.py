@@ -14,6 +14,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
+from extproc.config.errors import UserError
 from extproc.planner.traffic.lengths import Length
 
 _IDS: Final = range(1_000, 31_000)  # ordinary tokens in every vocabulary in use
@@ -21,8 +22,10 @@ _DONE: Final = b"data: [DONE]\n\n"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=600, connect=10)
 
 
-class VllmError(Exception):
-    """The server cannot be measured; the message says what it answered."""
+class VllmError(UserError):
+    """The server cannot be measured; the text says what it answered."""
+
+    exit_code = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,21 +14,16 @@ import msgspec
 from extproc.budget.category import label
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import name_category
+from extproc.names import (
+    BASIS_HEADER,
+    BUDGET_HEADER,
+    CATEGORY_HEADER,
+    POOL_HEADER,
+    REASON_HEADER,
+    RETRYABLE_HEADER,
+)
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed, Rules
-
-POOL_HEADER: Final = "x-llm-pool"
-REASON_HEADER: Final = "x-llm-reason"
-BUDGET_HEADER: Final = "x-llm-budget"
-CATEGORY_HEADER: Final = "x-llm-category"
-BASIS_HEADER: Final = "x-llm-basis"
-RETRYABLE_HEADER: Final = "x-llm-retryable"
-"""Tells Envoy's retry policy that a 400 of this pool may mean that the request is too long."""
-
-HIDES_USAGE: Final = "hides_usage"
-"""Metadata of Envoy's filter that removes usage from flagged streams: present if it runs."""
-HIDE_USAGE: Final = "hide_usage"
-"""Metadata that flags a stream for that filter."""
 
 USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Basis, Observation, Outcome
+from extproc.names import HIDE_USAGE, HIDES_USAGE
 from extproc.request.reader import (
     Endpoint,
     Request,
@@ -21,8 +22,6 @@ from extproc.response.reader import Finish, Refused, Unlearnable, Usage, UsageRe
 from extproc.routing.pools import Pool, Reason, Verdict, judge
 from extproc.routing.route import Routed, Rules, route, route_unread
 from extproc.stream.decision import (
-    HIDE_USAGE,
-    HIDES_USAGE,
     ask_for_usage,
     decision_headers,
     from_note,

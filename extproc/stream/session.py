@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from google.protobuf.message import DecodeError
 
+from extproc.names import NAMESPACE, USAGE_METADATA
 from extproc.protos.envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValueOption
 from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
 from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import (
@@ -27,12 +28,6 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
 
 CHUNK_BYTES = 62_000
 """The longest full-duplex body chunk that is sent: below Envoy's 64 KiB flow-control window."""
-
-NAMESPACE = "llm"
-"""Dynamic metadata namespace of the note from the routing filter to the observing one."""
-
-USAGE_METADATA = "envoy.ai.token_usage"
-"""Typed metadata of Envoy's ai_protocol_manager."""
 
 _ATTEMPTS = "upstream.request_attempt_count"
 _MOST_ATTEMPTS = 1000.0  # an attribute is a double from outside: larger ones are not believed

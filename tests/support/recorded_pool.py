@@ -15,13 +15,13 @@ from extproc.envoy.render import render_envoy
 from extproc.local.children import Children
 from extproc.local.envoy import envoy_command
 from extproc.local.ports import free_ports
+from extproc.names import USAGE_METADATA
 from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
 )
 from extproc.service.server import SERVICE
-from extproc.stream.session import USAGE_METADATA
 from tests.support.envoys import binary
 from tests.support.local_stack import fetch, in_background, wait_for
 from tests.support.paths import DATA

@@ -16,7 +16,7 @@ from extproc.budget.category import (
     label,
     named,
 )
-from extproc.budget.features import measure
+from extproc.budget.features import FEATURES, measure
 
 TEXTS = {
     ContentClass.PROSE: "The owl sat still, as owls do; nobody in the barn had noticed it yet. "
@@ -92,3 +92,27 @@ def test_there_are_never_more_labels_than_permitted(names, limit):
     for name in names:
         labels.admit(name)
     assert len({labels.known(name) for name in names} | {OTHER}) <= limit
+
+
+def features(**counts):
+    return [float(counts.get(name, 0.0)) for name in FEATURES]
+
+
+@pytest.mark.parametrize(
+    ("counts", "kind"),
+    [
+        # In bytes: three for a Han character, two for a Cyrillic letter; CJK above 2/3 of the sum.
+        ({"han_kana": 45, "greek_cyrillic": 67}, ContentClass.CJK),
+        ({"han_kana": 44, "greek_cyrillic": 67}, ContentClass.SCRIPT),
+        ({"lower": 100, "greek_cyrillic": 51}, ContentClass.SCRIPT),
+        ({"lower": 100, "greek_cyrillic": 50}, ContentClass.MIXED),
+        ({"lower": 850, "hangul": 51}, ContentClass.MIXED),
+        ({"lower": 850, "hangul": 50}, ContentClass.PROSE),
+        ({"lower": 700, "digit_digit": 151, "punct_runs": 150}, ContentClass.STRUCTURED),
+        ({"lower": 700, "digit_digit": 150, "punct_runs": 150}, ContentClass.CODE),
+        ({"lower": 905, "punct_punct": 96}, ContentClass.CODE),
+        ({"lower": 905, "punct_punct": 95}, ContentClass.PROSE),
+    ],
+)
+def test_the_kinds_have_exact_bounds(counts, kind):
+    assert content_class(features(**counts)) is kind

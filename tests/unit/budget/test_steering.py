@@ -106,3 +106,16 @@ def test_numbers_are_rescaled_before_they_overflow() -> None:
     assert steering._weight == 1.0
     assert steering._requests[3] == pytest.approx(1.0, rel=1e-3)
     assert steering._exceeded[3] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_level_is_steered_anew_after_eight_requests() -> None:
+    steering = Steering(0.001)
+    levels = []
+    for _ in range(16):
+        steering.observe(4, exceeds=True)
+        levels.append(steering.level)
+    assert levels[:7] == [Steering(0.001).level] * 7
+    assert len(set(levels[:7])) == 1
+    assert levels[7] != levels[6]
+    assert len(set(levels[7:15])) == 1
+    assert levels[15] != levels[14]

@@ -108,3 +108,13 @@ def test_a_text_unlike_all_taught_is_less_certain() -> None:
 def test_a_count_that_no_tokenizer_has_is_not_plausible(share: float, plausible: bool) -> None:
     weights, asked = TokenWeights(MEASURED), prompt(8000)
     assert weights.plausible(asked, weights.predict(asked).tokens * share) is plausible
+
+
+@pytest.mark.parametrize(("words", "off"), [(2000, 1.5), (40, 2.0), (4, 0.5), (2000, 100.0)])
+def test_a_surprise_is_an_error_beyond_what_templates_differ_by(words: int, off: float) -> None:
+    weights, asked = taught(0.25), prompt(words)
+    before, found = weights.surprise, weights.predict(asked)
+    weights.learn(asked, found.tokens + off * found.deviation)
+    informative = 1 - (3 / found.deviation) ** 2
+    odd = min(off**2 / (1 + (12 / found.deviation) ** 2), 16)
+    assert weights.surprise == pytest.approx(before + 0.03 * informative * (odd - before))

@@ -5,7 +5,7 @@ from aiohttp import web
 
 from extproc.local.client import Ending, SendOptions, send_all
 from extproc.local.traffic import Item, TrafficApi
-from extproc.stream.decision import BUDGET_HEADER, CATEGORY_HEADER, POOL_HEADER, REASON_HEADER
+from extproc.names import BUDGET_HEADER, CATEGORY_HEADER, POOL_HEADER, REASON_HEADER
 
 _HEADERS = {
     POOL_HEADER: "short",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from extproc.request.fields import MAX_NODES
 from extproc.request.prompt import Optional
+from extproc.request.prompts import MAX_OBJECTS, MAX_PROMPTS
 from extproc.request.reader import (
     MAX_DECODED_BYTES,
     MAX_MODEL_CHARS,
@@ -603,3 +604,55 @@ def test_a_stream_of_several_answers_is_left_alone(fields):
 def test_a_single_prompt_may_be_written_in_any_way(prompt):
     body = {"stream": True, "prompt": prompt}
     assert read(body, Endpoint.COMPLETION).usage_unstated
+
+
+@pytest.mark.parametrize(("prompts", "count"), [(MAX_PROMPTS, MAX_PROMPTS), (MAX_PROMPTS + 1, 1)])
+def test_token_ids_are_told_apart_up_to_a_bound(prompts, count, monkeypatch):
+    monkeypatch.setattr("extproc.request.fields.MAX_NODES", 1 << 20)
+    assert read({"input": [[1]] * prompts}, Endpoint.EMBEDDING).prompts.count == count
+
+
+@pytest.mark.parametrize(("prompts", "count"), [(MAX_OBJECTS, MAX_OBJECTS), (MAX_OBJECTS + 1, 1)])
+@pytest.mark.parametrize(("kind", "field"), [(Endpoint.EMBEDDING, "input")])
+def test_objects_are_told_apart_up_to_a_smaller_bound(kind, field, prompts, count):
+    assert read({field: [{"text": "a"}] * prompts}, kind).prompts.count == count
+
+
+@pytest.mark.parametrize(("number", "count"), [(MAX_OBJECTS, MAX_OBJECTS), (MAX_OBJECTS + 1, 1)])
+def test_conversations_are_told_apart_up_to_the_same_bound(number, count):
+    assert read({"messages": [[HI]] * number}, Endpoint.OTHER_CHAT).prompts.count == count
+
+
+def test_texts_are_told_apart_beyond_that_bound():
+    assert read({"input": ["a"] * 2000}, Endpoint.EMBEDDING).prompts.count == 2000
+
+
+def test_vllm_makes_at_most_16384_sequences_of_a_prompt():
+    assert chat(n=16_385).outputs == chat(n=16_384).outputs == 16_384
+    assert chat(n=16_383).outputs == 16_383
+
+
+@pytest.mark.parametrize(
+    ("entries", "largest"),
+    [
+        ([{"text": "a" * 300}, {"text": "b" * 200}], 300),
+        (["a" * 300, "é" * 200], 400),
+        ([{"image_url": "x"}, {"text": "b" * 4000}], 0),
+        ([{"image_url": "x"}, {"text": "b" * 5000}], 5000),
+    ],
+)
+def test_the_largest_prompt_is_that_of_the_most_bytes_and_media(entries, largest):
+    assert read({"input": entries}, Endpoint.EMBEDDING).prompts.largest.text_bytes == largest
+
+
+def test_token_ids_and_texts_are_compared_at_four_bytes_for_an_id():
+    entries = [[1] * 100, [2] * 101]
+    assert read({"prompt": entries}, Endpoint.COMPLETION).prompts.largest.token_ids == 101
+
+
+def test_what_prompts_share_counts_once_for_each():
+    shared = {"messages": [[HI], [HI, HI]], "tools": [TOOL], "documents": ["d"]}
+    prompts = read(shared, Endpoint.OTHER_CHAT).prompts
+    assert (prompts.largest.tools, prompts.whole.tools) == (1, 2)
+    assert prompts.whole.text_bytes == 3 * 2 + 2 * len(compact(TOOL))
+    assert prompts.whole.optional[Optional.DOCUMENTS].text_bytes == 2

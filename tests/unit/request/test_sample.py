@@ -57,3 +57,10 @@ def test_a_quarter_of_the_text_is_a_quarter_of_the_sample(pieces):
 def test_the_same_texts_have_the_same_sample():
     pieces = ["".join(map(str, range(50_000))), "x" * 99]
     assert take_sample(pieces) == take_sample(list(pieces))
+
+
+def test_every_one_of_several_long_texts_is_in_the_sample():
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEF"
+    total, sample = take_sample([letter * 2048 for letter in letters])
+    assert total == 32 * 2048
+    assert {sample.count(letter.encode()) for letter in letters} == {2 * (256 - 3)}

@@ -418,3 +418,12 @@ def test_an_answer_whose_body_is_read_here_needs_no_word_of_envoy():
     reader.feed(STATED)
     reader.tell_none()
     assert reader.finish() == USAGE
+
+
+def test_after_its_last_event_a_response_is_final():
+    done = (
+        b'event: response.completed\ndata: {"type": "response.completed", "response": '
+        b'{"status": "completed", "usage": {"input_tokens": 10, "output_tokens": 3}}}\n\n'
+    )
+    late = b'event: error\ndata: {"type": "error"}\n\n'
+    assert read(Answer(200, SSE, done + late)) == Usage(10, 3, 0, Finish.STOP)

@@ -1,7 +1,9 @@
 """The supervisor, with programs in place of workers that do what a worker should not."""
 
 import asyncio
+import errno
 import sys
+import tempfile
 from contextlib import asynccontextmanager
 
 import pytest
@@ -276,6 +278,32 @@ def test_a_worker_that_is_starting_ends_with_the_others(fleet):
             await until(lambda: given.starts(0) == 1)
 
     asyncio.run(main())
+
+
+def test_a_worker_that_starts_during_the_end_is_told_to_end(fleet):
+    async def main():
+        async with fleet(SERVES + HEARS) as given:
+            await until(given.is_ready)
+            given.stop.ask()
+            await asyncio.wait([given.task])
+            await given.supervisor._run_one(0, given.folder)
+            assert given.supervisor._workers == {}
+
+    asyncio.run(main())
+
+
+def test_no_folder_for_the_metrics_is_an_error_with_a_fix(fleet, monkeypatch):
+    def full(prefix):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full)
+
+    async def main():
+        async with fleet(SERVES) as given:
+            await asyncio.wait([given.task])
+
+    with pytest.raises(OSError, match="metrics: No space left on device; set TMPDIR to a folder"):
+        asyncio.run(main())
 
 
 def test_unusable_certificates_are_one_message(tmp_path):

@@ -507,3 +507,10 @@ def test_the_counters_of_each_pool_stand_at_0_before_anything_is_counted():
     totals = {tuple(s.labels.values()): s.value for s in misroutes.samples if "_total" in s.name}
     kinds = ("retried", "refused", "clamped", "harmless")
     assert totals == {("short", kind): 0 for kind in kinds}
+
+
+def test_the_time_of_a_decision_is_counted():
+    given = stages()
+    ask(Exchange(given), prompt("hi"))
+    [family] = given.metrics.decision_seconds.collect()
+    assert [s.value for s in family.samples if s.name.endswith("_count")] == [1]

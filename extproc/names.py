@@ -1,0 +1,21 @@
+"""Names that the service and Envoy's configuration share: headers and metadata."""
+
+from typing import Final
+
+POOL_HEADER: Final = "x-llm-pool"
+REASON_HEADER: Final = "x-llm-reason"
+BUDGET_HEADER: Final = "x-llm-budget"
+CATEGORY_HEADER: Final = "x-llm-category"
+BASIS_HEADER: Final = "x-llm-basis"
+RETRYABLE_HEADER: Final = "x-llm-retryable"
+"""Tells Envoy's retry policy that a 400 of this pool may mean that the request is too long."""
+
+NAMESPACE: Final = "llm"
+"""Dynamic metadata namespace of the note from the routing filter to the observing one."""
+HIDES_USAGE: Final = "hides_usage"
+"""Set in that namespace by Envoy's filter that removes usage from flagged streams."""
+HIDE_USAGE: Final = "hide_usage"
+"""Flags a stream for that filter."""
+
+USAGE_METADATA: Final = "envoy.ai.token_usage"
+"""Typed metadata of Envoy's ai_protocol_manager."""

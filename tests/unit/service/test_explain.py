@@ -1,0 +1,41 @@
+"""The decision for one body, explained."""
+
+import json
+
+from extproc.config.settings import Settings
+from extproc.request.apis import Endpoint
+from extproc.service.explain import describe, explain
+
+SETTINGS = Settings()
+BODY = {"model": "m", "prompt": "Where do owls sleep at noon?", "max_tokens": 5}
+
+
+def explained(body):
+    return explain(json.dumps(body).encode(), Endpoint.COMPLETION, SETTINGS)
+
+
+def test_a_short_body_fits_the_short_pool():
+    found = explained(BODY)
+    assert (found.pool, found.reason, found.category) == ("short", "fits", "prose/m")
+    assert (found.text_bytes, found.output_tokens, found.basis) == (28, 5, "prior")
+    assert found.budget_tokens == found.prompt_tokens + found.margin_tokens + 5
+
+
+def test_a_large_output_limit_needs_the_long_pool():
+    assert explained(BODY | {"max_tokens": 9000}).pool == "long"
+
+
+def test_token_ids_are_counted_exactly():
+    found = explained(BODY | {"prompt": [1, 2, 3]})
+    assert (found.token_ids, found.text_bytes) == (3, 0)
+
+
+def test_an_unreadable_body_goes_to_the_largest_pool_with_the_reason():
+    found = explain(b"{", Endpoint.COMPLETION, SETTINGS)
+    assert (found.pool, found.reason) == ("long", "unreadable")
+    assert describe(found) == f"unreadable ({found.unreadable}): pool long, the largest"
+
+
+def test_the_text_has_a_line_for_each_figure():
+    words = [line.split()[0] for line in describe(explained(BODY)).splitlines()]
+    assert words == ["class", "text", "ratio", "prompt", "output", "budget", "pool"]
