@@ -131,3 +131,10 @@ def test_a_budget_is_finite_and_never_negative_whatever_was_learnt(answers, text
     for observed, tokens in answers:
         estimator.observe(answer(asked(observed), tokens))
     assert 0 <= estimator.budget(asked(text_bytes), LIMIT).tokens <= 16 * text_bytes
+
+
+@pytest.mark.parametrize(("tokens", "samples"), [(1, 1), (0, None)])
+def test_a_prompt_of_one_token_teaches(tokens, samples):
+    estimator = paper()
+    estimator.observe(answer(asked(4), tokens))
+    assert estimator.learnt().categories.get("prose/m", {}).get("samples") == samples

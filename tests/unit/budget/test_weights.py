@@ -118,3 +118,12 @@ def test_a_surprise_is_an_error_beyond_what_templates_differ_by(words: int, off:
     informative = 1 - (3 / found.deviation) ** 2
     odd = min(off**2 / (1 + (12 / found.deviation) ** 2), 16)
     assert weights.surprise == pytest.approx(before + 0.03 * informative * (odd - before))
+
+
+def test_an_implausible_count_is_beyond_five_priors_and_a_template() -> None:
+    weights, asked = TokenWeights(MEASURED), prompt(2000)
+    prior = weights.predict(asked).tokens
+    assert weights.plausible(asked, prior * 5 + 4000)
+    assert not weights.plausible(asked, prior * 5 + 4001)
+    assert weights.plausible(asked, prior / 5 - 200)
+    assert not weights.plausible(asked, prior / 5 - 201)

@@ -84,3 +84,9 @@ def test_commas_within_strings_are_no_nodes():
 def test_a_field_of_more_nodes_than_permitted_is_not_decoded(item):
     with pytest.raises(TooManyNodesError):
         decode(b'{"x": [' + (item + b",") * MAX_NODES + item + b"]}", "x")
+
+
+def test_a_field_may_have_32768_nodes():
+    assert len(decode(b'{"x": [' + b"null," * 32_766 + b"null]}", "x")["x"]) == 32_767
+    with pytest.raises(TooManyNodesError):
+        decode(b'{"x": [' + b"null," * 32_768 + b"null]}", "x")

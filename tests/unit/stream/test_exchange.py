@@ -7,6 +7,7 @@ import pytest
 
 from extproc.budget.features import measure
 from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
+from extproc.response.reader import Unlearnable
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
 from extproc.stream.decision import to_note
@@ -510,7 +511,42 @@ def test_the_counters_of_each_pool_stand_at_0_before_anything_is_counted():
 
 
 def test_the_time_of_a_decision_is_counted():
-    given = stages()
+    ticks = iter([10.0, 10.25])
+    given = dataclasses.replace(stages(), clock=lambda: next(ticks))
     ask(Exchange(given), prompt("hi"))
     [family] = given.metrics.decision_seconds.collect()
-    assert [s.value for s in family.samples if s.name.endswith("_count")] == [1]
+    found = {s.name.rpartition("_")[2]: s.value for s in family.samples}
+    assert (found["count"], found["sum"]) == (1, 0.25)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "outcome"),
+    [
+        (usage(80, 5), "200", "learnt"),
+        (usage(80, 0), "200", "no_output"),
+        (REFUSAL, "400", "refused"),
+        (b"{}", "200", "absent"),
+        (b"{}", "503", "error"),
+    ],
+)
+def test_every_answer_is_counted_once_by_its_outcome(body, status, outcome):
+    given = stages()
+    observe(given, routed(), body, status)
+    assert counted(given.metrics.answers) == {(outcome,): 1}
+
+
+def test_every_series_of_a_pool_stands_at_0_before_anything_is_counted():
+    given = stages()
+    create_series(given)
+
+    def series(metric):
+        [family] = metric.collect()
+        return {tuple(s.labels.values()) for s in family.samples if s.name.endswith("_total")}
+
+    pools = ("short", "long")
+    kinds = ("right", "misrouted", "over_routed")
+    assert series(given.metrics.verdicts) == {(pool, kind) for pool in pools for kind in kinds}
+    causes = ("misrouted", "failed", "unknown")
+    assert series(given.metrics.retries) == {(pool, cause) for pool in pools for cause in causes}
+    outcomes = {"learnt", "refused", "no_output", *(each.value for each in Unlearnable)}
+    assert series(given.metrics.answers) == {(each,) for each in outcomes}
