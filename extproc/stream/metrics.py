@@ -37,6 +37,11 @@ class Metrics:
     """The metrics that streams update."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._add_decisions(registry)
+        self._add_answers(registry)
+        self._add_streams(registry)
+
+    def _add_decisions(self, registry: CollectorRegistry) -> None:
         self.decisions = Counter(
             "dualpool_decisions",
             "Requests routed, by pool, category, reason and what the estimate is based on.",
@@ -66,6 +71,13 @@ class Metrics:
             buckets=_SECONDS_BUCKETS,
             registry=registry,
         )
+        self.usage_asked = Counter(
+            "dualpool_usage_asked",
+            "Streamed requests to which the service added stream_options.include_usage.",
+            registry=registry,
+        )
+
+    def _add_answers(self, registry: CollectorRegistry) -> None:
         self.budget_error = Histogram(
             "dualpool_budget_relative_error",
             "(Estimated - true) / true prompt tokens, by category.",
@@ -94,17 +106,14 @@ class Metrics:
             ["pool", "cause"],
             registry=registry,
         )
-        self.usage_asked = Counter(
-            "dualpool_usage_asked",
-            "Streamed requests to which the service added stream_options.include_usage.",
-            registry=registry,
-        )
         self.answers = Counter(
             "dualpool_answers",
             "Answers seen, by outcome: learnt, or the reason why nothing was learnt.",
             ["outcome"],
             registry=registry,
         )
+
+    def _add_streams(self, registry: CollectorRegistry) -> None:
         self.streams = Gauge(
             "dualpool_streams_open",
             "Open ext_proc streams.",
