@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from extproc.budget.category import label
 from extproc.budget.values import Figures, Learnt
 
 _ERROR_BUCKETS = (
@@ -171,7 +172,7 @@ class LearntCollector(Collector):
 
 def _gauges(subject: str, rows: Mapping[str, Figures]) -> Iterator[Metric]:
     families: dict[str, GaugeMetricFamily] = {}
-    for label, figures in rows.items():
+    for subject_name, figures in rows.items():
         for name, value in figures.items():
             if not isinstance(value, str):
                 help_text = f"{name} of each {subject}, as the estimator has learnt it."
@@ -179,5 +180,5 @@ def _gauges(subject: str, rows: Mapping[str, Figures]) -> Iterator[Metric]:
                     name,
                     GaugeMetricFamily(f"dualpool_{subject}_{name}", help_text, labels=[subject]),
                 )
-                family.add_metric([label], value)
+                family.add_metric([label(subject_name)], value)
     yield from families.values()

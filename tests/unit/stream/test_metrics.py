@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from extproc.budget.category import label
 from extproc.budget.values import Learnt
 from extproc.stream.metrics import LearntCollector, Metrics, WorkerMetrics
 from tests.support.conversation import stages
@@ -49,3 +50,9 @@ def test_two_services_can_count_apart_in_one_process():
     one, other = stages(), stages()
     one.metrics.unread.inc()
     assert other.metrics.unread._value.get() == 0
+
+
+def test_a_long_name_has_the_label_that_counters_have():
+    long = "prose/" + "m" * 300
+    found = shown(Learnt({long: {"samples": 1}}, {}, {}))["dualpool_category_samples"]
+    assert found["category"] == label(long)
