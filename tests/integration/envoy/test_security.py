@@ -6,8 +6,8 @@ import re
 from contextlib import suppress
 
 import pytest
-from test_failures import LONG, SHORT, stream
 
+from tests.integration.envoy.test_failures import LONG, SHORT, stream
 from tests.support.puppet_mesh import decision, impostor
 
 pytestmark = pytest.mark.slow

@@ -9,11 +9,11 @@ import threading
 from contextlib import contextmanager
 
 import pytest
-from conftest import SERVE, vllm, wait_until_healthy
 
 from extproc.local.sources import built_in_sources
 from extproc.local.traffic import compose
 from tests.support.local_stack import running, wait_for
+from tests.support.vllm_servers import SERVE, vllm, wait_until_healthy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
