@@ -110,11 +110,28 @@ class ListenSettings(Section):
         "host:port, the port from 0 (any free one) to 65535",
         default="127.0.0.1:8081",
     )
+    http_token_file: str = _file("bearer token of /state and /lengths; empty: none needed")
     max_message_bytes: int = _whole(
         "bytes", 1 << 16, _GIB, "the largest gRPC message that is read", default=1 << 26
     )
     notice_s: int = _whole("seconds", 0, 600, "from SIGTERM to refusing new streams", default=3)
     drain_s: int = _whole("seconds", 0, 3600, "then, for open streams to end", default=30)
+    body_timeout_s: int = _whole(
+        "seconds",
+        1,
+        86_400,
+        "for a body to arrive; then it passes on unread",
+        # Envoy's guide for edge proxies gives a whole request as long.
+        default=300,
+    )
+    max_streams: int = _whole(
+        "streams",
+        1,
+        1 << 20,
+        "open at once, 30 KB each; one for each answer",
+        # 360 MB, of the 512 MB that docker-compose.yml gives the service.
+        default=12_000,
+    )
     tls_cert: str = _file("the service's certificate, PEM; empty: no TLS")
     tls_key: str = _file("its key, PEM")
     tls_client_ca: str = _file("who signs Envoy's; empty: no client certificate")

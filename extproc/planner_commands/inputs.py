@@ -13,6 +13,7 @@ import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Final, cast
 from urllib.error import HTTPError
@@ -201,6 +202,9 @@ def _fetch(address: str) -> bytes:
             data: bytes = answer.read(_MOST_BYTES)
     except HTTPError as error:
         error.close()  # the error is the open response
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            fix = f"curl -H 'authorization: Bearer TOKEN' {url} > FILE; then give FILE instead"
+            raise InputError(address, 0, f"the service requires its token: {fix}") from None
         text = f"GET {url} returned HTTP {error.code}; allowed: the address of listen.http"
         raise InputError(address, 0, text) from None
     except (OSError, http.client.HTTPException) as error:

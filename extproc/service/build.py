@@ -12,6 +12,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules
 from extproc.config.settings import ListenSettings, Settings
+from extproc.service.bearer import BearerToken
 from extproc.service.certificates import CertificateFiles, Certificates
 from extproc.service.server import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
@@ -42,9 +43,14 @@ def build_stages(
 
 def build_server(settings: Settings, stages: Stages, address: str) -> Server:
     """Build the gRPC server for one address. Raises CertificateError."""
-    files = certificate_files(settings.listen)
+    listen = settings.listen
+    files = certificate_files(listen)
     certificates = Certificates(files) if files else None
-    bounds = Bounds(message_bytes=settings.listen.max_message_bytes)
+    bounds = Bounds(
+        message_bytes=listen.max_message_bytes,
+        streams=listen.max_streams,
+        body_s=listen.body_timeout_s,
+    )
     return Server(stages, address, bounds, certificates)
 
 
@@ -54,6 +60,11 @@ def certificate_files(listen: ListenSettings) -> CertificateFiles | None:
         return None
     client_ca = Path(listen.tls_client_ca) if listen.tls_client_ca else None
     return CertificateFiles(Path(listen.tls_cert), Path(listen.tls_key), client_ca)
+
+
+def build_token(listen: ListenSettings) -> BearerToken | None:
+    """Return the token of the HTTP side; None if none is needed. Raises TokenError."""
+    return BearerToken(Path(listen.http_token_file)) if listen.http_token_file else None
 
 
 def describe_settings(settings: Settings) -> dict[str, object]:

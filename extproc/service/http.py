@@ -2,13 +2,15 @@
 
 Invariant: no page holds the event loop for more than a few milliseconds, however much was learnt,
 because streams wait meanwhile. The learner is read on the loop, a slice at a time; a thread writes
-the page.
+the page. A connection carries one request, and has a limited time for it.
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeVar
+from functools import partial
+from typing import TypeVar, cast
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
@@ -16,15 +18,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from extproc.budget.learner import Learner
 from extproc.budget.lengths import write_lengths
 from extproc.budget.values import Learnt
+from extproc.service.bearer import BearerToken
+from extproc.service.connections import Connections
 from extproc.service.pages import collector_paused, in_slices, write_metrics, write_state
 
 _Part = TypeVar("_Part")
+_NO_LOG = cast("logging.Logger", None)  # what aiohttp takes to write no access log
 
 
 class HttpServer:
     """Serves metrics, health and what was learnt.
 
-    `described` is shown by /state beside what was learnt.
+    `described` is shown by /state beside what was learnt. With a token, /state and /lengths need
+    it, since they name tenants.
     """
 
     def __init__(
@@ -33,11 +39,14 @@ class HttpServer:
         learner: Learner,
         described: Mapping[str, object],
         is_ready: Callable[[], bool],
+        token: BearerToken | None = None,
     ) -> None:
+        self._token = token
         self._registry, self._learner = registry, learner
         self._described, self._is_ready = described, is_ready
         self._writing = asyncio.Lock()
         self._runner: web.AppRunner | None = None
+        self._listener: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port. Raises OSError if the address cannot be bound."""
@@ -51,17 +60,20 @@ class HttpServer:
                 web.get("/lengths", self._lengths),
             ]
         )
+        app.on_response_prepare.append(_close_after)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         try:
-            await web.TCPSite(self._runner, host, port).start()
+            self._listener = await _listen(self._runner, host, port)
         except OSError as error:
             await self.stop()
             raise OSError(_bind_fault(host, port, error)) from error
-        return int(self._runner.addresses[0][1])
+        return int(self._listener.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Stop listening."""
+        if self._listener is not None:
+            self._listener.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -80,16 +92,24 @@ class HttpServer:
         body = await self._write(self._learner.learnt_parts(), write)
         return web.Response(body=body, headers={"content-type": CONTENT_TYPE_LATEST})
 
-    async def _state(self, _request: web.Request) -> web.Response:
+    async def _state(self, request: web.Request) -> web.Response:
+        self._require_token(request)
+
         def write(parts: list[Learnt]) -> bytes:
             return write_state(self._described, Learnt.merged(parts))
 
         body = await self._write(self._learner.learnt_parts(), write)
         return web.Response(body=body, content_type="application/json")
 
-    async def _lengths(self, _request: web.Request) -> web.Response:
+    async def _lengths(self, request: web.Request) -> web.Response:
+        self._require_token(request)
         body = await self._write(self._learner.lengths.rows(), write_lengths)
         return web.Response(body=body, content_type="application/json")
+
+    def _require_token(self, request: web.Request) -> None:
+        given = request.headers.get("authorization", "")
+        if self._token is not None and not self._token.permits(given):
+            raise web.HTTPUnauthorized(headers={"www-authenticate": "Bearer"})
 
     async def _write(self, parts: Iterator[_Part], write: Callable[[list[_Part]], bytes]) -> bytes:
         # One page at a time: a second thread would only compete for the interpreter lock.
@@ -97,6 +117,32 @@ class HttpServer:
             with collector_paused():
                 taken = await in_slices(parts)
                 return await asyncio.to_thread(_write_and_free, write, taken)
+
+
+async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
+    loop = asyncio.get_running_loop()
+    serve = partial(_Handler, cast("web.Server", runner.server), loop=loop, access_log=_NO_LOG)
+    return await loop.create_server(Connections(serve), host, port)
+
+
+class _Handler(web.RequestHandler):
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        response = super().handle_error(request, status, exc, message)
+        # Otherwise aiohttp adds its name and version; no signal is sent for what it cannot parse.
+        response.headers["server"] = ""
+        return response
+
+
+async def _close_after(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+    response.headers.popall("server", None)
+    response.headers["connection"] = "close"
+    response.force_close()
 
 
 def _write_and_free(write: Callable[[list[_Part]], bytes], parts: list[_Part]) -> bytes:

@@ -11,6 +11,7 @@ from extproc.config.settings import Settings, host_port
 from extproc.service.build import (
     build_server,
     build_stages,
+    build_token,
     configure_logging,
     describe_settings,
 )
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
-    Raises OSError if an address cannot be bound, CertificateError if a certificate is unusable.
+    Raises OSError if an address cannot be bound, CertificateError or TokenError for a wrong file.
     """
     configure_logging(settings)
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -56,7 +57,11 @@ class Service:
         self._serving = False
         self._server = build_server(settings, stages, settings.listen.grpc)
         self._http = HttpServer(
-            registry, learner, describe_settings(settings), lambda: self._serving
+            registry,
+            learner,
+            describe_settings(settings),
+            lambda: self._serving,
+            build_token(settings.listen),
         )
 
     async def run(self, stop: Stop) -> None:

@@ -5,6 +5,7 @@ Invariant: all that one peer can take of the server is bounded, except the time 
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +20,14 @@ from extproc.protos import WELL_KNOWN
 from extproc.protos.envoy.config.core.v3 import base_pb2
 from extproc.protos.envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
 from extproc.protos.envoy.service.ext_proc.v3 import external_processor_pb2
-from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
-    ProcessingRequest,
-    ProcessingResponse,
-)
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 from extproc.protos.envoy.type.v3 import http_status_pb2
+from extproc.service.bounded_log import BoundedLog
 from extproc.service.certificates import Certificates
-from extproc.service.unix_socket import for_owner_and_group, require_free
+from extproc.service.places import Places
+from extproc.service.unix_socket import PathLock, for_owner_and_group, reserve
 from extproc.stream.exchange import Stages
+from extproc.stream.session import ProtocolError
 from extproc.stream.stream import Stream
 
 SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -39,10 +40,13 @@ _log = logging.getLogger(__name__)
 class Bounds:
     """Limits on what peers can take of the server.
 
-    streams: open at once, over all connections; Envoy passes on the requests of others unread.
+    streams: open at once, over all connections, shared as `places` says; Envoy passes on the
+        requests of others unread.
     connection_streams: open at once on one connection; Envoy opens another connection for more.
     handshake_s: the time for a new connection to start HTTP/2.
     first_message_s: the time for a stream to send its first message, which Envoy sends at once.
+    body_s: the time from the start of a stream to the end of the request's body; later the request
+        passes on unread. The answer may take any time.
     silence_s: the time without data before a keepalive ping, and again before a connection without
         a reply is closed. A stream may be idle for as long as an answer takes, and a machine that
         crashes closes nothing.
@@ -50,11 +54,12 @@ class Bounds:
     """
 
     message_bytes: int
-    streams: int = 20_000
+    streams: int = 12_000
     connection_streams: int = 1000
     connections: int = 4096
     handshake_s: float = 10.0
     first_message_s: float = 10.0
+    body_s: float = 300.0
     silence_s: float = 30.0
     ping_interval_s: float = 1.0
 
@@ -69,7 +74,10 @@ class Server:
         self._address = address
         self._bounds = bounds
         self._certificates = certificates
-        self._open = 0
+        self._places = Places(bounds.streams)
+        self._path_lock: PathLock | None = None
+        self._faults = BoundedLog(_log, logging.ERROR, time.monotonic)
+        self._violations = BoundedLog(_log, logging.WARNING, time.monotonic)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(options=_options(bounds))
         self._server.add_generic_rpc_handlers((self._handler(),))
@@ -80,11 +88,12 @@ class Server:
     async def start(self) -> int:
         """Listen; return the port (1 for a Unix socket). Raises OSError if that is impossible."""
         if self._address.startswith("unix:"):
-            require_free(Path(self._address.removeprefix("unix:")))
+            self._path_lock = reserve(Path(self._address.removeprefix("unix:")))
         try:
             with for_owner_and_group():
                 port = self._add_port()
         except RuntimeError as error:
+            self._unlock_path()
             fix = "stop what listens there, or choose another address of this machine"
             raise OSError(f"cannot listen on {self._address} for gRPC; {fix}") from error
         await self._server.start()
@@ -102,6 +111,11 @@ class Server:
         """
         await self.announce_end()
         await self._server.stop(seconds)
+        self._unlock_path()
+
+    def _unlock_path(self) -> None:
+        if self._path_lock is not None:
+            self._path_lock.release()
 
     def _add_port(self) -> int:
         if self._certificates is None:
@@ -112,38 +126,49 @@ class Server:
         for service in ("", SERVICE):
             await self._health.set(service, status)
 
-    def _handler(self) -> "grpc.GenericRpcHandler[ProcessingRequest, ProcessingResponse]":
+    def _handler(self) -> "grpc.GenericRpcHandler[bytes, ProcessingResponse]":
         process = grpc.stream_stream_rpc_method_handler(
             self._process,
-            request_deserializer=ProcessingRequest.FromString,
+            # Not decoded by gRPC, which would end the call with an error that nobody counts.
+            request_deserializer=None,
             response_serializer=ProcessingResponse.SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Process": process})
 
     async def _process(
         self,
-        messages: AsyncIterator[ProcessingRequest],
-        context: "grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]",
+        messages: AsyncIterator[bytes],
+        context: "grpc.aio.ServicerContext[bytes, ProcessingResponse]",
     ) -> AsyncIterator[ProcessingResponse]:
-        if self._open >= self._bounds.streams:
+        peer, patience = context.peer(), asyncio.timeout(self._bounds.first_message_s)
+        if not self._places.take(peer, patience):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
         stream = Stream(self._stages)
-        self._open += 1
+        body_until = asyncio.get_running_loop().time() + self._bounds.body_s
         try:
-            async with asyncio.timeout(self._bounds.first_message_s) as patience:
+            async with patience:
                 async for message in messages:
-                    patience.reschedule(None)
-                    for reply in stream.receive(message):
+                    for reply in stream.receive_encoded(message):
                         yield reply
                     if stream.finished:
                         return
+                    patience.reschedule(body_until if stream.awaits_request else None)
         except TimeoutError:
-            _log.debug("closed a stream without a message for %g s", self._bounds.first_message_s)
+            _log.debug("ended a stream that was idle for too long or whose place was needed")
         finally:
-            self._open -= 1
+            self._places.leave(peer, patience)
             stream.close()
-            if stream.error is not None:
-                _log.error("stream failed; its request passes on unchanged", exc_info=stream.error)
+            self._log_fault(peer, stream.error)
+
+    def _log_fault(self, peer: str, error: Exception | None) -> None:
+        match error:
+            case None:
+                return
+            case ProtocolError():
+                self._violations.write("%s broke the ext_proc protocol: %s", peer, error)
+            case _:
+                message = "stream failed; its request passes on unchanged"
+                self._faults.write(message, error=error)
 
 
 def _options(bounds: Bounds) -> list[tuple[str, int]]:

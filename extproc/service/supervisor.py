@@ -20,7 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from extproc.build import build_learner
 from extproc.config.settings import Settings, host_port, worker_addresses
-from extproc.service.build import certificate_files, describe_settings
+from extproc.service.build import build_token, certificate_files, describe_settings
 from extproc.service.certificates import read_certificates
 from extproc.service.channel import EMPTY, LINE_BYTES, Order, OverlongLine, decode
 from extproc.service.http import HttpServer
@@ -40,6 +40,7 @@ class Supervisor:
     def __init__(self, settings: Settings) -> None:
         if files := certificate_files(settings.listen):
             read_certificates(files)  # one message, not one from each worker
+        self._token = build_token(settings.listen)
         self._settings = settings
         self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
         self._learner = build_learner(settings)
@@ -57,7 +58,7 @@ class Supervisor:
         with _metrics_folder() as folder:
             MultiProcessCollector(self._registry, path=str(folder))  # type: ignore[no-untyped-call]
             described = describe_settings(self._settings)
-            http = HttpServer(self._registry, self._learner, described, self._is_ready)
+            http = HttpServer(self._registry, self._learner, described, self._is_ready, self._token)
             await http.start(*host_port(self._settings.listen.http))
             try:
                 await self._supervise(folder, stop)

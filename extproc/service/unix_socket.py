@@ -3,6 +3,7 @@
 gRPC removes any file at its path when it starts, and its own file when it stops.
 """
 
+import fcntl
 import os
 import socket
 import stat
@@ -12,6 +13,49 @@ from pathlib import Path
 
 _UMASK = 0o117  # leaves rw-rw----: to connect is to write
 _PATIENCE_S = 1.0
+_CLOSED = -1
+
+
+class PathLock:
+    """Keeps other servers of this program from the path of a socket until it is released.
+
+    The kernel releases it when the process ends, however it ends.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Lock the path. Raises OSError if another server holds it, or it cannot be locked."""
+        self._file = path.with_name(f"{path.name}.lock")
+        self._descriptor = _open(self._file)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = _is_at(self._file, self._descriptor)
+        except BlockingIOError:
+            held = False
+        # A server that ends removes its file, so the lock may be one of a file that is gone.
+        if not held:
+            os.close(self._descriptor)
+            self._descriptor = _CLOSED
+            fault = f"another server listens on {path}; stop it, or choose another path"
+            raise OSError(fault)
+
+    def release(self) -> None:
+        """Let another server have the path; idempotent."""
+        if self._descriptor != _CLOSED:
+            self._file.unlink(missing_ok=True)
+            os.close(self._descriptor)
+            self._descriptor = _CLOSED
+
+
+def reserve(path: Path) -> PathLock:
+    """Lock a path on which no server listens. Raises OSError if a socket there is impossible."""
+    require_free(path)
+    lock = PathLock(path)
+    try:
+        require_free(path)
+    except OSError:
+        lock.release()
+        raise
+    return lock
 
 
 def require_free(path: Path) -> None:
@@ -53,3 +97,18 @@ def _is_answered(path: Path) -> bool:
         except PermissionError:  # another user's: it may be in use
             return True
     return True
+
+
+def _open(file: Path) -> int:
+    try:
+        with for_owner_and_group():
+            return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
+    except OSError as error:
+        raise OSError(f"{file}: {error.strerror}; choose another path") from error
+
+
+def _is_at(file: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(file.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

@@ -59,8 +59,8 @@ async def _hear(reader: asyncio.StreamReader, learner: Learner, stop: Stop) -> N
 
 async def _run(channel: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    # Ctrl-C reaches the whole process group, but the supervisor decides when a worker ends.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # Ctrl-C and a hangup reach the whole process group, but the supervisor ends its workers.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, lambda: None)
     await work(*await asyncio.open_connection(sock=channel, limit=LINE_BYTES))
 

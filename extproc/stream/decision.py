@@ -11,9 +11,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from extproc.budget.category import label
+from extproc.budget.category import NAME_CHARS, label
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import name_category
+from extproc.budget.values import Measure
 from extproc.names import (
     BASIS_HEADER,
     BUDGET_HEADER,
@@ -22,6 +23,7 @@ from extproc.names import (
     REASON_HEADER,
     RETRYABLE_HEADER,
 )
+from extproc.request.reader import MAX_MODEL_CHARS
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed, Rules
 
@@ -29,6 +31,8 @@ USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
 
 _KEY: Final = "routed"
 _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
+_MOST_NOTE_CHARS: Final = 32_768  # more than twice the longest that this service writes
+_MOST_COUNT: Final = 1 << 48
 _DECODER: Final = msgspec.json.Decoder(Routed)
 
 
@@ -53,8 +57,11 @@ def to_note(routed: Routed) -> dict[str, str]:
 
 def from_note(note: Mapping[str, str | float | bool], rules: Rules) -> Routed | None:
     """Return the record, or None if the note holds none that this service can have written."""
+    text = str(note.get(_KEY, ""))
+    if len(text) > _MOST_NOTE_CHARS:
+        return None
     try:
-        routed = _DECODER.decode(str(note.get(_KEY, "")))
+        routed = _DECODER.decode(text)
     except msgspec.DecodeError:
         return None
     return routed if _is_sound(routed, rules) else None
@@ -71,9 +78,20 @@ def ask_for_usage(body: bytes) -> bytes:
 
 def _is_sound(routed: Routed, rules: Rules) -> bool:
     asked = routed.asked
-    measures = [asked.measure] if asked.whole is None else [asked.measure, asked.whole]
     return (
-        all(len(measure.features) == len(FEATURES) for measure in measures)
-        and asked.sequences > 0
+        all(map(_is_countable, (asked.measure, asked.every)))
+        and len(asked.model) <= MAX_MODEL_CHARS
+        and len(asked.category) <= NAME_CHARS
+        and 0 < asked.sequences <= _MOST_COUNT
+        and abs(asked.output_limit or 0) <= _MOST_COUNT
         and any(pool.name == routed.pool for pool in rules.pools)
+    )
+
+
+def _is_countable(measure: Measure) -> bool:
+    counts = (*measure.features, measure.text_bytes, measure.token_ids)
+    return (
+        len(measure.features) == len(FEATURES)
+        and all(0 <= count <= _MOST_COUNT for count in counts)
+        and 0 <= measure.unseen <= 1
     )

@@ -128,6 +128,11 @@ class Exchange:
         self._routed: Routed | None = None
         self._answer: _PendingAnswer | None = None
 
+    @property
+    def awaits_request(self) -> bool:
+        """Whether a request's body is still arriving."""
+        return self._request is not None
+
     def on(self, event: Event) -> Action:
         """Return the action on an event."""
         match event:

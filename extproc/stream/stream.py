@@ -1,10 +1,12 @@
 """One ext_proc stream: the session and the exchange joined, messages in and replies out.
 
 Invariant: a fault of the service, wherever it occurs, lets the request pass on unchanged. This is
-the only place that catches every exception.
+the only place in the core that catches every exception.
 """
 
 import enum
+
+from google.protobuf.message import DecodeError
 
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
@@ -46,6 +48,21 @@ class Stream:
         does after a violation of the protocol and after a fault of the session.
         """
         return self._session.finished or self._broken
+
+    @property
+    def awaits_request(self) -> bool:
+        """Whether the rest of a request is due before anything can be decided."""
+        return self._exchange.awaits_request
+
+    def receive_encoded(self, data: bytes) -> list[ProcessingResponse]:
+        """Return the replies that are due after this message, as it was sent."""
+        try:
+            message = ProcessingRequest.FromString(data)
+        except DecodeError:
+            fault = ProtocolError("a message that is not a ProcessingRequest")
+            self.error, self._broken = self.error or fault, True
+            return []
+        return self.receive(message)
 
     def receive(self, message: ProcessingRequest) -> list[ProcessingResponse]:
         """Return the replies that are due after this message."""

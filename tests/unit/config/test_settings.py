@@ -19,9 +19,12 @@ DEFAULTS = {
     "listen": {
         "grpc": "127.0.0.1:50051",
         "http": "127.0.0.1:8081",
+        "http_token_file": "",
         "max_message_bytes": 67108864,
         "notice_s": 3,
         "drain_s": 30,
+        "body_timeout_s": 300,
+        "max_streams": 12_000,
         "tls_cert": "",
         "tls_key": "",
         "tls_client_ca": "",

@@ -12,6 +12,7 @@ from prometheus_client.core import GaugeMetricFamily
 
 from extproc.budget.lengths import Lengths
 from extproc.budget.values import Asked, Learnt, Measure, Observation, Outcome
+from extproc.service.bearer import BearerToken
 from extproc.service.http import HttpServer
 
 
@@ -28,19 +29,21 @@ class Learnable:
         yield Learnt(categories={"code/m": {"samples": 2}}, evicted=3)
 
 
-def asking(scenario, *, ready=True, registry=None):
+def asking(scenario, *, ready=True, registry=None, token=None):
     """Run a coroutine function of a `get`, which returns status, content type and body."""
 
     async def main():
         described = {"estimator": "paper"}
-        server = HttpServer(registry or CollectorRegistry(), Learnable(), described, lambda: ready)
+        server = HttpServer(
+            registry or CollectorRegistry(), Learnable(), described, lambda: ready, token
+        )
         port = await server.start("127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession() as session:
 
-                async def get(path, method="GET"):
+                async def get(path, method="GET", **headers):
                     url = f"http://127.0.0.1:{port}{path}"
-                    async with session.request(method, url) as answer:
+                    async with session.request(method, url, headers=headers) as answer:
                         return answer.status, answer.content_type, await answer.text()
 
                 return await scenario(get)
@@ -146,6 +149,57 @@ def test_a_page_that_fails_fails_alone():
 
 def test_nothing_can_be_posted():
     assert asking(lambda get: get("/state", "POST"))[0] == 405
+
+
+@pytest.fixture
+def token(tmp_path):
+    (tmp_path / "token").write_text("secret\n")
+    return BearerToken(tmp_path / "token")
+
+
+@pytest.mark.parametrize("path", ["/state", "/lengths"])
+@pytest.mark.parametrize(
+    ("given", "status"),
+    [("Bearer secret", 200), ("Bearer wrong", 401), ("Basic secret", 401), (None, 401)],
+)
+def test_what_names_tenants_needs_the_token(token, path, given, status):
+    headers = {"authorization": given} if given else {}
+    assert asking(lambda get: get(path, **headers), token=token)[0] == status
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/healthz", "/readyz"])
+def test_metrics_and_health_need_no_token(token, path):
+    assert ask(path, token=token)[0] == 200
+
+
+RAW = {
+    "page": b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n",
+    "missing": b"GET /nothing HTTP/1.1\r\nhost: x\r\n\r\n",
+    "old": b"GET /healthz HTTP/1.0\r\nconnection: keep-alive\r\n\r\n",
+    "unauthorized": b"GET /state HTTP/1.1\r\nhost: x\r\n\r\n",
+    "malformed": b"GET\r\n\r\n",
+    "long head": b"GET /healthz HTTP/1.1\r\nx: " + b"y" * 10_000 + b"\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("request_bytes", RAW.values(), ids=RAW)
+def test_an_answer_names_no_software_and_ends_the_connection(token, request_bytes):
+    async def main():
+        server = HttpServer(CollectorRegistry(), Learnable(), {}, lambda: True, token)
+        port = await server.start("127.0.0.1", 0)
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(request_bytes)
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+            await server.stop()
+
+    head = asyncio.run(main()).lower()
+    assert head.startswith(b"http/1.")
+    assert b"server: \r\n" in head or b"server:" not in head
+    assert b"aiohttp" not in head
+    assert b"python" not in head
 
 
 def never_started():

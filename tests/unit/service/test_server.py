@@ -14,7 +14,9 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
 )
+from extproc.service.bounded_log import MOST_LINES
 from extproc.service.server import SERVICE, Bounds, Server
+from extproc.stream.exchange import Exchange
 from tests.support.conversation import FILES, counted, read, stages
 from tests.support.http2_peer import (
     ACK,
@@ -91,6 +93,42 @@ def test_a_broken_protocol_ends_the_stream_without_an_error():
         return await call.code()
 
     assert serving(scenario) is grpc.StatusCode.OK
+
+
+def test_bytes_that_are_no_message_are_a_broken_protocol(caplog):
+    given = stages()
+
+    async def scenario(channel, _):
+        call = channel.stream_stream(f"/{SERVICE}/Process")()
+        await call.write(b"\xff\xff")
+        assert await call.read() is grpc.aio.EOF
+        return await call.code()
+
+    assert serving(scenario, given) is grpc.StatusCode.OK
+    assert counted(given.metrics.streams_ended) == {("protocol",): 1}
+    [line] = caplog.messages
+    assert "broke the ext_proc protocol: a message that is not a ProcessingRequest" in line
+
+
+def test_violations_are_logged_at_a_bounded_rate(caplog):
+    async def scenario(channel, _):
+        for _ in range(MOST_LINES + 5):
+            call = process(channel)
+            await call.write(ProcessingRequest())
+            assert await call.read() is grpc.aio.EOF
+
+    serving(scenario)
+    assert len(caplog.messages) == MOST_LINES
+
+
+def test_a_fault_of_ours_is_logged_with_its_traceback(caplog, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(Exchange, "on", fail)
+    serving(lambda channel, _: unfinished(channel))
+    assert "stream failed; its request passes on unchanged" in caplog.text
+    assert "RuntimeError: a bug" in caplog.text
 
 
 def test_a_client_that_leaves_is_counted():
@@ -202,6 +240,58 @@ def test_a_stream_that_has_spoken_may_be_silent():
         assert [await call.read()] == second.replies
 
     serving(scenario, bounds=replace(BOUNDS, first_message_s=0.1))
+
+
+def test_a_stream_whose_body_does_not_come_is_ended():
+    async def scenario(channel, _):
+        [first, _] = read_conversation("buffered-short")
+        call = process(channel)
+        await call.write(first.message)
+        await call.read()
+        assert await call.read() is grpc.aio.EOF
+        return await call.code()
+
+    assert serving(scenario, bounds=replace(BOUNDS, body_s=0.1)) is grpc.StatusCode.OK
+
+
+def test_an_answer_may_take_any_time():
+    async def scenario(channel, _):
+        call = process(channel)
+        await call.write(ProcessingRequest(request_headers={}, observability_mode=True))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(call.read(), 0.3)
+
+    serving(scenario, bounds=replace(BOUNDS, body_s=0.1))
+
+
+def test_a_connection_that_holds_all_places_makes_room_for_another():
+    async def main():
+        server = Server(stages(), "127.0.0.1:0", replace(BOUNDS, streams=4))
+        port = await server.start()
+        try:
+            async with connection(port) as greedy, connection(port) as other:
+                held = [await unfinished(greedy) for _ in range(4)]
+                await asyncio.wait_for(converse(other, "buffered-short"), 20)
+                assert await held[0].read() is grpc.aio.EOF
+                return [call.done() for call in held]
+        finally:
+            await server.drain(0)
+
+    assert asyncio.run(main()) == [True, False, False, False]
+
+
+def connection(port):
+    """Open a channel over a connection of its own."""
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options)
+
+
+async def unfinished(channel):
+    """Open a stream whose body does not come."""
+    call = process(channel)
+    await call.write(read_conversation("buffered-short")[0].message)
+    await call.read()
+    return call
 
 
 def test_a_stream_too_many_is_refused_and_health_is_answered():

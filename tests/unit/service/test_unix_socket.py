@@ -4,13 +4,15 @@ import asyncio
 import os
 import socket
 import stat
+import subprocess
+import sys
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.service.server import Bounds, Server
-from extproc.service.unix_socket import require_free
+from extproc.service.unix_socket import PathLock, require_free, reserve
 from tests.support.conversation import stages
 from tests.support.production_stack import fronted, wait_for
 
@@ -118,3 +120,33 @@ def test_a_path_that_no_file_can_have_is_named_with_the_fix(tmp_path):
 def test_envoy_is_answered(tmp_path, workers):
     with fronted(tmp_path, {"grpc": f"unix:{tmp_path}/s"}, workers=workers) as stack:
         wait_for(lambda: stack.pool() == "short")
+
+
+def test_a_path_is_locked_before_anything_listens_there(tmp_path):
+    lock = reserve(tmp_path / "s")
+    with pytest.raises(OSError, match="another server listens on"):
+        reserve(tmp_path / "s")
+    lock.release()
+    lock.release()
+    reserve(tmp_path / "s").release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_of_a_killed_server_does_not_last(tmp_path):
+    code = f"from extproc.service.unix_socket import *; PathLock(Path({str(tmp_path / 's')!r}))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert (tmp_path / "s.lock").exists()
+    reserve(tmp_path / "s").release()
+
+
+def test_a_lock_of_a_file_that_was_removed_meanwhile_does_not_count(tmp_path, monkeypatch):
+    gone = os.open(tmp_path / "old", os.O_RDWR | os.O_CREAT)
+    monkeypatch.setattr("extproc.service.unix_socket._open", lambda _: gone)
+    with pytest.raises(OSError, match="another server listens on"):
+        PathLock(tmp_path / "s")
+
+
+def test_a_lock_that_cannot_be_made_is_named_with_the_fix(tmp_path):
+    (tmp_path / "s.lock").mkdir()
+    with pytest.raises(OSError, match=f"{tmp_path}/s.lock: Is a directory; choose another path"):
+        reserve(tmp_path / "s")

@@ -108,10 +108,30 @@ def test_any_note_is_a_record_or_none(note):
         asked(sequences=0),
         asked(measure=Measure(40, 0, (1.0, 2.0))),
         asked(whole=Measure(40, 0, (1.0, 2.0))),
+        asked(model="m" * 257),
+        asked(category="c" * 257),
+        asked(sequences=1 << 60),
+        asked(output_limit=1 << 60),
+        asked(measure=Measure(-1, 0, (1.0,) * len(FEATURES))),
+        asked(measure=Measure(40, 1 << 60, (1.0,) * len(FEATURES))),
+        asked(measure=Measure(40, 0, (1e200,) + (1.0,) * (len(FEATURES) - 1))),
+        asked(measure=Measure(40, 0, (-1.0,) * len(FEATURES))),
+        asked(measure=Measure(40, 0, (1.0,) * len(FEATURES), unseen=2.0)),
     ],
 )
 def test_a_record_that_this_service_cannot_have_written_is_none(record):
     assert from_note(to_note(record), RULES) is None
+
+
+def test_a_note_of_any_length_is_not_decoded():
+    padded = to_note(ROUTED)["routed"] + " " * 40_000
+    assert from_note({"routed": padded}, RULES) is None
+
+
+def test_the_longest_note_that_this_service_writes_is_read():
+    measure = Measure(2**40, 2**40, (123456.7890123,) * len(FEATURES), 0.123456789012345)
+    longest = asked(measure=measure, whole=measure, model="\u6a21" * 256, category="\u6a21" * 256)
+    assert from_note(to_note(longest), RULES) == longest
 
 
 @given(BODIES, st.sampled_from(["", " ", "\n\t"]))

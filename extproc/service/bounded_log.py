@@ -1,0 +1,30 @@
+"""Log faults that a peer can cause as often as it likes, at a bounded rate."""
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+MOST_LINES: Final = 10
+PERIOD_S: Final = 60.0
+
+
+class BoundedLog:
+    """Logs at most MOST_LINES in each PERIOD_S, and then how many lines were left out."""
+
+    def __init__(self, log: logging.Logger, level: int, clock: Callable[[], float]) -> None:
+        self._log, self._level, self._clock = log, level, clock
+        self._since = clock()
+        self._seen = 0
+
+    def write(self, message: str, *args: object, error: BaseException | None = None) -> None:
+        """Log a line, with the traceback of `error`, unless too many were logged before it."""
+        if self._clock() - self._since >= PERIOD_S:
+            self._begin_period()
+        self._seen += 1
+        if self._seen <= MOST_LINES:
+            self._log.log(self._level, message, *args, exc_info=error)
+
+    def _begin_period(self) -> None:
+        if left_out := max(self._seen - MOST_LINES, 0):
+            self._log.log(self._level, "%d more lines like the last were not logged", left_out)
+        self._since, self._seen = self._clock(), 0

@@ -1,0 +1,46 @@
+"""The places of open streams, and who gives one up when all are taken.
+
+Invariant: a newcomer is refused only if no other peer holds more places than its own would then.
+"""
+
+import asyncio
+
+
+class Places:
+    """At most `most` open streams, shared between peers.
+
+    If all places are taken, a peer that holds few gets that of the oldest stream of the peer that
+    holds most. Old streams observe an answer; those that wait for a decision are young.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._peers: dict[str, dict[asyncio.Timeout, None]] = {}  # oldest first
+
+    def take(self, peer: str, patience: asyncio.Timeout) -> bool:
+        """Take a place for a stream that `patience` can end; False if there is none."""
+        if self._taken >= self._most and not self._make_room(peer):
+            return False
+        self._peers.setdefault(peer, {})[patience] = None
+        self._taken += 1
+        return True
+
+    def leave(self, peer: str, patience: asyncio.Timeout) -> None:
+        """Give the place back; idempotent."""
+        held = self._peers.get(peer, {})
+        if patience in held:
+            del held[patience]
+            self._taken -= 1
+            if not held:
+                del self._peers[peer]
+
+    def _make_room(self, newcomer: str) -> bool:
+        heaviest = max(self._peers, key=lambda peer: len(self._peers[peer]), default=newcomer)
+        if len(self._peers.get(heaviest, ())) <= len(self._peers.get(newcomer, ())) + 1:
+            return False
+        oldest = next(iter(self._peers[heaviest]))
+        if not oldest.expired():  # then it is ending by itself
+            oldest.reschedule(0.0)
+        self.leave(heaviest, oldest)
+        return True

@@ -1,0 +1,51 @@
+"""Logging at a bounded rate."""
+
+import logging
+
+import pytest
+
+from extproc.service.bounded_log import MOST_LINES, PERIOD_S, BoundedLog
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def log(clock):
+    return BoundedLog(logging.getLogger("bounded"), logging.WARNING, clock)
+
+
+def test_a_period_has_at_most_so_many_lines(log, caplog):
+    for number in range(1000):
+        log.write("fault %d", number)
+    assert caplog.messages == [f"fault {number}" for number in range(MOST_LINES)]
+
+
+def test_the_next_period_begins_with_how_many_were_left_out(log, clock, caplog):
+    for _ in range(MOST_LINES + 3):
+        log.write("fault")
+    clock.now = PERIOD_S
+    log.write("late")
+    assert caplog.messages[MOST_LINES:] == ["3 more lines like the last were not logged", "late"]
+
+
+def test_nothing_is_said_of_a_period_that_was_logged_whole(log, clock, caplog):
+    log.write("one")
+    clock.now = PERIOD_S
+    log.write("two")
+    assert caplog.messages == ["one", "two"]
+
+
+def test_the_traceback_is_logged(log, caplog):
+    log.write("failed", error=ValueError("a bug"))
+    assert "ValueError: a bug" in caplog.text
+    assert caplog.records[0].levelno == logging.WARNING
