@@ -3,19 +3,21 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp.test_utils import TestClient, TestServer
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
 from extproc.simulator.engine import EngineConfig, Profile
 from extproc.simulator.pool.server import SimulatedPoolSettings, create_app
 
 MODEL = "tiny"
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
+RESPONSES, MESSAGES = "/v1/responses", "/v1/messages"
 HELLO = [{"role": "user", "content": "hello there"}]
 QUICK = Profile(weights_ms=0.01, sequence_ms=0.001, chunk_tokens=512)
 
@@ -41,6 +43,12 @@ class Asked:
     path: str
     body: Any = None
     content_type: str = "application/json"
+    more: Mapping[str, str] = field(default_factory=dict)  # headers
+
+    @property
+    def url(self) -> URL:
+        """The path with the escapes that were given."""
+        return URL(self.path, encoded=True)
 
     @property
     def data(self) -> bytes | None:
@@ -50,7 +58,8 @@ class Asked:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {} if self.body is None else {"Content-Type": self.content_type}
+        known = {} if self.body is None else {"Content-Type": self.content_type}
+        return known | dict(self.more)
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Answered:
         """The events of a stream; the last is None for [DONE]."""
         *events, rest = self.body.decode().split("\n\n")
         assert rest == ""
-        data = [event.removeprefix("data: ") for event in events]
+        data = [event.rpartition("data: ")[2] for event in events]
         return [None if text == "[DONE]" else json.loads(text) for text in data]
 
 
@@ -78,6 +87,14 @@ def get(path: str) -> Asked:
 
 def chat(**fields: Any) -> Asked:
     return Asked("POST", CHAT, {"messages": HELLO, **fields})
+
+
+def responses(text: object = "hello there", **fields: Any) -> Asked:
+    return Asked("POST", RESPONSES, {"input": text, **fields})
+
+
+def messages(**fields: Any) -> Asked:
+    return Asked("POST", MESSAGES, {"model": MODEL, "messages": HELLO, "max_tokens": 3, **fields})
 
 
 def completion(prompt: object = "hello", **fields: Any) -> Asked:
@@ -92,7 +109,7 @@ async def serving(pool: SimulatedPoolSettings) -> AsyncIterator[TestClient]:
 
 async def send(client: TestClient, asked: Asked) -> Answered:
     async with client.request(
-        asked.method, asked.path, data=asked.data, headers=asked.headers
+        asked.method, asked.url, data=asked.data, headers=asked.headers
     ) as response:
         headers = {name.lower(): value for name, value in response.headers.items()}
         return Answered(response.status, headers, await response.read())

@@ -1,7 +1,7 @@
-"""Renders the answers of a simulated pool: bytes as of vLLM 0.32, except for the text.
+"""Renders the answers with choices of a simulated pool: bytes as of vLLM 0.32, except the text.
 
 Key order, nulls, blank lines and the content of each chunk were compared with a running vLLM.
-FINGERPRINT marks every answer as simulated.
+FINGERPRINT marks every answer of these two endpoints as simulated, SIMULATED_HEADER every answer.
 """
 
 from abc import ABC, abstractmethod
@@ -40,10 +40,38 @@ class Piece:
     index: int
     text: str
     finish: str | None = None
+    prompt_ids: list[int] | None = None  # in the first piece of an answer that echoes its prompt
 
 
 class AnswerForm(ABC):
-    """Renders one answer of an endpoint; `created` is in epoch seconds."""
+    """Renders one answer of an endpoint, whole or as events; an event may be empty.
+
+    Calls: whole(), or begin(), opening() for each sequence, piece() for each text, and close().
+    """
+
+    @abstractmethod
+    def whole(self, pieces: list[Piece], usage: AnswerUsage) -> bytes:
+        """Return the body of an answer that is not streamed."""
+
+    def begin(self) -> bytes:
+        """Return what is sent before anything is generated."""
+        return b""
+
+    @abstractmethod
+    def opening(self, index: int, usage: AnswerUsage | None) -> bytes:
+        """Return the first event of a sequence; empty if the endpoint has none."""
+
+    @abstractmethod
+    def piece(self, piece: Piece, usage: AnswerUsage | None) -> bytes:
+        """Return the event with the next text; usage is given if every event carries it."""
+
+    @abstractmethod
+    def close(self, usage: AnswerUsage) -> bytes:
+        """Return the events that end a stream."""
+
+
+class ChoicesForm(AnswerForm):
+    """Answers with OpenAI's `choices`; `created` is in epoch seconds."""
 
     prefix: ClassVar[str]  # of ids
     whole_name: ClassVar[str]
@@ -52,8 +80,7 @@ class AnswerForm(ABC):
     usage_ends: ClassVar[tuple[str, ...]]  # the same for the usage in a chunk with text
 
     def __init__(self, request_id: str, created: int, model: str, *, include_usage: bool) -> None:
-        # The client may choose the id; a lone surrogate cannot be encoded as UTF-8.
-        self._id = self.prefix + request_id.encode(errors="replace").decode()
+        self._id = self.prefix + encodable(request_id)
         self._created = created
         self._model = model
         self._include_usage = include_usage
@@ -66,10 +93,6 @@ class AnswerForm(ABC):
         body |= {"usage": usage.describe() | details} | _nulls(*self.whole_ends)
         return msgspec.json.encode(body)
 
-    @abstractmethod
-    def opening(self, index: int, usage: AnswerUsage | None) -> bytes:
-        """Return the first event of a sequence; empty if the endpoint has none."""
-
     def piece(self, piece: Piece, usage: AnswerUsage | None) -> bytes:
         """Return the event with the next text; usage is given if every event carries it."""
         chunk = self._open(self.chunk_name, [self._delta(piece)]) | self._running(usage)
@@ -77,10 +100,12 @@ class AnswerForm(ABC):
             chunk["system_fingerprint"] = FINGERPRINT
         return _event(chunk)
 
-    def total(self, usage: AnswerUsage) -> bytes:
-        """Return the usage event that ends a stream."""
-        chunk = self._open(self.chunk_name, [])
-        return _event(chunk | {"usage": usage.describe(), "system_fingerprint": FINGERPRINT})
+    def close(self, usage: AnswerUsage) -> bytes:
+        """Return the usage event, if the client asked for it, and the end of the stream."""
+        if not self._include_usage:
+            return DONE
+        chunk = self._open(self.chunk_name, []) | {"usage": usage.describe()}
+        return _event(chunk | {"system_fingerprint": FINGERPRINT}) + DONE
 
     @abstractmethod
     def _choice(self, piece: Piece) -> _Json: ...
@@ -101,7 +126,7 @@ class AnswerForm(ABC):
         }
 
 
-class ChatForm(AnswerForm):
+class ChatForm(ChoicesForm):
     """Answers of /v1/chat/completions."""
 
     prefix = "chatcmpl-"
@@ -137,7 +162,7 @@ class ChatForm(AnswerForm):
         return choice | {"finish_reason": piece.finish} | ends
 
 
-class CompletionForm(AnswerForm):
+class CompletionForm(ChoicesForm):
     """Answers of /v1/completions."""
 
     prefix = "cmpl-"
@@ -155,7 +180,8 @@ class CompletionForm(AnswerForm):
         return self._text(piece) | _nulls(*ends)
 
     def _delta(self, piece: Piece) -> _Json:
-        return self._text(piece) | _nulls("stop_reason", "prompt_token_ids", "token_ids")
+        ids = {"stop_reason": None, "prompt_token_ids": piece.prompt_ids, "token_ids": None}
+        return self._text(piece) | ids
 
     def _text(self, piece: Piece) -> _Json:
         text = {"index": piece.index, "text": piece.text, "logprobs": None}
@@ -189,6 +215,11 @@ def describe_models(model: str, max_model_len: int, created: int, permission_id:
         "permission": [permission],
     }
     return msgspec.json.encode({"object": "list", "data": [card]})
+
+
+def encodable(request_id: str) -> str:
+    """Return an id that the client may have chosen: UTF-8 has no lone surrogate."""
+    return request_id.encode(errors="replace").decode()
 
 
 def _nulls(*keys: str) -> _Json:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from extproc.simulator.engine import Sequence
-from extproc.simulator.pool.answer import DONE, AnswerForm, AnswerUsage, Piece
+from extproc.simulator.pool.answer import AnswerForm, AnswerUsage, Piece
 from extproc.simulator.pool.pace import Ticket
 from extproc.simulator.pool.request import Generation
 from extproc.simulator.pool.words import GeneratedText
@@ -45,6 +45,7 @@ class GenerationRun:
 
     async def events(self, form: AnswerForm) -> AsyncIterator[bytes]:
         """Yield the events of the stream as their tokens are generated."""
+        yield form.begin()
         opened = False
         async for piece in self._pieces():
             if not opened:
@@ -52,9 +53,7 @@ class GenerationRun:
                 for index in range(len(self.tickets)):
                     yield form.opening(index, self._usage(index, 0))
             yield form.piece(piece, self._usage(piece.index, self._sent[piece.index]))
-        if self._generation.include_usage:
-            yield form.total(self._total())
-        yield DONE
+        yield form.close(self._total())
 
     async def _pieces(self) -> AsyncIterator[Piece]:
         """Yield new text until all sequences are complete; the tickets must be admitted."""
@@ -80,5 +79,9 @@ class GenerationRun:
     def _next_piece(self, index: int, tokens: int) -> Piece:
         answer = self._answers[index]
         text = answer.take(tokens - self._sent[index])
+        echo = None if self._sent[index] else self._prompts[index].echo
         self._sent[index] = tokens
-        return Piece(index, text, answer.finish if self._is_sent(index) else None)
+        finish = answer.finish if self._is_sent(index) else None
+        if echo is None:
+            return Piece(index, text, finish)
+        return Piece(index, echo.text + ("" if echo.alone else text), finish, echo.ids)

@@ -77,6 +77,10 @@ class PromptEncoder:
                 "Tuple[InputSequence, InputSequence]]"
             ) from None
 
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of token ids; special tokens have none."""
+        return self._tokenizer.decode(ids)
+
     def _turns(self, messages: list[Message], tools: list[Any] | None) -> list[tuple[str, str]]:
         if not messages:
             raise refused(

@@ -30,17 +30,36 @@ class RefusedError(Exception):
         self.body = body
 
 
-def refused(message: str, *, param: str | None = None, value: object = None) -> RefusedError:
+class CheckFailedError(RefusedError):
+    """The request is well-formed, but one of vLLM's own checks rejects it."""
+
+    def __init__(self, status: int, kind: str, message: str, param: str | None) -> None:
+        super().__init__(status, _body(status, kind, message, param))
+        self._kind = kind
+        self._message = _clean(message)
+
+    def as_anthropic(self) -> RefusedError:
+        """Return the same refusal in the shape of Anthropic's API."""
+        error = {"type": self._kind, "message": self._message}
+        return RefusedError(self.status, msgspec.json.encode({"type": "error", "error": error}))
+
+
+def refused(message: str, *, param: str | None = None, value: object = None) -> CheckFailedError:
     """Return the 400 for a value that vLLM's own checks reject."""
     facts = [f"parameter={param}"] * (param is not None) + [f"value={value}"] * (value is not None)
     text = f"{message} ({', '.join(facts)})" if facts else message
-    return _refusal(HTTPStatus.BAD_REQUEST, "BadRequestError", text, param)
+    return CheckFailedError(HTTPStatus.BAD_REQUEST, "BadRequestError", text, param)
 
 
-def unknown_model(model: str, served: str) -> RefusedError:
+def failed(status: HTTPStatus, message: str, param: str) -> CheckFailedError:
+    """Return the refusal of /v1/responses for what this server does not do or have."""
+    return CheckFailedError(status, "invalid_request_error", message, param)
+
+
+def unknown_model(model: str, served: str) -> CheckFailedError:
     """Return the 404 for a model that is not served."""
     text = f"The model `{model}` does not exist. Valid aliases: {served}."
-    return _refusal(HTTPStatus.NOT_FOUND, "NotFoundError", text, "model")
+    return CheckFailedError(HTTPStatus.NOT_FOUND, "NotFoundError", text, "model")
 
 
 def wrong_media_type() -> RefusedError:
@@ -89,7 +108,8 @@ def plain(status: HTTPStatus, detail: str) -> RefusedError:
 def _invalid(lines: str, count: int, param: str | None) -> RefusedError:
     label = "error" if count == 1 else "errors"
     text = f"{count} validation {label}:\n{lines}"
-    return _refusal(HTTPStatus.BAD_REQUEST, HTTPStatus.BAD_REQUEST.phrase, text, param)
+    status = HTTPStatus.BAD_REQUEST
+    return RefusedError(status, _body(status, status.phrase, text, param))
 
 
 def _line(error: Mapping[str, Any]) -> str:
@@ -108,8 +128,11 @@ def _location(path: Iterable[str | int]) -> str:
     return ".".join(str(part) for part in path if part != "str" and "[" not in str(part))
 
 
-def _refusal(status: HTTPStatus, kind: str, message: str, param: str | None) -> RefusedError:
+def _body(status: int, kind: str, message: str, param: str | None) -> bytes:
+    error = {"message": _clean(message), "type": kind, "param": param, "code": status}
+    return msgspec.json.encode({"error": error})
+
+
+def _clean(message: str) -> str:
     # A lone surrogate from the client cannot be encoded as UTF-8.
-    text = _PATHS.sub("<path>", message).strip().encode(errors="replace").decode()
-    error = {"message": text, "type": kind, "param": param, "code": status}
-    return RefusedError(status, msgspec.json.encode({"error": error}))
+    return _PATHS.sub("<path>", message).strip().encode(errors="replace").decode()

@@ -6,28 +6,44 @@ simulation (temperature, stop, seed, ...) are ignored.
 """
 
 import hashlib
-import json
-import secrets
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
-
-from extproc.simulator.pool.prompt import Message, PromptEncoder
+from extproc.simulator.pool.body import decode, first_valid, validated
+from extproc.simulator.pool.messages import CountTokens, Messages
+from extproc.simulator.pool.prompt import PromptEncoder
 from extproc.simulator.pool.refusal import (
-    broken_json,
-    invalid,
-    missing_body,
-    not_an_object,
-    plain,
+    CheckFailedError,
     refused,
     unknown_model,
 )
+from extproc.simulator.pool.responses import (
+    Responses,
+    check_responses,
+    check_stored,
+    conversation,
+)
+from extproc.simulator.pool.sampling import check_limits, check_sampling
+from extproc.simulator.pool.shapes import (
+    Chat,
+    Completion,
+    StreamOptions,
+    TokenIds,
+    TokenizeChat,
+    TokenizeText,
+)
 from extproc.simulator.pool.tokenizer import Tokenizer
 
-MAX_SEQUENCES = 16_384  # VLLM_MAX_N_SEQUENCES
 MAX_PROMPTS = 1024  # VLLM_MAX_COMPLETION_PROMPTS
+
+
+@dataclass(frozen=True, slots=True)
+class Echo:
+    """A prompt that its answer repeats; `alone`: without the generated text."""
+
+    text: str
+    ids: list[int]
+    alone: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,7 @@ class CheckedPrompt:
 
     tokens: int
     max_tokens: int
+    echo: Echo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,53 +70,16 @@ class Generation:
     digest: bytes  # of the body: equal requests get equal answers
 
 
-_Body = TypeVar("_Body", bound=BaseModel)
+@dataclass(frozen=True, slots=True)
+class ResponsesGeneration:
+    """What to generate for /v1/responses, and the fields of the body that the answer repeats."""
+
+    generation: Generation
+    stated: dict[str, Any]
 
 
-class _StreamOptions(BaseModel):
-    include_usage: bool | None = False
-    continuous_usage_stats: bool | None = False
-
-
-# vLLM reports faults in this order of the fields.
-class _Chat(BaseModel):
-    messages: list[Message]
-    model: str | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = 1
-    stream: bool | None = False
-    stream_options: _StreamOptions | None = None
-    tools: list[dict[str, Any]] | None = None
-    ignore_eos: bool = False
-    min_tokens: int = 0
-    request_id: str = Field(default_factory=lambda: secrets.token_hex(8))
-
-
-_Ids = list[Annotated[int, Field(ge=0)]]
-
-
-class _Completion(BaseModel):
-    model: str | None = None
-    prompt: _Ids | list[_Ids] | str | list[str]
-    max_tokens: int = 16
-    n: int = 1
-    stream: bool | None = False
-    stream_options: _StreamOptions | None = None
-    ignore_eos: bool = False
-    min_tokens: int = 0
-    request_id: str = Field(default_factory=lambda: secrets.token_hex(8))
-
-
-class _TokenizeText(BaseModel):
-    model: str | None = None
-    prompt: str
-
-
-class _TokenizeChat(BaseModel):
-    model: str | None = None
-    messages: list[Message]
-    tools: list[dict[str, Any]] | None = None
+_Request = Chat | Completion | Responses
+_TOKENIZED: tuple[type[TokenizeText] | type[TokenizeChat], ...] = (TokenizeText, TokenizeChat)
 
 
 class RequestReader:
@@ -115,10 +95,72 @@ class RequestReader:
 
     def read_chat(self, body: bytes) -> Generation:
         """Parse a body of /v1/chat/completions."""
-        document = _document(body)
+        document = decode(body)
         _check_tools(document)
         _check_stream_options(document)
-        request = _validated(_Chat, document)
+        return self._chat(validated(Chat, document), body)
+
+    def read_messages(self, body: bytes) -> Generation:
+        """Parse a body of /v1/messages; vLLM's own checks refuse it in Anthropic's shape."""
+        request = validated(Messages, decode(body))
+        try:
+            return self._chat(request.chat(), body)
+        except CheckFailedError as error:
+            raise error.as_anthropic() from None
+
+    def read_count(self, body: bytes) -> int:
+        """Parse a body of /v1/messages/count_tokens; return the tokens of its prompt."""
+        request = validated(CountTokens, decode(body))
+        try:
+            self._check_model(request.model)
+            prompt = self._prompts.read_chat(request.conversation(), request.tool_definitions())
+        except CheckFailedError as error:
+            raise error.as_anthropic() from None
+        return len(prompt)
+
+    def read_completion(self, body: bytes) -> Generation:
+        """Parse a body of /v1/completions."""
+        document = decode(body)
+        _check_prompt(document)
+        _check_stream_options(document)
+        if document.get("max_tokens", 0) is None:
+            del document["max_tokens"]
+        request = validated(Completion, document)
+        self._check_model(request.model)
+        self._check_asked(request.max_tokens, "max_tokens")
+        prompts = [
+            self._completed(request, self._prompt_ids(prompt), prompt)
+            for prompt in _each(request.prompt)
+        ]
+        return _generation(request, body, prompts)
+
+    def read_responses(self, body: bytes) -> ResponsesGeneration:
+        """Parse a body of /v1/responses."""
+        document = decode(body)
+        check_responses(document)
+        request = validated(Responses, document)
+        self._check_model(request.model)
+        check_stored(request)
+        self._check_asked(request.max_output_tokens, "max_output_tokens")
+        prompt = self._checked(
+            request, len(self._responses_ids(request)), request.max_output_tokens
+        )
+        stated = request.describe(self._model, prompt.max_tokens)
+        return ResponsesGeneration(_generation(request, body, [prompt]), stated)
+
+    def read_tokenize(self, body: bytes) -> list[int]:
+        """Parse a body of /tokenize; return its token ids."""
+        request = first_valid(_TOKENIZED, decode(body))
+        self._check_model(request.model)
+        if isinstance(request, TokenizeText):
+            return self._prompts.encode(request.prompt)
+        return self._prompts.encode_chat(request.messages, request.tools)
+
+    def read_invocation(self, body: bytes) -> type[Chat] | type[Completion]:
+        """Tell a chat of /invocations from a completion."""
+        return Chat if "messages" in decode(body) else Completion
+
+    def _chat(self, request: Chat, body: bytes) -> Generation:
         self._check_model(request.model)
         if request.max_completion_tokens is not None:
             asked: int | None = request.max_completion_tokens
@@ -126,75 +168,37 @@ class RequestReader:
         else:
             asked = request.max_tokens
             self._check_asked(asked, "max_tokens")
-        prompt = self._prompts.read_chat(request.messages, request.tools)
-        return self._generation(request, body, [prompt], asked)
+        ids = self._prompts.read_chat(request.messages, request.tools)
+        return _generation(request, body, [self._checked(request, len(ids), asked)])
 
-    def read_completion(self, body: bytes) -> Generation:
-        """Parse a body of /v1/completions."""
-        document = _document(body)
-        _check_prompt(document)
-        _check_stream_options(document)
-        if document.get("max_tokens", 0) is None:
-            del document["max_tokens"]
-        request = _validated(_Completion, document)
-        self._check_model(request.model)
-        self._check_asked(request.max_tokens, "max_tokens")
-        prompts = [self._prompt_ids(prompt) for prompt in _each(request.prompt)]
-        return self._generation(request, body, prompts, request.max_tokens)
-
-    def read_tokenize(self, body: bytes) -> list[int]:
-        """Parse a body of /tokenize; return its token ids."""
-        document = _document(body)
-        if "messages" in document:
-            chat = _validated(_TokenizeChat, document)
-            self._check_model(chat.model)
-            return self._prompts.encode_chat(chat.messages, chat.tools)
-        text = _validated(_TokenizeText, document)
-        self._check_model(text.model)
-        return self._prompts.encode(text.prompt)
+    def _responses_ids(self, request: Responses) -> list[int]:
+        messages, tools = conversation(request), request.tools or None
+        if request.truncates:
+            # vLLM keeps the end, and room for one token.
+            return self._prompts.encode_chat(messages, tools)[1 - self._max_model_len :]
+        return self._prompts.read_chat(messages, tools)
 
     def _prompt_ids(self, prompt: str | list[int]) -> list[int]:
         if isinstance(prompt, str):
             return self._prompts.read_text(prompt)
         return self._prompts.read_ids(prompt)
 
-    def _generation(
-        self, request: _Chat | _Completion, body: bytes, prompts: list[list[int]], asked: int | None
-    ) -> Generation:
-        options = request.stream_options or _StreamOptions()
-        usage = bool(options.include_usage)
-        return Generation(
-            request_id=request.request_id,
-            prompts=tuple(self._prompt(request, len(ids), asked) for ids in prompts),
-            sequences=1 if request.n is None else request.n,
-            min_tokens=request.min_tokens,
-            ignore_eos=request.ignore_eos,
-            stream=bool(request.stream),
-            include_usage=usage,
-            continuous_usage=usage and bool(options.continuous_usage_stats),
-            digest=hashlib.sha256(body).digest(),
-        )
-
-    def _prompt(
-        self, request: _Chat | _Completion, tokens: int, asked: int | None
+    def _completed(
+        self, request: Completion, ids: list[int], prompt: str | list[int]
     ) -> CheckedPrompt:
-        """Clamp the output to the window and validate it as vLLM's SamplingParams does."""
+        alone = bool(request.echo) and request.max_tokens == 0
+        checked = self._checked(request, len(ids), 1 if alone else request.max_tokens)
+        if not request.echo:
+            return checked
+        text = prompt if isinstance(prompt, str) else self._prompts.decode(prompt)
+        return replace(checked, echo=Echo(text, ids, alone))
+
+    def _checked(self, request: _Request, tokens: int, asked: int | None) -> CheckedPrompt:
+        """Clamp the output to the window and check it as vLLM's SamplingParams does."""
         room = self._max_model_len - tokens
         limit = room if asked is None else min(asked, room)
-        _check_sequences(1 if request.n is None else request.n)
-        if limit < 1:
-            raise refused(
-                f"max_tokens must be at least 1, got {limit}.", param="max_tokens", value=limit
-            )
-        if request.min_tokens < 0:
-            raise refused(
-                f"min_tokens must be greater than or equal to 0, got {request.min_tokens}."
-            )
-        if request.min_tokens > limit:
-            raise refused(
-                f"min_tokens must be less than or equal to max_tokens={limit}, "
-                f"got {request.min_tokens}."
-            )
+        check_sampling(request, _sequences(request))
+        check_limits(limit, request.min_tokens)
         if tokens == 0:
             raise refused("The decoder prompt cannot be empty")
         return CheckedPrompt(tokens, limit)
@@ -213,32 +217,24 @@ class RequestReader:
             )
 
 
-def _document(body: bytes) -> dict[str, Any]:
-    """Decode a body with the json module, whose error messages vLLM reports."""
-    if not body:
-        raise missing_body()
-    try:
-        document = json.loads(body)
-    except json.JSONDecodeError as error:
-        raise broken_json(error.msg, error.pos) from None
-    except (
-        ValueError,
-        RecursionError,
-    ):  # not UTF-8, or a number of 5,000 digits, or 5,000 nested brackets
-        raise plain(HTTPStatus.BAD_REQUEST, "There was an error parsing the body") from None
-    if document is None:
-        raise missing_body()
-    if isinstance(document, dict):
-        return document
-    raise not_an_object(document)
+def _generation(request: _Request, body: bytes, prompts: list[CheckedPrompt]) -> Generation:
+    options = request.stream_options or StreamOptions()
+    usage = bool(options.include_usage)
+    return Generation(
+        request_id=request.request_id,
+        prompts=tuple(prompts),
+        sequences=_sequences(request),
+        min_tokens=request.min_tokens,
+        ignore_eos=request.ignore_eos,
+        stream=bool(request.stream),
+        include_usage=usage,
+        continuous_usage=usage and bool(options.continuous_usage_stats),
+        digest=hashlib.sha256(body).digest(),
+    )
 
 
-def _validated(shape: type[_Body], document: object) -> _Body:
-    try:
-        return shape.model_validate(document, from_attributes=True)
-    except ValidationError as error:
-        errors = error.errors(include_url=False)
-        raise invalid([{**fault, "loc": ("body", *fault["loc"])} for fault in errors]) from None
+def _sequences(request: _Request) -> int:
+    return 1 if request.n is None else request.n
 
 
 def _check_tools(document: dict[str, Any]) -> None:
@@ -274,17 +270,7 @@ def _check_prompt(document: dict[str, Any]) -> None:
     )
 
 
-def _check_sequences(count: int) -> None:
-    if count < 1:
-        raise refused(f"n must be at least 1, got {count}.")
-    if count > MAX_SEQUENCES:
-        raise refused(
-            f"n must be at most {MAX_SEQUENCES}, got {count}. To increase this limit, set the "
-            "VLLM_MAX_N_SEQUENCES environment variable."
-        )
-
-
-def _each(prompt: str | list[str] | _Ids | list[_Ids]) -> list[str | list[int]]:
+def _each(prompt: str | list[str] | TokenIds | list[TokenIds]) -> list[str | list[int]]:
     """Split the `prompt` of /v1/completions, which may be a batch, into prompts."""
     if isinstance(prompt, str):
         return [prompt]

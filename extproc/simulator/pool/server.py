@@ -2,7 +2,8 @@
 
 It uses a real tokenizer, and schedules, batches, preempts, refuses, clamps and reports as vLLM 0.32
 does, at the speed of an accelerator profile; the text consists of words from a list. Every answer
-is marked: system_fingerprint is "dualpool-simulated", and the header x-dualpool-simulated is 1.
+is marked: the header x-dualpool-simulated is 1, and system_fingerprint, where an answer has it, is
+"dualpool-simulated".
 """
 
 import argparse
@@ -10,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TypeVar
@@ -25,14 +26,20 @@ from extproc.simulator.pool.answer import (
     SIMULATED_HEADER,
     AnswerForm,
     ChatForm,
+    ChoicesForm,
     CompletionForm,
     describe_models,
 )
 from extproc.simulator.pool.generation import GenerationRun
+from extproc.simulator.pool.messages_answer import MessagesForm
 from extproc.simulator.pool.metrics import PoolMetrics
 from extproc.simulator.pool.pace import PacedEngine
 from extproc.simulator.pool.refusal import RefusedError, wrong_media_type
 from extproc.simulator.pool.request import Generation, RequestReader
+from extproc.simulator.pool.responses import unknown_response
+from extproc.simulator.pool.responses_answer import ResponsesForm
+from extproc.simulator.pool.routes import ANY, Handler, Routes, segment
+from extproc.simulator.pool.shapes import Chat
 from extproc.simulator.pool.tokenizer import Tokenizer
 
 VERSION = "0.32.0"  # of vLLM
@@ -43,7 +50,6 @@ _EVENTS = "text/event-stream; charset=utf-8"
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,23 +101,59 @@ class _PoolHandlers:
         answer = {"count": len(ids), "max_model_len": window, "tokens": ids, "token_strs": None}
         return _json(msgspec.json.encode(answer))
 
+    async def count_tokens(self, request: web.Request) -> web.Response:
+        count = await _read(request, self._reader.read_count)
+        context = {"original_input_tokens": count}
+        answer = {"input_tokens": count, "context_management": context}
+        return _json(msgspec.json.encode(answer))
+
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, await _read(request, self._reader.read_chat), ChatForm)
+        generation = await _read(request, self._reader.read_chat)
+        return await self._answer(request, generation, self._choices(request, generation, ChatForm))
 
     async def completion(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(
-            request, await _read(request, self._reader.read_completion), CompletionForm
-        )
+        generation = await _read(request, self._reader.read_completion)
+        form = self._choices(request, generation, CompletionForm)
+        return await self._answer(request, generation, form)
 
-    async def _answer(
-        self, request: web.Request, generation: Generation, kind: type[AnswerForm]
-    ) -> web.StreamResponse:
-        form = kind(
-            request.headers.get("X-Request-Id", generation.request_id),
+    async def responses(self, request: web.Request) -> web.StreamResponse:
+        asked = await _read(request, self._reader.read_responses)
+        generation = asked.generation
+        form = ResponsesForm(generation.request_id, int(time.time()), asked.stated)
+        return await self._answer(request, generation, form)
+
+    async def invocations(self, request: web.Request) -> web.StreamResponse:
+        """Answer SageMaker's endpoint: a chat or a completion, by the fields of the body."""
+        kind = await _read(request, self._reader.read_invocation)
+        return await (self.chat if kind is Chat else self.completion)(request)
+
+    async def ping(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def response(self, request: web.Request) -> web.StreamResponse:
+        raise unknown_response(segment(request, -1))
+
+    async def cancel_response(self, request: web.Request) -> web.StreamResponse:
+        raise unknown_response(segment(request, -2))
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        generation = await _read(request, self._reader.read_messages)
+        form = MessagesForm(_id(request, generation), self._settings.model)
+        return await self._answer(request, generation, form)
+
+    def _choices(
+        self, request: web.Request, generation: Generation, kind: type[ChoicesForm]
+    ) -> AnswerForm:
+        return kind(
+            _id(request, generation),
             int(time.time()),
             self._settings.model,
             include_usage=generation.include_usage,
         )
+
+    async def _answer(
+        self, request: web.Request, generation: Generation, form: AnswerForm
+    ) -> web.StreamResponse:
         run = GenerationRun(generation, self._settings.seed)
         with self._pace.admit(run.tickets):
             if not generation.stream:
@@ -127,20 +169,37 @@ class _PoolHandlers:
 def create_app(settings: SimulatedPoolSettings) -> web.Application:
     """Return the web application of one pool."""
     pool = _PoolHandlers(settings)
-    app = web.Application(middlewares=[_refuse], client_max_size=MAX_BODY_BYTES)
+    # uvicorn ignores the content-encoding of a request, so vLLM reads the bytes as they came.
+    app = web.Application(
+        middlewares=[_refuse],
+        client_max_size=MAX_BODY_BYTES,
+        handler_args={"auto_decompress": False},
+    )
     app.cleanup_ctx.append(pool.run)
     app.on_response_prepare.append(_sign)
-    for path, read in (
-        ("/health", pool.health),
-        ("/metrics", pool.metrics),
-        ("/version", pool.version),
-        ("/v1/models", pool.models),
-    ):
-        app.router.add_get(path, read, allow_head=False)
-    app.router.add_post("/tokenize", pool.tokenize)
-    app.router.add_post("/v1/chat/completions", pool.chat)
-    app.router.add_post("/v1/completions", pool.completion)
+    app.router.add_route(ANY, "/{path:.*}", _routes(pool).dispatch)
     return app
+
+
+def _routes(pool: _PoolHandlers) -> Routes:
+    return Routes(
+        {
+            "/health": ("GET", pool.health),
+            "/metrics": (ANY, pool.metrics),
+            "/version": ("GET", pool.version),
+            "/tokenize": ("POST", pool.tokenize),
+            "/v1/models": ("GET", pool.models),
+            "/invocations": ("POST", pool.invocations),
+            "/ping": (ANY, pool.ping),
+            "/v1/chat/completions": ("POST", pool.chat),
+            "/v1/completions": ("POST", pool.completion),
+            "/v1/messages": ("POST", pool.messages),
+            "/v1/messages/count_tokens": ("POST", pool.count_tokens),
+            "/v1/responses": ("POST", pool.responses),
+            "/v1/responses/{}": ("GET", pool.response),
+            "/v1/responses/{}/cancel": ("POST", pool.cancel_response),
+        }
+    )
 
 
 async def _read(request: web.Request, read: Callable[[bytes], _T]) -> _T:
@@ -154,22 +213,21 @@ async def _read(request: web.Request, read: Callable[[bytes], _T]) -> _T:
 
 
 @web.middleware
-async def _refuse(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def _refuse(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except RefusedError as error:
         return _json(error.body, error.status)
-    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
-        response = _json(msgspec.json.encode({"detail": error.reason}), error.status)
-        if "Allow" in error.headers:
-            response.headers["Allow"] = error.headers["Allow"]
-        return response
 
 
 async def _sign(_: web.BaseRequest, response: web.StreamResponse) -> None:
-    response.headers["Vary"] = "Origin"
+    response.headers.setdefault("Vary", "Origin")
     response.headers["Server"] = FINGERPRINT
     response.headers[SIMULATED_HEADER] = "1"
+
+
+def _id(request: web.Request, generation: Generation) -> str:
+    return request.headers.get("X-Request-Id", generation.request_id)
 
 
 def _json(body: bytes, status: int = HTTPStatus.OK) -> web.Response:

@@ -12,6 +12,7 @@ with warnings.catch_warnings():
     # Its public wrapper rejects a million characters; its Rust core does not, and frees the GIL.
     from bpe_openai import _bindings  # type: ignore[import-untyped]
 
+_ORDINARY = 199_998  # ids below this have a text; special tokens follow
 VOCABULARY = 201_088  # gpt-oss's, with its special tokens
 CHARACTERS_PER_TOKEN = 128  # the longest token is a run of spaces
 
@@ -19,10 +20,11 @@ CHARACTERS_PER_TOKEN = 128  # the longest token is a run of spaces
 class _BpeCore(Protocol):
     def count(self, text: str) -> int: ...
     def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: list[int]) -> str: ...
 
 
 class Tokenizer:
-    """Counts and encodes; raises UnicodeEncodeError for a lone surrogate."""
+    """Counts, encodes and decodes; raises UnicodeEncodeError for a lone surrogate."""
 
     def __init__(self) -> None:
         self._core: _BpeCore = _bindings.tokenizer_for_encoding("o200k_base")
@@ -34,3 +36,10 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text."""
         return self._core.encode(text)
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of token ids: without special tokens, "" if it is not UTF-8."""
+        try:
+            return self._core.decode([id_ for id_ in ids if id_ < _ORDINARY])
+        except ValueError:
+            return ""

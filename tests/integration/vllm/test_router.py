@@ -121,12 +121,17 @@ def running_now(url):
         ("/v1/completions", {"model": "tiny-qwen", "prompt": [[1, 2], [3]], "max_tokens": 4}),
         ("/v1/responses", {"model": "tiny-qwen", "input": "Owls?", "max_output_tokens": 16}),
         ("/v1/messages", {"model": "tiny-qwen", "messages": user("Owls?"), "max_tokens": 4}),
-        ("/tokenize", {"model": "tiny-qwen", "prompt": "Owls are"}),
     ],
 )
 def test_every_api_is_routed_and_answered(vllm_stack, path, body):
     answer = vllm_stack.post(path, body)
     assert (answer.status, answer.pool) == (200, "short"), answer.body
+
+
+@pytest.mark.parametrize("prompt", ["Owls are", LONG])
+def test_tokenize_names_one_window_for_every_prompt(vllm_stack, prompt):
+    answer = vllm_stack.post("/tokenize", {"model": "tiny-qwen", "prompt": prompt})
+    assert (answer.status, answer.pool, answer.json["max_model_len"]) == (200, "long", 16384)
     assert json.loads(answer.body)
 
 

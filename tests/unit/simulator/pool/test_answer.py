@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from extproc.simulator.pool.answer import AnswerForm, AnswerUsage, ChatForm, CompletionForm, Piece
+from extproc.simulator.pool.answer import (
+    DONE,
+    AnswerForm,
+    AnswerUsage,
+    ChatForm,
+    CompletionForm,
+    Piece,
+)
 
 USAGE = AnswerUsage(prompt_tokens=10, completion_tokens=3)
 TEXT = Piece(0, " sage")
@@ -71,8 +78,19 @@ def test_a_completion_stream_opens_with_text():
 
 
 def test_the_usage_chunk_ends_both_streams():
-    assert chat(include_usage=True).total(USAGE) == CHAT + TOTAL
-    assert completion(include_usage=True).total(USAGE) == COMPLETION + TOTAL
+    assert chat(include_usage=True).close(USAGE) == CHAT + TOTAL + DONE
+    assert completion(include_usage=True).close(USAGE) == COMPLETION + TOTAL + DONE
+
+
+@pytest.mark.parametrize("form", [chat(), completion()])
+def test_a_stream_that_states_no_usage_ends_at_once(form):
+    assert form.close(USAGE) == DONE
+
+
+def test_an_echoed_prompt_shows_its_ids():
+    event = completion().piece(Piece(0, "hello there", "length", [24912, 1354]), None)
+    assert b'"text":"hello there"' in event
+    assert b'"prompt_token_ids":[24912,1354],"token_ids":null' in event
 
 
 @pytest.mark.parametrize("form", [chat(include_usage=True), completion(include_usage=True)])

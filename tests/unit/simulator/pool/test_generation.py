@@ -8,7 +8,7 @@ import pytest
 
 from extproc.simulator.pool.answer import DONE, ChatForm, CompletionForm
 from extproc.simulator.pool.generation import GenerationRun
-from extproc.simulator.pool.request import CheckedPrompt, Generation
+from extproc.simulator.pool.request import CheckedPrompt, Echo, Generation
 
 
 def generation(*prompts: CheckedPrompt, **fields: object) -> Generation:
@@ -65,7 +65,8 @@ def streamed(
 
 
 async def _collect(stream: AsyncIterator[bytes]) -> list[bytes]:
-    return [event async for event in stream if event]
+    sent = b"".join([part async for part in stream])
+    return [event + b"\n\n" for event in sent.split(b"\n\n") if event]
 
 
 def documents(events: list[bytes]) -> list[dict[str, object]]:
@@ -177,3 +178,19 @@ def test_min_tokens_hold_for_every_sequence():
     asked = generation(CheckedPrompt(10, 10_000), sequences=8, min_tokens=300, ignore_eos=False)
     run = GenerationRun(asked, 0)
     assert all(ticket.sequence.output_tokens > 300 for ticket in run.tickets)
+
+
+@pytest.mark.parametrize(("alone", "generated"), [(True, 0), (False, 5)])
+def test_an_answer_repeats_its_prompt_before_its_text(alone, generated):
+    prompt = CheckedPrompt(2, 1 if alone else 5, Echo("hello there", [24912, 1354], alone))
+    (choice,) = whole(GenerationRun(generation(prompt), 0))["choices"]
+    assert choice["text"].startswith("hello there")
+    assert len(choice["text"].split()) == 2 + generated
+
+
+def test_a_stream_repeats_its_prompt_once():
+    prompt = CheckedPrompt(2, 5, Echo("hello there", [24912, 1354], alone=False))
+    chunks = documents(streamed(GenerationRun(generation(prompt), 0), (2,), (5,)))
+    assert [len(words([chunk])) for chunk in chunks] == [2 + 2, 3]
+    ids = [chunk["choices"][0]["prompt_token_ids"] for chunk in chunks]
+    assert ids == [[24912, 1354], None]
