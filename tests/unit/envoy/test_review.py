@@ -154,7 +154,7 @@ WRONG = {
     ),
     "a small buffer": (
         lambda d: host(d).pop("request_body_buffer_limit"),
-        "request_body_buffer_limit: a body above 1048576 bytes gets 413: set 33554432",
+        "bytes gets 413: set 33554432",
     ),
     "a small cap": (
         lambda d: filters(d)["envoy.filters.http.body_size_limit"].update(max_request_bytes=9),

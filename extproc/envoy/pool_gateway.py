@@ -1,0 +1,73 @@
+"""A connection manager of an Envoy file, seen by who wants to reach the pools through it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from extproc.config.settings import Settings
+from extproc.envoy.document import Part
+from extproc.envoy.gateway import GatewayFilter, ManagedListener, Processor, RouteLevels
+from extproc.envoy.pool_clusters import PoolClusters
+from extproc.envoy.route_match import accepts_header
+
+# Paths of requests without a prompt, which need no decision.
+_PLAIN_PATHS = ("/health", "/load", "/metrics", "/ping", "/v1/models", "/version")
+
+
+@dataclass(frozen=True, slots=True)
+class PoolGateway:
+    """A connection manager, and what its routes and filters are compared with.
+
+    services: the clusters whose ext_proc filters are taken for this service's.
+    """
+
+    part: ManagedListener
+    fleet: PoolClusters
+    settings: Settings
+    services: frozenset[str]
+
+    @property
+    def called(self) -> bool:
+        """Whether a filter is known to call the service."""
+        return any(self.ours())
+
+    def processor_clusters(self) -> Iterator[str]:
+        """Yield the cluster of each ext_proc filter."""
+        for each in self.part.filters():
+            for part in each.typed("ExternalProcessor"):
+                yield part.at("grpc_service", "envoy_grpc", "cluster_name").text
+
+    def ours(self) -> list[GatewayFilter]:
+        """Return the filters that call the service."""
+        return [
+            each
+            for each in self.part.filters()
+            if any(Processor(p).calls(self.services) for p in each.typed("ExternalProcessor"))
+        ]
+
+    def routers(self) -> list[GatewayFilter]:
+        """Return those of them that ask it for a pool."""
+        return [each for each in self.ours() if not observes(each)]
+
+    def others(self) -> list[GatewayFilter]:
+        """Return the filters that do not call the service."""
+        known = {each.position for each in self.ours()}
+        return [each for each in self.part.filters() if each.position not in known]
+
+    def pool_routes(self) -> list[RouteLevels]:
+        """Return the routes that lead to a pool."""
+        return [each for each in self.part.routes() if self.fleet.serves(each.route)]
+
+
+def observes(each: GatewayFilter) -> bool:
+    """Whether Envoy only shows traffic to a filter of this service."""
+    return all(Processor(part).observes for part in each.typed("ExternalProcessor"))
+
+
+def has_prompts(route: Part) -> bool:
+    """Whether requests with prompts can take a route."""
+    match = route.at("match")
+    if not accepts_header(match, ":method", "POST"):
+        return False
+    path = match.at("path").text or match.at("prefix").text
+    rewritten = route.at("route", "prefix_rewrite").text or path
+    return not rewritten.startswith(_PLAIN_PATHS)

@@ -1,0 +1,166 @@
+"""Envoy's choice of a route, for sample requests that are made from the routes themselves.
+
+Conditions that cannot be evaluated without a real request (metadata, query parameters, runtime)
+hold for the route that the sample was made from, and for routes with the same condition.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from extproc.envoy.document import Part
+from extproc.names import POOL_HEADER
+
+_OUR_PREFIX = "x-llm-"
+_API_PATHS = ("", "v1/chat/completions", "/v1/chat/completions", "chat/completions", "v1/messages")
+_PATHS = ("prefix", "path", "path_separated_prefix")
+_OPAQUE = (
+    "query_parameters", "dynamic_metadata", "runtime_fraction", "grpc", "tls_context", "cookies",
+    "filter_state", "connect_matcher", "path_match_policy",
+)  # fmt: skip
+_REGEX_START = re.compile(r"[^\\.\[({*+?|^$]*")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRequest:
+    """A request that meets the conditions of `match`, the `match` of a route."""
+
+    path: str
+    headers: Mapping[str, str]
+    match: Part
+
+    def with_pool(self, name: str) -> "SampleRequest":
+        """Return the request after the service has chosen a pool."""
+        return replace(self, headers={**self.undecided().headers, POOL_HEADER: name})
+
+    def undecided(self) -> "SampleRequest":
+        """Return the request as it arrives: without headers that only the service sets."""
+        kept = {k: v for k, v in self.headers.items() if not k.startswith(_OUR_PREFIX)}
+        return replace(self, headers=kept)
+
+
+def samples(match: Part) -> Iterator[SampleRequest]:
+    """Yield requests that meet the conditions of a route's `match`."""
+    wanted = (_satisfy(header) for header in match.at("headers").items())
+    headers = {":method": "POST", **{name: value for name, value in wanted if name}}
+    for path in _sample_paths(match):
+        yield SampleRequest(path, headers, match)
+
+
+def first_match(routes: Sequence[Part], request: SampleRequest) -> Part | None:
+    """Return the first of the routes that matches the request."""
+    return next((route for route in routes if matches(route.at("match"), request)), None)
+
+
+def matches(match: Part, request: SampleRequest) -> bool:
+    """Whether the request meets the conditions of a `match`."""
+    return (
+        _path_holds(match, request)
+        and all(_header_holds(header, request) for header in match.at("headers").items())
+        and all(_is_same(match.at(key), request.match.at(key)) for key in _OPAQUE)
+    )
+
+
+def text_matches(matcher: Part, text: str) -> bool:
+    """Whether a StringMatcher matches the text."""
+    fold = matcher.at("ignore_case").value is True
+    given = text.lower() if fold else text
+    for key, holds in (
+        ("exact", str.__eq__),
+        ("prefix", str.startswith),
+        ("suffix", str.endswith),
+        ("contains", str.__contains__),
+    ):
+        if matcher.at(key).present:
+            wanted = matcher.at(key).text
+            return holds(given, wanted.lower() if fold else wanted)
+    return _regex_matches(matcher.at("safe_regex"), text)
+
+
+def accepts_header(match: Part, name: str, value: str) -> bool:
+    """Whether the conditions of a `match` on this header hold for a value."""
+    asked = SampleRequest("", {name: value}, Part("", None))
+    named = (h for h in match.at("headers").items() if h.at("name").text.lower() == name)
+    return all(_header_holds(header, asked) for header in named)
+
+
+def has_header(match: Part, name: str) -> bool:
+    """Whether a `match` has a condition on this header."""
+    return any(each.at("name").text.lower() == name for each in match.at("headers").items())
+
+
+def _sample_paths(match: Part) -> Iterator[str]:
+    if match.at("path").present:
+        yield match.at("path").text
+        return
+    start = match.at("prefix").text or match.at("path_separated_prefix").text
+    found = _REGEX_START.match(match.at("safe_regex", "regex").text)
+    start = start or (found[0] if found else "")
+    for rest in _API_PATHS:
+        if not rest or rest.startswith("/") is not start.endswith("/"):
+            yield start + rest
+
+
+def _path_holds(match: Part, request: SampleRequest) -> bool:
+    path = request.path
+    if match.at("safe_regex").present:
+        same = _is_same(match.at("safe_regex"), request.match.at("safe_regex"))
+        return same or _regex_matches(match.at("safe_regex"), path)
+    fold = match.at("case_sensitive").value is False
+    path = path.lower() if fold else path
+    spec = {key: match.at(key).text.lower() if fold else match.at(key).text for key in _PATHS}
+    if match.at("path").present:
+        return path == spec["path"]
+    if match.at("path_separated_prefix").present:
+        prefix = spec["path_separated_prefix"]
+        return path == prefix or path.startswith(f"{prefix}/")
+    return match.at("prefix").present and path.startswith(spec["prefix"])
+
+
+def _regex_matches(regex: Part, text: str) -> bool:
+    try:
+        return re.fullmatch(regex.at("regex").text, text) is not None
+    except (re.error, RecursionError, OverflowError):
+        return False
+
+
+def _satisfy(header: Part) -> tuple[str, str]:
+    """Return a name and value that meet a header's condition; no name if none is needed."""
+    if header.at("invert_match").value is True or header.at("present_match").value is False:
+        return "", ""
+    matcher = header.at("string_match")
+    given = [matcher.at(key) for key in ("exact", "prefix", "suffix", "contains")]
+    given += [header.at(f"{key}_match") for key in ("exact", "prefix", "suffix", "contains")]
+    text = next((each.text for each in given if each.present), "x")
+    start = header.at("range_match", "start").number
+    return header.at("name").text.lower(), text if start is None else str(start)
+
+
+def _header_holds(header: Part, request: SampleRequest) -> bool:
+    name = header.at("name").text.lower()
+    value = request.headers.get(name)
+    is_ours = name.startswith(_OUR_PREFIX)
+    if not is_ours and any(_is_same(header, h) for h in request.match.at("headers").items()):
+        return True
+    if header.at("present_match").present:
+        holds = (value is not None) is header.at("present_match").value
+    else:
+        holds = value is not None and _value_holds(header, value)
+    return holds is not (header.at("invert_match").value is True)
+
+
+def _value_holds(header: Part, value: str) -> bool:
+    span = header.at("range_match")
+    if span.present:
+        low, high = span.at("start").number or 0, span.at("end").number or 0
+        return value.isdecimal() and len(value) < 20 and low <= int(value) < high
+    if header.at("string_match").present:
+        return text_matches(header.at("string_match"), value)
+    older = {key: header.at(f"{key}_match").value for key in ("exact", "prefix", "suffix",
+             "contains", "safe_regex")}  # fmt: skip
+    given = {key: each for key, each in older.items() if each is not None}
+    return text_matches(Part(header.path, given), value) if given else True
+
+
+def _is_same(part: Part, other: Part) -> bool:
+    return str(part.value) == str(other.value)
