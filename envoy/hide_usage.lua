@@ -22,7 +22,7 @@ end
 
 function envoy_on_response(handle)
   local note = handle:streamInfo():dynamicMetadata():get("llm")
-  local kind = handle:headers():get("content-type") or ""
+  local kind = (handle:headers():get("content-type") or ""):lower()
   if not (note and note["hide_usage"]) or kind:find("text/event-stream", 1, true) ~= 1 then
     return
   end

@@ -48,6 +48,13 @@ class Form(enum.StrEnum):
     SINGLE = "single"
 
 
+class FailOpen(enum.StrEnum):
+    """Where Envoy sends a request that the service has not decided."""
+
+    BY_SIZE = "by_size"
+    LARGEST = "largest"
+
+
 class LogLevel(enum.StrEnum):
     """The least level that is logged."""
 
@@ -73,6 +80,10 @@ def _text(pattern: str, note: str, allowed: str, **field: Any) -> Any:
 
 def _one_of(default: enum.StrEnum, note: str) -> Any:
     return _key(note, f"one of {', '.join(type(default))}", default=default, strict=False)
+
+
+def _limit(unit: str, high: int, note: str, default: int) -> Any:
+    return _whole(unit, 0, high, f"{note}; 0: no limit", default=default)
 
 
 def _file(note: str) -> Any:
@@ -230,6 +241,11 @@ class RequestSettings(Section):
         ge=0,
         le=1,
     )
+    ask_usage: bool = _key(
+        "ask pools for the usage of streams, and hide it again",
+        "true or false",
+        default=True,
+    )
 
 
 class EnvoySettings(Section):
@@ -262,6 +278,79 @@ class EnvoySettings(Section):
     )
     message_timeout_ms: int = _whole(
         "milliseconds", 10, 60_000, "how long a request waits for us", default=1000
+    )
+    # By size, the largest pool does not get all traffic during an outage of the service.
+    fail_open: FailOpen = _one_of(
+        FailOpen.BY_SIZE, "by_size or largest: undecided requests go there"
+    )
+    # JSON and text have 3 to 5 bytes per token, so 2 leave a third or more of the window for the
+    # output. A smaller pool's 400 is retried on the largest.
+    fail_open_bytes_per_token: float = _key(
+        "by_size: a body below pool.threshold times this fits",
+        "a number of bytes per token from 0.1 to 100",
+        default=2.0,
+        ge=0.1,
+        le=100,
+    )
+    # 1 MiB of text already fills a window of 200,000 tokens; 4 MiB leaves room for a photograph,
+    # and bounds what one request can cost the service.
+    large_body_bytes: int = _limit(
+        "bytes", _GIB, "larger bodies pass unread, largest pool", default=1 << 22
+    )
+    # vLLM's own --h11-max-header-count.
+    max_headers: int = _whole("headers", 32, 10_000, "of a request or an answer", default=256)
+    # Envoy's default of 60, and room for what Envoy and the service add.
+    max_header_kib: int = _whole("KiB", 8, 8192, "all headers of a message", default=96)
+    # The next four are those of Envoy's guide for edge proxies, as are request_headers_timeout_s
+    # and request_timeout_s; vLLM itself speaks no HTTP/2.
+    max_streams: int = _limit(
+        "streams", 1 << 30, "concurrent, of one HTTP/2 connection", default=100
+    )
+    stream_window_bytes: int = _whole(
+        "bytes", 65_535, (1 << 31) - 1, "HTTP/2 window of a stream", default=65_536
+    )
+    connection_window_bytes: int = _whole(
+        "bytes", 65_535, (1 << 31) - 1, "HTTP/2 window of a connection", default=1 << 20
+    )
+    buffer_bytes: int = _whole(
+        "bytes", 4096, _GIB, "unsent data of a connection; then reading waits", default=32_768
+    )
+    # Above what two cores serve, below the file descriptors that a container usually has.
+    max_connections: int = _limit("connections", 1 << 30, "of all clients", default=20_000)
+    # Envoy's own default of 1024 would refuse requests that vLLM would queue.
+    max_pool_requests: int = _limit("requests", 1 << 30, "in flight, per pool", default=10_000)
+    # Below the 1 GiB that docker-compose.yml gives Envoy.
+    max_heap_mib: int = _limit(
+        "MiB", 1 << 20, "Envoy's heap, near which it sheds load", default=900
+    )
+    request_headers_timeout_s: int = _limit("seconds", 86_400, "to receive all headers", default=10)
+    request_timeout_s: int = _limit("seconds", 86_400, "to receive the whole request", default=300)
+    # Longer than any answer is silent, be it queued or not streamed; frees what a vanished client
+    # has left behind.
+    stream_idle_timeout_s: int = _limit(
+        "seconds", 604_800, "without a byte in either direction", default=3600
+    )
+    # Envoy's own default.
+    connection_idle_timeout_s: int = _limit(
+        "seconds", 604_800, "a client's connection without requests", default=3600
+    )
+    connect_timeout_ms: int = _whole(
+        "milliseconds", 10, 60_000, "to connect to a server of a pool", default=1000
+    )
+    # vLLM closes an idle connection after 5 s: no request may meet that moment.
+    pool_idle_timeout_s: int = _limit(
+        "seconds", 86_400, "a pool's connection without requests", default=3
+    )
+    # A live vLLM can read nothing for 30 s while it prepares a large prompt. Without this limit,
+    # TCP takes 15 minutes to give up a server that is cut off.
+    pool_silence_s: int = _limit(
+        "seconds", 3600, "data that a server does not acknowledge", default=60
+    )
+    pool_health: str = _text(
+        r"|/[!-~]*",
+        "path of a server's health check; empty: none",
+        "empty, or a path",
+        default="/health",
     )
     tls_ca: str = _file("who signs listen.tls_cert; empty: no TLS")
     tls_cert: str = _file("Envoy's own certificate, PEM")

@@ -7,23 +7,37 @@ what the version of Envoy supports.
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from extproc.config.errors import UserError
 from extproc.config.settings import (
+    MESSAGE_OVERHEAD,
     EnvoySettings,
+    FailOpen,
     Form,
     PoolSettings,
     Settings,
     host_port,
     worker_addresses,
 )
+from extproc.request.apis import Endpoint, path_regex
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel has the folder envoy/ inside the package, a clone beside it.
 _TEMPLATES = (_PACKAGE / "envoy_config", _PACKAGE.parent / "envoy")
 _NEWEST = "1.40"
+# Envoys that apply no more than the listener's limit to a body that ext_proc buffers.
+_LISTENER_LIMITED = ("1.36",)
+# Envoys that can send a body again only up to half of request_body_buffer_limit.
+_HALF_RETRIED = ("1.36", "1.37")
+# What is routed by its size alone: what generates, for that is what a pool is busy with.
+_SIZED = (Endpoint.CHAT, Endpoint.COMPLETION, Endpoint.RESPONSES, Endpoint.MESSAGES)
+# The headers that the service and Envoy add to a request; few more than they can be.
+_OWN_HEADERS = 24
+# Where Envoy has no value for "no limit": the most that its fields of 32 bits hold.
+_UNLIMITED = (1 << 31) - 1
 
 
 class RenderError(UserError):
@@ -49,13 +63,44 @@ class _ServiceCluster:
 
 @dataclass(frozen=True, slots=True)
 class _PoolCluster:
-    """A pool's cluster, and `route_to`, the cluster that falls back on the largest pool."""
+    """A pool's cluster, and `route_to`, the cluster that adds the pool `fallback`.
+
+    Without a second pool there is no fallback, and `route_to` is the pool itself. `undecided` is
+    the range of body bytes, the end exclusive, that the pool is given without a decision.
+    """
 
     name: str
+    fallback: str
     route_to: str
+    undecided: tuple[int, int]
     max_model_len: int
     discovery: str
     address: _RenderedAddress
+
+
+@dataclass(frozen=True, slots=True)
+class _BodyLimits:
+    """Limits of bodies, in bytes; 0: none."""
+
+    accepted: int
+    large: int
+    """Above it, a body passes without being held."""
+    held: int
+    """What is held of a request, for the service and for a retry."""
+    connection: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Return the limits for the settings' version of Envoy."""
+        envoy, accepted = settings.envoy, settings.requests.max_body_bytes
+        held = accepted
+        if envoy.version in _HALF_RETRIED:
+            message = settings.listen.max_message_bytes - MESSAGE_OVERHEAD
+            held = max(accepted, min(2 * accepted, message))
+        listener_limited = envoy.version in _LISTENER_LIMITED
+        connection = accepted if listener_limited else min(envoy.buffer_bytes, accepted)
+        large = envoy.large_body_bytes if envoy.large_body_bytes < accepted else 0
+        return cls(accepted, large, held, connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +116,28 @@ class _ServiceTls:
 
 def render_envoy(settings: Settings) -> str:
     """Return Envoy's configuration as YAML; raises RenderError."""
-    pools = [_pool(pool, settings.pools[-1]) for pool in settings.pools]
+    envoy, requests = settings.envoy, settings.requests
+    pools = _pools(settings)
     return (
         _environment()
         .get_template("envoy.yaml.j2")
         .render(
-            version=settings.envoy.version,
-            form=str(choose_form(settings.envoy)),
-            has_body_size_limit=settings.envoy.version == _NEWEST,
-            listener=_address(settings.envoy.listen),
-            admin=_address(settings.envoy.admin),
-            metrics=_address(settings.envoy.metrics)
-            if settings.envoy.metrics
-            else _RenderedAddress(),
-            max_body_bytes=settings.requests.max_body_bytes,
-            message_timeout=f"{settings.envoy.message_timeout_ms / 1000:.3f}s",
+            envoy=envoy,
+            version=envoy.version,
+            form=str(choose_form(envoy)),
+            has_body_size_limit=envoy.version == _NEWEST,
+            hides_usage=requests.ask_usage,
+            by_size=envoy.fail_open is FailOpen.BY_SIZE,
+            own_headers=_OWN_HEADERS,
+            unlimited=_UNLIMITED,
+            sized_paths=path_regex(*_SIZED),
+            messages_paths=path_regex(Endpoint.MESSAGES),
+            body=_BodyLimits.of(settings),
+            listener=_address(envoy.listen),
+            admin=_address(envoy.admin),
+            metrics=_address(envoy.metrics) if envoy.metrics else _RenderedAddress(),
+            message_timeout=_seconds(envoy.message_timeout_ms),
+            connect_timeout=_seconds(envoy.connect_timeout_ms),
             service=_service(settings),
             tls=_tls(settings),
             pools=pools,
@@ -120,11 +172,31 @@ def _environment() -> Environment:
     )
 
 
-def _pool(pool: PoolSettings, largest: PoolSettings) -> _PoolCluster:
+def _pools(settings: Settings) -> list[_PoolCluster]:
+    pools, clusters, low = settings.pools, [], 1
+    for index, pool in enumerate(pools):
+        # A smaller pool falls back on the largest, the largest on the one before it.
+        other = pools[-1] if index < len(pools) - 1 else pools[index - 1]
+        fallback = other.name if len(pools) > 1 else ""
+        high = int(pool.threshold * settings.envoy.fail_open_bytes_per_token)
+        clusters.append(_pool(pool, fallback, (low, max(low, high))))
+        low = max(low, high)
+    return clusters
+
+
+def _pool(pool: PoolSettings, fallback: str, undecided: tuple[int, int]) -> _PoolCluster:
     address = _address(pool.address)
     # Never a pool's own name: those have no underscores.
-    route_to = f"{pool.name}_then_{largest.name}"
-    return _PoolCluster(pool.name, route_to, pool.max_model_len, _discovery(address.host), address)
+    route_to = f"{pool.name}_then_{fallback}" if fallback else pool.name
+    return _PoolCluster(
+        pool.name,
+        fallback,
+        route_to,
+        undecided,
+        pool.max_model_len,
+        _discovery(address.host),
+        address,
+    )
 
 
 def _service(settings: Settings) -> _ServiceCluster:
@@ -154,6 +226,10 @@ def _tls(settings: Settings) -> _ServiceTls | None:
         )
     san_type = "IP_ADDRESS" if _is_address(envoy.service) else "DNS"
     return _ServiceTls(envoy.tls_ca, envoy.tls_cert, envoy.tls_key, envoy.service, san_type)
+
+
+def _seconds(milliseconds: int) -> str:
+    return f"{milliseconds / 1000:.3f}s"
 
 
 def _address(text: str) -> _RenderedAddress:

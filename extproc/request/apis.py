@@ -196,6 +196,17 @@ def endpoint(path: str) -> Endpoint | None:
     return None
 
 
+def path_regex(*endpoints: Endpoint) -> str:
+    """Return a regular expression of the paths of these APIs, under any prefix.
+
+    For Envoy, which matches the whole of a path that is decoded and has no query, and which limits
+    the size of an expression: a path that ends with another is left out.
+    """
+    paths = [path for path, kind in _PATHS.items() if kind in endpoints]
+    ends = [path for path in paths if not any(path.endswith(f"/{other}") for other in paths)]
+    return f".*/({'|'.join(ends)})/*"
+
+
 def api_of(endpoint: Endpoint, body: Mapping[str, object]) -> Api:
     """Return the API of a body that was sent to an endpoint."""
     if endpoint is not Endpoint.INVOCATIONS:

@@ -39,6 +39,7 @@ REFUSAL = {
 }
 BAD_REQUEST = {"error": {"message": "n must be at least 1", "type": "BadRequestError", "code": 400}}
 CHUNKS = 40
+STALL_S = 12.0  # a pool that stalls reads no body for so long
 
 
 @dataclass
@@ -59,6 +60,8 @@ class Puppet:
     async def start(self):
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/v1/completions", self._serve)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/v1/models", self._models)
         # As in vLLM, a client that disconnects cancels its request.
         self.runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
@@ -79,7 +82,15 @@ class Puppet:
         if self.runner is None:
             await self.start()
 
+    async def _health(self, _request):
+        return web.Response()
+
+    async def _models(self, _request):
+        return self._json({"data": [{"id": "m"}]}, 200)
+
     async def _serve(self, request):
+        if self.act == "stall":
+            await asyncio.sleep(STALL_S)
         self.got.append(await request.read())
         self.headers.append({key.lower(): value for key, value in request.headers.items()})
         asked = json.loads(self.got[-1])
@@ -138,6 +149,7 @@ class Answer:
     status: int
     body: bytes = b""
     pool: str = ""
+    reason: str = ""  # empty: the service has not decided
     whole: bool = True
     seconds: float = 0.0
 
@@ -203,25 +215,44 @@ class Mesh:
             await self.service.ended()
 
     async def healthy(self, count=1):
-        """Wait until Envoy sees `count` healthy services."""
-        async with asyncio.timeout(30):
-            while await self.stat("cluster.dualpool.membership_healthy") != count:
-                await asyncio.sleep(0.05)
+        """Wait until Envoy sees `count` healthy services, and the pools that run as healthy."""
+        await self._members("dualpool", count)
+        for puppet in (self.short, self.long):
+            if puppet.runner is not None:
+                await self._members(puppet.name, 1)
         # Envoy's workers learn of it a little later than its gauge.
         await asyncio.sleep(0.3)
 
+    async def _members(self, cluster, count):
+        async with asyncio.timeout(30):
+            while await self.stat(f"cluster.{cluster}.membership_healthy") != count:
+                await asyncio.sleep(0.05)
+
+    async def noticed(self, puppet):
+        """Wait until Envoy sees that a pool which has stopped is absent."""
+        await self._members(puppet.name, 0)
+
     async def ask(self, body, **headers):
         """Send a request; return the answer, even an incomplete one."""
+        return await self._send("POST", "/v1/completions", body, headers)
+
+    async def fetch(self, path):
+        """Send a request without a body; return the answer."""
+        return await self._send("GET", path, b"", {})
+
+    async def _send(self, method, path, body, headers):
         started = asyncio.get_running_loop().time()
         named = {"content-type": "application/json"} | headers
-        data = io.BytesIO(body)  # aiohttp warns of more than 1 MiB in bare bytes
+        # aiohttp warns of more than 1 MiB in bare bytes.
+        data = io.BytesIO(body) if body else None
         answer = Answer(0)
         try:
-            async with self.session.post(
-                f"{self.url}/v1/completions", data=data, headers=named
+            async with self.session.request(
+                method, f"{self.url}{path}", data=data, headers=named
             ) as response:
                 answer.status = response.status
                 answer.pool = response.headers.get("x-llm-pool", "")
+                answer.reason = response.headers.get("x-llm-reason", "")
                 async for data in response.content.iter_any():
                     answer.body += data
         except aiohttp.ClientError:
@@ -342,4 +373,4 @@ def _parsed(data):
     lines = head.decode("latin-1").split("\r\n")
     headers = dict(line.lower().split(": ", 1) for line in lines[1:] if ": " in line)
     status = int(lines[0].split()[1]) if data else 0
-    return Answer(status, body, headers.get("x-llm-pool", ""))
+    return Answer(status, body, headers.get("x-llm-pool", ""), headers.get("x-llm-reason", ""))

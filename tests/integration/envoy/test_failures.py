@@ -22,6 +22,7 @@ from tests.support.puppet_mesh import (
     BAD_REQUEST,
     CHUNKS,
     MESSAGE_TIMEOUT_S,
+    STALL_S,
     Answer,
     Mesh,
     decision,
@@ -36,6 +37,9 @@ DOCUMENT = ROOT / "docs" / "failures.md"
 SHORT = json.dumps({"model": "m", "prompt": "Where do owls sleep?", "max_tokens": 50}).encode()
 # May be too long for the short pool, though it is not expected to be: about 1,800 tokens.
 LONGISH = json.dumps({"model": "m", "prompt": "owls sleep " * 720, "max_tokens": 50}).encode()
+# Above 2 bytes for each token of the short pool's window, and above envoy.large_body_bytes.
+MIDDLING = json.dumps({"model": "m", "prompt": "owls sleep " * 1600, "max_tokens": 50}).encode()
+HUGE = json.dumps({"model": "m", "prompt": "owls sleep " * 2_000_000, "max_tokens": 50}).encode()
 LONG = json.dumps({"model": "m", "prompt": "owls sleep " * 9000, "max_tokens": 50}).encode()
 
 
@@ -58,6 +62,7 @@ class Sees(enum.Enum):
     BROKEN = "a stream that breaks off where the pool's did"
     UNAVAILABLE = "503"
     TOO_LARGE = "413"
+    MODELS = "the list of models"
     REFUSED = "the pool's own error, byte for byte"
     NOTHING = "nothing: it has left"
 
@@ -124,6 +129,8 @@ def _check(mesh, sees, answer):
         case Sees.BROKEN:
             assert (answer.status, answer.whole) == (200, False)
             assert short[-1].startswith(answer.body)
+        case Sees.MODELS:
+            assert (answer.body, answer.status) == ((short or long)[-1], 200)
         case Sees.UNAVAILABLE | Sees.TOO_LARGE:
             assert answer.status == int(sees.value)
         case Sees.NOTHING:
@@ -133,9 +140,24 @@ def _check(mesh, sees, answer):
 # The service
 
 
-@row("service", "is absent", Sees.LONG, FAIL_OPEN)
+@row("service", "is absent, and the request is small", Sees.SHORT, FAIL_OPEN)
+async def test_without_the_service_a_small_request_goes_to_the_short_pool(mesh):
+    await mesh.harm(signal.SIGKILL)
+    return await mesh.ask(SHORT)
+
+
+@row("service", "is absent, and the request is not small", Sees.LONG, FAIL_OPEN)
 async def test_without_the_service_the_long_pool_answers(mesh):
     await mesh.harm(signal.SIGKILL)
+    return await mesh.ask(MIDDLING)
+
+
+@row(
+    "service", "is absent, and a small request is too long for the short pool", Sees.LONG, FAIL_OPEN
+)
+async def test_without_the_service_a_refused_request_is_retried(mesh):
+    await mesh.harm(signal.SIGKILL)
+    mesh.short.act = "refuse"
     return await mesh.ask(SHORT)
 
 
@@ -152,7 +174,7 @@ async def test_a_slow_service_is_waited_for(mesh):
     return answer
 
 
-@row("service", "hangs", Sees.LONG, FAIL_OPEN, ROUTER + "message_timeouts")
+@row("service", "hangs", Sees.SHORT, FAIL_OPEN, ROUTER + "message_timeouts")
 async def test_a_service_that_hangs_costs_one_timeout(mesh):
     await mesh.harm(signal.SIGSTOP)
     answer = await mesh.ask(SHORT)
@@ -161,7 +183,7 @@ async def test_a_service_that_hangs_costs_one_timeout(mesh):
     return answer
 
 
-@row("service", "goes on hanging", Sees.LONG, "cluster.dualpool.upstream_cx_none_healthy")
+@row("service", "goes on hanging", Sees.SHORT, "cluster.dualpool.upstream_cx_none_healthy")
 async def test_after_two_failed_health_checks_nobody_waits(mesh):
     await mesh.harm(signal.SIGSTOP)
     await mesh.healthy(0)
@@ -171,7 +193,7 @@ async def test_after_two_failed_health_checks_nobody_waits(mesh):
     return answer
 
 
-@row("service", "is killed between the head of a request and its body", Sees.LONG, FAIL_OPEN)
+@row("service", "is killed between the head of a request and its body", Sees.SHORT, FAIL_OPEN)
 async def test_a_service_killed_before_the_body_loses_nothing(mesh):
     answered = await mesh.stat(ANSWERED)
     async with mesh.half_sent(SHORT) as rest:
@@ -198,7 +220,7 @@ async def killed_in_mid_answer(mesh, body):
     return await asked
 
 
-@row("service", "is restarted under load", Sees.LONG, FAIL_OPEN)
+@row("service", "is restarted under load", Sees.SHORT, FAIL_OPEN)
 async def test_a_restart_under_load_loses_nothing(mesh):
     working, answers = True, []
 
@@ -208,19 +230,18 @@ async def test_a_restart_under_load_loses_nothing(mesh):
 
     clients = [asyncio.ensure_future(client()) for _ in range(8)]
     await mesh.harm(signal.SIGKILL)
-    await until(lambda: sum(each.pool == "long" for each in answers) > 20)
+    await until(lambda: sum(not each.reason for each in answers) > 20)
     await mesh.start_service()
     await mesh.healthy()
-    await until(lambda: answers[-1].pool == "short")
+    await until(lambda: answers[-1].reason)
     working = False
     await asyncio.gather(*clients)
     assert {(each.status, each.whole) for each in answers} == {(200, True)}
     assert len(mesh.short.sent) + len(mesh.long.sent) == len(answers)
-    mesh.long.sent.append(next(each.body for each in answers if each.pool == "long"))
-    return next(each for each in answers if each.pool == "long")
+    return answers[-1]
 
 
-@row("service", "answers with bytes that are no message", Sees.LONG, FAIL_OPEN)
+@row("service", "answers with bytes that are no message", Sees.SHORT, FAIL_OPEN)
 async def test_garbage_loses_nothing(mesh):
     async def garbage(messages, _context):
         async for _ in messages:
@@ -230,7 +251,7 @@ async def test_garbage_loses_nothing(mesh):
         return await mesh.ask(SHORT)
 
 
-@row("service", "answers what was not asked", Sees.LONG, ROUTER + "spurious_msgs_received")
+@row("service", "answers what was not asked", Sees.SHORT, ROUTER + "spurious_msgs_received")
 async def test_an_answer_out_of_order_loses_nothing(mesh):
     async def early(messages, _context):
         async for _ in messages:
@@ -240,7 +261,7 @@ async def test_an_answer_out_of_order_loses_nothing(mesh):
         return await mesh.ask(SHORT)
 
 
-@row("service", "names a pool that there is not", Sees.LONG)
+@row("service", "names a pool that there is not", Sees.SHORT)
 async def test_an_unknown_pool_is_the_default_route(mesh):
     async def unknown(messages, _context):
         async for message in messages:
@@ -263,7 +284,7 @@ async def test_only_its_own_headers_can_be_set(mesh):
         return await mesh.ask(SHORT)
 
 
-@row("service", "fails with a gRPC error", Sees.LONG, FAIL_OPEN)
+@row("service", "fails with a gRPC error", Sees.SHORT, FAIL_OPEN)
 async def test_a_grpc_error_loses_nothing(mesh):
     async def fail(_messages, context):
         await context.abort(grpc.StatusCode.INTERNAL, "broken")
@@ -273,7 +294,7 @@ async def test_a_grpc_error_loses_nothing(mesh):
         return await mesh.ask(SHORT)
 
 
-@row("service", "ends the stream without an answer", Sees.LONG, ROUTER + "server_half_closed")
+@row("service", "ends the stream without an answer", Sees.SHORT, ROUTER + "server_half_closed")
 async def test_silence_loses_nothing(mesh):
     async def leave(messages, _context):
         async for _ in messages:
@@ -297,10 +318,31 @@ async def test_an_absent_short_pool_is_replaced(mesh):
     return await mesh.ask(SHORT)
 
 
-@row("short pool", "resets the connection before it answers", Sees.LONG, retried("failed"))
-async def test_a_reset_before_the_answer_is_retried(mesh):
+# Such a request may be what ended the server: it must not end another one.
+@row("short pool", "dies of a request", Sees.UNAVAILABLE, "http.llm.downstream_rq_5xx")
+async def test_a_request_that_a_pool_dies_of_reaches_no_other(mesh):
     mesh.short.act = "reset"
-    return await mesh.ask(SHORT)
+    answer = await mesh.ask(SHORT)
+    assert (answer.pool, len(mesh.short.got), mesh.long.got) == ("short", 1, [])
+    return answer
+
+
+@row("short pool", "is absent, and comes back: used within 2 s", Sees.SHORT)
+async def test_a_short_pool_that_comes_back_is_used_at_once(mesh):
+    await mesh.short.stop()
+    for _ in range(20):
+        assert (await mesh.ask(SHORT)).pool == "long"
+    await mesh.noticed(mesh.short)
+    await mesh.short.start()
+    return await answered_by(mesh, "short", within_s=2)
+
+
+async def answered_by(mesh, pool, within_s):
+    """Ask until a pool answers; return its answer."""
+    async with asyncio.timeout(within_s):
+        while (answer := await mesh.ask(SHORT)).pool != pool or answer.status != 200:
+            await asyncio.sleep(0.05)
+    return answer
 
 
 @row("short pool", "answers 503", Sees.LONG, retried("failed"))
@@ -371,6 +413,60 @@ async def test_without_the_long_pool_short_requests_go_on(mesh):
     return await mesh.ask(SHORT)
 
 
+@row("long pool", "is absent, and the request has no body", Sees.MODELS)
+async def test_without_the_long_pool_the_short_one_lists_the_models(mesh):
+    await mesh.long.stop()
+    return await mesh.fetch("/v1/models")
+
+
+@row("long pool", "reads nothing for 12 s while a large body comes", Sees.LONG)
+async def test_a_pool_that_stalls_is_waited_for(mesh):
+    mesh.long.act = "stall"
+    answer = await mesh.ask(HUGE)
+    assert answer.seconds > STALL_S
+    return answer
+
+
+@row("long pool", "and the service are absent, and the request is small", Sees.SHORT, FAIL_OPEN)
+async def test_without_long_pool_and_service_small_requests_go_on(mesh):
+    await mesh.harm(signal.SIGKILL)
+    await mesh.long.stop()
+    return await mesh.ask(SHORT)
+
+
+@row("short pool", "and the service are absent", Sees.LONG, FAIL_OPEN)
+async def test_without_short_pool_and_service_the_long_one_answers(mesh):
+    await mesh.harm(signal.SIGKILL)
+    await mesh.short.stop()
+    return await mesh.ask(SHORT)
+
+
+@row("both pools", "are absent, and the short one comes back: no 503 after 2 s", Sees.SHORT)
+async def test_the_first_pool_that_is_back_is_used_at_once(mesh):
+    await mesh.short.stop()
+    await mesh.long.stop()
+    for _ in range(20):
+        assert (await mesh.ask(SHORT)).status == 503
+    await mesh.noticed(mesh.short)
+    await mesh.noticed(mesh.long)
+    await mesh.short.start()
+    async with asyncio.timeout(2):
+        await mesh.healthy()
+    answers = [await mesh.ask(SHORT) for _ in range(20)]
+    assert {each.status for each in answers} == {200}
+    return answers[-1]
+
+
+@row("both pools", "are absent, and the long one comes back: answers within 2 s", Sees.LONG)
+async def test_a_long_pool_that_comes_back_alone_answers_all(mesh):
+    await mesh.short.stop()
+    await mesh.long.stop()
+    assert (await mesh.ask(SHORT)).status == 503
+    await mesh.noticed(mesh.long)
+    await mesh.long.start()
+    return await answered_by(mesh, "long", within_s=2)
+
+
 @row("both pools", "are absent", Sees.UNAVAILABLE)
 async def test_without_pools_there_is_no_answer(mesh):
     await mesh.short.stop()
@@ -419,6 +515,18 @@ async def test_a_slow_upload_is_routed_all_the_same(mesh):
         # A time-out that does not come cannot be waited for.
         await asyncio.sleep(MESSAGE_TIMEOUT_S * 1.5)
         return await rest()
+
+
+LARGE = "vhost.llm.route.large.upstream_rq_completed"
+
+
+@row("client", "sends more than envoy.large_body_bytes", Sees.LONG, LARGE)
+async def test_a_large_body_is_decided_by_its_length(mesh):
+    asked = await mesh.stat(ANSWERED)
+    answer = await mesh.ask(HUGE)
+    assert (answer.reason, mesh.long.got) == ("large", [HUGE])
+    assert await mesh.stat(ANSWERED) == asked
+    return answer
 
 
 @row("client", "sends more than requests.max_body_bytes", Sees.TOO_LARGE)

@@ -8,7 +8,7 @@ import yaml
 from extproc.config.load import load
 from extproc.config.settings import EnvoySettings, Form, Settings
 from extproc.envoy.render import RenderError, choose_form, render_envoy
-from tests.support.envoys import FORMS, binary
+from tests.support.envoys import FORMS, VERSIONS, binary
 from tests.support.paths import ROOT
 
 FOLDER = ROOT / "envoy"
@@ -91,16 +91,38 @@ def test_the_newest_form_is_chosen_where_envoy_has_it(version):
 
 def test_a_pool_that_is_not_the_largest_falls_back_on_it():
     found = clusters(pools=pools(3))
-    assert list(found) == ["dualpool", "p0_then_p2", "p1_then_p2", "p0", "p1", "p2"]
-    chain = found["p1_then_p2"]["cluster_type"]["typed_config"]["clusters"]
-    assert chain == ["p1", "p2"]
+    chains = {
+        name: cluster["cluster_type"]["typed_config"]["clusters"]
+        for name, cluster in found.items()
+        if "cluster_type" in cluster
+    }
+    assert chains == {
+        "p0_then_p2": ["p0", "p2"],
+        "p1_then_p2": ["p1", "p2"],
+        # The largest falls back on the one before it.
+        "p2_then_p1": ["p2", "p1"],
+    }
+
+
+def test_one_pool_falls_back_on_nothing():
+    assert list(clusters(pools=pools(1))) == ["dualpool", "p0"]
+    assert set(routes(pools=pools(1), envoy={"form": "observed"})) == {"large", "p0", "undecided"}
 
 
 def test_only_a_flagged_request_is_sent_again_for_a_400():
     found = routes(envoy={"form": "observed"})
-    assert list(found) == ["short_retryable", "short", "long"]
-    codes = [each["route"]["retry_policy"].get("retriable_status_codes") for each in found.values()]
-    assert codes == [[400, 413], None, None]
+    again = [
+        name
+        for name, each in found.items()
+        if 400 in each["route"]["retry_policy"].get("retriable_status_codes", [])
+    ]
+    assert again == ["short_retryable", "short_by_size"]
+
+
+def test_no_request_that_a_pool_may_have_died_of_is_sent_again():
+    for each in routes().values():
+        conditions = set(each["route"]["retry_policy"]["retry_on"].split(","))
+        assert not conditions & {"reset", "5xx", "gateway-error"}
 
 
 def test_the_last_route_takes_all_and_leads_to_the_largest_pool():
@@ -115,6 +137,93 @@ def test_limits_are_those_of_the_settings():
     assert filters(**limit)["envoy.filters.http.body_size_limit"]["max_request_bytes"] == 5000
     router = filters(envoy={"message_timeout_ms": 250})["envoy.filters.http.ext_proc"]
     assert router["message_timeout"] == "0.250s"
+
+
+def ranges(**settings):
+    """Return the range of content-length that each pool is given without a decision."""
+    return {
+        name: header["range_match"]
+        for name, route in routes(envoy={"form": "observed"} | settings, pools=pools(3)).items()
+        for header in route["match"].get("headers", [])
+        if name.endswith("_by_size") and "range_match" in header
+    }
+
+
+def test_an_undecided_request_goes_to_the_smallest_pool_that_its_size_fits():
+    assert ranges(fail_open_bytes_per_token=3.0) == {
+        "p0_by_size": {"start": 1, "end": 3000},
+        "p1_by_size": {"start": 3000, "end": 6000},
+    }
+    assert ranges(fail_open="largest") == {}
+
+
+def test_a_large_body_is_not_shown_to_the_service():
+    large = routes(envoy={"large_body_bytes": 5000})["large"]
+    assert large["match"]["headers"][1]["range_match"]["start"] == 5001
+    off = {each["disabled"] for each in large["typed_per_filter_config"].values()}
+    assert (set(large["typed_per_filter_config"]), off) == (
+        {"envoy.filters.http.ext_proc", "llm.observer"},
+        {True},
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1 << 25])
+def test_no_body_is_large_where_the_limit_is_off_or_above_what_is_accepted(size):
+    assert "large" not in routes(envoy={"large_body_bytes": size})
+
+
+@pytest.mark.parametrize(
+    ("version", "held", "connection"),
+    [("1.36", 10_000, 5000), ("1.37", 10_000, 5000), ("1.38", 5000, 5000), ("1.40", 5000, 5000)],
+)
+def test_a_body_of_the_limit_is_held_and_can_be_sent_again(version, held, connection):
+    settings = {"requests": {"max_body_bytes": 5000}, "envoy": {"version": version}}
+    assert hosts(**settings)["request_body_buffer_limit"] == held
+    [listener] = document(**settings)["static_resources"]["listeners"]
+    assert listener["per_connection_buffer_limit_bytes"] == connection
+
+
+def test_only_envoy_1_36_needs_a_connection_that_holds_a_body():
+    def connection(version):
+        [found] = document(envoy={"version": version})["static_resources"]["listeners"]
+        return found["per_connection_buffer_limit_bytes"]
+
+    assert [connection(v) for v in ("1.36", "1.37", "1.40")] == [1 << 25, 32768, 32768]
+
+
+OFF = {
+    "max_streams": 0,
+    "max_connections": 0,
+    "max_pool_requests": 0,
+    "max_heap_mib": 0,
+    "large_body_bytes": 0,
+    "request_headers_timeout_s": 0,
+    "request_timeout_s": 0,
+    "stream_idle_timeout_s": 0,
+    "connection_idle_timeout_s": 0,
+    "pool_idle_timeout_s": 0,
+    "pool_silence_s": 0,
+    "pool_health": "",
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_each_limit_can_be_taken_away(version):
+    settings = {"envoy": {"version": version, **OFF}}
+    done = validate(version, render_envoy(Settings.model_validate(settings)))
+    assert done.returncode == 0, done.stderr
+    found = document(**settings)
+    assert "overload_manager" not in found
+    for pool in ("short", "long"):
+        assert not clusters(**settings)[pool].keys() & {"health_checks", "upstream_bind_config"}
+    http = manager(**settings)
+    times = ("request_headers_timeout", "request_timeout", "stream_idle_timeout")
+    assert {http[key] for key in times} == {"0s"}
+
+
+def test_where_nothing_is_asked_nothing_is_hidden():
+    assert "envoy.filters.http.lua" in filters()
+    assert "envoy.filters.http.lua" not in filters(requests={"ask_usage": False})
 
 
 def test_every_worker_is_an_endpoint():
