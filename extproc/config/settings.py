@@ -143,6 +143,14 @@ class ListenSettings(Section):
         # 360 MB, of the 512 MB that docker-compose.yml gives the service.
         default=12_000,
     )
+    busy_share: float = _key(
+        "share of envoy.message_timeout_ms; later: size decides; 0: off",
+        "a share of the time limit from 0 to 1",
+        # Head and body of a request wait one after the other.
+        default=0.5,
+        ge=0,
+        le=1,
+    )
     tls_cert: str = _file("the service's certificate, PEM; empty: no TLS")
     tls_key: str = _file("its key, PEM")
     tls_client_ca: str = _file("who signs Envoy's; empty: no client certificate")

@@ -35,6 +35,12 @@ class Reason(enum.Enum):
     CAPACITY = "capacity"  # the next smaller pool could not hold it
     OVERSIZE = "oversize"  # no pool can hold it
     UNREADABLE = "unreadable"  # its body could not be read: the largest pool
+    BUSY = "busy"  # the service was too late to read it: by the size of its body
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the request was read, so that something is known of its tokens."""
+        return self not in {Reason.UNREADABLE, Reason.BUSY}
 
 
 @dataclass(frozen=True, slots=True)

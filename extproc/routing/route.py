@@ -1,5 +1,6 @@
 """Decide for a request: from what was read of its body to its pool, budget and reason."""
 
+import math
 from dataclasses import dataclass, replace
 
 from extproc.budget.category import content_class, named
@@ -27,6 +28,9 @@ class Rules:
     usage_sample: float
     """Share of streams without usage that are asked for it after their category is calibrated."""
 
+    bytes_per_token: float = 2.0
+    """A body with fewer bytes for each token of a pool's limit fits, if only its size is known."""
+
     def pool(self, name: str) -> Pool:
         """Return the pool of this name; there is one."""
         return next(pool for pool in self.pools if pool.name == name)
@@ -44,6 +48,10 @@ class Routed:
     """Whether a 400 of the pool may mean that the request is too long for it."""
     truncates: bool = False
     """Whether the pool may cut the prompt before it counts it."""
+
+
+_NOTHING = Asked("", "", Measure(0), None), Budget(0, 0, 0, Basis.PRIOR)
+"""What is known of a request that was not read."""
 
 
 def ask(request: Request, category: str = "") -> Asked:
@@ -77,8 +85,19 @@ def route(request: Request, header: str, learner: Learner, rules: Rules) -> Rout
 
 def route_unread(rules: Rules) -> Routed:
     """Decide for a request that could not be read: the largest pool, and nothing to learn."""
-    nothing = Asked("", "", Measure(0), None)
-    return Routed(rules.pools[-1].name, Reason.UNREADABLE, nothing, Budget(0, 0, 0, Basis.PRIOR))
+    return Routed(rules.pools[-1].name, Reason.UNREADABLE, *_NOTHING)
+
+
+def route_by_size(body_bytes: int | None, rules: Rules) -> Routed:
+    """Decide by the length of the body alone, None if unknown: the smallest that should hold it.
+
+    Envoy decides so while the service is away. A pool that cannot hold it refuses it, and Envoy
+    retries it on the largest pool.
+    """
+    largest = rules.pools[-1]
+    size = math.inf if body_bytes is None else body_bytes / rules.bytes_per_token
+    pool = next((pool for pool in rules.pools if size < pool.limit), largest)
+    return Routed(pool.name, Reason.BUSY, *_NOTHING, retryable=pool is not largest)
 
 
 def _may_exceed(request: Request, pool: Pool) -> bool:

@@ -1,6 +1,7 @@
 """Build the parts of a serving process from the settings."""
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -50,8 +51,14 @@ def build_server(settings: Settings, stages: Stages, address: str) -> Server:
         message_bytes=listen.max_message_bytes,
         streams=listen.max_streams,
         body_s=listen.body_timeout_s,
+        late_s=_late_s(settings),
     )
     return Server(stages, address, bounds, certificates)
+
+
+def _late_s(settings: Settings) -> float:
+    share = settings.listen.busy_share
+    return share * settings.envoy.message_timeout_ms / 1000 if share else math.inf
 
 
 def certificate_files(listen: ListenSettings) -> CertificateFiles | None:

@@ -5,9 +5,10 @@ Invariant: all that one peer can take of the server is bounded, except the time 
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import grpc
@@ -24,6 +25,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import Proc
 from extproc.protos.envoy.type.v3 import http_status_pb2
 from extproc.service.bounded_log import BoundedLog
 from extproc.service.certificates import Certificates
+from extproc.service.lateness import Lateness, SelfCheck
 from extproc.service.places import Places
 from extproc.service.unix_socket import PathLock, for_owner_and_group, reserve
 from extproc.stream.exchange import Stages
@@ -47,6 +49,7 @@ class Bounds:
     first_message_s: the time for a stream to send its first message, which Envoy sends at once.
     body_s: the time from the start of a stream to the end of the request's body; later the request
         passes on unread. The answer may take any time.
+    late_s: how late a stream may be answered; above it, requests are decided by their size alone.
     silence_s: the time without data before a keepalive ping, and again before a connection without
         a reply is closed. A stream may be idle for as long as an answer takes, and a machine that
         crashes closes nothing.
@@ -60,6 +63,7 @@ class Bounds:
     handshake_s: float = 10.0
     first_message_s: float = 10.0
     body_s: float = 300.0
+    late_s: float = math.inf
     silence_s: float = 30.0
     ping_interval_s: float = 1.0
 
@@ -70,7 +74,9 @@ class Server:
     def __init__(
         self, stages: Stages, address: str, bounds: Bounds, certificates: Certificates | None = None
     ) -> None:
-        self._stages = stages
+        lateness = Lateness(bounds.late_s, time.monotonic)
+        self._self_check = SelfCheck(lateness)
+        self._stages = replace(stages, is_late=lateness.is_over)
         self._address = address
         self._bounds = bounds
         self._certificates = certificates
@@ -96,7 +102,10 @@ class Server:
             self._unlock_path()
             fix = "stop what listens there, or choose another address of this machine"
             raise OSError(f"cannot listen on {self._address} for gRPC; {fix}") from error
+        if self._bounds.late_s < math.inf:
+            self._self_check.listen(self._server)
         await self._server.start()
+        self._self_check.start()
         await self._tell(_SERVING)
         return port
 
@@ -111,6 +120,7 @@ class Server:
         """
         await self.announce_end()
         await self._server.stop(seconds)
+        await self._self_check.stop()
         self._unlock_path()
 
     def _unlock_path(self) -> None:

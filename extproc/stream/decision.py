@@ -24,7 +24,6 @@ from extproc.names import (
     RETRYABLE_HEADER,
 )
 from extproc.request.reader import MAX_MODEL_CHARS
-from extproc.routing.pools import Reason
 from extproc.routing.route import Routed, Rules
 
 USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
@@ -41,7 +40,7 @@ def decision_headers(routed: Routed) -> dict[str, str]:
     headers = {POOL_HEADER: routed.pool, REASON_HEADER: routed.reason.value}
     if routed.retryable:
         headers[RETRYABLE_HEADER] = "1"
-    if routed.reason is Reason.UNREADABLE:
+    if not routed.reason.is_read:
         return headers
     return headers | {
         BUDGET_HEADER: str(routed.budget.tokens),

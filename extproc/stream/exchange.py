@@ -19,8 +19,8 @@ from extproc.request.reader import (
     read_request,
 )
 from extproc.response.reader import Finish, Refused, Unlearnable, Usage, UsageReader
-from extproc.routing.pools import Pool, Reason, Verdict, judge
-from extproc.routing.route import Routed, Rules, route, route_unread
+from extproc.routing.pools import Pool, Verdict, judge
+from extproc.routing.route import Routed, Rules, route, route_by_size, route_unread
 from extproc.stream.decision import (
     ask_for_usage,
     decision_headers,
@@ -40,6 +40,7 @@ from extproc.stream.session import (
     Wait,
 )
 
+_MOST_LENGTH_DIGITS = 18
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
 
 
@@ -56,6 +57,8 @@ class Stages:
     """Returns seconds, monotonic."""
     draw: Callable[[], float]
     """Returns a new random number from 0 to 1."""
+    is_late: Callable[[], bool] = lambda: False
+    """Returns whether requests wait so long that only their size can decide in time."""
 
 
 class _RetryCause(enum.Enum):
@@ -160,7 +163,7 @@ class Exchange:
         """Judge the decision and learn from the answer; idempotent, and never waits."""
         routed, answer = self._routed, self._answer
         self._request = self._routed = self._answer = None
-        if routed is None or answer is None or routed.reason is Reason.UNREADABLE:
+        if routed is None or answer is None or not routed.reason.is_read:
             return
         rules, retried = self._stages.rules, answer.attempts > 1
         # Envoy's second attempt goes to the largest pool.
@@ -190,6 +193,8 @@ class Exchange:
         if kind is None or head.end_of_stream or head.headers.get(":method") != "POST":
             self._stages.metrics.unread.inc()
             return Proceed()
+        if self._stages.is_late():
+            return self._go(route_by_size(_plain_bytes(head.headers), self._stages.rules))
         self._request = _PendingRequest(kind, head.headers, head.note.get(HIDES_USAGE) is True)
         return Wait()
 
@@ -279,6 +284,15 @@ class Exchange:
 
     def _count(self, outcome: str) -> None:
         self._stages.metrics.answers.labels(outcome).inc()
+
+
+def _plain_bytes(headers: Mapping[str, str]) -> int | None:
+    """Return the length of the body as the pool reads it; None if the headers do not tell."""
+    stated = headers.get("content-length", "")
+    if headers.get("content-encoding", "").strip().lower() not in {"", "identity"}:
+        return None
+    is_number = stated.isascii() and stated.isdigit() and len(stated) <= _MOST_LENGTH_DIGITS
+    return int(stated) if is_number else None
 
 
 def _teaches(routed: Routed, usage: Usage) -> bool:

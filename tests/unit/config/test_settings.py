@@ -25,6 +25,7 @@ DEFAULTS = {
         "drain_s": 30,
         "body_timeout_s": 300,
         "max_streams": 12_000,
+        "busy_share": 0.5,
         "tls_cert": "",
         "tls_key": "",
         "tls_client_ca": "",

@@ -10,6 +10,9 @@ from google.protobuf import descriptor_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import (
+    ProcessingMode,
+)
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
@@ -292,6 +295,39 @@ async def unfinished(channel):
     await call.write(read_conversation("buffered-short")[0].message)
     await call.read()
     return call
+
+
+def test_a_server_that_is_late_decides_by_the_size():
+    given = stages()
+
+    async def scenario(channel, _):
+        while counted(given.metrics.decisions).get(("short", "other", "busy", "prior")) is None:
+            call = process(channel)
+            await call.write(sized("100"))
+            await call.read()
+            call.cancel()
+
+    serving(scenario, given, replace(BOUNDS, late_s=1e-9))
+
+
+def sized(length):
+    message = ProcessingRequest(request_headers={})
+    message.protocol_config.request_body_mode = ProcessingMode.BUFFERED
+    named = {":method": "POST", ":path": "/v1/completions", "content-length": length}
+    for key, value in named.items():
+        message.request_headers.headers.headers.add(key=key, raw_value=value.encode())
+    return message
+
+
+def test_the_measuring_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def scenario(*_):
+        [folder] = tmp_path.iterdir()
+        return folder.stat().st_mode & 0o777
+
+    assert serving(scenario, bounds=replace(BOUNDS, late_s=1.0)) == 0o700
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_stream_too_many_is_refused_and_health_is_answered():

@@ -68,6 +68,37 @@ def test_what_carries_no_prompt_passes_on_unread(headers):
     assert given.metrics.unread._value.get() == 1
 
 
+@pytest.mark.parametrize(
+    ("headers", "pool"),
+    [
+        ({"content-length": "16383"}, "short"),  # 2 bytes for each of 8,192 tokens
+        ({"content-length": "16384"}, "long"),
+        ({"content-length": "16384000"}, "long"),
+        ({"content-length": "9" * 5000}, "long"),
+        ({"content-length": "\u0664"}, "long"),
+        ({"content-length": "-1"}, "long"),
+        ({}, "long"),
+        ({"content-length": "10", "content-encoding": "gzip"}, "long"),
+        ({"content-length": "10", "content-encoding": "identity"}, "short"),
+    ],
+)
+def test_a_late_service_decides_by_the_size_alone(headers, pool):
+    given = dataclasses.replace(stages(), is_late=lambda: True)
+    exchange = Exchange(given)
+    action = exchange.on(Head(REQUEST, POST | headers, end_of_stream=False))
+    wanted = {"x-llm-pool": pool, "x-llm-reason": "busy"}
+    assert action.set_headers == wanted | ({"x-llm-retryable": "1"} if pool == "short" else {})
+    assert counted(given.metrics.decisions) == {(pool, "other", "busy", "prior"): 1}
+    answer(exchange, usage(10, 5))
+    assert counted(given.metrics.verdicts) == {}
+
+
+def test_a_late_service_leaves_alone_what_carries_no_prompt():
+    given = dataclasses.replace(stages(), is_late=lambda: True)
+    head = Head(REQUEST, {":method": "GET", ":path": "/v1/models"}, end_of_stream=True)
+    assert Exchange(given).on(head) == Proceed()
+
+
 def test_a_request_without_a_body_passes_on():
     assert Exchange(stages()).on(Head(REQUEST, POST, end_of_stream=True)) == Proceed()
 
