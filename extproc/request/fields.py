@@ -1,17 +1,17 @@
 """Decode the fields of a body that are read, at a cost that is bounded by its bytes.
 
-Fields that are not read are skipped without building their values, and lists of token ids are
-counted without building their numbers.
+A body of few containers is decoded at once. Of any other, fields that are not read are skipped
+without building their values, and lists of token ids are counted without building their numbers.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
 
 MAX_NODES: Final = 1 << 15
-"""The most JSON values in one field beside strings and token ids, by commas and brackets."""
+"""The most lists and objects in one field beside lists of token ids."""
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE: Final = msgspec.json.Decoder()
@@ -26,7 +26,7 @@ class NoObjectError(Exception):
 
 
 class TooManyNodesError(Exception):
-    """A field holds more than MAX_NODES values."""
+    """A field holds more than MAX_NODES values that have to be looked at."""
 
 
 class TokenIds(msgspec.Struct, frozen=True, gc=False):
@@ -35,40 +35,48 @@ class TokenIds(msgspec.Struct, frozen=True, gc=False):
     count: int
 
 
-def decode_fields(text: bytes) -> dict[str, msgspec.Raw]:
-    """Split a JSON object into its undecoded fields.
+def decode_fields(
+    text: bytes, names: Callable[[Mapping[str, object]], Iterable[str]]
+) -> dict[str, object]:
+    """Decode a JSON object, at least the fields that `names` selects of all that are present.
 
-    Raises NoObjectError if the text is JSON of another type, msgspec.DecodeError or
-    UnicodeDecodeError if it is not JSON.
+    Long lists of token ids become TokenIds, or lists of TokenIds. Raises NoObjectError if the text
+    is JSON of another type, msgspec.DecodeError or UnicodeDecodeError if it is not JSON, and
+    TooManyNodesError.
     """
+    if _containers(text) <= MAX_NODES and not _is_numeric(text):
+        try:
+            fields = _VALUE.decode(text)
+        except msgspec.DecodeError:
+            pass  # the fault may be in a field that is not read
+        else:
+            if isinstance(fields, dict):
+                return fields
+            raise NoObjectError
     try:
-        return _FIELDS.decode(text)
+        undecoded = _FIELDS.decode(text)
     except msgspec.ValidationError as error:
         raise NoObjectError from error
+    return {name: _decode(bytes(undecoded[name])) for name in names(undecoded) if name in undecoded}
 
 
-def decode_values(fields: dict[str, msgspec.Raw], names: Iterable[str]) -> dict[str, object]:
-    """Decode the named fields that are present.
-
-    Lists of token ids become TokenIds, or lists of TokenIds. Raises TooManyNodesError, and what
-    `decode_fields` raises.
-    """
-    return {name: _decode(bytes(fields[name])) for name in names if name in fields}
+def _is_numeric(text: bytes) -> bool:
+    """Guess from the middle of a body whether it holds long lists of token ids."""
+    middle = len(text) // 2
+    return not text[middle : middle + _PROBE_BYTES].translate(None, _ID_CHARS + _SPACE)
 
 
 def _decode(value: bytes) -> object:
     ids = _token_ids(value)
     if ids is not None:
         return ids
-    if _nodes(value) > MAX_NODES:
-        structure = _STRINGS.sub(b"", value)
-        if _nodes(structure) > MAX_NODES:
-            raise TooManyNodesError
+    if _containers(value) > MAX_NODES and _containers(_STRINGS.sub(b"", value)) > MAX_NODES:
+        raise TooManyNodesError
     return _VALUE.decode(value)
 
 
-def _nodes(value: bytes) -> int:
-    return sum(map(value.count, (b",", b"[", b"{")))
+def _containers(value: bytes) -> int:
+    return value.count(b"[") + value.count(b"{")
 
 
 def _token_ids(value: bytes) -> TokenIds | list[TokenIds] | None:

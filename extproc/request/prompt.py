@@ -3,8 +3,8 @@
 Text that some chat templates drop is collected apart, by its kind: reasoning of earlier turns,
 response schemas, documents, tools that the request forbids to call, and template arguments.
 
-Invariants: a key decides how its value is read, and a value of another type is skipped. No walk
-recurses, and base64 never counts as text.
+Invariants: a key decides how its value is read, and a value of another type is skipped. Walks are
+bounded, and base64 never counts as text.
 """
 
 import enum
@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.request.fields import TokenIds
+from extproc.request.fields import MAX_NODES, TokenIds, TooManyNodesError
 from extproc.request.image import Image, read_image
 
 MAX_IMAGES: Final = 256
@@ -36,14 +36,25 @@ class PromptReader:
     """Collects one prompt; each `read` method adds what one field of a body holds.
 
     Roles and the ids of tool calls are not counted: a chat template makes them cost about the same
-    for every message and every call.
+    for every message and every call. More than MAX_NODES values raise TooManyNodesError.
     """
 
-    __slots__ = ("_past", "audios", "images", "optional", "texts", "token_ids", "tools", "videos")
+    __slots__ = (
+        "_nodes",
+        "_past",
+        "audios",
+        "images",
+        "optional",
+        "texts",
+        "token_ids",
+        "tools",
+        "videos",
+    )
 
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.optional: dict[Optional, list[str]] = {}
+        self._nodes = 0
         self._past = False  # within a turn before the last one of the user
         self.token_ids = 0
         self.tools = 0
@@ -66,11 +77,13 @@ class PromptReader:
                 if node and isinstance(node[0], int | float):
                     self.token_ids += len(node)
                 else:
+                    self._pass_nodes(len(node))
                     todo.extend(reversed(node))
 
     def read_conversation(self, value: object) -> None:
         """Read a conversation, or several: what comes before the last user's turn is past."""
         turns = value if isinstance(value, list) else [value]
+        self._pass_nodes(len(turns))
         last = max((i for i, turn in enumerate(turns) if _is_users(turn)), default=0)
         for index, turn in enumerate(turns):
             self._past = index < last
@@ -79,6 +92,12 @@ class PromptReader:
             else:
                 self.read(turn)
         self._past = False
+
+    def _pass_nodes(self, count: int) -> None:
+        """Count values of lists, each of which costs time. Raises TooManyNodesError."""
+        self._nodes += count
+        if self._nodes > MAX_NODES:
+            raise TooManyNodesError
 
     def _read_node(self, node: dict[str, object], todo: list[object]) -> None:
         if self._past and node.get("type") == "reasoning":  # an item of the Responses API

@@ -19,9 +19,8 @@ from extproc.request.image import Image
 from extproc.request.prompt import Optional, PromptReader
 from extproc.request.sample import take_sample, utf8_bytes
 
-MAX_PROMPTS: Final = 1 << 16
 MAX_OBJECTS: Final = 1 << 10
-"""The most prompts that are told apart, as texts or ids and as objects: others count as one."""
+"""The most prompts that are told apart if they are not plain texts or ids; more count as one."""
 
 # For ranking the prompts of one request by size, in bytes of text.
 _TOKEN_ID_BYTES: Final = 4
@@ -135,7 +134,7 @@ def _conversations(value: object) -> Sequence[object]:
 
 
 def _entries(value: object) -> Sequence[object]:
-    if not isinstance(value, list) or _is_list_of(value, int | float) or len(value) > MAX_PROMPTS:
+    if not isinstance(value, list) or _is_list_of(value, int | float):
         return [value]
     plain = all(isinstance(entry, str | TokenIds) for entry in value)
     return value if plain or len(value) <= MAX_OBJECTS else [value]

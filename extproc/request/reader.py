@@ -15,7 +15,7 @@ import msgspec
 
 from extproc.encoding import Decoder, EncodingError
 from extproc.request.apis import Api, Endpoint, api_of, endpoint
-from extproc.request.fields import NoObjectError, TooManyNodesError, decode_fields, decode_values
+from extproc.request.fields import NoObjectError, TooManyNodesError, decode_fields
 from extproc.request.image import Image
 from extproc.request.prompts import Prompt, Prompts, read_prompts
 from extproc.request.sample import SAMPLE_BYTES
@@ -49,7 +49,7 @@ MAX_OUTPUTS: Final = 16_384
 
 _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around all messages
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
-_COMMON_FIELDS: Final = (
+_COMMON: Final = (
     *("model", "stream", "stream_options", "chat_template", "tool_choice", "truncate"),
 )
 
@@ -112,9 +112,8 @@ def read_request(
     if not text or text.isspace():
         raise UnreadableRequest(Unreadable.EMPTY)
     try:
-        fields = decode_fields(text)
-        api = api_of(endpoint, fields)
-        values = decode_values(fields, (*api.fields, *_COMMON_FIELDS))
+        fields = decode_fields(text, lambda found: (*api_of(endpoint, found).fields, *_COMMON))
+        return _read(api_of(endpoint, fields), fields, len(text))
     except NoObjectError:
         raise UnreadableRequest(Unreadable.SHAPE) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -123,7 +122,6 @@ def read_request(
         raise UnreadableRequest(Unreadable.TOO_LARGE) from None
     except RecursionError:
         raise UnreadableRequest(Unreadable.DEPTH) from None
-    return _read(api, values, len(text))
 
 
 def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:

@@ -12,22 +12,44 @@ from extproc.request.fields import (
     TokenIds,
     TooManyNodesError,
     decode_fields,
-    decode_values,
 )
+
+MANY = b"[]," * MAX_NODES + b"[]"  # so many lists are not decoded at once
 
 
 def decode(text, *names):
-    return decode_values(decode_fields(text), names)
+    return decode_fields(text, lambda _: names)
 
 
-def test_a_field_is_decoded_only_if_it_is_named():
-    assert decode(b'{"a": [null], "b": 1}', "b", "c") == {"b": 1}
+def decode_apart(value):
+    """Decode a value beside so many others that fields are decoded one by one."""
+    return decode(b'{"x": %s, "y": [%s]}' % (value, MANY), "x", "z")
+
+
+def test_a_body_of_few_values_is_decoded_at_once():
+    assert decode(b'{"a": [null], "b": 1}', "b") == {"a": [None], "b": 1}
+
+
+def test_of_another_body_fields_are_decoded_only_if_they_are_named():
+    assert decode_apart(b"1") == {"x": 1}
+
+
+def test_the_names_are_chosen_from_the_fields_that_are_present():
+    seen = []
+    decode_fields(b'{"x": 1, "y": [%s]}' % MANY, lambda found: seen.extend(found) or ())
+    assert seen == ["x", "y"]
+
+
+def test_a_fault_in_a_field_that_is_not_read_does_no_harm():
+    assert decode(b'{"x": 1, "y": 1e999}', "x") == {"x": 1}
 
 
 @pytest.mark.parametrize("text", [b"[]", b'"a"', b"null", b"1"])
 def test_json_of_another_type_is_no_object(text):
     with pytest.raises(NoObjectError):
-        decode_fields(text)
+        decode(text)
+    with pytest.raises(NoObjectError):
+        decode(b"[%s]" % MANY)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +72,7 @@ def test_json_of_another_type_is_no_object(text):
     ],
 )
 def test_lists_of_token_ids_are_counted(value, expected):
-    assert decode(b'{"x": %s}' % value, "x") == {"x": expected}
+    assert decode_apart(value) == {"x": expected}
 
 
 def counted(value):
@@ -62,7 +84,12 @@ def counted(value):
 
 @given(st.lists(st.lists(st.integers(0, 200_000), min_size=1), min_size=1))
 def test_a_batch_is_counted_list_by_list(batch):
-    assert decode(json.dumps({"x": batch}).encode(), "x") == {"x": [counted(ids) for ids in batch]}
+    assert decode_apart(json.dumps(batch).encode()) == {"x": [counted(ids) for ids in batch]}
+
+
+def test_a_long_batch_is_counted_without_being_built():
+    text = json.dumps({"x": [[7] * 1100] * 1000}).encode()
+    assert decode(text, "x") == {"x": [TokenIds(1100)] * 1000}
 
 
 @given(
@@ -71,8 +98,7 @@ def test_a_batch_is_counted_list_by_list(batch):
     )
 )
 def test_every_other_value_is_what_json_says(value):
-    decoded = decode(json.dumps({"x": {"v": value}}).encode(), "x")
-    assert decoded == {"x": {"v": value}}
+    assert decode_apart(json.dumps({"v": value}).encode()) == {"x": {"v": value}}
 
 
 def test_commas_within_strings_are_no_nodes():
@@ -80,13 +106,14 @@ def test_commas_within_strings_are_no_nodes():
     assert decode(json.dumps({"x": [text]}).encode(), "x") == {"x": [text]}
 
 
-@pytest.mark.parametrize("item", [b"{}", b"[]", b"null", b'"a"', b"[1]"])
-def test_a_field_of_more_nodes_than_permitted_is_not_decoded(item):
+@pytest.mark.parametrize("item", [b"{}", b"[]", b"[1]", b'["a"]'])
+def test_a_field_of_more_lists_than_permitted_is_not_decoded(item):
     with pytest.raises(TooManyNodesError):
         decode(b'{"x": [' + (item + b",") * MAX_NODES + item + b"]}", "x")
 
 
-def test_a_field_may_have_32768_nodes():
-    assert len(decode(b'{"x": [' + b"null," * 32_766 + b"null]}", "x")["x"]) == 32_767
+def test_a_field_may_have_32768_lists():
+    fields = decode(b'{"x": [%s]}' % b",".join([b'["a"]'] * 32_767), "x")
+    assert len(fields["x"]) == 32_767
     with pytest.raises(TooManyNodesError):
-        decode(b'{"x": [' + b"null," * 32_768 + b"null]}", "x")
+        decode(b'{"x": [%s]}' % b",".join([b'["a"]'] * 32_768), "x")
