@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from extproc.config.load import load
+from extproc.request.reader import Endpoint
+from extproc.service.explain import explain
 from tests.support.paths import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
@@ -32,10 +34,11 @@ ELSEWHERE = {
     },
     "tests/unit/planner_commands": {
         "dualpool plan docs/examples/lmsys.csv --rate 200 --slo-ttft-ms 500",
-        "dualpool simulate azure.csv --rate 200 --compare",
+        "dualpool simulate docs/examples/azure-2023.csv --rate 200 --compare",
     },
     "tests/unit/envoy": {
         "dualpool config envoy dualpool.yaml > envoy.yaml",
+        "dualpool config envoy dualpool.yaml --fragment",
         "dualpool check dualpool.yaml --envoy my-envoy.yaml",
     },
 }
@@ -86,3 +89,18 @@ def test_a_link_leads_somewhere(link):
 
 def test_the_command_is_installed():
     assert shutil.which("dualpool", path=str(Path(sys.executable).parent))
+
+
+def test_the_first_example_shows_what_the_service_decides():
+    command = next(text for kind, text in BLOCKS if "curl" in text)
+    body = re.search(r"-d '(.*)'", command)[1].encode()
+    shown = next(text for kind, text in BLOCKS if text.startswith("x-llm-pool"))
+    settings = load(ROOT / "envoy" / "dualpool.yaml")
+    found = explain(body, Endpoint.CHAT, settings)
+    assert dict(line.split(": ") for line in shown.splitlines()) == {
+        "x-llm-pool": found.pool,
+        "x-llm-reason": found.reason,
+        "x-llm-budget": str(found.budget_tokens),
+        "x-llm-category": found.category,
+        "x-llm-basis": found.basis,
+    }
