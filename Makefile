@@ -45,8 +45,9 @@ wheel: $(VENV)/pip  ## build a wheel into dist/, install it in an empty environm
 	.ci/try-wheel $(BIN)/python
 
 .PHONY: envoy-config protos requirements
-envoy-config: $(VENV)/dev  ## regenerate envoy/envoy.yaml
+envoy-config: $(VENV)/dev  ## regenerate envoy/envoy.yaml and docs/examples/join/after.yaml
 	$(BIN)/dualpool config envoy envoy/dualpool.yaml > envoy/envoy.yaml
+	$(BIN)/python -m tests.support.joined_envoy
 
 protos: $(VENV)/dev  ## regenerate extproc/protos
 	$(BIN)/python protos/generate.py

@@ -29,17 +29,29 @@ def body_findings(levels: RouteLevels, gateway: PoolGateway) -> Iterator[Finding
 
 def _body_limits(levels: RouteLevels, gateway: PoolGateway) -> dict[str, int]:
     """Return the limits in bytes of a request's body on this route, by path."""
-    connection = gateway.part.listener.at("per_connection_buffer_limit_bytes").number
-    own = (part.at("request_body_buffer_limit") for part in (levels.route, levels.host))
-    lifted = next((part for part in own if part.number is not None), None)
-    unset = levels.host.at("request_body_buffer_limit").path
-    limits = {unset: connection or _BUFFER_BYTES}
+    lifted = next((part for part in _lifted(levels, gateway) if part.number is not None), None)
+    connection = gateway.part.listener.at("per_connection_buffer_limit_bytes")
+    size = connection.number or _BUFFER_BYTES
     if lifted is not None:
-        limits = {lifted.path: max(limits[unset], lifted.number or 0)}
+        limits = {lifted.path: max(size, lifted.number or 0)}
+    else:
+        unset = connection if _is_oldest(gateway) else levels.host.at("request_body_buffer_limit")
+        limits = {unset.path: size}
     for each in gateway.others():
         if each.is_on(levels):
             limits |= {part.path: part.number or 0 for part in _caps(each, levels)}
     return limits
+
+
+def _lifted(levels: RouteLevels, gateway: PoolGateway) -> Iterator[Part]:
+    """Yield what replaces the listener's limit on a route."""
+    if not _is_oldest(gateway):
+        yield from (part.at("request_body_buffer_limit") for part in (levels.route, levels.host))
+
+
+def _is_oldest(gateway: PoolGateway) -> bool:
+    # Envoy 1.36 does not apply request_body_buffer_limit to ext_proc.
+    return gateway.settings.envoy.version == "1.36"
 
 
 def _caps(each: GatewayFilter, levels: RouteLevels) -> Iterator[Part]:
