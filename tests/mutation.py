@@ -141,7 +141,8 @@ def nearest_tests(path: str) -> list[str]:
     """Return the tests of a module: its own, its room's, and those of the whole stream."""
     room, module = Path(path).parts[1], Path(path).stem
     own = f"tests/unit/{room}/test_{module}.py"
-    return [*([own] if (ROOT / own).exists() else []), f"tests/unit/{room}", "tests/unit/stream"]
+    first = [file for file in (own, "tests/unit/test_bounds.py") if (ROOT / file).exists()]
+    return [*first, f"tests/unit/{room}", "tests/unit/stream"]
 
 
 def passes(copy: Path, tests: list[str]) -> bool:

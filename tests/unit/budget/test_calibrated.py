@@ -13,6 +13,7 @@ from extproc.budget.features import measure, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
 from extproc.budget.values import Asked, Basis, Measure, Observation, Outcome
+from extproc.tokens import MAX_TOKENS
 
 LIMIT = 2048
 CATEGORIES = 256
@@ -301,3 +302,23 @@ def test_a_long_text_that_is_rendered_teaches_however_long_it_is() -> None:
     for _ in range(60):
         calibrated.observe(replace(truth(request), prompt_tokens=50_030))
     assert calibrated.budget(request, LIMIT).prompt_tokens == pytest.approx(50_030, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "completion", "samples"),
+    [
+        (1, 0, 1),
+        (0, 0, 0),
+        (1, -1, 0),
+        (1, MAX_TOKENS - 1, 1),
+        (1, MAX_TOKENS, 0),
+        (MAX_TOKENS, 1, 0),
+    ],
+)
+def test_counts_that_no_answer_has_teach_nothing(
+    prompt: int, completion: int, samples: int
+) -> None:
+    calibrated = fresh()
+    seen = truth(replace(asked(0), measure=Measure(0, 0, asked(0).measure.features)))
+    calibrated.observe(replace(seen, prompt_tokens=prompt, completion_tokens=completion))
+    assert sum(model["samples"] for model in calibrated.learnt().models.values()) == samples

@@ -104,6 +104,7 @@ def features(**counts):
         # In bytes: three for a Han character, two for a Cyrillic letter; CJK above 2/3 of the sum.
         ({"han_kana": 45, "greek_cyrillic": 67}, ContentClass.CJK),
         ({"han_kana": 44, "greek_cyrillic": 67}, ContentClass.SCRIPT),
+        ({"han_kana": 44, "greek_cyrillic": 66}, ContentClass.SCRIPT),
         ({"lower": 100, "greek_cyrillic": 51}, ContentClass.SCRIPT),
         ({"lower": 100, "greek_cyrillic": 50}, ContentClass.MIXED),
         ({"lower": 850, "hangul": 51}, ContentClass.MIXED),

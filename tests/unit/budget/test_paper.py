@@ -138,3 +138,9 @@ def test_a_prompt_of_one_token_teaches(tokens, samples):
     estimator = paper()
     estimator.observe(answer(asked(4), tokens))
     assert estimator.learnt().categories.get("prose/m", {}).get("samples") == samples
+
+
+def test_a_text_of_one_byte_teaches():
+    estimator = paper()
+    estimator.observe(answer(asked(1), 1))
+    assert estimator.learnt().categories["prose/m"]["samples"] == 1

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from extproc.budget.features import measure
+from extproc.budget.features import measure, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Measure
 from extproc.budget.weights import BAND, BAND_TOKENS, TokenWeights
@@ -127,3 +127,12 @@ def test_an_implausible_count_is_beyond_five_priors_and_a_template() -> None:
     assert not weights.plausible(asked, prior * 5 + 4001)
     assert weights.plausible(asked, prior / 5 - 200)
     assert not weights.plausible(asked, prior / 5 - 201)
+
+
+def test_text_that_may_be_dropped_is_plausible_whole_and_not_at_all() -> None:
+    weights, plain = TokenWeights(MEASURED), prompt(2000)
+    asked = with_optional(plain, {"schema": 10_000.0})
+    least = weights.predict(plain).tokens
+    assert weights.plausible(asked, (least + 10_000) * 5 + 4000)
+    assert not weights.plausible(asked, (least + 10_000) * 5 + 4001)
+    assert weights.plausible(asked, least / 5 - 200)
