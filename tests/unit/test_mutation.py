@@ -59,6 +59,7 @@ def test_a_seed_gives_the_same_mutants():
 def test_a_module_s_own_tests_run_first():
     assert nearest_tests("extproc/budget/steering.py") == [
         "tests/unit/budget/test_steering.py",
+        "tests/unit/test_bounds.py",
         "tests/unit/budget",
         "tests/unit/stream",
     ]
