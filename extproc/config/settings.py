@@ -174,11 +174,23 @@ class PoolSettings(Section):
         default_factory=lambda pool: pool.get("max_model_len", _MAX_WINDOW),
     )
     address: str = _text(
-        _HOST_PORT,
-        "host:port of its servers, for Envoy",
-        "host:port, the port from 0 to 65535",
+        rf"({_HOST_PORT})(, ?({_HOST_PORT})){{0,63}}",
+        "host:port of each server, with commas",
+        "host:port, the port from 0 to 65535, or up to 64 of them with commas",
         default_factory=lambda pool: f"{pool.get('name', 'pool')}:8000",
     )
+    tls_ca: str = _file("who signs their certificates, PEM; empty: no TLS")
+    tls_name: str = _text(
+        f"|{_HOST}",
+        "name in their certificates; empty: the first host",
+        "empty, or a host name or an IPv4 address",
+        default="",
+    )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The addresses, each host:port."""
+        return tuple(text.strip() for text in self.address.split(","))
 
 
 class BudgetSettings(Section):
@@ -243,7 +255,7 @@ class RequestSettings(Section):
         default=1 << 25,
     )
     usage_sample: float = _key(
-        "share of the streams without usage that are asked for it",
+        "share of the streams without usage that are asked; 0: none",
         "a share of streams from 0 to 1",
         default=0.02,
         ge=0,

@@ -52,7 +52,7 @@ def pool_clusters(document: Part, settings: Settings) -> PoolClusters:
     found = document.at("static_resources", "clusters").items()
     clusters = {part.at("name").text: part for part in found}
     pools = tuple(pool.name for pool in settings.pools)
-    addresses = {host_port(pool.address): pool.name for pool in settings.pools}
+    addresses = {host_port(text): pool.name for pool in settings.pools for text in pool.addresses}
     for name in pools:
         if name in clusters:
             addresses |= dict.fromkeys(socket_addresses(clusters[name]), name)

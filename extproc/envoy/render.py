@@ -75,7 +75,8 @@ class _PoolCluster:
     undecided: tuple[int, int]
     max_model_len: int
     discovery: str
-    address: _RenderedAddress
+    addresses: tuple[_RenderedAddress, ...]
+    tls: "_UpstreamTls | None"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,8 @@ class _BodyLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class _ServiceTls:
-    """TLS to the service: files, and the name that its certificate must have."""
+class _UpstreamTls:
+    """TLS to the service or a pool: files, and the name that its certificate must have."""
 
     ca: str
     cert: str
@@ -185,7 +186,7 @@ def _pools(settings: Settings) -> list[_PoolCluster]:
 
 
 def _pool(pool: PoolSettings, fallback: str, undecided: tuple[int, int]) -> _PoolCluster:
-    address = _address(pool.address)
+    addresses = tuple(_address(text) for text in pool.addresses)
     # Never a pool's own name: those have no underscores.
     route_to = f"{pool.name}_then_{fallback}" if fallback else pool.name
     return _PoolCluster(
@@ -194,9 +195,15 @@ def _pool(pool: PoolSettings, fallback: str, undecided: tuple[int, int]) -> _Poo
         route_to,
         undecided,
         pool.max_model_len,
-        _discovery(address.host),
-        address,
+        _discovery(*(address.host for address in addresses)),
+        addresses,
+        _pool_tls(pool),
     )
+
+
+def _pool_tls(pool: PoolSettings) -> _UpstreamTls | None:
+    name = pool.tls_name or host_port(pool.addresses[0])[0]
+    return _UpstreamTls(pool.tls_ca, "", "", name, _san_type(name)) if pool.tls_ca else None
 
 
 def _service(settings: Settings) -> _ServiceCluster:
@@ -211,7 +218,7 @@ def _service(settings: Settings) -> _ServiceCluster:
     return _ServiceCluster(_discovery(host), tuple(_RenderedAddress(host, port) for port in ports))
 
 
-def _tls(settings: Settings) -> _ServiceTls | None:
+def _tls(settings: Settings) -> _UpstreamTls | None:
     listen, envoy = settings.listen, settings.envoy
     if not envoy.tls_ca:
         if listen.tls_cert:
@@ -224,8 +231,12 @@ def _tls(settings: Settings) -> _ServiceTls | None:
         raise RenderError(
             "envoy.tls_cert: empty, though listen.tls_client_ca requires one; set Envoy's"
         )
-    san_type = "IP_ADDRESS" if _is_address(envoy.service) else "DNS"
-    return _ServiceTls(envoy.tls_ca, envoy.tls_cert, envoy.tls_key, envoy.service, san_type)
+    name = envoy.service
+    return _UpstreamTls(envoy.tls_ca, envoy.tls_cert, envoy.tls_key, name, _san_type(name))
+
+
+def _san_type(name: str) -> str:
+    return "IP_ADDRESS" if _is_address(name) else "DNS"
 
 
 def _seconds(milliseconds: int) -> str:
@@ -236,8 +247,8 @@ def _address(text: str) -> _RenderedAddress:
     return _RenderedAddress(*host_port(text))
 
 
-def _discovery(host: str) -> str:
-    return "STATIC" if _is_address(host) else "STRICT_DNS"
+def _discovery(*hosts: str) -> str:
+    return "STATIC" if all(map(_is_address, hosts)) else "STRICT_DNS"
 
 
 def _is_address(host: str) -> bool:

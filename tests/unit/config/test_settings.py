@@ -6,6 +6,7 @@ from pydantic import ValidationError
 from extproc.config.settings import (
     SECTIONS,
     EstimatorName,
+    FailOpen,
     Form,
     LogLevel,
     PoolSettings,
@@ -15,6 +16,7 @@ from extproc.config.settings import (
     worker_addresses,
 )
 
+PLAIN = {"tls_ca": "", "tls_name": ""}
 DEFAULTS = {
     "listen": {
         "grpc": "127.0.0.1:50051",
@@ -32,8 +34,10 @@ DEFAULTS = {
     },
     "workers": 1,
     "pools": (
-        {"name": "short", "max_model_len": 8192, "threshold": 8192, "address": "short:8000"},
-        {"name": "long", "max_model_len": 65536, "threshold": 65536, "address": "long:8000"},
+        {"name": "short", "max_model_len": 8192, "threshold": 8192, "address": "short:8000"}
+        | PLAIN,
+        {"name": "long", "max_model_len": 65536, "threshold": 65536, "address": "long:8000"}
+        | PLAIN,
     ),
     "budget": {
         "estimator": EstimatorName.CALIBRATED,
@@ -44,7 +48,7 @@ DEFAULTS = {
         "default_output_tokens": 1024,
     },
     "categories": {"header": "", "max": 64},
-    "requests": {"max_body_bytes": 33554432, "usage_sample": 0.02},
+    "requests": {"max_body_bytes": 33554432, "usage_sample": 0.02, "ask_usage": True},
     "envoy": {
         "version": "1.40",
         "form": Form.AUTO,
@@ -53,6 +57,26 @@ DEFAULTS = {
         "metrics": "",
         "service": "127.0.0.1",
         "message_timeout_ms": 1000,
+        "fail_open": FailOpen.BY_SIZE,
+        "fail_open_bytes_per_token": 2.0,
+        "large_body_bytes": 4194304,
+        "max_headers": 256,
+        "max_header_kib": 96,
+        "max_streams": 100,
+        "stream_window_bytes": 65536,
+        "connection_window_bytes": 1048576,
+        "buffer_bytes": 32768,
+        "max_connections": 20000,
+        "max_pool_requests": 10000,
+        "max_heap_mib": 900,
+        "request_headers_timeout_s": 10,
+        "request_timeout_s": 300,
+        "stream_idle_timeout_s": 3600,
+        "connection_idle_timeout_s": 3600,
+        "connect_timeout_ms": 1000,
+        "pool_idle_timeout_s": 3,
+        "pool_silence_s": 60,
+        "pool_health": "/health",
         "tls_ca": "",
         "tls_cert": "",
         "tls_key": "",

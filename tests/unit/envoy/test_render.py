@@ -246,11 +246,44 @@ def test_a_port_that_nobody_knows_yet_is_refused():
 
 @pytest.mark.parametrize(
     ("address", "kind"),
-    [("10.0.0.1:80", "STATIC"), ("[::1]:80", "STATIC"), ("a.b:80", "STRICT_DNS")],
+    [
+        ("10.0.0.1:80", "STATIC"),
+        ("[::1]:80", "STATIC"),
+        ("a.b:80", "STRICT_DNS"),
+        ("10.0.0.1:80, a.b:80", "STRICT_DNS"),
+    ],
 )
 def test_names_are_looked_up_and_addresses_are_not(address, kind):
     pool = {"name": "long", "max_model_len": 8192, "address": address}
     assert clusters(pools=[pool])["long"]["type"] == kind
+
+
+def test_a_pool_may_have_several_servers():
+    pool = {"name": "long", "max_model_len": 8192, "address": "10.0.0.1:80, 10.0.0.2:81"}
+    found = [each["socket_address"] for each in endpoints(clusters(pools=[pool])["long"])]
+    assert [(each["address"], each["port_value"]) for each in found] == [
+        ("10.0.0.1", 80),
+        ("10.0.0.2", 81),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tls_name", "name", "kind"),
+    [("", "10.0.0.1", "IP_ADDRESS"), ("pools.example", "pools.example", "DNS")],
+)
+def test_a_pool_may_use_tls(tls_name, name, kind):
+    pool = {"name": "long", "max_model_len": 8192, "address": "10.0.0.1:443, 10.0.0.2:443"}
+    tls = {"tls_ca": "/etc/ca.pem", "tls_name": tls_name}
+    config = clusters(pools=[pool | tls])["long"]["transport_socket"]["typed_config"]
+    assert config["sni"] == name
+    assert config["common_tls_context"]["validation_context"] == {
+        "trusted_ca": {"filename": "/etc/ca.pem"},
+        "match_typed_subject_alt_names": [{"san_type": kind, "matcher": {"exact": name}}],
+    }
+
+
+def test_without_an_authority_a_pool_uses_no_tls():
+    assert "transport_socket" not in clusters()["short"]
 
 
 def test_an_endpoint_says_whose_it_is():
