@@ -7,7 +7,7 @@ from extproc.profiling.profile import ProfileOptions, run_profile
 
 DESCRIPTION = (
     "Measure time to first token and iteration time of an idle vLLM server with requests of known "
-    "length, and fit a profile; takes about a minute. Exit code 1 if the measurement fails."
+    "length, and fit a profile; takes one to two minutes. Exit code 1 if no profile can be fitted."
 )
 
 

@@ -1,15 +1,16 @@
 """Measures a running vLLM from outside: time to first token, and time per iteration under load.
 
 Invariant: while a probe decodes, all sequences started beside it still run and none was preempted;
-so the time between its tokens is that of an iteration with all of them.
+so the time between its tokens is that of an iteration with all of them. What cannot be measured is
+left out with its reason; it never costs what was measured before.
 """
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from itertools import starmap
+from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Final
 
@@ -22,48 +23,104 @@ _SHORT: Final = 16  # prompt tokens of sequences whose context is negligible
 _MOST_TOKENS, _LEAST_TOKENS = 48, 8  # output tokens of a probe
 _ROUNDS: Final = 5  # over all points, so that drift of the machine does not tilt the fit
 _FIRST_TOKENS: Final = 7
-_ROOM: Final = 3  # probes that fit into the answer of a sequence beside them
+_ROOM: Final = 3  # probes that fit into the answer of a sequence beside them, at least
+_FAILURES: Final = 2  # of a load that was never measured, before it is given up
 _MOST_CONTEXT: Final = 100_000  # tokens; filling a large KV cache would take minutes
-_POLL_S: Final = 0.1
+_MOST_ANSWER: Final = 512  # output tokens while max_num_seqs is found; 0.25 s at 0.5 ms each
+_POLL_S: Final = 0.05
+_STEADY_S: Final = 1.0  # without one more running sequence: as many as will run
 _START_S: Final = 60
+
+
+class ProbeError(VllmError):
+    """One probe was no measurement of its load; the next one may be."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """A load at which an iteration is measured: a number of sequences and their prompt tokens.
 
-    tokens: output tokens of the probe, which is one of the sequences.
+    tokens: output tokens of the probe, which is one of the sequences. beside: output tokens of the
+    others, as many as fit: they run from before the probe's prefill to its last token.
     """
 
     sequences: int
     prompt_tokens: int
     tokens: int
+    beside: int
+
+    def __str__(self) -> str:
+        return f"{self.sequences} sequences of {self.prompt_tokens} prompt tokens"
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """All measurements of a server; max_num_seqs is at most the number that was tried."""
+    """All measurements of a server; max_num_seqs is at most the number that was tried.
+
+    missing: a sentence for each planned measurement that could not be made.
+    """
 
     measurements: tuple[Measurement, ...]
     max_num_seqs: int
+    missing: tuple[str, ...] = ()
+
+
+class _Load:
+    """The probes of one point over all rounds."""
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+        self.probes: list[Decode] = []
+        self._faults: list[str] = []
+
+    async def probe(self, vllm: Vllm) -> None:
+        """Add a probe, a shorter one after a failure, unless the load was given up."""
+        if not self.probes and len(self._faults) >= _FAILURES:
+            return
+        shorter = replace(self.point, tokens=max(_LEAST_TOKENS, self.point.tokens // 2))
+        try:
+            self.probes.append(await _decode(vllm, shorter if self._faults else self.point))
+        except ProbeError as error:
+            self._faults.append(str(error))
+
+    def missing(self) -> list[str]:
+        """Say why there is no probe; empty if there is one or none was tried."""
+        return [] if self.probes else self._faults[-1:]
 
 
 async def measure(vllm: Vllm, most: int, show: Show) -> Measured:
-    """Measure with up to `most` concurrent sequences; takes about a minute. Raises VllmError."""
+    """Measure with up to `most` concurrent sequences; takes about a minute.
+
+    Raises VllmError if nothing could be measured.
+    """
     await _first_token(vllm, _SHORT)
     show.say("Finding max_num_seqs")
     seqs = await find_max_num_seqs(vllm, most)
-    prompts, points = prompt_sizes(vllm.facts), decode_points(vllm.facts, seqs)
-    show.begin("Measuring", len(prompts) + _ROUNDS * len(points))
+    loads = [_Load(point) for point in decode_points(vllm.facts, seqs)]
     prefills: list[Measurement] = []
+    ended: list[str] = []
+    try:
+        await _measure_all(vllm, prefills, loads, show)
+    except VllmError as error:
+        ended = [f"the measurement ended early: {error}"]
+    decodes = [_mean(load.probes) for load in loads if load.probes]
+    if not prefills and not decodes:
+        raise VllmError(*ended)
+    missing = [reason for load in loads for reason in load.missing()]
+    return Measured((*prefills, *decodes), seqs, (*missing, *ended))
+
+
+async def _measure_all(
+    vllm: Vllm, prefills: list[Measurement], loads: list[_Load], show: Show
+) -> None:
+    prompts = prompt_sizes(vllm.facts)
+    show.begin("Measuring", len(prompts) + _ROUNDS * len(loads))
     for prompt_tokens in prompts:
         prefills.append(await _prefill(vllm, prompt_tokens))
         show.advance()
-    probes: dict[Point, list[Decode]] = {point: [] for point in points}
-    for point in _ROUNDS * points:
-        probes[point] += await _decode(vllm, point)
+    for load in _ROUNDS * loads:
+        await load.probe(vllm)
         show.advance()
-    return Measured((*prefills, *starmap(_mean, probes.items())), seqs)
 
 
 def prompt_sizes(facts: Facts) -> tuple[int, ...]:
@@ -95,21 +152,31 @@ def _doubling(most: int) -> Iterator[int]:
 
 def _point(facts: Facts, sequences: int, prompt_tokens: int) -> Point:
     room = min(facts.kv_tokens // sequences - facts.block_size, facts.max_model_len) - prompt_tokens
-    return Point(sequences, prompt_tokens, min(_MOST_TOKENS, room // _ROOM))
+    return Point(sequences, prompt_tokens, min(_MOST_TOKENS, room // _ROOM), room)
 
 
 async def find_max_num_seqs(vllm: Vllm, most: int) -> int:
     """Send `most` requests at once; return how many ran, which a full KV cache limits too."""
-    short = Length(_SHORT, vllm.facts.block_size)
-    tasks = [asyncio.create_task(vllm.complete(short, Streamed())) for _ in range(most)]
-    seen = 0
+    length = Length(_SHORT, _longest_answer(vllm.facts, most))
+    tasks = [asyncio.create_task(vllm.complete(length, Streamed())) for _ in range(most)]
+    seen, rose_s = 0, time.monotonic()
     try:
         while not all(task.done() for task in tasks):
             await asyncio.sleep(_POLL_S)
-            seen = max(seen, int(await vllm.metric("vllm:num_requests_running")))
+            running = int(await vllm.metric("vllm:num_requests_running"))
+            if running > seen:
+                seen, rose_s = running, time.monotonic()
+            elif seen and time.monotonic() - rose_s > _STEADY_S:
+                break
     finally:
         await _stop(tasks)
     return max(1, seen)
+
+
+def _longest_answer(facts: Facts, sequences: int) -> int:
+    """Return output tokens that keep a fast server busy, without filling its KV cache."""
+    share = min(facts.kv_tokens // sequences - facts.block_size, facts.max_model_len) - _SHORT
+    return max(facts.block_size, min(share, _MOST_ANSWER))
 
 
 async def _prefill(vllm: Vllm, prompt_tokens: int) -> FirstToken:
@@ -123,20 +190,20 @@ async def _first_token(vllm: Vllm, prompt_tokens: int) -> float:
     return (streamed.first_s - streamed.sent_s) * 1e3
 
 
-async def _decode(vllm: Vllm, point: Point) -> list[Decode]:
-    """Return a probe; empty if a sequence beside it ended too early."""
+async def _decode(vllm: Vllm, point: Point) -> Decode:
+    """Return a probe. Raises ProbeError if it does not measure the load."""
     preemptions = await vllm.metric("vllm:num_preemptions_total")
     async with _running_beside(vllm, point) as beside:
         probe = await _probe(vllm, point, beside)
         ended = any(one.over for one in beside)
     if await vllm.metric("vllm:num_preemptions_total") > preemptions:
-        raise VllmError(f"the server preempted at {point}; it must have no other traffic")
-    return [] if ended else [probe]
+        raise ProbeError(f"the server preempted at {point}; it must have no other traffic")
+    if ended:
+        raise ProbeError(f"answers ended before the probe at {point}; is there other traffic?")
+    return probe
 
 
-def _mean(point: Point, probes: Sequence[Decode]) -> Decode:
-    if not probes:
-        raise VllmError(f"answers ended early in every round at {point}; is there other traffic?")
+def _mean(probes: Sequence[Decode]) -> Decode:
     # With noisy times a fit of relative errors follows the shortest, so it is given means.
     return Decode(
         sequences=probes[0].sequences,
@@ -146,9 +213,11 @@ def _mean(point: Point, probes: Sequence[Decode]) -> Decode:
 
 
 async def _probe(vllm: Vllm, point: Point, beside: list[Streamed]) -> Decode:
-    """Decode one more sequence beside the running ones."""
+    """Decode one more sequence beside the running ones. Raises ProbeError if it took no time."""
     streamed = Streamed()
     await vllm.complete(Length(point.prompt_tokens, point.tokens), streamed)
+    if streamed.last_s == streamed.first_s:
+        raise ProbeError(f"all tokens of the probe arrived at once at {point}")
     iteration_s = (streamed.last_s - streamed.first_s) / (point.tokens - 1)
     # A chunk may hold several tokens, but every sequence gains one token per iteration.
     generated = sum(streamed.last_s - one.first_s for one in beside) / iteration_s + point.tokens
@@ -162,9 +231,9 @@ async def _probe(vllm: Vllm, point: Point, beside: list[Streamed]) -> Decode:
 
 @asynccontextmanager
 async def _running_beside(vllm: Vllm, point: Point) -> AsyncIterator[list[Streamed]]:
-    """Keep all but one sequence decoding. Raises VllmError if one of them does not start."""
+    """Keep all but one sequence decoding. Raises ProbeError if one of them does not start."""
     beside = [Streamed() for _ in range(point.sequences - 1)]
-    length = Length(point.prompt_tokens, _ROOM * point.tokens)
+    length = Length(point.prompt_tokens, point.beside)
     tasks = [asyncio.create_task(vllm.complete(length, one)) for one in beside]
     try:
         try:
@@ -173,7 +242,7 @@ async def _running_beside(vllm: Vllm, point: Point) -> AsyncIterator[list[Stream
             for task in tasks:
                 if task.done():
                     task.result()  # raises the cause
-            raise VllmError(f"not all sequences started within {_START_S} s at {point}") from None
+            raise ProbeError(f"not all sequences started within {_START_S} s at {point}") from None
         yield beside
     finally:
         await _stop(tasks)

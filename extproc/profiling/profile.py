@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from extproc.profiling.fitting import Decode, FirstToken, Fit, Measurement, fit
+from extproc.profiling.fitting import Decode, FirstToken, Fit, FitError, Measurement, fit
 from extproc.profiling.measuring import Measured, measure
 from extproc.profiling.vllm import Facts, connect, new_session
 from extproc.progress import showing
@@ -56,42 +56,75 @@ class Profiled:
 
 
 def run_profile(options: ProfileOptions) -> int:
-    """Run the command; return 0, 1 if the measurement failed, or 2 for an invalid option."""
+    """Run the command; return 0, 1 if no profile could be fitted, or 2 for an invalid option.
+
+    Raises VllmError if nothing could be measured.
+    """
     if min(options.most, options.max_num_batched_tokens, options.gpus) < 1:
         numbers = (options.most, options.max_num_batched_tokens, options.gpus)
         return _fail(_BELOW_1.format(*numbers), 2)
-    profiled = asyncio.run(profile(options))
-    instance = profiled.instance(options.gpus, options.price_per_gpu_h)
-    print_profile(Console() if Console().is_terminal else Console(width=_WIDTH), profiled)
+    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    facts, measured = asyncio.run(measure_server(options))
+    for reason in measured.missing:
+        _say(f"not measured: {reason}")
+    try:
+        profiled = Profiled(facts, measured, _fitted(measured, options))
+    except FitError as error:
+        print_measured(console, facts, measured)
+        return _fail(str(error) + ("" if options.out is None else f"; {options.out} not written"))
+    print_profile(console, profiled)
     if options.out:
+        instance = profiled.instance(options.gpus, options.price_per_gpu_h)
         options.out.write_text(write_profile(instance) + "\n", encoding="utf-8")
     return 0
 
 
-def _fail(message: str, code: int) -> int:
-    Console(stderr=True, soft_wrap=True).print(
-        f"dualpool: {message}", markup=False, highlight=False
-    )
+def _say(message: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
+
+
+def _fail(message: str, code: int = 1) -> int:
+    _say(f"dualpool: {message}")
     return code
 
 
 async def profile(options: ProfileOptions) -> Profiled:
-    """Measure the server and fit a profile to it. Raises VllmError."""
+    """Measure the server and fit a profile to it. Raises VllmError and FitError."""
+    facts, measured = await measure_server(options)
+    return Profiled(facts, measured, _fitted(measured, options))
+
+
+async def measure_server(options: ProfileOptions) -> tuple[Facts, Measured]:
+    """Return what the server reports and what was measured. Raises VllmError."""
     async with new_session() as session:
         vllm = await connect(session, options.url)
         with showing(Console(stderr=True)) as show:
-            measured = await measure(vllm, options.most, show)
-    fitted = fit(measured.measurements, options.max_num_batched_tokens)
-    return Profiled(vllm.facts, measured, fitted)
+            return vllm.facts, await measure(vllm, options.most, show)
+
+
+def _fitted(measured: Measured, options: ProfileOptions) -> Fit:
+    return fit(measured.measurements, options.max_num_batched_tokens)
+
+
+def print_measured(console: Console, facts: Facts, measured: Measured) -> None:
+    """Print every measurement, for when there is no fit."""
+    table = _table("Measured, in ms", ("measured",))
+    for measurement in measured.measurements:
+        table.add_row(_name(measurement), f"{measurement.measured_ms:.2f}")
+    console.print(table)
+    _print_facts(console, facts, measured)
 
 
 def print_profile(console: Console, profiled: Profiled) -> None:
     """Print every measurement with its fitted time, and the terms of the fit."""
     console.print(_residuals(profiled), _terms(profiled.fit), sep="\n")
-    facts = profiled.facts
+    _print_facts(console, profiled.facts, profiled.measured)
+
+
+def _print_facts(console: Console, facts: Facts, measured: Measured) -> None:
     console.print(
         f"{facts.model}: window {facts.max_model_len}, KV cache of {facts.num_blocks} blocks of"
-        f" {facts.block_size} tokens, {profiled.measured.max_num_seqs} sequences ran at once.",
+        f" {facts.block_size} tokens, {measured.max_num_seqs} sequences ran at once.",
         highlight=False,
     )
 

@@ -16,7 +16,7 @@ class FakeVllm:
     """Stands in for Vllm: at most `slots` sequences run at once.
 
     preempts: whether anything is preempted during a probe. fails: the error of every completion
-    but the first. short: the answers that end after one token.
+    but the first `after`. short: the answers that end after one token.
     """
 
     def __init__(
@@ -25,6 +25,7 @@ class FakeVllm:
         *,
         preempts: bool = False,
         fails: VllmError | None = None,
+        after: int = 1,
         short: Callable[[Length], bool] = lambda _: False,
     ) -> None:
         self.facts = FACTS
@@ -33,10 +34,11 @@ class FakeVllm:
         self._running = 0
         self._scrapes = count()
         self._preempts, self._fails, self._short = preempts, fails, short
+        self._after = after
 
     async def complete(self, length: Length, into: Streamed) -> None:
         self.lengths.append(length)
-        if self._fails and len(self.lengths) > 1:
+        if self._fails and len(self.lengths) > self._after:
             raise self._fails
         into.sent_s = time.monotonic()
         async with self._slots:

@@ -1,10 +1,12 @@
 """A profile fitted to times: what was put in comes out."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.profiling.fitting import Decode, FirstToken, Measurement, fit
+from extproc.profiling.fitting import Decode, FirstToken, FitError, Measurement, fit
 from extproc.simulator.engine.instance import Profile
 
 BATCH = 2048
@@ -68,5 +70,42 @@ def test_no_term_is_below_zero_whatever_the_noise(noise):
 
 
 def test_too_few_measurements_are_refused():
-    with pytest.raises(ValueError, match="5 measurements cannot determine 6 terms"):
+    with pytest.raises(FitError, match="5 measurements cannot determine the 6 terms"):
         fit(measured()[:5], BATCH)
+
+
+def test_loads_of_one_sequence_do_not_tell_its_time_from_that_of_the_weights():
+    alone = [m for m in measured() if isinstance(m, FirstToken) or m.sequences == 1]
+    with pytest.raises(FitError, match="do not tell these terms apart: weights, per sequence;"):
+        fit(alone, BATCH)
+
+
+def test_prompts_of_one_length_are_refused():
+    same = [first_token(512) for _ in range(6)]
+    decodes = [m for m in measured() if isinstance(m, Decode)]
+    with pytest.raises(FitError, match=r"do not tell these terms apart: .*per prefill token"):
+        fit([*decodes, *same], BATCH)
+
+
+@pytest.mark.parametrize(("kind", "term"), [(Decode, "outside the engine"), (FirstToken, "per KV")])
+def test_a_term_that_no_measurement_shows_is_named(kind, term):
+    only = [m for m in 2 * measured() if isinstance(m, kind)]
+    with pytest.raises(FitError, match=f"no measurement shows these terms: .*{term}"):
+        fit(only, BATCH)
+
+
+def test_times_that_no_profile_describes_are_refused():
+    times = measured()
+    wild = [
+        replace(m, measured_ms=m.measured_ms * (0.3 if index % 2 else 3))
+        for index, m in enumerate(times)
+    ]
+    with pytest.raises(FitError, match=r"half of them are off by more than [5-9]\d%"):
+        fit(wild, BATCH)
+
+
+def test_an_iteration_of_no_time_is_refused():
+    # Decoding takes no time of its own here: only KV entries do.
+    idle = replace(TRUE, weights_ms=0.0, sequence_ms=0.0, kv_token_ms=0.01)
+    with pytest.raises(FitError, match="an iteration came out to take no time"):
+        fit(measured(idle), BATCH)

@@ -1,10 +1,12 @@
 """`dualpool profile`: what it prints and writes."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
+from extproc.cli import main
 from extproc.profiling import profile
 from extproc.profiling.fitting import Decode, FirstToken, fit
 from extproc.profiling.measuring import Measured
@@ -14,7 +16,10 @@ from extproc.simulator.engine.profiles import read_profile, write_profile
 
 MEASURED = Measured(
     (
-        *(Decode(sequences=n, kv_tokens=40 * n, measured_ms=7 + 0.9 * n) for n in (1, 2, 4, 8)),
+        *(
+            Decode(sequences=n, kv_tokens=kv, measured_ms=7 + 0.9 * n)
+            for n, kv in ((1, 40), (2, 1500), (4, 160), (8, 2800))
+        ),
         *(FirstToken(prompt_tokens=p, measured_ms=14 + 0.01 * p) for p in (16, 256, 1024, 2000)),
     ),
     8,
@@ -41,8 +46,8 @@ def test_every_measurement_is_printed_with_its_residual():
 
 
 def test_a_server_that_is_not_there_is_one_line_and_exit_code_1(capsys):
-    assert run_profile(ProfileOptions(url="http://127.0.0.1:9")) == 1
-    assert capsys.readouterr().err.startswith("dualpool: http://127.0.0.1:9: no answer")
+    assert main(["profile", "http://127.0.0.1:9"]) == 1
+    assert capsys.readouterr().err.startswith("http://127.0.0.1:9: no answer")
 
 
 def test_fewer_than_one_sequence_is_asked_the_wrong_way(capsys):
@@ -50,12 +55,40 @@ def test_fewer_than_one_sequence_is_asked_the_wrong_way(capsys):
     assert "--most: 0, " in capsys.readouterr().err
 
 
+def give(monkeypatch, measured: Measured) -> None:
+    """Let the command find these measurements."""
+
+    async def found(_options: ProfileOptions) -> tuple[Facts, Measured]:
+        return FACTS, measured
+
+    monkeypatch.setattr(profile, "measure_server", found)
+
+
 @pytest.fixture
 def profiled(monkeypatch):
-    async def measured(_options: ProfileOptions) -> Profiled:
-        return PROFILED
+    give(monkeypatch, MEASURED)
 
-    monkeypatch.setattr(profile, "profile", measured)
+
+def test_what_could_not_be_measured_is_told_beside_the_profile(monkeypatch, capsys):
+    give(monkeypatch, replace(MEASURED, missing=("the server preempted at 8 sequences",)))
+    assert run_profile(ProfileOptions(url="http://h:1")) == 0
+    shown = capsys.readouterr()
+    assert shown.err == "not measured: the server preempted at 8 sequences\n"
+    assert "Measured and fitted, in ms" in shown.out
+
+
+def test_without_a_fit_the_measurements_are_printed_and_nothing_is_written(
+    monkeypatch, tmp_path, capsys
+):
+    give(monkeypatch, replace(MEASURED, measurements=MEASURED.measurements[:5]))
+    file = tmp_path / "profile.json"
+    assert run_profile(ProfileOptions(url="http://h:1", out=file)) == 1
+    shown = capsys.readouterr()
+    assert shown.out.count("iteration, ") == 4
+    assert "window 2048" in shown.out
+    assert shown.err.startswith("dualpool: 5 measurements cannot determine the 6 terms")
+    assert shown.err.endswith(f"{file} not written\n")
+    assert not file.exists()
 
 
 def test_the_profile_is_printed_and_written(profiled, tmp_path, capsys):
