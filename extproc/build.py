@@ -24,6 +24,7 @@ def build_rules(settings: Settings) -> Rules:
         category_header=settings.categories.header,
         max_body_bytes=settings.requests.max_body_bytes,
         usage_sample=settings.requests.usage_sample,
+        bytes_per_token=settings.envoy.fail_open_bytes_per_token,
     )
 
 

@@ -25,10 +25,12 @@ from extproc.names import (
 )
 from extproc.request.reader import MAX_MODEL_CHARS
 from extproc.routing.route import Routed, Rules
+from extproc.stream.usage_asking import UsageForm
 
 USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
 
 _KEY: Final = "routed"
+_USAGE_KEY: Final = "usage"
 _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MOST_NOTE_CHARS: Final = 32_768  # more than twice the longest that this service writes
 _MOST_COUNT: Final = 1 << 48
@@ -64,6 +66,17 @@ def from_note(note: Mapping[str, str | float | bool], rules: Rules) -> Routed | 
     except msgspec.DecodeError:
         return None
     return routed if _is_sound(routed, rules) else None
+
+
+def usage_note(form: UsageForm) -> dict[str, str]:
+    """Return what was done about the usage of a request as metadata."""
+    return {_USAGE_KEY: form.value}
+
+
+def usage_from_note(note: Mapping[str, str | float | bool]) -> UsageForm:
+    """Return what was done; OTHER if the note does not tell."""
+    told = note.get(_USAGE_KEY)
+    return next((form for form in UsageForm if form.value == told), UsageForm.OTHER)
 
 
 def ask_for_usage(body: bytes) -> bytes:

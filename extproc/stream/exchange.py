@@ -12,20 +12,22 @@ from extproc.budget.values import Basis, Observation, Outcome
 from extproc.names import HIDE_USAGE, HIDES_USAGE
 from extproc.request.reader import (
     Endpoint,
-    Request,
     Unreadable,
     UnreadableRequest,
     endpoint,
     read_request,
 )
-from extproc.response.reader import Finish, Refused, Unlearnable, Usage, UsageReader
+from extproc.response.reader import Finish, Refused, Unlearnable, Usage
 from extproc.routing.pools import Pool, Verdict, judge
 from extproc.routing.route import Routed, Rules, route, route_by_size, route_unread
+from extproc.stream.answer import PendingAnswer
 from extproc.stream.decision import (
     ask_for_usage,
     decision_headers,
     from_note,
     to_note,
+    usage_from_note,
+    usage_note,
 )
 from extproc.stream.metrics import Metrics
 from extproc.stream.session import (
@@ -39,6 +41,7 @@ from extproc.stream.session import (
     Trailers,
     Wait,
 )
+from extproc.stream.usage_asking import UsageAsking, UsageForm
 
 _MOST_LENGTH_DIGITS = 18
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
@@ -57,6 +60,7 @@ class Stages:
     """Returns seconds, monotonic."""
     draw: Callable[[], float]
     """Returns a new random number from 0 to 1."""
+    usage_asking: UsageAsking = field(default_factory=UsageAsking)
     is_late: Callable[[], bool] = lambda: False
     """Returns whether requests wait so long that only their size can decide in time."""
 
@@ -96,14 +100,6 @@ class _PendingRequest:
         return self.whole and plain and len(self.body) <= _MOST_REPLACED_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class _PendingAnswer:
-    """An answer that is still arriving."""
-
-    reader: UsageReader
-    attempts: int
-
-
 def create_series(stages: Stages) -> None:
     """Create the counters of each pool at 0, so that rate() sees the first increment."""
     metrics = stages.metrics
@@ -129,7 +125,8 @@ class Exchange:
         self._stages = stages
         self._request: _PendingRequest | None = None
         self._routed: Routed | None = None
-        self._answer: _PendingAnswer | None = None
+        self._answer: PendingAnswer | None = None
+        self._usage_form = UsageForm.OTHER
 
     @property
     def awaits_request(self) -> bool:
@@ -141,6 +138,7 @@ class Exchange:
         match event:
             case Head(direction=Direction.REQUEST, observed=True):
                 self._routed = from_note(event.note, self._stages.rules)
+                self._usage_form = usage_from_note(event.note)
             case Head(direction=Direction.REQUEST):
                 return self._begin(event)
             case Body(direction=Direction.REQUEST) if self._request:
@@ -148,9 +146,9 @@ class Exchange:
             case Trailers(direction=Direction.REQUEST) if self._request:
                 return self._decide(self._request)
             case Head():
-                self._answer = _PendingAnswer(_usage_reader(event.headers), event.attempts)
+                self._answer = PendingAnswer(event)
             case Body(direction=Direction.RESPONSE) if self._answer:
-                self._answer.reader.feed(event.data)
+                self._answer.feed(event.data)
             case Trailers(spent=Spent(prompt, completion, cached)) if self._answer:
                 self._answer.reader.tell(prompt, completion, cached)
             case Trailers(direction=Direction.RESPONSE) if self._answer:
@@ -168,7 +166,10 @@ class Exchange:
         rules, retried = self._stages.rules, answer.attempts > 1
         # Envoy's second attempt goes to the largest pool.
         pool = rules.pools[-1] if retried else rules.pool(routed.pool)
-        cause = self._conclude(routed, pool, answer.reader.finish())
+        outcome = answer.reader.finish()
+        asking, model = self._stages.usage_asking, routed.asked.model
+        asking.learn(pool.name, model, self._usage_form, answer.shows(outcome))
+        cause = self._conclude(routed, pool, outcome)
         if retried:
             self._stages.metrics.retries.labels(routed.pool, cause.value).inc()
 
@@ -218,17 +219,24 @@ class Exchange:
         named = pending.headers.get(rules.category_header, "")
         routed = route(request, named, stages.learner, rules)
         action = self._go(routed)
-        if pending.hides_usage and self._wants_usage(request, routed) and pending.replaceable:
-            action = self._with_usage(pending, action)
+        if request.usage_unstated:
+            action = self._see_to_usage(pending, routed, action)
         stages.metrics.decision_seconds.observe(stages.clock() - start)
         return action
 
-    def _wants_usage(self, request: Request, routed: Routed) -> bool:
+    def _see_to_usage(self, pending: _PendingRequest, routed: Routed, action: Proceed) -> Proceed:
+        asks = pending.hides_usage and pending.replaceable and self._wants_usage(routed)
+        self._usage_form = UsageForm.ASKED if asks else UsageForm.UNASKED
+        action = replace(action, note={**action.note, **usage_note(self._usage_form)})
+        return self._with_usage(pending, action) if asks else action
+
+    def _wants_usage(self, routed: Routed) -> bool:
         """Return whether to ask: always until the category is calibrated, then for a sample."""
-        if not request.usage_unstated:
-            return False
+        share = self._stages.rules.usage_sample
         known = routed.budget.basis is Basis.CALIBRATED
-        return not known or self._stages.draw() < self._stages.rules.usage_sample
+        if share == 0 or (known and self._stages.draw() >= share):
+            return False
+        return self._stages.usage_asking.may_ask(routed.pool, routed.asked.model)
 
     def _with_usage(self, pending: _PendingRequest, action: Proceed) -> Proceed:
         self._stages.metrics.usage_asked.inc()
@@ -310,12 +318,3 @@ def _is_cut(seen: Observation, pool: Pool, finish: Finish) -> bool:
     room = pool.max_model_len - seen.largest_prompt
     limit = seen.asked.output_limit or room
     return seen.output_tokens >= min(limit, room)
-
-
-def _usage_reader(headers: Mapping[str, str]) -> UsageReader:
-    status = headers.get(":status", "")
-    return UsageReader(
-        int(status) if status.isdigit() else 0,
-        headers.get("content-type", ""),
-        headers.get("content-encoding", ""),
-    )

@@ -267,7 +267,7 @@ def test_a_refused_image_of_megabytes_is_tried_on_the_long_pool(form):
 
 def test_usage_is_asked_for_where_envoy_buffers(buffered):
     body = chat(1000, stream=True)
-    assert buffered.post([body], len(body)).json["sha"] != digest(body)
+    wait_for(lambda: buffered.post([body], len(body)).json["sha"] != digest(body))
 
 
 def test_usage_cannot_be_asked_for_where_the_body_is_not_whole(deferred):

@@ -17,7 +17,10 @@ from extproc.stream.decision import (
     decision_headers,
     from_note,
     to_note,
+    usage_from_note,
+    usage_note,
 )
+from extproc.stream.usage_asking import UsageForm
 from tests.support.conversation import stages
 
 RULES = stages().rules
@@ -132,6 +135,16 @@ def test_the_longest_note_that_this_service_writes_is_read():
     measure = Measure(2**40, 2**40, (123456.7890123,) * len(FEATURES), 0.123456789012345)
     longest = asked(measure=measure, whole=measure, model="\u6a21" * 256, category="\u6a21" * 256)
     assert from_note(to_note(longest), RULES) == longest
+
+
+@pytest.mark.parametrize("form", UsageForm)
+def test_what_was_done_about_usage_survives_its_way(form):
+    assert usage_from_note(usage_note(form)) is form
+
+
+@pytest.mark.parametrize("note", [{}, {"usage": "else"}, {"usage": 1.0}, {"usage": True}])
+def test_a_note_that_tells_nothing_of_usage_is_of_another_request(note):
+    assert usage_from_note(note) is UsageForm.OTHER
 
 
 @given(BODIES, st.sampled_from(["", " ", "\n\t"]))

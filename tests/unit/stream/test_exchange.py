@@ -22,6 +22,7 @@ from extproc.stream.session import (
     Trailers,
     Wait,
 )
+from extproc.stream.usage_asking import UsageForm, UsageSeen
 from tests.support.conversation import counted, stages
 
 REQUEST, RESPONSE = Direction.REQUEST, Direction.RESPONSE
@@ -482,8 +483,15 @@ def ask_stream(given, fields=STREAMED, note=HIDES, headers=None, whole=True):
     return exchange.on(Body(REQUEST, prompt("word " * 80, **fields), True, whole))
 
 
+def silent(given):
+    """Let the short pool be known to state usage when asked, and only then."""
+    for form, seen in (("unasked", "absent"), ("asked", "stated")):
+        given.usage_asking.learn("short", "m", UsageForm(form), UsageSeen(seen))
+    return given
+
+
 def test_a_stream_that_tells_no_usage_is_asked_for_it():
-    given = stages()
+    given = silent(stages())
     action = ask_stream(given)
     assert json.loads(action.body)["stream_options"] == {"include_usage": True}
     assert action.note["hide_usage"] is True
@@ -491,12 +499,12 @@ def test_a_stream_that_tells_no_usage_is_asked_for_it():
 
 
 def test_a_longer_body_has_its_length_stated():
-    action = ask_stream(stages(), headers={"content-length": "500"})
+    action = ask_stream(silent(stages()), headers={"content-length": "500"})
     assert action.set_headers["content-length"] == str(len(action.body))
 
 
 def test_a_body_without_a_stated_length_gets_none():
-    assert "content-length" not in ask_stream(stages()).set_headers
+    assert "content-length" not in ask_stream(silent(stages())).set_headers
 
 
 @pytest.mark.parametrize(
@@ -512,17 +520,71 @@ def test_a_body_without_a_stated_length_gets_none():
     ],
 )
 def test_every_other_body_stays_as_it_is(changes):
-    action = ask_stream(stages(max_body_bytes=1 << 22), **changes)
+    action = ask_stream(silent(stages(max_body_bytes=1 << 22)), **changes)
     assert action.body is None
     assert "hide_usage" not in action.note
 
 
-@pytest.mark.parametrize(("share", "asked"), [(0.3, False), (0.5, True)])
+@pytest.mark.parametrize(("share", "asked"), [(0.3, False), (0.4, False), (0.5, True)])
 def test_of_a_calibrated_category_a_sample_is_asked(share, asked):
-    given = stages(usage_sample=share)
+    given = silent(stages(usage_sample=share))
     for _ in range(50):
         observe(given, routed(), usage(700, 50))
     assert (ask_stream(given).body is not None) is asked
+
+
+def test_with_a_sample_of_0_nothing_is_ever_asked():
+    given = silent(stages(usage_sample=0.0))
+    assert ask_stream(given).body is None
+    assert given.metrics.usage_asked._value.get() == 0
+
+
+STREAM = b'data: {"choices":[{"index":0,"finish_reason":"stop"}]}\n\n'
+STATING = STREAM + b'data: {"choices":[],"usage":{"prompt_tokens":80,"completion_tokens":5}}\n\n'
+DONE = b"data: [DONE]\n\n"
+
+
+def answered(given, action, body, status="200", kind="text/event-stream"):
+    """Observe the answer to a request that was decided by `action`."""
+    exchange = Exchange(given)
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=action.note, observed=True))
+    answer(exchange, body, status, kind)
+
+
+@pytest.mark.parametrize(("body", "asked"), [(STREAM + DONE, True), (STATING + DONE, False)])
+def test_a_pool_is_asked_after_a_stream_without_usage(body, asked):
+    given = stages()
+    first = ask_stream(given)
+    assert first.body is None
+    answered(given, first, body)
+    assert (ask_stream(given).body is not None) is asked
+
+
+def test_one_stream_is_a_trial_for_those_that_follow():
+    given = stages()
+    answered(given, ask_stream(given), STREAM + DONE)
+    trial = ask_stream(given)
+    assert ask_stream(given).body is None
+    answered(given, trial, STATING + DONE)
+    assert ask_stream(given).body is not None
+
+
+def test_a_pool_that_refuses_the_field_gets_it_no_more():
+    given = stages()
+    answered(given, ask_stream(given), STREAM + DONE)
+    error = b'{"error": {"message": "stream_options: extra fields not permitted"}}'
+    answered(given, ask_stream(given), error, "422", "application/json")
+    answered(given, ask_stream(given), STREAM + DONE)
+    assert ask_stream(given).body is None
+
+
+def test_the_stream_that_sees_both_sides_learns_the_same():
+    given = stages()
+    exchange = Exchange(given)
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=HIDES))
+    exchange.on(Body(REQUEST, prompt("word", **STREAMED), True, True))
+    answer(exchange, STREAM + DONE, content_type="text/event-stream")
+    assert ask_stream(given).body is not None
 
 
 def test_a_request_that_may_be_too_long_may_be_tried_again():

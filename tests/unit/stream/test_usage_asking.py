@@ -1,0 +1,131 @@
+"""Which servers are asked for the usage of streams."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.stream.usage_asking import UsageAsking, UsageForm, UsageSeen
+
+ASKED, UNASKED = UsageForm.ASKED, UsageForm.UNASKED
+STATED, ABSENT = UsageSeen.STATED, UsageSeen.ABSENT
+REFUSED, SUSPECT, NOTHING = UsageSeen.REFUSED, UsageSeen.SUSPECT, UsageSeen.NOTHING
+
+
+def after(*answers):
+    asking = UsageAsking()
+    for form, seen in answers:
+        asking.learn("short", "m", form, seen)
+    return asking
+
+
+def asks(asking, times=3):
+    return [asking.may_ask("short", "m") for _ in range(times)]
+
+
+def unasked(asking, streams):
+    for _ in range(streams):
+        asking.learn("short", "m", UNASKED, ABSENT)
+
+
+def test_an_unknown_server_is_not_asked():
+    assert asks(UsageAsking()) == [False] * 3
+
+
+def test_one_stream_without_usage_allows_one_trial():
+    assert asks(after((UNASKED, ABSENT))) == [True, False, False]
+
+
+def test_eight_streams_of_unseen_end_count_as_one_without_usage():
+    unheard = (UNASKED, UsageSeen.UNHEARD)
+    assert asks(after(*[unheard] * 7)) == [False] * 3
+    assert asks(after(*[unheard] * 8)) == [True, False, False]
+    assert asks(after(*[unheard] * 7, (UNASKED, STATED), *[unheard] * 7)) == [False] * 3
+
+
+def test_a_server_that_answers_the_trial_is_always_asked():
+    asking = after((UNASKED, ABSENT))
+    asks(asking)
+    asking.learn("short", "m", ASKED, STATED)
+    assert asks(asking) == [True] * 3
+
+
+def test_a_server_that_states_usage_unasked_is_never_asked():
+    assert asks(after(*[(UNASKED, STATED)] * 10)) == [False] * 3
+
+
+def test_a_server_that_begins_to_state_usage_unasked_is_asked_no_more():
+    asking = after((UNASKED, ABSENT))
+    asks(asking)
+    asking.learn("short", "m", ASKED, STATED)
+    asking.learn("short", "m", UNASKED, STATED)
+    assert asks(asking) == [False] * 3
+    unasked(asking, 1)
+    assert asks(asking) == [True, False, False]
+
+
+@pytest.mark.parametrize("seen", [REFUSED, SUSPECT])
+def test_after_each_refusal_the_pause_is_longer(seen):
+    asking = after((UNASKED, ABSENT))
+    for pause in (64, 64 * 16, 64 * 16 * 16):
+        assert asks(asking) == [True, False, False]
+        asking.learn("short", "m", ASKED, seen)
+        unasked(asking, pause - 1)
+        assert asks(asking) == [False] * 3
+        unasked(asking, 1)
+
+
+def proven():
+    asking = after((UNASKED, ABSENT))
+    asks(asking)
+    asking.learn("short", "m", ASKED, STATED)
+    return asking
+
+
+def test_a_proven_server_that_names_the_field_is_asked_no_more():
+    asking = proven()
+    asking.learn("short", "m", ASKED, REFUSED)
+    assert asks(asking) == [False] * 3
+
+
+@pytest.mark.parametrize("seen", [SUSPECT, NOTHING, ABSENT, UsageSeen.UNHEARD])
+def test_other_errors_of_a_proven_server_change_nothing(seen):
+    asking = proven()
+    asking.learn("short", "m", ASKED, seen)
+    assert asks(asking) == [True] * 3
+
+
+def test_a_trial_without_an_outcome_is_repeated():
+    asking = after((UNASKED, ABSENT))
+    asks(asking)
+    unasked(asking, 63)
+    assert asks(asking) == [False] * 3
+    unasked(asking, 1)
+    assert asks(asking) == [True, False, False]
+
+
+def test_what_clients_asked_for_themselves_tells_nothing():
+    assert asks(after(*[(UsageForm.OTHER, seen) for seen in UsageSeen])) == [False] * 3
+
+
+def test_pools_and_models_are_apart():
+    asking = after((UNASKED, ABSENT))
+    assert not asking.may_ask("long", "m")
+    assert not asking.may_ask("short", "n")
+
+
+def test_what_is_known_is_bounded():
+    asking = UsageAsking()
+    for number in range(3000):
+        asking.learn("short", str(number), UNASKED, ABSENT)
+    assert sum(asking.may_ask("short", str(number)) for number in range(3000)) == 1024
+
+
+@given(st.lists(st.tuples(st.sampled_from(UsageForm), st.sampled_from(UsageSeen), st.booleans())))
+def test_after_usage_unasked_the_next_stream_is_not_asked(history):
+    asking = UsageAsking()
+    for form, seen, then_ask in history:
+        asking.learn("short", "m", form, seen)
+        if then_ask:
+            asking.may_ask("short", "m")
+    asking.learn("short", "m", UNASKED, STATED)
+    assert not asking.may_ask("short", "m")
