@@ -55,6 +55,13 @@ class FailOpen(enum.StrEnum):
     LARGEST = "largest"
 
 
+class StoredResponses(enum.StrEnum):
+    """Where requests to /v1/responses go whose answers a pool may store."""
+
+    ANY = "any"
+    LARGEST = "largest"
+
+
 class LogLevel(enum.StrEnum):
     """The least level that is logged."""
 
@@ -261,10 +268,9 @@ class RequestSettings(Section):
         ge=0,
         le=1,
     )
-    ask_usage: bool = _key(
-        "ask pools for the usage of streams, and hide it again",
-        "true or false",
-        default=True,
+    # vLLM stores nothing unless it is started with VLLM_ENABLE_RESPONSES_API_STORE=1.
+    stored_responses: StoredResponses = _one_of(
+        StoredResponses.ANY, "pool for responses that may be stored; largest: if pools store them"
     )
 
 

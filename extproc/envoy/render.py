@@ -117,7 +117,7 @@ class _UpstreamTls:
 
 def render_envoy(settings: Settings) -> str:
     """Return Envoy's configuration as YAML; raises RenderError."""
-    envoy, requests = settings.envoy, settings.requests
+    envoy = settings.envoy
     pools = _pools(settings)
     return (
         _environment()
@@ -127,7 +127,7 @@ def render_envoy(settings: Settings) -> str:
             version=envoy.version,
             form=str(choose_form(envoy)),
             has_body_size_limit=envoy.version == _NEWEST,
-            hides_usage=requests.ask_usage,
+            hides_usage=settings.requests.usage_sample > 0,
             by_size=envoy.fail_open is FailOpen.BY_SIZE,
             own_headers=_OWN_HEADERS,
             unlimited=_UNLIMITED,

@@ -39,6 +39,7 @@ REFUSAL = {
 }
 BAD_REQUEST = {"error": {"message": "n must be at least 1", "type": "BadRequestError", "code": 400}}
 CHUNKS = 40
+HEADER_BYTES = 1 << 20
 STALL_S = 12.0  # a pool that stalls reads no body for so long
 
 
@@ -64,7 +65,13 @@ class Puppet:
         app.router.add_get("/v1/models", self._models)
         # As in vLLM, a client that disconnects cancels its request.
         self.runner = web.AppRunner(
-            app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=0.1,
+            # vLLM takes more than aiohttp's defaults.
+            max_headers=HEADER_BYTES,
+            max_field_size=HEADER_BYTES,
         )
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", self.port).start()

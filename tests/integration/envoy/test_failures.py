@@ -209,7 +209,16 @@ async def test_a_service_killed_in_mid_answer_loses_nothing(mesh):
 
 @row("service", "is killed in the middle of an answer that it asked for usage", Sees.EVENTS)
 async def test_a_service_killed_in_mid_answer_leaves_no_usage_behind(mesh):
+    await asking(mesh)
     return await killed_in_mid_answer(mesh, stream(SHORT))
+
+
+async def asking(mesh):
+    """Have the service see streams without usage, and a trial's answer, until it asks for all."""
+    async with asyncio.timeout(10):
+        while await mesh.count("dualpool_usage_asked_total") < 2:
+            await mesh.ask(stream(SHORT))
+    mesh.short.sent.clear()
 
 
 async def killed_in_mid_answer(mesh, body):

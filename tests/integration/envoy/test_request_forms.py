@@ -42,6 +42,9 @@ except StackError as error:
 
 CHAT = "/v1/chat/completions"
 TIMEOUT_MS = 1000
+# What is compared are the forms, so every body reaches them, and what they do not decide is seen by
+# its pool.
+SETTINGS = {"message_timeout_ms": TIMEOUT_MS, "large_body_bytes": 0, "fail_open": "largest"}
 PAUSE_S = 1.8  # longer than TIMEOUT_MS: that is what makes an upload slow
 PIECE = 100
 MIB = 1 << 20
@@ -138,7 +141,7 @@ def gateway(change: Callable[[dict], dict], **settings):
         return change(document)
 
     with pools(short, long) as urls:
-        envoy = OwnEnvoy(settings={"message_timeout_ms": TIMEOUT_MS}, change=noted)
+        envoy = OwnEnvoy(settings=SETTINGS, change=noted)
         with running(pools=urls, envoy=envoy, **settings) as stack:
             yield Form(stack, long, f"http://127.0.0.1:{admin[0]}")
 

@@ -7,20 +7,23 @@ from contextlib import suppress
 
 import pytest
 
-from tests.integration.envoy.test_failures import LONG, SHORT, stream
+from tests.integration.envoy.test_failures import LONG, MIDDLING, SHORT, stream
 from tests.support.puppet_mesh import decision, impostor
 
 pytestmark = pytest.mark.slow
 
 
 async def say(mesh, head, body=b""):
-    """Send bytes to Envoy; return all that it says."""
+    """Send bytes to Envoy; return all that it says, also before it resets the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", mesh.ports.listener)
     writer.write(head.replace("\n", "\r\n").encode() + body)
     await writer.drain()
-    answer = await asyncio.wait_for(reader.read(), 30)
+    answer = bytearray()
+    with suppress(ConnectionResetError):
+        while piece := await asyncio.wait_for(reader.read(1 << 16), 30):
+            answer += piece
     writer.close()
-    return answer
+    return bytes(answer)
 
 
 def post(extra="", length=None, body=SHORT):
@@ -69,15 +72,50 @@ def test_nor_while_the_service_does_not_decide(mesh, loop, name):
             yield b""
 
         async with impostor(mesh, silent):
-            return await mesh.ask(SHORT, **{name: "short"})
+            return await mesh.ask(MIDDLING, **{name: "short"})
 
     assert loop(play()).pool == "long"
     assert mesh.short.got == []
 
 
-def test_underscores_are_refused(mesh, loop):
-    assert status(loop(say(mesh, post("x_llm_pool: long\n"), SHORT))) == 400
-    assert mesh.short.got == mesh.long.got == []
+@pytest.mark.parametrize(
+    "name", ["x_llm_pool", "X-LLM_Pool", "x_llm-retryable", "X_Envoy_Retry_On"]
+)
+def test_underscores_do_not_disguise_our_headers(mesh, loop, name):
+    head = post(f"{name}: long\nuser_id: 7\n")
+    assert pool(loop(say(mesh, head, SHORT))) == [b"short"]
+    [headers] = mesh.short.headers
+    assert headers["user_id"] == "7"
+    assert not any(re.match("x[-_](llm|envoy)_|x_", each) for each in headers)
+
+
+def test_http_1_0_is_answered(mesh, loop):
+    head = post().replace("HTTP/1.1", "HTTP/1.0")
+    assert status(loop(say(mesh, head, SHORT))) == 200
+    assert len(mesh.short.got) == 1
+
+
+def test_escaped_slashes_do_not_lead_past_the_service(mesh, loop):
+    head = post().replace("/v1/completions", "/v1%2Fcompletions")
+    assert pool(loop(say(mesh, head, SHORT))) == [b"short"]
+
+
+def headers(count):
+    return "".join(f"x-own-{number}: {number}\n" for number in range(count))
+
+
+# Beside host, content-length, content-type and connection.
+@pytest.mark.parametrize("count", [86, 120, 250])
+def test_as_many_headers_pass_as_vllm_takes(mesh, loop, count):
+    assert status(loop(say(mesh, post(headers(count)), SHORT))) == 200
+    assert len(mesh.short.got) == 1
+
+
+def test_headers_at_any_limit_are_no_fault_of_ours(mesh, loop):
+    counts = {n: status(loop(say(mesh, post(headers(n)), SHORT))) for n in range(255, 280, 3)}
+    sizes = range(94 * 1024, 97 * 1024, 200)
+    big = {n: status(loop(say(mesh, post(f"x-big: {'y' * n}\n"), SHORT))) for n in sizes}
+    assert set((counts | big).values()) == {200, 431}
 
 
 @pytest.mark.parametrize(

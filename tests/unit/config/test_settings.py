@@ -12,6 +12,7 @@ from extproc.config.settings import (
     PoolSettings,
     Section,
     Settings,
+    StoredResponses,
     host_port,
     worker_addresses,
 )
@@ -48,7 +49,11 @@ DEFAULTS = {
         "default_output_tokens": 1024,
     },
     "categories": {"header": "", "max": 64},
-    "requests": {"max_body_bytes": 33554432, "usage_sample": 0.02, "ask_usage": True},
+    "requests": {
+        "max_body_bytes": 33554432,
+        "usage_sample": 0.02,
+        "stored_responses": StoredResponses.ANY,
+    },
     "envoy": {
         "version": "1.40",
         "form": Form.AUTO,

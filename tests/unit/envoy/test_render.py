@@ -223,7 +223,7 @@ def test_each_limit_can_be_taken_away(version):
 
 def test_where_nothing_is_asked_nothing_is_hidden():
     assert "envoy.filters.http.lua" in filters()
-    assert "envoy.filters.http.lua" not in filters(requests={"ask_usage": False})
+    assert "envoy.filters.http.lua" not in filters(requests={"usage_sample": 0.0})
 
 
 def test_every_worker_is_an_endpoint():
