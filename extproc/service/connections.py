@@ -6,7 +6,7 @@ check takes milliseconds, a client that holds a connection takes longer.
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 MOST: Final = 64
 """Connections open at once; a scraper and some health checks need a handful."""
@@ -45,11 +45,12 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, every: Connections, serving: asyncio.Protocol) -> None:
         self._every, self._serving = every, serving
-        self._transport: asyncio.BaseTransport | None = None
+        self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        # uvloop's transports are no subclass of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
         self._timer = self._every.add(self)
         self._serving.connection_made(transport)
 
@@ -74,5 +75,5 @@ class _Connection(asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection without sending the rest."""
         self._every.remove(self)
-        if isinstance(self._transport, asyncio.Transport):
+        if self._transport is not None:
             self._transport.abort()

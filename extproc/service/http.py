@@ -8,7 +8,9 @@ the page. A connection carries one request, and has a limited time for it.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar, cast
 
@@ -21,6 +23,8 @@ from extproc.budget.values import Learnt
 from extproc.service.bearer import BearerToken
 from extproc.service.connections import Connections
 from extproc.service.pages import collector_paused, in_slices, write_metrics, write_state
+
+_PAGES_SHARE = 0.2  # of the time may go to pages: a scrape every 15 s takes far less
 
 _Part = TypeVar("_Part")
 _NO_LOG = cast("logging.Logger", None)  # what aiohttp takes to write no access log
@@ -45,6 +49,7 @@ class HttpServer:
         self._registry, self._learner = registry, learner
         self._described, self._is_ready = described, is_ready
         self._writing = asyncio.Lock()
+        self._next_page = 0.0
         self._runner: web.AppRunner | None = None
         self._listener: asyncio.Server | None = None
 
@@ -113,10 +118,21 @@ class HttpServer:
 
     async def _write(self, parts: Iterator[_Part], write: Callable[[list[_Part]], bytes]) -> bytes:
         # One page at a time: a second thread would only compete for the interpreter lock.
-        async with self._writing:
+        async with self._writing, self._paced():
             with collector_paused():
                 taken = await in_slices(parts)
                 return await asyncio.to_thread(_write_and_free, write, taken)
+
+    @asynccontextmanager
+    async def _paced(self) -> AsyncIterator[None]:
+        # Decisions wait for the interpreter lock too, so pages get a bounded share of the time.
+        await asyncio.sleep(self._next_page - time.monotonic())
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            end = time.monotonic()
+            self._next_page = end + (end - start) * (1 / _PAGES_SHARE - 1)
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:

@@ -5,11 +5,17 @@ import contextlib
 from contextlib import asynccontextmanager
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from extproc.service.connections import Connections
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def run(request):
+    return request.param
 
 
 async def answer(_request):
@@ -51,7 +57,7 @@ async def asked(port):
         return await asyncio.wait_for(reader.readline(), 10)
 
 
-def test_a_connection_too_many_replaces_the_oldest():
+def test_a_connection_too_many_replaces_the_oldest(run):
     async def main():
         async with (
             listening(most=2, age_s=60) as port,
@@ -63,11 +69,11 @@ def test_a_connection_too_many_replaces_the_oldest():
             writer.write(GET)
             return await reader.readline()
 
-    assert b"200" in asyncio.run(main())
+    assert b"200" in run(main())
 
 
 @pytest.mark.parametrize("sent", [b"", GET[:-2], GET])
-def test_a_connection_ends_when_it_is_old(sent):
+def test_a_connection_ends_when_it_is_old(run, sent):
     async def main():
         async with listening(age_s=0.2) as port, connected(port) as (reader, writer):
             writer.write(sent)
@@ -75,19 +81,19 @@ def test_a_connection_ends_when_it_is_old(sent):
                 await reader.readuntil(b"ok")
             return await is_closed(reader)
 
-    assert asyncio.run(main())
+    assert run(main())
 
 
-def test_a_client_that_leaves_frees_its_place():
+def test_a_client_that_leaves_frees_its_place(run):
     async def main():
         async with listening(most=1, age_s=60) as port:
             for _ in range(5):
                 assert b"200" in await asked(port)
 
-    asyncio.run(main())
+    run(main())
 
 
-def test_a_client_that_reads_slowly_is_closed_too():
+def test_a_client_that_reads_slowly_is_closed_too(run):
     async def endless(request):
         response = web.StreamResponse()
         await response.prepare(request)
@@ -101,4 +107,4 @@ def test_a_client_that_reads_slowly_is_closed_too():
             with pytest.raises((ConnectionResetError, asyncio.IncompleteReadError)):
                 await asyncio.wait_for(reader.readexactly(1 << 30), 20)
 
-    asyncio.run(main())
+    run(main())

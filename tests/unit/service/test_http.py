@@ -4,6 +4,7 @@ import asyncio
 import gc
 import json
 import threading
+import time
 
 import aiohttp
 import pytest
@@ -130,6 +131,23 @@ def test_pages_are_written_one_at_a_time():
         return await asyncio.gather(*[get("/metrics") for _ in range(5)])
 
     assert {status for status, _, _ in asking(scenario, registry=registry)} == {200}
+
+
+def test_pages_take_a_bounded_share_of_the_time():
+    class Slow:
+        def collect(self):
+            time.sleep(0.05)
+            yield GaugeMetricFamily("slow", "Slow.", value=1)
+
+    registry = CollectorRegistry()
+    registry.register(Slow())
+
+    async def scenario(get):
+        start = time.monotonic()
+        await asyncio.gather(*[get("/metrics") for _ in range(3)])
+        return time.monotonic() - start
+
+    assert asking(scenario, registry=registry) > 2 * 0.05 / 0.2
 
 
 def test_a_page_that_fails_fails_alone():
