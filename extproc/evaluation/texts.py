@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from extproc.config.errors import UserError
 from extproc.evaluation.options import EvaluationError
-from extproc.local.children import StackError
 from extproc.local.sources import built_in_sources, folder_sources
 from extproc.local.traffic import Source
 
@@ -38,7 +38,7 @@ def read_texts(folder: Path | None, seed: int) -> tuple[Text, ...]:
         return (*_joined(built_in_sources(seed)), *_made(random.Random(seed)))  # noqa: S311
     try:
         return _joined(folder_sources(folder))
-    except StackError as error:
+    except UserError as error:
         raise EvaluationError(str(error)) from None
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import aiohttp
 from rich.console import Console
 
-from extproc.local.children import StackError
+from extproc.config.errors import UserError
 from extproc.local.client import ClientAnswer, SendOptions, send_all
 from extproc.local.compose import find_stack
 from extproc.local.envoy import AccessLogRow, read_rows
@@ -61,7 +61,7 @@ def run_demo(options: DemoOptions) -> int:
 
 async def _demo(options: DemoOptions, console: Console) -> int:
     if fault := next(_faults(options), ""):
-        raise StackError(fault)
+        raise UserError(fault)
     sources = _sources(options)
     with showing(console) as show:
         run = _run_external if options.compose else _run

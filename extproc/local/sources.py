@@ -10,6 +10,7 @@ import sysconfig
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from extproc.config.errors import UserError
 from extproc.local.children import StackError
 from extproc.local.traffic import Source
 
@@ -36,7 +37,7 @@ def built_in_sources(seed: int) -> tuple[Source, ...]:
 def folder_sources(folder: Path) -> tuple[Source, ...]:
     """Return one source per file or subfolder, named after it.
 
-    Raises StackError if there is no text, or if a file is not UTF-8.
+    Raises UserError if there is no text, or if a file is not UTF-8.
     """
     kinds: dict[str, list[str]] = {}
     for file in sorted(_files(folder)):
@@ -44,7 +45,7 @@ def folder_sources(folder: Path) -> tuple[Source, ...]:
         kinds.setdefault(kind, []).extend(split(_read(file)))
     sources = tuple(Source(kind, tuple(pieces)) for kind, pieces in kinds.items() if pieces)
     if not sources:
-        raise StackError(f"--texts: {folder} holds no text files")
+        raise UserError(f"--texts: {folder} holds no text files")
     return sources
 
 
@@ -64,7 +65,7 @@ def _files(folder: Path) -> Iterable[Path]:
     try:
         return [file for file in folder.rglob("*") if file.is_file()]
     except OSError as error:
-        raise StackError(f"--texts: {error}") from None
+        raise UserError(f"--texts: {error}") from None
 
 
 def _read(file: Path) -> str:
@@ -74,9 +75,9 @@ def _read(file: Path) -> str:
             # The limit may cut a larger file within a character.
             return data.decode(errors="ignore" if opened.read(1) else "strict")
     except OSError as error:
-        raise StackError(f"--texts: {error}") from None
+        raise UserError(f"--texts: {error}") from None
     except UnicodeDecodeError as error:
-        raise StackError(f"--texts: {file} is not UTF-8 (byte {error.start})") from None
+        raise UserError(f"--texts: {file} is not UTF-8 (byte {error.start})") from None
 
 
 def _stdlib_lines() -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import aiohttp
 import pytest
 from rich.console import Console
 
+from extproc.config.errors import UserError
 from extproc.local import demo
 from extproc.local.children import Log
 from extproc.local.client import Ending
@@ -115,22 +117,23 @@ def test_a_row_that_never_comes_is_not_waited_for_for_ever(monkeypatch, log):
         ({"compose": "h:1/api"}, "--compose: 'h:1/api' is not http://HOST:PORT"),
     ],
 )
-def test_a_bad_option_is_refused(fields, message, capsys):
-    assert run_demo(DemoOptions(**fields)) == 1
-    assert capsys.readouterr().err == f"{message}\n"
+def test_a_bad_option_is_refused(fields, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        run_demo(DemoOptions(**fields))
+    assert caught.value.exit_code == 2
 
 
-def test_a_running_stack_and_pools_are_not_asked_for_at_once(capsys):
+def test_a_running_stack_and_pools_are_not_asked_for_at_once():
     stack = StackOptions(pools=("http://h:1",))
-    assert run_demo(DemoOptions(stack=stack, compose="http://h:2")) == 1
-    assert capsys.readouterr().err.startswith("--compose: a running stack has its own pools")
+    with pytest.raises(UserError, match="--compose: a running stack has its own pools"):
+        run_demo(DemoOptions(stack=stack, compose="http://h:2"))
 
 
-def test_a_report_that_could_not_be_written_is_refused_at_once(tmp_path, capsys):
-    assert run_demo(DemoOptions(json=tmp_path / "absent" / "r.json")) == 1
-    assert "--json: no such folder" in capsys.readouterr().err
+def test_a_report_that_could_not_be_written_is_refused_at_once(tmp_path):
+    with pytest.raises(UserError, match="--json: no such folder"):
+        run_demo(DemoOptions(json=tmp_path / "absent" / "r.json"))
 
 
-def test_a_folder_without_texts_is_refused(tmp_path, capsys):
-    assert run_demo(DemoOptions(texts=tmp_path)) == 1
-    assert "holds no text files" in capsys.readouterr().err
+def test_a_folder_without_texts_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no text files"):
+        run_demo(DemoOptions(texts=tmp_path))

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.config.errors import UserError
 from extproc.local import sources
-from extproc.local.children import StackError
 from extproc.local.sources import built_in_sources, folder_sources, split
 
 
@@ -42,18 +42,18 @@ def test_a_folder_gives_a_kind_for_each_file_and_subfolder(tmp_path):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(StackError, match="holds no text files"):
+    with pytest.raises(UserError, match="holds no text files"):
         folder_sources(tmp_path)
 
 
 def test_a_file_that_is_not_utf8_is_named(tmp_path):
     (tmp_path / "x.txt").write_bytes(b"ok \xff")
-    with pytest.raises(StackError, match=r"x\.txt is not UTF-8 \(byte 3\)"):
+    with pytest.raises(UserError, match=r"x\.txt is not UTF-8 \(byte 3\)"):
         folder_sources(tmp_path)
 
 
 def test_an_absent_folder_is_refused(tmp_path):
-    with pytest.raises(StackError, match="holds no text files"):
+    with pytest.raises(UserError, match="holds no text files"):
         folder_sources(tmp_path / "absent")
 
 
@@ -66,7 +66,7 @@ def test_a_large_file_is_cut_and_may_be_cut_within_a_character(tmp_path, monkeyp
 
 def test_a_file_that_ends_within_a_character_is_not_utf8(tmp_path):
     (tmp_path / "x.txt").write_bytes("abcé".encode()[:-1])
-    with pytest.raises(StackError, match=r"x\.txt is not UTF-8 \(byte 3\)"):
+    with pytest.raises(UserError, match=r"x\.txt is not UTF-8 \(byte 3\)"):
         folder_sources(tmp_path)
 
 
@@ -77,13 +77,13 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path, monkeypatch):
         raise PermissionError("x.txt is locked")
 
     monkeypatch.setattr(Path, "open", refuse)
-    with pytest.raises(StackError, match=r"--texts: x\.txt is locked"):
+    with pytest.raises(UserError, match=r"--texts: x\.txt is locked"):
         folder_sources(tmp_path)
 
 
 def test_without_pythons_source_the_option_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(sysconfig, "get_path", lambda _name: str(tmp_path))
-    with pytest.raises(StackError, match="use --texts DIR"):
+    with pytest.raises(UserError, match="use --texts DIR"):
         built_in_sources(0)
 
 
