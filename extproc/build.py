@@ -12,7 +12,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.paper import PaperEstimator
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Estimator
-from extproc.config.settings import EstimatorName, Settings
+from extproc.config.settings import EstimatorName, Settings, StoredResponses
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
 
@@ -24,6 +24,7 @@ def build_rules(settings: Settings) -> Rules:
         category_header=settings.categories.header,
         max_body_bytes=settings.requests.max_body_bytes,
         usage_sample=settings.requests.usage_sample,
+        responses_are_stored=settings.requests.stored_responses is StoredResponses.LARGEST,
         bytes_per_token=settings.envoy.fail_open_bytes_per_token,
     )
 

@@ -21,7 +21,8 @@ hypothesis.settings.load_profile("shared")
 def vllm_urls():
     """Two real vLLM servers, the smaller window first.
 
-    DUALPOOL_VLLM_POOLS=URL,URL names running ones, with FLAGS; DUALPOOL_VLLM=DIR an installation.
+    DUALPOOL_VLLM_POOLS=URL,URL names running ones, with FLAGS, the larger one with STORE too;
+    DUALPOOL_VLLM=DIR an installation.
     """
     if urls := os.environ.get("DUALPOOL_VLLM_POOLS"):
         yield urls.split(",")

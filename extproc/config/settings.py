@@ -270,7 +270,7 @@ class RequestSettings(Section):
     )
     # vLLM stores nothing unless it is started with VLLM_ENABLE_RESPONSES_API_STORE=1.
     stored_responses: StoredResponses = _one_of(
-        StoredResponses.ANY, "pool for responses that may be stored; largest: if pools store them"
+        StoredResponses.ANY, "for /v1/responses; largest: the pools store them"
     )
 
 

@@ -54,6 +54,8 @@ class Api:
     generates: bool = False
     usage_optional: bool = False
     """Whether a streamed answer states its usage only if `stream_options` asks for it."""
+    stores: bool = False
+    """Whether a pool may store an answer, which later requests then name by its id."""
     truncations: tuple[str, ...] = ()
     """Fields with which the pool may cut the prompt before it counts it."""
     truncating: tuple[str, ...] = ()
@@ -110,6 +112,7 @@ APIS: Final[Mapping[Endpoint, Api]] = {
         opaque=("previous_response_id",),
         limits=("max_output_tokens",),
         generates=True,
+        stores=True,
     ),
     Endpoint.MESSAGES: Api(
         prompt={

@@ -51,6 +51,7 @@ _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around a
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
 _COMMON: Final = (
     *("model", "stream", "stream_options", "chat_template", "tool_choice", "truncate"),
+    *("store", "background"),
 )
 
 
@@ -94,6 +95,10 @@ class Request:
     """Whether the answer has output tokens."""
     truncates: bool
     """Whether the pool may cut the prompt before it counts it."""
+    stored: bool
+    """Whether a pool that stores answers keeps this one, so that later requests need that pool."""
+    background: bool
+    """Whether the answer is fetched by later requests, which only a pool that stores can do."""
 
     @property
     def sequences(self) -> int:
@@ -175,6 +180,8 @@ def _read(api: Api, body: dict[str, object], size: int) -> Request:
         and prompts.count * outputs == 1,
         generates=api.generates,
         truncates=_truncates(api, body),
+        stored=api.stores and bool(body.get("store", True)),
+        background=api.stores and bool(body.get("background")),
     )
 
 

@@ -35,6 +35,7 @@ class Reason(enum.Enum):
     CAPACITY = "capacity"  # the next smaller pool could not hold it
     OVERSIZE = "oversize"  # no pool can hold it
     UNREADABLE = "unreadable"  # its body could not be read: the largest pool
+    STATEFUL = "stateful"  # later requests name its answer, and those go to the largest pool
     BUSY = "busy"  # the service was too late to read it: by the size of its body
 
     @property

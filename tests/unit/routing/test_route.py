@@ -112,3 +112,45 @@ def test_a_schema_is_no_part_of_the_text_that_is_rendered():
     measured = decide(prompts=request.prompts).asked.measure
     assert measured.text_bytes == 5
     assert measured.features[FEATURES.index("schema")] > 50
+
+
+RESPONSE = b'{"model": "m", "input": "hello", "max_output_tokens": 9%s}'
+
+
+def decide_response(fields: bytes, *, stored: bool):
+    rules = dataclasses.replace(RULES, responses_are_stored=stored)
+    request = read_request(Endpoint.RESPONSES, RESPONSE % fields)
+    return route(request, "", Learner(paper(), Labels(8)), rules)
+
+
+@pytest.mark.parametrize(
+    ("fields", "stored", "kept"),
+    [
+        (b"", True, True),
+        (b', "store": true', True, True),
+        (b', "store": false', True, False),
+        (b', "store": null', True, False),
+        (b"", False, False),
+        (b', "store": true', False, False),
+        (b', "background": true', False, True),
+        (b', "background": false', False, False),
+    ],
+)
+def test_a_response_that_later_requests_may_name_goes_to_the_largest_pool(fields, stored, kept):
+    routed = decide_response(fields, stored=stored)
+    expected = ("long", Reason.STATEFUL) if kept else ("short", Reason.FITS)
+    assert (routed.pool, routed.reason) == expected
+    assert not (kept and routed.retryable)
+
+
+def test_a_response_that_is_stored_teaches_as_any_other():
+    routed = decide_response(b"", stored=True)
+    assert routed.reason.is_read
+    assert (routed.asked.output_limit, routed.budget.output_tokens) == (9, 9)
+
+
+def test_no_other_api_stores_its_answers():
+    rules = dataclasses.replace(RULES, responses_are_stored=True)
+    body = b'{"messages": [{"content": "hi"}], "store": true, "background": true}'
+    request = read_request(Endpoint.CHAT, body)
+    assert route(request, "", Learner(paper(), Labels(8)), rules).reason is Reason.FITS
