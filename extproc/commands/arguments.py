@@ -14,6 +14,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 def add_stack(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of a stack on this machine; up.stack_options reads them."""
     parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings file: its pools, and all else but its addresses (default: the pools short "
+        "8192 and long 65536)",
+    )
+    parser.add_argument(
+        "--listen",
+        default="",
+        metavar="HOST:PORT",
+        help="where Envoy serves the API (default: the first of --ports, on 127.0.0.1)",
+    )
+    parser.add_argument(
         "--pools",
         default="",
         metavar="URL,URL",
@@ -21,9 +34,10 @@ def add_stack(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ports",
-        choices=("fixed", "auto"),
         default="fixed",
-        help="fixed: 10000, 9901, 50051, 8081, 8101, 8102; auto: any free ports "
+        metavar="PORTS",
+        help="fixed: 10000,9901,50051,8081,8101,8102...; auto: any free ports; or ports of your "
+        "choice: Envoy, its admin, the service's gRPC and HTTP, each simulated pool "
         "(default: %(default)s)",
     )
     parser.add_argument(

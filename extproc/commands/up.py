@@ -3,11 +3,13 @@
 import argparse
 
 from extproc.commands.arguments import add_stack
-from extproc.local.ports import Ports
+from extproc.config.load import load
+from extproc.local.fleet import PAPER_SIZES, PoolSize
+from extproc.local.ports import Ports, fixed_ports, read_ports
 from extproc.local.stack import StackOptions
 from extproc.local.up import run_up
 
-DESCRIPTION = "Run Envoy, the service and two pools until Ctrl-C."
+DESCRIPTION = "Run Envoy, the service and its pools until Ctrl-C."
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -22,9 +24,26 @@ def run(options: argparse.Namespace) -> int:
 
 def stack_options(options: argparse.Namespace) -> StackOptions:
     """Return the stack's options from the parsed arguments of add_stack."""
+    settings = load(options.config) if options.config else None
+    pools = settings.pools if settings else ()
+    sizes = tuple(PoolSize(pool.name, pool.max_model_len) for pool in pools) or PAPER_SIZES
     return StackOptions(
         pools=tuple(url for url in options.pools.split(",") if url),
-        ports=None if options.ports == "auto" else Ports(),
+        sizes=sizes,
+        named=settings is not None,
+        ports=_ports(options.ports, len(sizes)),
+        listen=options.listen,
         speed=options.speed,
         seed=options.seed,
+        settings=settings.model_dump(mode="json") if settings else {},
     )
+
+
+def _ports(text: str, pools: int) -> Ports | None:
+    match text:
+        case "auto":
+            return None
+        case "fixed":
+            return fixed_ports(pools)
+        case _:
+            return read_ports(text, pools)

@@ -1,4 +1,4 @@
-"""The pools of the local stack: two simulated ones, or real servers by URL."""
+"""The pools of the local stack: simulated ones, or real servers by URL."""
 
 import re
 import sys
@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from extproc.config.errors import UserError
 from extproc.local.children import Command, StackError
 from extproc.local.envoy import Upstream
 from extproc.simulator.pool.answer import SIMULATED_HEADER
@@ -39,25 +40,32 @@ class StackPool:
 
 
 @dataclass(frozen=True, slots=True)
-class _PoolSize:
+class PoolSize:
+    """Name and max_model_len, in tokens, of a pool that is to be simulated."""
+
     name: str
     max_model_len: int
-    max_num_seqs: int
+
+    @property
+    def max_num_seqs(self) -> int:
+        """As many sequences as fill the KV cache at full length, as in the papers."""
+        return max(1, _NUM_BLOCKS * _BLOCK_TOKENS // self.max_model_len)
 
 
 # The paper's two configurations of one instance, both with 1,048,576 KV tokens.
-_SIZES = (_PoolSize("short", 8192, 128), _PoolSize("long", 65_536, 16))
+PAPER_SIZES = (PoolSize("short", 8192), PoolSize("long", 65_536))
 _NUM_BLOCKS = 65_536
+_BLOCK_TOKENS = 16
 
 
-def simulated_pools(ports: Sequence[int], speed: float, seed: int) -> tuple[Command, ...]:
+def simulated_pools(
+    ports: Sequence[int], speed: float, seed: int, sizes: Sequence[PoolSize] = PAPER_SIZES
+) -> tuple[Command, ...]:
     """Return the commands that run the simulated pools, one per port."""
-    return tuple(
-        _command(size, port, speed, seed) for size, port in zip(_SIZES, ports, strict=True)
-    )
+    return tuple(_command(size, port, speed, seed) for size, port in zip(sizes, ports, strict=True))
 
 
-def _command(size: _PoolSize, port: int, speed: float, seed: int) -> Command:
+def _command(size: PoolSize, port: int, speed: float, seed: int) -> Command:
     options = {
         "name": size.name,
         "port": port,
@@ -75,18 +83,19 @@ def _command(size: _PoolSize, port: int, speed: float, seed: int) -> Command:
 
 
 def server_url(option: str, text: str) -> str:
-    """Parse the base URL that the operator gave to `option`; raises StackError."""
+    """Parse the base URL that the operator gave to `option`; raises UserError."""
     found = _URL.fullmatch(text)
     if found is None:
-        raise StackError(f"{option}: {text!r} is not http://HOST:PORT")
+        raise UserError(f"{option}: {text!r} is not http://HOST:PORT")
     return f"http://{found['host']}:{found['port'] or 80}"
 
 
 async def describe_pools(
-    session: aiohttp.ClientSession, urls: Sequence[str]
+    session: aiohttp.ClientSession, urls: Sequence[str], names: Sequence[str] = ()
 ) -> tuple[StackPool, ...]:
     """Read /v1/models of each server; return the pools in ascending order of max_model_len.
 
+    names: one per server in that order; if empty, short, middle-1 ... and long.
     Raises StackError if a server does not report max_model_len, or if they share no model.
     """
     answers = [await _read_models(session, url) for url in urls]
@@ -97,7 +106,7 @@ async def describe_pools(
         raise StackError(f"--pools: two pools have the same max_model_len: {windows}")
     return tuple(
         StackPool(name, answer.url, model, answer.windows[model], answer.simulated)
-        for name, answer in zip(_names(len(answers)), answers, strict=True)
+        for name, answer in zip(names or _names(len(answers)), answers, strict=True)
     )
 
 

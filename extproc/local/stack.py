@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -20,10 +20,19 @@ from extproc.config.load import load
 from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command, Log, StackError
 from extproc.local.envoy import Upstream, envoy_command, find_envoy
-from extproc.local.fleet import StackPool, describe_pools, server_url, simulated_pools
-from extproc.local.ports import Ports, free_ports, require_free
+from extproc.local.fleet import (
+    PAPER_SIZES,
+    PoolSize,
+    StackPool,
+    describe_pools,
+    server_url,
+    simulated_pools,
+)
+from extproc.local.ports import Ports, free_ports, read_listener, require_free
 
 _POLL_S = 0.1
+# Settings that name places and secrets of another machine; the stack has their defaults.
+_ELSEWHERE = ("http_token_file", "metrics", "service")
 
 Say = Callable[[str], None]
 Result = TypeVar("Result")
@@ -33,14 +42,18 @@ Result = TypeVar("Result")
 class StackOptions:
     """Options of the local stack.
 
-    pools: base URLs of real servers; empty for the two simulated pools.
-    ports: on 127.0.0.1; None for any free ones.
+    pools: base URLs of real servers; empty for simulated pools of these `sizes`.
+    named: whether real servers are named as the sizes are, too.
+    ports: on 127.0.0.1; None for any free ones. listen: HOST:PORT of Envoy; "" is that of `ports`.
     speed, seed: of the simulated pools; a speed of 2 halves the time of every iteration.
     ready_s: seconds that each part may take to become ready.
-    settings: further settings of the service, besides `listen`, `pools` and `envoy`.
+    settings: settings of the service and of Envoy, of which the addresses are replaced.
     """
 
     pools: tuple[str, ...] = ()
+    sizes: tuple[PoolSize, ...] = PAPER_SIZES
+    named: bool = False
+    listen: str = ""
     ports: Ports | None = field(default_factory=Ports)
     speed: float = 1.0
     seed: int = 0
@@ -68,7 +81,7 @@ class Stack:
     def __init__(self, options: StackOptions, session: aiohttp.ClientSession, say: Say) -> None:
         check_platform()
         self._options = options
-        self._ports = options.ports or free_ports()
+        self._ports = _ports(options)
         self._session = session
         self._say = say
         self._children = Children()
@@ -104,14 +117,20 @@ class Stack:
         if self._options.pools:
             ready = [self._ready(f"{url}/health") for url in urls]
         else:
-            commands = simulated_pools(self._ports.pools, self._options.speed, self._options.seed)
+            options = self._options
+            commands = simulated_pools(
+                self._ports.pools, options.speed, options.seed, options.sizes
+            )
             children = [await self._children.start(command) for command in commands]
             ready = [
                 self._ready(f"{url}/health", child)
                 for url, child in zip(urls, children, strict=True)
             ]
         await self.unless_ended(asyncio.gather(*ready))
-        return await describe_pools(self._session, urls)
+        names = [size.name for size in self._options.sizes] if self._options.named else ()
+        if names and len(names) != len(urls):
+            raise StackError(f"--pools: {len(urls)} servers, but --config has {len(names)} pools")
+        return await describe_pools(self._session, urls, names)
 
     async def open_gateway(
         self, pools: Sequence[StackPool], upstreams: Sequence[Upstream]
@@ -132,9 +151,7 @@ class Stack:
             envoy = await self._children.start(envoy_command(configuration))
             admin_url = f"http://127.0.0.1:{self._ports.admin}"
             await self.unless_ended(self._ready(f"{admin_url}/ready", envoy))
-        return StackGateway(
-            f"http://127.0.0.1:{self._ports.listener}", admin_url, url, envoy, service
-        )
+        return StackGateway(self._ports.url, admin_url, url, envoy, service)
 
     async def unless_ended(self, work: Awaitable[Result]) -> Result:
         """Await the work and return its result; raises StackError once a child has ended."""
@@ -174,6 +191,14 @@ class Stack:
             return str(error) or type(error).__name__
 
 
+def _ports(options: StackOptions) -> Ports:
+    ports = options.ports or free_ports(len(options.sizes))
+    if not options.listen:
+        return ports
+    host, port = read_listener(options.listen)
+    return replace(ports, listener=port, listener_host=host)
+
+
 def check_platform() -> None:
     """Raise StackError if the local stack cannot run on this platform."""
     if sys.platform != "linux":
@@ -195,22 +220,44 @@ def service_settings(
     upstreams: Sequence[Upstream],
     further: Mapping[str, object],
 ) -> dict[str, object]:
-    """Return the content of the settings file for the service and for Envoy."""
+    """Return the content of the settings file for the service and for Envoy.
+
+    Of the further settings all addresses are replaced, and what only they are used for.
+    """
     rows = [
         {"name": pool.name, "max_model_len": pool.max_model_len, "address": upstream.address}
+        | _threshold(pool, further)
         for pool, upstream in zip(pools, upstreams, strict=True)
     ]
     listen = {
+        **_section(further, "listen"),
         "grpc": f"127.0.0.1:{ports.grpc}",
         "http": f"127.0.0.1:{ports.http}",
         "notice_s": 0,
         "drain_s": 2,
     }
+    host = f"[{ports.listener_host}]" if ":" in ports.listener_host else ports.listener_host
     envoy = {
-        "listen": f"127.0.0.1:{ports.listener}",
+        **_section(further, "envoy"),
+        "listen": f"{host}:{ports.listener}",
         "admin": f"127.0.0.1:{ports.admin}",
     }
     return {**further, "listen": listen, "pools": rows, "envoy": envoy}
+
+
+def _section(settings: Mapping[str, object], name: str) -> Mapping[str, object]:
+    section = settings.get(name)
+    given = section if isinstance(section, Mapping) else {}
+    return {key: value for key, value in given.items() if key not in _ELSEWHERE}
+
+
+def _threshold(pool: StackPool, further: Mapping[str, object]) -> dict[str, object]:
+    """Return the pool's own threshold, where the settings have one that its window allows."""
+    rows = further.get("pools")
+    for row in rows[:-1] if isinstance(rows, list) else ():
+        if row["name"] == pool.name and row["threshold"] < pool.max_model_len:
+            return {"threshold": row["threshold"]}
+    return {}
 
 
 def _service_command(settings: Log) -> Command:

@@ -40,11 +40,28 @@ def test_the_settings_file_may_be_left_out(arguments, file):
         (("--ports", "auto"), StackOptions(ports=None)),
         (("--pools", "http://a:1,http://b:2"), StackOptions(pools=("http://a:1", "http://b:2"))),
         (("--pools", ""), StackOptions(pools=())),
+        (("--ports", "1,2,3,4,5,6"), StackOptions(ports=Ports(1, 2, 3, 4, (5, 6)))),
+        (("--listen", "0.0.0.0:80"), StackOptions(listen="0.0.0.0:80")),
         (("--speed", "50", "--seed", "3"), StackOptions(speed=50.0, seed=3)),
     ],
 )
 def test_the_stack_is_what_its_arguments_say(arguments, options):
     assert stack_options(parse(add_stack, *arguments)) == options
+
+
+def test_the_stack_has_the_pools_of_a_settings_file(tmp_path):
+    file = tmp_path / "mine.yaml"
+    rows = "".join(f"- {{name: p{n}, max_model_len: {n}000}}\n" for n in (1, 2, 3))
+    file.write_text(f"pools:\n{rows}budget: {{target: 0.01}}\n")
+    options = stack_options(parse(add_stack, "--config", str(file)))
+    assert [(size.name, size.max_model_len) for size in options.sizes] == [
+        ("p1", 1000),
+        ("p2", 2000),
+        ("p3", 3000),
+    ]
+    assert options.named
+    assert options.ports.pools == (8101, 8102, 8103)
+    assert options.settings["budget"]["target"] == 0.01
 
 
 def test_up_runs_the_stack(given):

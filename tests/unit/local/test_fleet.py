@@ -6,8 +6,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from extproc.config.errors import UserError
 from extproc.local.children import StackError
-from extproc.local.fleet import StackPool, describe_pools, server_url, simulated_pools
+from extproc.local.fleet import PoolSize, StackPool, describe_pools, server_url, simulated_pools
 from extproc.simulator.pool import server
 
 
@@ -89,7 +90,7 @@ def test_a_pools_url_is_read(text, url):
 
 @pytest.mark.parametrize("text", ["https://h:1", "http://", "http://h:1/api", "http://h:x", ""])
 def test_a_bad_url_is_refused(text):
-    with pytest.raises(StackError, match="is not http://HOST:PORT"):
+    with pytest.raises(UserError, match="is not http://HOST:PORT"):
         server_url("--pools", text)
 
 
@@ -100,6 +101,29 @@ def test_the_built_in_pools_are_the_papers():
         "--model simulated --speed 2.0 --seed 7"
     )
     assert "--max-model-len 65536 --max-num-seqs 16" in " ".join(long.argv)
+
+
+def test_a_pool_of_any_window_fills_its_cache_at_full_length():
+    sizes = [PoolSize("a", 4096), PoolSize("b", 16_384), PoolSize("c", 4_194_304)]
+    commands = simulated_pools((1, 2, 3), speed=1.0, seed=0, sizes=sizes)
+    found = [each.argv[each.argv.index("--max-num-seqs") + 1] for each in commands]
+    assert found == ["256", "64", "1"]
+
+
+def test_names_may_be_given():
+    async def run():
+        app = web.AppRunner(_models({"m": 8}))
+        await app.setup()
+        await web.TCPSite(app, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{app.addresses[0][1]}"
+        try:
+            async with aiohttp.ClientSession() as session:
+                return await describe_pools(session, [url], ["mine"])
+        finally:
+            await app.cleanup()
+
+    [pool] = asyncio.run(run())
+    assert pool.name == "mine"
 
 
 def test_the_built_in_pools_are_what_the_simulator_can_serve(monkeypatch):

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from extproc.local.children import StackError
 from extproc.local.envoy import Upstream, find_envoy
-from extproc.local.fleet import StackPool
+from extproc.local.fleet import PoolSize, StackPool
 from extproc.local.ports import Ports, free_ports
 from extproc.local.stack import (
     Stack,
@@ -148,6 +148,72 @@ def test_the_service_is_told_ports_and_pools():
         "pools": [{"name": "short", "max_model_len": 2048, "address": "[::1]:80"}],
         "envoy": {"listen": "127.0.0.1:10000", "admin": "127.0.0.1:9901"},
     }
+
+
+def test_a_settings_file_gives_all_but_addresses():
+    further = {
+        "pools": [
+            {"name": "short", "max_model_len": 4096, "threshold": 1000, "address": "far:1"},
+            {"name": "long", "max_model_len": 8192, "threshold": 8192, "address": "far:2"},
+        ],
+        "listen": {"grpc": "0.0.0.0:1", "http_token_file": "/secret", "max_streams": 7},
+        "envoy": {"service": "far", "metrics": "0.0.0.0:2", "message_timeout_ms": 50},
+    }
+    pools = [
+        StackPool("short", "http://s:1", "m", 2048, simulated=False),
+        StackPool("long", "http://l:1", "m", 8192, simulated=False),
+    ]
+    ports = Ports(listener_host="::1")
+    given = service_settings(ports, pools, [pool.upstream for pool in pools], further)
+    assert given["pools"] == [
+        {"name": "short", "max_model_len": 2048, "address": "s:1", "threshold": 1000},
+        {"name": "long", "max_model_len": 8192, "address": "l:1"},
+    ]
+    assert given["envoy"] == {
+        "listen": "[::1]:10000",
+        "admin": "127.0.0.1:9901",
+        "message_timeout_ms": 50,
+    }
+    assert given["listen"]["max_streams"] == 7
+    assert "http_token_file" not in given["listen"]
+
+
+def test_a_threshold_that_the_servers_window_does_not_allow_is_dropped():
+    further = {"pools": [{"name": "short", "threshold": 4096}, {"name": "long", "threshold": 8192}]}
+    pools = [StackPool("short", "http://s:1", "m", 2048, simulated=False)]
+    [row] = service_settings(Ports(), pools, [pools[0].upstream], further)["pools"]
+    assert "threshold" not in row
+
+
+def test_servers_are_named_as_the_settings_name_the_pools():
+    async def run(sizes):
+        async with _pool(2048) as one, _pool(8192) as two, aiohttp.ClientSession() as session:
+            options = StackOptions(pools=(two, one), sizes=sizes, named=True, ports=None)
+            async with Stack(options, session, lambda _: None) as stack:
+                return [pool.name for pool in await stack.open_pools()]
+
+    sizes = tuple(PoolSize(name, 1) for name in ("small", "big", "huge"))
+    assert asyncio.run(run(sizes[:2])) == ["small", "big"]
+    with pytest.raises(StackError, match="--pools: 2 servers, but --config has 3 pools"):
+        asyncio.run(run(sizes))
+
+
+def test_envoy_listens_where_it_is_told_to():
+    async def run():
+        port = free_ports().listener
+        async with _pool(2048) as one, _pool(8192) as two, aiohttp.ClientSession() as session:
+            options = StackOptions(
+                pools=(one, two), ports=None, listen=f"127.0.0.2:{port}", ready_s=20
+            )
+            async with Stack(options, session, lambda _: None) as stack:
+                pools = await stack.open_pools()
+                gateway = await stack.open_gateway(pools, [pool.upstream for pool in pools])
+                return gateway.url == f"http://127.0.0.2:{port}", await _ask(
+                    session, stack, gateway
+                )
+
+    is_told, (header, _) = asyncio.run(run())
+    assert (is_told, header) == (True, "short")
 
 
 def test_another_system_is_refused(monkeypatch):
