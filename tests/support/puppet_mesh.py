@@ -63,6 +63,7 @@ class Puppet:
         app.router.add_post("/v1/completions", self._serve)
         app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/v1/realtime", self._realtime)
         # As in vLLM, a client that disconnects cancels its request.
         self.runner = web.AppRunner(
             app,
@@ -94,6 +95,13 @@ class Puppet:
 
     async def _models(self, _request):
         return self._json({"data": [{"id": "m"}]}, 200)
+
+    async def _realtime(self, request):
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        async for message in socket:
+            await socket.send_str(f"{self.name} hears {message.data}")
+        return socket
 
     async def _serve(self, request):
         if self.act == "stall":

@@ -63,6 +63,11 @@ def test_a_byte_at_a_time_changes_nothing(envoy, end):
     assert envoy.ask(SSE, pieces(stream, *range(len(stream)))) == silent
 
 
+@pytest.mark.parametrize("kind", ["Text/Event-Stream", "TEXT/EVENT-STREAM;charset=utf-8"])
+def test_a_streams_type_may_be_written_in_any_case(envoy, kind):
+    assert envoy.ask(kind, [STREAM]) == SILENT
+
+
 def test_a_stream_that_is_not_flagged_passes_untouched(envoy):
     assert envoy.ask(SSE, pieces(STREAM, 60, 120), hide=False) == STREAM
 

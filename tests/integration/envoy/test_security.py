@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.integration.envoy.test_failures import LONG, MIDDLING, SHORT, stream
+from tests.integration.envoy.test_failures import LONG, MIDDLING, SHORT, asking, stream
 from tests.support.puppet_mesh import decision, impostor
 
 pytestmark = pytest.mark.slow
@@ -100,6 +100,17 @@ def test_escaped_slashes_do_not_lead_past_the_service(mesh, loop):
     assert pool(loop(say(mesh, head, SHORT))) == [b"short"]
 
 
+def test_a_websocket_reaches_the_largest_pool_past_the_service(mesh, loop):
+    async def play():
+        asked = await mesh.stat("http.llm.ext_proc.router.streams_started")
+        async with mesh.session.ws_connect(f"{mesh.url}/v1/realtime") as socket:
+            await socket.send_str("owls")
+            heard = (await socket.receive(timeout=10)).data
+        return heard, await mesh.stat("http.llm.ext_proc.router.streams_started") - asked
+
+    assert loop(play()) == ("long hears owls", 0)
+
+
 def headers(count):
     return "".join(f"x-own-{number}: {number}\n" for number in range(count))
 
@@ -164,17 +175,17 @@ def test_what_follows_a_body_is_a_request_of_its_own(mesh, loop):
 
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_with_our_field_in_it_is_whole_and_of_its_length(mesh, loop, chunked):
+    loop(asking(mesh))
     body = stream(SHORT, user="é" * 100)
     framing = "transfer-encoding: chunked\n" if chunked else f"content-length: {len(body)}\n"
     head = f"POST /v1/completions HTTP/1.1\nhost: x\n{framing}connection: close\n\n"
     data = f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n" if chunked else body
     answer = loop(say(mesh, head, data))
     assert status(answer) == 200
-    [got] = mesh.short.got
+    got = mesh.short.got[-1]
     options = {"stream_options": {"include_usage": True}}
     assert json.loads(got) == options | json.loads(body)
-    [headers] = mesh.short.headers
-    assert headers.get("content-length") == (None if chunked else str(len(got)))
+    assert mesh.short.headers[-1].get("content-length") == (None if chunked else str(len(got)))
 
 
 def test_an_endless_body_ends_at_the_limit(mesh, loop):
