@@ -55,15 +55,22 @@ class Fronted:
 
 
 @contextmanager
-def fronted(folder, listen=None, envoy=None, workers=1):
-    """Run Envoy, the service and two pools; yield when Envoy and the service answer."""
+def fronted(folder, listen=None, envoy=None, workers=1, answer=None, requests=None):
+    """Run Envoy, the service and two pools; yield when Envoy and the service answer.
+
+    `answer` is a function of a pool's name and a request's body; it returns the content type, the
+    body and the status of the answer.
+    """
     try:
         find_envoy()
     except StackError as error:
         pytest.skip(str(error))
     ports = free_ports()
     with ExitStack() as stack:
-        addresses = [stack.enter_context(pool(name)) for name in ("short", "long")]
+        addresses = [
+            stack.enter_context(pool(name, answer or _answer_with_name))
+            for name in ("short", "long")
+        ]
         document = {
             "workers": workers,
             "listen": {
@@ -77,6 +84,7 @@ def fronted(folder, listen=None, envoy=None, workers=1):
                 {"name": "short", "max_model_len": 8192, "address": addresses[0]},
                 {"name": "long", "max_model_len": 65536, "address": addresses[1]},
             ],
+            "requests": requests or {},
             "envoy": {
                 "listen": f"127.0.0.1:{ports.listener}",
                 "admin": f"127.0.0.1:{ports.admin}",
@@ -106,18 +114,29 @@ def started(command):
 
 
 @contextmanager
-def pool(name):
-    """Run a server that answers with its name; yield its address."""
+def pool(name, answer):
+    """Run a server; yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self):
-            self.rfile.read(int(self.headers.get("content-length", 0)))
-            self.send_response(200)
-            self.send_header("content-length", str(len(name)))
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            self._send(*answer(name, body))
+
+        def do_GET(self):  # the health check
+            self._send("text/plain", b"", 200)
+
+        def _send(self, kind, body, status):
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            if kind == "text/event-stream":  # never of a stated length
+                self.send_header("transfer-encoding", "chunked")
+                body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+            else:
+                self.send_header("content-length", str(len(body)))
             self.end_headers()
-            self.wfile.write(name.encode())
+            self.wfile.write(body)
 
         def log_message(self, *_):
             pass
@@ -128,6 +147,10 @@ def pool(name):
         yield f"127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+def _answer_with_name(name, _body):
+    return "text/plain", name.encode(), 200
 
 
 def children(pid):
