@@ -11,6 +11,7 @@ from types import ModuleType
 
 from extproc import __version__
 from extproc.config.errors import UserError
+from extproc.names import install_hint
 
 _EPILOG = """\
 examples:
@@ -86,7 +87,7 @@ def _load(name: str) -> ModuleType:
         package = (error.name or "extproc").partition(".")[0]
         if package == "extproc":
             raise
-        fix = "pip install 'dualpool[commands]'"
+        fix = install_hint("commands")
         raise UserError(f"dualpool {name} needs the package {package}: {fix}") from None
 
 

@@ -9,6 +9,7 @@ from extproc.config.load import load, render
 from extproc.config.settings import Settings
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import review
+from extproc.names import install_hint
 
 DESCRIPTION = (
     "Exit code 0 with the effective settings, or 2 with one line for each fault. "
@@ -48,7 +49,7 @@ def _check_envoy(path: Path, settings: Settings) -> int:
 
 def _schema_faults(path: Path, file: EnvoyFile) -> tuple[Finding, ...]:
     if importlib.util.find_spec("envoy_data_plane") is None:
-        note = "fields and types were not checked: pip install 'dualpool[commands]'"
+        note = f"fields and types were not checked: {install_hint('commands')}"
         print(f"{path}: {note}", file=sys.stderr)
         return ()
     # Half a second to import, and absent from the service's image.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from extproc.config.errors import UserError
+from extproc.names import install_hint
 from extproc.planner.traffic.texts import STATED
 
 THRESHOLDS: Final = (2048, 8192, 32768)
@@ -58,7 +59,7 @@ def check_packages(options: EvaluateOptions) -> None:
     absent = [name for name in needed if importlib.util.find_spec(name) is None]
     if absent:
         raise EvaluationError(
-            f"dualpool evaluate needs {' and '.join(absent)}: pip install 'dualpool[evaluate]'"
+            f"dualpool evaluate needs {' and '.join(absent)}: {install_hint('evaluate')}"
         )
 
 

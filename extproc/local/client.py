@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from extproc.local.answer_body import ParsedAnswer, read_body, whole_number
+from extproc.local.connection_error import describe
 from extproc.local.traffic import Item
 from extproc.local.usage_event import less_usage
 from extproc.names import BUDGET_HEADER, CATEGORY_HEADER, POOL_HEADER, REASON_HEADER
@@ -103,7 +104,7 @@ async def send(session: aiohttp.ClientSession, url: str, item: Item) -> ClientAn
     except TimeoutError:
         arrived.fault(Ending.TIMEOUT, "timed out")
     except aiohttp.ClientError as error:
-        arrived.fault(Ending.BROKEN, repr(error))
+        arrived.fault(Ending.BROKEN, describe(error))
     return arrived.answer(item)
 
 

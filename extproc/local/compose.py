@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from extproc.local.children import StackError
+from extproc.local.connection_error import describe
 from extproc.local.fleet import StackPool, describe_pools, server_url
 
 _SERVICE_PORT = 8081
@@ -45,7 +46,7 @@ async def _windows(session: aiohttp.ClientSession, service_url: str) -> dict[str
             state = await response.json(content_type=None)
         return {str(name): int(window) for name, window in state["pools"].items()}
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, LookupError) as error:
-        raise StackError(f"{service_url}/state lists no pools: {error!r}") from None
+        raise StackError(f"{service_url}/state lists no pools: {describe(error)}") from None
 
 
 def _host(url: str) -> str:

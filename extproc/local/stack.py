@@ -19,6 +19,7 @@ import aiohttp
 from extproc.config.load import load
 from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command, Log, StackError
+from extproc.local.connection_error import describe
 from extproc.local.envoy import Upstream, envoy_command, find_envoy
 from extproc.local.fleet import (
     PAPER_SIZES,
@@ -29,6 +30,7 @@ from extproc.local.fleet import (
     simulated_pools,
 )
 from extproc.local.ports import Ports, free_ports, read_listener, require_free
+from extproc.names import install_hint
 
 _POLL_S = 0.1
 # Settings that name places and secrets of another machine; the stack has their defaults.
@@ -188,7 +190,7 @@ class Stack:
             async with self._session.get(url) as response:
                 return str(response.status)
         except aiohttp.ClientError as error:
-            return str(error) or type(error).__name__
+            return describe(error)
 
 
 def _ports(options: StackOptions) -> Ports:
@@ -209,7 +211,7 @@ def check_tokenizer() -> None:
     """Raise StackError if the tokenizer of the simulated pools is not installed."""
     if importlib.util.find_spec("bpe_openai") is None:
         raise StackError(
-            "the built-in pools need the package bpe-openai: pip install 'dualpool[local]', or "
+            f"the built-in pools need the package bpe-openai: {install_hint('local')}, or "
             "use real servers with --pools URL,URL"
         )
 

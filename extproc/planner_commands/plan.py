@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from rich.console import Console
 
+from extproc.names import install_hint
 from extproc.planner.report.document import as_json
 from extproc.planner.report.text import print_study
 from extproc.planner.sizing.question import PlanError
@@ -50,4 +51,4 @@ def _report(done: Study, notes: Sequence[str], options: PlanOptions) -> None:
 
 def _check_packages(options: PlanOptions) -> None:
     if (options.html or options.plot) and importlib.util.find_spec("matplotlib") is None:
-        raise PlanError("--html and --plot need matplotlib: pip install 'dualpool[evaluate]'")
+        raise PlanError(f"--html and --plot need matplotlib: {install_hint('evaluate')}")

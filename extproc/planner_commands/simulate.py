@@ -16,6 +16,7 @@ from rich.console import Console
 from extproc.build import build_rules
 from extproc.config.load import load
 from extproc.config.settings import Settings
+from extproc.names import install_hint
 from extproc.planner.report.simulated import Compared, Simulation, print_simulation, to_json
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.records import Records
@@ -201,7 +202,7 @@ def _check(options: SimulateOptions) -> None:
         if not good:
             raise InputError(flag, 0, f"allowed: {text}")
     if options.plot and importlib.util.find_spec("matplotlib") is None:
-        raise InputError("--plot", 0, "needs matplotlib: pip install 'dualpool[evaluate]'")
+        raise InputError("--plot", 0, f"needs matplotlib: {install_hint('evaluate')}")
 
 
 def _check_warmup(options: SimulateOptions, trace: Trace) -> None:

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from extproc.config.errors import UserError
+from extproc.local.connection_error import describe
 from extproc.planner.traffic.lengths import Length
 
 _IDS: Final = range(1_000, 31_000)  # ordinary tokens in every vocabulary in use
@@ -75,7 +76,7 @@ class Vllm:
             await self._receive(length, into)
             into.over = True
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise VllmError(f"{self._url}: the connection failed: {error!r}") from error
+            raise VllmError(f"{self._url}: {describe(error)}") from error
 
     async def _receive(self, length: Length, into: Streamed) -> None:
         body = {
@@ -125,7 +126,7 @@ async def connect(session: aiohttp.ClientSession, url: str) -> Vllm:
             num_blocks=int(cache["num_gpu_blocks"]) - 1,
         )
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise VllmError(f"{url}: no answer: {error}") from error
+        raise VllmError(f"{url}: no answer: {describe(error)}") from error
     except (ValueError, LookupError, TypeError) as error:
         raise VllmError(
             f"{url}: not a vLLM server: its /v1/models lacks max_model_len, or its /metrics"

@@ -10,6 +10,7 @@ import pytest
 
 from extproc.cli import main
 from extproc.config.errors import UserError
+from extproc.names import install_hint
 
 COMMANDS = (
     *("serve", "check", "config", "explain", "up", "demo", "evaluate"),
@@ -68,7 +69,7 @@ def without_the_commands_packages(*arguments):
 )
 def test_a_command_says_which_package_it_needs(command, package):
     done = without_the_commands_packages(command, "--help")
-    needs = f"dualpool {command} needs the package {package}: pip install 'dualpool[commands]'\n"
+    needs = f"dualpool {command} needs the package {package}: {install_hint('commands')}\n"
     assert (done.returncode, done.stderr) == (2, needs)
 
 
@@ -220,7 +221,7 @@ def test_the_demo_without_its_extra_says_what_to_install(tmp_path):
         env=os.environ | {"PYTHONPATH": path, "COLUMNS": "200"},
     )
     assert done.returncode == 1
-    assert "pip install 'dualpool[local]'" in done.stderr
+    assert install_hint("local") in done.stderr
     assert "Traceback" not in done.stderr
 
 

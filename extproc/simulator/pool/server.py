@@ -9,6 +9,7 @@ is marked: the header x-dualpool-simulated is 1, and system_fingerprint, where a
 import argparse
 import asyncio
 import logging
+import os
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -293,15 +294,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     logging.basicConfig(level=logging.INFO, format=f"{flags.name}: %(message)s")
-    web.run_app(
-        create_app(settings),
-        host=flags.host,
-        port=flags.port,
-        print=_log.info,
-        access_log=None,
-        handler_cancellation=True,
-        shutdown_timeout=_STOP_S,
-    )
+    try:
+        web.run_app(
+            create_app(settings),
+            host=flags.host,
+            port=flags.port,
+            print=_log.info,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=_STOP_S,
+        )
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        parser.exit(1, f"{flags.name}: cannot listen on {flags.host}:{flags.port}: {reason}\n")
 
 
 if __name__ == "__main__":

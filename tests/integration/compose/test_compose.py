@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 if importlib.util.find_spec("docker") is None:
-    pytest.skip("these tests need: pip install 'dualpool[dev]'", allow_module_level=True)
+    pytest.skip("these tests need: pip install '.[dev]'", allow_module_level=True)
 
 from tests.support.docker_engine import DRIVER, engine, traffic
 from tests.support.local_stack import fetch, wait_for
@@ -118,11 +118,61 @@ def test_the_service_adds_less_than_150_mb_to_python(docker_engine, client):
 def test_wrong_windows_end_the_start_with_the_reason(docker_engine):
     done = docker_engine.compose("run", "--rm", "settings", SHORT_MAX_MODEL_LEN="70000")
     assert done.returncode == 2
-    assert "max_model_len: 65536 is not allowed: more than the 70000 of pools[0]" in done.stderr
+    text = ".env:11: LONG_MAX_MODEL_LEN: 65536 is not allowed: more than the 70000 of pools[0]"
+    assert text in done.stderr
+
+
+def test_the_check_says_that_all_is_right(docker_engine):
+    done = docker_engine.compose("run", "--rm", "check")
+    assert done.returncode == 0, done.stderr
+    assert ".env and envoy/dualpool.yaml are right: short 8192, long 65536" in done.stdout
+
+
+def test_the_check_names_what_is_wrong(docker_engine):
+    done = docker_engine.compose("run", "--rm", "check", LONG_MAX_NUM_SEQS="16x")
+    assert done.returncode == 2
+    assert "environment: LONG_MAX_NUM_SEQS: '16x' is not allowed: a whole number" in done.stderr
 
 
 def test_short_requests_go_to_the_short_pool_and_long_ones_to_the_long_pool(containers):
     assert (pool_of(SHORT), pool_of(LONG)) == ("short", "long")
+
+
+TYPOS = {"SHORT_MAX_MODEL_LEN": "8192x", "LONG_MAX_NUM_SEQS": "16x", "LONG_MAX_MODEL_LEN": "1"}
+
+
+@pytest.mark.parametrize("name", TYPOS)
+def test_a_typo_leaves_what_runs_as_it_is(containers, stack, client, name):
+    before = {name: container.id for name, container in containers.items()}
+    with traffic(CHAT, SHORT) as clients:
+        wait_for(clients.more())
+        up = stack.compose("up", "--detach", "--no-build", **{name: TYPOS[name]})
+        wait_for(clients.more())
+    assert up.returncode != 0
+    assert clients.lost == []
+    assert {name: container.id for name, container in found(client).items()} == before
+
+
+def test_a_new_window_reaches_all_without_new_containers(containers, stack, client):
+    before = {name: container.id for name, container in containers.items()}
+    try:
+        up = stack.compose("up", "--detach", "--no-build", SHORT_MAX_MODEL_LEN="4096")
+        assert up.returncode == 0, up.stderr
+        wait_for(lambda: windows() == {"short": 4096, "long": 65536}, 60)
+        wait_for(lambda: pool_of(chat(3000)) == "short", 60)
+        wait_for(lambda: pool_of(chat(5000)) == "long", 60)
+        assert {name: container.id for name, container in found(client).items()} == before
+    finally:
+        assert stack.compose("up", "--detach", "--no-build").returncode == 0
+        wait_for(lambda: windows() == {"short": 8192, "long": 65536}, 60)
+
+
+def windows():
+    """Return the windows that the service states, at whichever host port it has."""
+    for port in (8081, 8082, 8083):
+        with suppress(OSError):
+            return json.loads(fetch(f"http://127.0.0.1:{port}/state").body)["pools"]
+    return {}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -277,3 +327,16 @@ def test_what_was_stopped_starts_again(containers, stack):
     started = stack.compose("up", "-d", "--wait", "--no-build")
     assert started.returncode == 0, started.stderr
     wait_for(lambda: (pool_of(SHORT), pool_of(LONG)) == ("short", "long"))
+
+
+def test_a_third_pool_is_one_more_file(stack):
+    files = ("-f", "deploy/compose/three-pools.yml")
+    try:
+        up = stack.compose(*files, "up", "--detach", "--wait", "--no-build")
+        assert up.returncode == 0, up.stderr
+        wait_for(
+            lambda: [pool_of(chat(n)) for n in (5, 9000, 40_000)] == ["short", "middle", "long"], 60
+        )
+    finally:
+        stack.compose("up", "--detach", "--no-build", "--remove-orphans")
+        wait_for(lambda: windows() == {"short": 8192, "long": 65536}, 60)

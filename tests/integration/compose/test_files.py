@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import tomllib
@@ -21,7 +22,7 @@ _PIN = re.compile(r"^([a-z0-9-]+)==([^ ;]+)", re.MULTILINE)
 def run(program, *arguments, **variables):
     path = Path(sys.executable).with_name(program)
     if not path.exists():
-        pytest.skip(f"{program} is not installed: pip install 'dualpool[dev]'")
+        pytest.skip(f"{program} is not installed: pip install '.[dev]'")
     return subprocess.run(
         [path, *arguments],
         cwd=ROOT,
@@ -89,42 +90,70 @@ def test_the_stack_passes_the_compose_linter():
     assert done.returncode == 0, done.stdout
 
 
+SIZES = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "MAX_NUM_BATCHED_TOKENS", "GPU_MEMORY")
+SERVER = "/etc/dualpool/run.sh"
+THREE = ("-f", "docker-compose.yml", "-f", "deploy/compose/three-pools.yml")
+
+
+def env_values():
+    lines = (ROOT / ".env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line and line[0] != "#")
+
+
+def pool_services(services):
+    """Return the flags' file of each pool by the names that Envoy finds it by."""
+    return {
+        alias: service["entrypoint"][2]
+        for name, service in services.items()
+        if ".args" in str(service.get("entrypoint"))
+        for alias in (service["networks"]["pools"] or {}).get("aliases", [name])
+    }
+
+
 @pytest.mark.parametrize("profile", PROFILES)
 def test_a_profile_has_two_pools_which_envoy_finds_by_the_same_names(profile):
-    services = composed(profile)
-    names = [
-        alias
-        for name, service in services.items()
-        if "--max-model-len" in str(service.get("command"))
-        for alias in (service["networks"]["pools"] or {}).get("aliases", [name])
-    ]
-    assert sorted(names) == ["long", "short"]
+    assert sorted(pool_services(composed(profile))) == ["long", "short"]
+
+
+def test_a_pool_is_started_with_the_flags_of_its_name():
+    simulated = {name: f"/run/dualpool/{name}.args" for name in ("short", "long")}
+    assert pool_services(composed("simulated")) == simulated
+    assert pool_services(composed("cpu")) == simulated
+    with_memory = {name: f"/run/dualpool/{name}-gpu.args" for name in ("short", "long")}
+    assert pool_services(composed("gpu")) == with_memory
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-def test_the_windows_of_the_pools_are_those_of_the_settings(profile):
-    services = composed(profile, SHORT_MAX_MODEL_LEN="1111", LONG_MAX_MODEL_LEN="2222")
-    flags = [flag for service in services.values() for flag in service.get("command") or ()]
-    assert {"--max-model-len=1111", "--max-model-len=2222"} <= set(flags)
-    told = services["settings"]["environment"]
-    assert (told["SHORT_MAX_MODEL_LEN"], told["LONG_MAX_MODEL_LEN"]) == ("1111", "2222")
+def test_no_container_but_settings_is_replaced_for_a_new_size(profile):
+    changed = {f"{pool}_{end}": "7" for pool in ("SHORT", "LONG") for end in SIZES}
+    before, after = composed(profile), composed(profile, **changed)
+    assert {name for name in before if before[name] != after[name]} == {"settings"}
 
 
-@pytest.mark.parametrize("service", ["dualpool", "envoy"])
-def test_another_window_replaces_who_has_read_the_old_one(service):
-    labels = composed("simulated", SHORT_MAX_MODEL_LEN="1111")[service]["labels"]
-    assert labels == {"dualpool.windows": "1111 65536"}
+@pytest.mark.parametrize("profile", PROFILES)
+def test_whoever_reads_the_written_files_starts_anew_when_they_change(profile):
+    services = composed(profile)
+    readers = {n for n, each in services.items() if "/run/dualpool" in str(each.get("volumes"))}
+    restarting = {n for n, each in services.items() if SERVER in str(each.get("entrypoint"))}
+    assert readers - {"settings"} == restarting
+    assert all(services[name]["restart"] == "unless-stopped" for name in restarting)
 
 
 def test_the_pools_of_two_profiles_never_meet():
     assert all(len(composed(profile)) == 7 for profile in PROFILES)
 
 
-def written(folder, **windows):
-    source = ROOT / "envoy" / "dualpool.yaml"
+def test_a_third_pool_is_one_more_file():
+    done = run("docker-compose", *THREE, "--profile", "simulated", "config")
+    services = yaml.safe_load(done.stdout)["services"]
+    assert sorted(pool_services(services)) == ["long", "middle", "short"]
+    assert services["envoy"]["depends_on"]["middle"]["condition"] == "service_healthy"
+
+
+def written(folder, *options, source="envoy/dualpool.yaml", env_file=".env", **sizes):
     return subprocess.run(
-        [sys.executable, WRITE_SETTINGS, source, folder],
-        env=os.environ | windows,
+        [sys.executable, WRITE_SETTINGS, ROOT / source, folder, *options],
+        env=os.environ | {"ENV_FILE": str(ROOT / env_file)} | env_values() | sizes,
         capture_output=True,
         text=True,
         timeout=60,
@@ -139,17 +168,103 @@ def test_settings_and_envoys_file_have_the_windows_of_the_environment(tmp_path):
     assert "max_model_len: 2222" in (tmp_path / "envoy.yaml").read_text()
 
 
+def test_the_flags_of_a_pool_are_those_of_env(tmp_path):
+    written(tmp_path)
+    plain = ["--max-model-len=8192", "--max-num-seqs=128", "--max-num-batched-tokens=2048"]
+    assert (tmp_path / "short.args").read_text().split() == plain
+    memory = "--gpu-memory-utilization=0.9"
+    assert (tmp_path / "short-gpu.args").read_text().split() == [*plain, memory]
+
+
 def test_the_windows_of_env_write_the_file_that_the_repository_shows(tmp_path):
-    lines = (ROOT / ".env").read_text().splitlines()
-    values = dict(line.split("=", 1) for line in lines if "_MAX_MODEL_LEN" in line)
-    assert written(tmp_path, **values).returncode == 0
+    assert written(tmp_path).returncode == 0
     shown = (ROOT / "envoy" / "envoy.yaml").read_text()
     assert (tmp_path / "envoy.yaml").read_text() == shown
 
 
-def test_wrong_windows_leave_the_old_files_as_they_are(tmp_path):
+def test_a_third_pool_has_its_flags(tmp_path):
+    sizes = {"MIDDLE_MAX_MODEL_LEN": "16384", "MIDDLE_MAX_NUM_SEQS": "9"}
+    assert written(tmp_path, source="deploy/compose/three-pools.yaml", **sizes).returncode == 0
+    expected = ["--max-model-len=16384", "--max-num-seqs=9"]
+    assert (tmp_path / "middle.args").read_text().split() == expected
+
+
+def test_files_that_stay_the_same_are_not_touched(tmp_path):
+    written(tmp_path)
+    before = {file.name: file.stat().st_ino for file in tmp_path.glob("*.args")}
+    written(tmp_path, LONG_MAX_NUM_SEQS="5")
+    after = {file.name: file.stat().st_ino for file in tmp_path.glob("*.args")}
+    assert {name for name in after if after[name] != before[name]} == {"long.args", "long-gpu.args"}
+
+
+WHOLE = "is not allowed: a whole number from 1 to 1000000000"
+TYPOS = {
+    "SHORT_MAX_MODEL_LEN": ("8192x", f"SHORT_MAX_MODEL_LEN: '8192x' {WHOLE}"),
+    "LONG_MAX_NUM_SEQS": ("0", f"LONG_MAX_NUM_SEQS: '0' {WHOLE}"),
+    "LONG_MAX_NUM_BATCHED_TOKENS": ("2,048", f"LONG_MAX_NUM_BATCHED_TOKENS: '2,048' {WHOLE}"),
+    "SHORT_GPU_MEMORY": (
+        "90",
+        "SHORT_GPU_MEMORY: '90' is not allowed: a number above 0 and up to 1",
+    ),
+    "LONG_MAX_MODEL_LEN": (
+        "1111",
+        "LONG_MAX_MODEL_LEN: 1111 is not allowed: more than the 8192 of pools[0]",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TYPOS)
+def test_a_typo_is_named_by_its_line_and_the_old_files_stay(tmp_path, name):
     (tmp_path / "dualpool.yaml").write_text("old")
-    done = written(tmp_path, SHORT_MAX_MODEL_LEN="2222", LONG_MAX_MODEL_LEN="1111")
+    value, text = TYPOS[name]
+    lines = [
+        f"{name}={value}" if line.startswith(f"{name}=") else line
+        for line in (ROOT / ".env").read_text().splitlines()
+    ]
+    number = lines.index(f"{name}={value}") + 1
+    (tmp_path / ".env").write_text("\n".join(lines))
+    done = written(tmp_path, env_file=tmp_path / ".env", **{name: value})
     assert done.returncode == 2
-    assert "max_model_len: 1111 is not allowed: more than the 2222 of pools[0]" in done.stderr
+    assert done.stderr.splitlines() == [
+        f".env:{number}: {text}",
+        "nothing was changed: what runs keeps its settings",
+    ]
     assert (tmp_path / "dualpool.yaml").read_text() == "old"
+    assert not (tmp_path / "envoy.yaml").exists()
+
+
+def test_a_value_of_the_shell_is_named_as_such(tmp_path):
+    done = written(tmp_path, SHORT_MAX_MODEL_LEN="many")
+    assert done.stderr.startswith("environment: SHORT_MAX_MODEL_LEN: 'many' is not allowed: ")
+
+
+def test_a_fault_of_the_settings_file_is_named_by_its_own_line(tmp_path):
+    source = tmp_path / "mine.yaml"
+    source.write_text((ROOT / "envoy" / "dualpool.yaml").read_text() + "workrs: 2\n")
+    number = len(source.read_text().splitlines())
+    done = written(tmp_path, source=source)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"envoy/dualpool.yaml:{number}: unknown key 'workrs'")
+
+
+def test_a_check_writes_nothing(tmp_path):
+    done = written(tmp_path, "--check")
+    assert done.returncode == 0
+    assert done.stdout == ".env and envoy/dualpool.yaml are right: short 8192, long 65536\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_program_ends_once_its_file_changes(tmp_path):
+    """Here the watcher stops the program itself, which is process 1 of a container."""
+    text = (ROOT / "deploy" / "compose" / "run.sh").read_text()
+    script, file = tmp_path / "run.sh", tmp_path / "a.args"
+    script.write_text(
+        text.replace("kill -TERM 1)", "kill -TERM $$)").replace("sleep 2", "sleep 0.1")
+    )
+    file.write_text("7 8\n")
+    program = "import sys, time; print(sys.argv[1:], flush=True); time.sleep(60)"
+    command = ["bash", script, file, sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "['7', '8']\n"
+        file.write_text("9\n")
+        assert running.wait(20) == -signal.SIGTERM

@@ -17,7 +17,7 @@ try:
 except StackError as error:
     pytest.skip(str(error), allow_module_level=True)
 if importlib.util.find_spec("bpe_openai") is None:
-    pytest.skip("the built-in pools need: pip install 'dualpool[local]'", allow_module_level=True)
+    pytest.skip("the built-in pools need: pip install '.[local]'", allow_module_level=True)
 
 _FAST = StackOptions(ports=None, speed=50.0)
 _REQUESTS = 80

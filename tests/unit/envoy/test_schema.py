@@ -12,6 +12,7 @@ from extproc.config.settings import Settings
 from extproc.envoy.document import Part, read_envoy
 from extproc.envoy.render import render_envoy
 from extproc.envoy.schema import check_schema
+from extproc.names import install_hint
 from tests.support import envoy_gateway, istiod
 from tests.support.envoys import FORMS
 from tests.support.manifests import FOLDERS, load
@@ -172,6 +173,4 @@ def test_check_says_how_to_get_the_types(tmp_path, capsys, monkeypatch):
     assert main(["check", "--envoy", str(file)]) == 0
     told = capsys.readouterr()
     assert told.out == f"{file} and the settings agree\n"
-    assert told.err == (
-        f"{file}: fields and types were not checked: pip install 'dualpool[commands]'\n"
-    )
+    assert told.err == (f"{file}: fields and types were not checked: {install_hint('commands')}\n")

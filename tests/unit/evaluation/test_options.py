@@ -11,6 +11,7 @@ from extproc.evaluation.options import (
     check_options,
     check_packages,
 )
+from extproc.names import install_hint
 
 
 @pytest.mark.parametrize(
@@ -38,5 +39,5 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
     with pytest.raises(EvaluationError) as error:
         check_packages(options)
     assert str(error.value) == (
-        "dualpool evaluate needs tokenizers and matplotlib: pip install 'dualpool[evaluate]'"
+        f"dualpool evaluate needs tokenizers and matplotlib: {install_hint('evaluate')}"
     )

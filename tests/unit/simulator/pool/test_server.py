@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -344,3 +345,15 @@ def test_sigterm_stops_it_within_a_second_whatever_it_does(process):
             response.readline()
             pool.send_signal(signal.SIGTERM)
             assert pool.wait(timeout=1) == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_port_in_use_is_one_line(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit) as ended:
+            main(["--name", "short", "--port", str(port)])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        f"short: cannot listen on 127.0.0.1:{port}: address already in use\n"
+    )
