@@ -88,6 +88,8 @@ def fronted(folder, listen=None, envoy=None, workers=1, answer=None, requests=No
             "envoy": {
                 "listen": f"127.0.0.1:{ports.listener}",
                 "admin": f"127.0.0.1:{ports.admin}",
+                # What reaches the short pool was decided by the service.
+                "fail_open": "largest",
             }
             | (envoy or {}),
         }

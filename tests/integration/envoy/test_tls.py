@@ -104,7 +104,7 @@ def test_envoy_is_answered_over_mutual_tls(tmp_path, authority, service, workers
     envoy = authority.issue("envoy")
     with behind_envoy(tmp_path, authority, service, envoy, workers) as stack:
         wait_for(lambda: stack.pool() == "short")
-        assert 'dualpool_streams_total{outcome="finished"} 0.0' not in stack.metrics()
+        wait_for(lambda: 'dualpool_streams_total{outcome="finished"} 0.0' not in stack.metrics())
 
 
 def test_an_envoy_with_a_foreign_certificate_gets_no_stream(tmp_path, authority, service, stranger):
