@@ -1,12 +1,12 @@
 """Compare the clusters of the service and of the pools with the settings."""
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from extproc.config.settings import Settings, host_port, worker_addresses
+from extproc.config.settings import PoolSettings, Settings, host_port, worker_addresses
 from extproc.envoy.document import Finding, Part
-from extproc.envoy.gateway import targets
+from extproc.envoy.gateway import takes_decision, targets
 from extproc.envoy.pool_clusters import PoolClusters, endpoints
 from extproc.envoy.pool_gateway import PoolGateway
 
@@ -65,24 +65,31 @@ def _endpoint_address(endpoint: Part) -> str:
     return address.at("pipe", "path").text if port is None else str(port)
 
 
-def pool_findings(document: Part, fleet: PoolClusters, settings: Settings) -> Iterator[Finding]:
+def pool_findings(
+    gateways: Sequence[PoolGateway], document: Part, settings: Settings
+) -> Iterator[Finding]:
     """Yield the pools without a cluster, and endpoints that state another window."""
-    clusters = fleet.clusters
+    fleet = gateways[0].fleet
+    by_name = any(takes_decision(each.route) for g in gateways for each in g.part.routes())
+    by_xds = document.at("dynamic_resources", "cds_config").present
     for pool in settings.pools:
-        if pool.name not in clusters and document.at("dynamic_resources", "cds_config").present:
-            continue
-        if pool.name not in clusters:
+        if pool.name in fleet.clusters:
+            yield from _window_findings(fleet.clusters[pool.name], pool)
+        elif not by_xds and (by_name or not fleet.has_other_name(pool.name)):
             name = Part("static_resources.clusters", pool.name)
-            yield Finding(name.path, f"no cluster is named {pool.name!r}{_near(name, clusters)}")
-            continue
-        for endpoint in endpoints(clusters[pool.name]):
-            stated = endpoint.at("metadata", "filter_metadata", "llm")
-            for key, wanted in (("pool", pool.name), ("max_model_len", pool.max_model_len)):
-                if stated.present and stated.at(key).value != wanted:
-                    yield Finding(
-                        stated.at(key).path,
-                        f"{stated.at(key).value!r} differs from the settings: set {wanted}",
-                    )
+            text = f"no cluster is named {pool.name!r}{_near(name, fleet.clusters)}"
+            yield Finding(name.path, text)
+
+
+def _window_findings(cluster: Part, pool: PoolSettings) -> Iterator[Finding]:
+    for endpoint in endpoints(cluster):
+        stated = endpoint.at("metadata", "filter_metadata", "llm")
+        for key, wanted in (("pool", pool.name), ("max_model_len", pool.max_model_len)):
+            if stated.present and stated.at(key).value != wanted:
+                yield Finding(
+                    stated.at(key).path,
+                    f"{stated.at(key).value!r} differs from the settings: set {wanted}",
+                )
 
 
 def retry_findings(route: Part, fleet: PoolClusters) -> Iterator[Finding]:

@@ -105,8 +105,9 @@ class ManagedListener:
 
     @property
     def has_other_routes(self) -> bool:
-        """Whether it has routes that are not in the file."""
-        return self.manager.at("rds").present or self.manager.at("scoped_routes").present
+        """Whether it has routes that are not in the file, or are chosen by a matcher."""
+        elsewhere = any(self.manager.at(key).present for key in ("rds", "scoped_routes"))
+        return elsewhere or any(host.at("matcher").present for host in self.hosts())
 
     def hosts(self) -> list[Part]:
         """Return the virtual hosts."""

@@ -30,11 +30,15 @@ class PoolClusters:
         cluster = self.clusters.get(name)
         if cluster is None or depth > _MAX_DEPTH:
             return ()
-        if members := cluster.at("cluster_type", "typed_config", "clusters").items():
-            names = [each.text or each.at("name").text for each in members]
+        if names := _members(cluster):
             return tuple(pool for each in names for pool in self.leads_to(each, depth + 1))
         found = (self.addresses.get(address) for address in socket_addresses(cluster))
         return tuple(dict.fromkeys(pool for pool in found if pool))
+
+    def has_other_name(self, pool: str) -> bool:
+        """Whether a cluster of another name has a pool's servers, and no group needs its own."""
+        grouped = {name for each in self.clusters.values() for name in _members(each)}
+        return pool not in grouped and any(self.leads_to(n) == (pool,) for n in self.clusters)
 
     def serves(self, route: Part) -> bool:
         """Whether a route leads to a pool."""
@@ -45,6 +49,12 @@ class PoolClusters:
         """Whether all of a route's traffic goes to this pool first."""
         names = targets(route.at("route"))
         return bool(names) and all(self.leads_to(name.text)[:1] == (pool,) for name in names)
+
+
+def _members(cluster: Part) -> list[str]:
+    """Return the names of the clusters in an aggregate or composite one."""
+    members = cluster.at("cluster_type", "typed_config", "clusters").items()
+    return [each.text or each.at("name").text for each in members]
 
 
 def pool_clusters(document: Part, settings: Settings) -> PoolClusters:

@@ -43,7 +43,7 @@ def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
         *(_gateway_findings(gateway) for gateway in gateways),
         _tcp_findings(document, fleet),
         *(service_findings(gateway) for gateway in gateways if fleet.clusters),
-        pool_findings(document, fleet, settings) if fleet.clusters else (),
+        pool_findings(gateways, document, settings) if fleet.clusters else (),
     )
     # Aliases, and filters that share a cluster, repeat findings.
     return tuple(dict.fromkeys(found))

@@ -14,6 +14,8 @@ from extproc.names import POOL_HEADER
 
 # Envoy's default.
 _STREAM_IDLE_S = 300.0
+# No answer takes longer.
+_ANSWER_S = 3600.0
 
 
 def route_findings(levels: RouteLevels, gateway: PoolGateway) -> Iterator[Finding]:
@@ -122,7 +124,7 @@ def _buffers(processor: Processor) -> bool:
 def _timeout_findings(levels: RouteLevels, manager: Part) -> Iterator[Finding]:
     action = levels.route.at("route")
     timeout = action.at("timeout")
-    if timeout.seconds != 0:
+    if timeout.seconds is None or 0 < timeout.seconds < _ANSWER_S:
         yield Finding(
             timeout.path, f"long answers are cut off after {timeout.text or '15s'}: set 0s"
         )
