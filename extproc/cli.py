@@ -22,7 +22,7 @@ examples:
   dualpool serve --config dualpool.yaml  run the service
   dualpool evaluate --texts my-texts     compare the estimators on your own texts
   dualpool plan --from http://host:8081 --rate 200    size a fleet and choose its thresholds
-  echo '{"prompt": "hi"}' | dualpool explain - --path /v1/completions
+  echo '{"prompt": "hi"}' | dualpool explain -
 
 exit codes:
   0    success

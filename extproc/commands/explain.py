@@ -10,8 +10,10 @@ import msgspec
 from extproc.commands.arguments import add_config
 from extproc.config.errors import UserError
 from extproc.config.load import Settings, load
-from extproc.request.reader import endpoint
+from extproc.request.apis import Endpoint, endpoint, typical_path
 from extproc.service.explain import describe, explain
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 DESCRIPTION = "Decide for one request body as a service that has learnt nothing yet."
 
@@ -21,8 +23,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", help="file with the request body, or - for standard input")
     parser.add_argument(
         "--path",
-        default="/v1/chat/completions",
-        help="path that the body is sent to (default: %(default)s)",
+        help="path that the body is sent to (default: guessed from the fields of the body)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_config(parser)
@@ -31,13 +32,31 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     settings: Settings = load(options.config)
-    kind = endpoint(options.path)
-    if kind is None:
-        raise UserError(f"dualpool: {options.path} carries no prompt: such requests pass on unread")
+    given = _endpoint(options.path) if options.path else None
     body = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
+    kind = given or _endpoint(_guess(body))
     explanation = explain(body, kind, settings)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(asdict(explanation)), indent=2).decode())
     else:
         print(describe(explanation))
     return 0
+
+
+def _endpoint(path: str) -> Endpoint:
+    kind = endpoint(path)
+    if kind is None:
+        raise UserError(f"dualpool: {path} carries no prompt: such requests pass on unread")
+    return kind
+
+
+def _guess(body: bytes) -> str:
+    """Return the path for the fields of a body; one that cannot be decoded counts as a chat."""
+    chat = typical_path({})
+    try:
+        path = typical_path(_FIELDS.decode(body))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return chat
+    if path != chat:
+        print(f"dualpool: without --path this counts as a body of {path}", file=sys.stderr)
+    return path

@@ -163,6 +163,17 @@ _INVOCATIONS: Final = (
     (_SCORED, Endpoint.SCORE),
 )
 
+# The path that a body was probably sent to, by the fields that only its API has. The first counts.
+_TYPICAL: Final = (
+    (("messages",), "/v1/chat/completions"),
+    (("prompt",), "/v1/completions"),
+    (("encoding_format", "dimensions", "truncate_prompt_tokens"), "/v1/embeddings"),
+    (("input",), "/v1/responses"),
+    (("query", "queries"), "/v1/rerank"),
+    (_SCORED, "/v1/score"),
+    (("token_ids",), "/inference/v1/generate"),
+)
+
 # Matched at the end of the path: a gateway may serve an API under any prefix.
 _PATHS: Final[Mapping[str, Endpoint]] = {
     "chat/completions": Endpoint.CHAT,
@@ -208,6 +219,12 @@ def path_regex(*endpoints: Endpoint) -> str:
     paths = [path for path, kind in _PATHS.items() if kind in endpoints]
     ends = [path for path in paths if not any(path.endswith(f"/{other}") for other in paths)]
     return f".*/({'|'.join(ends)})/*"
+
+
+def typical_path(body: Mapping[str, object]) -> str:
+    """Guess the path that a body was sent to, from its fields; a chat if they do not tell."""
+    known = (path for fields, path in _TYPICAL if not body.keys().isdisjoint(fields))
+    return next(known, "/v1/chat/completions")
 
 
 def api_of(endpoint: Endpoint, body: Mapping[str, object]) -> Api:

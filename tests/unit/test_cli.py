@@ -197,6 +197,16 @@ def test_explain_refuses_a_path_that_carries_no_prompt(tmp_path, capsys):
     assert "/v1/models carries no prompt" in capsys.readouterr().err
 
 
+def test_explain_guesses_the_path_from_the_fields(tmp_path, capsys):
+    file = tmp_path / "body.json"
+    file.write_text('{"model": "m", "prompt": "Where do owls sleep?", "max_tokens": 9}')
+    assert main(["explain", str(file), "--json"]) == 0
+    guessed = capsys.readouterr()
+    assert guessed.err == "dualpool: without --path this counts as a body of /v1/completions\n"
+    assert main(["explain", str(file), "--json", "--path", "/v1/completions"]) == 0
+    assert capsys.readouterr() == (guessed.out, "")
+
+
 def test_explain_of_a_file_that_is_not_there_is_one_message(capsys):
     assert main(["explain", "/nowhere.json"]) == 1
     assert capsys.readouterr().err == ("dualpool: /nowhere.json: No such file or directory\n")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.request.apis import APIS, Endpoint, api_of, endpoint
+from extproc.request.apis import APIS, Endpoint, api_of, endpoint, typical_path
 from tests.support.local_stack import fetch
 
 # vllm/entrypoints/**/api_router.py of vLLM 0.32.0: every route, whatever a server is started with,
@@ -128,3 +128,24 @@ def test_what_generates_states_its_limit(kind):
 @pytest.mark.timeout(400)
 def test_a_real_vllm_has_no_other_routes(vllm_urls):
     assert set(fetch(f"{vllm_urls[0]}/openapi.json").json["paths"]) <= set(ROUTES)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/v1/responses"])
+def test_a_body_of_the_common_apis_tells_its_path(path):
+    field = {"completions": "prompt", "responses": "input"}.get(path[4:], "messages")
+    assert typical_path({"model": "m", field: "hi", "max_tokens": 1}) == path
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"input": "x", "encoding_format": "float"}, "/v1/embeddings"),
+        ({"query": "x", "documents": ["y"]}, "/v1/rerank"),
+        ({"text_1": "x", "text_2": "y"}, "/v1/score"),
+        ({"token_ids": [1]}, "/inference/v1/generate"),
+        ({"model": "m"}, "/v1/chat/completions"),
+    ],
+)
+def test_a_body_of_another_api_tells_its_path(fields, path):
+    assert typical_path(fields) == path
+    assert endpoint(path) is not None
