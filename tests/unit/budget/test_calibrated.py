@@ -12,7 +12,7 @@ from extproc.budget.calibrated import MODELS, Calibrated, _reserve
 from extproc.budget.features import measure, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
-from extproc.budget.values import Asked, Basis, Measure, Observation, Outcome
+from extproc.budget.values import Asked, Basis, Learnt, Measure, Observation, Outcome
 from extproc.tokens import MAX_TOKENS
 
 LIMIT = 2048
@@ -322,3 +322,17 @@ def test_counts_that_no_answer_has_teach_nothing(
     seen = truth(replace(asked(0), measure=Measure(0, 0, asked(0).measure.features)))
     calibrated.observe(replace(seen, prompt_tokens=prompt, completion_tokens=completion))
     assert sum(model["samples"] for model in calibrated.learnt().models.values()) == samples
+
+
+def test_what_was_learnt_comes_in_parts_that_add_up() -> None:
+    calibrated = taught()
+    assert Learnt.merged(calibrated.learnt_parts()) == calibrated.learnt()
+
+
+def test_an_answer_without_output_teaches_the_prompt_alone() -> None:
+    calibrated, request = fresh(), asked(500, 0)
+    for _ in range(60):
+        calibrated.observe(truth(request, completion=0))
+    assert calibrated.learnt().models["m"]["samples"] == 60
+    assert calibrated.budget(request, LIMIT).output_tokens == 0
+    assert calibrated.learnt().categories["prose/m"]["completion_tokens_p50"] > 100

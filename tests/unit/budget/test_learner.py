@@ -42,3 +42,10 @@ def test_a_refused_request_has_no_lengths():
     given = learner()
     given.learn(Observation(ASKED, Outcome.REFUSED, 8192))
     assert list(given.lengths.rows()) == []
+
+
+def test_what_was_learnt_is_that_of_the_estimator():
+    given = learner()
+    given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 800, 1))
+    assert given.learnt().categories["prose/m"]["samples"] == 1
+    assert list(given.learnt_parts()) == [given.learnt()]

@@ -144,3 +144,9 @@ def test_a_text_of_one_byte_teaches():
     estimator = paper()
     estimator.observe(answer(asked(1), 1))
     assert estimator.learnt().categories["prose/m"]["samples"] == 1
+
+
+def test_what_was_learnt_comes_in_one_part():
+    estimator = paper()
+    estimator.observe(answer(asked(4000), 1000))
+    assert list(estimator.learnt_parts()) == [estimator.learnt()]

@@ -117,3 +117,13 @@ def test_a_field_may_have_32768_lists():
     assert len(fields["x"]) == 32_767
     with pytest.raises(TooManyNodesError):
         decode(b'{"x": [%s]}' % b",".join([b'["a"]'] * 32_768), "x")
+
+
+def test_brackets_within_strings_are_no_lists():
+    text = json.dumps({"x": ["[" * (2 * MAX_NODES)], "y": 1}).encode()
+    assert decode(text, "x") == {"x": ["[" * (2 * MAX_NODES)]}
+
+
+def test_a_field_of_many_lists_beside_long_strings_is_not_decoded():
+    with pytest.raises(TooManyNodesError):
+        decode(b'{"x": [%s, "%s"]}' % (MANY, b"[" * 9), "x")

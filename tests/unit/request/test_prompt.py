@@ -255,3 +255,10 @@ def test_a_walk_is_bounded(read):
     read(PromptReader(), ["a"] * MAX_NODES if read is PromptReader.read else ["a"] * 1000)
     with pytest.raises(TooManyNodesError):
         read(PromptReader(), [["a"] * (MAX_NODES // 2)] * 2)
+
+
+@pytest.mark.parametrize("item", [{"type": "reasoning", "summary": "x"}, {"type": "reasoning"}])
+def test_past_reasoning_of_another_shape_is_passed_over(item):
+    prompt = PromptReader()
+    prompt.read_conversation([{**item, "content": ["x", {"text": "old"}]}, USER])
+    assert prompt.optional == {Optional.PAST_REASONING: ["old"]}
