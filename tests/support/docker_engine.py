@@ -21,7 +21,7 @@ from tests.support.local_stack import fetch
 from tests.support.paths import ROOT
 
 DRIVER = ROOT.parent / "shared" / "tools" / "compose-engine"
-FILES = ("docker-compose.yml", "tests/compose/override.yml")
+FILES = ("docker-compose.yml", "tests/integration/compose/override.yml")
 _NAMESPACE = Path("/run/netns/compose-engine")
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _START_S = 300

@@ -29,6 +29,8 @@ ELSEWHERE = {
         "curl -s -D - http://127.0.0.1:10000/v1/chat/completions -H 'content-type: application/json' \\",  # noqa: E501
         """-d '{"model": "simulated", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}'""",  # noqa: E501
         "dualpool demo --compose http://127.0.0.1:10000",
+        "docker compose run --rm check",
+        "docker compose up --detach settings",
         "docker compose --profile gpu up",
         "docker compose --profile cpu up",
     },
