@@ -51,6 +51,21 @@ def test_a_pod_may_stay_until_it_has_drained():
     assert grace > listen.notice_s + listen.drain_s
 
 
+def test_a_slow_start_is_not_taken_for_a_dead_process():
+    [container] = pod()["containers"]
+    startup, liveness = container["startupProbe"], container["livenessProbe"]
+    assert startup["httpGet"] == liveness["httpGet"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 60
+
+
+def test_the_autoscaler_scales_the_deployment():
+    [scaler] = only(load(FOLDERS / "kubernetes"), "HorizontalPodAutoscaler")
+    [deployment] = only(load(FOLDERS / "kubernetes"), "Deployment")
+    target = scaler["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+    assert scaler["spec"]["minReplicas"] == deployment["spec"]["replicas"]
+
+
 def test_a_pod_has_no_rights():
     [container] = pod()["containers"]
     assert container["securityContext"] == {
@@ -85,6 +100,8 @@ def test_kustomize_builds_all_of_it(folder):
     built = kustomized(FOLDERS / folder)
     [settings] = only(built, "ConfigMap")
     own = load(FOLDERS / folder) + load(FOLDERS / "kubernetes")
+    # The autoscaler is an example, which is applied by itself.
+    own = [thing for thing in own if thing["kind"] != "HorizontalPodAutoscaler"]
     assert names(built) - names([settings]) == names(own)
     assert yaml.safe_load(settings["data"]["settings.yaml"])["pools"]
 
