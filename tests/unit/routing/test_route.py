@@ -11,7 +11,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Basis, Budget
 from extproc.request.reader import Endpoint, Image, Prompts, read_request
 from extproc.routing.pools import Pool, Reason
-from extproc.routing.route import Rules, route, route_unread
+from extproc.routing.route import Rules, route, route_by_size, route_unread
 from tests.support.conversation import paper, stages
 
 RULES = stages().rules
@@ -100,6 +100,35 @@ def test_an_unread_request_goes_to_the_largest_pool_and_reserves_nothing():
 def test_a_request_that_its_body_proves_to_fit_is_not_retried(changes, retryable):
     routed = decide(**changes)
     assert (routed.pool, routed.retryable) == ("short", retryable)
+
+
+@pytest.mark.parametrize(
+    ("body_bytes", "pool", "retryable"),
+    [
+        (0, "s", True),
+        (8191, "s", True),  # 2 bytes for each of 4,096 tokens
+        (8192, "m", True),
+        (16383, "m", True),  # its threshold counts, not its window
+        (16384, "l", False),
+        (1 << 40, "l", False),
+        (None, "l", False),
+    ],
+)
+def test_the_size_alone_decides_for_the_smallest_pool_that_should_hold_it(
+    body_bytes, pool, retryable
+):
+    routed = route_by_size(body_bytes, THREE)
+    assert (routed.pool, routed.reason, routed.retryable) == (pool, Reason.BUSY, retryable)
+
+
+def test_the_size_counts_by_the_bytes_per_token_of_the_rules():
+    rules = dataclasses.replace(THREE, bytes_per_token=0.5)
+    assert [route_by_size(size, rules).pool for size in (2047, 2048)] == ["s", "m"]
+
+
+def test_a_pool_alone_takes_every_size():
+    only = dataclasses.replace(THREE, pools=THREE.pools[:1])
+    assert [route_by_size(size, only).pool for size in (1, 1 << 30)] == ["s", "s"]
 
 
 def test_the_largest_pool_has_none_to_retry_on():

@@ -57,6 +57,36 @@ def test_a_broken_protocol_ends_the_stream_without_an_answer():
     assert counted(given.metrics.streams_ended) == {("protocol",): 1}
 
 
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_messages_as_they_were_sent_get_the_same_replies(path):
+    stream = Stream(stages())
+    for turn in read(path):
+        assert stream.receive_encoded(turn.message.SerializeToString()) == turn.replies
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"\x12\x7f", b'{"request": {}}'])
+def test_bytes_that_are_no_message_are_a_broken_protocol(data):
+    given = stages()
+    stream = Stream(given)
+    assert stream.receive_encoded(data) == []
+    assert stream.finished
+    stream.close()
+    assert counted(given.metrics.streams_ended) == {("protocol",): 1}
+
+
+def test_a_request_is_awaited_until_its_body_is_there():
+    stream, awaited = Stream(stages()), []
+    [path] = [file for file in FILES if file.stem == "buffered-short"]
+    for turn in read(path):
+        stream.receive(turn.message)
+        awaited.append(stream.awaits_request)
+    assert awaited == [True, False]
+
+
+def test_an_observed_request_is_not_awaited():
+    assert not play("observed", stages()).awaits_request
+
+
 def test_a_client_that_leaves_is_counted():
     given = stages()
     Stream(given).close()
