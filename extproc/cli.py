@@ -6,8 +6,8 @@ Invariant: every UserError and OSError of a command is printed here and nowhere 
 import argparse
 import importlib
 import sys
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from extproc import __version__
 from extproc.config.errors import UserError
@@ -32,7 +32,7 @@ exit codes:
 """
 
 # One module of extproc.commands each. Only the command given is imported: the imports of all of
-# them take a second.
+# them take a second. Those of serve, up, demo and profile wait until it runs.
 _COMMANDS = {
     "serve": "run the service: ext_proc over gRPC for Envoy, HTTP for operators",
     "check": "print the effective settings, or every error in a settings file",
@@ -51,8 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `dualpool`; return its exit code."""
     words = sys.argv[1:] if argv is None else argv
     try:
-        options = _parser(next(iter(words), "")).parse_args(words)
-        return int(options.run(options))
+        chosen = next(iter(words), "")
+        with _naming_packages(chosen):
+            options = _parser(chosen).parse_args(words)
+            return int(options.run(options))
     except UserError as error:
         return _fail(str(error), error.exit_code)
     except OSError as error:
@@ -73,22 +75,24 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text)
         if name == chosen:
-            module = _load(name)
+            module = importlib.import_module(f"extproc.commands.{name}")
             command.description = module.DESCRIPTION
             command.set_defaults(run=module.run)
             module.fill(command)
     return parser
 
 
-def _load(name: str) -> ModuleType:
+@contextmanager
+def _naming_packages(command: str) -> Iterator[None]:
+    """Raise UserError, with what to install, for a package that the command does not find."""
     try:
-        return importlib.import_module(f"extproc.commands.{name}")
+        yield
     except ModuleNotFoundError as error:
         package = (error.name or "extproc").partition(".")[0]
         if package == "extproc":
             raise
         fix = install_hint("commands")
-        raise UserError(f"dualpool {name} needs the package {package}: {fix}") from None
+        raise UserError(f"dualpool {command} needs the package {package}: {fix}") from None
 
 
 def _describe(error: OSError) -> str:

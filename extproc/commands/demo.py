@@ -4,8 +4,6 @@ import argparse
 from pathlib import Path
 
 from extproc.commands.arguments import add_stack
-from extproc.commands.up import stack_options
-from extproc.local.demo import DemoOptions, run_demo
 
 DESCRIPTION = (
     "Start the stack, send realistic traffic through it and print a report. "
@@ -60,6 +58,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    # Imported when the command runs: its help must not wait for its libraries.
+    from extproc.commands.up import stack_options
+    from extproc.local.demo import DemoOptions, run_demo
+
     return run_demo(
         DemoOptions(
             stack=stack_options(options),

@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-from extproc.profiling.profile import ProfileOptions, run_profile
-
 DESCRIPTION = (
     "Measure time to first token and iteration time of an idle vLLM server with requests of known "
     "length, and fit a profile; takes one to two minutes. Exit code 1 if no profile can be fitted."
@@ -39,6 +37,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    # Imported when the command runs: its help must not wait for its libraries.
+    from extproc.profiling.profile import ProfileOptions, run_profile
+
     return run_profile(
         ProfileOptions(
             url=options.url,

@@ -6,7 +6,6 @@ from pathlib import Path
 from extproc.commands.arguments import add_config
 from extproc.config.load import ConfigError, Settings, load
 from extproc.config.settings import conflicts
-from extproc.service.serve import serve
 
 DESCRIPTION = (
     "Serve until SIGTERM or Ctrl-C, then tell Envoy, refuse new streams and drain; "
@@ -31,6 +30,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    # Imported when the command runs: its help must not wait for its libraries.
+    from extproc.service.serve import serve
+
     serve(_with_tls(load(options.config), options))
     return 0
 

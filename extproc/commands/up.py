@@ -1,13 +1,13 @@
 """`dualpool up`: run the whole stack on this machine."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from extproc.commands.arguments import add_stack
-from extproc.config.load import load
-from extproc.local.fleet import PAPER_SIZES, PoolSize
-from extproc.local.ports import Ports, fixed_ports, read_ports
-from extproc.local.stack import StackOptions
-from extproc.local.up import run_up
+
+if TYPE_CHECKING:
+    from extproc.local.ports import Ports
+    from extproc.local.stack import StackOptions
 
 DESCRIPTION = "Run Envoy, the service and its pools until Ctrl-C."
 
@@ -19,11 +19,18 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    # Imported when the command runs: its help must not wait for its libraries.
+    from extproc.local.up import run_up
+
     return run_up(stack_options(options))
 
 
-def stack_options(options: argparse.Namespace) -> StackOptions:
+def stack_options(options: argparse.Namespace) -> "StackOptions":
     """Return the stack's options from the parsed arguments of add_stack."""
+    from extproc.config.load import load
+    from extproc.local.fleet import PAPER_SIZES, PoolSize
+    from extproc.local.stack import StackOptions
+
     settings = load(options.config) if options.config else None
     pools = settings.pools if settings else ()
     sizes = tuple(PoolSize(pool.name, pool.max_model_len) for pool in pools) or PAPER_SIZES
@@ -39,7 +46,9 @@ def stack_options(options: argparse.Namespace) -> StackOptions:
     )
 
 
-def _ports(text: str, pools: int) -> Ports | None:
+def _ports(text: str, pools: int) -> "Ports | None":
+    from extproc.local.ports import fixed_ports, read_ports
+
     match text:
         case "auto":
             return None

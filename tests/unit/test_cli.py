@@ -65,10 +65,16 @@ def without_the_commands_packages(*arguments):
 
 
 @pytest.mark.parametrize(
-    ("command", "package"), [("config", "jinja2"), ("plan", "rich"), ("profile", "rich")]
+    ("arguments", "package"),
+    [
+        (["config", "envoy"], "jinja2"),
+        (["plan", "--help"], "rich"),
+        (["profile", "http://h"], "rich"),
+    ],
 )
-def test_a_command_says_which_package_it_needs(command, package):
-    done = without_the_commands_packages(command, "--help")
+def test_a_command_says_which_package_it_needs(arguments, package):
+    command = arguments[0]
+    done = without_the_commands_packages(*arguments)
     needs = f"dualpool {command} needs the package {package}: {install_hint('commands')}\n"
     assert (done.returncode, done.stderr) == (2, needs)
 
@@ -233,6 +239,17 @@ def test_the_demo_without_its_extra_says_what_to_install(tmp_path):
     assert done.returncode == 1
     assert install_hint("local") in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [("serve", "grpc"), ("up", "jinja2"), ("demo", "aiohttp"), ("profile", "numpy")],
+)
+def test_the_help_of_a_command_does_not_load_its_libraries(command, package):
+    code = f"import sys; from extproc.cli import main\ntry: main(['{command}', '--help'])\n"
+    code += "finally: print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert package not in done.stdout.splitlines()[-1].split()
 
 
 def test_a_command_loads_no_other():

@@ -6,9 +6,12 @@ import pytest
 from extproc.commands import demo, profile, up
 from extproc.commands.arguments import add_config, add_stack
 from extproc.commands.up import stack_options
+from extproc.local import demo as local_demo
+from extproc.local import up as local_up
 from extproc.local.demo import DemoOptions
 from extproc.local.ports import Ports
 from extproc.local.stack import StackOptions
+from extproc.profiling import profile as profiling_profile
 from extproc.profiling.profile import ProfileOptions
 
 
@@ -22,7 +25,11 @@ def parse(fill, *arguments: str) -> argparse.Namespace:
 def given(monkeypatch):
     """What the commands pass on, in place of running them."""
     options = []
-    for module, name in ((demo, "run_demo"), (up, "run_up"), (profile, "run_profile")):
+    for module, name in (
+        (local_demo, "run_demo"),
+        (local_up, "run_up"),
+        (profiling_profile, "run_profile"),
+    ):
         monkeypatch.setattr(module, name, lambda each: options.append(each) or 7)
     return options
 
