@@ -372,11 +372,13 @@ class EnvoySettings(Section):
     pool_silence_s: int = _limit(
         "seconds", 3600, "data that a server does not acknowledge", default=60
     )
+    # To connect works with any server, and a vLLM that is busy is not taken for dead. A path also
+    # detects a server that hangs.
     pool_health: str = _text(
-        r"|/[!-~]*",
-        "path of a server's health check; empty: none",
-        "empty, or a path",
-        default="/health",
+        r"none|connect|/[!-~]*",
+        "health check of a server: none, connect or a path",
+        "none, connect or a path such as /health",
+        default="connect",
     )
     tls_ca: str = _file("who signs listen.tls_cert; empty: no TLS")
     tls_cert: str = _file("Envoy's own certificate, PEM")

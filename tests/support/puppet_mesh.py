@@ -61,7 +61,6 @@ class Puppet:
     async def start(self):
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/v1/completions", self._serve)
-        app.router.add_get("/health", self._health)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/v1/realtime", self._realtime)
         # As in vLLM, a client that disconnects cancels its request.
@@ -89,9 +88,6 @@ class Puppet:
         self.sent.clear()
         if self.runner is None:
             await self.start()
-
-    async def _health(self, _request):
-        return web.Response()
 
     async def _models(self, _request):
         return self._json({"data": [{"id": "m"}]}, 200)

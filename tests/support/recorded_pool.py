@@ -159,8 +159,8 @@ def _configuration(ports, pool, version, form):
             "form": form,
             "listen": f"127.0.0.1:{ports.listener}",
             "admin": f"127.0.0.1:{ports.admin}",
-            # The pool answers every request with the recording.
-            "pool_health": "",
+            # The pool takes each connection for a request.
+            "pool_health": "none",
         },
     }
     document = yaml.safe_load(render_envoy(Settings.model_validate(settings)))

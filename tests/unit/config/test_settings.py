@@ -81,7 +81,7 @@ DEFAULTS = {
         "connect_timeout_ms": 1000,
         "pool_idle_timeout_s": 3,
         "pool_silence_s": 60,
-        "pool_health": "/health",
+        "pool_health": "connect",
         "tls_ca": "",
         "tls_cert": "",
         "tls_key": "",

@@ -203,7 +203,7 @@ OFF = {
     "connection_idle_timeout_s": 0,
     "pool_idle_timeout_s": 0,
     "pool_silence_s": 0,
-    "pool_health": "",
+    "pool_health": "none",
 }
 
 
@@ -219,6 +219,16 @@ def test_each_limit_can_be_taken_away(version):
     http = manager(**settings)
     times = ("request_headers_timeout", "request_timeout", "stream_idle_timeout")
     assert {http[key] for key in times} == {"0s"}
+
+
+def health(**envoy):
+    [check] = clusters(envoy=envoy)["long"]["health_checks"]
+    return {key: value for key, value in check.items() if key.endswith("_health_check")}
+
+
+def test_a_server_is_healthy_if_it_can_be_connected_to_or_its_path_says_so():
+    assert health() == {"tcp_health_check": {}}
+    assert health(pool_health="/health") == {"http_health_check": {"path": "/health"}}
 
 
 def test_where_nothing_is_asked_nothing_is_hidden():
