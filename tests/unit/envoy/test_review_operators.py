@@ -5,7 +5,18 @@ import pytest
 from extproc.config.settings import Settings
 from extproc.envoy.document import Part
 from extproc.envoy.review import review
-from tests.support.operator_files import FAULTS, NAMES, broken, cluster, hosts, load, routes
+from tests.support.operator_files import (
+    FAULTS,
+    NAMES,
+    broken,
+    cluster,
+    hosts,
+    http_filter,
+    load,
+    manager,
+    move,
+    routes,
+)
 
 
 def findings(document):
@@ -54,6 +65,96 @@ def test_a_planted_fault_is_found_and_nothing_else(name):
     found = findings(broken(name))
     assert found
     assert all(FAULTS[name][2] in each for each in found), found
+
+
+BUFFER = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.BufferPerRoute"
+AUTHZ = "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"
+
+
+def test_a_buffer_of_a_route_is_judged_by_its_own_limit():
+    document = load("lua_and_compressor")
+    http_filter(document, "envoy.filters.http.buffer").pop("disabled")
+    for route, size in zip(routes(document)[1:3], (1 << 25, 4096), strict=True):
+        own = {"@type": BUFFER, "buffer": {"max_request_bytes": size}}
+        route["typed_per_filter_config"]["envoy.filters.http.buffer"] = own
+    [finding] = findings(document)
+    assert "routes[2]" in finding
+    assert "a body above 4096 bytes gets 413: set 33554432" in finding
+
+
+def test_authorization_that_does_not_buffer_a_route_does_not_limit_it():
+    document = load("ext_authz_and_ratelimit")
+    authz = http_filter(document, "envoy.filters.http.ext_authz")["typed_config"]
+    authz["with_request_body"].pop("allow_partial_message")
+    own = {"@type": AUTHZ, "check_settings": {"disable_request_body_buffering": True}}
+    hosts(document)[0]["typed_per_filter_config"]["envoy.filters.http.ext_authz"] = own
+    assert findings(document) == []
+
+
+def test_a_filter_that_refuses_nothing_on_the_route_may_come_later():
+    document = load("jwt_and_cors")
+    jwt = http_filter(document, "envoy.filters.http.jwt_authn")["typed_config"]
+    jwt["rules"] = [{"match": {"prefix": "/admin/"}, "requires": {"provider_name": "sso"}}]
+    move(document, "dualpool.router", 1)
+    assert findings(document) == []
+
+
+def test_a_compressor_of_requests_alone_may_come_later():
+    document = load("lua_and_compressor")
+    off = {"common_config": {"enabled": {"default_value": False, "runtime_key": "x"}}}
+    compressor = http_filter(document, "envoy.filters.http.compressor")["typed_config"]
+    compressor["response_direction_config"] = off
+    move(document, "envoy.filters.http.compressor", 5)
+    assert findings(document) == []
+
+
+def test_headers_may_be_removed_as_internal_ones():
+    document = load("jwt_and_cors")
+    manager(document).pop("early_header_mutation_extensions")
+    manager(document)["route_config"]["internal_only_headers"] = ["x-llm-pool"]
+    assert findings(document) == []
+
+
+def test_a_filter_of_an_unknown_cluster_is_taken_for_the_services_if_there_is_no_other():
+    document = load("cluster_header")
+    cluster(document, "dualpool")["name"] = "decisions"
+    cluster(document, "decisions")["load_assignment"]["endpoints"][0]["lb_endpoints"][0][
+        "endpoint"
+    ]["address"]["socket_address"]["address"] = "elsewhere"
+    for name in ("dualpool.router", "dualpool.observer"):
+        config = http_filter(document, name)["typed_config"]
+        config["grpc_service"]["envoy_grpc"]["cluster_name"] = "decisions"
+        del config["metadata_options"]
+    found = findings(document)
+    assert found
+    assert all("the routing decision or the usage is lost: add llm" in each for each in found)
+
+
+def test_a_filter_is_known_by_the_address_of_its_cluster():
+    document = load("lua_and_compressor")
+    cluster(document, "dualpool")["name"] = "decisions"
+    for name in ("dualpool.router", "dualpool.observer"):
+        config = http_filter(document, name)["typed_config"]
+        config["grpc_service"]["envoy_grpc"]["cluster_name"] = "decisions"
+        del config["metadata_options"]
+    assert all("is lost: add llm" in each for each in findings(document))
+    assert len(findings(document)) == 2
+
+
+def test_filters_before_routes_by_rds_are_judged_by_themselves():
+    document = load("cluster_header")
+    found = manager(document)
+    del found["route_config"]
+    found["rds"] = {"route_config_name": "llm"}
+    http_filter(document, "dualpool.router")["typed_config"].pop("failure_mode_allow")
+    [finding] = findings(document)
+    assert finding.endswith("failure_mode_allow: requests fail while the service is down: set true")
+
+
+def test_a_listener_without_routes_to_a_pool_needs_one():
+    document = load("cluster_header")
+    routes(document).clear()
+    assert findings(document)[0].endswith("no route leads to a pool: add routes to long")
 
 
 def test_each_file_has_several_faults():
