@@ -53,7 +53,7 @@ def _schema_faults(path: Path, file: EnvoyFile) -> tuple[Finding, ...]:
         print(f"{path}: {note}", file=sys.stderr)
         return ()
     # Half a second to import, and absent from the service's image.
-    from extproc.envoy.schema import check_schema  # noqa: PLC0415
+    from extproc.envoy.schema import check_schema
 
     report = check_schema(file.document)
     for finding in report.unchecked:
