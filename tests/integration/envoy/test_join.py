@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import pytest
 from tests.support.envoys import binary
 from tests.support.joined_envoy import AFTER, JoinedEnvoy, joined
 from tests.support.local_stack import fetch, running, wait_for
+from tests.support.paths import ROOT
 
 CHAT = "/llm/v1/chat/completions"
 # Believes prompts to be much shorter than they are: the short pool refuses what it is given.
@@ -150,6 +152,13 @@ def test_an_application_may_be_sent_a_chunked_body_of_any_size(stack):
 def test_the_answers_of_an_application_are_its_own(stack):
     answer = stack.post("/shop/cart", b"x")
     assert not [name for name in answer.headers if name.startswith("x-llm-")]
+
+
+def test_the_links_of_the_page_lead_somewhere():
+    page = ROOT / "docs" / "join-your-envoy.md"
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text())
+    assert links
+    assert all((page.parent / link).exists() for link in links)
 
 
 def test_the_example_is_what_the_parts_give():
