@@ -45,8 +45,10 @@ async def _windows(session: aiohttp.ClientSession, service_url: str) -> dict[str
         async with session.get(f"{service_url}/state", timeout=_TIMEOUT) as response:
             state = await response.json(content_type=None)
         return {str(name): int(window) for name, window in state["pools"].items()}
-    except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, LookupError) as error:
-        raise StackError(f"{service_url}/state lists no pools: {describe(error)}") from None
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise StackError(f"{service_url}/state: {describe(error)}") from None
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise StackError(f"{service_url}/state lists no pools") from None
 
 
 def _host(url: str) -> str:

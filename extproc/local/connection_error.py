@@ -12,13 +12,11 @@ _WORDS: Final = {
 }
 
 
-def describe(error: Exception) -> str:
+def describe(error: aiohttp.ClientError | TimeoutError) -> str:
     """Return what happened to a request: `connection refused`, `no answer in time`, ..."""
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return f"the host {error.host} is unknown"
     if isinstance(error, aiohttp.ClientConnectorError) and error.errno:
         return os.strerror(error.errno).lower()
     known = (words for kind, words in _WORDS.items() if isinstance(error, kind))
-    if isinstance(error, aiohttp.ClientError):
-        return next(known, str(error) or "the connection failed")
-    return next(known, "the answer has another form")
+    return next(known, str(error) or "the connection failed")

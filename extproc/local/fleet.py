@@ -124,10 +124,10 @@ async def _read_models(session: aiohttp.ClientSession, url: str) -> _ServedModel
             document = await response.json(content_type=None)
             windows = {row["id"]: int(row["max_model_len"]) for row in document["data"]}
             simulated = SIMULATED_HEADER in response.headers
-    except (aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError) as error:
-        raise StackError(
-            f"{url}/v1/models lists no model with max_model_len: {describe(error)}"
-        ) from None
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise StackError(f"{url}/v1/models: {describe(error)}") from None
+    except (ValueError, TypeError, KeyError):
+        raise StackError(f"{url}/v1/models lists no model with max_model_len") from None
     return _ServedModels(url, windows, simulated)
 
 

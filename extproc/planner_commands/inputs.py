@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Final, cast
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 from extproc.budget.lengths import LengthHistogram
@@ -208,5 +208,13 @@ def _fetch(address: str) -> bytes:
         text = f"GET {url} returned HTTP {error.code}; allowed: the address of listen.http"
         raise InputError(address, 0, text) from None
     except (OSError, http.client.HTTPException) as error:
-        raise InputError(address, 0, f"{error}; is the service running?") from None
+        raise InputError(address, 0, f"{_reason(error)}; is the service running?") from None
     return data
+
+
+def _reason(error: OSError | http.client.HTTPException) -> str:
+    """Return what happened, without the number and the name of the exception."""
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return str(cause) or type(cause).__name__

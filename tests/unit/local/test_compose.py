@@ -7,6 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from extproc.config.errors import UserError
 from extproc.local import compose
 from extproc.local.children import StackError
 from extproc.local.compose import find_stack
@@ -48,12 +49,12 @@ def _find(url):
 
 def test_a_stack_that_is_not_there_is_named():
     url = f"http://127.0.0.1:{free_ports().listener}"
-    with pytest.raises(StackError, match=f"{url}/v1/models lists no model with max_model_len"):
+    with pytest.raises(StackError, match=f"{url}/v1/models: connection refused"):
         _find(url)
 
 
 def test_an_address_that_is_none_names_its_option():
-    with pytest.raises(StackError, match="--compose: 'https://h:1' is not http://HOST:PORT"):
+    with pytest.raises(UserError, match="--compose: 'https://h:1' is not http://HOST:PORT"):
         _find("https://h:1")
 
 
