@@ -46,17 +46,19 @@ def build_estimator(
     is the estimator of the settings.
     """
     budget = settings.budget
-    if (name or budget.estimator) is EstimatorName.CALIBRATED:
-        return Calibrated(
-            MEASURED,
-            limits(pools or build_rules(settings).pools),
-            target=budget.target,
-            categories=settings.categories.max,
-        )
-    return PaperEstimator(
-        beta=budget.beta,
-        gamma=budget.gamma,
-        prior_bytes_per_token=budget.prior_bytes_per_token,
-        default_output_tokens=budget.default_output_tokens,
-        categories=settings.categories.max,
-    )
+    match name or budget.estimator:
+        case EstimatorName.CALIBRATED:
+            return Calibrated(
+                MEASURED,
+                limits(pools or build_rules(settings).pools),
+                target=budget.target,
+                categories=settings.categories.max,
+            )
+        case EstimatorName.PAPER:
+            return PaperEstimator(
+                beta=budget.beta,
+                gamma=budget.gamma,
+                prior_bytes_per_token=budget.prior_bytes_per_token,
+                default_output_tokens=budget.default_output_tokens,
+                categories=settings.categories.max,
+            )
