@@ -35,6 +35,15 @@ class PoolClusters:
         found = (self.addresses.get(address) for address in socket_addresses(cluster))
         return tuple(dict.fromkeys(pool for pool in found if pool))
 
+    def is_open(self, name: str, depth: int = 0) -> bool:
+        """Whether the file does not say which servers a cluster prefers: EDS, ORIGINAL_DST ..."""
+        cluster = self.clusters.get(name)
+        if cluster is None or name in self.pools or depth > _MAX_DEPTH:
+            return False
+        if names := _members(cluster):
+            return self.is_open(names[0], depth + 1)
+        return not any(endpoints(cluster))
+
     def has_other_name(self, pool: str) -> bool:
         """Whether a cluster of another name has a pool's servers, and no group needs its own."""
         grouped = {name for each in self.clusters.values() for name in _members(each)}

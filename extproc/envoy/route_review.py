@@ -59,10 +59,11 @@ def _entry_findings(
             f"requests without x-llm-pool go to {cluster.text!r}: "
             f"set {fleet.largest!r}, the largest pool",
         )
+    if by_size and to_largest:
+        return  # a large body may go to the largest pool without a decision, or by its head alone
     routers = [each for each in gateway.routers() if each.is_on(levels)]
     if not routers:
-        if not (by_size and to_largest):
-            yield bypass(route, f"enable {gateway.routers()[0].name} on this route")
+        yield bypass(route, f"enable {gateway.routers()[0].name} on this route")
         return
     yield from _own_filter_findings(levels, gateway, request)
     if any(_buffers(p) for each in routers for p in each.processors(levels)):
@@ -90,6 +91,8 @@ def _decision_findings(
     if chosen is None or takes_decision(chosen) or gateway.fleet.prefers(chosen, pool):
         return
     if has_header(chosen.at("match"), POOL_HEADER):
+        if any(gateway.fleet.is_open(name.text) for name in targets(chosen.at("route"))):
+            return
         path = chosen.at("route", "cluster").path
         yield Finding(path, f"requests with x-llm-pool: {pool} go to another cluster: set {pool!r}")
         return

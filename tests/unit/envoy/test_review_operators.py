@@ -1,5 +1,7 @@
 """Operators' own Envoy files compared with the settings: nothing else is judged than our routes."""
 
+import copy
+
 import pytest
 
 from extproc.config.settings import Settings
@@ -51,6 +53,26 @@ def test_routes_that_a_matcher_chooses_are_not_judged():
     del host["routes"]
     host["matcher"] = {}
     assert [each for each in findings(document) if "no route" in each] == []
+
+
+def test_a_decision_may_lead_to_servers_that_the_file_does_not_list():
+    document = load("lua_and_compressor")
+    picked = {"name": "picked", "type": "ORIGINAL_DST", "lb_policy": "CLUSTER_PROVIDED"}
+    document["static_resources"]["clusters"].append(picked)
+    config = cluster(document, "short_then_long")["cluster_type"]["typed_config"]
+    config["clusters"] = [{"name": "picked"}, {"name": "long"}]
+    assert findings(document) == []
+
+
+def test_a_large_body_may_go_to_the_largest_pool_by_its_head_alone():
+    document = load("virtual_hosts")
+    large = copy.deepcopy(routes(document, host=2)[2])
+    size = {"name": "content-length", "range_match": {"start": 1 << 20, "end": 1 << 40}}
+    large["match"]["headers"] = [size]
+    head = {"processing_mode": {"request_header_mode": "SEND", "request_body_mode": "NONE"}}
+    large["typed_per_filter_config"]["dualpool.router"]["overrides"] = head
+    routes(document, host=2).insert(1, large)
+    assert findings(document) == []
 
 
 def test_an_answer_may_take_an_hour():
