@@ -2,14 +2,14 @@
 
 What runs keeps the old files until all of the new ones are right, and restarts by itself once they
 have changed (run.sh). The windows and sizes of a pool `short` come from SHORT_MAX_MODEL_LEN,
-SHORT_MAX_NUM_SEQS, SHORT_MAX_NUM_BATCHED_TOKENS and SHORT_GPU_MEMORY; all else is in the settings
-file. With --check nothing is written.
+SHORT_MAX_NUM_SEQS, SHORT_MAX_NUM_BATCHED_TOKENS, SHORT_GPU_MEMORY and SHORT_CPU_KV_GIB; all else is
+in the settings file. With --check nothing is written.
 """
 
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,17 @@ def is_share(text: str) -> bool:
     return re.fullmatch(r"0?\.[0-9]{1,6}|1(\.0{1,6})?", text) is not None and float(text) > 0
 
 
-# The flag of a pool by the end of its variable, and what the value may be.
+# What a value is given to the pool as, by the end of its variable, and what it may be.
 FLAGS: Mapping[str, tuple[str, Callable[[str], bool], str]] = {
-    "MAX_MODEL_LEN": ("max-model-len", is_whole, _WHOLE),
-    "MAX_NUM_SEQS": ("max-num-seqs", is_whole, _WHOLE),
-    "MAX_NUM_BATCHED_TOKENS": ("max-num-batched-tokens", is_whole, _WHOLE),
-    "GPU_MEMORY": ("gpu-memory-utilization", is_share, _SHARE),
+    "MAX_MODEL_LEN": ("--max-model-len=", is_whole, _WHOLE),
+    "MAX_NUM_SEQS": ("--max-num-seqs=", is_whole, _WHOLE),
+    "MAX_NUM_BATCHED_TOKENS": ("--max-num-batched-tokens=", is_whole, _WHOLE),
+    "GPU_MEMORY": ("--gpu-memory-utilization=", is_share, _SHARE),
+    "CPU_KV_GIB": ("VLLM_CPU_KVCACHE_SPACE=", is_whole, _WHOLE),
 }
+# The variables of every profile, and those of one alone.
+_SIZES = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "MAX_NUM_BATCHED_TOKENS")
+_PROFILES = {"": _SIZES, "-gpu": (*_SIZES, "GPU_MEMORY"), "-cpu": (*_SIZES, "CPU_KV_GIB")}
 
 
 def variable(pool: str, end: str) -> str:
@@ -109,22 +113,21 @@ def explained(line: str, names: list[str]) -> str:
     return f"{SETTINGS_NAME} with the windows of .env: {line.split(': ', 1)[-1]}"
 
 
-def flags(pool: str, ends: list[str]) -> str:
+def flags(pool: str, ends: Sequence[str]) -> str:
     """Return the flags of a pool whose variables are set."""
     given = [(FLAGS[end][0], os.environ.get(variable(pool, end))) for end in ends]
-    return "\n".join(f"--{flag}={value}" for flag, value in given if value is not None) + "\n"
+    return "\n".join(f"{flag}{value}" for flag, value in given if value is not None) + "\n"
 
 
 def files(settings: Settings, draft: Path) -> dict[str, str]:
     """Return the content of each file by its name; raises RenderError."""
-    *plain, _ = FLAGS
     texts = {
         "dualpool.yaml": draft.read_text(encoding="utf-8"),
         "envoy.yaml": render_envoy(settings),
     }
     for pool in settings.pools:
-        texts[f"{pool.name}.args"] = flags(pool.name, plain)
-        texts[f"{pool.name}-gpu.args"] = flags(pool.name, list(FLAGS))
+        for profile, ends in _PROFILES.items():
+            texts[f"{pool.name}{profile}.args"] = flags(pool.name, ends)
     return texts
 
 

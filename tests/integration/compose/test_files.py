@@ -90,7 +90,7 @@ def test_the_stack_passes_the_compose_linter():
     assert done.returncode == 0, done.stdout
 
 
-SIZES = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "MAX_NUM_BATCHED_TOKENS", "GPU_MEMORY")
+SIZES = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "MAX_NUM_BATCHED_TOKENS", "GPU_MEMORY", "CPU_KV_GIB")
 SERVER = "/etc/dualpool/run.sh"
 THREE = ("-f", "docker-compose.yml", "-f", "deploy/compose/three-pools.yml")
 
@@ -118,9 +118,9 @@ def test_a_profile_has_two_pools_which_envoy_finds_by_the_same_names(profile):
 def test_a_pool_is_started_with_the_flags_of_its_name():
     simulated = {name: f"/run/dualpool/{name}.args" for name in ("short", "long")}
     assert pool_services(composed("simulated")) == simulated
-    assert pool_services(composed("cpu")) == simulated
-    with_memory = {name: f"/run/dualpool/{name}-gpu.args" for name in ("short", "long")}
-    assert pool_services(composed("gpu")) == with_memory
+    for profile in ("gpu", "cpu"):
+        own = {name: f"/run/dualpool/{name}-{profile}.args" for name in ("short", "long")}
+        assert pool_services(composed(profile)) == own
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -174,6 +174,8 @@ def test_the_flags_of_a_pool_are_those_of_env(tmp_path):
     assert (tmp_path / "short.args").read_text().split() == plain
     memory = "--gpu-memory-utilization=0.9"
     assert (tmp_path / "short-gpu.args").read_text().split() == [*plain, memory]
+    cache = "VLLM_CPU_KVCACHE_SPACE=2"
+    assert (tmp_path / "short-cpu.args").read_text().split() == [*plain, cache]
 
 
 def test_the_windows_of_env_write_the_file_that_the_repository_shows(tmp_path):
@@ -194,7 +196,11 @@ def test_files_that_stay_the_same_are_not_touched(tmp_path):
     before = {file.name: file.stat().st_ino for file in tmp_path.glob("*.args")}
     written(tmp_path, LONG_MAX_NUM_SEQS="5")
     after = {file.name: file.stat().st_ino for file in tmp_path.glob("*.args")}
-    assert {name for name in after if after[name] != before[name]} == {"long.args", "long-gpu.args"}
+    assert {name for name in after if after[name] != before[name]} == {
+        "long.args",
+        "long-gpu.args",
+        "long-cpu.args",
+    }
 
 
 WHOLE = "is not allowed: a whole number from 1 to 1000000000"
@@ -202,6 +208,7 @@ TYPOS = {
     "SHORT_MAX_MODEL_LEN": ("8192x", f"SHORT_MAX_MODEL_LEN: '8192x' {WHOLE}"),
     "LONG_MAX_NUM_SEQS": ("0", f"LONG_MAX_NUM_SEQS: '0' {WHOLE}"),
     "LONG_MAX_NUM_BATCHED_TOKENS": ("2,048", f"LONG_MAX_NUM_BATCHED_TOKENS: '2,048' {WHOLE}"),
+    "SHORT_CPU_KV_GIB": ("2G", f"SHORT_CPU_KV_GIB: '2G' {WHOLE}"),
     "SHORT_GPU_MEMORY": (
         "90",
         "SHORT_GPU_MEMORY: '90' is not allowed: a number above 0 and up to 1",
@@ -261,10 +268,12 @@ def test_the_program_ends_once_its_file_changes(tmp_path):
     script.write_text(
         text.replace("kill -TERM 1)", "kill -TERM $$)").replace("sleep 2", "sleep 0.1")
     )
-    file.write_text("7 8\n")
-    program = "import sys, time; print(sys.argv[1:], flush=True); time.sleep(60)"
+    file.write_text("--a=7\nSPACE=2\n--b=8\n")
+    program = (
+        "import os, sys, time; print(sys.argv[1:], os.environ['SPACE'], flush=True); time.sleep(60)"
+    )
     command = ["bash", script, file, sys.executable, "-c", program]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
-        assert running.stdout.readline() == "['7', '8']\n"
-        file.write_text("9\n")
+        assert running.stdout.readline() == "['--a=7', '--b=8'] 2\n"
+        file.write_text("--a=9\n")
         assert running.wait(20) == -signal.SIGTERM
