@@ -376,7 +376,7 @@ class EnvoySettings(Section):
     # detects a server that hangs.
     pool_health: str = _text(
         r"none|connect|/[!-~]*",
-        "health check of a server: none, connect or a path",
+        "health check of smaller pools: none, connect, path",
         "none, connect or a path such as /health",
         default="connect",
     )

@@ -312,7 +312,7 @@ def _outliers(passive):
         "consecutive_5xx": passive["consecutive5XxErrors"],
         "base_ejection_time": passive["baseEjectionTime"],
         "max_ejection_percent": passive["maxEjectionPercent"],
-        "interval": "3s",
+        "interval": passive["interval"],
     }
 
 

@@ -162,6 +162,7 @@ def _cluster(objects, host, port):
             "consecutive_gateway_failure": outliers["consecutiveGatewayErrors"],
             "enforcing_consecutive_gateway_failure": 100,
             "enforcing_consecutive_5xx": 100 if outliers["consecutive5xxErrors"] else 0,
+            "interval": outliers["interval"],
             "base_ejection_time": outliers["baseEjectionTime"],
             "max_ejection_percent": outliers["maxEjectionPercent"],
             "enforcing_success_rate": 0,

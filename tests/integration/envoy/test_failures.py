@@ -422,6 +422,15 @@ async def test_without_the_long_pool_short_requests_go_on(mesh):
     return await mesh.ask(SHORT)
 
 
+@row("long pool", "is absent, and the short pool refuses a prompt as too long", Sees.UNAVAILABLE)
+async def test_a_refusal_is_no_answer_while_the_long_pool_is_absent(mesh):
+    mesh.short.act = "refuse"
+    await mesh.long.stop()
+    answers = [await mesh.ask(LONGISH) for _ in range(30)]
+    assert {(each.status, each.pool) for each in answers} == {(503, "long")}
+    return answers[-1]
+
+
 @row("long pool", "is absent, and the request has no body", Sees.MODELS)
 async def test_without_the_long_pool_the_short_one_lists_the_models(mesh):
     await mesh.long.stop()
@@ -457,7 +466,6 @@ async def test_the_first_pool_that_is_back_is_used_at_once(mesh):
     for _ in range(20):
         assert (await mesh.ask(SHORT)).status == 503
     await mesh.noticed(mesh.short)
-    await mesh.noticed(mesh.long)
     await mesh.short.start()
     async with asyncio.timeout(2):
         await mesh.healthy()
@@ -471,7 +479,6 @@ async def test_a_long_pool_that_comes_back_alone_answers_all(mesh):
     await mesh.short.stop()
     await mesh.long.stop()
     assert (await mesh.ask(SHORT)).status == 503
-    await mesh.noticed(mesh.long)
     await mesh.long.start()
     return await answered_by(mesh, "long", within_s=2)
 

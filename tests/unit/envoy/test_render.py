@@ -222,13 +222,19 @@ def test_each_limit_can_be_taken_away(version):
 
 
 def health(**envoy):
-    [check] = clusters(envoy=envoy)["long"]["health_checks"]
+    [check] = clusters(envoy=envoy)["short"]["health_checks"]
     return {key: value for key, value in check.items() if key.endswith("_health_check")}
 
 
 def test_a_server_is_healthy_if_it_can_be_connected_to_or_its_path_says_so():
     assert health() == {"tcp_health_check": {}}
     assert health(pool_health="/health") == {"http_health_check": {"path": "/health"}}
+
+
+def test_the_largest_pool_is_never_given_up_as_a_whole():
+    long = clusters()["long"]
+    assert "health_checks" not in long
+    assert long["outlier_detection"]["max_ejection_percent"] == 50
 
 
 def test_where_nothing_is_asked_nothing_is_hidden():
