@@ -126,9 +126,28 @@ def test_a_record_that_this_service_cannot_have_written_is_none(record):
     assert from_note(to_note(record), RULES) is None
 
 
-def test_a_note_of_any_length_is_not_decoded():
-    padded = to_note(ROUTED)["routed"] + " " * 40_000
-    assert from_note({"routed": padded}, RULES) is None
+@pytest.mark.parametrize(("chars", "record"), [(32_768, ROUTED), (32_769, None)])
+def test_a_note_of_any_length_is_not_decoded(chars, record):
+    padded = to_note(ROUTED)["routed"].ljust(chars)
+    assert from_note({"routed": padded}, RULES) == record
+
+
+MOST = 1 << 48
+
+
+@pytest.mark.parametrize(("more", "sound"), [(0, True), (1, False)])
+@pytest.mark.parametrize("count", ["sequences", "output_limit", "text_bytes", "token_ids"])
+def test_a_count_has_a_bound(count, more, sound):
+    if count in ("text_bytes", "token_ids"):
+        changes = {"measure": dataclasses.replace(MEASURE, **{count: MOST + more})}
+    else:
+        changes = {count: MOST + more}
+    assert (from_note(to_note(asked(**changes)), RULES) is not None) is sound
+
+
+def test_all_of_a_text_may_be_unseen():
+    record = asked(measure=dataclasses.replace(MEASURE, unseen=1.0))
+    assert from_note(to_note(record), RULES) == record
 
 
 def test_the_longest_note_that_this_service_writes_is_read():

@@ -107,6 +107,14 @@ def test_what_clients_asked_for_themselves_tells_nothing():
     assert asks(after(*[(UsageForm.OTHER, seen) for seen in UsageSeen])) == [False] * 3
 
 
+def test_what_clients_asked_for_themselves_takes_no_place():
+    asking = UsageAsking()
+    for number in range(1024):
+        asking.learn("short", str(number), UsageForm.OTHER, ABSENT)
+    unasked(asking, 1)
+    assert asks(asking) == [True, False, False]
+
+
 def test_pools_and_models_are_apart():
     asking = after((UNASKED, ABSENT))
     assert not asking.may_ask("long", "m")
