@@ -1,5 +1,7 @@
 """Values that can be set, apart from any file."""
 
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -16,6 +18,7 @@ from extproc.config.settings import (
     host_port,
     worker_addresses,
 )
+from tests.support.paths import ROOT
 
 PLAIN = {"tls_ca": "", "tls_name": ""}
 DEFAULTS = {
@@ -139,3 +142,14 @@ def test_workers_have_numbered_sockets():
 
 def test_workers_on_port_0_each_find_their_own():
     assert worker_addresses("127.0.0.1:0", 2) == ("127.0.0.1:0", "127.0.0.1:0")
+
+
+LIMITS = ROOT / "docs" / "envoy-limits.md"
+# Where and what Envoy is, and how it calls the service: not limits.
+PLACES = {"version", "form", "listen", "admin", "metrics", "service", "message_timeout_ms"}
+
+
+def test_each_limit_of_envoy_has_a_documented_reason():
+    documented = set(re.findall(r"^\| `(\w+)` \|", LIMITS.read_text("utf-8"), re.MULTILINE))
+    limits = Settings().envoy.model_dump().keys() - PLACES
+    assert documented == {name for name in limits if not name.startswith("tls_")}
