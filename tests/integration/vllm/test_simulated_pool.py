@@ -307,6 +307,7 @@ DIFFERENT = [
     (rb'"(prompt|total|input|original_input|max_output)_tokens":\d+', rb'"\1_tokens":0'),
     (rb'"prompt_token_ids":\[[\d,]*\]', b'"prompt_token_ids":[]'),
     (rb'"sequence_number":\d+', b'"sequence_number":0'),
+    (rb'"(cached|cache_write)_tokens":\d+', rb'"\1_tokens":0'),  # its prefix cache
     (rb'"system_fingerprint":"[^"]*"', b'"system_fingerprint":""'),
     # A server under load sends several tokens in one chunk.
     (rb"((?:event: .*\n)?data: .*\n\n)\1+", rb"\1"),
@@ -350,7 +351,12 @@ def twin(real) -> SimulatedPoolSettings:
 @pytest.mark.parametrize("asked", SAME, ids=range(len(SAME)))
 def test_the_answer_is_vllms_but_for_what_it_says(asked, real, twin):
     (answer,) = ask(asked, pool=twin)
-    assert comparable(answer) == comparable(real(asked))
+    expected = comparable(answer)
+    # Its model ends one answer in 160 at the first token, and then has no text; ask it again.
+    for _ in range(2):
+        if comparable(real(asked)) == expected:
+            return
+    assert expected == comparable(real(asked))
 
 
 def test_every_metric_is_one_of_vllms(real, twin):
