@@ -128,14 +128,15 @@ def _post(body: bytes = b"{}", **headers: str):
     return visit
 
 
-def test_without_the_service_all_goes_to_the_long_pool():
-    status, _, document = _through_envoy(_post())
-    assert (status, document["pool"]) == (200, "long")
+@pytest.mark.parametrize(("size", "pool"), [(2, "short"), (16_383, "short"), (16_384, "long")])
+def test_without_the_service_the_size_of_the_body_chooses(size, pool):
+    status, _, document = _through_envoy(_post(b"x" * size))
+    assert (status, document["pool"]) == (200, pool)
 
 
 def test_a_client_cannot_choose_its_pool_even_then():
     headers = {"x-llm-pool": "short", "x-llm-reason": "mine"}
-    _, answered, document = _through_envoy(_post(**headers))
+    _, answered, document = _through_envoy(_post(b"x" * 20_000, **headers))
     assert document["pool"] == "long"
     assert "x-llm-reason" not in document["headers"]
     assert answered["x-llm-pool"] == "long"
@@ -165,7 +166,7 @@ def test_the_clients_request_id_reaches_pool_and_access_log():
 
     headers, rows = _through_envoy(visit)
     assert headers["x-request-id"] == "mine-7"
-    assert [(row.request_id, row.pool, row.code) for row in rows] == [("mine-7", "long", 200)]
+    assert [(row.request_id, row.pool, row.code) for row in rows] == [("mine-7", "short", 200)]
 
 
 def test_without_the_wheel_the_error_says_what_to_install(monkeypatch):
