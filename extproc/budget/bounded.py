@@ -15,7 +15,7 @@ class BoundedMap(Generic[Key, Value]):
     """Keeps `most` keys. A new key evicts the least recently touched one only if that is idle.
 
     A plain LRU map forgets everything if `most + 1` keys take turns. Here the keys that came first
-    stay, and the caller treats all others as one.
+    stay while they are used, and the caller treats all others as one.
     """
 
     def __init__(self, most: int) -> None:
@@ -50,6 +50,10 @@ class BoundedMap(Generic[Key, Value]):
         self._entries[key] = value, self._touches
         self._entries.move_to_end(key)
         return gone
+
+    def pass_by(self) -> None:
+        """Count a touch of a key that has no room, so that idle keys make room in time."""
+        self._touches += 1
 
     def drop(self, key: Key) -> None:
         """Forget a key that is kept."""

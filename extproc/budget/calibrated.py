@@ -32,6 +32,8 @@ CALIBRATED_FROM: Final = 50
 """Observations from which on the estimates of a category are called calibrated."""
 MODELS: Final = 64
 """The most sets of weights: one for each model name, the last for all further names."""
+OTHER_MODELS: Final = "(other)"
+"""The name of all further models in figures; no model has it."""
 SCORE_MEMORY: Final = 1000.0
 OUTPUT_MEMORY: Final = 1500.0
 _CategoryKey = tuple[str | None, str]  # model and category; None for all other models
@@ -150,7 +152,7 @@ class Calibrated:
     def learnt_parts(self) -> Iterator[Learnt]:
         """Yield the parts of `learnt`; more may be learnt between two of them."""
         for (model, category), state in self._all_categories():
-            name = f"{category}/{OTHER if model is None else model}"
+            name = f"{category}/{OTHER_MODELS if model is None else model}"
             yield Learnt(categories={name: _category_figures(state)})
         for name, model_state in self._all_models():
             yield Learnt(models={name: _model_figures(model_state)})
@@ -159,7 +161,7 @@ class Calibrated:
         yield Learnt(evicted=self._categories.evicted)
 
     def _all_models(self) -> list[tuple[str, _ModelState]]:
-        other = [(OTHER, self._other_model)] if self._other_model else []
+        other = [(OTHER_MODELS, self._other_model)] if self._other_model else []
         return [*self._models.items(), *other]
 
     def _all_categories(self) -> list[tuple[_CategoryKey, _CategoryState]]:
@@ -194,10 +196,12 @@ class Calibrated:
     def _keep(self, known: _Known) -> None:
         # Only an answer gets here: a client cannot push out what was learnt by inventing names.
         if known.model_key is None:
+            self._models.pass_by()
             self._other_model = known.model
         else:
             self._forget(self._models.touch(known.model_key, known.model))
         if known.category_key is None:
+            self._categories.pass_by()
             self._other_categories[known.model_key] = known.category
         else:
             self._categories.touch(known.category_key, known.category)

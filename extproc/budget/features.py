@@ -166,6 +166,19 @@ def measure(
     return Measure(text_bytes, features=features, unseen=round(1.0 - 1.0 / scale, 3))
 
 
+def add(first: Measure, second: Measure, times: int) -> Measure:
+    """Return the measure of `first` and of `times` copies of `second` together."""
+    text_bytes = first.text_bytes + times * second.text_bytes
+    unseen = first.unseen * first.text_bytes + times * second.unseen * second.text_bytes
+    pairs = zip(first.features, second.features, strict=True)
+    return Measure(
+        text_bytes,
+        first.token_ids + times * second.token_ids,
+        tuple(one + times * other for one, other in pairs),
+        round(unseen / text_bytes, 3) if text_bytes else 0.0,
+    )
+
+
 def with_optional(measure: Measure, tokens: Mapping[str, float]) -> Measure:
     """Add text that templates may drop, as tokens by the names of OPTIONAL_FEATURES."""
     if not tokens:

@@ -90,7 +90,9 @@ class PaperEstimator:
 
     def _taught(self, key: tuple[str, str]) -> _Ratio:
         ratio = self._ratio(key)
-        if ratio is not self._other:
+        if ratio is self._other:
+            self._ratios.pass_by()
+        else:
             self._ratios.touch(key, ratio)
         return ratio
 

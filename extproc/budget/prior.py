@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from extproc.budget.features import FEATURES, TEXT_FEATURES, text_features
+from extproc.budget.values import Measure
 from extproc.budget.weights import Prior
 
 _TOKENS: Final[dict[str, tuple[float, float]]] = {
@@ -63,7 +64,14 @@ MEASURED: Final = Prior(
     deviation=tuple(_TOKENS[name][1] for name in FEATURES),
 )
 
+_WEIGHTS: Final = np.array(MEASURED.mean)
 _TEXT_WEIGHTS: Final = np.array([_TOKENS[name][0] for name in TEXT_FEATURES])
+
+
+def prior_total(measure: Measure) -> float:
+    """Estimate the tokens of a prompt, or of several together, by the prior alone; at least 1."""
+    counted = float(np.array(measure.features) @ _WEIGHTS) if measure.features else 0.0
+    return max(counted + measure.token_ids, 1.0)
 
 
 def prior_tokens(sample: bytes, text_bytes: int) -> float:

@@ -8,8 +8,6 @@ from typing import Protocol
 
 from extproc.tokens import needed_tokens
 
-_BYTES_PER_TOKEN = 4.0  # for the shares that prompts of one request have of its tokens
-
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -40,6 +38,8 @@ class Asked:
     """How many sequences the answer has: prompts times `n`."""
     whole: Measure | None = None
     """All prompts together, which usage.prompt_tokens counts; None if there is one prompt."""
+    share: float = 1.0
+    """The part of all prompt tokens that is the largest prompt's, 0 to 1."""
 
     @property
     def every(self) -> Measure:
@@ -47,14 +47,8 @@ class Asked:
         return self.whole or self.measure
 
     def largest_prompt(self, prompt_tokens: int) -> int:
-        """Return the largest prompt's part of the tokens of all prompts, by their sizes."""
-        if self.whole is None:
-            return prompt_tokens
-        return math.ceil(prompt_tokens * _size(self.measure) / max(_size(self.whole), 1.0))
-
-
-def _size(measure: Measure) -> float:
-    return measure.text_bytes / _BYTES_PER_TOKEN + measure.token_ids
+        """Return the largest prompt's part of the tokens of all prompts."""
+        return math.ceil(prompt_tokens * self.share)
 
 
 class Outcome(enum.Enum):
@@ -75,6 +69,8 @@ class Observation:
     """The largest budget that its pool is given."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    window: int = 0
+    """The max_model_len of its pool; 0 if unknown."""
 
     @property
     def largest_prompt(self) -> int:
@@ -90,9 +86,15 @@ class Observation:
     def needed(self) -> int:
         """Tokens of a window that the largest sequence needs; one more if it was cut."""
         cut = self.outcome is Outcome.CUT
-        return needed_tokens(
-            self.largest_prompt, self.asked.output_limit, self.output_tokens, cut=cut
-        )
+        limit = self.asked.output_limit
+        needed = needed_tokens(self.largest_prompt, limit, self.output_tokens, cut=cut)
+        return max(needed, self.window + 1) if cut and self._may_fill(limit) else needed
+
+    def _may_fill(self, limit: int | None) -> bool:
+        """Return whether one of several cut sequences may have filled the window."""
+        several = self.asked.sequences - 1
+        longest = self.completion_tokens - several  # the others have at least one token each
+        return bool(several) and limit is None and self.largest_prompt + longest >= self.window > 0
 
 
 class Basis(enum.Enum):

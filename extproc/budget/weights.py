@@ -121,8 +121,14 @@ class TokenWeights:
 
 
 def _bounds(prior: Prior) -> tuple[Vector, Vector]:
-    """Return the prior's weights if templates drop all that they may, and if they drop nothing."""
+    """Return the least and the most that features can cost, where models differ by their kind.
+
+    A template drops optional text or renders it; a model makes a fixed number of tokens of an image
+    or some for each of its patches.
+    """
     least, most = np.array(prior.mean), np.array(prior.mean)
     optional = [FEATURES.index(name) for name in OPTIONAL_FEATURES]
     least[optional], most[optional] = 0.0, 1.0
+    media = [FEATURES.index(name) for name in ("images", "image_patches")]
+    least[media], most[media] = 0.0, most[media] + 4.0 * np.array(prior.deviation)[media]
     return least, most

@@ -58,6 +58,8 @@ class Api:
     """Whether a pool may store an answer, which later requests then name by its id."""
     truncations: tuple[str, ...] = ()
     """Fields with which the pool may cut the prompt before it counts it."""
+    truncation: str = ""
+    """The field with which it does so unless its value is "disabled"."""
     truncating: tuple[str, ...] = ()
     """Fields of a body that is cut unless its `truncate` is "NONE" (Cohere)."""
 
@@ -65,7 +67,10 @@ class Api:
     def fields(self) -> Iterator[str]:
         """All fields that are read."""
         own = (self.options,) if self.options else (*self.limits, *self.sequences)
-        return chain(self.prompt, self.opaque, own, self.truncations, self.truncating)
+        return chain(
+            (*self.prompt, *self.opaque, *own, *self.truncations, self.truncation),
+            self.truncating,
+        )
 
 
 _SCORED: Final = ("text_1", "text_2", "data_1", "data_2", "query", "queries", "documents", "items")
@@ -106,11 +111,13 @@ APIS: Final[Mapping[Endpoint, Api]] = {
             "input": PromptReader.read_conversation,
             "tools": PromptReader.read_tools,
             "text": PromptReader.read_schema,
+            "chat_template_kwargs": PromptReader.read_arguments,
         },
         conversations=("input",),
         headings=("instructions",),
         opaque=("previous_response_id",),
         limits=("max_output_tokens",),
+        truncation="truncation",
         generates=True,
         stores=True,
     ),
@@ -133,6 +140,7 @@ APIS: Final[Mapping[Endpoint, Api]] = {
             "texts": PromptReader.read,
             "inputs": PromptReader.read,
             "images": PromptReader.read_images,
+            "chat_template_kwargs": PromptReader.read_arguments,
         },
         prompts=("input", "texts", "inputs", "images"),
         conversations=("messages",),
@@ -140,7 +148,11 @@ APIS: Final[Mapping[Endpoint, Api]] = {
         truncating=("texts", "inputs", "images"),
     ),
     Endpoint.SCORE: Api(
-        prompt={"instruction": PromptReader.read_text, **dict.fromkeys(_SCORED, PromptReader.read)},
+        prompt={
+            "instruction": PromptReader.read_text,
+            **dict.fromkeys(_SCORED, PromptReader.read),
+            "chat_template_kwargs": PromptReader.read_arguments,
+        },
         prompts=_SCORED,
         truncations=("truncate_prompt_tokens", "max_tokens_per_query", "max_tokens_per_doc"),
     ),

@@ -32,11 +32,30 @@ class Optional(enum.Enum):
     TEMPLATE_ARGUMENTS = "template_arguments"
 
 
+class OpaquePartError(Exception):
+    """A part of the prompt whose tokens its bytes do not show, such as embeddings."""
+
+
+class NodeBudget:
+    """How many values of lists may still be looked at, over all prompts of one body."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_NODES
+
+    def take(self, count: int) -> None:
+        """Use some. Raises TooManyNodesError."""
+        self._left -= count
+        if self._left < 0:
+            raise TooManyNodesError
+
+
 class PromptReader:
     """Collects one prompt; each `read` method adds what one field of a body holds.
 
     Roles and the ids of tool calls are not counted: a chat template makes them cost about the same
-    for every message and every call. More than MAX_NODES values raise TooManyNodesError.
+    for every message and every call. Reading raises TooManyNodesError and OpaquePartError.
     """
 
     __slots__ = (
@@ -51,10 +70,10 @@ class PromptReader:
         "videos",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: NodeBudget | None = None) -> None:
+        self._nodes = nodes or NodeBudget()
         self.texts: list[str] = []
         self.optional: dict[Optional, list[str]] = {}
-        self._nodes = 0
         self._past = False  # within a turn before the last one of the user
         self.token_ids = 0
         self.tools = 0
@@ -77,13 +96,13 @@ class PromptReader:
                 if node and isinstance(node[0], int | float):
                     self.token_ids += len(node)
                 else:
-                    self._pass_nodes(len(node))
+                    self._nodes.take(len(node))
                     todo.extend(reversed(node))
 
     def read_conversation(self, value: object) -> None:
         """Read a conversation, or several: what comes before the last user's turn is past."""
         turns = value if isinstance(value, list) else [value]
-        self._pass_nodes(len(turns))
+        self._nodes.take(len(turns))
         last = max((i for i, turn in enumerate(turns) if _is_users(turn)), default=0)
         for index, turn in enumerate(turns):
             self._past = index < last
@@ -93,13 +112,9 @@ class PromptReader:
                 self.read(turn)
         self._past = False
 
-    def _pass_nodes(self, count: int) -> None:
-        """Count values of lists, each of which costs time. Raises TooManyNodesError."""
-        self._nodes += count
-        if self._nodes > MAX_NODES:
-            raise TooManyNodesError
-
     def _read_node(self, node: dict[str, object], todo: list[object]) -> None:
+        if node.get("type") == "prompt_embeds":
+            raise OpaquePartError
         if self._past and node.get("type") == "reasoning":  # an item of the Responses API
             for text in _texts_of(node):
                 self.read_reasoning(text)
@@ -138,7 +153,13 @@ class PromptReader:
             self.read_text(value)
 
     def read_arguments(self, value: object) -> None:
-        """Read arguments of the chat template, which may be flags or whole documents."""
+        """Read arguments of the chat template, which may be flags or whole documents.
+
+        The instruction of a scoring model is one of them; templates that take it render it.
+        """
+        if isinstance(value, dict) and isinstance(value.get("instruction"), str):
+            self.read_text(value["instruction"])
+            value = {name: each for name, each in value.items() if name != "instruction"}
         self.read_optional(Optional.TEMPLATE_ARGUMENTS, value)
 
     def read_tools(self, value: object) -> None:

@@ -1,7 +1,8 @@
-"""Find the prompts of a body: the largest one, and all of them together.
+"""Find the prompts of a body: those that may be the largest, and all of them together.
 
 A window holds one sequence, so the largest prompt decides which pool can serve the request. Usage
-counts all prompts, so their sum is what an answer teaches about.
+counts all prompts, so their sum is what an answer teaches about. What prompts share is read once
+and counted once for each.
 
     {"prompt": ["a", "bbb"]}                   two prompts, the largest is "bbb"
     {"query": "q", "documents": ["d", "ee"]}   two prompts, "q" + "d" and "q" + "ee"
@@ -9,6 +10,7 @@ counts all prompts, so their sum is what an answer teaches about.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from heapq import nlargest
 from itertools import chain
 from types import UnionType
 from typing import Final, NamedTuple
@@ -16,15 +18,17 @@ from typing import Final, NamedTuple
 from extproc.request.apis import Api
 from extproc.request.fields import TokenIds
 from extproc.request.image import Image
-from extproc.request.prompt import Optional, PromptReader
-from extproc.request.sample import take_sample, utf8_bytes
+from extproc.request.prompt import NodeBudget, Optional, PromptReader
+from extproc.request.sample import rough_tokens, take_sample
 
 MAX_OBJECTS: Final = 1 << 10
 """The most prompts that are told apart if they are not plain texts or ids; more count as one."""
 
-# For ranking the prompts of one request by size, in bytes of text.
-_TOKEN_ID_BYTES: Final = 4
-_MEDIUM_BYTES: Final = 4096
+CANDIDATES: Final = 4
+"""The most prompts of a request that are measured to find the largest; ranked by rough tokens."""
+
+_PIXELS_PER_TOKEN: Final = 784
+_MEDIUM_TOKENS: Final = 1400  # an image of unknown size, a recording, a frame of a video
 _NO_TOOLS: Final = ("none", {"type": "none"})
 
 
@@ -60,10 +64,23 @@ class Prompt:
 class Prompts:
     """The prompts of one body."""
 
-    largest: Prompt
-    count: int
-    whole: Prompt | None
-    """All prompts together; None if there is only one."""
+    candidates: tuple[Prompt, ...]
+    """Those that may have the most tokens, by a rough count in descending order."""
+    count: int = 1
+    own: Prompt | None = None
+    """What the prompts do not share, all together; None if there is only one prompt."""
+    shared: Prompt | None = None
+    """What each of them has beside its own; None if there is only one prompt."""
+
+    @property
+    def largest(self) -> Prompt:
+        """The largest prompt by the rough count."""
+        return self.candidates[0]
+
+    @property
+    def parts(self) -> tuple[Prompt, ...]:
+        """Prompts that together hold everything that was read, each thing once or more."""
+        return tuple(filter(None, (*self.candidates, self.own, self.shared)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,34 +96,52 @@ class _Field:
     def messages(self) -> int:
         return sum(_messages(entry) if self.conversation else 1 for entry in self.entries)
 
-    def largest(self) -> "_Field":
-        """Return the field with its largest entry alone."""
+    def largest(self, count: int, nodes: NodeBudget) -> "list[_Field]":
+        """Return the field once for each of its `count` largest entries, with that entry alone."""
         if len(self.entries) < 2:
-            return self
-        entry = max(self.entries, key=self._size)
-        return _Field(self.read, [entry], [entry], self.conversation)
+            return [self]
+        found = nlargest(count, self.entries, key=lambda entry: self._tokens(entry, nodes))
+        return [_Field(self.read, [entry], [entry], self.conversation) for entry in found]
 
-    def _size(self, entry: object) -> int:
+    def _tokens(self, entry: object, nodes: NodeBudget) -> float:
         if isinstance(entry, str):
-            return utf8_bytes(entry)
+            return rough_tokens(entry)
         if isinstance(entry, TokenIds):
-            return _TOKEN_ID_BYTES * entry.count
-        reader = PromptReader()
+            return entry.count
+        reader = PromptReader(nodes)
         self.read(reader, [entry])
-        media = len(reader.images) + reader.audios + reader.videos
-        text_bytes = sum(map(utf8_bytes, chain(reader.texts, *reader.optional.values())))
-        return text_bytes + _TOKEN_ID_BYTES * reader.token_ids + _MEDIUM_BYTES * media
+        texts = chain(reader.texts, *reader.optional.values())
+        media = _MEDIUM_TOKENS * (reader.audios + 16 * reader.videos)
+        return reader.token_ids + sum(map(rough_tokens, texts)) + sum(_sizes(reader)) + media
 
 
 def read_prompts(api: Api, body: Mapping[str, object]) -> Prompts:
-    """Read the prompts of a decoded body."""
-    fields = list(_fields(api, body))
+    """Read the prompts of a decoded body.
+
+    Raises TooManyNodesError and OpaquePartError.
+    """
+    nodes, fields = NodeBudget(), list(_fields(api, body))
     headings = sum(bool(body.get(name)) for name in api.headings)
-    count = max((len(each.entries) for each in fields), default=1)
-    if count < 2:
-        return Prompts(_prompt(fields, headings), 1, None)
-    largest = _prompt([each.largest() for each in fields], headings)
-    return Prompts(largest, count, _whole(fields, headings, count))
+    split = [each for each in fields if len(each.entries) > 1]
+    if not split:
+        return Prompts((_prompt(fields, headings, nodes),))
+    count, most = max((len(each.entries), index) for index, each in enumerate(split))
+    shared = _prompt([each for each in fields if len(each.entries) < 2], headings, nodes)
+    return Prompts(
+        tuple(_candidates(fields, split[most], headings, nodes)),
+        count,
+        _prompt(split, 0, nodes),
+        # A prompt of several fields, such as a query and a document, counts as one message.
+        replace(shared, messages=headings),
+    )
+
+
+def _candidates(
+    fields: Sequence[_Field], longest: _Field, headings: int, nodes: NodeBudget
+) -> Iterator[Prompt]:
+    for entry in longest.largest(CANDIDATES, nodes):
+        chosen = [entry if each is longest else each.largest(1, nodes)[0] for each in fields]
+        yield _prompt(chosen, headings, nodes)
 
 
 def _fields(api: Api, body: Mapping[str, object]) -> Iterator[_Field]:
@@ -117,14 +152,24 @@ def _fields(api: Api, body: Mapping[str, object]) -> Iterator[_Field]:
             continue
         if unused and name in api.tools:
             read = PromptReader.read_unused_tools  # noqa: PLW2901
-        if name in api.conversations:
+        conversation = name in api.conversations or _is_conversation(value)
+        if name in api.conversations or (name in api.prompts and conversation):
             entries = _conversations(value)
-            yield _Field(read, entries, entries, conversation=True)
+            yield _Field(PromptReader.read_conversation, entries, entries, conversation=True)
         elif name in api.prompts:
             entries = _entries(value)
             yield _Field(read, entries, entries)
         else:
             yield _Field(read, value)
+
+
+def _is_conversation(value: object) -> bool:
+    """Return whether a prompt is written as messages: vLLM takes these for one prompt."""
+    match value:
+        case [{"role": _}, *_] | [[{"role": _}, *_], *_]:
+            return True
+        case _:
+            return False
 
 
 def _conversations(value: object) -> Sequence[object]:
@@ -150,8 +195,13 @@ def _messages(conversation: object) -> int:
     return len(conversation) if not conversation or _is_list_of(conversation, dict | str) else 1
 
 
-def _prompt(fields: Sequence[_Field], headings: int) -> Prompt:
-    reader = PromptReader()
+def _sizes(reader: PromptReader) -> Iterator[float]:
+    for image in reader.images:
+        yield image.width * image.height / _PIXELS_PER_TOKEN or _MEDIUM_TOKENS
+
+
+def _prompt(fields: Sequence[_Field], headings: int, nodes: NodeBudget) -> Prompt:
+    reader = PromptReader(nodes)
     for each in fields:
         each.read(reader, each.value)
     text_bytes, sample = take_sample(reader.texts)
@@ -165,26 +215,4 @@ def _prompt(fields: Sequence[_Field], headings: int) -> Prompt:
         audios=reader.audios,
         videos=reader.videos,
         optional={k: TextSample(*take_sample(texts)) for k, texts in reader.optional.items()},
-    )
-
-
-def _whole(fields: Sequence[_Field], headings: int, count: int) -> Prompt:
-    """Add up all prompts; what they share counts once for each."""
-    shared = [each for each in fields if len(each.entries) < 2]
-    once, repeated = _prompt(fields, headings), _prompt(shared, headings)
-    again = count - 1
-
-    def shared_bytes(kind: Optional) -> int:
-        return repeated.optional[kind].text_bytes if kind in repeated.optional else 0
-
-    return replace(
-        once,
-        text_bytes=once.text_bytes + again * repeated.text_bytes,
-        token_ids=once.token_ids + again * repeated.token_ids,
-        messages=once.messages + again * headings,
-        tools=once.tools + again * repeated.tools,
-        optional={
-            kind: text._replace(text_bytes=text.text_bytes + again * shared_bytes(kind))
-            for kind, text in once.optional.items()
-        },
     )

@@ -17,6 +17,7 @@ from extproc.encoding import Decoder, EncodingError
 from extproc.request.apis import Api, Endpoint, api_of, endpoint
 from extproc.request.fields import NoObjectError, TooManyNodesError, decode_fields
 from extproc.request.image import Image
+from extproc.request.prompt import OpaquePartError
 from extproc.request.prompts import Prompt, Prompts, read_prompts
 from extproc.request.sample import SAMPLE_BYTES
 from extproc.tokens import MAX_TOKENS
@@ -119,7 +120,7 @@ def read_request(
     try:
         fields = decode_fields(text, lambda found: (*api_of(endpoint, found).fields, *_COMMON))
         return _read(api_of(endpoint, fields), fields, len(text))
-    except NoObjectError:
+    except (NoObjectError, OpaquePartError):
         raise UnreadableRequest(Unreadable.SHAPE) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UnreadableRequest(Unreadable.JSON) from None
@@ -194,11 +195,16 @@ def _name(value: object) -> str:
 
 
 def _token_bound(prompts: Prompts, body: dict[str, object], size: int) -> int | None:
-    # A token of text has at least one byte, and decoding JSON makes no text longer.
-    every = prompts.whole or prompts.largest
-    if every.images or every.audios or every.videos or body.get("chat_template") is not None:
+    parts = prompts.parts
+    if any(part.images or part.audios or part.videos for part in parts):
         return None
-    return size + _TEMPLATE_TOKENS + _ENTRY_TOKENS * (every.messages + every.tools)
+    if body.get("chat_template") is not None:
+        return None
+    # A token of text has at least one byte. Decoding JSON makes no text longer, but templates write
+    # it anew with spaces and lines, at most two tokens more for each of its signs.
+    rendered = any(part.tools or part.optional for part in parts)
+    entries = max(part.messages + part.tools for part in parts)
+    return size * (3 if rendered else 1) + _TEMPLATE_TOKENS + _ENTRY_TOKENS * entries
 
 
 def _options(api: Api, body: dict[str, object]) -> dict[str, object]:
@@ -216,6 +222,8 @@ def _limit(api: Api, options: dict[str, object]) -> int | None:
 
 def _truncates(api: Api, body: dict[str, object]) -> bool:
     if any(body.get(field) for field in api.truncations):
+        return True
+    if api.truncation in body and body[api.truncation] != "disabled":
         return True
     cohere = any(field in body for field in api.truncating)
     return cohere and body.get("truncate", "END") != "NONE"

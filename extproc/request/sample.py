@@ -11,15 +11,21 @@ SAMPLE_BYTES: Final = 16 * 1024
 """The longest sample, in bytes."""
 
 _WINDOWS: Final = 64
+_DENSE: Final = b"0123456789!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~"
 # A window ends with its last character, up to three bytes later.
 _WINDOW_BYTES: Final = SAMPLE_BYTES // _WINDOWS - 3
 # Joining costs per byte, visiting each text costs per text: both cost the same at this length.
 _SHORT_TEXT_BYTES: Final = 1024
 
 
-def utf8_bytes(text: str) -> int:
-    """Return the length of a text in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())
+def rough_tokens(text: str) -> float:
+    """Estimate the tokens of a text by two kinds of bytes, to rank texts by their tokens.
+
+    Tokenizers make about a token of each digit and sign, and one of four to five other bytes.
+    """
+    data = text.encode()
+    rest = len(data.translate(None, _DENSE))
+    return 0.22 * rest + 0.8 * (len(data) - rest)
 
 
 def take_sample(texts: Sequence[str]) -> tuple[int, bytes]:

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, replace
 
 from extproc.budget.category import content_class, named
-from extproc.budget.features import measure, with_optional
+from extproc.budget.features import add, measure, with_optional
 from extproc.budget.learner import Learner
-from extproc.budget.prior import prior_tokens
+from extproc.budget.prior import prior_tokens, prior_total
 from extproc.budget.values import Asked, Basis, Budget, Measure
-from extproc.request.reader import Prompt, Request
+from extproc.request.reader import Prompt, Prompts, Request
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 
 _VIDEO_FRAMES = 16
@@ -59,15 +59,16 @@ _NOTHING = Asked("", "", Measure(0), None), Budget(0, 0, 0, Basis.PRIOR)
 
 def ask(request: Request, category: str = "") -> Asked:
     """Build the estimator's view of a request; the default category is the class of its content."""
-    prompts = request.prompts
-    largest = _measure(prompts.largest)
+    largest = max(map(_measure, request.prompts.candidates), key=prior_total)
+    whole = _whole(request.prompts)
     return Asked(
         model=request.model,
         category=category or content_class(largest.features).value,
         measure=largest,
         output_limit=request.max_tokens if request.generates else 0,
         sequences=request.sequences,
-        whole=_measure(prompts.whole, prompts.count) if prompts.whole else None,
+        whole=whole,
+        share=min(prior_total(largest) / prior_total(whole), 1.0) if whole else 1.0,
     )
 
 
@@ -111,6 +112,14 @@ def _may_exceed(request: Request, pool: Pool) -> bool:
     """Return False only if the size of the body proves that every sequence fits the window."""
     bound = request.token_bound
     return bound is None or bound + (request.max_tokens or 0) > pool.max_model_len
+
+
+def _whole(prompts: Prompts) -> Measure | None:
+    """Measure all prompts together: what each has of its own, and the shared part for each."""
+    if prompts.own is None or prompts.shared is None:
+        return None
+    shared = _measure(prompts.shared, prompts=0)
+    return add(_measure(prompts.own, prompts.count), shared, prompts.count)
 
 
 def _measure(prompt: Prompt, prompts: int = 1) -> Measure:

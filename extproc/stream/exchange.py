@@ -262,8 +262,8 @@ class Exchange:
 
     def _answered(self, routed: Routed, pool: Pool, usage: Usage) -> _RetryCause:
         counts = usage.prompt_tokens, usage.completion_tokens
-        seen = Observation(routed.asked, Outcome.COMPLETE, pool.limit, *counts)
-        cut = _is_cut(seen, pool, usage.finish)
+        seen = Observation(routed.asked, Outcome.COMPLETE, pool.limit, *counts, pool.max_model_len)
+        cut = _is_cut(seen, usage.finish)
         if cut:
             seen = replace(seen, outcome=Outcome.CUT)
         verdict = self._judge(routed, seen)
@@ -304,17 +304,15 @@ def _plain_bytes(headers: Mapping[str, str]) -> int | None:
 
 
 def _teaches(routed: Routed, usage: Usage) -> bool:
-    """Return whether the prompt was counted as it was sent."""
-    if usage.completion_tokens:
-        return True
-    generates_none = routed.asked.output_limit == 0  # embeddings and scores
-    return generates_none and not routed.truncates
+    """Return whether the prompt was counted, and as it was sent."""
+    answered = usage.completion_tokens > 0 or routed.asked.output_limit == 0  # 0: embeddings
+    return answered and not routed.truncates
 
 
-def _is_cut(seen: Observation, pool: Pool, finish: Finish) -> bool:
+def _is_cut(seen: Observation, finish: Finish) -> bool:
     """Return whether a limit ended the answer, by its counts if it does not state why it ended."""
     if finish is not Finish.UNTOLD:
         return finish is Finish.LENGTH
-    room = pool.max_model_len - seen.largest_prompt
+    room = seen.window - seen.largest_prompt
     limit = seen.asked.output_limit or room
     return seen.output_tokens >= min(limit, room)

@@ -176,7 +176,7 @@ def test_more_models_than_are_kept_share_one_set_of_weights() -> None:
         calibrated.observe(truth(replace(asked(turn), model=f"m{turn}")))
     strangers = [calibrated.budget(replace(asked(), model=name), LIMIT) for name in ("x", "y")]
     assert strangers[0] == strangers[1]
-    assert calibrated.learnt().models["other"]["samples"] == MODELS + 1
+    assert calibrated.learnt().models["(other)"]["samples"] == MODELS + 1
 
 
 def test_a_model_that_is_forgotten_takes_its_categories_with_it() -> None:
@@ -207,7 +207,7 @@ def test_all_prompts_of_a_request_teach_and_the_largest_is_reserved() -> None:
     text = one.measure
     features = tuple(3 * count for count in text.features)
     whole = Measure(3 * text.text_bytes, 0, features, text.unseen)
-    request = replace(one, sequences=3, whole=whole)
+    request = replace(one, sequences=3, whole=whole, share=1 / 3)
     before = calibrated.budget(one, LIMIT)
     for _ in range(200):
         seen = truth(one)
@@ -336,3 +336,21 @@ def test_an_answer_without_output_teaches_the_prompt_alone() -> None:
     assert calibrated.learnt().models["m"]["samples"] == 60
     assert calibrated.budget(request, LIMIT).output_tokens == 0
     assert calibrated.learnt().categories["prose/m"]["completion_tokens_p50"] > 100
+
+
+def test_models_that_came_late_get_weights_of_their_own_once_others_are_idle() -> None:
+    calibrated = fresh()
+    for turn in range(MODELS):
+        calibrated.observe(truth(replace(asked(), model=f"old{turn}")))
+    for turn in range(IDLE * MODELS):
+        calibrated.observe(truth(replace(asked(), model=f"new{turn % 2}")))
+    assert {"new0", "new1"} <= calibrated.learnt().models.keys()
+
+
+def test_a_model_of_few_tokens_for_any_image_is_learnt() -> None:
+    calibrated, plain = fresh(), asked(20)
+    photo = measure(b"What is this?", 13, messages=1, images=[(4032, 3024)])
+    request = replace(plain, measure=photo)
+    for _ in range(60):
+        calibrated.observe(replace(truth(request), prompt_tokens=283))
+    assert calibrated.budget(request, LIMIT).prompt_tokens == pytest.approx(283, rel=0.1)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from extproc.budget.features import (
     FEATURES,
     TEXT_FEATURES,
+    add,
     measure,
     text_features,
     with_optional,
@@ -96,3 +97,12 @@ def test_the_prior_counts_a_text_by_a_sample_of_it():
     assert whole == pytest.approx(len(text) / 4.4, rel=0.2)
     assert sampled == pytest.approx(whole, rel=0.02)
     assert prior_tokens(b"", 0) == 0.0
+
+
+def test_measures_add_up():
+    one, other = measure(b"the owl", 7, messages=1), measure(b"1 2 3", 10, messages=2)
+    both = add(one, other, 3)
+    assert both.text_bytes == 7 + 30
+    assert both.unseen == pytest.approx(0.5 * 30 / 37, abs=0.001)
+    assert both.features[FEATURES.index("messages")] == 1 + 6
+    assert add(Measure(0, 2), Measure(0, 3), 2) == Measure(0, 8)

@@ -1,5 +1,7 @@
 """What one sequence of a request needs, and what one answer says of it."""
 
+from dataclasses import replace
+
 import pytest
 
 from extproc.budget.values import Asked, Measure, Observation, Outcome
@@ -31,19 +33,27 @@ def test_several_sequences_share_the_output(completion, output):
     assert seen(100, completion, sequences=8).output_tokens == output
 
 
+@pytest.mark.parametrize(("share", "largest"), [(1.0, 100), (0.75, 75), (0.751, 76), (0.001, 1)])
+def test_the_largest_prompt_has_its_share(share, largest):
+    assert seen(100, 1, share=share).largest_prompt == largest
+
+
 @pytest.mark.parametrize(
-    ("measure", "whole", "largest"),
+    ("sequences", "limit", "completion", "window", "needed"),
     [
-        (Measure(300), Measure(400), 75),
-        (Measure(301), Measure(400), 76),
-        (Measure(0, 30), Measure(0, 40), 75),
-        (Measure(200, 25), Measure(200, 50), 75),
-        (Measure(0), Measure(0), 0),
-        (Measure(300), None, 100),
+        (2, None, 661, 760, 761),  # one of them may have 660 tokens
+        (2, None, 660, 760, 431),  # or 659, which leaves the window unfilled
+        (2, 700, 661, 760, 800),
+        (1, None, 660, 760, 761),
+        (1, None, 600, 760, 701),
+        (2, None, 661, 0, 432),
     ],
 )
-def test_the_largest_prompt_has_its_share_by_size(measure, whole, largest):
-    assert seen(100, 1, measure=measure, whole=whole).largest_prompt == largest
+def test_a_cut_sequence_among_several_may_have_filled_the_window(
+    sequences, limit, completion, window, needed
+):
+    found = seen(100, completion, Outcome.CUT, limit=limit, sequences=sequences)
+    assert replace(found, window=window).needed == needed
 
 
 def test_all_prompts_are_the_only_one_if_there_is_one():

@@ -4,6 +4,8 @@ import base64
 import gzip
 import json
 import re
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -245,8 +247,24 @@ def read(body: object, kind: Endpoint = Endpoint.CHAT) -> Request:
 
 
 def whole(request: Request) -> Prompt:
-    """All prompts of a request together."""
-    return request.prompts.whole or request.prompts.largest
+    """All prompts of a request together, with what they share in front and once for each."""
+    prompts = request.prompts
+    own, shared, count = prompts.own, prompts.shared, prompts.count
+    if own is None or shared is None:
+        return prompts.largest
+    optional = {
+        kind: text._replace(text_bytes=count * text.text_bytes)
+        for kind, text in shared.optional.items()
+    }
+    return replace(
+        own,
+        sample=b"\n".join(filter(None, (shared.sample, own.sample))),
+        text_bytes=own.text_bytes + count * shared.text_bytes,
+        token_ids=own.token_ids + count * shared.token_ids,
+        messages=own.messages + count * shared.messages,
+        tools=own.tools + count * shared.tools,
+        optional={**own.optional, **optional},
+    )
 
 
 def chat(**fields: object) -> Request:
@@ -638,11 +656,12 @@ def test_vllm_makes_at_most_16384_sequences_of_a_prompt():
     [
         ([{"text": "a" * 300}, {"text": "b" * 200}], 300),
         (["a" * 300, "é" * 200], 400),
-        ([{"image_url": "x"}, {"text": "b" * 4000}], 0),
-        ([{"image_url": "x"}, {"text": "b" * 5000}], 5000),
+        ([{"image_url": "x"}, {"text": "b" * 6000}], 0),
+        ([{"image_url": "x"}, {"text": "b" * 6500}], 6500),
+        (["a" * 300, "7" * 90], 90),
     ],
 )
-def test_the_largest_prompt_is_that_of_the_most_bytes_and_media(entries, largest):
+def test_the_largest_prompt_is_that_of_the_most_tokens_by_a_rough_count(entries, largest):
     assert read({"input": entries}, Endpoint.EMBEDDING).prompts.largest.text_bytes == largest
 
 
@@ -654,6 +673,71 @@ def test_token_ids_and_texts_are_compared_at_four_bytes_for_an_id():
 def test_what_prompts_share_counts_once_for_each():
     shared = {"messages": [[HI], [HI, HI]], "tools": [TOOL], "documents": ["d"]}
     prompts = read(shared, Endpoint.OTHER_CHAT).prompts
-    assert (prompts.largest.tools, prompts.whole.tools) == (1, 2)
-    assert prompts.whole.text_bytes == 3 * 2 + 2 * len(compact(TOOL))
-    assert prompts.whole.optional[Optional.DOCUMENTS].text_bytes == 2
+    assert (prompts.largest.tools, prompts.shared.tools, prompts.own.tools) == (1, 1, 0)
+    assert (prompts.own.text_bytes, prompts.shared.text_bytes) == (3 * 2, len(compact(TOOL)))
+    assert prompts.shared.optional[Optional.DOCUMENTS].text_bytes == 1
+
+
+def test_the_four_roughly_largest_prompts_are_measured():
+    entries = ["a" * n for n in (10, 60, 20, 50, 30, 40)]
+    candidates = read({"input": entries}, Endpoint.EMBEDDING).prompts.candidates
+    assert [each.text_bytes for each in candidates] == [60, 50, 40, 30]
+
+
+def test_each_pair_has_the_largest_entry_of_the_shorter_list():
+    body = {"text_1": ["a", "bb"], "text_2": ["x" * 9, "y" * 7, "z" * 8]}
+    candidates = read(body, Endpoint.SCORE).prompts.candidates
+    assert [each.text_bytes for each in candidates] == [11, 10, 9]
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "messages"), [([HI] * 3, 1, 3), ([[HI] * 3, [HI]], 2, 3), ([[HI]], 1, 1)]
+)
+def test_an_embedding_of_messages_is_one_prompt_for_each_conversation(value, count, messages):
+    prompts = read({"input": value}, Endpoint.EMBEDDING).prompts
+    assert (prompts.count, prompts.largest.messages) == (count, messages)
+
+
+def test_an_instruction_counts_by_either_name():
+    body = {"query": "a", "documents": ["b"]}
+    named, argued = (
+        whole(read(body | each, Endpoint.SCORE)).text_bytes
+        for each in ({"instruction": "find"}, {"chat_template_kwargs": {"instruction": "find"}})
+    )
+    assert named == argued == 6
+
+
+def test_embeddings_within_a_conversation_make_it_unreadable():
+    part = {"type": "prompt_embeds", "data": "AAAA"}
+    body = json.dumps({"messages": [{"role": "user", "content": [part]}]}).encode()
+    assert reason(body) is Unreadable.SHAPE
+
+
+@pytest.mark.parametrize(
+    ("fields", "truncates"),
+    [({}, False), ({"truncation": "disabled"}, False), ({"truncation": "auto"}, True)],
+)
+def test_a_response_may_have_its_prompt_cut(fields, truncates):
+    assert read({"input": "a", **fields}, Endpoint.RESPONSES).truncates is truncates
+
+
+def test_tools_may_be_rendered_with_spaces_and_lines():
+    plain, tooled = chat(), chat(tools=[TOOL])
+    size = len(json.dumps({"messages": [HI], "tools": [TOOL]}))
+    assert tooled.token_bound == 3 * size + 512 + 32 * 2
+    assert plain.token_bound == len(json.dumps({"messages": [HI]})) + 512 + 32
+
+
+def test_all_fields_together_have_one_bound():
+    fields = ("text_1", "text_2", "data_1", "data_2", "query", "queries", "documents", "items")
+    body = {field: [["a"] * 7] * 1000 for field in fields}
+    with pytest.raises(UnreadableRequest, match="too_large"):
+        read(body, Endpoint.SCORE)
+
+
+@pytest.mark.parametrize("depth", range(900, 1010, 3))
+@pytest.mark.parametrize("form", [b'{"messages":%s%s}', b'{"tools":[%s1%s]}'])
+def test_no_depth_gets_past_the_bound(form, depth):
+    opening, closing = (b"[", b"]") if b"messages" in form else (b'{"a":', b"}")
+    with suppress(UnreadableRequest):
+        read_request(Endpoint.CHAT, form % (opening * depth, closing * depth))

@@ -142,4 +142,3 @@ def test_memory_is_bounded_whatever_arrives(piece):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * MAX_LINE_BYTES
-

@@ -25,7 +25,7 @@ PROMPT = REQUEST.prompts.largest
 
 
 def decide(rules=RULES, header="", prompt=None, **changes):
-    prompts = Prompts(dataclasses.replace(PROMPT, **(prompt or {})), 1, None)
+    prompts = Prompts((dataclasses.replace(PROMPT, **(prompt or {})),))
     request = dataclasses.replace(REQUEST, **{"prompts": prompts} | changes)
     return route(request, header, Learner(paper(), Labels(8)), rules)
 
@@ -183,3 +183,29 @@ def test_no_other_api_stores_its_answers():
     body = b'{"messages": [{"content": "hi"}], "store": true, "background": true}'
     request = read_request(Endpoint.CHAT, body)
     assert route(request, "", Learner(paper(), Labels(8)), rules).reason is Reason.FITS
+
+
+def test_the_largest_prompt_is_that_of_the_most_tokens():
+    words, digits = "the quick brown fox jumps over a lazy dog " * 500, "7" * 20_000
+    body = json.dumps({"prompt": [words, digits]}).encode()
+    asked = decide(prompts=read_request(Endpoint.COMPLETION, body).prompts).asked
+    assert asked.measure.text_bytes == 20_000
+    assert asked.share == pytest.approx(0.75, abs=0.1)
+
+
+def test_what_prompts_share_is_measured_once_for_each():
+    query, documents = "where do owls sleep " * 20, ["1 2 3 4 5 6 7 8 9 0"] * 10
+    batch = json.dumps({"query": query, "documents": documents}).encode()
+    single = json.dumps({"query": query, "documents": documents[:1]}).encode()
+    whole = decide(prompts=read_request(Endpoint.SCORE, batch).prompts).asked.whole
+    one = decide(prompts=read_request(Endpoint.SCORE, single).prompts).asked.measure
+    lower, digits = FEATURES.index("lower"), FEATURES.index("space_digit")
+    assert whole.features[lower] == 10 * one.features[lower]
+    assert whole.features[digits] == 10 * one.features[digits]
+    assert whole.features[FEATURES.index("request")] == 10
+
+
+def test_prompts_without_text_have_a_share_too():
+    body = json.dumps({"input": ["", ""]}).encode()
+    asked = decide(prompts=read_request(Endpoint.EMBEDDING, body).prompts, generates=False).asked
+    assert asked.largest_prompt(2) == 1

@@ -250,8 +250,9 @@ def routed(pool="short", max_tokens=100, reason=Reason.FITS):
 def several(sequences, max_tokens=100, whole=None, pool="short"):
     """A routed request for several sequences."""
     one = routed(pool, max_tokens)
+    share = 0.5 if whole else 1.0
     return dataclasses.replace(
-        one, asked=dataclasses.replace(one.asked, sequences=sequences, whole=whole)
+        one, asked=dataclasses.replace(one.asked, sequences=sequences, whole=whole, share=share)
     )
 
 
