@@ -1,5 +1,5 @@
--- Takes the usage event out of a stream whose client has not asked for it: the service has, and
--- says so in dynamic metadata. What is left is what vLLM sends to who does not ask.
+-- Removes the usage event from a stream whose client did not ask for it. The service did, and flags
+-- the stream in dynamic metadata. What remains is what vLLM sends without the request for usage.
 local MAX_EVENT = 262144
 
 -- The usage event is the one without choices.
@@ -8,14 +8,14 @@ local function is_usage(event)
   return first == "]" and event:find('"usage"%s*:%s*{')
 end
 
--- vLLM names itself in the usage event or, where there is none, in the last event of a choice.
+-- vLLM names itself in the usage event or, without one, in the last event of a choice.
 local function with_fingerprint(last, usage)
   local name = usage:match(',"system_fingerprint":"[^"]*"') or ""
   local json, blank = last:match("^(.*)}(%s*)$")
   return json and json .. name .. "}" .. blank or last
 end
 
--- The service asks for usage only where it hears that somebody will take it out.
+-- The service asks for usage only if this filter runs.
 function envoy_on_request(handle)
   handle:streamInfo():dynamicMetadata():set("llm", "hides_usage", true)
 end
@@ -26,8 +26,9 @@ function envoy_on_response(handle)
   if not (note and note["hide_usage"]) or kind:find("text/event-stream", 1, true) ~= 1 then
     return
   end
-  -- An event that has not ended, of which `passed` bytes are out already where it is too long to
-  -- be held; and before it, the last event of a choice, until it is known what follows it.
+  handle:headers():remove("content-length")
+  -- The unfinished event, of which `passed` bytes were sent already if it is too long to be held;
+  -- and before it the last event of a choice, until the event after it is known.
   local held, passed, last = "", 0, ""
   for chunk in handle:bodyChunks() do
     local size = chunk:length()
@@ -51,10 +52,10 @@ function envoy_on_response(handle)
       _, stop = text:find("\r?\n\r?\n", from)
     end
     held = text:sub(from)
-    -- Envoy ends a body with a chunk of no bytes: the last chance of what is held.
+    -- Envoy ends a body with an empty chunk: send what is held.
     if size == 0 or passed > 0 or #held > MAX_EVENT then
       out[#out + 1] = last .. held:sub(passed + 1)
-      -- As many bytes as the next chunk can need to complete a blank line.
+      -- The next chunk needs at most so many bytes to complete a blank line.
       held, last = held:sub(-3), ""
       passed = #held
     end

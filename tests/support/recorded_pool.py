@@ -61,6 +61,7 @@ class Replay:
     kind: str = ""
     pieces: Iterable[bytes] = ()
     whole: bool = True  # whether the server completes the answer
+    stated: bool = False  # whether the server states the length of the body
     usages: list[TokenUsage] = field(default_factory=list)  # as sent to the observer
 
     def ask(self, kind, pieces, path="/v1/chat/completions", hide=True, whole=True):
@@ -85,14 +86,18 @@ class Replay:
     async def serve(self, reader, writer):
         await reader.readuntil(b"\r\n\r\n")
         await reader.readexactly(2)
-        head = f"HTTP/1.1 200 OK\r\ncontent-type: {self.kind}\r\ntransfer-encoding: chunked\r\n\r\n"
+        pieces, framing = self.pieces, "transfer-encoding: chunked"
+        if self.stated:
+            pieces = list(pieces)
+            framing = f"content-length: {sum(map(len, pieces))}"
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {self.kind}\r\n{framing}\r\n\r\n"
         writer.write(head.encode())
-        for piece in self.pieces:
-            writer.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        for piece in pieces:
+            writer.write(piece if self.stated else b"%x\r\n%s\r\n" % (len(piece), piece))
             await writer.drain()
             # Envoy would read consecutive writes as one piece.
             await asyncio.sleep(0.002)
-        if self.whole:
+        if self.whole and not self.stated:
             writer.write(b"0\r\n\r\n")
         writer.close()
 

@@ -63,6 +63,15 @@ def test_a_byte_at_a_time_changes_nothing(envoy, end):
     assert envoy.ask(SSE, pieces(stream, *range(len(stream)))) == silent
 
 
+@pytest.mark.parametrize("hide", [True, False])
+def test_a_stream_of_stated_length_arrives_whole(envoy, hide):
+    envoy.stated = True
+    try:
+        assert envoy.ask(SSE, [STREAM], hide=hide) == (SILENT if hide else STREAM)
+    finally:
+        envoy.stated = False
+
+
 @pytest.mark.parametrize("kind", ["Text/Event-Stream", "TEXT/EVENT-STREAM;charset=utf-8"])
 def test_a_streams_type_may_be_written_in_any_case(envoy, kind):
     assert envoy.ask(kind, [STREAM]) == SILENT
