@@ -198,7 +198,7 @@ def _saving_line(report: Report) -> str:
         f"alpha = {report.short_share:.3f} of the requests are short, and an instance of the short "
         f"pool serves rho = {rates.short / rates.long:g} times as many; so {_RATE_PER_S:g} "
         f"requests/s take {fleet.short} + {fleet.long} instances instead of {fleet.homogeneous}: "
-        f"{fleet.saving:.1%} fewer. That is against one pool of 16 sequences per instance, as in the "
-        f"paper; against one whose max_num_seqs fits its requests, a split often saves no GPUs "
-        f"(see `dualpool plan`)."
+        f"{fleet.saving:.1%} fewer. That is against one pool of 16 sequences per instance, as in "
+        "the paper; against one whose max_num_seqs fits its requests, a split often saves no GPUs "
+        "(see `dualpool plan`)."
     )
