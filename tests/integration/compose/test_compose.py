@@ -214,22 +214,31 @@ def test_the_demo_runs_against_the_stack(containers, tmp_path):
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Out of sight from here" in done.stdout
+    assert "Not visible from outside the stack" in done.stdout
     report = json.loads(file.read_text())
     assert (report["lost"], report["altered"]) == ([], [])
     assert all(pool["requests"] for pool in report["pools"])
 
 
-@pytest.mark.parametrize("name", ["dualpool", "short", "prometheus"])
+@pytest.mark.parametrize("name", ["dualpool", "prometheus"])
 def test_a_part_that_is_killed_costs_no_answer(containers, name):
-    with traffic(CHAT, SHORT) as clients:
-        wait_for(clients.more())
-        containers[name].kill()
-        wait_for(clients.more(30), 60)
-        containers[name].start()
-        wait_for(lambda: healthy(containers[name]), 60)
-        wait_for(clients.more())
-    assert clients.lost == []
+    assert lost_while_killed(containers[name]) == []
+
+
+def test_a_pool_that_is_killed_loses_only_what_it_was_answering(containers):
+    """Such a request may be what killed it: the other pool does not get it as well."""
+    assert len(lost_while_killed(containers["short"], clients=4)) <= 4
+
+
+def lost_while_killed(container, clients=4):
+    with traffic(CHAT, SHORT, clients) as running:
+        wait_for(running.more())
+        container.kill()
+        wait_for(running.more(30), 60)
+        container.start()
+        wait_for(lambda: healthy(container), 60)
+        wait_for(running.more())
+    return running.lost
 
 
 def test_without_the_long_pool_short_requests_go_on(containers):
@@ -270,17 +279,18 @@ def test_an_envoy_that_is_killed_loses_only_what_it_was_answering(containers):
     assert sum(outcome.asked_s < died_s for outcome in clients.lost) <= 4
 
 
-def test_a_pool_that_is_cut_off_costs_no_answer_and_is_found_at_its_new_address(containers, client):
+def test_a_pool_that_is_cut_off_loses_only_what_it_was_answering(containers, client):
+    """It is then found at its new address."""
     pools = client.networks.get("dualpool_pools")
     old = address(containers["short"])
-    with traffic(CHAT, SHORT) as clients:
+    with traffic(CHAT, SHORT, clients=4) as clients:
         wait_for(clients.more())
         pools.disconnect(containers["short"])
         wait_for(clients.more(30), 90)
         with another_at_its_address(client):
             pools.connect(containers["short"], aliases=["short"])
             wait_for(lambda: clients.outcomes[-1].pool == "short", 60)
-    assert clients.lost == []
+    assert len(clients.lost) <= 4
     assert address(containers["short"]) != old
 
 
