@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from extproc.commands.arguments import add_config
+from extproc.config.conflicts import conflicts
 from extproc.config.load import ConfigError, Settings, load
-from extproc.config.settings import conflicts
 
 DESCRIPTION = (
     "Serve until SIGTERM or Ctrl-C, then tell Envoy, refuse new streams and drain; "

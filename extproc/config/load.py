@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from yaml.reader import ReaderError
 
+from extproc.config.conflicts import conflicts
 from extproc.config.errors import UserError
-from extproc.config.settings import SECTIONS, Place, Section, Settings, conflicts
+from extproc.config.keys import Place, Section
+from extproc.config.settings import SECTIONS, Settings
 
 __all__ = ["ConfigError", "Settings", "load", "render"]
 

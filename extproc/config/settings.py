@@ -1,30 +1,21 @@
 """The settings: frozen values, each key with its unit, its limits and its default."""
 
 import enum
-import itertools
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-_MAX_POOLS = 16
+from extproc.config import keys
+from extproc.config.addresses import HOST, HOST_PORT, UNIX_PATH
+from extproc.config.keys import Section
+
+MAX_POOLS = 16
 MESSAGE_OVERHEAD = 1024
 """Bytes of a gRPC message beside the body in it."""
 
-_MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path holds 108, the last of them NUL
 _MAX_WINDOW = 1 << 24
 _GIB = 1 << 30
 
-Place = tuple[str | int, ...]  # ("pools", 0, "name")
-
-_HOST_PORT = (
-    r"([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]):"
-    r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-)
-# Plain ASCII on one line, without the % that gRPC decodes: unix:/a%41 listens on /aA.
-_UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
-_PATH = r"|/[^\x00-\x1f\x7f]*"
-_HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 _POOL_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 # Credentials must not become category names, and Envoy strips x-llm-* from requests.
 _CATEGORY_HEADER = (
@@ -71,70 +62,28 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
-# `note` describes a key, its unit first; `allowed` ends the sentence "VALUE is not allowed: ...".
-def _key(note: str, allowed: str, **field: Any) -> Any:
-    return Field(description=note, json_schema_extra={"allowed": allowed}, **field)
-
-
-def _whole(unit: str, low: int, high: int, note: str, **field: Any) -> Any:
-    allowed = f"a whole number of {unit} from {low} to {high}"
-    return _key(f"{unit}: {note}", allowed, ge=low, le=high, **field)
-
-
-def _text(pattern: str, note: str, allowed: str, **field: Any) -> Any:
-    return _key(note, allowed, pattern=rf"\A({pattern})\Z", **field)
-
-
-def _one_of(default: enum.StrEnum, note: str) -> Any:
-    return _key(note, f"one of {', '.join(type(default))}", default=default, strict=False)
-
-
-def _limit(unit: str, high: int, note: str, default: int) -> Any:
-    return _whole(unit, 0, high, f"{note}; 0: no limit", default=default)
-
-
-def _file(note: str) -> Any:
-    return _text(_PATH, note, "empty, or the absolute path of a file", default="")
-
-
-class Section(BaseModel):
-    """A mapping of known keys; an empty one has its defaults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, regex_engine="python-re")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_default(cls, value: object) -> object:
-        return {} if value is None else value
-
-    @classmethod
-    def allowed(cls, key: str) -> str:
-        """Return what the value of a key may be."""
-        return cast("Mapping[str, str]", cls.model_fields[key].json_schema_extra)["allowed"]
-
-
 class ListenSettings(Section):
     """Where the service listens."""
 
-    grpc: str = _text(
-        f"{_HOST_PORT}|{_UNIX_PATH}",
+    grpc: str = keys.text(
+        f"{HOST_PORT}|{UNIX_PATH}",
         "host:port or unix:/path for Envoy's streams; see workers",
         "host:port, the port from 0 (any free one) to 65535, or unix:/path",
         default="127.0.0.1:50051",
     )
-    http: str = _text(
-        _HOST_PORT,
+    http: str = keys.text(
+        HOST_PORT,
         "host:port of /metrics, /healthz, /readyz and /state",
         "host:port, the port from 0 (any free one) to 65535",
         default="127.0.0.1:8081",
     )
-    http_token_file: str = _file("bearer token of /state and /lengths; empty: none needed")
-    max_message_bytes: int = _whole(
+    http_token_file: str = keys.file("bearer token of /state and /lengths; empty: none needed")
+    max_message_bytes: int = keys.whole(
         "bytes", 1 << 16, _GIB, "the largest gRPC message that is read", default=1 << 26
     )
-    notice_s: int = _whole("seconds", 0, 600, "from SIGTERM to refusing new streams", default=3)
-    drain_s: int = _whole("seconds", 0, 3600, "then, for open streams to end", default=30)
-    body_timeout_s: int = _whole(
+    notice_s: int = keys.whole("seconds", 0, 600, "from SIGTERM to refusing new streams", default=3)
+    drain_s: int = keys.whole("seconds", 0, 3600, "then, for open streams to end", default=30)
+    body_timeout_s: int = keys.whole(
         "seconds",
         1,
         86_400,
@@ -142,7 +91,7 @@ class ListenSettings(Section):
         # Envoy's guide for edge proxies gives a whole request as long.
         default=300,
     )
-    max_streams: int = _whole(
+    max_streams: int = keys.whole(
         "streams",
         1,
         1 << 20,
@@ -150,7 +99,7 @@ class ListenSettings(Section):
         # 360 MB, of the 512 MB that docker-compose.yml gives the service.
         default=12_000,
     )
-    busy_share: float = _key(
+    busy_share: float = keys.key(
         "share of envoy.message_timeout_ms; later: size decides; 0: off",
         "a share of the time limit from 0 to 1",
         # Head and body of a request wait one after the other.
@@ -158,21 +107,23 @@ class ListenSettings(Section):
         ge=0,
         le=1,
     )
-    tls_cert: str = _file("the service's certificate, PEM; empty: no TLS")
-    tls_key: str = _file("its key, PEM")
-    tls_client_ca: str = _file("who signs Envoy's; empty: no client certificate")
+    tls_cert: str = keys.file("the service's certificate, PEM; empty: no TLS")
+    tls_key: str = keys.file("its key, PEM")
+    tls_client_ca: str = keys.file("who signs Envoy's; empty: no client certificate")
 
 
 class PoolSettings(Section):
     """One pool: the servers of one max_model_len, behind one Envoy cluster."""
 
-    name: str = _text(
+    name: str = keys.text(
         _POOL_NAME,
         "Envoy's cluster and the value of x-llm-pool",
         "1 to 63 lower-case letters, digits and inner hyphens (a number in quotes)",
     )
-    max_model_len: int = _whole("tokens", 1, _MAX_WINDOW, "prompt and completion of one sequence")
-    threshold: int = _whole(
+    max_model_len: int = keys.whole(
+        "tokens", 1, _MAX_WINDOW, "prompt and completion of one sequence"
+    )
+    threshold: int = keys.whole(
         "tokens",
         1,
         _MAX_WINDOW,
@@ -180,15 +131,15 @@ class PoolSettings(Section):
         # A pool whose max_model_len is missing or invalid is refused, whatever this returns.
         default_factory=lambda pool: pool.get("max_model_len", _MAX_WINDOW),
     )
-    address: str = _text(
-        rf"({_HOST_PORT})(, ?({_HOST_PORT})){{0,63}}",
+    address: str = keys.text(
+        rf"({HOST_PORT})(, ?({HOST_PORT})){{0,63}}",
         "host:port of each server, with commas",
         "host:port, the port from 0 to 65535, or up to 64 of them with commas",
         default_factory=lambda pool: f"{pool.get('name', 'pool')}:8000",
     )
-    tls_ca: str = _file("who signs their certificates, PEM; empty: no TLS")
-    tls_name: str = _text(
-        f"|{_HOST}",
+    tls_ca: str = keys.file("who signs their certificates, PEM; empty: no TLS")
+    tls_name: str = keys.text(
+        f"|{HOST}",
         "name in their certificates; empty: the first host",
         "empty, or a host name or an IPv4 address",
         default="",
@@ -203,38 +154,38 @@ class PoolSettings(Section):
 class BudgetSettings(Section):
     """How the tokens of a request are estimated; all but `target` are those of arXiv 2604.08075."""
 
-    estimator: EstimatorName = _one_of(
+    estimator: EstimatorName = keys.one_of(
         EstimatorName.CALIBRATED, "calibrated to the target; paper: a ratio less its deviation"
     )
-    target: float = _key(
+    target: float = keys.key(
         "calibrated: share of requests that may be misrouted",
         "a share of requests from 0.00001 to 0.1",
         default=0.001,
         ge=0.00001,
         le=0.1,
     )
-    beta: float = _key(
+    beta: float = keys.key(
         "paper: share of the past in the running means",
         "a number above 0 and below 1",
         default=0.95,
         gt=0,
         lt=1,
     )
-    gamma: float = _key(
+    gamma: float = keys.key(
         "paper: deviations by which the ratio is lowered",
         "a number of deviations from 0 to 10",
         default=1.0,
         ge=0,
         le=10,
     )
-    prior_bytes_per_token: float = _key(
+    prior_bytes_per_token: float = keys.key(
         "paper: bytes per token, until a category has learnt",
         "a number of bytes per token from 0.1 to 100",
         default=4.0,
         ge=0.1,
         le=100,
     )
-    default_output_tokens: int = _whole(
+    default_output_tokens: int = keys.whole(
         "tokens", 0, _MAX_WINDOW, "paper: reserved where a request states no limit", default=1024
     )
 
@@ -242,26 +193,26 @@ class BudgetSettings(Section):
 class CategorySettings(Section):
     """Which requests share one ratio of bytes to tokens."""
 
-    header: str = _text(
+    header: str = keys.text(
         _CATEGORY_HEADER,
         "request header that names it; empty: by content and model",
         "empty, or a header's name in lower case, no (proxy-)authorization, cookie or x-llm-*",
         default="",
     )
-    max: int = _whole("categories", 2, 1024, "further ones are folded into `other`", default=64)
+    max: int = keys.whole("categories", 2, 1024, "further ones are folded into `other`", default=64)
 
 
 class RequestSettings(Section):
     """What is read of a request."""
 
-    max_body_bytes: int = _whole(
+    max_body_bytes: int = keys.whole(
         "bytes",
         1024,
         _GIB,
         "a larger body is not read, it goes to the largest pool",
         default=1 << 25,
     )
-    usage_sample: float = _key(
+    usage_sample: float = keys.key(
         "share of the streams without usage that are asked; 0: none",
         "a share of streams from 0 to 1",
         default=0.02,
@@ -269,7 +220,7 @@ class RequestSettings(Section):
         le=1,
     )
     # vLLM stores nothing unless it is started with VLLM_ENABLE_RESPONSES_API_STORE=1.
-    stored_responses: StoredResponses = _one_of(
+    stored_responses: StoredResponses = keys.one_of(
         StoredResponses.ANY, "for /v1/responses; largest: the pools store them"
     )
 
@@ -277,41 +228,41 @@ class RequestSettings(Section):
 class EnvoySettings(Section):
     """Envoy's configuration beside the pools, for `dualpool config envoy`."""
 
-    version: str = _text(
+    version: str = keys.text(
         r"1\.(3[6-9]|40)",
         "Envoy's minor version, 1.36 to 1.40",
         "one of 1.36, 1.37, 1.38, 1.39 and 1.40, in quotes",
         default="1.40",
     )
-    form: Form = _one_of(Form.AUTO, "trailers, observed or single; auto: trailers from 1.40 on")
-    listen: str = _text(
-        _HOST_PORT, "host:port of the OpenAI API", "host:port", default="0.0.0.0:10000"
+    form: Form = keys.one_of(Form.AUTO, "trailers, observed or single; auto: trailers from 1.40 on")
+    listen: str = keys.text(
+        HOST_PORT, "host:port of the OpenAI API", "host:port", default="0.0.0.0:10000"
     )
-    admin: str = _text(
-        _HOST_PORT, "host:port of Envoy's admin", "host:port", default="127.0.0.1:9901"
+    admin: str = keys.text(
+        HOST_PORT, "host:port of Envoy's admin", "host:port", default="127.0.0.1:9901"
     )
-    metrics: str = _text(
-        f"|{_HOST_PORT}",
+    metrics: str = keys.text(
+        f"|{HOST_PORT}",
         "host:port of Envoy's metrics and readiness alone; empty: none",
         "empty, or host:port",
         default="",
     )
-    service: str = _text(
-        _HOST,
+    service: str = keys.text(
+        HOST,
         "host of this service, for Envoy; see listen.grpc",
         "a host name or an IPv4 address",
         default="127.0.0.1",
     )
-    message_timeout_ms: int = _whole(
+    message_timeout_ms: int = keys.whole(
         "milliseconds", 10, 60_000, "how long a request waits for us", default=1000
     )
     # By size, the largest pool does not get all traffic during an outage of the service.
-    fail_open: FailOpen = _one_of(
+    fail_open: FailOpen = keys.one_of(
         FailOpen.BY_SIZE, "by_size or largest: undecided requests go there"
     )
     # JSON and text have 3 to 5 bytes per token, so 2 leave a third or more of the window for the
     # output. A smaller pool's 400 is retried on the largest.
-    fail_open_bytes_per_token: float = _key(
+    fail_open_bytes_per_token: float = keys.key(
         "by_size: a body below pool.threshold times this fits",
         "a number of bytes per token from 0.1 to 100",
         default=2.0,
@@ -320,81 +271,85 @@ class EnvoySettings(Section):
     )
     # 1 MiB of text already fills a window of 200,000 tokens; 4 MiB leaves room for a photograph,
     # and bounds what one request can cost the service.
-    large_body_bytes: int = _limit(
+    large_body_bytes: int = keys.limit(
         "bytes", _GIB, "larger bodies pass unread, largest pool", default=1 << 22
     )
     # vLLM's own --h11-max-header-count.
-    max_headers: int = _whole("headers", 32, 10_000, "of a request or an answer", default=256)
+    max_headers: int = keys.whole("headers", 32, 10_000, "of a request or an answer", default=256)
     # Envoy's default of 60, and room for what Envoy and the service add.
-    max_header_kib: int = _whole("KiB", 8, 8192, "all headers of a message", default=96)
+    max_header_kib: int = keys.whole("KiB", 8, 8192, "all headers of a message", default=96)
     # The next four are those of Envoy's guide for edge proxies, as are request_headers_timeout_s
     # and request_timeout_s; vLLM itself speaks no HTTP/2.
-    max_streams: int = _limit(
+    max_streams: int = keys.limit(
         "streams", 1 << 30, "concurrent, of one HTTP/2 connection", default=100
     )
-    stream_window_bytes: int = _whole(
+    stream_window_bytes: int = keys.whole(
         "bytes", 65_535, (1 << 31) - 1, "HTTP/2 window of a stream", default=65_536
     )
-    connection_window_bytes: int = _whole(
+    connection_window_bytes: int = keys.whole(
         "bytes", 65_535, (1 << 31) - 1, "HTTP/2 window of a connection", default=1 << 20
     )
-    buffer_bytes: int = _whole(
+    buffer_bytes: int = keys.whole(
         "bytes", 4096, _GIB, "unsent data of a connection; then reading waits", default=32_768
     )
     # Above what two cores serve, below the file descriptors that a container usually has.
-    max_connections: int = _limit("connections", 1 << 30, "of all clients", default=20_000)
+    max_connections: int = keys.limit("connections", 1 << 30, "of all clients", default=20_000)
     # Envoy's own default of 1024 would refuse requests that vLLM would queue.
-    max_pool_requests: int = _limit("requests", 1 << 30, "in flight, per pool", default=10_000)
+    max_pool_requests: int = keys.limit("requests", 1 << 30, "in flight, per pool", default=10_000)
     # Below the 1 GiB that docker-compose.yml gives Envoy.
-    max_heap_mib: int = _limit(
+    max_heap_mib: int = keys.limit(
         "MiB", 1 << 20, "Envoy's heap, near which it sheds load", default=900
     )
-    request_headers_timeout_s: int = _limit("seconds", 86_400, "to receive all headers", default=10)
-    request_timeout_s: int = _limit("seconds", 86_400, "to receive the whole request", default=300)
+    request_headers_timeout_s: int = keys.limit(
+        "seconds", 86_400, "to receive all headers", default=10
+    )
+    request_timeout_s: int = keys.limit(
+        "seconds", 86_400, "to receive the whole request", default=300
+    )
     # Longer than any answer is silent, be it queued or not streamed; frees what a vanished client
     # has left behind.
-    stream_idle_timeout_s: int = _limit(
+    stream_idle_timeout_s: int = keys.limit(
         "seconds", 604_800, "without a byte in either direction", default=3600
     )
     # Envoy's own default.
-    connection_idle_timeout_s: int = _limit(
+    connection_idle_timeout_s: int = keys.limit(
         "seconds", 604_800, "a client's connection without requests", default=3600
     )
-    connect_timeout_ms: int = _whole(
+    connect_timeout_ms: int = keys.whole(
         "milliseconds", 10, 60_000, "to connect to a server of a pool", default=1000
     )
     # vLLM closes an idle connection after 5 s: no request may meet that moment.
-    pool_idle_timeout_s: int = _limit(
+    pool_idle_timeout_s: int = keys.limit(
         "seconds", 86_400, "a pool's connection without requests", default=3
     )
     # A live vLLM can read nothing for 30 s while it prepares a large prompt. Without this limit,
     # TCP takes 15 minutes to give up a server that is cut off.
-    pool_silence_s: int = _limit(
+    pool_silence_s: int = keys.limit(
         "seconds", 3600, "data that a server does not acknowledge", default=60
     )
     # To connect works with any server, and a vLLM that is busy is not taken for dead. A path also
     # detects a server that hangs.
-    pool_health: str = _text(
+    pool_health: str = keys.text(
         r"none|connect|/[!-~]*",
         "health check of smaller pools: none, connect, path",
         "none, connect or a path such as /health",
         default="connect",
     )
-    tls_ca: str = _file("who signs listen.tls_cert; empty: no TLS")
-    tls_cert: str = _file("Envoy's own certificate, PEM")
-    tls_key: str = _file("its key, PEM")
+    tls_ca: str = keys.file("who signs listen.tls_cert; empty: no TLS")
+    tls_cert: str = keys.file("Envoy's own certificate, PEM")
+    tls_key: str = keys.file("its key, PEM")
 
 
 class Settings(Section):
     """All settings; `load` also checks the rules that span several keys."""
 
     listen: ListenSettings = Field(default=ListenSettings(), description="addresses")
-    workers: int = _whole(
+    workers: int = keys.whole(
         "processes", 1, 256, "at port, port + 1 ... or PATH.0, PATH.1 ...", default=1
     )
-    pools: tuple[PoolSettings, ...] = _key(
+    pools: tuple[PoolSettings, ...] = keys.key(
         "in ascending max_model_len",
-        f"a list of 1 to {_MAX_POOLS} pools",
+        f"a list of 1 to {MAX_POOLS} pools",
         strict=False,
         default=(
             PoolSettings(name="short", max_model_len=8192, threshold=8192),
@@ -407,7 +362,7 @@ class Settings(Section):
     )
     requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
     envoy: EnvoySettings = Field(default=EnvoySettings(), description="Envoy's configuration")
-    log_level: LogLevel = _one_of(
+    log_level: LogLevel = keys.one_of(
         LogLevel.INFO, "debug, info, warning or error: the least that is logged"
     )
 
@@ -420,126 +375,3 @@ SECTIONS: Mapping[str, type[Section]] = {
     "requests": RequestSettings,
     "envoy": EnvoySettings,
 }
-_LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
-_TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that it requires
-    (("listen", "tls_cert"), (("listen", "tls_key"),)),
-    (("listen", "tls_key"), (("listen", "tls_cert"),)),
-    (("listen", "tls_client_ca"), (("listen", "tls_cert"), ("listen", "tls_key"))),
-    (("envoy", "tls_cert"), (("envoy", "tls_key"), ("envoy", "tls_ca"))),
-    (("envoy", "tls_key"), (("envoy", "tls_cert"), ("envoy", "tls_ca"))),
-)
-_MESSAGE: Place = ("listen", "max_message_bytes")
-_BODY: Place = ("requests", "max_body_bytes")
-_DEFAULTS: Mapping[Place, Any] = {
-    ("listen", "grpc"): ListenSettings().grpc,
-    ("listen", "http"): ListenSettings().http,
-    ("workers",): Settings().workers,
-    _MESSAGE: ListenSettings().max_message_bytes,
-    _BODY: RequestSettings().max_body_bytes,
-    ("pools",): Settings().pools,
-}
-
-
-def host_port(address: str) -> tuple[str, int]:
-    """Split HOST:PORT of valid settings; an IPv6 host loses its brackets."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]"), int(port)
-
-
-def worker_addresses(grpc: str, workers: int) -> tuple[str, ...]:
-    """Each worker's gRPC address: the ports that follow (0 stays 0), or PATH.0, PATH.1 ..."""
-    if workers == 1:
-        return (grpc,)
-    if grpc.startswith("unix:"):
-        return tuple(f"{grpc}.{number}" for number in range(workers))
-    host, _, port = grpc.rpartition(":")
-    return tuple(f"{host}:{int(port) and int(port) + number}" for number in range(workers))
-
-
-def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
-    """Yield the values that contradict each other: the place, the value, and what is allowed.
-
-    `values` are those of a file by place. A value that is invalid by itself is None, and a place
-    with its default is absent, so that no fault hides another.
-    """
-    values = {**_DEFAULTS, **values}
-    yield from _listen_conflicts(values)
-    yield from _tls_conflicts(values)
-    yield from _body_conflicts(values[_BODY], values[_MESSAGE])
-    if (pools := values["pools",]) is not None:
-        yield from _pool_conflicts(values, len(pools))
-
-
-def _listen_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
-    grpc, http, workers = (values[place] for place in _LISTEN)
-    if grpc is None or workers is None:
-        return
-    last = worker_addresses(grpc, workers)[-1]
-    if grpc.startswith("unix:"):
-        if len(last.removeprefix("unix:")) > _MAX_SOCKET_PATH_BYTES:
-            yield ("listen", "grpc"), grpc, f"a path of at most {_MAX_SOCKET_PATH_BYTES} bytes"
-        return
-    low, high = host_port(grpc)[1], host_port(last)[1]
-    if high > 65535:
-        yield ("listen", "grpc"), grpc, f"ports up to 65535, not {high}, for {workers} workers"
-    elif http is not None and low and low <= host_port(http)[1] <= high:
-        yield ("listen", "http"), http, f"a port other than the workers' {low} to {high}"
-
-
-def _tls_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
-    for place, needed in _TLS:
-        missing = [".".join(map(str, each)) for each in needed if values.get(each, "") == ""]
-        if values.get(place) and missing:
-            yield place, values[place], f"none without {' and '.join(missing)}"
-
-
-def _body_conflicts(body: int | None, message: int | None) -> Iterator[tuple[Place, Any, str]]:
-    # Envoy sends a buffered body as one message, which gRPC would refuse before it is read.
-    if body is not None and message is not None and body + MESSAGE_OVERHEAD > message:
-        allowed = f"at most listen.max_message_bytes less {MESSAGE_OVERHEAD}"
-        yield _BODY, body, f"{allowed}: {message - MESSAGE_OVERHEAD}"
-
-
-def _pool_conflicts(values: Mapping[Place, Any], count: int) -> Iterator[tuple[Place, Any, str]]:
-    if not 1 <= count <= _MAX_POOLS:
-        yield ("pools",), values["pools",], Settings.allowed("pools")
-    owners: dict[str, int] = {}
-    for index, name in _sound(_column(values, "name")):
-        if owners.setdefault(name, index) != index:
-            allowed = f"a name of its own, this is that of pools[{owners[name]}]"
-            yield ("pools", index, "name"), name, allowed
-    windows = _column(values, "max_model_len")
-    for (before, low), (index, window) in itertools.pairwise(_sound(windows)):
-        if window <= low:
-            yield (
-                ("pools", index, "max_model_len"),
-                window,
-                f"more than the {low} of pools[{before}]",
-            )
-    yield from _threshold_conflicts(windows, _column(values, "threshold"), count - 1)
-
-
-def _threshold_conflicts(
-    windows: dict[int, Any], thresholds: dict[int, Any], last: int
-) -> Iterator[tuple[Place, Any, str]]:
-    if last in thresholds:
-        allowed = "none, as the last pool takes every larger budget"
-        yield ("pools", last, "threshold"), thresholds.pop(last), allowed
-    for index, threshold in _sound(thresholds):
-        window = windows.get(index)
-        if window is not None and threshold > window:
-            yield ("pools", index, "threshold"), threshold, f"at most its max_model_len, {window}"
-    limits = _sound({**windows, **thresholds})
-    for (before, low), (index, limit) in itertools.pairwise(limits):
-        if index in thresholds and limit <= low:
-            yield ("pools", index, "threshold"), limit, f"more than the {low} of pools[{before}]"
-
-
-def _column(values: Mapping[Place, Any], key: str) -> dict[int, Any]:
-    count = len(values["pools",])
-    places = ((index, ("pools", index, key)) for index in range(count))
-    return {index: values[place] for index, place in places if place in values}
-
-
-def _sound(column: Mapping[int, Any]) -> list[tuple[int, Any]]:
-    return sorted((index, value) for index, value in column.items() if value is not None)

@@ -4,7 +4,8 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from extproc.config.settings import PoolSettings, Settings, host_port, worker_addresses
+from extproc.config.addresses import host_port, worker_addresses
+from extproc.config.settings import PoolSettings, Settings
 from extproc.envoy.document import Finding, Part
 from extproc.envoy.gateway import takes_decision, targets
 from extproc.envoy.pool_clusters import PoolClusters, endpoints

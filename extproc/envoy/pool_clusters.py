@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from extproc.config.settings import Settings, host_port
+from extproc.config.addresses import host_port
+from extproc.config.settings import Settings
 from extproc.envoy.document import Part
 from extproc.envoy.gateway import takes_decision, targets
 

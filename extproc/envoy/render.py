@@ -11,6 +11,7 @@ from typing import Self
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.errors import UserError
 from extproc.config.settings import (
     MESSAGE_OVERHEAD,
@@ -19,8 +20,6 @@ from extproc.config.settings import (
     Form,
     PoolSettings,
     Settings,
-    host_port,
-    worker_addresses,
 )
 from extproc.request.apis import Endpoint, path_regex
 

@@ -8,7 +8,8 @@ other applications behind the same listener are none of this service's business.
 from collections.abc import Iterator
 from itertools import chain
 
-from extproc.config.settings import Settings, host_port, worker_addresses
+from extproc.config.addresses import host_port, worker_addresses
+from extproc.config.settings import Settings
 from extproc.envoy.cluster_review import pool_findings, service_findings
 from extproc.envoy.document import Finding, Part
 from extproc.envoy.filter_review import filter_findings

@@ -7,7 +7,8 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from extproc.build import build_learner
-from extproc.config.settings import Settings, host_port
+from extproc.config.addresses import host_port
+from extproc.config.settings import Settings
 from extproc.service.build import (
     build_server,
     build_stages,

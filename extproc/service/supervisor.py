@@ -19,7 +19,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from extproc.build import build_learner
-from extproc.config.settings import Settings, host_port, worker_addresses
+from extproc.config.addresses import host_port, worker_addresses
+from extproc.config.settings import Settings
 from extproc.service.build import build_token, certificate_files, describe_settings
 from extproc.service.certificates import read_certificates
 from extproc.service.channel import EMPTY, LINE_BYTES, Order, OverlongLine, decode

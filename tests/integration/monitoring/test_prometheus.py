@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 
 from deploy.grafana.panels import PANELS
 from extproc.budget.values import Learnt
+from extproc.config.addresses import host_port
 from extproc.config.load import load
-from extproc.config.settings import host_port
 from extproc.simulator.engine import A100_80GB, Engine
 from extproc.simulator.pool.metrics import PoolMetrics
 from extproc.stream.metrics import LearntCollector, Metrics, WorkerMetrics

@@ -8,6 +8,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.config.keys import Section
 from extproc.config.load import ConfigError, Settings, load, render
 from extproc.config.settings import (
     BudgetSettings,
@@ -16,7 +17,6 @@ from extproc.config.settings import (
     LogLevel,
     PoolSettings,
     RequestSettings,
-    Section,
 )
 from tests.support.paths import DATA
 

@@ -5,6 +5,8 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from extproc.config.addresses import host_port, worker_addresses
+from extproc.config.keys import Section
 from extproc.config.settings import (
     SECTIONS,
     EstimatorName,
@@ -12,11 +14,8 @@ from extproc.config.settings import (
     Form,
     LogLevel,
     PoolSettings,
-    Section,
     Settings,
     StoredResponses,
-    host_port,
-    worker_addresses,
 )
 from tests.support.paths import ROOT
 

@@ -1,0 +1,26 @@
+"""Addresses of the settings: their patterns, and the parts and ports that follow from them."""
+
+MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path holds 108, the last of them NUL
+HOST_PORT = (
+    r"([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]):"
+    r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+)
+# Plain ASCII on one line, without the % that gRPC decodes: unix:/a%41 listens on /aA.
+UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
+HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+
+
+def host_port(address: str) -> tuple[str, int]:
+    """Split HOST:PORT of valid settings; an IPv6 host loses its brackets."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+def worker_addresses(grpc: str, workers: int) -> tuple[str, ...]:
+    """Each worker's gRPC address: the ports that follow (0 stays 0), or PATH.0, PATH.1 ..."""
+    if workers == 1:
+        return (grpc,)
+    if grpc.startswith("unix:"):
+        return tuple(f"{grpc}.{number}" for number in range(workers))
+    host, _, port = grpc.rpartition(":")
+    return tuple(f"{host}:{int(port) and int(port) + number}" for number in range(workers))
