@@ -13,7 +13,7 @@ from extproc.local.children import StackError
 from extproc.local.connection_error import describe
 from extproc.local.fleet import StackPool, describe_pools, server_url
 
-_SERVICE_PORT = 8081
+_SERVICE_PORTS = (8081, 8082, 8083)  # of the replicas; Docker gives one alone any of them
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
@@ -27,17 +27,28 @@ class ExternalStack:
 
 
 async def find_stack(session: aiohttp.ClientSession, text: str) -> ExternalStack:
-    """Read the model through Envoy, and the windows from the service at port 8081 of its host.
+    """Read the model through Envoy, and the windows from the service at its host.
 
     Raises StackError if one of them does not answer.
     """
     url = server_url("--compose", text)
-    service_url = f"http://{_host(url)}:{_SERVICE_PORT}"
     # Envoy routes a request without a prompt to the largest pool.
     [largest] = await describe_pools(session, (url,))
-    windows = await _windows(session, service_url)
+    service_url, windows = await _service(session, _host(url))
     pools = (replace(largest, name=name, max_model_len=windows[name]) for name in windows)
     return ExternalStack(url, service_url, tuple(pools))
+
+
+async def _service(session: aiohttp.ClientSession, host: str) -> tuple[str, dict[str, int]]:
+    """Return the URL and the windows of the first replica that answers."""
+    failed = []
+    for port in _SERVICE_PORTS:
+        url = f"http://{host}:{port}"
+        try:
+            return url, await _windows(session, url)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            failed.append(f"{url}/state: {describe(error)}")
+    raise StackError("; ".join(failed))
 
 
 async def _windows(session: aiohttp.ClientSession, service_url: str) -> dict[str, int]:
@@ -45,8 +56,6 @@ async def _windows(session: aiohttp.ClientSession, service_url: str) -> dict[str
         async with session.get(f"{service_url}/state", timeout=_TIMEOUT) as response:
             state = await response.json(content_type=None)
         return {str(name): int(window) for name, window in state["pools"].items()}
-    except (aiohttp.ClientError, TimeoutError) as error:
-        raise StackError(f"{service_url}/state: {describe(error)}") from None
     except (ValueError, TypeError, LookupError, AttributeError):
         raise StackError(f"{service_url}/state lists no pools") from None
 

@@ -90,8 +90,9 @@ class Replay:
         if self.stated:
             pieces = list(pieces)
             framing = f"content-length: {sum(map(len, pieces))}"
-        head = f"HTTP/1.1 200 OK\r\ncontent-type: {self.kind}\r\n{framing}\r\n\r\n"
-        writer.write(head.encode())
+        # Unannounced, the end of the connection would meet Envoy's next request on it.
+        head = ("HTTP/1.1 200 OK", f"content-type: {self.kind}", framing, "connection: close")
+        writer.write("\r\n".join((*head, "", "")).encode())
         for piece in pieces:
             writer.write(piece if self.stated else b"%x\r\n%s\r\n" % (len(piece), piece))
             await writer.drain()

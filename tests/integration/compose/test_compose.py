@@ -296,10 +296,9 @@ def test_a_pool_that_is_cut_off_loses_only_what_it_was_answering(containers, cli
 
 @contextmanager
 def another_at_its_address(client):
-    """Run a container on the pools' network, which takes the address that has become free."""
-    command = ["--max-model-len=8192"]
+    """Run a container that serves nothing, at the address that has become free."""
     other = client.containers.run(
-        "dualpool-pool:local", command, network="dualpool_pools", detach=True
+        "dualpool-pool:local", entrypoint=["sleep", "300"], network="dualpool_pools", detach=True
     )
     try:
         yield

@@ -33,7 +33,7 @@ def _find_served(monkeypatch, state):
         app.router.add_get("/v1/models", models)
         app.router.add_get("/state", show_state)
         async with TestServer(app) as server, aiohttp.ClientSession() as session:
-            monkeypatch.setattr(compose, "_SERVICE_PORT", server.port)
+            monkeypatch.setattr(compose, "_SERVICE_PORTS", (free_ports().http, server.port))
             return await find_stack(session, f"http://127.0.0.1:{server.port}/v1")
 
     return asyncio.run(find())
