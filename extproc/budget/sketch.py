@@ -37,7 +37,7 @@ class Scores:
 
     def bin(self, value: float) -> int:
         """See `Shape`."""
-        return int(max(0.0, min(71.0, (value + 6.0) * 4.0)))
+        return int(max(0.0, min(self.size - 1.0, (value + 6.0) * 4.0)))
 
     def value(self, position: float) -> float:
         """See `Shape`."""
@@ -51,7 +51,7 @@ class Counts:
 
     def bin(self, value: float) -> int:
         """See `Shape`."""
-        return min(108, int(6.0 * math.log2(max(value, 1.0)) + 1e-9)) if value >= 1.0 else 0
+        return min(self.size - 1, int(6.0 * math.log2(max(1.0, value)) + 1e-9))
 
     def value(self, position: float) -> float:
         """See `Shape`."""

@@ -69,3 +69,14 @@ def test_bounds_above_all_values_raise_the_quantiles() -> None:
     for _ in range(100):
         found.add_censored(1000)
     assert found.upper(0.1) > 1000
+
+
+def test_the_bins_of_counts_reach_to_262144() -> None:
+    last = Counts.size - 1
+    assert Counts().value(last) == 262_144
+    assert [Counts().bin(value) for value in (0, 1, 262_143, 1e9)] == [0, 0, last - 1, last]
+
+
+def test_the_bins_of_scores_reach_from_minus_6_to_12() -> None:
+    assert (Scores().value(0), Scores().value(Scores.size)) == (-6, 12)
+    assert [Scores().bin(value) for value in (-9, -6, 11.9, 99)] == [0, 0, 71, 71]

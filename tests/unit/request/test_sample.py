@@ -64,3 +64,8 @@ def test_every_one_of_several_long_texts_is_in_the_sample():
     total, sample = take_sample([letter * 2048 for letter in letters])
     assert total == 32 * 2048
     assert {sample.count(letter.encode()) for letter in letters} == {2 * (256 - 3)}
+
+
+def test_windows_do_not_overlap():
+    pieces = [f"{number:040}" for number in range(400)]
+    assert take_sample(pieces) == (16_000, "".join(pieces).encode())
