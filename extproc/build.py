@@ -5,6 +5,7 @@ plan runs the operator's own settings.
 """
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import Labels
@@ -62,3 +63,5 @@ def build_estimator(
                 default_output_tokens=budget.default_output_tokens,
                 categories=settings.categories.max,
             )
+        case unknown:
+            assert_never(unknown)

@@ -728,6 +728,10 @@ def test_tools_may_be_rendered_with_spaces_and_lines():
     assert plain.token_bound == len(json.dumps({"messages": [HI]})) + 512 + 32
 
 
+def test_no_bound_is_known_for_a_template_of_the_requests_own():
+    assert chat(chat_template="{{ messages }}" * 9).token_bound is None
+
+
 def test_all_fields_together_have_one_bound():
     fields = ("text_1", "text_2", "data_1", "data_2", "query", "queries", "documents", "items")
     body = {field: [["a"] * 7] * 1000 for field in fields}
