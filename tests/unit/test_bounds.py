@@ -19,6 +19,8 @@ BOUNDS = {
     "budget.weights.BAND": 2.5,
     "budget.weights.BAND_TOKENS": 1000.0,
     "budget.weights.CLIP": 4.0,
+    "budget.weights.SURPRISE": 3.0,
+    "budget.weights.SURPRISED_WALK": 3e-2,
     "encoding.MAX_CODINGS": 2,
     "encoding.MAX_FRAMES": 1024,
     "encoding.PIECE_BYTES": 64 << 10,

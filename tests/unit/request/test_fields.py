@@ -127,3 +127,8 @@ def test_brackets_within_strings_are_no_lists():
 def test_a_field_of_many_lists_beside_long_strings_is_not_decoded():
     with pytest.raises(TooManyNodesError):
         decode(b'{"x": [%s, "%s"]}' % (MANY, b"[" * 9), "x")
+
+
+def test_as_many_lists_as_allowed_are_decoded():
+    found = decode(b'{"x": ["[", ' + b",".join([b"{}"] * (MAX_NODES - 1)) + b"]}", "x")
+    assert len(found["x"]) == MAX_NODES

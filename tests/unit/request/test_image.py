@@ -108,6 +108,8 @@ def test_a_broken_header_is_unknown(data):
         "data:" + "x" * 1000 + ";base64,AAAA",
         "x" + url(png(640, 480)),
         url(png(640, 480)).replace("base64,", "base65,"),
+        url(png(640, 480).replace(b"IHDR", b"CgBI")),
+        url(png(640, 480).replace(b"PNG", b"MNG")),
         url(webp_extended(640, 480).replace(b"WEBP", b"WAVE")),
         url(webp_extended(640, 480).replace(b"RIFF", b"RIFX")),
         {"url": None},

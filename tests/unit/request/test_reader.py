@@ -728,6 +728,11 @@ def test_tools_may_be_rendered_with_spaces_and_lines():
     assert plain.token_bound == len(json.dumps({"messages": [HI]})) + 512 + 32
 
 
+def test_a_chat_stores_no_response():
+    assert not chat(store=True).stored
+    assert not chat().stored
+
+
 def test_no_bound_is_known_for_a_template_of_the_requests_own():
     assert chat(chat_template="{{ messages }}" * 9).token_bound is None
 

@@ -289,7 +289,7 @@ def test_an_event_without_its_object_states_nothing(kind):
     assert stream(b'{"type": "%s", "response": "x"}' % kind, STATED) == USAGE
 
 
-@pytest.mark.parametrize("status", [0, 101, 302, 404, 500, 503])
+@pytest.mark.parametrize("status", [0, 101, 199, 300, 302, 404, 500, 503])
 def test_another_status_than_2xx_is_an_error(status):
     assert document(STATED, status) is Unlearnable.ERROR
 
