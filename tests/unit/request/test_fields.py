@@ -132,3 +132,10 @@ def test_a_field_of_many_lists_beside_long_strings_is_not_decoded():
 def test_as_many_lists_as_allowed_are_decoded():
     found = decode(b'{"x": ["[", ' + b",".join([b"{}"] * (MAX_NODES - 1)) + b"]}", "x")
     assert len(found["x"]) == MAX_NODES
+
+
+def test_as_many_lists_of_ids_as_allowed_are_counted():
+    ids = b",".join([b"[1]"] * (MAX_NODES - 1))
+    assert len(decode(b'{"x": [%s]}' % ids, "x")["x"]) == MAX_NODES - 1
+    with pytest.raises(TooManyNodesError):
+        decode(b'{"x": [%s,[1]]}' % ids, "x")

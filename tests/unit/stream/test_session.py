@@ -147,6 +147,14 @@ def test_a_duplex_body_is_cut_into_chunks_that_fit_the_window():
     assert len(chunk.body) == CHUNK_BYTES
 
 
+def test_a_duplex_body_of_whole_chunks_ends_with_the_last():
+    data = b"x" * (2 * CHUNK_BYTES)
+    assert returned(run(Session(), (head(request=DUPLEX), Wait()), (body(data), SHORT))) == (
+        data,
+        [False, True],
+    )
+
+
 def test_a_duplex_body_that_ends_in_trailers_has_no_end_mark():
     steps = [(head(request=DUPLEX), Wait()), (body(b"ab", end=False), Wait()), (trailers(), SHORT)]
     replies = run(Session(), *steps)
