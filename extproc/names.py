@@ -16,12 +16,10 @@ HIDES_USAGE: Final = "hides_usage"
 """Set in that namespace by Envoy's filter that removes usage from flagged streams."""
 HIDE_USAGE: Final = "hide_usage"
 """Flags a stream for that filter."""
+USAGE_METADATA: Final = "envoy.ai.token_usage"
+"""Typed metadata of Envoy's ai_protocol_manager."""
 
 
 def install_hint(extra: str) -> str:
     """Return what installs an extra; Dualpool is installed from its sources, not from PyPI."""
     return f"run pip install '.[{extra}]' in the folder of Dualpool's sources"
-
-
-USAGE_METADATA: Final = "envoy.ai.token_usage"
-"""Typed metadata of Envoy's ai_protocol_manager."""

@@ -27,6 +27,9 @@ MAX_OBJECTS: Final = 1 << 10
 CANDIDATES: Final = 4
 """The most prompts of a request that are measured to find the largest; ranked by rough tokens."""
 
+VIDEO_FRAMES: Final = 16
+"""A video counts as so many images of unknown size."""
+
 _PIXELS_PER_TOKEN: Final = 784
 _MEDIUM_TOKENS: Final = 1400  # an image of unknown size, a recording, a frame of a video
 _NO_TOOLS: Final = ("none", {"type": "none"})
@@ -111,7 +114,7 @@ class _Field:
         reader = PromptReader(nodes)
         self.read(reader, [entry])
         texts = chain(reader.texts, *reader.optional.values())
-        media = _MEDIUM_TOKENS * (reader.audios + 16 * reader.videos)
+        media = _MEDIUM_TOKENS * (reader.audios + VIDEO_FRAMES * reader.videos)
         return reader.token_ids + sum(map(rough_tokens, texts)) + sum(_sizes(reader)) + media
 
 

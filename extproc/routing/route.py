@@ -8,10 +8,10 @@ from extproc.budget.features import add, measure, with_optional
 from extproc.budget.learner import Learner
 from extproc.budget.prior import prior_tokens, prior_total
 from extproc.budget.values import Asked, Basis, Budget, Measure
-from extproc.request.reader import Prompt, Prompts, Request
+from extproc.request.prompts import VIDEO_FRAMES, Prompt, Prompts
+from extproc.request.reader import Request
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 
-_VIDEO_FRAMES = 16
 _MOST_UNSIZED = 256  # media of unknown size that are counted
 
 
@@ -141,7 +141,7 @@ def _measure(prompt: Prompt, prompts: int = 1) -> Measure:
 def _images(prompt: Prompt) -> list[tuple[int, int]]:
     """Return width and height of all media; (0, 0) if unknown.
 
-    Audio counts as one image of unknown size, a video as one for each of _VIDEO_FRAMES frames.
+    Audio counts as one image of unknown size, a video as VIDEO_FRAMES of them.
     """
-    unsized = min(prompt.audios + _VIDEO_FRAMES * prompt.videos, _MOST_UNSIZED)
+    unsized = min(prompt.audios + VIDEO_FRAMES * prompt.videos, _MOST_UNSIZED)
     return [(image.width, image.height) for image in prompt.images] + [(0, 0)] * unsized

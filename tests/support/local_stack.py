@@ -148,7 +148,7 @@ def running(pools=(), envoy=None, **settings) -> Iterator[Running]:
                 own = _with(free_ports(), ports)
                 wait(others.start(envoy.command(own, found, settings)))
                 url = f"http://127.0.0.1:{own.listener}"
-                wait_for(lambda: _answers(f"http://127.0.0.1:{own.admin}/ready"))
+                wait_for(lambda: answers(f"http://127.0.0.1:{own.admin}/ready"))
             yield Running(url, gateway, found, ports)
         finally:
             wait(others.stop())
@@ -164,11 +164,12 @@ def _with(own, ports):
     return Ports(own.listener, own.admin, ports.grpc, ports.http, ports.pools)
 
 
-def _answers(url):
+def answers(url):
+    """Return whether a GET is answered with 200."""
     try:
         return fetch(url).status == 200
     except OSError:
         return False
 
 
-__all__ = ["Answer", "OwnEnvoy", "Running", "StackError", "fetch", "running", "wait_for"]
+__all__ = ["Answer", "OwnEnvoy", "Running", "StackError", "answers", "fetch", "running", "wait_for"]

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from extproc.local.envoy import find_envoy
-from tests.support.local_stack import fetch, wait_for
+from tests.support.local_stack import answers, wait_for
 from tests.support.paths import ROOT
 
 FOLDERS = ROOT / "envoy"
@@ -122,7 +122,4 @@ def serving(config, admin, binary=None):
 
 def _ready(process, admin):
     assert process.poll() is None, "Envoy has exited"
-    try:
-        return fetch(f"http://127.0.0.1:{admin}/ready").status == 200
-    except OSError:
-        return False
+    return answers(f"http://127.0.0.1:{admin}/ready")

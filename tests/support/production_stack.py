@@ -42,10 +42,7 @@ class Fronted:
         return gateway.fetch(f"{self.http}/metrics").body.decode()
 
     def is_ready(self):
-        try:
-            return gateway.fetch(f"{self.http}/readyz").status == 200
-        except OSError:
-            return False
+        return gateway.answers(f"{self.http}/readyz")
 
     def envoy_answers(self):
         try:

@@ -18,7 +18,7 @@ import yaml
 
 from deploy.grafana.picture import draw
 from extproc.local.ports import Ports, free_ports
-from tests.support.local_stack import fetch, wait_for
+from tests.support.local_stack import answers, fetch, wait_for
 from tests.support.paths import ROOT
 
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -84,10 +84,7 @@ def watching(ports):
 
 def _is_ready(url, process):
     assert process.poll() is None, "Prometheus has ended"
-    try:
-        return fetch(f"{url}/-/ready").status == 200
-    except OSError:
-        return False
+    return answers(f"{url}/-/ready")
 
 
 def ask(url, expr):

@@ -23,7 +23,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 from extproc.service.server import SERVICE
 from tests.support.envoys import binary
-from tests.support.local_stack import fetch, in_background, wait_for
+from tests.support.local_stack import answers, fetch, in_background, wait_for
 from tests.support.paths import DATA
 
 RESPONSES = DATA / "responses"
@@ -148,7 +148,7 @@ def replaying(version="1.40", form="auto"):
         try:
             argv = (binary(version), *command.argv[1:])
             wait(children.start(replace(command, argv=argv)))
-            wait_for(lambda: _ready(replay.admin))
+            wait_for(lambda: answers(f"{replay.admin}/ready"))
             yield replay
         finally:
             wait(children.stop())
@@ -174,10 +174,3 @@ def _configuration(ports, pool, version, form):
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     manager["http_filters"].insert(0, FLAG)
     return document
-
-
-def _ready(admin):
-    try:
-        return fetch(f"{admin}/ready").status == 200
-    except OSError:
-        return False

@@ -155,15 +155,6 @@ def from_first_principles(build: Build) -> InstanceProfile:
 MI300X: Final = Accelerator(
     name="MI300X", hbm_gib=192e9 / _GIB, bandwidth_gb_s=5300, tflops=2615, price_per_h=3.67
 )
-A100_80GB: Final = Accelerator(
-    name="A100-80GB", hbm_gib=80, bandwidth_gb_s=2039, tflops=312, price_per_h=2.21
-)
-H100_80GB: Final = Accelerator(
-    name="H100-80GB", hbm_gib=80, bandwidth_gb_s=3350, tflops=989, price_per_h=4.02
-)
-LLAMA_3_70B: Final = ModelShape(
-    name="Llama-3-70B", parameters=70.6e9, layers=80, heads=64, kv_heads=8, head_size=128
-)
 QWEN3_235B_FP8: Final = ModelShape(
     name="Qwen3-235B-FP8",
     parameters=235e9,

@@ -7,18 +7,6 @@ import pytest
 from extproc.service.bounded_log import MOST_LINES, PERIOD_S, BoundedLog
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def log(clock):
     return BoundedLog(logging.getLogger("bounded"), logging.WARNING, clock)

@@ -9,18 +9,6 @@ import pytest
 from extproc.service.lateness import PAUSE_S, Lateness, SelfCheck
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def lateness(clock):
     return Lateness(0.5, clock)
@@ -70,20 +58,20 @@ def test_the_next_answer_in_time_ends_it(lateness, clock):
     assert not lateness.is_over()
 
 
-def test_a_question_that_fails_is_the_last():
+def test_a_question_that_fails_is_the_last(clock):
     async def ask():
         raise grpc.aio.AioRpcError(
             grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata()
         )
 
-    asyncio.run(asyncio.wait_for(Lateness(1, Clock()).measure(ask), 5))
+    asyncio.run(asyncio.wait_for(Lateness(1, clock).measure(ask), 5))
 
 
-def test_without_a_folder_nothing_is_measured(monkeypatch, caplog):
+def test_without_a_folder_nothing_is_measured(clock, monkeypatch, caplog):
     monkeypatch.setattr("tempfile.tempdir", "/none")
 
     async def main():
-        check = SelfCheck(Lateness(1, Clock()))
+        check = SelfCheck(Lateness(1, clock))
         check.listen(grpc.aio.server())
         check.start()
         await check.stop()

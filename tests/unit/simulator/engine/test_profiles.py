@@ -5,18 +5,25 @@ from dataclasses import replace
 import pytest
 
 from extproc.simulator.engine.profiles import (
-    A100_80GB,
-    LLAMA_3_70B,
     MI300X_QWEN3_235B,
     NAMED,
     QWEN3_235B_FP8,
+    Accelerator,
     Build,
+    ModelShape,
     ProfileError,
     from_first_principles,
     kv_cache_bytes,
     named_profile,
     read_profile,
     write_profile,
+)
+
+A100_80GB = Accelerator(
+    name="A100-80GB", hbm_gib=80, bandwidth_gb_s=2039, tflops=312, price_per_h=2.21
+)
+LLAMA_3_70B = ModelShape(
+    name="Llama-3-70B", parameters=70.6e9, layers=80, heads=64, kv_heads=8, head_size=128
 )
 
 
