@@ -9,14 +9,11 @@ Invariant: a feature is a count that grows with the text, never a ratio, so that
 features is additive over messages and over prompts.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from extproc.budget.values import Measure
 
 _LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _TAB, _BRACKET, _PUNCT = range(8)
 _LATIN, _GREEK_CYRILLIC, _SEMITIC, _INDIC, _KANA, _HAN, _HANGUL, _ASTRAL = range(8, 16)
@@ -35,8 +32,6 @@ _LEADS: Final = (
 )
 _CONTINUATION: Final = bytes(range(0x80, 0xC0))
 
-_UNKNOWN_PIXELS: Final = 1 << 20
-PIXELS_PER_PATCH: Final = 784
 """28 x 28 pixels, the merged patch of the Qwen-VL family; other models learn another weight."""
 
 
@@ -136,54 +131,3 @@ def text_features(sample: bytes) -> NDArray[np.float64]:
     classes = np.frombuffer(b"\x04" + sample.translate(_CLASS, _CONTINUATION), np.uint8)
     pairs = np.bincount((classes[:-1] << 4) | classes[1:], minlength=256)
     return np.asarray(pairs @ _SELECT)
-
-
-def measure(
-    sample: bytes,
-    text_bytes: int,
-    *,
-    messages: int,
-    prompts: int = 1,
-    tools: int = 0,
-    images: Sequence[tuple[int, int]] = (),
-) -> Measure:
-    """Measure a prompt, or several together, by a UTF-8 sample of its `text_bytes` of text.
-
-    `images` are (width, height) in pixels, (0, 0) if unknown. A sample should consist of many short
-    pieces: a few long ones miss parts of a mixed prompt.
-    """
-    scale = max(text_bytes / len(sample), 1.0) if sample else 1.0
-    text = text_features(sample)
-    if scale > 1.0:
-        # Rounded to a tenth: the note carries it as text, and no estimate needs more digits.
-        text = np.rint(text * (10.0 * scale)) / 10.0
-    patches = sum([w * h or _UNKNOWN_PIXELS for w, h in images]) / PIXELS_PER_PATCH
-    any_tool = 1.0 if tools else 0.0
-    counts = [float(count) for count in (prompts, messages, tools)]
-    none = [0.0] * len(OPTIONAL_FEATURES)
-    other = (*counts, any_tool, float(len(images)), round(patches, 1), *none)
-    features = (*other, *text.tolist())
-    return Measure(text_bytes, features=features, unseen=round(1.0 - 1.0 / scale, 3))
-
-
-def add(first: Measure, second: Measure, times: int) -> Measure:
-    """Return the measure of `first` and of `times` copies of `second` together."""
-    text_bytes = first.text_bytes + times * second.text_bytes
-    unseen = first.unseen * first.text_bytes + times * second.unseen * second.text_bytes
-    pairs = zip(first.features, second.features, strict=True)
-    return Measure(
-        text_bytes,
-        first.token_ids + times * second.token_ids,
-        tuple(one + times * other for one, other in pairs),
-        round(unseen / text_bytes, 3) if text_bytes else 0.0,
-    )
-
-
-def with_optional(measure: Measure, tokens: Mapping[str, float]) -> Measure:
-    """Add text that templates may drop, as tokens by the names of OPTIONAL_FEATURES."""
-    if not tokens:
-        return measure
-    start, end = len(COUNTED_FEATURES), len(OTHER_FEATURES)
-    optional = [round(tokens.get(name, 0.0), 1) for name in OPTIONAL_FEATURES]
-    counted, text = measure.features[:start], measure.features[end:]
-    return replace(measure, features=(*counted, *optional, *text))

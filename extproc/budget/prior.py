@@ -9,10 +9,7 @@ from published templates and the Qwen-VL processor, with wide deviations.
 
 from typing import Final
 
-import numpy as np
-
-from extproc.budget.features import FEATURES, TEXT_FEATURES, text_features
-from extproc.budget.values import Measure
+from extproc.budget.features import FEATURES
 from extproc.budget.weights import Prior
 
 _TOKENS: Final[dict[str, tuple[float, float]]] = {
@@ -63,18 +60,3 @@ MEASURED: Final = Prior(
     mean=tuple(_TOKENS[name][0] for name in FEATURES),
     deviation=tuple(_TOKENS[name][1] for name in FEATURES),
 )
-
-_WEIGHTS: Final = np.array(MEASURED.mean)
-_TEXT_WEIGHTS: Final = np.array([_TOKENS[name][0] for name in TEXT_FEATURES])
-
-
-def prior_total(measure: Measure) -> float:
-    """Estimate the tokens of a prompt, or of several together, by the prior alone; at least 1."""
-    counted = float(np.array(measure.features) @ _WEIGHTS) if measure.features else 0.0
-    return max(counted + measure.token_ids, 1.0)
-
-
-def prior_tokens(sample: bytes, text_bytes: int) -> float:
-    """Estimate the tokens of a text by the prior alone, from a sample of it."""
-    scale = max(text_bytes / len(sample), 1.0) if sample else 0.0
-    return scale * float(text_features(sample) @ _TEXT_WEIGHTS)

@@ -15,7 +15,7 @@ from extproc.evaluation.tokenizer import TextTokenizer
 from extproc.request.apis import APIS, Endpoint
 from extproc.request.prompt import PromptReader
 from extproc.request.reader import Request, UnreadableRequest, read_request
-from extproc.routing.route import ask
+from extproc.routing.ask import ask
 from extproc.tokens import needed_tokens
 
 Body = Mapping[str, object]

@@ -1,18 +1,14 @@
 """Decide for a request: from what was read of its body to its pool, budget and reason."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from extproc.budget.category import content_class, named
-from extproc.budget.features import add, measure, with_optional
+from extproc.budget.category import named
 from extproc.budget.learner import Learner
-from extproc.budget.prior import prior_tokens, prior_total
 from extproc.budget.values import Asked, Basis, Budget, Measure
-from extproc.request.prompts import VIDEO_FRAMES, Prompt, Prompts
 from extproc.request.reader import Request
+from extproc.routing.ask import ask
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
-
-_MOST_UNSIZED = 256  # media of unknown size that are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +53,6 @@ _NOTHING = Asked("", "", Measure(0), None), Budget(0, 0, 0, Basis.PRIOR)
 """What is known of a request that was not read."""
 
 
-def ask(request: Request, category: str = "") -> Asked:
-    """Build the estimator's view of a request; the default category is the class of its content."""
-    largest = max(map(_measure, request.prompts.candidates), key=prior_total)
-    whole = _whole(request.prompts)
-    return Asked(
-        model=request.model,
-        category=category or content_class(largest.features).value,
-        measure=largest,
-        output_limit=request.max_tokens if request.generates else 0,
-        sequences=request.sequences,
-        whole=whole,
-        share=min(prior_total(largest) / prior_total(whole), 1.0) if whole else 1.0,
-    )
-
-
 def route(request: Request, header: str, learner: Learner, rules: Rules) -> Routed:
     """Decide for a request that could be read; `header` is the value of the category header."""
     asked = ask(request, named(header) if rules.category_header else "")
@@ -112,36 +93,3 @@ def _may_exceed(request: Request, pool: Pool) -> bool:
     """Return False only if the size of the body proves that every sequence fits the window."""
     bound = request.token_bound
     return bound is None or bound + (request.max_tokens or 0) > pool.max_model_len
-
-
-def _whole(prompts: Prompts) -> Measure | None:
-    """Measure all prompts together: what each has of its own, and the shared part for each."""
-    if prompts.own is None or prompts.shared is None:
-        return None
-    shared = _measure(prompts.shared, prompts=0)
-    return add(_measure(prompts.own, prompts.count), shared, prompts.count)
-
-
-def _measure(prompt: Prompt, prompts: int = 1) -> Measure:
-    found = measure(
-        prompt.sample,
-        prompt.text_bytes,
-        prompts=prompts,
-        messages=prompt.messages,
-        tools=prompt.tools,
-        images=_images(prompt),
-    )
-    optional = {
-        kind.value: prior_tokens(text.sample, text.text_bytes)
-        for kind, text in prompt.optional.items()
-    }
-    return with_optional(replace(found, token_ids=prompt.token_ids), optional)
-
-
-def _images(prompt: Prompt) -> list[tuple[int, int]]:
-    """Return width and height of all media; (0, 0) if unknown.
-
-    Audio counts as one image of unknown size, a video as VIDEO_FRAMES of them.
-    """
-    unsized = min(prompt.audios + VIDEO_FRAMES * prompt.videos, _MOST_UNSIZED)
-    return [(image.width, image.height) for image in prompt.images] + [(0, 0)] * unsized

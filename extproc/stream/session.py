@@ -129,18 +129,18 @@ _KINDS = {
     "response_body": (Direction.RESPONSE, _MessagePart.BODY),
     "response_trailers": (Direction.RESPONSE, _MessagePart.TRAILERS),
 }
-_UNKNOWN = -1  # no protocol_config: an Envoy older than that field, or a test client
 _BUFFERED = (ProcessingMode.BUFFERED, ProcessingMode.BUFFERED_PARTIAL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Modes:
     """The modes of the stream, from its first message."""
 
-    request: int = _UNKNOWN
-    response: int = _UNKNOWN
+    # An Envoy older than protocol_config, or a test client, does not tell: nothing is refused.
+    request: int = ProcessingMode.STREAMED
+    response: int = ProcessingMode.STREAMED
     early_body: bool = False  # the body is sent before the headers are answered
-    observing: bool = False
+    observing: bool
 
     def body(self, direction: Direction) -> int:
         return self.request if direction is Direction.REQUEST else self.response

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from extproc.budget.features import measure
+from extproc.budget.measure import measure
 from extproc.budget.values import Asked
 from extproc.evaluation.cases import TEMPLATES, Case, Reader
 from extproc.evaluation.cuts import cuts_of_pieces

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.budget.bounded import IDLE
 from extproc.budget.calibrated import MODELS, Calibrated, _reserve
-from extproc.budget.features import measure, with_optional
+from extproc.budget.measure import measure, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
 from extproc.budget.values import Asked, Basis, Learnt, Measure, Observation, Outcome
@@ -189,6 +189,18 @@ def test_a_model_that_is_forgotten_takes_its_categories_with_it() -> None:
     assert "m0" not in calibrated.learnt().models
     assert "prose/m0" not in calibrated.learnt().categories
     assert "prose/new" in calibrated.learnt().categories
+
+
+def test_a_model_that_is_forgotten_takes_its_other_categories_with_it() -> None:
+    calibrated = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=1)
+    calibrated.observe(truth(asked(category="first")))
+    for turn in range(100):
+        calibrated.observe(truth(replace(asked(turn), model="m0", category="second")))
+    assert "other/m0" in calibrated.learnt().categories
+    for turn in range(2 * IDLE * MODELS):
+        calibrated.observe(truth(replace(asked(), model=f"m{1 + turn % MODELS}")))
+    assert "m0" not in calibrated.learnt().models
+    assert "other/m0" not in calibrated.learnt().categories
 
 
 @given(st.integers(0, 400), st.lists(st.integers(1, 4000), max_size=80), st.integers(1, 8))

@@ -16,7 +16,8 @@ from extproc.budget.category import (
     label,
     named,
 )
-from extproc.budget.features import FEATURES, measure
+from extproc.budget.features import FEATURES
+from extproc.budget.measure import measure
 
 TEXTS = {
     ContentClass.PROSE: "The owl sat still, as owls do; nobody in the barn had noticed it yet. "

@@ -12,7 +12,7 @@ import pytest
 
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import content_class
-from extproc.budget.features import measure, with_optional
+from extproc.budget.measure import measure, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Asked, Observation, Outcome
 from tests.support.paths import DATA

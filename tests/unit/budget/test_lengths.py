@@ -103,3 +103,10 @@ def test_from_the_first_request_of_several_sequences_on_these_are_told_too():
 def test_a_plan_is_made_of_sequences():
     read = LengthHistogram.from_json(answered((20, 3, 1), (10, 24, 8)))
     assert sorted_rows(read) == [("prose/m", 10, 3, 8), ("prose/m", 20, 3, 1)]
+
+
+def test_a_count_that_no_clock_could_reach_is_refused():
+    body = '{"lengths": {"a": [[1, 1, %d]]}}'
+    assert list(LengthHistogram.from_json(body % 2**53).rows()) == [("a", 1, 1, 2**53)]
+    with pytest.raises(ValueError, match="2"):
+        LengthHistogram.from_json(body % (2**53 + 1))

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 
 from extproc.budget.calibrated import Calibrated
-from extproc.budget.features import measure
+from extproc.budget.measure import measure
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import FLOOR
 from extproc.budget.values import Asked, Observation, Outcome

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from extproc.budget.features import measure, with_optional
+from extproc.budget.measure import measure, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Measure
 from extproc.budget.weights import BAND, BAND_TOKENS, TokenWeights

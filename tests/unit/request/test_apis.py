@@ -1,8 +1,10 @@
 """Which paths are read, against the routes that vLLM 0.32 has."""
 
+import re
+
 import pytest
 
-from extproc.request.apis import APIS, Endpoint, api_of, endpoint, typical_path
+from extproc.request.apis import APIS, Endpoint, api_of, endpoint, path_regex, typical_path
 from tests.support.local_stack import fetch
 
 # vllm/entrypoints/**/api_router.py of vLLM 0.32.0: every route, whatever a server is started with,
@@ -124,6 +126,15 @@ def test_what_generates_states_its_limit(kind):
     assert APIS[kind].generates == bool(APIS[kind].limits)
 
 
+def test_two_apis_state_the_usage_of_a_stream_only_if_asked():
+    optional = {kind for kind, api in APIS.items() if api.usage_optional}
+    assert optional == {Endpoint.CHAT, Endpoint.COMPLETION}
+
+
+def test_only_answers_of_the_responses_api_are_stored():
+    assert {kind for kind, api in APIS.items() if api.stores} == {Endpoint.RESPONSES}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_real_vllm_has_no_other_routes(vllm_urls):
@@ -149,3 +160,9 @@ def test_a_body_of_the_common_apis_tells_its_path(path):
 def test_a_body_of_another_api_tells_its_path(fields, path):
     assert typical_path(fields) == path
     assert endpoint(path) is not None
+
+
+@pytest.mark.parametrize("path", [f"/any/prefix{path}" for path in ROUTES])
+def test_envoy_matches_the_paths_that_the_service_reads(path):
+    matches = re.fullmatch(path_regex(*Endpoint), path)
+    assert bool(matches) == (endpoint(path) is not None)

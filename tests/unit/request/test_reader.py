@@ -43,6 +43,7 @@ UNSERVED = re.compile(
     "|prompt_embeds must be provided"  # /invocations takes what has no messages for a completion
 )
 IMAGE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+SQUARE = "data:image/gif;base64," + base64.b64encode(b"GIF89a\x18\1\x18\1\x80\0\0").decode()
 AUDIO = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
 
 
@@ -660,6 +661,8 @@ def test_vllm_makes_at_most_16384_sequences_of_a_prompt():
         ([{"image_url": "x"}, {"text": "b" * 6000}], 0),
         ([{"image_url": "x"}, {"text": "b" * 6500}], 6500),
         (["a" * 300, "7" * 90], 90),
+        ([{"image_url": SQUARE}, {"text": "b" * 440}], 0),  # 100 tokens of either
+        ([{"image_url": SQUARE}, {"text": "b" * 470}], 470),
     ],
 )
 def test_the_largest_prompt_is_that_of_the_most_tokens_by_a_rough_count(entries, largest):

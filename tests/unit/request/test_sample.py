@@ -69,3 +69,11 @@ def test_every_one_of_several_long_texts_is_in_the_sample():
 def test_windows_do_not_overlap():
     pieces = [f"{number:040}" for number in range(400)]
     assert take_sample(pieces) == (16_000, "".join(pieces).encode())
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_windows_begin_at_even_distances(pieces):
+    text = "".join(f"{number:08}" for number in range(8000))
+    size = len(text) // pieces
+    sample = take_sample([text[i : i + size] for i in range(0, len(text), size)])[1]
+    assert sample == "".join(text[i : i + 253] for i in range(0, 64_000, 1000)).encode()

@@ -427,3 +427,14 @@ def test_after_its_last_event_a_response_is_final():
     )
     late = b'event: error\ndata: {"type": "error"}\n\n'
     assert read(Answer(200, SSE, done + late)) == Usage(10, 3, 0, Finish.STOP)
+
+
+def test_a_document_over_the_bound_is_not_kept():
+    tracemalloc.start()
+    reader = UsageReader(200, JSON)
+    for _ in range(MAX_DOCUMENT_BYTES // 4096 + 1):
+        reader.feed(b"x" * 4096)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < MAX_DOCUMENT_BYTES / 100
+    assert reader.finish() is Unlearnable.TOO_LARGE

@@ -142,3 +142,10 @@ def test_memory_is_bounded_whatever_arrives(piece):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4 * MAX_LINE_BYTES
+
+
+@pytest.mark.parametrize(("more", "events"), [(0, 1), (1, 0)])
+def test_the_data_of_an_event_has_the_bound_of_a_line(more, events):
+    first = b"x" * (MAX_LINE_BYTES // 2)
+    second = b"y" * (MAX_LINE_BYTES - len(first) - len(b"\n") + more)
+    assert len(read(b"data: " + first + b"\ndata: " + second + b"\n\n")) == events

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from extproc.budget.features import measure
+from extproc.budget.measure import measure
 from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
 from extproc.response.reader import Unlearnable
 from extproc.routing.pools import Reason

@@ -193,3 +193,7 @@ def test_a_learnt_ratio_changes_the_budget():
     budget = given.learner.budget(Asked("m", "prose", Measure(40000), 0), 8192)
     assert budget.basis is Basis.CALIBRATED
     assert budget.tokens < 10000
+
+
+def test_a_new_stream_is_not_finished():
+    assert not Stream(stages()).finished

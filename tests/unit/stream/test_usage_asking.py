@@ -35,6 +35,16 @@ def test_one_stream_without_usage_allows_one_trial():
     assert asks(after((UNASKED, ABSENT))) == [True, False, False]
 
 
+def test_a_trial_that_is_due_stays_due():
+    assert asks(after(*[(UNASKED, ABSENT)] * 3)) == [True, False, False]
+
+
+def test_a_proven_server_stays_proven_whatever_others_leave_out():
+    asking = proven()
+    unasked(asking, 1000)
+    assert asks(asking) == [True] * 3
+
+
 def test_eight_streams_of_unseen_end_count_as_one_without_usage():
     unheard = (UNASKED, UsageSeen.UNHEARD)
     assert asks(after(*[unheard] * 7)) == [False] * 3

@@ -1,0 +1,47 @@
+"""What estimators see of a request: its prompts measured, its limit and its sequences."""
+
+from dataclasses import replace
+from typing import Final
+
+from extproc.budget.category import content_class
+from extproc.budget.measure import add, measure, prior_tokens, prior_total, with_optional
+from extproc.budget.values import Asked, Measure
+from extproc.request.prompts import VIDEO_FRAMES, Prompt
+from extproc.request.reader import Request
+
+_MOST_UNSIZED: Final = 256  # media of unknown size that are counted
+
+
+def ask(request: Request, category: str = "") -> Asked:
+    """Build the estimator's view of a request; the default category is the class of its content."""
+    prompts = request.prompts
+    largest = max(map(_measure, prompts.candidates), key=prior_total)
+    whole = None
+    if prompts.own and prompts.shared:
+        shared = _measure(prompts.shared, prompts=0)
+        whole = add(_measure(prompts.own, prompts.count), shared, prompts.count)
+    return Asked(
+        model=request.model,
+        category=category or content_class(largest.features).value,
+        measure=largest,
+        output_limit=request.max_tokens if request.generates else 0,
+        sequences=request.sequences,
+        whole=whole,
+        share=min(prior_total(largest) / prior_total(whole), 1.0) if whole else 1.0,
+    )
+
+
+def _measure(prompt: Prompt, prompts: int = 1) -> Measure:
+    # Audio counts as one image of unknown size, a video as VIDEO_FRAMES of them.
+    unsized = min(prompt.audios + VIDEO_FRAMES * prompt.videos, _MOST_UNSIZED)
+    images = [(image.width, image.height) for image in prompt.images]
+    found = measure(
+        prompt.sample,
+        prompt.text_bytes,
+        prompts=prompts,
+        messages=prompt.messages,
+        tools=prompt.tools,
+        images=images + [(0, 0)] * unsized,
+    )
+    optional = {kind.value: prior_tokens(*text) for kind, text in prompt.optional.items()}
+    return with_optional(replace(found, token_ids=prompt.token_ids), optional)
