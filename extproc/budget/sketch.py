@@ -99,7 +99,7 @@ class Sketch:
 
     def shares(self) -> Sequence[float]:
         """Return the probability of every bin, with the parent's part; at most 1/32 is stale."""
-        if not self._shares or self.observations >= self._fresh_until:
+        if self.observations >= self._fresh_until:
             self._refresh()
         return self._shares
 

@@ -366,3 +366,17 @@ def test_a_model_of_few_tokens_for_any_image_is_learnt() -> None:
     for _ in range(60):
         calibrated.observe(replace(truth(request), prompt_tokens=283))
     assert calibrated.budget(request, LIMIT).prompt_tokens == pytest.approx(283, rel=0.1)
+
+
+def test_outputs_are_learnt_apart_for_prompts_that_are_long_by_their_token_ids() -> None:
+    short, text = asked(5, None), asked(2000, None)
+    ids = truth(text).prompt_tokens
+    long = replace(text, measure=replace(text.measure, token_ids=ids))
+    calibrated = fresh()
+    for _ in range(300):
+        calibrated.observe(truth(short, 20))
+        seen = truth(long, 900)
+        calibrated.observe(replace(seen, prompt_tokens=seen.prompt_tokens + ids))
+    outputs = [calibrated.budget(request, LIMIT).output_tokens for request in (short, long)]
+    assert outputs[0] < 100
+    assert outputs[1] > 800

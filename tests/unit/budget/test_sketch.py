@@ -80,3 +80,17 @@ def test_the_bins_of_counts_reach_to_262144() -> None:
 def test_the_bins_of_scores_reach_from_minus_6_to_12() -> None:
     assert (Scores().value(0), Scores().value(Scores.size)) == (-6, 12)
     assert [Scores().bin(value) for value in (-9, -6, 11.9, 99)] == [0, 0, 71, 71]
+
+
+@pytest.mark.parametrize(("values", "stale"), [(0, 0), (64, 2), (2000, 32)])
+def test_shares_are_renewed_after_a_32nd_of_the_values_and_33_at_most(values, stale) -> None:
+    found = counts()
+    for _ in range(values):
+        found.add(64)
+    found._refresh()
+    before = found.shares()
+    for _ in range(stale):
+        found.add(8)
+    assert found.shares() is before
+    found.add(8)
+    assert found.shares() is not before

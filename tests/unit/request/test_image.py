@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.request.image import HEAD_CHARS, UNKNOWN, Image, read_image
+from extproc.request.image import HEAD_CHARS, MAX_SIDE, UNKNOWN, Image, read_image
 
 
 def png(width: int, height: int) -> bytes:
@@ -39,8 +39,10 @@ def segment(marker: int, data: bytes) -> bytes:
     return bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data
 
 
-def jpeg(width: int, height: int, *, before: bytes = segment(0xE0, b"JFIF\0")) -> bytes:
-    return b"\xff\xd8" + before + segment(0xC2, struct.pack(">BHH", 8, height, width) + b"\x03")
+def jpeg(
+    width: int, height: int, *, before: bytes = segment(0xE0, b"JFIF\0"), frame: int = 0xC2
+) -> bytes:
+    return b"\xff\xd8" + before + segment(frame, struct.pack(">BHH", 8, height, width) + b"\x03")
 
 
 def url(data: bytes, kind: str = "image/png") -> str:
@@ -136,3 +138,14 @@ def test_no_bytes_break_it(header, noise, kept):
 @given(st.text())
 def test_no_text_breaks_it(text):
     assert read_image(f"data:image/png;base64,{text}").width >= 0
+
+
+@pytest.mark.parametrize(("frame", "known"), [(0xC0, True), (0xCF, True), (0xBF, False)])
+def test_a_frame_header_is_any_from_sof0_to_sof15(frame, known):
+    assert (read_image(url(jpeg(640, 480, frame=frame))) != UNKNOWN) == known
+
+
+@pytest.mark.parametrize("size", [(MAX_SIDE, 1), (1, MAX_SIDE), (1, 1)])
+def test_a_side_may_be_as_long_as_the_bound(size):
+    assert read_image(url(png(*size))) == Image(width=size[0], height=size[1])
+    assert read_image(url(png(*(side + MAX_SIDE for side in size)))) == UNKNOWN

@@ -660,6 +660,8 @@ def test_vllm_makes_at_most_16384_sequences_of_a_prompt():
         (["a" * 300, "é" * 200], 400),
         ([{"image_url": "x"}, {"text": "b" * 6000}], 0),
         ([{"image_url": "x"}, {"text": "b" * 6500}], 6500),
+        ([AUDIO, {"text": "b" * 6000}], 0),
+        ([AUDIO, {"text": "b" * 6500}], 6500),
         (["a" * 300, "7" * 90], 90),
         ([{"image_url": SQUARE}, {"text": "b" * 440}], 0),  # 100 tokens of either
         ([{"image_url": SQUARE}, {"text": "b" * 470}], 470),

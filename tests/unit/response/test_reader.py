@@ -438,3 +438,17 @@ def test_a_document_over_the_bound_is_not_kept():
     tracemalloc.stop()
     assert kept < MAX_DOCUMENT_BYTES / 100
     assert reader.finish() is Unlearnable.TOO_LARGE
+
+
+@pytest.mark.parametrize(("status", "told"), [(199, False), (200, True), (299, True), (300, False)])
+def test_envoys_counts_are_those_of_a_success(status, told):
+    reader = UsageReader(status, JSON)
+    reader.tell(10, 3, 0)
+    assert isinstance(reader.finish(), Usage) == told
+
+
+@pytest.mark.parametrize(
+    ("status", "outcome"), [(200, Unlearnable.ENCODING), (300, Unlearnable.ERROR)]
+)
+def test_an_unknown_encoding_is_why_a_success_teaches_nothing(status, outcome):
+    assert UsageReader(status, JSON, "unheard-of").finish() is outcome

@@ -16,6 +16,7 @@ from extproc.response.usage import (
     Unlearnable,
     Usage,
     read_record,
+    told,
 )
 
 LEAVES = st.sampled_from([None, True, -1, 0, 7, 10**30, 1.5, "", "7", "stop", "response.failed"])
@@ -248,3 +249,17 @@ def test_any_records_give_a_usage_or_a_reason(answers):
 
 def test_a_whole_number_may_be_written_as_a_float():
     assert counts(usage_of(prompt_tokens=20.0, completion_tokens=3.0)) == (20, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "plausible"),
+    [
+        ((1, 0), True),
+        ((0, 0), False),
+        ((MAX_TOKENS, MAX_TOKENS), True),
+        ((MAX_TOKENS + 1, 0), False),
+        ((1, MAX_TOKENS + 1), False),
+    ],
+)
+def test_envoys_counts_are_held_to_what_an_exchange_can_have(counts, plausible):
+    assert (told(*counts, 0) is not Unlearnable.IMPLAUSIBLE) == plausible

@@ -76,6 +76,8 @@ def test_what_carries_no_prompt_passes_on_unread(headers):
         ({"content-length": "16384"}, "long"),
         ({"content-length": "16384000"}, "long"),
         ({"content-length": "9" * 5000}, "long"),
+        ({"content-length": "5".zfill(18)}, "short"),
+        ({"content-length": "5".zfill(19)}, "long"),
         ({"content-length": "\u0664"}, "long"),
         ({"content-length": "-1"}, "long"),
         ({}, "long"),
