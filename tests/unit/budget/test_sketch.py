@@ -94,3 +94,17 @@ def test_shares_are_renewed_after_a_32nd_of_the_values_and_33_at_most(values, st
     assert found.shares() is before
     found.add(8)
     assert found.shares() is not before
+
+
+def test_counts_are_rescaled_before_they_overflow() -> None:
+    found, plain = counts(), counts()
+    for sketch in (found, plain):
+        for _ in range(100):
+            sketch.add(64)
+    found._rescale()
+    assert found._weight == 1.0
+    for sketch in (found, plain):
+        for _ in range(50):
+            sketch.add(8)
+        sketch._refresh()
+    assert found.upper(0.4) == pytest.approx(plain.upper(0.4), rel=1e-9)
