@@ -468,3 +468,9 @@ def test_a_usage_that_is_no_message_is_none():
     message = usage()
     message.metadata_context.typed_filter_metadata["envoy.ai.token_usage"].value = b"\xff"
     assert Session().receive(message) == Trailers(Direction.RESPONSE)
+
+
+def test_where_the_modes_are_not_told_no_reply_waits_for_the_body():
+    session = Session()
+    replies = run(session, (head(), Wait()), (body(end=False), Wait()), (body(), SHORT))
+    assert kinds(replies) == [["request_headers"], ["request_body"], ["request_body"]]
