@@ -48,11 +48,13 @@ class Estimated:
         index = self._pools.index(choose(budgets, self._pools).pool)
         if self._spill is None or loads[index] < self._spill:
             return index
+        # There is one budget per limit, and the largest pool has none: use the one before.
         return _spill(index, budgets[min(index, len(budgets) - 1)], self._pools, loads)
 
     def learn(self, incoming: Incoming, pool: int, outcome: Outcome, tokens: int) -> None:
         """See `Rule`."""
         limit = self._pools[pool].limit
+        # A refusal carries no usage.
         prompt = 0 if outcome is Outcome.REFUSED else incoming.prompt_tokens
         self._learner.learn(Observation(incoming.asked, outcome, limit, prompt, tokens))
 

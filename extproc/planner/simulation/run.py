@@ -98,7 +98,9 @@ class _FleetRun:
         self._slots = [spec.slots for spec in fleet.pools]
         self._active = [0] * len(fleet.pools)
         self._due: list[tuple[int, int, _Instance]] = []  # heap, stale entries included
-        self._pushed = 0
+        self._pushed = 0  # orders entries of the same time: instances cannot be compared
+        # An iteration that has begun may end after now. Its answers are known but wait here, or the
+        # rule would learn from the future.
         self._ends: list[tuple[int, int, _Job]] = []  # heap of answers whose end is still ahead
         self.columns = _RecordColumns()
 
@@ -121,6 +123,7 @@ class _FleetRun:
         """Process events up to now."""
         while self._due and self._due[0][0] <= now_ns:
             due_ns, _, instance = heapq.heappop(self._due)
+            # A heap cannot move an entry: one whose time the instance has since changed is skipped.
             if due_ns == instance.due_ns:
                 self._advance(instance, now_ns)
         while self._ends and self._ends[0][0] <= now_ns:
@@ -137,6 +140,7 @@ class _FleetRun:
         """Send a request to an instance of a pool; return False if the instance refuses it."""
         instance = self._balance(self._pools[pool])
         job = _Job(index, incoming, instance)
+        # Up to the arrival first: the scheduler reads its queue between two iterations.
         self._note(instance.engine.advance(incoming.at_ns))
         try:
             instance.engine.submit(job)

@@ -45,6 +45,8 @@ def split_fleet(rate_per_s: float, alpha: float, rates: Rates) -> ClosedForm:
     >>> split_fleet(1000, 0.8, Rates(homogeneous=2.8, short=11.2, long=2.8))
     ClosedForm(homogeneous=358, short=72, long=72)
     """
+    # Each pool rounds up by itself, so a split of a small fleet can cost instances: at 0.5
+    # requests/s and alpha .5, rates of 1, 2 and 1 give 1 instance alone and 1 + 1 split.
     return ClosedForm(
         homogeneous=math.ceil(rate_per_s / rates.homogeneous),
         short=math.ceil(alpha * rate_per_s / rates.short),
@@ -54,4 +56,6 @@ def split_fleet(rate_per_s: float, alpha: float, rates: Rates) -> ClosedForm:
 
 def ideal_saving(alpha: float, rho: float) -> float:
     """Return `alpha (1 - 1 / rho)`: the saving of a fleet too large for rounding to matter."""
+    # With rho = short / homogeneous rate and long = homogeneous, alpha / rho of the instances
+    # remain for the short pool and 1 - alpha for the long one: .20 + .20 at alpha .80 and rho 4.
     return alpha * (1 - 1 / rho)

@@ -17,6 +17,8 @@ class PoolPlan:
     max_model_len: int
     max_num_seqs: int
     threshold: int
+    # The shares of a plan add up to more than 1, since a wrongly routed request loads two pools:
+    # 96.22 % and 5.50 % in docs/planning.md.
     share: float
     mu_per_instance: float
     instances: int

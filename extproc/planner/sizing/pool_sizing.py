@@ -14,6 +14,7 @@ from extproc.planner.sizing.plans import PoolPlan
 from extproc.planner.sizing.pool_model import SHARE, Z99, LoadedPool, PoolModel, Requests
 from extproc.planner.sizing.question import PlanError, Question, SlotRule
 
+# Ends the doubling in _first where no number of instances meets the objective.
 _MOST_INSTANCES: Final = 1 << 22
 
 
@@ -93,6 +94,7 @@ def choose_slots(load: PoolLoad) -> int:
             f"the KV cache of {question.profile.name} holds {question.profile.kv_tokens} tokens, "
             f"not one sequence of {load.window}: take a smaller --window"
         )
+    # Each decoding sequence takes one of max_num_batched_tokens in every iteration.
     # Leave at least half of an iteration's tokens for prefills.
     most = min(question.max_num_seqs, question.max_num_batched_tokens // 2, _by_memory(load))
     model = PoolModel(requests=load.requests, profile=question.profile, slots=most)
@@ -114,11 +116,15 @@ def occupancy_slots(requests: Requests, kv_tokens: int) -> int:
     mean = requests.mean(requests.held) / requests.mean(requests.output)
     square = requests.mean(requests.held_squared) / requests.mean(requests.output)
     spread = Z99 * math.sqrt(max(0.0, square - mean**2))
+    # With x = sqrt(n): mean x**2 + spread x - kv_tokens = 0. LMSYS on 1,048,576 tokens: mean 3,134
+    # and deviation 6,955 give 252 sequences; by the mean alone it would be 334, too many half of
+    # the time.
     root = (math.sqrt(spread**2 + 4 * mean * kv_tokens) - spread) / (2 * mean)
     return int(root**2)
 
 
 def _instances(load: PoolLoad, model: PoolModel) -> int:
+    # The utilisation gives a lower bound; waits may need more.
     least = math.ceil(load.rate_per_s / (model.rate_per_s * load.question.objectives.utilisation))
     count = max(1, least)
     if model.alone_late(load.question.objectives.ttft_p99_s) > 1 - SHARE:

@@ -11,6 +11,8 @@ from extproc.simulator.engine.profiles import InstanceProfile
 
 WINDOW: Final = 65_536
 """max_model_len of the largest pool, by default."""
+# vLLM's default for its API server on an A100 and on GPUs below 70 GiB; on larger ones it is 8192
+# (engine/arg_utils.py, get_batch_defaults).
 MAX_NUM_BATCHED_TOKENS: Final = 2048
 MAX_NUM_SEQS: Final = 1024
 HOURS_PER_YEAR: Final = 8760.0
@@ -31,6 +33,7 @@ class SlotRule(enum.Enum):
 class Objectives:
     """What a fleet must meet: 99th percentiles in each pool, and load over capacity."""
 
+    # Both times are the objectives of arXiv 2604.08075, the cap is that of 2603.16054.
     ttft_p99_s: float = 2.0
     tpot_p99_s: float = 0.080
     utilisation: float = 0.85
@@ -66,5 +69,6 @@ class Question:
             raise PlanError("the rate and the hours of a year must be above 0")
         if min(self.window, self.max_num_seqs) < 1:
             raise PlanError("the window and max_num_seqs must be at least 1")
+        # Half of them bounds max_num_seqs, which is at least 1.
         if self.max_num_batched_tokens < 2:
             raise PlanError("max_num_batched_tokens must be at least 2")

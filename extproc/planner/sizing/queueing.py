@@ -50,7 +50,10 @@ def erlang_b(servers: int, load: float) -> float:
     """
     if load == 0:
         return 0.0
+    # For example 400,000 servers at a load of 380,000 start at server 374,452: 25,548 steps in
+    # place of 400,000.
     first = max(0, math.floor(load - 9 * math.sqrt(load))) if load < servers else 0
+    # Far fewer servers than load are all busy: they reject what exceeds them, B = 1 - first / load.
     inverse = 1 / (1 - first / load)
     for k in range(first + 1, servers + 1):
         inverse = 1.0 + inverse * k / load
@@ -63,6 +66,8 @@ def erlang_c(servers: int, load: float) -> float:
     """Return the share of arrivals that wait in M/M/c; 1 if the servers are overloaded."""
     if load >= servers:
         return 1.0
+    # C = B / (1 - rho (1 - B)), rho = load / servers: no factorials, which overflow from 171 on. 10
+    # servers at a load of 8: B = .1217, C = .4092.
     blocked = erlang_b(servers, load)
     return blocked / (1 - load / servers * (1 - blocked))
 
@@ -76,6 +81,8 @@ def wait_of_waiting_s(queue: Queue) -> float:
     """
     if queue.utilisation >= 1:
         return math.inf
+    # The exact mean of M/M/c. 10 servers at a load of 8 and 1 s of service: 0.50 s; with scv 0.5 it
+    # is 0.39 s, with scv 2 it is 0.75 s.
     exponential = queue.service_s / (queue.servers * (1 - queue.utilisation))
     if queue.scv >= 1:
         return exponential * (1 + queue.scv) / 2
@@ -95,6 +102,7 @@ def wait_percentile_s(queue: Queue, share: float = 0.99) -> float:
     waiting = erlang_c(queue.servers, queue.load)
     if waiting <= 1 - share:
         return 0.0
+    # P(wait > x) = C exp(-x / w), with w the mean wait of those that wait, solved for x.
     return wait_of_waiting_s(queue) * math.log(waiting / (1 - share))
 
 
@@ -102,5 +110,7 @@ def _constant_service(servers: int, utilisation: float) -> float:
     """Return the mean wait of M/D/c as a share of that of M/M/c: from 1/2 to 1."""
     if utilisation == 0:
         return 1.0
+    # Cosmetatos' correction. Exactly 1/2 for one server (Pollaczek and Khinchine); at a utilisation
+    # of .8 it is .507 for 2 servers and .538 for 10.
     spread = (servers - 1) * (math.sqrt(4 + 5 * servers) - 2) / (16 * servers)
     return min(1.0, (1 + spread * (1 - utilisation) / utilisation) / 2)

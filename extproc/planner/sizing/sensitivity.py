@@ -61,6 +61,8 @@ def misjudged(
 def shifted(workload: Workload, threshold: int, shift: float) -> Workload:
     """Return the workload with the share within the threshold raised by `shift`."""
     alpha = workload.share_within(threshold)
+    # With alpha .80 and shift +.05 all weights within are scaled by 1.0625 and all above by .75;
+    # the lengths on either side keep their distribution.
     within, over = (alpha + shift) / alpha, (1 - alpha - shift) / (1 - alpha)
     weights = workload.weights * np.where(workload.total <= threshold, within, over)
     return weighted(workload.name, workload.prompt, workload.output, weights)

@@ -68,5 +68,6 @@ def _why_not(plan: Plan, alone: PoolPlan) -> Iterator[str]:
         )
     if short.share < _SMALL:
         yield f"Only {short.share:.1%} of the requests fit the short pool."
+    # A pool rounds up by half an instance on average: here a quarter of the load, or more.
     if needed < 2 * len(plan.pools):
         yield f"The load needs {needed:.1f} instances: each pool rounds up to whole ones."

@@ -48,6 +48,7 @@ def draw_limits(trace: Trace, seed: int, stated: float = STATED) -> Tokens:
 def arrive(trace: Trace, max_tokens: Tokens, seed: int) -> Iterator[Incoming]:
     """Yield the requests; the seed decides their texts."""
     columns = zip(
+        # Whole nanoseconds: the engine's time is an integer, so that no rounding accumulates.
         np.rint(trace.at_s * _NS_PER_S).astype(np.int64).tolist(),
         trace.prompt.tolist(),
         trace.output.tolist(),

@@ -33,9 +33,11 @@ def read_cdf(cells: Iterable[Cell], name: str, output_share: float) -> Reading:
     if not rows:
         raise InputError(name, 0, "a CDF without rows; at least one is needed")
     row, _, last = rows[-1]
+    # The last share, about 1 or about 100, tells the unit of the whole table.
     whole = 1.0 if last < 2 else 100.0
     if abs(last / whole - 1) > _ROUNDING:
         raise InputError(name, row, f"the last share is {last:g}; allowed: 1, or 100 %")
+    # A table may begin at 0 tokens; from_cdf takes logarithms.
     points = [(max(1, tokens), share / last) for _, tokens, share in rows]
     try:
         workload = from_cdf(name, points, output_share)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from extproc.planner.traffic.lengths import Floats, Workload, weighted
 
+# A plan evaluates every row for each of its candidate pools. The 28,185 rows of the Azure traces
+# become 1,653, and a plan of two pools takes about a seventieth of the time.
 _FEW: Final = 2048
 _WIDTH: Final = math.log(1.02)
 _GROUPS: Final = 6  # by output, among requests of about one total
@@ -37,7 +39,9 @@ def _begins(cells: NDArray[np.int64]) -> NDArray[np.bool_]:
     sizes = np.diff(starts, append=cells.size)
     place = np.arange(cells.size) - np.repeat(starts, sizes)
     groups = np.minimum(sizes, _GROUPS)
+    # 10 rows in 6 groups: place * 6 // 10 numbers them 0 0 1 1 2 3 3 4 4 5.
     number = place * np.repeat(groups, sizes) // np.repeat(sizes, sizes)
+    # place == 0, since two cells of one row each both have the number 0.
     begins: NDArray[np.bool_] = (place == 0) | (np.diff(number, prepend=-1) != 0)
     return begins
 

@@ -63,6 +63,8 @@ def read_objects(objects: Iterator[Object], name: str, output_share: float) -> R
 def read_document(text: str, name: str, output_share: float) -> Reading:
     """Read a whole JSON document. Raises InputError."""
     try:
+        # Raw: a detailed benchmark result also holds every text and every inter-token latency,
+        # which stay undecoded.
         document = msgspec.json.decode(text, type=list[Any] | dict[str, msgspec.Raw])
         if isinstance(document, list):
             return _read_list(document, name, output_share)
@@ -112,6 +114,7 @@ def _fields(objects: Iterable[Object], name: str) -> Iterator[tuple[int, dict[st
 
 def _prefix(fields: dict[str, Any], form: Format, name: str, row: int) -> tuple[int, ...]:
     ids = fields.get(form.prefix, [])
+    # Not isinstance, which takes true and false for integers.
     if not isinstance(ids, list) or not all(type(block) is int for block in ids):
         raise InputError(name, row, f"{form.prefix} is not a list of whole numbers")
     return tuple(ids)
@@ -129,6 +132,7 @@ def _read_log(
             total = read_tokens(fields["budget"], "budget", least=2)
         except ValueError as error:
             raise InputError(name, row, str(error)) from None
+        # At least one token of prompt and one of output.
         output = min(max(1, round(total * output_share)), total - 1)
         rows.add(row, total - output, output, fields.get(_LOG.time))
     reading = rows.done()

@@ -213,6 +213,8 @@ def from_cdf(
         raise ValueError(f"{name}: tokens rise from 1, and shares from 0 to 1")
     held = np.diff(shares) > 0
     low, high, mass = tokens[:-1][held], tokens[1:][held], np.diff(shares)[held]
+    # By the logarithm, since lengths spread over decades: the median of a bucket from 512 to 1024
+    # is 721, not 768.
     # The middles of equal parts of a bucket; rounded up, they stay within it.
     parts = (np.arange(_ROWS_IN_BUCKET) + 0.5) / _ROWS_IN_BUCKET
     total = np.ceil(low[:, None] * (high / low)[:, None] ** parts).astype(np.int64).ravel()
@@ -256,6 +258,7 @@ def overlaid(traces: Sequence[Trace]) -> Trace:
 def _apart(traces: Sequence[Trace]) -> list[tuple[int, ...]]:
     """Return the prefixes of all rows; the same id in two traces means different texts."""
     return [
+        # Of two traces, the first gets the even ids and the second the odd ones.
         tuple(block * len(traces) + index for block in prefix)
         for index, trace in enumerate(traces)
         for prefix in trace.prefixes or [()] * len(trace)

@@ -58,7 +58,8 @@ FORMATS: Final = (
         per_s=1000.0,
         prefix="hash_ids",
     ),
-    # Mooncake's columns, but seconds, and blocks of 16 tokens.
+    # Mooncake's columns, but seconds, and blocks of 16 tokens: its hash_ids are not read, since
+    # prefixes here are in parts of 512.
     Format(
         title="Qwen-Bailian trace",
         prompt="input_length",
@@ -177,6 +178,7 @@ class Rows:
         """Add a request. Raises InputError if its values are impossible."""
         try:
             tokens = read_tokens(output, self._form.output, least=0)
+            # An embedding or a failed request has no answer to plan for.
             if not tokens:
                 self._left_out += 1
                 return
@@ -230,6 +232,7 @@ class Rows:
     def _trace(self) -> Trace:
         at_s = np.array(self._at)
         order = np.argsort(at_s, kind="stable")
+        # A prefix for some rows only would be assigned to the wrong ones.
         complete = len(self._prefixes) == len(order)
         return Trace(
             name=self._name,
@@ -261,6 +264,7 @@ def read_tokens(value: object, column: str, least: int = 1) -> int:
 def read_seconds(value: object, column: str, per_s: float) -> float:
     """Return the time in a cell, in seconds. Raises ValueError if it is no date and no number."""
     text = value.strip() if isinstance(value, str) else ""
+    # A date begins with a year of four digits.
     seconds = _date(text) if text[4:5] == "-" else read_number(value) / per_s
     if not math.isfinite(seconds):
         allowed = "a number, or a date in UTC as in 2023-11-16 18:15:46.68"

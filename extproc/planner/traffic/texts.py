@@ -39,6 +39,7 @@ MOST_MESSAGES: Final = 40
 _UNEXPLAINED: Final = 0.016
 _FREEDOM: Final = 4
 _TEMPLATE: Final = (10, 5)  # tokens that the chat template adds per request and per message
+# Prompts per array: a million rows of counts at once would take 200 MB.
 _AT_ONCE: Final = 4096
 
 _RATES: Final = np.array([[kind.rates.get(name, 0.0) for name in TEXT_FEATURES] for kind in KINDS])
@@ -56,6 +57,8 @@ def _true_weights() -> Floats:
     mean, deviation = np.array(MEASURED.mean[skipped:]), np.array(MEASURED.deviation[skipped:])
     scaled = _RATES * deviation**2
     missing = 1.0 - _RATES @ mean
+    # The least change of the weights, measured in deviations, after which each kind's features add
+    # up to 1 token: the mean of the normal prior, given the kinds as exact observations.
     return np.asarray(mean + scaled.T @ np.linalg.solve(scaled @ _RATES.T, missing))
 
 
@@ -73,6 +76,7 @@ def state_limits(outputs: Tokens, share: float, seed: int) -> Tokens:
     """Return the limit that each client states, 0 for those that state none."""
     rng = np.random.default_rng(seed)
     ladder = np.array([*LADDER, np.iinfo(np.int64).max])
+    # 100 tokens state 128, 8192 state 8192, 9000 state 9000.
     limits = np.minimum(ladder[np.searchsorted(ladder, outputs)], np.maximum(outputs, LADDER[-1]))
     return np.where(rng.random(outputs.size) < share, limits, 0)
 
@@ -83,6 +87,8 @@ def _write(tokens: Tokens, rng: np.random.Generator) -> Iterator[Measure]:
     counts, size = _count_text(tokens - template, rng)
     sampled = np.maximum(size / SAMPLE_BYTES, 1.0)
     unseen = 1.0 - 1.0 / sampled
+    # Of a text above SAMPLE_BYTES the service counts a sample and scales it up: the error grows
+    # with the share that it has not seen.
     counts *= np.exp(SAMPLING_NOISE * unseen * rng.standard_normal(tokens.size))[:, None]
     columns = (size.tolist(), messages.tolist(), np.rint(counts).tolist(), unseen.tolist())
     none = [0.0] * (len(OTHER_FEATURES) - 2)

@@ -41,6 +41,7 @@ def read(lines: Iterable[str], name: str, output_share: float = OUTPUT_SHARE) ->
     rest = iter(lines)
     head: list[str] = []
     while not (head and head[-1].strip()):
+        # Skip blank lines; NUL stands for the end, since no line of text is a NUL.
         head.append(next(rest, "\0"))
     first, everything = head[-1], chain(head, rest)
     if first == "\0":
@@ -99,6 +100,7 @@ def _csv_rows(
 def _is_row(line: str) -> bool:
     """Return whether a line is a JSON object that describes one request."""
     try:
+        # A pretty-printed document has only a part of itself in its first line.
         fields = msgspec.json.decode(line)
     except msgspec.DecodeError:
         return False
@@ -121,6 +123,7 @@ def _joined(lines: Iterable[str], name: str) -> str:
     for line in lines:
         chars += len(line)
         pieces.append(line)
+        # ShareGPT's files may exceed the limit: report what they lack, not their size.
         if '"conversations"' in line:
             raise InputError(name, 0, TEXTS)
         if chars > MOST_DOCUMENT_CHARS:
