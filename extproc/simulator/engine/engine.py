@@ -86,6 +86,8 @@ class Engine:
         """Count the output tokens that the sequence has at now_ns."""
         if sequence.end < 0:
             return sequence.produced
+        # It gains a token per iteration, so as many are missing as iterations are left until its
+        # end.
         return sequence.output_tokens - (sequence.end - self._iterations)
 
     def submit(self, sequence: Sequence) -> None:
@@ -160,6 +162,8 @@ class Engine:
         count = self._next_end() - self._iterations
         if until_ns is not None:
             count = min(count, self._iterations_until(until_ns))
+        # No sequence needs more than count // size + 1 blocks: while those are free, none need be
+        # counted.
         if (count // self.config.block_size + 1) * len(self._running) > self.free_blocks:
             count = min(count, self._iterations_within(self.free_blocks))
         return count
@@ -170,6 +174,9 @@ class Engine:
         growth_ns = self._kv_ns * len(self._running)
         if not growth_ns:
             return -(-gap_ns // self._decode_ns[len(self._running)])
+        # An iteration lasts longer than the one before by the entry that each sequence has gained,
+        # so the time is quadratic in count. In integers: linear**2 exceeds the 53 bits of a float
+        # from 47 ms an iteration on.
         # The root of _decoding_ns(count) = gap_ns, rounded up.
         linear = 2 * (self._decode_ns[len(self._running)] + self._kv_ns * self._read) - growth_ns
         count = (math.isqrt(linear**2 + 8 * growth_ns * gap_ns) - linear) // (2 * growth_ns)
@@ -186,6 +193,7 @@ class Engine:
     def _iterations_within(self, blocks: int) -> int:
         """Count the decoding iterations for which `blocks` free blocks suffice."""
         size = self.config.block_size
+        # In block_size iterations every sequence needs exactly one block, whatever its phase.
         cycles, left = divmod(blocks, len(self._running))
         count = cycles * size
         while (need := self._growth[(self._iterations + count) % size]) <= left:
@@ -215,6 +223,7 @@ class Engine:
             tokens += self._admit(budget - tokens)
         self._iterations += 1
         self.now_ns += self.profile.iteration_ns(len(self._running), tokens, self._pairs)
+        # Sequences that this iteration prefills are read from the next one on.
         self.now_ns += self._kv_ns * self._read
         self._read += decodes
         self._pairs = 0.0
@@ -247,10 +256,13 @@ class Engine:
         """Return whether there are a slot and blocks for all tokens of the queue's head."""
         if not self._waiting or len(self._running) == self.config.max_num_seqs:
             return False
+        # vLLM does not look behind the head either: a long prompt that lacks blocks holds up
+        # shorter ones, and in return never starves.
         head = self._waiting[0]
         needed = self._blocks(head.prompt_tokens + head.produced)
         if self._cache is not None and needed > self.free_blocks:
             self._cache.trim(self.free_blocks)
+            # Blocks of idle parts count as free already, those of held parts do not.
             needed -= self._cache.held_blocks(head)
         return needed <= self.free_blocks
 
@@ -310,6 +322,8 @@ class Engine:
 
     def _next_end(self) -> int:
         """Return the count of iterations at which the next decoding sequence ends."""
+        # A heap cannot remove the entry of a preempted sequence: skip an entry that is no longer
+        # its sequence's end.
         while self._ends[0][0] != self._ends[0][2].end:
             heapq.heappop(self._ends)
         return self._ends[0][0]
@@ -329,6 +343,7 @@ class Engine:
         freed = self._blocks(self._kept(sequence))
         if self._cache is not None:
             self._cache.trim(self.free_blocks)
+            # Blocks of parts that other sequences still hold stay taken.
             freed -= self._cache.release(sequence)
         self.free_blocks += freed
         if sequence is self._prefill:
@@ -347,6 +362,8 @@ class Engine:
 
     def _phase(self, sequence: Sequence) -> int:
         """Return the iterations, modulo block_size, in which a decoding sequence needs a block."""
+        # A prompt of 30 tokens, prefilled in iteration 0, fills its two blocks of 16 by iteration 2
+        # and takes its third in iteration 3: (1 - 30) mod 16 = 3, then in 19, 35 ...
         return (self._iterations - self._kept(sequence)) % self.config.block_size
 
     def _blocks(self, tokens: int) -> int:

@@ -31,14 +31,19 @@ class Profile:
 
     def iteration_ns(self, sequences: int, prefill_tokens: int, prefill_pairs: float = 0.0) -> int:
         """Return the nanoseconds of an iteration, without the time to read KV entries."""
+        # A100_80GB with 10 sequences: 8 + 6.5 = 14.5 ms; with 1,000 tokens of prefill beside them,
+        # 2 chunks, 22.5 ms.
         chunks = max(1, -(-prefill_tokens // self.chunk_tokens))
         ms = self.weights_ms * chunks + self.sequence_ms * sequences
         ms += self.prefill_token_ms * prefill_tokens + self.prefill_pair_ms * prefill_pairs
+        # At least 1: time that stands still would keep Engine.advance in its loop for ever.
         return max(1, round(ms / self.speed * NS_PER_MS))
 
     @property
     def kv_token_ns(self) -> int:
         """Nanoseconds that an iteration takes to read one KV entry, rounded."""
+        # An integer, so that a jump over n iterations takes the same time as n single ones. For
+        # a100-llama70b 79.3 becomes 79 ns, 0.4 % too fast.
         return round(self.kv_token_ms / self.speed * NS_PER_MS)
 
 

@@ -53,6 +53,9 @@ class PrefixCache:
         """Cache the computed parts, up to the first that another sequence has already cached."""
         whole = min(computed, sequence.prompt_tokens) // PART_TOKENS
         for part in sequence.prefix[sequence.shared : whole]:
+            # Two sequences that compute the same part at once each keep their blocks, as in vLLM,
+            # whose block tables are append-only ("Duplicated blocks" in its
+            # docs/design/prefix_caching.md).
             if part in self._holders or part in self._idle:
                 return
             self._holders[part] = 1
@@ -61,6 +64,7 @@ class PrefixCache:
     def release(self, sequence: Sequence) -> int:
         """Release the parts of a sequence; return the number of blocks that others still hold."""
         still_held = 0
+        # Reversed, so that the tail is evicted first: without its head a tail cannot be reused.
         for part in reversed(sequence.prefix[: sequence.shared]):
             self._holders[part] -= 1
             if self._holders[part]:
@@ -73,6 +77,8 @@ class PrefixCache:
 
     def _hits(self, sequence: Sequence) -> int:
         """Count the cached leading parts; at least one token remains to be computed."""
+        # The first output token is sampled from the last prompt token, which must therefore be
+        # computed.
         most = min(len(sequence.prefix), (sequence.prompt_tokens - 1) // PART_TOKENS)
         for count in range(most):
             part = sequence.prefix[count]

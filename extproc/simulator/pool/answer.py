@@ -96,6 +96,8 @@ class ChoicesForm(AnswerForm):
     def piece(self, piece: Piece, usage: AnswerUsage | None) -> bytes:
         """Return the event with the next text; usage is given if every event carries it."""
         chunk = self._open(self.chunk_name, [self._delta(piece)]) | self._running(usage)
+        # vLLM 0.32 writes it into the last event before [DONE]: the usage event, or without one the
+        # event with the finish_reason.
         if piece.finish and not self._include_usage:
             chunk["system_fingerprint"] = FINGERPRINT
         return _event(chunk)

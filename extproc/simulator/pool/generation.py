@@ -59,6 +59,7 @@ class GenerationRun:
         """Yield new text until all sequences are complete; the tickets must be admitted."""
         while not all(map(self._is_sent, range(len(self.tickets)))):
             await self._changed.wait()
+            # Tokens that came while the client was slow form one piece, as in vLLM.
             self._changed.clear()
             for index, ticket in enumerate(self.tickets):
                 if ticket.tokens > self._sent[index]:

@@ -79,6 +79,8 @@ class PacedEngine:
         while True:
             await self._work.wait()
             now_ns = self._now_ns()
+            # Runs the iterations that begin by now: one, unless the loop was late. Its tokens exist
+            # at its end, engine.now_ns, so delivery waits until then.
             events = self._engine.advance(now_ns + 1)
             await asyncio.sleep((self._engine.now_ns - now_ns) / _NS_PER_S)
             self._deliver(events)
@@ -101,6 +103,7 @@ class PacedEngine:
         if event.kind is EventKind.PREEMPTED:
             ticket.preemptions += 1
             self._metrics.preemptions.inc()
+        # Only the first admission ends the time in the queue; vLLM leaves out preemptions too.
         elif event.kind is EventKind.ADMITTED and ticket.admitted_ns is None:
             ticket.admitted_ns = event.at_ns
         elif event.kind is EventKind.FIRST_TOKEN:
@@ -112,6 +115,7 @@ class PacedEngine:
         gained, ticket.tokens = tokens - ticket.tokens, tokens
         later = gained - (tokens == gained)  # the first token has no interval
         now_ns = self._engine.now_ns
+        # Several tokens at once share the time since the last one equally.
         for _ in range(later):
             self._metrics.inter_token_latency.observe(_seconds(ticket.last_ns, now_ns) / later)
         ticket.last_ns = now_ns

@@ -116,6 +116,8 @@ class PromptEncoder:
         raise refused(f"{self._model} is not a multimodal model")
 
     def _check_characters(self, characters: int) -> None:
+        # As vLLM, before anything is encoded: a text of more characters than the longest tokens of
+        # a full window have cannot fit.
         limit = CHARACTERS_PER_TOKEN * self._max_model_len
         if characters > limit:
             raise refused(

@@ -123,6 +123,7 @@ class RequestReader:
         document = decode(body)
         _check_prompt(document)
         _check_stream_options(document)
+        # vLLM reads null as the default, 16, although the field is an int.
         if document.get("max_tokens", 0) is None:
             del document["max_tokens"]
         request = validated(Completion, document)
@@ -198,6 +199,8 @@ class RequestReader:
         room = self._max_model_len - tokens
         limit = room if asked is None else min(asked, room)
         check_sampling(request, _sequences(request))
+        # A prompt of exactly the window leaves a limit of 0: vLLM says that max_tokens must be at
+        # least 1, and not that the prompt is too long.
         check_limits(limit, request.min_tokens)
         if tokens == 0:
             raise refused("The decoder prompt cannot be empty")

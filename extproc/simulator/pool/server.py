@@ -186,6 +186,7 @@ def _routes(pool: _PoolHandlers) -> Routes:
     return Routes(
         {
             "/health": ("GET", pool.health),
+            # vLLM mounts an application of its own here, which answers every method.
             "/metrics": (ANY, pool.metrics),
             "/version": ("GET", pool.version),
             "/tokenize": ("POST", pool.tokenize),
@@ -301,6 +302,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             port=flags.port,
             print=_log.info,
             access_log=None,
+            # Without it aiohttp runs on for a client that has left, where vLLM aborts its
+            # sequences.
             handler_cancellation=True,
             shutdown_timeout=_STOP_S,
         )

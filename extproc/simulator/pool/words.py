@@ -52,4 +52,5 @@ class GeneratedText:
 
 def _geometric(uniform: float) -> int:
     """Draw a number of tokens, at least 1, from a number in [0, 1)."""
+    # Inverts P(length > n) = (1 - p)**n.
     return 1 + int(math.log1p(-uniform) / math.log1p(-END_PROBABILITY))
