@@ -39,6 +39,7 @@ class AuthorsProfile:
     def slots(self, window: int) -> int:
         """Return how many sequences of `window` tokens an instance runs."""
         by_memory = self.blocks // math.ceil(window / 16)
+        # A100: 256 slots at 4,096 tokens, 128 at 8,192 and 16 at 65,536.
         return min(self.max_slots * _CALIBRATED_AT // window, by_memory)
 
     def service_s(self, prompt: int, output: int, slots: int) -> float:
@@ -88,6 +89,7 @@ def authors_fleet(question: AuthorsQuestion, threshold: int) -> AuthorsFleet:
     short = [(tokens, share) for tokens, share in question.cdf if tokens <= threshold]
     held = short[-1][1] if short else 1.0
     short = [(tokens, share / held) for tokens, share in short] or [(threshold, 1.0)]
+    # Their cut-off: below 0.01 requests/s they build no long pool.
     rest = question.rate_per_s * (1 - alpha)
     return AuthorsFleet(
         _instances(question, _AuthorsPool(short, threshold, 1), question.rate_per_s * alpha),
@@ -112,6 +114,7 @@ def coded_wait99_s(queue: Queue) -> float:
         return math.inf
     waiting = erlang_c(queue.servers, queue.load)
     spare_per_s = (queue.servers - queue.load) / queue.service_s
+    # Erlang's C underflows to 0 in large idle fleets, whose logarithm does not exist.
     return max(0.0, math.log(max(waiting, 1e-300) / 0.01)) * (1 + queue.scv) / (2 * spare_per_s)
 
 
@@ -133,6 +136,7 @@ def _instances(question: AuthorsQuestion, pool: _AuthorsPool, rate: float) -> in
     slots = question.profile.slots(pool.window)
     service_s, scv = _service(question.profile, pool)
     busy = rate * service_s / slots
+    # They try no smaller fleet, also where it would meet the objective.
     count = math.ceil(busy) + 1
     while (
         coded_wait99_s(Queue(servers=count * slots, rate_per_s=rate, service_s=service_s, scv=scv))
@@ -151,6 +155,7 @@ def _service(profile: AuthorsProfile, pool: _AuthorsPool) -> tuple[float, float]
         times.append(profile.service_s(prompt, max(1, total - prompt), slots))
     mean = sum(times) / len(times)
     square = sum(time * time for time in times) / len(times)
+    # Theirs: never quite constant, also if all lengths are equal.
     return mean, max(0.01, square / mean**2 - 1)
 
 

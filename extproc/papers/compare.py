@@ -32,6 +32,7 @@ _SR_SIM: Final = "vllm-sr-sim"
 
 def run_paper(traces: Sequence[Path], sr_sim: Path | None, *, fast: bool) -> int:
     """Print all sections, without simulations if `fast`; return the exit code."""
+    # Outside a terminal rich assumes 80 columns, which would wrap the tables.
     console = Console() if Console().is_terminal else Console(width=_WIDTH)
     try:
         raw = [raw_traces_section(traces)] if traces else []

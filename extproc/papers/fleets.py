@@ -97,6 +97,7 @@ def _fleets(seqs: int, blocks: int) -> tuple[FleetSpec, FleetSpec]:
     workload, rate = with_tail(), _rate(seqs)
     below, above = workload.split(THRESHOLD)
     alpha = workload.share_within(THRESHOLD)
+    # By the rate of each pool's own requests (arXiv 2604.09613), so that both run at 90 %.
     short = round(alpha * rate / _served(below, 128) / _LOAD)
     long = round((1 - alpha) * rate / _served(above, seqs) / _LOAD)
     return (
@@ -134,6 +135,8 @@ def _pool(name: str, window: int, seqs: int, instances: int, blocks: int = _BLOC
 
 def _blocks_that_preempt() -> int:
     """Find the KV blocks with which the homogeneous fleet preempts as often as in the paper."""
+    # With fewer blocks than one window vLLM does not start. Every step simulates 10,000 requests,
+    # hence the coarse end.
     low, high = WINDOW // 16, _BLOCKS
     while high - low > 256:
         middle = (low + high) // 2
@@ -199,6 +202,7 @@ def _planners(name: str, asked: SrSimQuestion, command: Path | None) -> Iterator
         _describe(ours),
     )
     yield PaperRow("  run time, s", f"{theirs.seconds:.1f}", f"{seconds:.2f}")
+    # 256 and 16 slots: AuthorsProfile.slots of 4,096 and of 65,536 tokens.
     pools = _pool("short", 4096, 256, theirs.short), _pool("long", WINDOW, 16, theirs.long)
     yield _in_ours(workload, asked, FleetSpec(pools), ours)
     counts = _counts(ours)

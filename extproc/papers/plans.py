@@ -81,6 +81,7 @@ class _Curve:
 def _curve(workload: Workload) -> _Curve:
     planner = Planner(question(workload))
     savings = {threshold: planner.at((threshold,)).saving for threshold in _CURVE}
+    # A threshold of the curve may beat the planner's candidates, which are quantiles.
     best = max(planner.best_of(2).saving, *savings.values())
     return _Curve(savings, best, planner.best_of(3).saving - best)
 
