@@ -131,10 +131,13 @@ def single_prompts(body: Body) -> Iterator[Body]:
         if (value := body.get(name))
     }
     for row in range(max(map(len, fields.values()), default=1)):
+        # /score pairs one text_1 with each of several text_2: a field with fewer entries repeats
+        # its last.
         yield {**body, **{name: [each[min(row, len(each) - 1)]] for name, each in fields.items()}}
 
 
 def _is_ids(value: list[object]) -> bool:
+    # A list of numbers is one prompt, already tokenized.
     return bool(value) and isinstance(value[0], int)
 
 

@@ -87,6 +87,7 @@ def _microseconds(act: Callable[[], object]) -> float:
     act()
     once = max(time.process_time_ns() - start, 1000)
     repeats = max(1, int(_ROUND_S * 1e9 / once))
+    # The minimum: other work on the machine only ever adds.
     return min(_round(act, repeats) for _ in range(_ROUNDS))
 
 

@@ -12,6 +12,7 @@ from extproc.evaluation.options import EvaluationError
 from extproc.local.traffic import AZURE_2023, quantile
 from extproc.planner.traffic.texts import LADDER
 
+# Azure 2023 alone has no request above 16,384 tokens, so none near the threshold of 32,768.
 _TAIL: Final = 0.35
 _TAIL_TOKENS: Final = (1000, 100_000)
 _USUAL_OUTPUT: Final = 150

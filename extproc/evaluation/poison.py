@@ -133,6 +133,7 @@ def strike(
 ) -> Score:
     """Teach the truth, then the attack (None: the truth), and score the last quarter."""
     rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
+    # The attack hits an estimator that is calibrated, and the last quarter is the same in all runs.
     half, last = len(cases) // 2, len(cases) * 3 // 4
     replay(cases[:half], rival, threshold)
     if attack is None:

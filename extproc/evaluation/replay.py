@@ -79,6 +79,8 @@ def answer(case: Case, pool: Pool) -> Observation:
     answer. Usage counts every prompt, and the output of every sequence.
     """
     limit, room = case.asked.output_limit, pool.max_model_len - case.prompt_tokens
+    # vLLM generates at least one token, so a prompt may fill the window only if nothing is
+    # generated: an embedding, whose limit is 0.
     if room < (limit != 0):
         return Observation(case.asked, Outcome.REFUSED, pool.limit)
     most = room if limit is None else min(room, limit)

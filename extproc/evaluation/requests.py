@@ -39,6 +39,7 @@ class Writer:
 
     def write(self, rng: random.Random, length: DrawnLength) -> Draft:
         """Write one request."""
+        # One more than there are texts: the class that mixes them is as frequent as any other.
         chosen = rng.randrange(len(self._texts) + 1)
         mixed = chosen == len(self._texts)
         main = rng.choice(self._texts) if mixed else self._texts[chosen]
@@ -139,4 +140,5 @@ def write_cases(
     rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
     for _ in range(count):
         draft = writer.write(rng, draw(rng))
+        # Half of the clients escape other characters as \uXXXX, Python's json.dumps by default.
         yield reader.read(draft, ascii_only=rng.random() < 0.5)

@@ -107,12 +107,14 @@ class Peer:
             return
         self._samples += 1
         gap = size / observation.prompt_tokens - self._ratio
+        # Quickly down and slowly up: fewer bytes per token mean more tokens, which is safe.
         share = 1.0 if self._samples == 1 else _PEER_DOWN if gap < 0 else _PEER_UP
         self._ratio += share * gap
 
 
 def static_settings(settings: Settings) -> Settings:
     """Return settings under which the paper's estimator is 4.0 bytes per token, unmoved."""
+    # beta 1 keeps the prior whatever is observed, gamma 0 subtracts no margin.
     fixed = {"beta": 1.0, "gamma": 0.0, "prior_bytes_per_token": STATIC_BYTES_PER_TOKEN}
     return settings.model_copy(update={"budget": settings.budget.model_copy(update=fixed)})
 
@@ -141,4 +143,6 @@ def _counted(case: Case, largest: int, whole: int) -> Asked:
 
 
 def _exact(measure: Measure, tokens: int) -> Measure:
+    # As token ids, which every estimator counts one by one; without features there is no text left
+    # to estimate.
     return Measure(measure.text_bytes, tokens, (0.0,) * len(FEATURES))

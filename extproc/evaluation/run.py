@@ -149,6 +149,7 @@ def _shown(cases: Iterable[T], count: int, show: Show) -> Iterator[T]:
         while done < number * _PARTS // count:
             show.advance()
             done += 1
+    # Requests that cannot be read make fewer cases than `count`.
     for _ in range(done, _PARTS):
         show.advance()
 

@@ -56,6 +56,7 @@ def score_rows(rows: Sequence[ReplayRow]) -> Score:
     """Score a replay or part of one."""
     late = [row for row in rows if row.seen >= EARLY]
     early = [row for row in rows if row.seen < EARLY]
+    # In a short replay no category may get beyond its first 50.
     median_error, p99_error = _errors(late or rows, 50), _errors(late or rows, 99)
     return Score(
         requests=len(rows),

@@ -52,6 +52,8 @@ class Tokenized:
 
         `start`: a share of the text, 0 to 1; it moves forward if too little text is left.
         """
+        # Cuts after 0, 3, 5 and 9 tokens; run(0.5, 4): half of the 5 tokens that may precede it is
+        # 2.5, so it begins at 3, and 3 + 4 = 7 lies before 9: the text from 3 to 9, 6 tokens.
         wanted = min(tokens, self.tokens)
         low = int(np.searchsorted(self.before, start * (self.tokens - wanted)))
         high = int(np.searchsorted(self.before, self.before[low] + wanted))

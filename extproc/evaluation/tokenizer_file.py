@@ -55,6 +55,8 @@ def _starts(encoding: Encoding, length: int) -> Positions:
 
 
 def _places(starts: Positions, length: int) -> tuple[Positions, Positions]:
+    # A character of several tokens gives its start several times; the first stays, so that no cut
+    # divides a character.
     places, before = np.unique(starts, return_index=True)
     if len(places):
         places[0] = 0

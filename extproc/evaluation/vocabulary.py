@@ -31,5 +31,6 @@ class Vocabulary:
     def cuts(self, text: str) -> tuple[Positions, Positions]:
         """See `TextTokenizer`: the boundaries of words, which are encoded one by one."""
         words = self._core.pretokenize(text)
+        # Texts repeat their words.
         count = cache(self._core.count)
         return cuts_of_pieces(words, [count(word) for word in words])
