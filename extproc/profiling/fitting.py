@@ -85,6 +85,7 @@ def fit(measurements: Sequence[Measurement], max_num_batched_tokens: int) -> Fit
         )
     rows = np.array([_row(m, max_num_batched_tokens) for m in measurements])
     measured = np.array([m.measured_ms for m in measurements])
+    # Divided by its time, every row should give 1: the residuals are relative.
     relative = rows / measured[:, None]
     _check_condition(relative)
     terms = _at_least_zero(relative)
@@ -112,6 +113,9 @@ def _check_condition(rows: Terms) -> None:
     absent = [name for name, length in zip(_TERMS, lengths, strict=True) if length == 0]
     if absent:
         raise FitError(f"no measurement shows these terms: {', '.join(absent)}")
+    # A row of `mixes` is a combination of terms, its singular value how much the measurements see
+    # of it. With one sequence at a time, weights and sequence have the same column: their
+    # difference has a singular value of 0.
     _, singular, mixes = np.linalg.svd(rows / lengths)
     uncertain = mixes[singular * MOST_CONDITION < singular[0]]
     if not len(uncertain):
@@ -155,4 +159,5 @@ def _at_least_zero(rows: Terms) -> Terms:
             terms = np.zeros(rows.shape[1])
             terms[kept] = found
             return terms
+        # One at a time: without it the others come out differently, perhaps all positive.
         kept[np.flatnonzero(kept)[found.argmin()]] = False

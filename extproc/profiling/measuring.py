@@ -136,6 +136,8 @@ def decode_points(facts: Facts, max_num_seqs: int) -> tuple[Point, ...]:
     Loads that do not fit into the KV cache are left out.
     """
     points = [_point(facts, n, _SHORT) for n in (*_doubling(max_num_seqs), max_num_seqs)]
+    # Each filling with few and with many sequences: entries and sequences that always grow together
+    # could not be told apart (fitting).
     tokens = min(facts.kv_tokens, _MOST_CONTEXT)
     for share, times in ((0.35, (1, 3)), (0.7, (1, 2, 4))):
         fewest = max(1, math.ceil(share * tokens / (0.75 * facts.max_model_len)))

@@ -111,6 +111,7 @@ async def replay(vllm: Vllm, trace: Trace, show: Show) -> InstanceTimes:
 def simulated(trace: Trace, pool: PoolSpec) -> InstanceTimes:
     """Simulate the same arrivals at one instance."""
     fleet = FleetSpec((pool,))
+    # The stated limit is the output, as in the requests that replay() sends.
     incoming = arrive(trace, trace.output, 0)
     records = simulate(fleet, incoming, make_rule(RuleName.HOMOGENEOUS, fleet, 0), Conduct())
     first_s, end_s = records.first_s + pool.overhead_s, records.end_s + pool.overhead_s

@@ -113,6 +113,8 @@ async def connect(session: aiohttp.ClientSession, url: str) -> Vllm:
     url = url.rstrip("/")
     try:
         async with session.get(f"{url}/v1/models") as response:
+            # No entry at all fails to unpack: a ValueError, which is reported as `not a vLLM
+            # server`.
             (card,) = (await response.json(content_type=None))["data"][:1]
         (cache,) = [
             sample.labels
@@ -123,6 +125,7 @@ async def connect(session: aiohttp.ClientSession, url: str) -> Vllm:
             model=card["id"],
             max_model_len=int(card["max_model_len"]),
             block_size=int(cache["block_size"]),
+            # vLLM includes the null block, which is never allocated.
             num_blocks=int(cache["num_gpu_blocks"]) - 1,
         )
     except (aiohttp.ClientError, TimeoutError) as error:
