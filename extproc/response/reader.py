@@ -169,9 +169,10 @@ _MILESTONES: Final = frozenset(
         "response.failed",
         "response.completed",  # vLLM's last event, whatever status it states
         "response.incomplete",
+        "message-end",
     }
 )
-"""The event types that carry usage or an end, of Anthropic messages and of Responses."""
+"""The event types that carry usage or an end: of Anthropic messages, Responses, Cohere's chats."""
 
 
 class _EventStream:
@@ -222,6 +223,11 @@ class _EventStream:
             case Record(type="message_delta", delta=Record() as delta):
                 self._tally.add(record)
                 self._tally.add(delta)
+            case Record(type="message-end", delta=Record(error=None) as delta):
+                self._tally.add(delta)
+                self.done = True
+            case Record(type="message-end", delta=Record() as delta):
+                self._fail(delta)
             case Record(type="message_stop"):
                 self.done = True
             case Record(type="response.failed", response=Record() as response):

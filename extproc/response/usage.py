@@ -1,8 +1,8 @@
 """What the JSON of an answer states about tokens: usage, finish reasons, errors.
 
 One record type covers chat completions, completions, embeddings, scores, Responses, Anthropic
-messages and their stream events; fields that are absent are None. Counts come from outside and are
-used only if they are plausible.
+messages, Cohere's chats and embeddings, and their stream events; fields that are absent are None.
+Counts come from outside and are used only if they are plausible.
 """
 
 import enum
@@ -84,6 +84,9 @@ class Record(msgspec.Struct, gc=False):
     count: Any = None
     max_model_len: Any = None
     input_tokens: Any = None
+    # Cohere
+    finish_reason: Any = None
+    meta: Any = None  # of embeddings
 
 
 _RECORD: Final = msgspec.json.Decoder(Record)
@@ -113,7 +116,8 @@ class Tally:
         """Add what is stated about the prompt before, or instead of, a final usage."""
         limited = record.max_model_len is not None  # only then does `count` count tokens
         counts = {"input_tokens": record.input_tokens, "prompt_tokens": limited and record.count}
-        self._first = _fields(bytes(record.usage)) or {k: v for k, v in counts.items() if v}
+        stated = _fields(bytes(record.usage)) or _coheres(record.meta)
+        self._first = stated or {k: v for k, v in counts.items() if v}
 
     def add(self, record: Record) -> None:
         """Add a whole answer, or a chunk of one."""
@@ -122,8 +126,9 @@ class Tally:
         for choice in record.choices or ():
             if choice.finish_reason is not None:
                 self._end(choice.finish_reason)
-        if record.stop_reason is not None:
-            self._end(record.stop_reason)
+        for reason in (record.stop_reason, record.finish_reason):
+            if reason is not None:
+                self._end(reason)
         if record.status is not None:
             self._end(_reason(record))
 
@@ -159,6 +164,10 @@ _FINISHES: Final[Mapping[str, Finish]] = {
     "stop_sequence": Finish.STOP,
     "max_tokens": Finish.LENGTH,
     "model_context_window_exceeded": Finish.LENGTH,
+    # Cohere's finish_reason
+    "COMPLETE": Finish.STOP,
+    "STOP_SEQUENCE": Finish.STOP,
+    "MAX_TOKENS": Finish.LENGTH,
 }
 
 
@@ -178,6 +187,28 @@ def _fields(usage: bytes) -> dict[str, Any]:
         fields = msgspec.json.decode(usage, type=dict[str, Any] | None) or {}
     except (ValueError, RecursionError):  # a text, a list, or a number out of range
         return {"prompt_tokens": _IMPLAUSIBLE}
+    return _coheres(fields) or _without_nulls(fields)
+
+
+def _coheres(stated: object) -> dict[str, Any]:
+    """Return the counts of Cohere's shape, {"tokens": {"input_tokens": 10, ...}}, else none.
+
+    Real Cohere bills fewer tokens than it counts, so `billed_units` are the second choice.
+    """
+    match stated:
+        case {"tokens": {"input_tokens": _} as counts, **others}:
+            return _coheres_counts(counts, others.get("cached_tokens"))
+        case {"billed_units": {"input_tokens": _} as counts, **others}:
+            return _coheres_counts(counts, others.get("cached_tokens"))
+        case _:
+            return {}
+
+
+def _coheres_counts(counts: dict[str, Any], cached: object) -> dict[str, Any]:
+    return _without_nulls(counts) | {"input_tokens_details": {"cached_tokens": cached or 0}}
+
+
+def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in fields.items() if value is not None}
 
 
@@ -186,9 +217,10 @@ def _prompt_tokens(stated: dict[str, Any]) -> int | None:
         return _count(stated["prompt_tokens"])
     if "input_tokens" not in stated:
         return None
-    # Anthropic's input_tokens exclude tokens read from the cache or written to it.
-    cache = ("cache_read_input_tokens", "cache_creation_input_tokens")
-    parts = [_count(stated.get(key, 0)) for key in ("input_tokens", *cache)]
+    # Anthropic's input_tokens exclude tokens read from the cache or written to it, and Cohere's
+    # those of images.
+    others = ("cache_read_input_tokens", "cache_creation_input_tokens", "image_tokens")
+    parts = [_count(stated.get(key, 0)) for key in ("input_tokens", *others)]
     return _count(sum(parts)) if min(parts) >= 0 else _IMPLAUSIBLE
 
 

@@ -248,6 +248,7 @@ def test_implausible_usage_teaches_nothing():
         b'{"type": "error", "code": "server_error", "message": "no", "sequence_number": 3}',
         b'{"type": "response.failed", "response": {"status": "failed", "usage": null}}',
         b'{"type": "response.completed", "response": {"error": {"code": "server_error"}}}',
+        b'{"type": "message-end", "delta": {"error": "no", "finish_reason": "ERROR"}}',
     ],
 )
 def test_an_error_in_a_stream_is_an_error(error):
@@ -284,7 +285,17 @@ def test_a_response_may_end_incomplete():
     assert stream(json.dumps(event).encode(), end=b"") == length(10, 3)
 
 
-@pytest.mark.parametrize("kind", [b"response.completed", b"message_start", b"message_delta"])
+def test_a_cohere_stream_ends_with_its_usage():
+    delta = {"finish_reason": "COMPLETE", "usage": {"tokens": {"input_tokens": 10}}}
+    event = json.dumps({"type": "message-end", "delta": delta}).encode()
+    text = b'{"type": "content-delta", "delta": {"message": {"content": {"text": "hi"}}}}'
+    assert stream(text, event, end=b"") == Usage(10, 0, 0, Finish.STOP)
+
+
+MILESTONES = [b"response.completed", b"message_start", b"message_delta", b"message-end"]
+
+
+@pytest.mark.parametrize("kind", MILESTONES)
 def test_an_event_without_its_object_states_nothing(kind):
     assert stream(b'{"type": "%s", "response": "x"}' % kind, STATED) == USAGE
 

@@ -171,6 +171,49 @@ def test_an_anthropic_token_count_counts_the_prompt():
     assert counts(opened({"input_tokens": 9})) == (9, 0, 0)
 
 
+BILLED = {"input_tokens": 7, "output_tokens": 2}
+
+
+def test_the_usage_of_a_cohere_chat_is_one_level_deeper():
+    usage = usage_of(tokens={"input_tokens": 10.0, "output_tokens": 3.0}, cached_tokens=4)
+    assert counts(usage) == (10, 3, 4)
+
+
+def test_cohere_counts_more_tokens_than_it_bills():
+    usage = usage_of(billed_units=BILLED, tokens={"input_tokens": 10, "output_tokens": 3})
+    assert counts(usage) == (10, 3, 0)
+
+
+def test_cohere_may_state_only_what_it_bills():
+    assert counts(usage_of(billed_units=BILLED, cached_tokens=None)) == (7, 2, 0)
+
+
+def test_a_cohere_embedding_states_text_and_images_apart():
+    units = {"input_tokens": 10, "image_tokens": 200, "output_tokens": None}
+    assert counts(opened({"meta": {"billed_units": units}})) == (210, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "meta", ["v2", {"billed_units": {"search_units": 1}}, {"billed_units": 5}, {"input_tokens": 9}]
+)
+def test_another_meta_states_nothing(meta):
+    assert opened({"meta": meta}) is Unlearnable.ABSENT
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("COMPLETE", Finish.STOP),
+        ("STOP_SEQUENCE", Finish.STOP),
+        ("MAX_TOKENS", Finish.LENGTH),
+        ("TOOL_CALL", Finish.OTHER),
+    ],
+)
+def test_cohere_finish_reasons_are_read(reason, finish):
+    usage = read({"finish_reason": reason, "usage": {"tokens": {"input_tokens": 1}}})
+    assert usage == Usage(1, 0, 0, finish)
+
+
 def test_all_sequences_that_stop_are_a_stop():
     assert finish_of("stop", "stop") is Finish.STOP
 
