@@ -215,6 +215,8 @@ class _EventStream:
             self._learn_milestone(record)
         else:
             self._tally.add(record)
+            # OpenAI's last event but for [DONE], which some servers leave out.
+            self.done = record.choices == [] and record.states_usage
 
     def _learn_milestone(self, record: Record) -> None:
         match record:

@@ -88,6 +88,11 @@ class Record(msgspec.Struct, gc=False):
     finish_reason: Any = None
     meta: Any = None  # of embeddings
 
+    @property
+    def states_usage(self) -> bool:
+        """Whether it states a usage that is not null."""
+        return bytes(self.usage) not in {b"", b"null"}
+
 
 _RECORD: Final = msgspec.json.Decoder(Record)
 
@@ -116,13 +121,13 @@ class Tally:
         """Add what is stated about the prompt before, or instead of, a final usage."""
         limited = record.max_model_len is not None  # only then does `count` count tokens
         counts = {"input_tokens": record.input_tokens, "prompt_tokens": limited and record.count}
-        stated = _fields(bytes(record.usage)) or _coheres(record.meta)
+        stated = _fields(bytes(record.usage)) or _billed(record.meta)
         self._first = stated or {k: v for k, v in counts.items() if v}
 
     def add(self, record: Record) -> None:
         """Add a whole answer, or a chunk of one."""
-        if record.usage and (usage := bytes(record.usage)) != b"null":
-            self._last = usage
+        if record.states_usage:
+            self._last = bytes(record.usage)
         for choice in record.choices or ():
             if choice.finish_reason is not None:
                 self._end(choice.finish_reason)
@@ -200,6 +205,15 @@ def _coheres(stated: object) -> dict[str, Any]:
             return _coheres_counts(counts, others.get("cached_tokens"))
         case {"billed_units": {"input_tokens": _} as counts, **others}:
             return _coheres_counts(counts, others.get("cached_tokens"))
+        case _:
+            return {}
+
+
+def _billed(meta: object) -> dict[str, Any]:
+    """Return the counts of what vLLM states beside embeddings of Cohere's shape, else none."""
+    match meta:
+        case {"billed_units": units}:
+            return _coheres({"billed_units": units})
         case _:
             return {}
 

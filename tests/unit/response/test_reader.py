@@ -156,7 +156,7 @@ def test_line_ends_spaces_and_comments_do_not_matter(name, cuts, end, space):
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_a_stream_that_is_cut_short_is_incomplete(name, fraction):
     answer = recorded(name)
-    whole = answer.body.rstrip()
+    whole = answer.body.removesuffix(DONE).rstrip()
     part = whole[: int(fraction * len(whole))]
     assert read(answer, [part]) is Unlearnable.INCOMPLETE
 
@@ -221,6 +221,24 @@ def test_a_usage_after_the_end_is_not_read():
 
 def test_a_usage_before_the_end_is_read():
     assert stream(STATED, b"{}", b'{"usage": null}') == USAGE
+
+
+def test_an_end_that_is_cut_is_no_end():
+    assert stream(STATED, end=b"data: [DON") is Unlearnable.INCOMPLETE
+
+
+LAST = STATED.replace(b"{", b'{"choices": [], ', 1)
+PART = b'{"choices": [{"finish_reason": null}], "usage": {"prompt_tokens": 10}}'
+
+
+def test_the_usage_without_choices_is_the_end_even_without_done():
+    assert stream(PART, LAST, end=b"") == USAGE
+
+
+@pytest.mark.parametrize("part", [PART, b'{"choices": [], "usage": null}', b'{"choices": []}'])
+def test_another_event_is_not_the_end(part):
+    assert stream(part, end=b"") is Unlearnable.INCOMPLETE
+    assert stream(part, LAST) == USAGE
 
 
 def test_data_in_several_lines_is_one_record():

@@ -194,7 +194,13 @@ def test_a_cohere_embedding_states_text_and_images_apart():
 
 
 @pytest.mark.parametrize(
-    "meta", ["v2", {"billed_units": {"search_units": 1}}, {"billed_units": 5}, {"input_tokens": 9}]
+    "meta",
+    [
+        "v2",
+        {"billed_units": {"search_units": 1}, "tokens": {"input_tokens": 9}},  # a rerank's
+        {"billed_units": 5},
+        {"input_tokens": 9},
+    ],
 )
 def test_another_meta_states_nothing(meta):
     assert opened({"meta": meta}) is Unlearnable.ABSENT
