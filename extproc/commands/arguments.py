@@ -1,7 +1,19 @@
-"""Arguments that several commands share; imports nothing that `serve` does not need."""
+"""Arguments that several commands share.
+
+The arguments of a command load none of its libraries: its help must not wait for them. Defaults are
+therefore written out, and tests compare them with those of the options that they fill.
+"""
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from extproc.planner_commands.inputs import InputOptions
+
+DEFAULT_PROFILE: Final = "a100-llama70b"
+PROFILES: Final = (DEFAULT_PROFILE, "h100-llama70b", "a10g", "mi300x-qwen235b")
+STATED: Final = 0.85
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -52,4 +64,55 @@ def add_stack(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=0,
         help="random seed of the traffic and of the simulated pools (default: %(default)s)",
+    )
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of a workload; input_options reads them."""
+    parser.add_argument(
+        "files",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="lengths: a CDF (CSV or JSON), an Azure LLM, Mooncake or BurstGPT trace, a result of "
+        "vllm bench serve, an access log, the answer of GET /lengths, or a CSV of prompt_tokens, "
+        "completion_tokens and, for requests of several sequences, prompts and n; also gzipped",
+    )
+    parser.add_argument(
+        "--from",
+        dest="services",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a live service, such as http://127.0.0.1:8081; repeat for each replica",
+    )
+    parser.add_argument(
+        "--weight",
+        dest="weights",
+        action="append",
+        default=[],
+        type=float,
+        metavar="W",
+        help="the weight of an input; repeat for each, --from last (default: its number of "
+        "requests, or 1 each if one is a distribution)",
+    )
+    parser.add_argument(
+        "--output-share",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="output tokens as a share of the total, for files that only have totals "
+        "(default: %(default)s)",
+    )
+
+
+def input_options(arguments: argparse.Namespace) -> "InputOptions":
+    """Return the parsed arguments of add_inputs."""
+    from extproc.planner_commands.inputs import InputOptions
+
+    return InputOptions(
+        files=tuple(arguments.files),
+        services=tuple(arguments.services),
+        weights=tuple(arguments.weights),
+        output_share=arguments.output_share,
     )

@@ -3,10 +3,7 @@
 import argparse
 from pathlib import Path
 
-from extproc.commands.arguments import add_config
-from extproc.evaluation.options import THRESHOLDS, EvaluateOptions
-from extproc.evaluation.run import run_evaluate
-from extproc.planner.traffic.texts import STATED
+from extproc.commands.arguments import STATED, add_config
 
 DESCRIPTION = (
     "Replay texts through each estimator, in order and online, and print how often each misroutes "
@@ -36,8 +33,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=int,
         action="append",
         metavar="TOKENS",
-        help="repeatable (default: the limits of the pools of --config, or "
-        f"{', '.join(map(str, THRESHOLDS))})",
+        help="repeatable (default: the limits of the pools of --config, or 2048, 8192, 32768)",
     )
     parser.add_argument(
         "--lengths",
@@ -67,6 +63,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    from extproc.evaluation.options import EvaluateOptions
+    from extproc.evaluation.run import run_evaluate
+
     return run_evaluate(
         EvaluateOptions(
             config=options.config,

@@ -2,21 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Final
 
-from extproc.planner.sizing.question import SlotRule
-from extproc.planner_commands.inputs import InputOptions, add_input_arguments, input_options
-from extproc.planner_commands.options import PlanOptions
-from extproc.planner_commands.plan import run_plan
-from extproc.simulator.engine.profiles import NAMED
+from extproc.commands.arguments import DEFAULT_PROFILE, PROFILES, add_inputs, input_options
 
 DESCRIPTION = "Size one pool and several, by queueing formulas, and compare them."
-_DEFAULTS: Final = PlanOptions(inputs=InputOptions())
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_input_arguments(parser)
+    add_inputs(parser)
     _add_instances(parser)
     _add_plan_limits(parser)
     parser.add_argument(
@@ -28,6 +22,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    from extproc.planner_commands.options import PlanOptions
+    from extproc.planner_commands.plan import run_plan
+
     return run_plan(
         PlanOptions(
             inputs=input_options(options),
@@ -58,39 +55,35 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--profile",
-        default=_DEFAULTS.profile,
+        default=DEFAULT_PROFILE,
         metavar="NAME|FILE",
-        help=f"{', '.join(NAMED)}, or a JSON file: written by dualpool profile, or with an "
+        help=f"{', '.join(PROFILES)}, or a JSON file: written by dualpool profile, or with an "
         "accelerator and a model (default: %(default)s)",
     )
     parser.add_argument(
         "--window",
         type=int,
-        default=_DEFAULTS.window,
+        default=65_536,
         metavar="TOKENS",
         help="max_model_len of the largest pool (default: %(default)s)",
     )
     parser.add_argument(
         "--max-num-batched-tokens",
         type=int,
-        default=_DEFAULTS.max_num_batched_tokens,
+        default=2048,
         metavar="TOKENS",
         help="of every instance (default: %(default)s)",
     )
 
 
 def _add_plan_limits(parser: argparse.ArgumentParser) -> None:
-    _add_number(
-        parser, "--slo-ttft-ms", _DEFAULTS.slo_ttft_ms, "MS", "P99 TTFT in each pool, at most"
-    )
-    _add_number(
-        parser, "--slo-tpot-ms", _DEFAULTS.slo_tpot_ms, "MS", "P99 TPOT in each pool, at most"
-    )
-    _add_number(parser, "--utilisation", _DEFAULTS.utilisation, "SHARE", "of the slots, at most")
+    _add_number(parser, "--slo-ttft-ms", 2000, "MS", "P99 TTFT in each pool, at most")
+    _add_number(parser, "--slo-tpot-ms", 80, "MS", "P99 TPOT in each pool, at most")
+    _add_number(parser, "--utilisation", 0.85, "SHARE", "of the slots, at most")
     parser.add_argument(
         "--pools",
         type=int,
-        default=_DEFAULTS.pools,
+        default=2,
         metavar="N",
         help="number of pools, at most (default: %(default)s)",
     )
@@ -104,15 +97,15 @@ def _add_plan_limits(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--slots",
-        choices=[rule.value for rule in SlotRule],
-        default=_DEFAULTS.slots,
+        choices=["window", "occupancy"],
+        default="window",
         help="max_num_seqs: as many as fit the KV cache at full length, or 99 %% of the time at "
         "their actual lengths (default: %(default)s)",
     )
     parser.add_argument(
         "--max-num-seqs",
         type=int,
-        default=_DEFAULTS.max_num_seqs,
+        default=1024,
         metavar="N",
         help="at most (default: %(default)s)",
     )
@@ -121,7 +114,7 @@ def _add_plan_limits(parser: argparse.ArgumentParser) -> None:
         metavar="MIS,OVER",
         help="shares of misrouted and over-routed requests (default: measured shares)",
     )
-    _add_number(parser, "--hours", _DEFAULTS.hours, "HOURS", "of operation per year")
+    _add_number(parser, "--hours", 8760, "HOURS", "of operation per year")
     parser.add_argument(
         "--price", type=float, metavar="USD", help="per GPU and hour (default: the profile's)"
     )

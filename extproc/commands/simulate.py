@@ -1,16 +1,19 @@
 """`dualpool simulate`: simulate a fleet request by request."""
 
 import argparse
+import math
 from pathlib import Path
+from typing import Final
 
-from extproc.commands.arguments import add_config
-from extproc.planner.simulation.rules import RuleName
-from extproc.planner.simulation.run import Conduct
-from extproc.planner.traffic.texts import STATED
-from extproc.planner_commands.fleets import FleetOptions
-from extproc.planner_commands.inputs import add_input_arguments, input_options
-from extproc.planner_commands.simulate import COMPARED, SimulateOptions, run_simulate
+from extproc.commands.arguments import (
+    DEFAULT_PROFILE,
+    STATED,
+    add_config,
+    add_inputs,
+    input_options,
+)
 
+RULES: Final = ("dualpool", "paper", "input-length", "random", "oracle", "homogeneous")
 DESCRIPTION = (
     "Simulate every request in every engine of a fleet, and print what clients would see. The "
     "pools are those of the settings, or of --plan or --window; with --config, a flag that "
@@ -22,7 +25,7 @@ DESCRIPTION = (
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_config(parser)
-    add_input_arguments(parser)
+    add_inputs(parser)
     _add_arrivals(parser)
     _add_fleet(parser)
     _add_conduct(parser)
@@ -34,6 +37,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
+    from extproc.planner.simulation.rules import RuleName
+    from extproc.planner.simulation.run import Conduct
+    from extproc.planner_commands.fleets import FleetOptions
+    from extproc.planner_commands.simulate import COMPARED, SimulateOptions, run_simulate
+
     rules = COMPARED if arguments.compare else (RuleName(arguments.rule),)
     return run_simulate(
         SimulateOptions(
@@ -103,7 +111,7 @@ def _add_arrivals(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_fleet(parser: argparse.ArgumentParser) -> None:
-    add, defaults = parser.add_argument_group("fleet").add_argument, FleetOptions()
+    add = parser.add_argument_group("fleet").add_argument
     add(
         "--plan",
         type=Path,
@@ -112,7 +120,7 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--profile",
-        default=defaults.profile,
+        default=DEFAULT_PROFILE,
         metavar="NAME|FILE",
         help="profile of the instances: a name or a file (default: %(default)s)",
     )
@@ -130,7 +138,7 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-num-batched-tokens",
         type=int,
-        default=defaults.max_num_batched_tokens,
+        default=2048,
         metavar="TOKENS",
         help="of every instance (default: %(default)s)",
     )
@@ -138,11 +146,11 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_conduct(parser: argparse.ArgumentParser) -> None:
-    add, defaults = parser.add_argument_group("run").add_argument, Conduct()
+    add = parser.add_argument_group("run").add_argument
     add(
         "--rule",
-        choices=[rule.value for rule in RuleName],
-        default=RuleName.DUALPOOL.value,
+        choices=RULES,
+        default=RULES[0],
         help="the routing rule (default: %(default)s)",
     )
     add("--compare", action="store_true", help="run all rules on the same arrivals and GPUs")
@@ -153,7 +161,7 @@ def _add_conduct(parser: argparse.ArgumentParser) -> None:
     add(
         "--choices",
         type=int,
-        default=defaults.choices,
+        default=2,
         metavar="N",
         help="instances that the balancer compares, Envoy's choice_count (default: %(default)s)",
     )
@@ -177,7 +185,7 @@ def _add_conduct(parser: argparse.ArgumentParser) -> None:
     add(
         "--drain",
         type=float,
-        default=defaults.drain_s,
+        default=math.inf,
         metavar="S",
         help="end this long after the last arrival, with open requests unfinished (default: wait "
         "for all)",

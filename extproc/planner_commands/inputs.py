@@ -4,7 +4,6 @@ Formats are those of `extproc.planner.traffic.traces`, optionally compressed by 
 service count as one input.
 """
 
-import argparse
 import gzip
 import http.client
 import io
@@ -52,55 +51,6 @@ class InputOptions:
     services: tuple[str, ...] = ()
     weights: tuple[float, ...] = ()
     output_share: float = OUTPUT_SHARE
-
-
-def add_input_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that `input_options` reads."""
-    parser.add_argument(
-        "files",
-        nargs="*",
-        type=Path,
-        metavar="FILE",
-        help="lengths: a CDF (CSV or JSON), an Azure LLM, Mooncake or BurstGPT trace, a result of "
-        "vllm bench serve, an access log, the answer of GET /lengths, or a CSV of prompt_tokens, "
-        "completion_tokens and, for requests of several sequences, prompts and n; also gzipped",
-    )
-    parser.add_argument(
-        "--from",
-        dest="services",
-        action="append",
-        default=[],
-        metavar="URL",
-        help="a live service, such as http://127.0.0.1:8081; repeat for each replica",
-    )
-    parser.add_argument(
-        "--weight",
-        dest="weights",
-        action="append",
-        default=[],
-        type=float,
-        metavar="W",
-        help="the weight of an input; repeat for each, --from last (default: its number of "
-        "requests, or 1 each if one is a distribution)",
-    )
-    parser.add_argument(
-        "--output-share",
-        type=float,
-        default=OUTPUT_SHARE,
-        metavar="SHARE",
-        help="output tokens as a share of the total, for files that only have totals "
-        "(default: %(default)s)",
-    )
-
-
-def input_options(arguments: argparse.Namespace) -> InputOptions:
-    """Return the parsed arguments."""
-    return InputOptions(
-        files=tuple(arguments.files),
-        services=tuple(arguments.services),
-        weights=tuple(arguments.weights),
-        output_share=arguments.output_share,
-    )
 
 
 def read_inputs(options: InputOptions) -> Reading:

@@ -68,7 +68,7 @@ def without_the_commands_packages(*arguments):
     ("arguments", "package"),
     [
         (["config", "envoy"], "jinja2"),
-        (["plan", "--help"], "rich"),
+        (["plan", "lengths.csv"], "rich"),
         (["profile", "http://h"], "rich"),
     ],
 )
@@ -243,7 +243,10 @@ def test_the_demo_without_its_extra_says_what_to_install(tmp_path):
 
 @pytest.mark.parametrize(
     ("command", "package"),
-    [("serve", "grpc"), ("up", "jinja2"), ("demo", "aiohttp"), ("profile", "numpy")],
+    [
+        *(("serve", "grpc"), ("up", "jinja2"), ("demo", "aiohttp"), ("profile", "numpy")),
+        *((command, "msgspec") for command in ("plan", "simulate", "evaluate")),
+    ],
 )
 def test_the_help_of_a_command_does_not_load_its_libraries(command, package):
     code = f"import sys; from extproc.cli import main\ntry: main(['{command}', '--help'])\n"

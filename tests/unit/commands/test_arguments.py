@@ -3,14 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from extproc.commands import demo, profile, up
-from extproc.commands.arguments import add_config, add_stack
+from extproc.commands import demo, evaluate, plan, profile, simulate, up
+from extproc.commands.arguments import add_config, add_inputs, add_stack, input_options
 from extproc.commands.up import stack_options
 from extproc.local import demo as local_demo
 from extproc.local import up as local_up
 from extproc.local.demo import DemoOptions
 from extproc.local.ports import Ports
 from extproc.local.stack import StackOptions
+from extproc.planner_commands.inputs import InputOptions
 from extproc.profiling import profile as profiling_profile
 from extproc.profiling.profile import ProfileOptions
 
@@ -71,6 +72,12 @@ def test_the_stack_has_the_pools_of_a_settings_file(tmp_path):
     assert options.settings["budget"]["target"] == 0.01
 
 
+def test_the_inputs_are_what_their_arguments_say():
+    words = ("f", "--from", "u", "--weight", "2", "--weight", "1", "--output-share", "0.5")
+    expected = InputOptions(files=(Path("f"),), services=("u",), weights=(2, 1), output_share=0.5)
+    assert input_options(parse(add_inputs, *words)) == expected
+
+
 def test_up_runs_the_stack(given):
     assert up.run(parse(up.fill, "--ports", "auto")) == 7
     assert given == [StackOptions(ports=None)]
@@ -122,7 +129,7 @@ def test_every_argument_reaches_profile(given):
     ]
 
 
-@pytest.mark.parametrize("module", [demo, up, profile])
+@pytest.mark.parametrize("module", [demo, evaluate, plan, profile, simulate, up])
 def test_every_argument_has_a_help_text(module):
     parser = argparse.ArgumentParser()
     module.fill(parser)

@@ -1,15 +1,27 @@
 """The commands' flags have the defaults of the options that they fill."""
 
 import argparse
+import importlib
 from dataclasses import fields
 from types import ModuleType
 
 import pytest
 
-from extproc.commands import plan, simulate
+from extproc.commands import evaluate, plan, simulate
+from extproc.commands.arguments import PROFILES
+from extproc.evaluation.options import THRESHOLDS, EvaluateOptions
+from extproc.planner.simulation.rules import RuleName
+from extproc.planner.sizing.question import SlotRule
 from extproc.planner_commands.inputs import InputOptions
 from extproc.planner_commands.options import PlanOptions
 from extproc.planner_commands.simulate import COMPARED, SimulateOptions
+from extproc.simulator.engine.profiles import NAMED
+
+ROOMS = {
+    plan: "extproc.planner_commands.plan",
+    simulate: "extproc.planner_commands.simulate",
+    evaluate: "extproc.evaluation.run",
+}
 
 
 @pytest.fixture
@@ -19,7 +31,8 @@ def run(monkeypatch):
     def passed(command: ModuleType, *words: str) -> object:
         found = []
         name = f"run_{command.__name__.rpartition('.')[2]}"
-        monkeypatch.setattr(command, name, lambda options: found.append(options) or 0)
+        room = importlib.import_module(ROOMS[command])
+        monkeypatch.setattr(room, name, lambda options: found.append(options) or 0)
         parser = argparse.ArgumentParser()
         command.fill(parser)
         assert command.run(parser.parse_args(words)) == 0
@@ -34,6 +47,32 @@ def test_a_plan_without_flags_has_the_defaults(run):
 
 def test_a_simulation_without_flags_has_the_defaults(run):
     assert run(simulate) == SimulateOptions(inputs=InputOptions())
+
+
+def test_an_evaluation_without_flags_has_the_defaults(run):
+    assert run(evaluate) == EvaluateOptions()
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "names"),
+    [
+        (plan, "--slots", [rule.value for rule in SlotRule]),
+        (simulate, "--rule", [rule.value for rule in RuleName]),
+    ],
+)
+def test_a_flag_allows_the_names_that_there_are(command, flag, names):
+    parser = argparse.ArgumentParser()
+    command.fill(parser)
+    [action] = [each for each in parser._actions if flag in each.option_strings]
+    assert list(action.choices) == names
+
+
+def test_the_help_names_every_profile_and_threshold():
+    assert tuple(NAMED) == PROFILES
+    parser = argparse.ArgumentParser()
+    evaluate.fill(parser)
+    [action] = [each for each in parser._actions if "--threshold" in each.option_strings]
+    assert ", ".join(map(str, THRESHOLDS)) in action.help
 
 
 @pytest.mark.parametrize(

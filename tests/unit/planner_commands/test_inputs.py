@@ -1,6 +1,5 @@
 """Files and live services as one input."""
 
-import argparse
 import gzip
 import http.server
 import threading
@@ -12,8 +11,6 @@ from extproc.budget.lengths import LengthHistogram
 from extproc.planner.traffic.lengths import InputError, Trace, Workload
 from extproc.planner_commands.inputs import (
     InputOptions,
-    add_input_arguments,
-    input_options,
     read_inputs,
     read_services,
 )
@@ -165,11 +162,3 @@ def test_options_that_do_not_fit_are_refused(tmp_path):
     assert fault(files=files, weights=(1, 2)).startswith("--weight: 2 for 1 inputs; ")
     assert fault(files=files, weights=(-1,)).startswith("--weight: -1 is not allowed")
     assert fault(files=files, output_share=1.0).startswith("--output-share: 1 is not allowed")
-
-
-def test_arguments_are_options(tmp_path):
-    parser = argparse.ArgumentParser()
-    add_input_arguments(parser)
-    arguments = parser.parse_args([str(tmp_path), "--from", "u", "--weight", "2", "--weight", "1"])
-    expected = InputOptions(files=(tmp_path,), services=("u",), weights=(2, 1))
-    assert input_options(arguments) == expected
