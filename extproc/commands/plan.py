@@ -3,13 +3,24 @@
 import argparse
 from pathlib import Path
 
-from extproc.commands.arguments import DEFAULT_PROFILE, PROFILES, add_inputs, input_options
+from extproc.commands.arguments import (
+    DEFAULT_PROFILE,
+    PROFILES,
+    add_config,
+    add_inputs,
+    input_options,
+)
 
-DESCRIPTION = "Size one pool and several, by queueing formulas, and compare them."
+DESCRIPTION = (
+    "Size one pool and several, by queueing formulas, and compare them. --config plans for the "
+    "pools of the settings, each up to its threshold, and for their estimator; a flag that "
+    "contradicts the file is an error."
+)
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    add_config(parser)
     add_inputs(parser)
     _add_instances(parser)
     _add_plan_limits(parser)
@@ -28,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     return run_plan(
         PlanOptions(
             inputs=input_options(options),
+            config=options.config,
             rate=options.rate,
             profile=options.profile,
             window=options.window,
@@ -63,9 +75,8 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--window",
         type=int,
-        default=65_536,
         metavar="TOKENS",
-        help="max_model_len of the largest pool (default: %(default)s)",
+        help="max_model_len of the largest pool (default: that of --config, or 65536)",
     )
     parser.add_argument(
         "--max-num-batched-tokens",

@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from extproc.planner.sizing.estimators import CALIBRATED, EstimatorErrors, measured
+from extproc.build import build_rules
+from extproc.config.settings import EstimatorName, Settings
+from extproc.planner.sizing.estimators import CALIBRATED, PAPER, EstimatorErrors, measured
 from extproc.planner.sizing.question import (
     HOURS_PER_YEAR,
     MAX_NUM_BATCHED_TOKENS,
@@ -35,15 +37,18 @@ _OBJECTIVES: Final = Objectives()
 class PlanOptions:
     """The options of `dualpool plan`.
 
-    rate: requests per second; None: the trace's own. profile: a name or a file. errors: shares of
-    misrouted and over-routed requests, as text; None: measured ones. price: USD per GPU and hour;
-    None: the profile's. json, html, plot: files to write; json may be `-` for standard output.
+    config: the service's settings file, whose pools and estimator are planned for; None: the
+    planner chooses the pools. rate: requests per second; None: the trace's own. profile: a name or
+    a file. window: None: that of the file's largest pool, or WINDOW. errors: shares of misrouted
+    and over-routed requests, as text; None: measured ones. price: USD per GPU and hour; None: the
+    profile's. json, html, plot: files to write; json may be `-` for standard output.
     """
 
     inputs: InputOptions
+    config: Path | None = None
     rate: float | None = None
     profile: str = DEFAULT_PROFILE
-    window: int = WINDOW
+    window: int | None = None
     max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
     slo_ttft_ms: float = _OBJECTIVES.ttft_p99_s * 1e3
     slo_tpot_ms: float = _OBJECTIVES.tpot_p99_s * 1e3
@@ -60,7 +65,32 @@ class PlanOptions:
     plot: Path | None = None
 
 
-def question_of(options: PlanOptions, reading: Reading) -> Question:
+def with_pools(options: PlanOptions, settings: Settings) -> PlanOptions:
+    """Return the options with the pools of the settings file, each sized up to its limit.
+
+    Raises PlanError for a flag that contradicts the file.
+    """
+    *smaller, largest = build_rules(settings).pools
+    window, limits = (largest.max_model_len,), tuple(pool.limit for pool in smaller)
+    _check_agreement("--window", () if options.window is None else (options.window,), window)
+    _check_agreement("--threshold", options.thresholds, limits)
+    return replace(
+        options,
+        window=largest.max_model_len,
+        thresholds=limits,
+        pools=options.pools if limits else 1,
+    )
+
+
+def _check_agreement(flag: str, given: tuple[int, ...], settings: tuple[int, ...]) -> None:
+    if given and given != settings:
+        differ = " differs from the ".join(", ".join(map(str, each)) for each in (given, settings))
+        raise PlanError(f"{flag}: {differ} of --config; give one of them")
+
+
+def question_of(
+    options: PlanOptions, reading: Reading, estimator: EstimatorName = EstimatorName.CALIBRATED
+) -> Question:
     """Return the question to the planner. Raises PlanError or ProfileError."""
     if not 1 <= options.pools <= 8:
         raise PlanError(f"--pools: {options.pools} is not allowed: from 1 to 8")
@@ -69,13 +99,13 @@ def question_of(options: PlanOptions, reading: Reading) -> Question:
         workload=requests.workload() if isinstance(requests, Trace) else requests,
         rate_per_s=rate_of(options.rate, reading),
         profile=load_profile(options.profile, options.price),
-        window=options.window,
+        window=WINDOW if options.window is None else options.window,
         objectives=Objectives(
             ttft_p99_s=options.slo_ttft_ms / 1e3,
             tpot_p99_s=options.slo_tpot_ms / 1e3,
             utilisation=options.utilisation,
         ),
-        estimator=_estimator(options.errors),
+        estimator=_errors(options.errors, estimator),
         slot_rule=SlotRule(options.slots),
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
@@ -114,9 +144,9 @@ def _from_file(name: str) -> InstanceProfile:
         raise ProfileError(f"{name}: {error}") from error
 
 
-def _estimator(errors: str | None) -> EstimatorErrors:
+def _errors(errors: str | None, estimator: EstimatorName) -> EstimatorErrors:
     if errors is None:
-        return CALIBRATED
+        return PAPER if estimator is EstimatorName.PAPER else CALIBRATED
     try:
         misrouted, over_routed = (float(part) for part in errors.split(","))
         return measured(misrouted, over_routed)

@@ -9,13 +9,14 @@ from typing import Final
 import msgspec
 from rich.console import Console
 
+from extproc.config.load import load
 from extproc.names import install_hint
 from extproc.planner.report.document import as_json
 from extproc.planner.report.text import print_study
 from extproc.planner.sizing.question import PlanError
 from extproc.planner.sizing.study import Study, examine
 from extproc.planner_commands.inputs import read_inputs
-from extproc.planner_commands.options import PlanOptions, question_of
+from extproc.planner_commands.options import PlanOptions, question_of, with_pools
 
 _WIDTH: Final = 110
 
@@ -26,9 +27,12 @@ def run_plan(options: PlanOptions) -> int:
     Raises UserError for wrong options or inputs, and OSError if a file cannot be written.
     """
     _check_packages(options)
+    settings = load(options.config)
+    if options.config:
+        options = with_pools(options, settings)
     with Console(stderr=True).status("Planning"):
         reading = read_inputs(options.inputs)
-        question = question_of(options, reading)
+        question = question_of(options, reading, settings.budget.estimator)
         done = examine(question, options.pools, options.thresholds)
     _report(done, reading.notes, options)
     return 0 if done.plan.meets else 1

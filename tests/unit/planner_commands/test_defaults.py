@@ -3,6 +3,7 @@
 import argparse
 import importlib
 from dataclasses import fields
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -123,6 +124,6 @@ def test_a_run_can_be_conducted_otherwise(run):
     assert (conduct.choices, conduct.retry, conduct.drain_s) == (3, False, 9.0)
 
 
-def test_the_settings_file_is_passed_on(run, tmp_path):
-    file = tmp_path / "dualpool.yaml"
-    assert run(simulate, "--config", str(file)).config == file
+@pytest.mark.parametrize("command", [plan, simulate, evaluate])
+def test_the_settings_file_is_passed_on(run, command):
+    assert run(command, "--config", "dualpool.yaml").config == Path("dualpool.yaml")

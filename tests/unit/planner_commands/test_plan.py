@@ -52,6 +52,46 @@ def test_a_given_threshold_and_hours_are_used(lengths, tmp_path):
     assert plan["usd_per_year"] == plan["gpus"]
 
 
+@pytest.fixture
+def settings(tmp_path):
+    file = tmp_path / "dualpool.yaml"
+    file.write_text(
+        "pools:\n- {name: a, max_model_len: 8192, threshold: 7000}\n"
+        "- {name: b, max_model_len: 16384}\n- {name: c, max_model_len: 32768}\n"
+        "budget: {estimator: paper}\n"
+    )
+    return str(file)
+
+
+def test_the_pools_and_the_estimator_may_be_those_of_the_settings(lengths, settings, capsys):
+    words = ("--threshold", "7000", "--threshold", "16384", "--window", "32768")
+    for flags in ((), words):
+        assert run(lengths, "--rate", "20", "--config", settings, *flags, "--json", "-") == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["plan"]["thresholds"] == [7000, 16384]
+        assert document["question"]["window"] == 32768
+        assert document["question"]["estimator"] == "paper"
+
+
+def test_settings_of_one_pool_are_not_split(lengths, tmp_path, capsys):
+    file = tmp_path / "one.yaml"
+    file.write_text("pools: [{name: all, max_model_len: 32768}]\n")
+    assert run(lengths, "--rate", "20", "--config", str(file), "--json", "-") == 0
+    assert len(json.loads(capsys.readouterr().out)["plan"]["pools"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--window", "65536"), "--window: 65536 differs from the 32768 of --config"),
+        (("--threshold", "8192"), "--threshold: 8192 differs from the 7000, 16384 of --config"),
+    ],
+)
+def test_a_flag_that_contradicts_the_settings_is_an_error(lengths, settings, words, says, capsys):
+    assert run(lengths, "--rate", "20", "--config", settings, *words) == 2
+    assert capsys.readouterr().err == f"{says}; give one of them\n"
+
+
 def test_the_page_needs_nothing_from_elsewhere(lengths, tmp_path):
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     page, picture = tmp_path / "plan.html", tmp_path / "plan.png"
