@@ -107,7 +107,11 @@ def read_cases(
     draw: Draw,
     seed: str,
 ) -> Iterator[Case]:
-    """Read a user's requests, with drawn outputs; skip unreadable ones and those with media."""
+    """Read a user's requests, with drawn outputs.
+
+    Skips those whose tokens their bodies do not show: unreadable ones, those with media, and those
+    that the pool may cut.
+    """
     rng, reader = random.Random(seed), Reader(tokenizer.name)  # noqa: S311 - not secret
     for body in bodies:
         output = draw(rng).output
@@ -116,7 +120,8 @@ def read_cases(
         except UnreadableRequest:
             continue
         prompts = [_prompt(each) for each in single_prompts(body)]
-        if any(prompt.images or prompt.audios or prompt.videos for prompt in prompts):
+        media = any(prompt.images or prompt.audios or prompt.videos for prompt in prompts)
+        if media or request.truncates:
             continue
         tokens = [_count(prompt, request, tokenizer, template) for prompt in prompts]
         lengths = (max(tokens), sum(tokens), output if request.generates else 0)

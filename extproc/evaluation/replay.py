@@ -12,6 +12,7 @@ from extproc.budget.values import Budget, Observation, Outcome
 from extproc.evaluation.cases import Case
 from extproc.evaluation.options import LONG
 from extproc.evaluation.rivals import Rival
+from extproc.routing.ask import is_answered
 from extproc.routing.pools import Pool, Verdict, choose, judge
 
 EARLY: Final = 50
@@ -48,8 +49,8 @@ def replay(
 ) -> list[ReplayRow]:
     """Route every case between a pool of `threshold` tokens and a long one, and learn.
 
-    `teach` returns what is learnt from each answer. As in the service, an answer without output
-    teaches nothing: the pool may have truncated the prompt.
+    `teach` returns what is learnt from each answer. As in the service, an answer without the output
+    that was asked for teaches nothing.
     """
     pools = (Pool("short", threshold, threshold), LONG_POOL)
     seen: Counter[str] = Counter()
@@ -59,7 +60,8 @@ def replay(
         pool = choose([budget.tokens], pools).pool
         rows.append(_row(case, budget, seen[case.asked.category], judge_case(case, pool, pools)))
         told = answer(case, pool)
-        if told.outcome is not Outcome.REFUSED and not told.completion_tokens:
+        refused = told.outcome is Outcome.REFUSED
+        if not refused and not is_answered(told.asked, told.completion_tokens):
             continue
         for lesson in teach(case, told):
             rival.observe(*lesson)

@@ -31,6 +31,14 @@ def ask(request: Request, category: str = "") -> Asked:
     )
 
 
+def is_answered(asked: Asked, completion_tokens: int) -> bool:
+    """Return whether an answer has output, or none was asked for, as of embeddings.
+
+    The prompt of any other answer may have been cut before it was counted.
+    """
+    return completion_tokens > 0 or asked.output_limit == 0
+
+
 def _measure(prompt: Prompt, prompts: int = 1) -> Measure:
     # Audio counts as one image of unknown size, a video as VIDEO_FRAMES of them.
     unsized = min(prompt.audios + VIDEO_FRAMES * prompt.videos, _MOST_UNSIZED)

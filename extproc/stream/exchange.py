@@ -18,6 +18,7 @@ from extproc.request.reader import (
     read_request,
 )
 from extproc.response.reader import Finish, Refused, Unlearnable, Usage
+from extproc.routing.ask import is_answered
 from extproc.routing.pools import Pool, Verdict, judge
 from extproc.routing.route import Routed, Rules, route, route_by_size, route_unread
 from extproc.stream.answer import PendingAnswer
@@ -305,8 +306,7 @@ def _plain_bytes(headers: Mapping[str, str]) -> int | None:
 
 def _teaches(routed: Routed, usage: Usage) -> bool:
     """Return whether the prompt was counted, and as it was sent."""
-    answered = usage.completion_tokens > 0 or routed.asked.output_limit == 0  # 0: embeddings
-    return answered and not routed.truncates
+    return is_answered(routed.asked, usage.completion_tokens) and not routed.truncates
 
 
 def _is_cut(seen: Observation, finish: Finish) -> bool:

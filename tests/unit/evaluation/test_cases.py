@@ -42,6 +42,7 @@ def test_a_users_requests_are_counted_and_those_with_images_left_out():
         {"messages": [{"role": "user", "content": "two owls"}]},
         {"messages": [{"role": "user", "content": [image]}]},
         {"messages": 7, "truncate_prompt_tokens": 5},
+        {"input": ["an owl that is cut"], "truncate_prompt_tokens": 2},
         {"prompt": "three more owls", "max_tokens": 9},
     )
     cases = read(*bodies)

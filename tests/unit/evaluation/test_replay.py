@@ -73,10 +73,17 @@ def test_a_prompt_that_fills_the_window_leaves_room_for_an_embedding_alone():
     assert answer(case(output=1, **full), SHORT).outcome is Outcome.REFUSED
 
 
-def test_an_answer_without_output_teaches_nothing():
+def test_an_answer_without_the_output_asked_for_teaches_nothing():
+    rival = Fixed(1)
+    rows = replay([case(output=9, answer=0)] * 3, rival, 1000)
+    assert ([row.seen for row in rows], rival.taught) == ([0, 0, 0], [])
+
+
+def test_embeddings_teach():
     rival = Fixed(1)
     rows = replay([case(output=0, answer=0)] * 3, rival, 1000)
-    assert ([row.seen for row in rows], rival.taught) == ([0, 0, 0], [])
+    assert [row.seen for row in rows] == [0, 1, 2]
+    assert [told.prompt_tokens for told in rival.taught] == [420] * 3
 
 
 def test_categories_are_counted_apart():
