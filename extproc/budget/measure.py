@@ -41,7 +41,7 @@ def measure(
     `images` are (width, height) in pixels, (0, 0) if unknown. A sample should consist of many short
     pieces: a few long ones miss parts of a mixed prompt.
     """
-    scale = max(text_bytes / len(sample), 1.0) if sample else 1.0
+    scale = _scale(text_bytes, sample)
     # Rounded to a tenth: the note carries it as text, and no estimate needs more digits.
     text = np.rint(text_features(sample) * (10.0 * scale)) / 10.0
     patches = sum([w * h or UNKNOWN_PIXELS for w, h in images]) / PIXELS_PER_PATCH
@@ -84,5 +84,9 @@ def prior_total(measure: Measure) -> float:
 
 def prior_tokens(text_bytes: int, sample: bytes) -> float:
     """Estimate the tokens of a text by the prior alone, from a sample of it."""
-    scale = max(text_bytes / len(sample), 1.0) if sample else 0.0
-    return scale * float(text_features(sample) @ _TEXT_WEIGHTS)
+    return _scale(text_bytes, sample) * float(text_features(sample) @ _TEXT_WEIGHTS)
+
+
+def _scale(text_bytes: int, sample: bytes) -> float:
+    """Return how many times the sample's counts are those of the text; at least 1."""
+    return max(text_bytes / len(sample), 1.0) if sample else 1.0

@@ -57,3 +57,7 @@ def test_measures_add_up():
     assert both.unseen == 0.405  # half of 30 bytes of 37, in thousandths
     assert both.features[FEATURES.index("messages")] == 1 + 6
     assert add(Measure(0, 2), Measure(0, 3), 2) == Measure(0, 8)
+
+
+def test_of_no_text_nothing_is_unseen() -> None:
+    assert measure(b"", 0, messages=1).unseen == 0.0

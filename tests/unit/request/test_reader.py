@@ -684,6 +684,11 @@ def test_what_prompts_share_counts_once_for_each():
     assert prompts.shared.optional[Optional.DOCUMENTS].text_bytes == 1
 
 
+def test_prompts_that_share_nothing_share_no_message():
+    prompts = read({"prompt": ["a", "b"]}, Endpoint.COMPLETION).prompts
+    assert (prompts.own.messages, prompts.shared.messages) == (2, 0)
+
+
 def test_the_four_roughly_largest_prompts_are_measured():
     entries = ["a" * n for n in (10, 60, 20, 50, 30, 40)]
     candidates = read({"input": entries}, Endpoint.EMBEDDING).prompts.candidates

@@ -312,3 +312,11 @@ def test_a_whole_number_may_be_written_as_a_float():
 )
 def test_envoys_counts_are_held_to_what_an_exchange_can_have(counts, plausible):
     assert (told(*counts, 0) is not Unlearnable.IMPLAUSIBLE) == plausible
+
+
+@pytest.mark.parametrize(("stated", "tokens"), [("0000000007", 7), ("00000000007", None)])
+def test_a_count_in_digits_is_of_ten_at_most(stated, tokens):
+    tally = Tally()
+    tally.add(read_record(json.dumps({"usage": {"prompt_tokens": stated}})))
+    usage = tally.usage()
+    assert (usage.prompt_tokens if isinstance(usage, Usage) else None) == tokens
