@@ -17,7 +17,7 @@ from extproc.request.fields import MAX_NODES, TokenIds, TooManyNodesError
 from extproc.request.image import Image, read_image
 
 MAX_IMAGES: Final = 256
-"""The most images that are read; further ones are not counted."""
+"""The most images whose sizes are read; further ones count as having the same sizes."""
 
 _JSON: Final = msgspec.json.Encoder()
 
@@ -187,13 +187,26 @@ class PromptReader:
 
     def read_images(self, value: object) -> None:
         """Read a list of image URLs."""
-        for image in value if isinstance(value, list) else ():
+        images = value if isinstance(value, list) else []
+        self._nodes.take(len(images))
+        for image in images:
             self.read_image(image)
 
     def read_image(self, value: object) -> None:
         """Read one image: a URL or a source, see `image.read_image`."""
-        if len(self.images) < MAX_IMAGES:
-            self.images.append(read_image(value))
+        count = len(self.images)
+        known = self.images[count % MAX_IMAGES] if count >= MAX_IMAGES else None
+        self.images.append(known or read_image(value))
+
+    def read_source(self, value: object) -> None:
+        """Read the source of an Anthropic block: an image, a document's text, or an address."""
+        match value:
+            case str(text) | {"type": "text", "data": str(text)}:
+                self.read_text(text)
+            case {"type": "content", "content": content}:
+                self.read(content)
+            case _:
+                self.read_image(value)
 
     def read_audio(self, _: object) -> None:
         """Count an audio input."""
@@ -259,7 +272,7 @@ _READERS: Final[Mapping[str, Callable[[PromptReader, object], None]]] = {
     "definition": PromptReader.read_tool,
     "image_url": PromptReader.read_image,
     "image_embeds": PromptReader.read_image,
-    "source": PromptReader.read_image,
+    "source": PromptReader.read_source,
     "input_audio": PromptReader.read_audio,
     "audio_url": PromptReader.read_audio,
     "audio_embeds": PromptReader.read_audio,

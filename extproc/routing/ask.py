@@ -9,7 +9,7 @@ from extproc.budget.values import Asked, Measure
 from extproc.request.prompts import VIDEO_FRAMES, Prompt
 from extproc.request.reader import Request
 
-_MOST_UNSIZED: Final = 256  # media of unknown size that are counted
+_MOST_UNSIZED: Final = 1 << 15  # media of unknown size that are counted: bounds the time
 
 
 def ask(request: Request, category: str = "") -> Asked:

@@ -83,7 +83,7 @@ BOUNDS = {
     "request.sample._WINDOW_BYTES": 253,
     "response.reader.MAX_DOCUMENT_BYTES": 8 << 20,
     "response.sse.MAX_LINE_BYTES": 1 << 20,
-    "routing.ask._MOST_UNSIZED": 256,
+    "routing.ask._MOST_UNSIZED": 1 << 15,
     "stream.answer._MOST_ERROR_BYTES": 4096,
     "stream.decision._MOST_COUNT": 1 << 48,
     "stream.decision._MOST_NOTE_CHARS": 32_768,

@@ -214,8 +214,36 @@ def test_images_by_url_are_read():
     assert prompt.images == [Image(width=1, height=1), UNKNOWN]
 
 
+def test_more_images_than_are_read_have_the_sizes_of_those_that_are():
+    first = [PIXEL, *["https://example.com/a.png"] * (MAX_IMAGES - 1)]
+    prompt = read([{"image_url": image} for image in (*first, "x", PIXEL)])
+    assert len(prompt.images) == MAX_IMAGES + 2
+    assert prompt.images[MAX_IMAGES:] == [Image(width=1, height=1), UNKNOWN]
+
+
 def test_the_number_of_images_is_bounded():
-    assert len(read([{"image_url": PIXEL}] * (MAX_IMAGES + 1)).images) == MAX_IMAGES
+    with pytest.raises(TooManyNodesError):
+        PromptReader().read_images([""] * (MAX_NODES + 1))
+
+
+@pytest.mark.parametrize(
+    ("source", "texts"),
+    [
+        ({"type": "text", "media_type": "text/plain", "data": "owls"}, ["owls"]),
+        ({"type": "content", "content": "owls"}, ["owls"]),
+        ({"type": "content", "content": [{"type": "text", "text": "owls"}]}, ["owls"]),
+        ("https://example.com/owls", ["https://example.com/owls"]),
+    ],
+)
+def test_a_source_of_text_is_no_image(source, texts):
+    prompt = read([{"type": "document", "source": source}])
+    assert (prompt.texts, prompt.images) == (texts, [])
+
+
+def test_a_source_of_bytes_or_an_address_is_an_image():
+    sources = [{"type": "base64", "data": PIXEL[22:]}, {"type": "url", "url": PIXEL}]
+    prompt = read([{"type": "image", "source": source} for source in sources])
+    assert prompt.images == [Image(width=1, height=1)] * 2
 
 
 @pytest.mark.parametrize("wrong", [None, 5, 0.5, True, {}, [], {"role": 5, "content": 5}])

@@ -536,6 +536,13 @@ def test_a_body_in_any_encoding_of_json_is_read(encoding):
     assert whole(request).sample == "héllo".encode()
 
 
+def test_every_image_of_a_batch_is_counted():
+    images = ["data:image/gif;base64,R0lGODlhAQABAAAAACw="] * 300
+    prompts = read_request(Endpoint.EMBEDDING, json.dumps({"images": images}).encode()).prompts
+    assert prompts.own is not None
+    assert (len(prompts.own.images), len(prompts.largest.images)) == (300, 1)
+
+
 def test_a_batch_of_a_million_token_ids_is_counted():
     body = json.dumps({"input": [[7] * 1100, [123456] * 1000] * 500}).encode()
     request = read_request(Endpoint.EMBEDDING, body)
