@@ -46,6 +46,8 @@ from extproc.simulator.pool.tokenizer import Tokenizer
 VERSION = "0.32.0"  # of vLLM
 MAX_BODY_BYTES = 64 * 1024 * 1024
 _THREAD_BYTES = 64 * 1024  # larger bodies are parsed in a thread; 64 KiB take 2 ms
+# vLLM's --h11-max-header-count and --h11-max-incomplete-event-size.
+_HEADER_LIMITS = {"max_headers": 256, "max_line_size": 1 << 22, "max_field_size": 1 << 22}
 _STOP_S = 0.1  # grace period for unfinished answers
 _EVENTS = "text/event-stream; charset=utf-8"
 
@@ -174,7 +176,7 @@ def create_app(settings: SimulatedPoolSettings) -> web.Application:
     app = web.Application(
         middlewares=[_refuse],
         client_max_size=MAX_BODY_BYTES,
-        handler_args={"auto_decompress": False},
+        handler_args={"auto_decompress": False, **_HEADER_LIMITS},
     )
     app.cleanup_ctx.append(pool.run)
     app.on_response_prepare.append(_sign)

@@ -89,8 +89,9 @@ def test_underscores_do_not_disguise_our_headers(mesh, loop, name):
     assert not any(re.match("x[-_](llm|envoy)_|x_", each) for each in headers)
 
 
-def test_http_1_0_is_answered(mesh, loop):
-    head = post().replace("HTTP/1.1", "HTTP/1.0")
+@pytest.mark.parametrize("host", ["host: x\n", ""])
+def test_http_1_0_is_answered(mesh, loop, host):
+    head = post().replace("HTTP/1.1", "HTTP/1.0").replace("host: x\n", host)
     assert status(loop(say(mesh, head, SHORT))) == 200
     assert len(mesh.short.got) == 1
 

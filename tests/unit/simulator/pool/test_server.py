@@ -189,6 +189,19 @@ def test_only_json_is_read():
     assert "Unsupported Media Type" in answer.document["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({f"x-{number}": "" for number in range(240)}, 200),
+        ({f"x-{number}": "" for number in range(257)}, 400),
+        ({"x-long": "x" * 70_000}, 200),
+    ],
+)
+def test_headers_are_limited_as_in_vllm(headers, status):
+    (answer,) = ask(Asked("GET", "/v1/models", more=headers))
+    assert answer.status == status
+
+
 def test_finished_requests_are_counted():
     found = scrape_after(chat(max_tokens=3, ignore_eos=True), chat(), completion([5] * 3000))
     assert found["vllm:request_success_total finished_reason=length"] == 1
