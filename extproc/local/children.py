@@ -141,6 +141,7 @@ class Children:
     async def start(self, command: Command) -> Child:
         """Start a command."""
         log, output = Log(), Log()
+        # -I -S: without site-packages the interpreter starts in milliseconds; tether.py needs none.
         argv = (sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command.argv)
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -155,6 +156,7 @@ class Children:
 
     async def first_end(self) -> Child:
         """Wait until any child has ended; return it."""
+        # With real pools no child runs yet while they are waited for.
         if not self._children:
             await asyncio.Event().wait()
         waiting = {asyncio.ensure_future(child.ended()): child for child in self._children}

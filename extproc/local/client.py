@@ -84,6 +84,8 @@ async def send_all(
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
 
         async def one(item: Item) -> ClientAnswer:
+            # If arrivals waited for answers, a slow pool would be sent less, and its latency would
+            # look better than it is.
             if pace.open_loop:
                 await asyncio.sleep(started + item.arrival_s - time.monotonic())
             async with slots:

@@ -56,6 +56,7 @@ class DemoOptions:
 
 def run_demo(options: DemoOptions) -> int:
     """Run the demo; return 0 if nothing was lost or altered, else 1."""
+    # 130 is the shell's code for Ctrl-C (128 + SIGINT): a run that was stopped proves nothing.
     return run_stoppable(lambda console: _demo(options, console), when_stopped=130)
 
 

@@ -47,6 +47,7 @@ def envoy_command(configuration: str, *, validate: bool = False) -> Command:
         # Two stacks on one machine would share the memory of hot restarts.
         "--disable-hot-restart",
         "--concurrency", "2",
+        # Envoy's default is 10 s, and the demo waits for the log after its last answer.
         "--file-flush-interval-msec", "200",
         "--log-level", "warning",
     )  # fmt: skip

@@ -64,6 +64,7 @@ def contradictory(answer: ClientAnswer, _: Sequence[Recording]) -> str:
     """Return what in a complete answer contradicts its request; "" if nothing does."""
     if answer.ending is not Ending.COMPLETE:
         return ""
+    # vLLM always reports usage in a document, in a stream only if asked.
     asked = answer.item.include_usage or not answer.item.stream
     if asked != bool(answer.prompt_tokens):
         return "usage was requested but is missing" if asked else "usage that was not requested"
@@ -83,6 +84,7 @@ def altered(answer: ClientAnswer, recordings: Sequence[Recording]) -> str:
     """
     if not recordings or lost(answer, recordings):
         return ""
+    # One recording per attempt: after a retry the client has the last one's answer.
     last = recordings[-1]
     extended = last.request_hash == answer.hash_with_usage_asked
     expected = answer.hash_with_usage_asked if extended else answer.request_hash

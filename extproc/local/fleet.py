@@ -101,6 +101,7 @@ async def describe_pools(
     """
     answers = [await _read_models(session, url) for url in urls]
     model = _common_model(answers)
+    # The order of the URLs does not matter: the window alone tells short from long.
     answers.sort(key=lambda answer: answer.windows[model])
     windows = [answer.windows[model] for answer in answers]
     if len(set(windows)) < len(windows):

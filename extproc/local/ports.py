@@ -92,6 +92,7 @@ def require_free(ports: Ports, *, with_pools: bool) -> None:
 
 def _is_free(port: int, host: str = LOCALHOST) -> bool:
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # As servers do: old connections in TIME_WAIT do not take a port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -32,6 +32,7 @@ class DemoRecord:
 
     def all_prompt_tokens(self, answer: ClientAnswer) -> int:
         """Return the tokens of all prompts of a request; 0 if unknown."""
+        # Of a batch only the largest prompt was counted, so without usage the sum stays unknown.
         return answer.prompt_tokens or (self._counted(answer) if answer.item.prompts == 1 else 0)
 
     def largest_prompt_tokens(self, answer: ClientAnswer) -> int:

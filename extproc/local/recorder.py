@@ -106,6 +106,7 @@ class _Proxy:
             headers=_forwarded(request.headers),
             data=_body(request, received) if request.can_read_body else None,
             allow_redirects=False,
+            # aiohttp would add these, and the pool must get what Envoy sent.
             skip_auto_headers=(hdrs.USER_AGENT, hdrs.CONTENT_TYPE, hdrs.ACCEPT),
         )
 

@@ -80,6 +80,8 @@ def _judge(answer: ClientAnswer, prompt: int, windows: list[int], index: int) ->
 
 def _needed(answer: ClientAnswer, prompt: int, window: int) -> int:
     output = max(1, answer.longest_tokens)
+    # finish_reason is "length" for the client's limit and for the window alike; only a full window
+    # hides how long the answer would have been.
     cut = answer.finish == "length" and prompt + output >= window
     return needed_tokens(prompt, answer.item.max_tokens, output, cut=cut)
 

@@ -165,6 +165,8 @@ class Stack:
                 raise StackError(end.result().describe_end())
             return task.result()
         finally:
+            # Awaited after the cancel, or the work could outlive this call and use what is closed
+            # next.
             task.cancel()
             end.cancel()
             await asyncio.gather(task, end, return_exceptions=True)
@@ -235,6 +237,7 @@ def service_settings(
         **_section(further, "listen"),
         "grpc": f"127.0.0.1:{ports.grpc}",
         "http": f"127.0.0.1:{ports.http}",
+        # The only Envoy stops at the same time, so nobody needs notice.
         "notice_s": 0,
         "drain_s": 2,
     }

@@ -121,6 +121,7 @@ def tally(record: DemoRecord) -> Report:
 
 
 def _pool(pool: StackPool, answers: Sequence[ClientAnswer], record: DemoRecord) -> PoolFigures:
+    # The first byte of a document comes with its last token, so only streams show a TTFT.
     streams = [a for a in answers if a.item.stream and a.ending is Ending.COMPLETE]
     ttft = spread(a.started_s for a in streams)
     tpot = spread(_tpot_s(a) for a in streams if a.longest_tokens > 1)

@@ -182,6 +182,8 @@ def draw_length(rng: random.Random, options: TrafficOptions) -> ItemLength:
             prompt = rng.randint(50, max(51, options.short // 4))
             return ItemLength(prompt, total - prompt)
     else:
+        # Only the part of the distribution that fits the window, so `exceeding` alone decides the
+        # rest.
         total = int(quantile(rng.uniform(0, share(options.short)), AZURE_2023))
     limit = None if rng.random() < 0.2 else _draw_limit(rng, total)
     return ItemLength(max(8, total - (limit or _USUAL_OUTPUT)), limit)
@@ -195,6 +197,7 @@ def share(tokens: int, table: Sequence[tuple[int, float]] = AZURE_2023) -> float
     """Return the share of requests that have at most `tokens` tokens."""
     for (low, below), (high, upto) in pairwise(table):
         if tokens <= high:
+            # Between two points the share grows with the logarithm of the tokens, as in quantile().
             part = math.log(max(tokens, low) / low) / math.log(high / low)
             return below + part * (upto - below)
     return 1.0
@@ -218,6 +221,7 @@ def compose(rng: random.Random, source: Source, size: int) -> str:
         for piece in source.pieces[start : start + rng.randint(4, 20)]:
             parts.append(piece.encode()[:left])
             left -= len(parts[-1])
+    # The size may end within a character, which is left out.
     return b"".join(parts).decode(errors="ignore")
 
 

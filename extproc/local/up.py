@@ -18,6 +18,7 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def run_up(options: StackOptions) -> int:
     """Run the stack until a signal; return the exit code."""
+    # A signal is how `up` ends, so it is no failure.
     return run_stoppable(lambda console: _up(options, console), when_stopped=0)
 
 
