@@ -160,6 +160,7 @@ def _plan_instances(
     options: FleetOptions, pools: Sequence[Pool], profile: InstanceProfile, traffic: _FleetTraffic
 ) -> tuple[int, ...]:
     """Return the planner's instances, or the given GPUs divided in proportion to the loads."""
+    # A trace whose requests all have the same time has an infinite rate.
     if not math.isfinite(traffic.rate_per_s):
         raise InputError("--instances", 0, "needed: all requests arrive at once, without a rate")
     question = Question(
@@ -172,6 +173,7 @@ def _plan_instances(
     plan = Planner(question).at(tuple(pool.limit for pool in pools[:-1]))
     if not options.gpus:
         return tuple(max(1, pool.instances) for pool in plan.pools)
+    # In instances: each pool's requests by the rate at which one of its instances serves them.
     loads = [pool.share / pool.mu_per_instance for pool in plan.pools]
     return share_out(options.gpus // profile.gpus, loads)
 
@@ -184,6 +186,9 @@ def share_out(instances: int, loads: Sequence[float]) -> tuple[int, ...]:
     if instances < len(loads):
         text = f"enough for {instances} instances; every pool needs at least one"
         raise InputError("--gpus", 0, text)
+    # The largest remainder decides: 10 instances for loads of 1, 2 and 6 are 1.11, 2.22 and 6.67,
+    # so 1, 2 and 6, and the third pool gets the tenth. Where pools raised to 1 make too many, the
+    # one most above its share loses one.
     shares = [instances * load / sum(loads) for load in loads]
     found = [max(1, int(share)) for share in shares]
     while sum(found) != instances:
@@ -203,6 +208,7 @@ def _read_plan(file: Path) -> _PlanFile:
 
 
 def _spec(pool: _PlannedPool, profile: InstanceProfile, options: FleetOptions) -> PoolSpec:
+    # vLLM does not start with fewer batched tokens than sequences.
     batched = max(options.max_num_batched_tokens, pool.max_num_seqs)
     engine = profile.engine(pool.max_model_len, pool.max_num_seqs, batched)
     return PoolSpec(

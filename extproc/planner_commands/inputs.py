@@ -98,6 +98,7 @@ def _merged(readings: Sequence[Reading], weights: Sequence[float]) -> Reading:
     traces = [r.requests for r in readings if isinstance(r.requests, Trace)]
     if not weights and len(traces) == len(readings):
         return Reading(requests=overlaid(traces), count=count, notes=notes)
+    # A distribution has no number of requests to be weighed by.
     counted = all(reading.count for reading in readings)
     weights = weights or [reading.count if counted else 1 for reading in readings]
     shares = ", ".join(f"{weight / sum(weights):.1%}" for weight in weights)
@@ -132,6 +133,8 @@ def _text(file: io.BufferedReader) -> io.TextIOWrapper:
     # Peek, do not seek: it may be a pipe.
     zipped = file.peek(len(_GZIP)).startswith(_GZIP)
     data = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if zipped else file
+    # utf-8-sig: spreadsheets begin a CSV with a byte order mark, which would become part of the
+    # first column's name. newline: the csv module needs line ends inside quotes unchanged.
     return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
 
 
@@ -149,6 +152,7 @@ def _fetch(address: str) -> bytes:
     url = parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/lengths')}/lengths").geturl()
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above
+            # Bounded: the address may be of anything that streams for ever.
             data: bytes = answer.read(_MOST_BYTES)
     except HTTPError as error:
         error.close()  # the error is the open response
