@@ -56,6 +56,7 @@ def _schema_faults(path: Path, file: EnvoyFile) -> tuple[Finding, ...]:
     from extproc.envoy.schema import check_schema
 
     report = check_schema(file.document)
+    # To standard error and without effect on the exit code: what is not checked is no fault.
     for finding in report.unchecked:
         print(_located(path, file, finding), file=sys.stderr)
     return report.faults

@@ -13,6 +13,7 @@ from extproc.config.load import Settings, load
 from extproc.request.apis import Endpoint, endpoint, typical_path
 from extproc.service.explain import describe, explain
 
+# Only the names of the fields are needed: their values stay undecoded.
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 DESCRIPTION = "Decide for one request body as a service that has learnt nothing yet."

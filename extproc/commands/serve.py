@@ -42,6 +42,7 @@ def _with_tls(settings: Settings, options: argparse.Namespace) -> Settings:
     flags = {key: getattr(options, key) for key in ("tls_cert", "tls_key", "tls_client_ca")}
     # Not resolved: certificates are renewed by switching a link.
     given = {key: str(path.absolute()) for key, path in flags.items() if path}
+    # model_copy does not validate, so what flags and file contradict is checked here.
     listen = settings.listen.model_copy(update=given)
     for (_, key), value, allowed in conflicts(
         {("listen", key): getattr(listen, key) for key in flags}

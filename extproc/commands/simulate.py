@@ -133,6 +133,7 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
         ("--max-num-seqs", "of each pool (default: as many as the KV cache holds at full length)"),
         ("--instances", "of each pool"),
     ):
+        # () and 0 leave the choice to the settings or the planner (FleetOptions).
         add(flag, type=_whole_numbers, default=(), metavar="N,N", help=text)
     add("--gpus", type=int, default=0, metavar="N", help="GPUs, divided among the pools by load")
     add(

@@ -42,6 +42,7 @@ def stack_options(options: argparse.Namespace) -> "StackOptions":
         listen=options.listen,
         speed=options.speed,
         seed=options.seed,
+        # mode=json: the stack writes them as JSON, which takes no enum.
         settings=settings.model_dump(mode="json") if settings else {},
     )
 
