@@ -18,6 +18,7 @@ class BoundedLog:
 
     def write(self, message: str, *args: object, error: BaseException | None = None) -> None:
         """Log a line, with the traceback of `error`, unless too many were logged before it."""
+        # Without a timer: what a period left out is logged by the first fault after it.
         if self._clock() - self._since >= PERIOD_S:
             self._begin_period()
         self._seen += 1

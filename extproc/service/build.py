@@ -36,6 +36,7 @@ def build_stages(
         clock=time.perf_counter,
         draw=random.random,
     )
+    # All series begin at 0, so that rate() sees the first increment.
     create_series(stages)
     for outcome in StreamOutcome:
         stages.metrics.streams_ended.labels(outcome.value)

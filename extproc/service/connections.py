@@ -74,6 +74,8 @@ class _Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close the connection without sending the rest."""
+        # connection_lost comes in a later turn of the loop, and until then the place would be
+        # taken.
         self._every.remove(self)
         if self._transport is not None:
             self._transport.abort()

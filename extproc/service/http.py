@@ -132,12 +132,14 @@ class HttpServer:
             yield
         finally:
             end = time.monotonic()
+            # A page of 50 ms is followed by a pause of 200 ms.
             self._next_page = end + (end - start) * (1 / _PAGES_SHARE - 1)
 
 
 async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
     loop = asyncio.get_running_loop()
     serve = partial(_Handler, cast("web.Server", runner.server), loop=loop, access_log=_NO_LOG)
+    # In place of aiohttp's TCPSite, which takes no protocol factory to bound.
     return await loop.create_server(Connections(serve), host, port)
 
 

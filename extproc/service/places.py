@@ -37,6 +37,8 @@ class Places:
 
     def _make_room(self, newcomer: str) -> bool:
         heaviest = max(self._peers, key=lambda peer: len(self._peers[peer]), default=newcomer)
+        # + 1: with 6 and 4 of 10 places the second takes one of the first. At 5 and 5 neither does,
+        # or the two would end each other's streams in turn; a third peer still gets one.
         if len(self._peers.get(heaviest, ())) <= len(self._peers.get(newcomer, ())) + 1:
             return False
         oldest = next(iter(self._peers[heaviest]))

@@ -150,6 +150,8 @@ class Server:
         messages: AsyncIterator[bytes],
         context: "grpc.aio.ServicerContext[bytes, ProcessingResponse]",
     ) -> AsyncIterator[ProcessingResponse]:
+        # peer() is address and port, so one for each connection; all connections over a Unix socket
+        # are `unix:`, one peer.
         peer, patience = context.peer(), asyncio.timeout(self._bounds.first_message_s)
         if not self._places.take(peer, patience):
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many streams are open")
@@ -160,6 +162,8 @@ class Server:
                 async for message in messages:
                     for reply in stream.receive_encoded(message):
                         yield reply
+                    # Envoy would keep the stream open until the answer ends, and open streams count
+                    # against its cluster's max_requests (1024 by default).
                     if stream.finished:
                         return
                     patience.reschedule(body_until if stream.awaits_request else None)
@@ -183,8 +187,10 @@ class Server:
 
 def _options(bounds: Bounds) -> list[tuple[str, int]]:
     return [
+        # gRPC's default, 4 MiB, would end the stream of every larger body with an error.
         ("grpc.max_receive_message_length", bounds.message_bytes),
         ("grpc.max_send_message_length", bounds.message_bytes),
+        # With it a second server on the same port would silently get a part of the streams.
         ("grpc.so_reuseport", 0),
         # The defaults, 1000 and 3000, refuse bursts of streams that Envoy does open.
         ("grpc.server.max_pending_requests", 100_000),
@@ -195,6 +201,7 @@ def _options(bounds: Bounds) -> list[tuple[str, int]]:
         ("grpc.keepalive_time_ms", _ms(bounds.silence_s)),
         # grpcio 1.85 applies this one, by default a minute, and not keepalive_timeout_ms.
         ("grpc.http2.ping_timeout_ms", _ms(bounds.silence_s)),
+        # 0 is no limit: a stream may be silent for as long as an answer takes.
         ("grpc.http2.max_pings_without_data", 0),
         # With the default, 5 minutes, Envoys with connection_keepalive lose every connection.
         ("grpc.http2.min_ping_interval_without_data_ms", _ms(bounds.ping_interval_s)),
@@ -207,6 +214,7 @@ def _ms(seconds: float) -> int:
 
 
 def _described() -> descriptor_pool.DescriptorPool:
+    # Reflection looks into the default pool, where our messages are not (docs/decisions/0001).
     pool = descriptor_pool.DescriptorPool()
     ours = (base_pb2, processing_mode_pb2, http_status_pb2, external_processor_pb2)
     for module in (*WELL_KNOWN, *ours, health_pb2, reflection_pb2):

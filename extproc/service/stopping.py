@@ -55,6 +55,8 @@ def log_stopping(listen: ListenSettings) -> None:
 
 async def leave(server: Server, listen: ListenSettings, stop: Stop) -> None:
     """Report NOT_SERVING for notice_s, then refuse new streams and drain for up to drain_s."""
+    # In this order: Envoy stops choosing this server only after its next health check has failed,
+    # and streams that are refused before fail open.
     await server.announce_end()
     await first_of(stop.at_once, timeout_s=listen.notice_s)
     drained = asyncio.create_task(server.drain(listen.drain_s))

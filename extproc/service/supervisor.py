@@ -47,8 +47,8 @@ class Supervisor:
         self._learner = build_learner(settings)
         self._recent: deque[bytes] = deque(maxlen=_REPLAYED)
         self._workers: dict[int, WorkerProcess] = {}
-        self._served: set[int] = set()
-        self._ready: set[int] = set()
+        self._served: set[int] = set()  # have served at least once
+        self._ready: set[int] = set()  # serve now
         self._stopping = False
         self._registry = CollectorRegistry()
         self._metrics = WorkerMetrics(self._registry)
@@ -80,6 +80,8 @@ class Supervisor:
     async def _leave(self, keeping: list[asyncio.Task[None]], stop: Stop) -> None:
         self._stopping = True
         listen = self._settings.listen
+        # Three steps, each for workers that did not follow the one before: ask, close the channel,
+        # kill.
         for worker in self._workers.values():
             worker.ask_to_drain()
         ended = asyncio.gather(*keeping, return_exceptions=True)
@@ -156,6 +158,7 @@ class Supervisor:
             _log.exception("worker %d sent a line that cannot be learnt; dropping it", index)
             self._metrics.dropped.inc()
             return
+        # Only what could be learnt: a worker that starts late must not stumble over a broken line.
         self._recent.append(line)
         for other, worker in self._workers.items():
             if other != index:

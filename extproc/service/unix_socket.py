@@ -49,6 +49,8 @@ class PathLock:
 def reserve(path: Path) -> PathLock:
     """Lock a path on which no server listens. Raises OSError if a socket there is impossible."""
     require_free(path)
+    # Once more under the lock: another server may have begun to listen since. Before it, so that no
+    # lock file is made beside a path that cannot be used.
     lock = PathLock(path)
     try:
         require_free(path)
@@ -102,6 +104,8 @@ def _is_answered(path: Path) -> bool:
 def _open(file: Path) -> int:
     try:
         with for_owner_and_group():
+            # O_NOFOLLOW: in a shared folder another user could have put a link to some file of ours
+            # here. O_CLOEXEC: a child that inherits the descriptor would keep the lock.
             return os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o660)
     except OSError as error:
         raise OSError(f"{file}: {error.strerror}; choose another path") from error

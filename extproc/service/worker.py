@@ -31,9 +31,12 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     learner = build_learner(settings)
 
     def learn(observation: Observation) -> None:
+        # The supervisor passes it on to the other workers, never back: learn it here.
         learner.learn(observation)
         send(writer, encode(observation))
 
+    # Nobody reads this registry: with PROMETHEUS_MULTIPROC_DIR set, values live in files that the
+    # supervisor adds up.
     stages = build_stages(settings, learner, learn, CollectorRegistry())
     server = build_server(settings, stages, order.address)
     await server.start()

@@ -74,6 +74,7 @@ class WorkerProcess:
         """Have the worker end at once. It is sent nothing from now on; idempotent."""
         if not self._told_to_end and not self._writer.is_closing():
             self._told_to_end = True
+            # The worker reads it as a closed channel, and ends without notice or drain.
             self._writer.write_eof()
 
     def kill(self) -> None:
@@ -90,6 +91,7 @@ class WorkerProcess:
         except TimeoutError:
             self.kill()
             await self._process.wait()
+        # Only gauges: its counters stay, or the service's sums would fall at every restart.
         mark_process_dead(self._process.pid, path=str(metrics))  # type: ignore[no-untyped-call]
 
 
