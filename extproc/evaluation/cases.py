@@ -28,7 +28,7 @@ class Template:
     request: int
     message: int
     tool: int
-    any_tool: int
+    any_tool: int  # once, if there is any: the instructions on how to call one
 
     def tokens(self, messages: int, tools: int) -> int:
         """Return the tokens that it adds to a request."""
@@ -120,6 +120,7 @@ def read_cases(
         except UnreadableRequest:
             continue
         prompts = [_prompt(each) for each in single_prompts(body)]
+        # A tokenizer of texts cannot count what an image, audio or video costs.
         media = any(prompt.images or prompt.audios or prompt.videos for prompt in prompts)
         if media or request.truncates:
             continue

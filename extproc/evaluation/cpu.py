@@ -85,6 +85,7 @@ def _cost(
 def _microseconds(act: Callable[[], object]) -> float:
     start = time.process_time_ns()
     act()
+    # At least 1 us: the clock may not have moved.
     once = max(time.process_time_ns() - start, 1000)
     repeats = max(1, int(_ROUND_S * 1e9 / once))
     # The minimum: other work on the machine only ever adds.

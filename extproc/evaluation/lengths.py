@@ -48,6 +48,8 @@ def draw_azure(rng: random.Random) -> DrawnLength:
         total = math.exp(rng.uniform(*map(math.log, _TAIL_TOKENS)))
     else:
         total = quantile(rng.random(), AZURE_2023)
+    # Median 150 tokens, mean 247; at most half of the total, or a short total would have no prompt
+    # left.
     output = min(rng.lognormvariate(math.log(_USUAL_OUTPUT), _OUTPUT_SPREAD), total / 2, LADDER[-1])
     return DrawnLength(int(total - output), max(1, int(output)))
 

@@ -19,10 +19,13 @@ from extproc.evaluation.tokenizer import TextTokenizer
 REQUESTS: Final = 4000
 """Half of them teach the truth, a quarter is attacked, a quarter is estimated."""
 
+# Their tokens per character are far from those of any language: true usage that misleads.
 _ODD: Final = (
     "a" * 20_000, " " * 30_000, "\n" * 20_000, "0" * 9000, "\u00e9" * 8000, "\U0001f600" * 3000,
     "=-" * 5000, "aB" * 6000, "\x01" * 5000, "\u0e01" * 4000, "x " * 9000, " a1" * 4000,
 )  # fmt: skip
+# Almost all of their tokens are the template's: "hi", 2 bytes, has some 30 prompt tokens, which a
+# rule of bytes over tokens learns as .07 bytes per token.
 _TINY: Final = (
     "", "a", "?!", "\u00df\u2202\u0192\u2206", "xqzKp7vW9jQ", "\U0001f600\U0001f9ff", "0x7f3c9a1e",
     "\u1e9e\u0489\u20dd", "aaaaaaaaaaaaaaaaaaaaaaaa",

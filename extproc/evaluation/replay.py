@@ -59,11 +59,11 @@ def replay(
         budget = rival.budget(case, pools[0].limit)
         pool = choose([budget.tokens], pools).pool
         rows.append(_row(case, budget, seen[case.asked.category], judge_case(case, pool, pools)))
-        told = answer(case, pool)
-        refused = told.outcome is Outcome.REFUSED
-        if not refused and not is_answered(told.asked, told.completion_tokens):
+        observation = answer(case, pool)
+        refused = observation.outcome is Outcome.REFUSED
+        if not refused and not is_answered(observation.asked, observation.completion_tokens):
             continue
-        for lesson in teach(case, told):
+        for lesson in teach(case, observation):
             rival.observe(*lesson)
         seen[case.asked.category] += 1
     return rows

@@ -44,20 +44,23 @@ class Writer:
         mixed = chosen == len(self._texts)
         main = rng.choice(self._texts) if mixed else self._texts[chosen]
         tools = _tools(rng) if mixed or rng.random() < _WITH_TOOLS else []
-        told = sum(self._count(json.dumps(tool)) for tool in tools)
+        # Counted as the template renders them: as JSON.
+        tool_tokens = sum(self._count(json.dumps(tool)) for tool in tools)
         turns = _turns(rng)
         call = _call(rng, tools) if tools and turns > 1 else None
         if call:
-            told += self._count(call["name"]) + self._count(call["arguments"])
+            tool_tokens += self._count(call["name"]) + self._count(call["arguments"])
         added = self._template.tokens(turns + bool(call), len(tools) + bool(call))
-        parts = _parts(rng, max(length.prompt - told - added, turns), turns)
+        # At least one token for each turn, also where tools and template exceed the drawn length.
+        parts = _parts(rng, max(length.prompt - tool_tokens - added, turns), turns)
         contents, tokens = self._contents(rng, parts, main, mixed=mixed)
         body: dict[str, object] = {"messages": _messages(rng, contents, call)}
         if tools:
             body["tools"] = tools
         if rng.random() < self._stated:
             body["max_tokens"] = stated_limit(length.output)
-        return Draft(MIXED if mixed else main.kind, body, tokens + told + added, length.output)
+        prompt_tokens = tokens + tool_tokens + added
+        return Draft(MIXED if mixed else main.kind, body, prompt_tokens, length.output)
 
     def _contents(
         self, rng: random.Random, parts: list[int], main: Tokenized, *, mixed: bool

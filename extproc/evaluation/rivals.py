@@ -70,6 +70,8 @@ class Exact:
 
     def observe(self, case: Case, observation: Observation) -> None:
         """See `Rival`."""
+        # Usage counts all prompts of a batch; the largest, which decides, is known from the case
+        # alone.
         whole = observation.prompt_tokens or case.whole_tokens
         asked = _counted(case, case.prompt_tokens if case.asked.whole else whole, whole)
         self._calibrated.observe(replace(observation, asked=asked))

@@ -104,6 +104,7 @@ def _calibrated_after(rows: Iterable[ReplayRow]) -> float | None:
 
 
 def _settled(errors: Sequence[float]) -> float:
+    # One small error may be luck, so the median of the 20 from there on must be small too.
     windows = range(len(errors) - _WINDOW + 1)
     within = (
         n

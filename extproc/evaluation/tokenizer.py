@@ -65,6 +65,7 @@ class Tokenized:
 
 def load_tokenizers(files: Sequence[Path]) -> tuple[Callable[[], TextTokenizer], ...]:
     """Return loaders of the files' tokenizers, or of the built-in ones; loading takes seconds."""
+    # Imported here: each of the two packages is optional.
     if not files:
         built_in = importlib.import_module("extproc.evaluation.vocabulary").Vocabulary
         return tuple(_loader(built_in, name) for name in BUILT_IN)
