@@ -40,6 +40,7 @@ def _read_stream(body: bytes) -> ParsedAnswer:
     """Parse a stream; without usage, chunks with text stand in for its completion tokens."""
     lines = [line[5:].strip() for line in body.splitlines() if line.startswith(b"data:")]
     chunks = [json.loads(line) for line in lines if line != b"[DONE]"]
+    # The last one: with continuous_usage_stats every chunk has a usage.
     usage: dict[str, Any] = next((c["usage"] for c in reversed(chunks) if c.get("usage")), {})
     choices = [_read_choice(choice) for chunk in chunks for choice in chunk.get("choices") or ()]
     tokens = whole_number(usage.get("completion_tokens")) or sum(bool(c.size) for c in choices)

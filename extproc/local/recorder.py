@@ -102,6 +102,8 @@ class _Proxy:
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._session.request(
             request.method,
+            # encoded: aiohttp would otherwise quote the path anew, and the pool would get another
+            # one.
             URL(self._pool.url + request.raw_path, encoded=True),
             headers=_forwarded(request.headers),
             data=_body(request, received) if request.can_read_body else None,

@@ -46,6 +46,7 @@ def to_json(report: Report) -> str:
 
 def _without_nan(value: object) -> object:
     match value:
+        # json.dumps would write NaN, which is no JSON.
         case float() if math.isnan(value):
             return None
         case dict():

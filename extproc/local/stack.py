@@ -142,6 +142,8 @@ class Stack:
         Raises StackError if one does not become ready.
         """
         self._say("Waiting for the service and Envoy")
+        # An unnamed file, read by the service at its start and by render_envoy, and gone after
+        # that.
         with closing(Log()) as file:
             document = service_settings(self._ports, pools, upstreams, self._options.settings)
             file.write(json.dumps(document))

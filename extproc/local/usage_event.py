@@ -7,6 +7,7 @@ puts its fingerprint into the usage event or, without one, into the event before
 import re
 from typing import Final
 
+# Only the usage event has no choices.
 _USAGE: Final = re.compile(rb'"choices"\s*:\s*\[\s*\].*"usage"\s*:\s*\{', re.DOTALL)
 _FINGERPRINT: Final = re.compile(rb',"system_fingerprint":"[^"]*"')
 

@@ -148,6 +148,7 @@ def _size(
     options: FleetOptions, pools: Sequence[Pool], profile: InstanceProfile, traffic: _FleetTraffic
 ) -> tuple[_PlannedPool, ...]:
     windows = [pool.max_model_len for pool in pools]
+    # At least 1, so that PoolSpec can report a KV cache that does not hold the window.
     slots = options.max_num_seqs or [max(1, profile.window_slots(w)) for w in windows]
     instances = options.instances or _plan_instances(options, pools, profile, traffic)
     return tuple(
