@@ -44,7 +44,7 @@ _PREEMPTED: Final = 47.3  # per mille of the requests, homogeneous fleet (2604.0
 
 
 @dataclass(frozen=True, slots=True)
-class Fared:
+class FleetFigures:
     """Results of a simulated fleet: preemptions per mille of the requests, TTFT in seconds."""
 
     preemptions: float
@@ -55,9 +55,9 @@ class Fared:
 
 def reliability_section() -> PaperSection:
     """Simulate the published instances at 90 % load, and a KV cache that preempts like theirs."""
-    alone, dual = (_fared(fleet, 16) for fleet in _fleets(16, _BLOCKS))
+    alone, dual = (_figures(fleet, 16) for fleet in _fleets(16, _BLOCKS))
     blocks = _blocks_that_preempt()
-    tight_alone, tight_dual = (_fared(fleet, _CROWDED) for fleet in _fleets(_CROWDED, blocks))
+    tight_alone, tight_dual = (_figures(fleet, _CROWDED) for fleet in _fleets(_CROWDED, blocks))
     return PaperSection(
         "Preemptions and TTFT, simulated: homogeneous -> dual, 90 % load",
         (
@@ -140,25 +140,27 @@ def _blocks_that_preempt() -> int:
     low, high = WINDOW // 16, _BLOCKS
     while high - low > 256:
         middle = (low + high) // 2
-        if _fared(_fleets(_CROWDED, middle)[0], _CROWDED).preemptions > _PREEMPTED:
+        if _figures(_fleets(_CROWDED, middle)[0], _CROWDED).preemptions > _PREEMPTED:
             low = middle
         else:
             high = middle
     return high
 
 
-def _fared(fleet: FleetSpec, seqs: int) -> Fared:
-    return fare(fleet, with_tail(), _rate(seqs), 10_000, RuleName.ORACLE)
+def _figures(fleet: FleetSpec, seqs: int) -> FleetFigures:
+    return simulate_fleet(fleet, with_tail(), _rate(seqs), 10_000, RuleName.ORACLE)
 
 
-def fare(fleet: FleetSpec, workload: Workload, rate: float, requests: int, rule: RuleName) -> Fared:
+def simulate_fleet(
+    fleet: FleetSpec, workload: Workload, rate: float, requests: int, rule: RuleName
+) -> FleetFigures:
     """Simulate a fleet under Poisson arrivals whose stated limit is their output."""
     trace = poisson(workload, rate, requests, _SEED)
     arrivals = arrive(trace, trace.output, _SEED)
     records = simulate(fleet, arrivals, make_rule(rule, fleet, _SEED), Conduct(seed=_SEED))
     warm = records.at_s > min(_WARM_UP_S, records.at_s[-1] / 4)
     ttft_s, pool = records.ttft_s[warm], records.pool[warm]
-    return Fared(
+    return FleetFigures(
         preemptions=1e3 * float(records.preemptions[warm].sum()) / int(warm.sum()),
         ttft_p50_s=float(np.percentile(ttft_s, 50)),
         ttft_p99_s=float(np.percentile(ttft_s, 99)),
@@ -248,8 +250,8 @@ def _in_ours(
 
 
 def _p99(fleet: FleetSpec, workload: Workload, asked: SrSimQuestion) -> float:
-    fared = fare(fleet, workload, asked.rate_per_s, 20_000, RuleName.DUALPOOL)
-    return fared.worst_pool_p99_s
+    figures = simulate_fleet(fleet, workload, asked.rate_per_s, 20_000, RuleName.DUALPOOL)
+    return figures.worst_pool_p99_s
 
 
 def _meets(p99_s: float, asked: SrSimQuestion) -> str:

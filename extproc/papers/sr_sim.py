@@ -41,6 +41,7 @@ def plan_with(command: Path, asked: SrSimQuestion, threshold: int) -> TheirPlan:
     """Plan the cheapest fleet split at `threshold`. Raises SrSimError."""
     started = time.monotonic()
     rows = _run(command, asked, ("optimize", "--b-short", str(threshold), "--gamma-max", "1.0"))
+    # The only row: gamma 1.0 is no compression of prompts.
     best = rows[0]
     return TheirPlan(best["n_s"], best["n_l"], time.monotonic() - started)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from extproc.papers import fleets
-from extproc.papers.fleets import fare, planners_section, reliability_section
+from extproc.papers.fleets import planners_section, reliability_section, simulate_fleet
 from extproc.planner.simulation.rules import RuleName
 from extproc.planner.traffic.lengths import equally_weighted
 from tests.support.small_fleets import TWO
@@ -13,21 +13,23 @@ LENGTHS = equally_weighted("mixed", np.array([10, 200]), np.array([5, 5]))
 
 
 def test_a_fleet_that_keeps_up_answers_at_once():
-    fared = fare(TWO, LENGTHS, 5.0, 400, RuleName.ORACLE)
-    assert (fared.preemptions, fared.ttft_p99_s) == (0, pytest.approx(0.1, abs=0.1))
-    assert fared.ttft_p50_s <= fared.ttft_p99_s <= fared.worst_pool_p99_s
+    figures = simulate_fleet(TWO, LENGTHS, 5.0, 400, RuleName.ORACLE)
+    assert (figures.preemptions, figures.ttft_p99_s) == (0, pytest.approx(0.1, abs=0.1))
+    assert figures.ttft_p50_s <= figures.ttft_p99_s <= figures.worst_pool_p99_s
 
 
 def test_a_fleet_that_is_overloaded_answers_late():
-    slow, fast = (fare(TWO, LENGTHS, rate, 400, RuleName.ORACLE) for rate in (500.0, 5.0))
+    slow, fast = (simulate_fleet(TWO, LENGTHS, rate, 400, RuleName.ORACLE) for rate in (500.0, 5.0))
     assert slow.ttft_p99_s > 10 * fast.ttft_p99_s
 
 
 @pytest.fixture
 def few(monkeypatch):
     """Simulate 200 requests in place of 10,000 and 20,000."""
-    real = fleets.fare
-    monkeypatch.setattr(fleets, "fare", lambda f, w, rate, _, rule: real(f, w, rate, 200, rule))
+    real = fleets.simulate_fleet
+    monkeypatch.setattr(
+        fleets, "simulate_fleet", lambda f, w, rate, _, rule: real(f, w, rate, 200, rule)
+    )
 
 
 @pytest.mark.usefixtures("few")
