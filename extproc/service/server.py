@@ -106,12 +106,12 @@ class Server:
             self._self_check.listen(self._server)
         await self._server.start()
         self._self_check.start()
-        await self._tell(_SERVING)
+        await self._report(_SERVING)
         return port
 
     async def announce_end(self) -> None:
         """Report NOT_SERVING; keep serving."""
-        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def drain(self, seconds: float) -> None:
         """Refuse new streams, give open ones `seconds` to finish, then end them.
@@ -132,7 +132,7 @@ class Server:
             return self._server.add_insecure_port(self._address)
         return self._server.add_secure_port(self._address, self._certificates.credentials())
 
-    async def _tell(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+    async def _report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in ("", SERVICE):
             await self._health.set(service, status)
 

@@ -2,7 +2,7 @@
 
 The supervisor serves no streams. It starts the workers, replaces one that ends, passes the
 observations of each to the others, and serves HTTP for all: the sum of their metrics, and what was
-learnt from a learner of its own that hears every observation.
+learnt, from a learner of its own that learns every observation.
 
 Invariant: after all workers have served once, no fault of one ends the service or another worker.
 """

@@ -43,13 +43,13 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     send(writer, EMPTY)
     stop = Stop()
     async with asyncio.TaskGroup() as tasks:
-        hearing = tasks.create_task(_hear(reader, learner, stop))
+        reading = tasks.create_task(_read_channel(reader, learner, stop))
         await stop.asked.wait()
         await leave(server, settings.listen, stop)
-        hearing.cancel()
+        reading.cancel()
 
 
-async def _hear(reader: asyncio.StreamReader, learner: Learner, stop: Stop) -> None:
+async def _read_channel(reader: asyncio.StreamReader, learner: Learner, stop: Stop) -> None:
     # A supervisor that was killed may reset the channel.
     with suppress(ConnectionError):
         async for line in reader:

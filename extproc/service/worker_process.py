@@ -1,4 +1,4 @@
-"""A worker process as its supervisor holds it: how it is started, told, heard and ended."""
+"""A worker process, seen from its supervisor: start it, send to it, read from it, end it."""
 
 import asyncio
 import os
@@ -30,7 +30,7 @@ class WorkerProcess:
         writer: asyncio.StreamWriter,
     ) -> None:
         self._process, self._reader, self._writer = process, reader, writer
-        self._told_to_end = False
+        self._ending = False
 
     @classmethod
     async def start(cls, order: Order, metrics: Path) -> Self:
@@ -58,7 +58,7 @@ class WorkerProcess:
 
     def send(self, line: bytes) -> None:
         """Send an observation; dropped if the worker is far behind, or ending."""
-        if not self._told_to_end:
+        if not self._ending:
             send(self._writer, line)
 
     def replay(self, lines: list[bytes]) -> None:
@@ -72,8 +72,8 @@ class WorkerProcess:
 
     def end(self) -> None:
         """Have the worker end at once. It is sent nothing from now on; idempotent."""
-        if not self._told_to_end and not self._writer.is_closing():
-            self._told_to_end = True
+        if not self._ending and not self._writer.is_closing():
+            self._ending = True
             # The worker reads it as a closed channel, and ends without notice or drain.
             self._writer.write_eof()
 
