@@ -140,7 +140,7 @@ class PoolModel:
     def _per_output(self) -> float:
         return self.requests.mean(1 / self.requests.output)
 
-    def company_s(self, running: float) -> float:
+    def sequences_s(self, running: float) -> float:
         """Return the seconds that `running` sequences add to an iteration."""
         return running * self._each_s
 
@@ -149,7 +149,7 @@ class PoolModel:
         # Each of the `running` sequences is prefilled once in its I iterations, so an iteration
         # carries running / I prefills.
         prefills = running / self.iterations
-        return self._weights_s + self.company_s(running) + prefills * self._extra_s[0]
+        return self._weights_s + self.sequences_s(running) + prefills * self._extra_s[0]
 
     def tpot_p99_s(self, running: float) -> float:
         """Return the 99th percentile of the mean time between tokens of a request.
@@ -247,7 +247,7 @@ class LoadedPool:
     def _unqueued_s(self) -> Floats:
         """TTFT of each request without queueing."""
         requests, model = self.model.requests, self.model
-        own = requests.own_s + requests.steps * model.company_s(self.running_p99)
+        own = requests.own_s + requests.steps * model.sequences_s(self.running_p99)
         # An arrival during an iteration waits for its end: at most the whole iteration.
         return own + model.token_s(self.running_p99) + model.profile.overhead_s
 
@@ -261,7 +261,7 @@ class LoadedPool:
             service_s=model.service_s,
             scv=model.scv,
         )
-        times = requests.flow_s + requests.flow_steps * model.company_s(self.running_p99)
+        times = requests.flow_s + requests.flow_steps * model.sequences_s(self.running_p99)
         mean = requests.mean(times)
         prefill = Queue(
             servers=1,

@@ -174,7 +174,7 @@ def test_means_are_weighted_within_a_part():
 
 def test_each_running_sequence_adds_itself_and_its_kv_entries():
     held, output = WORK.mean(WORK.held), WORK.mean(WORK.output)
-    assert pool().company_s(8) == pytest.approx(8 * (0.5e-3 + 1e-6 * held / output))
+    assert pool().sequences_s(8) == pytest.approx(8 * (0.5e-3 + 1e-6 * held / output))
 
 
 def test_an_idle_instance_decodes_at_the_pace_of_its_weights():
@@ -184,7 +184,7 @@ def test_an_idle_instance_decodes_at_the_pace_of_its_weights():
 def test_prefills_of_others_slow_a_sequence_down():
     model = pool()
     prefills = 8 / model.iterations * WORK.mean(WORK.extra_s)
-    assert model.token_s(8) == pytest.approx(0.010 + model.company_s(8) + prefills)
+    assert model.token_s(8) == pytest.approx(0.010 + model.sequences_s(8) + prefills)
 
 
 def test_a_faster_accelerator_serves_proportionally_more():
