@@ -28,10 +28,12 @@ COPY deploy/requirements-pool.txt /tmp/deploy/
 RUN pip --python /opt/dualpool/bin/python install --require-hashes -r /tmp/deploy/requirements-pool.txt
 
 FROM python:3.12-slim AS base
-# A new volume takes the owner of the folder that it covers: /run/dualpool belongs to the service,
-# /var/lib/vllm to the user `vllm` of vLLM's own image.
+# A new volume takes owner and mode of the folder that it covers: those below /run belong to the
+# service, /var/lib/vllm to the user `vllm` of vLLM's own image.
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin dualpool \
     && install -d -o 10001 -g 10001 /run/dualpool \
+    && install -d -o 10001 -g 10001 -m 750 /run/dualpool-socket \
+        /run/dualpool-tls/service /run/dualpool-tls/envoy \
     && install -d -o 2000 -g 0 -m 775 /var/lib/vllm
 ENV PATH=/opt/dualpool/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001:10001
@@ -46,7 +48,7 @@ ENTRYPOINT ["python", "-m", "extproc.simulator.pool.server", "--host", "0.0.0.0"
 FROM base AS service
 COPY envoy/dualpool.yaml /etc/dualpool/dualpool.yaml
 COPY --from=build /opt/dualpool /opt/dualpool
-EXPOSE 50051 8081
+EXPOSE 8081
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8081 && printf 'GET /readyz HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && grep -q '^HTTP/1.1 200' <&3"]
 # Exec form, so that SIGTERM reaches the service, which then drains.

@@ -35,8 +35,7 @@ class PathLock:
         if not held:
             os.close(self._descriptor)
             self._descriptor = _CLOSED
-            fault = f"another server listens on {path}; stop it, or choose another path"
-            raise OSError(fault)
+            raise OSError(_taken(path))
 
     def release(self) -> None:
         """Let another server have the path; idempotent."""
@@ -74,7 +73,7 @@ def require_free(path: Path) -> None:
     if not stat.S_ISSOCK(mode):
         raise OSError(f"{path} is not a socket; remove it, or choose another path")
     if _is_answered(path):
-        raise OSError(f"another server listens on {path}; stop it, or choose another path")
+        raise OSError(_taken(path))
 
 
 @contextmanager
@@ -85,6 +84,11 @@ def for_owner_and_group() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def _taken(path: Path) -> str:
+    fix = "stop it, or choose another path; several replicas need a TCP port and TLS"
+    return f"another server listens on {path}; {fix}"
 
 
 def _is_answered(path: Path) -> bool:

@@ -25,6 +25,8 @@ if not DRIVER.exists():
 
 ENVOY = "http://127.0.0.1:10000"
 CHAT = f"{ENVOY}/v1/chat/completions"
+REPLICAS = ("-f", "deploy/compose/replicas.yml")
+SOCKET = "/run/dualpool-socket/service.sock"
 SERVICES = ("dualpool", "envoy", "long", "prometheus", "short")
 
 
@@ -206,6 +208,60 @@ def test_prometheus_sees_all_parts(containers):
     wait_for(lambda: seen() == ["dualpool", "envoy", "pool", "pool"], 60)
 
 
+def test_the_service_takes_decisions_from_its_socket_alone(containers):
+    """In hexadecimal 8081 is 1F91 and 50051 is C383; 0A means that it listens."""
+    sockets = shell(containers["dualpool"], "tail -qn +2 /proc/net/tcp /proc/net/tcp6")
+    listening = {line.split()[1].split(":")[1] for line in sockets.splitlines() if " 0A " in line}
+    assert "1F91" in listening
+    assert "C383" not in listening
+
+
+def test_envoy_and_the_service_alone_reach_the_socket(containers):
+    assert shell(containers["dualpool"], f"stat -c '%a %u:%g' {SOCKET}") == "660 10001:10001\n"
+    folder = shell(containers["dualpool"], "stat -c '%a %u:%g' /run/dualpool-socket")
+    assert folder == "750 10001:10001\n"
+    for name, found in {"envoy": "yes", "short": "no", "long": "no", "prometheus": "no"}.items():
+        assert shell(containers[name], f"[ -S {SOCKET} ] && echo yes || echo no") == f"{found}\n"
+
+
+def shell(container, command):
+    return container.exec_run(["bash", "-c", command]).output.decode()
+
+
+def test_envoy_may_start_before_the_service_that_owns_the_volume(containers, stack):
+    stack.compose("down", "--volumes")
+    try:
+        pools = stack.compose("up", "--detach", "--wait", "--no-build", "short", "long")
+        assert pools.returncode == 0, pools.stderr
+        alone = stack.compose("up", "--detach", "--no-build", "--no-deps", "envoy")
+        assert alone.returncode == 0, alone.stderr
+        wait_for(lambda: pool_of(SHORT) == "short", 60)  # by its size: nobody has decided
+    finally:
+        up = stack.compose("up", "--detach", "--wait", "--no-build")
+    assert up.returncode == 0, up.stderr
+    wait_for(lambda: decided_pool(SHORT) == "short", 30)
+
+
+def decided_pool(body):
+    """Return the pool that the service has chosen; empty if it has not."""
+    answer = fetch(CHAT, body)
+    return answer.pool if answer.headers.get("x-llm-reason") == "fits" else ""
+
+
+def test_a_second_service_says_what_to_do_and_the_first_serves_on(containers, stack):
+    before = shell(containers["dualpool"], f"stat -c %i {SOCKET}")
+    try:
+        stack.compose("up", "-d", "--no-build", "--no-recreate", "--scale", "dualpool=2")
+        wait_for(lambda: TAKEN in stack.compose("logs", "dualpool").stdout, 60)
+        assert decided_pool(SHORT) == "short"
+        assert shell(containers["dualpool"], f"stat -c %i {SOCKET}") == before
+    finally:
+        assert stack.compose("up", "-d", "--no-build", "--no-recreate").returncode == 0
+
+
+TAKEN = f"another server listens on {SOCKET}; stop it, or choose another path; several replicas"
+
+
 def test_the_demo_runs_against_the_stack(containers, tmp_path):
     file = tmp_path / "report.json"
     options = ("--compose", ENVOY, "--requests", "80", "--rate", "10", "--json", str(file))
@@ -311,18 +367,33 @@ def address(container):
     return container.attrs["NetworkSettings"]["Networks"]["dualpool_pools"]["IPAddress"]
 
 
-def test_of_three_replicas_of_the_service_one_may_die(containers, stack, client):
-    scaled = stack.compose("up", "-d", "--wait", "--no-build", "--no-recreate", "--scale",
-                           "dualpool=3")  # fmt: skip
-    assert scaled.returncode == 0, scaled.stderr
-    replicas = client.containers.list(filters={"label": "com.docker.compose.service=dualpool"})
+@pytest.fixture
+def replicas(containers, stack, client):
+    """Three replicas of the service, behind mutual TLS."""
+    try:
+        up = stack.compose(*REPLICAS, "up", "-d", "--wait", "--no-build", "--scale", "dualpool=3")
+        assert up.returncode == 0, up.stderr
+        yield client.containers.list(filters={"label": "com.docker.compose.service=dualpool"})
+    finally:
+        stack.compose("up", "--detach", "--wait", "--no-build", "--remove-orphans")
+
+
+def test_of_three_replicas_of_the_service_one_may_die(replicas):
     with traffic(CHAT, SHORT) as clients:
         wait_for(lambda: all(streams(port) for port in (8081, 8082, 8083)), 60)
         replicas[0].kill()
         wait_for(clients.more(30), 60)
         wait_for(lambda: {outcome.pool for outcome in clients.outcomes[-20:]} == {"short"}, 60)
     assert clients.lost == []
-    assert stack.compose("up", "-d", "--wait", "--no-build", "--no-recreate").returncode == 0
+
+
+def test_a_replica_answers_nobody_without_a_certificate(replicas):
+    code = (
+        "import grpc; c = grpc.insecure_channel('{}:50051'); grpc.channel_ready_future(c).result(5)"
+    )
+    done = replicas[0].exec_run(["python", "-c", code.format(replicas[1].name)])
+    assert done.exit_code == 1
+    assert b"FutureTimeoutError" in done.output
 
 
 def streams(port):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from extproc.config.load import load
 from tests.support.paths import ROOT
 
 WRITE_SETTINGS = ROOT / "deploy" / "compose" / "write_settings.py"
@@ -92,6 +93,7 @@ def test_the_stack_passes_the_compose_linter():
 
 SIZES = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "MAX_NUM_BATCHED_TOKENS", "GPU_MEMORY", "CPU_KV_GIB")
 SERVER = "/etc/dualpool/run.sh"
+REPLICAS = ("-f", "docker-compose.yml", "-f", "deploy/compose/replicas.yml")
 THREE = ("-f", "docker-compose.yml", "-f", "deploy/compose/three-pools.yml")
 
 
@@ -148,6 +150,89 @@ def test_a_third_pool_is_one_more_file():
     services = yaml.safe_load(done.stdout)["services"]
     assert sorted(pool_services(services)) == ["long", "middle", "short"]
     assert services["envoy"]["depends_on"]["middle"]["condition"] == "service_healthy"
+
+
+def mounts(service):
+    return {volume["source"]: volume.get("read_only", False) for volume in service["volumes"]}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_envoy_and_the_service_alone_share_the_volume_of_the_socket(profile):
+    sharing = {
+        name: (mounts(service)["socket"], service["user"], service.get("group_add"))
+        for name, service in composed(profile).items()
+        if "socket" in mounts(service)
+    }
+    assert sharing == {
+        "dualpool": (False, "10001:10001", None),
+        "envoy": (True, "101:101", ["10001"]),
+    }
+
+
+@pytest.mark.parametrize("name", ["envoy/dualpool.yaml", "deploy/compose/three-pools.yaml"])
+def test_one_service_takes_decisions_from_its_socket_alone(name):
+    listen = load(ROOT / name).listen
+    assert listen.grpc == "unix:/run/dualpool-socket/service.sock"
+
+
+def test_several_services_take_decisions_over_mutual_tls_alone():
+    settings = load(ROOT / "deploy" / "compose" / "replicas.yaml")
+    assert settings.listen.tls_client_ca
+    assert settings.envoy.tls_cert
+
+
+def test_a_key_is_seen_by_its_side_alone():
+    done = run("docker-compose", *REPLICAS, "--profile", "simulated", "config")
+    services = yaml.safe_load(done.stdout)["services"]
+    seen = {
+        name: {volume for volume in mounts(service) if volume.endswith("-tls")}
+        for name, service in services.items()
+        if service.get("volumes")
+    }
+    assert {name: volumes for name, volumes in seen.items() if volumes} == {
+        "certificates": {"service-tls", "envoy-tls"},
+        "dualpool": {"service-tls"},
+        "envoy": {"envoy-tls"},
+    }
+
+
+def certificates(*arguments, **variables):
+    return subprocess.run(
+        ["bash", ROOT / "deploy" / "certificates.sh", *arguments],
+        env=os.environ | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_certificates_that_exist_stay(tmp_path):
+    assert certificates(tmp_path, "a.example").returncode == 0
+    before = (tmp_path / "service" / "tls.crt").read_bytes()
+    again = certificates(tmp_path, "a.example")
+    assert again.returncode == 0
+    assert "exists: nothing was changed" in again.stdout
+    assert (tmp_path / "service" / "tls.crt").read_bytes() == before
+
+
+def test_a_key_is_read_by_owner_and_group_alone(tmp_path):
+    certificates(tmp_path, "a.example")
+    keys = list(tmp_path.glob("*/tls.key"))
+    assert [key.stat().st_mode & 0o777 for key in keys] == [0o640, 0o640]
+
+
+def test_certificates_that_cannot_be_made_say_why_and_leave_nothing(tmp_path):
+    done = certificates(tmp_path / "new", "a.example", DAYS="many")
+    assert done.returncode == 1
+    assert "many" in done.stderr
+    assert not (tmp_path / "new").exists()
+
+
+def test_certificates_need_a_host(tmp_path):
+    done = certificates(tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.endswith("the host of the service, after the folder\n")
 
 
 def written(folder, *options, source="envoy/dualpool.yaml", env_file=".env", **sizes):

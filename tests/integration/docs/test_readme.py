@@ -31,6 +31,7 @@ ELSEWHERE = {
         "dualpool demo --compose http://127.0.0.1:10000",
         "docker compose run --rm check",
         "docker compose up --detach settings",
+        "DUALPOOL_PORTS=8081-8083 docker compose -f docker-compose.yml -f deploy/compose/replicas.yml up --scale dualpool=3",  # noqa: E501
         "docker compose --profile gpu up",
         "docker compose --profile cpu up",
     },

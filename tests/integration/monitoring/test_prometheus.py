@@ -113,7 +113,7 @@ def test_the_jobs_are_those_of_the_stack_of_containers():
     }
     pools = [host_port(pool.address) for pool in stack.pools]
     assert found == {
-        "dualpool": [([stack.envoy.service], host_port(stack.listen.http)[1])],
+        "dualpool": [(["dualpool"], host_port(stack.listen.http)[1])],
         "envoy": [(["envoy"], host_port(stack.envoy.metrics)[1])],
         "pool": [([pool.name for pool in stack.pools], pools[0][1])],
     }
