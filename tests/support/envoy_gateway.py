@@ -1,8 +1,8 @@
 """Translate our Kubernetes objects to an Envoy bootstrap as Envoy Gateway 1.9 does.
 
 It follows the package internal/xds/translator and its golden files (extproc.go, lua.go,
-httpfilters.go, cluster.go, testdata/out/xds-ir). An unknown field fails the test, so that no part
-of our objects is ignored.
+httpfilters.go, cluster.go, translator.go, testdata/out/xds-ir). An unknown field fails the test, so
+that no part of our objects is ignored.
 """
 
 import itertools
@@ -23,7 +23,10 @@ def bootstrap(objects, listener, admin):
             "listeners": [_listener(objects, route, listener)],
             "clusters": [
                 *(_pool_cluster(objects, rule) for rule in route["spec"]["rules"]),
-                *(_service_cluster(*item) for item in enumerate(_extension(objects)["extProc"])),
+                *(
+                    _service_cluster(objects, *item)
+                    for item in enumerate(_extension(objects)["extProc"])
+                ),
             ],
         },
     }
@@ -226,9 +229,13 @@ def _policy(objects, rule):
     return {"retry_policy": config, "timeout": policy["timeout"]["http"]["requestTimeout"]}
 
 
+def _backends(objects):
+    return {thing["metadata"]["name"]: thing["spec"] for thing in only(objects, "Backend")}
+
+
 def _pool_cluster(objects, rule):
     """Return a rule's cluster; each Backend is a locality of it, `fallback` -> priority 1."""
-    backends = {thing["metadata"]["name"]: thing["spec"] for thing in only(objects, "Backend")}
+    backends = _backends(objects)
     policy = _traffic(objects, rule)
     localities = []
     for index, reference in enumerate(rule["backendRefs"]):
@@ -261,12 +268,13 @@ def _pool_cluster(objects, rule):
     }
 
 
-def _service_cluster(index, processor):
+def _service_cluster(objects, index, processor):
     # backendSettings: as a BackendTrafficPolicy; panicThreshold -> healthy_panic_threshold.
     [reference], settings = processor["backendRefs"], processor["backendSettings"]
     assert set(settings) == {"circuitBreaker", "healthCheck", "timeout"}
     active = settings["healthCheck"]["active"]
-    host = f"{reference['name']}.{reference['namespace']}.svc.cluster.local"
+    backend = _backends(objects)[reference["name"]]
+    [endpoint] = [endpoint["fqdn"] for endpoint in backend["endpoints"]]
     name = f"service/{index}"
     return {
         "name": name,
@@ -287,13 +295,50 @@ def _service_cluster(index, processor):
                 "grpc_health_check": {"service_name": active["grpc"]["service"]},
             }
         ],
+        "transport_socket": _upstream_tls(backend["tls"]),
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [
-                {"lb_endpoints": [{"endpoint": {"address": _socket(host, reference["port"])}}]}
+                {
+                    "lb_endpoints": [
+                        {"endpoint": {"address": _socket(endpoint["hostname"], endpoint["port"])}}
+                    ]
+                }
             ],
         },
         **_protocol({"http2_protocol_options": {"initial_stream_window_size": 65536}}),
+    }
+
+
+def _upstream_tls(tls):
+    """buildXdsUpstreamTLSSocketWthCert: without named SANs, `sni` is what is validated."""
+    assert set(tls) == {"sni", "alpnProtocols", "caCertificateRefs", "clientCertificateRef"}
+    [authority] = tls["caCertificateRefs"]
+    assert authority["name"] == tls["clientCertificateRef"]["name"]
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": f"{_TYPES}.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": tls["sni"],
+            "auto_sni_san_validation": True,
+            "common_tls_context": {
+                "alpn_protocols": tls["alpnProtocols"],
+                "tls_params": {
+                    "tls_minimum_protocol_version": "TLSv1_2",
+                    "tls_maximum_protocol_version": "TLSv1_3",
+                },
+                "tls_certificate_sds_secret_configs": [
+                    {"name": tls["clientCertificateRef"]["name"], "sds_config": {"ads": {}}}
+                ],
+                "combined_validation_context": {
+                    "default_validation_context": {},
+                    "validation_context_sds_secret_config": {
+                        "name": f"{authority['name']}-ca",
+                        "sds_config": {"ads": {}},
+                    },
+                },
+            },
+        },
     }
 
 

@@ -127,9 +127,10 @@ class OwnEnvoy:
 
 
 @contextmanager
-def running(pools=(), envoy=None, **settings) -> Iterator[Running]:
+def running(pools=(), envoy=None, envoy_settings=None, **settings) -> Iterator[Running]:
     """Run a stack; `pools` are URLs of real servers, `envoy` an OwnEnvoy."""
     ports = free_ports()
+    settings |= {"envoy": envoy_settings} if envoy_settings else {}
     options = StackOptions(pools=tuple(pools), ports=ports, speed=FAST, settings=settings)
     with in_background() as loop:
 

@@ -51,6 +51,13 @@ def crds():
     return crdval, crdval.load(_CRDVAL.with_name("crds.tgz"))
 
 
+def issue_certificates(folder, *hosts):
+    """Run the command that the README gives; return the folder."""
+    script = ROOT / "deploy" / "certificates.sh"
+    subprocess.run(["bash", script, folder, *hosts], check=True, capture_output=True, timeout=60)
+    return folder
+
+
 def faults(thing, crds):
     """Validate an object against its CRD or Kubernetes' own schema; return the faults."""
     crdval, kinds = crds
@@ -80,15 +87,41 @@ def addressed(document, addresses):
     return document
 
 
-def _socket_addresses(node):
+def _socket_addresses(document):
+    return (node["socket_address"] for node in _nodes(document) if "socket_address" in node)
+
+
+def with_secrets(document, folder):
+    """Return a copy in which the secrets that a control plane sends are files of `folder`."""
+    document = copy.deepcopy(document)
+    secrets = {}
+    for node in _nodes(document):
+        for certificate in node.get("tls_certificate_sds_secret_configs", ()):
+            del certificate["sds_config"]
+            pair = {"certificate_chain": _file(folder, "tls.crt")}
+            pair["private_key"] = _file(folder, "tls.key")
+            secrets[certificate["name"]] = {"tls_certificate": pair}
+        if authority := node.get("validation_context_sds_secret_config"):
+            del authority["sds_config"]
+            trusted = {"trusted_ca": _file(folder, "ca.crt")}
+            secrets[authority["name"]] = {"validation_context": trusted}
+    document["static_resources"]["secrets"] = [{"name": n} | s for n, s in secrets.items()]
+    return document
+
+
+def _file(folder, name):
+    return {"filename": str(folder / name)}
+
+
+def _nodes(node):
+    """Yield every mapping of a document."""
     if isinstance(node, dict):
-        if "socket_address" in node:
-            yield node["socket_address"]
+        yield node
         for child in node.values():
-            yield from _socket_addresses(child)
+            yield from _nodes(child)
     elif isinstance(node, list):
         for child in node:
-            yield from _socket_addresses(child)
+            yield from _nodes(child)
 
 
 def envoy(*arguments, config, binary=None):

@@ -3,6 +3,7 @@
 No control plane runs here: tests/support/{istiod,envoy_gateway}.py translate the objects.
 """
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -10,20 +11,31 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import grpc
 import pytest
 
 from extproc.local.ports import free_ports
 from tests.support import envoy_gateway, istiod
 from tests.support.envoys import VERSIONS, binary
 from tests.support.local_stack import fetch, running, wait_for
-from tests.support.manifests import FOLDERS, addressed, load, only, refusal, serving
+from tests.support.manifests import (
+    FOLDERS,
+    addressed,
+    issue_certificates,
+    load,
+    only,
+    refusal,
+    serving,
+    with_secrets,
+)
 
 pytestmark = pytest.mark.slow
 
 CHAT = "/v1/chat/completions"
 LONG_TEXT = "many words here " * 4000
+SERVICE = "dualpool.dualpool.svc.cluster.local"
 HOSTS = (
-    "dualpool.dualpool.svc.cluster.local:50051",
+    f"{SERVICE}:50051",
     "vllm-short.llm.svc.cluster.local:8000",
     "vllm-long.llm.svc.cluster.local:8000",
 )
@@ -52,11 +64,10 @@ class Mesh:
     change: Callable = lambda objects: objects
     version: str = VERSIONS[-1]
 
-    def config(self, listener, admin, ports):
+    def config(self, listener, admin, ports, certificates):
         objects = self.change(load(FOLDERS / self.folder))
-        return addressed(
-            self.bootstrap(objects, listener, admin), dict(zip(HOSTS, ports, strict=True))
-        )
+        config = with_secrets(self.bootstrap(objects, listener, admin), certificates / "envoy")
+        return addressed(config, dict(zip(HOSTS, ports, strict=True)))
 
 
 MESHES = {
@@ -68,11 +79,30 @@ MESHES = {
 
 
 @contextmanager
-def in_front(mesh, stack, *, grpc=None, change=lambda config: None):
+def secured(certificates, **settings):
+    """Run a stack whose service has the Secret of the pods, at the paths of the settings."""
+    service, envoy = certificates / "service", certificates / "envoy"
+    listen = {
+        "tls_cert": str(service / "tls.crt"),
+        "tls_key": str(service / "tls.key"),
+        "tls_client_ca": str(service / "ca.crt"),
+    }
+    own_envoy = {
+        "service": "localhost",
+        "tls_ca": str(envoy / "ca.crt"),
+        "tls_cert": str(envoy / "tls.crt"),
+        "tls_key": str(envoy / "tls.key"),
+    }
+    with running(listen=listen, envoy_settings=own_envoy, **settings) as stack:
+        yield stack
+
+
+@contextmanager
+def in_front(mesh, stack, certificates, *, port=None, change=lambda config: None):
     """Run the mesh's Envoy in front of a stack; yields a function that sends a request."""
     own = free_ports()
-    ports = (grpc or stack.ports.grpc, *stack.ports.pools)
-    config = mesh.config(own.listener, own.admin, ports)
+    ports = (port or stack.ports.grpc, *stack.ports.pools)
+    config = mesh.config(own.listener, own.admin, ports, certificates)
     change(config)
     with serving(config, own.admin, binary(mesh.version)):
 
@@ -85,9 +115,14 @@ def in_front(mesh, stack, *, grpc=None, change=lambda config: None):
 
 
 @pytest.fixture(scope="module")
-def stack():
+def certificates(tmp_path_factory):
+    return issue_certificates(tmp_path_factory.mktemp("certificates"), SERVICE, "localhost")
+
+
+@pytest.fixture(scope="module")
+def stack(certificates):
     # Ask every stream for its usage, however many have taught before.
-    with running(requests={"usage_sample": 1.0}) as given:
+    with secured(certificates, requests={"usage_sample": 1.0}) as given:
         yield given
 
 
@@ -97,14 +132,14 @@ def mesh(request):
 
 
 @pytest.fixture(scope="module")
-def ask(mesh, stack):
-    with in_front(mesh, stack) as given:
+def ask(mesh, stack, certificates):
+    with in_front(mesh, stack, certificates) as given:
         yield given
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_envoy_takes_it(mesh, version):
-    config = mesh.config(10000, 9901, (50051, 8101, 8102))
+def test_envoy_takes_it(mesh, version, certificates):
+    config = mesh.config(10000, 9901, (50051, 8101, 8102), certificates)
     assert refusal(config, binary(version)) == ""
 
 
@@ -126,11 +161,11 @@ def test_a_client_cannot_choose_the_pool(ask, wish):
     assert ask("hello", headers=headers).pool == "short"
 
 
-def test_a_client_cannot_pass_by_even_where_nothing_is_stripped(mesh, stack):
+def test_a_client_cannot_pass_by_even_where_nothing_is_stripped(mesh, stack, certificates):
     def keep_all(config):
         del manager(config)["early_header_mutation_extensions"]
 
-    with in_front(mesh, stack, change=keep_all) as ask:
+    with in_front(mesh, stack, certificates, change=keep_all) as ask:
         answer = ask(LONG_TEXT, headers={"x_llm_pool": "short"})
     assert (answer.pool, answer.headers["x-llm-reason"]) == ("long", "capacity")
 
@@ -165,14 +200,15 @@ def test_a_body_of_many_megabytes_passes(ask):
     assert ask("hello", pad="x" * 20_000_000).status == 200
 
 
-def test_over_http2_too(mesh, stack, tmp_path):
+def test_over_http2_too(mesh, stack, certificates, tmp_path):
     if shutil.which("curl") is None:
         pytest.skip("no curl, which speaks HTTP/2")
     own = free_ports()
     message = {"role": "user", "content": "hello"}
     body = {"model": stack.model, "max_tokens": 8, "messages": [message], "pad": "x" * 20_000_000}
     (tmp_path / "body").write_text(json.dumps(body))
-    config = mesh.config(own.listener, own.admin, (stack.ports.grpc, *stack.ports.pools))
+    ports = (stack.ports.grpc, *stack.ports.pools)
+    config = mesh.config(own.listener, own.admin, ports, certificates)
     with serving(config, own.admin, binary(mesh.version)):
         url = f"http://127.0.0.1:{own.listener}{CHAT}"
         assert http2_status(url, tmp_path / "body") == "200"
@@ -182,28 +218,57 @@ def test_a_body_over_the_limit_gets_413(ask):
     assert ask("hello", pad="x" * 34_000_000).status == 413
 
 
-def test_a_refused_prompt_is_answered_by_the_largest_pool(mesh):
-    with running(budget=MISLED) as stack, in_front(mesh, stack) as ask:
+def test_a_refused_prompt_is_answered_by_the_largest_pool(mesh, certificates):
+    with (
+        secured(certificates, budget=MISLED) as stack,
+        in_front(mesh, stack, certificates) as ask,
+    ):
         answer = ask(LONG_TEXT)
         assert (answer.status, answer.pool) == (200, "short")
         assert answer.headers["x-envoy-attempt-count"] == "2"
         wait_for(lambda: RETRIED in stack.metrics())
 
 
-def test_without_the_service_all_goes_to_the_largest_pool(mesh, stack):
+def test_without_the_service_all_goes_to_the_largest_pool(mesh, stack, certificates):
     nobody = free_ports().grpc
-    with in_front(mesh, stack, grpc=nobody) as ask:
+    with in_front(mesh, stack, certificates, port=nobody) as ask:
         answer = ask("hello", max_tokens=9000)  # the short pool refuses it
     assert (answer.status, answer.pool) == (200, "")
 
 
-def test_other_routes_of_the_gateway_are_not_shown_to_the_service(mesh, stack):
+def test_an_envoy_of_another_authority_gets_no_decision(mesh, stack, tmp_path):
+    others = issue_certificates(tmp_path, SERVICE)
+    with in_front(mesh, stack, others) as ask:
+        answer = ask("hello", max_tokens=9000)
+    assert (answer.status, answer.pool) == (200, "")
+
+
+def test_a_service_with_another_name_is_not_asked(mesh, certificates, tmp_path):
+    """Its certificate is of the same authority: that of the client."""
+    posing = tmp_path / "posing"
+    shutil.copytree(certificates, posing)
+    for name in ("tls.crt", "tls.key"):
+        shutil.copy(certificates / "envoy" / name, posing / "service" / name)
+    with secured(posing) as stack, in_front(mesh, stack, certificates) as ask:
+        assert ask("hello", max_tokens=9000).pool == ""
+
+
+def test_nobody_is_answered_without_a_certificate(stack):
+    async def connect():
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{stack.ports.grpc}") as channel:
+            await asyncio.wait_for(channel.channel_ready(), 3)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(connect())
+
+
+def test_other_routes_of_the_gateway_are_not_shown_to_the_service(mesh, stack, certificates):
     def add_route(config):
         routes = manager(config)["route_config"]["virtual_hosts"][0]["routes"]
         other = {"match": {"prefix": "/other"}, "route": dict(routes[-1]["route"])}
         routes.insert(0, other | {"name": "other"})
 
-    with in_front(mesh, stack, change=add_route) as ask:
+    with in_front(mesh, stack, certificates, change=add_route) as ask:
         before = decided(stack)
         assert ask("hello", path=f"/other{CHAT}").pool == ""
         assert decided(stack) == before

@@ -11,21 +11,38 @@ import pytest
 import yaml
 
 from extproc.config.load import load as load_settings
+from extproc.envoy.render import render_envoy
 from tests.support import envoy_gateway, istiod
-from tests.support.manifests import FOLDERS, LUA, commands, crds, faults, load, names, only, refusal
+from tests.support.manifests import (
+    FOLDERS,
+    LUA,
+    commands,
+    crds,
+    faults,
+    issue_certificates,
+    load,
+    names,
+    only,
+    refusal,
+    with_secrets,
+)
 
 __all__ = ["crds"]  # a fixture
 
+EXAMPLES = ("HorizontalPodAutoscaler", "ClusterIssuer", "Certificate")
+"""Kinds that are applied by themselves, outside the kustomizations."""
+CERT_MANAGER = ("ClusterIssuer", "Certificate")
 OBJECTS = [
     pytest.param(thing, id=f"{folder}-{thing['kind']}-{thing['metadata']['name']}")
     for folder in ("kubernetes", "istio", "gateway")
     for thing in load(FOLDERS / folder)
+    if thing["kind"] not in CERT_MANAGER  # whose CRDs are not here
 ]
 GATEWAYS = {"istio": istiod.bootstrap, "gateway": envoy_gateway.bootstrap}
 POOLS = ("vllm-short.llm.svc.cluster.local", "vllm-long.llm.svc.cluster.local")
 OLD_NAMES = {
     "istio": ("istio-ingress", "namespace: dualpool", "dualpool.dualpool.svc", *POOLS),
-    "gateway": ("llm-gateway", "namespace: dualpool", *POOLS),
+    "gateway": ("llm-gateway", "namespace: dualpool", "dualpool.dualpool.svc", *POOLS),
 }
 
 
@@ -66,6 +83,49 @@ def test_the_autoscaler_scales_the_deployment():
     assert scaler["spec"]["minReplicas"] == deployment["spec"]["replicas"]
 
 
+def test_the_service_answers_nobody_without_a_certificate():
+    """The files are those of the Secret that is mounted, which the pod's group may read."""
+    listen = load_settings(FOLDERS / "kubernetes" / "settings.yaml").listen
+    [container] = pod()["containers"]
+    paths = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    [secret] = [volume["secret"] for volume in pod()["volumes"] if "secret" in volume]
+    assert secret == {"secretName": "dualpool-tls", "defaultMode": 0o440}
+    assert pod()["securityContext"]["fsGroup"] == pod()["securityContext"]["runAsGroup"]
+    files = ("tls_cert", "tls.crt"), ("tls_key", "tls.key"), ("tls_client_ca", "ca.crt")
+    assert [getattr(listen, key) for key, _ in files] == [f"{paths['tls']}/{n}" for _, n in files]
+
+
+def test_an_envoy_of_ones_own_shows_its_certificate_to_the_service():
+    rendered = render_envoy(load_settings(FOLDERS / "kubernetes" / "settings.yaml"))
+    clusters = yaml.safe_load(rendered)["static_resources"]["clusters"]
+    [cluster] = [cluster for cluster in clusters if cluster["name"] == "dualpool"]
+    context = cluster["transport_socket"]["typed_config"]["common_tls_context"]
+    assert context["tls_certificates"] != []
+    [name] = context["validation_context"]["match_typed_subject_alt_names"]
+    assert name["matcher"] == {"exact": "dualpool.dualpool.svc.cluster.local"}
+
+
+@pytest.mark.parametrize("folder", GATEWAYS)
+def test_cert_manager_issues_the_secrets_of_both_sides_by_one_authority(folder):
+    things = load(FOLDERS / "kubernetes") + load(FOLDERS / folder)
+    issued = {
+        (thing["metadata"]["namespace"], thing["spec"]["secretName"]): thing["spec"]
+        for thing in only(things, "Certificate")
+    }
+    [deployment] = only(things, "Deployment")
+    service = issued.pop((deployment["metadata"]["namespace"], "dualpool-tls"))
+    authority = issued.pop(("cert-manager", "dualpool-ca"))
+    [(client_namespace, client_name)], [client] = issued, issued.values()
+    assert service["usages"] == ["digital signature", "server auth"]
+    assert client["usages"] == ["digital signature", "client auth"]
+    assert client["issuerRef"] == service["issuerRef"]
+    issuers = {t["metadata"]["name"]: t["spec"] for t in only(things, "ClusterIssuer")}
+    assert issuers[service["issuerRef"]["name"]]["ca"]["secretName"] == authority["secretName"]
+    kinds = ("EnvoyFilter", "Backend")
+    readers = [thing for thing in things if thing["kind"] in kinds and client_name in str(thing)]
+    assert [thing["metadata"]["namespace"] for thing in readers] == [client_namespace]
+
+
 def test_a_pod_has_no_rights():
     [container] = pod()["containers"]
     assert container["securityContext"] == {
@@ -100,8 +160,7 @@ def test_kustomize_builds_all_of_it(folder):
     built = kustomized(FOLDERS / folder)
     [settings] = only(built, "ConfigMap")
     own = load(FOLDERS / folder) + load(FOLDERS / "kubernetes")
-    # The autoscaler is an example, which is applied by itself.
-    own = [thing for thing in own if thing["kind"] != "HorizontalPodAutoscaler"]
+    own = [thing for thing in own if thing["kind"] not in EXAMPLES]
     assert names(built) - names([settings]) == names(own)
     assert yaml.safe_load(settings["data"]["settings.yaml"])["pools"]
 
@@ -120,18 +179,21 @@ def renamed(request, tmp_path):
 
 
 def test_with_three_names_changed_nothing_old_is_left(renamed):
-    text = "".join(file.read_text() for file in renamed.glob("*.yaml"))
+    folders = (renamed, renamed.parent / "kubernetes")
+    text = "".join(file.read_text() for folder in folders for file in folder.glob("*.yaml"))
     assert [name for name in OLD_NAMES[renamed.name] if name in text] == []
 
 
 def test_with_three_names_changed_the_api_server_takes_every_object(renamed, crds):
     things = load(renamed) + load(renamed.parent / "kubernetes")
+    things = [thing for thing in things if thing["kind"] not in CERT_MANAGER]
     assert [fault for thing in things for fault in faults(thing, crds)] == []
 
 
-def test_with_three_names_changed_envoy_takes_it(renamed):
+def test_with_three_names_changed_envoy_takes_it(renamed, tmp_path):
+    certificates = issue_certificates(tmp_path / "certificates", "a.example")
     config = GATEWAYS[renamed.name](load(renamed), 10000, 9901)
-    assert refusal(config) == ""
+    assert refusal(with_secrets(config, certificates / "envoy")) == ""
     assert "dualpool.my-llm.svc.cluster.local" in str(config)
 
 
