@@ -264,8 +264,9 @@ def read_tokens(value: object, column: str, least: int = 1) -> int:
 def read_seconds(value: object, column: str, per_s: float) -> float:
     """Return the time in a cell, in seconds. Raises ValueError if it is no date and no number."""
     text = value.strip() if isinstance(value, str) else ""
-    # A date begins with a year of four digits.
-    seconds = _date(text) if text[4:5] == "-" else read_number(value) / per_s
+    # A date begins with a year of four digits; 1.5e-3 has its hyphen there too.
+    dated = text[:4].isdigit() and text[4:5] == "-"
+    seconds = _date(text) if dated else read_number(value) / per_s
     if not math.isfinite(seconds):
         allowed = "a number, or a date in UTC as in 2023-11-16 18:15:46.68"
         raise ValueError(f"{column} is {_shown(value)}; allowed: {allowed}")
