@@ -78,8 +78,12 @@ class BenchmarkEnvoy:
         messages = after.messages - before.messages
         return result, LoadCost(end[0] - start[0], end[1] - start[1], messages)
 
+    def service_cpu_s(self) -> float:
+        """Return the CPU seconds that the service has used."""
+        return _cpu_s(self._service.pid)
+
     def _cpu_s(self) -> tuple[float, float]:
-        return _cpu_s(self._envoy.pid), _cpu_s(self._service.pid)
+        return _cpu_s(self._envoy.pid), self.service_cpu_s()
 
     async def _counters(self, session: aiohttp.ClientSession) -> _Counters:
         async with session.get(f"{self._admin}/stats?format=json&filter=ext_proc") as answer:
@@ -92,10 +96,14 @@ class BenchmarkEnvoy:
 
 
 class Rig:
-    """Runs the pool and the service as long as the benchmark."""
+    """Runs the pool and the service as long as the benchmark.
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    By default no request times out: it would pass without a decision.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, message_timeout_ms: int = 10_000) -> None:
         self._session = session
+        self._message_timeout_ms = message_timeout_ms
         self._children = Children()
         self._ports = free_ports()
         self._service: Child | None = None
@@ -149,8 +157,7 @@ class Rig:
                 "form": str(form),
                 "listen": f"127.0.0.1:{envoy.listener}",
                 "admin": f"127.0.0.1:{envoy.admin}",
-                # A request must not time out, or it would pass without a decision.
-                "message_timeout_ms": 10_000,
+                "message_timeout_ms": self._message_timeout_ms,
             },
         }
 

@@ -1,10 +1,9 @@
 """Decode the fields of a body that are read, at a cost that is bounded by its bytes.
 
-A body of few containers is decoded at once. Of any other, fields that are not read are skipped
+A body of few values is decoded at once. Of any other, fields that are not read are skipped
 without building their values, and lists of token ids are counted without building their numbers.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
@@ -13,9 +12,17 @@ import msgspec
 MAX_NODES: Final = 1 << 15
 """The most lists and objects in one field beside lists of token ids."""
 
+MAX_ENTRIES: Final = 1 << 14
+"""The most entries of lists and objects of a prompt that are looked at one by one."""
+
+MAX_STRINGS: Final = 1 << 16
+"""The most strings in a body, keys included."""
+
+MAX_VALUES: Final = 1 << 17
+"""The most values in one field beside lists of token ids, keys not included."""
+
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _VALUE: Final = msgspec.json.Decoder()
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SPACE: Final = b" \t\r\n"
 _ID_CHARS: Final = b"0123456789,[]"
 _PROBE_BYTES: Final = 256
@@ -26,7 +33,7 @@ class NoObjectError(Exception):
 
 
 class TooManyNodesError(Exception):
-    """A field holds more than MAX_NODES values that have to be looked at."""
+    """A body has more strings, or a field more values, than are read."""
 
 
 class TokenIds(msgspec.Struct, frozen=True, gc=False):
@@ -44,7 +51,9 @@ def decode_fields(
     is JSON of another type, msgspec.DecodeError or UnicodeDecodeError if it is not JSON, and
     TooManyNodesError.
     """
-    if _containers(text) <= MAX_NODES and not _is_numeric(text):
+    if _strings(text) > MAX_STRINGS:
+        raise TooManyNodesError
+    if not _is_large(text) and not _is_numeric(text):
         try:
             fields = _VALUE.decode(text)
         except msgspec.DecodeError:
@@ -70,13 +79,26 @@ def _decode(value: bytes) -> object:
     ids = _token_ids(value)
     if ids is not None:
         return ids
-    if _containers(value) > MAX_NODES and _containers(_STRINGS.sub(b"", value)) > MAX_NODES:
+    if _is_large(value) and _is_large(_outside_strings(value)):
         raise TooManyNodesError
     return _VALUE.decode(value)
 
 
-def _containers(value: bytes) -> int:
-    return value.count(b"[") + value.count(b"{")
+def _is_large(value: bytes) -> bool:
+    """Return whether there are too many values, if none of the signs is within a string."""
+    return value.count(b"[") + value.count(b"{") > MAX_NODES or value.count(b",") >= MAX_VALUES
+
+
+def _strings(text: bytes) -> int:
+    quotes = text.count(b'"')
+    if quotes > 2 * MAX_STRINGS:
+        text = text.replace(rb"\\", b"")  # so that a backslash before a quote escapes it
+        quotes = text.count(b'"') - text.count(rb"\"")
+    return quotes // 2
+
+
+def _outside_strings(value: bytes) -> bytes:
+    return b"".join(value.replace(rb"\\", b"").replace(rb"\"", b"").split(b'"')[::2])
 
 
 def _token_ids(value: bytes) -> TokenIds | list[TokenIds] | None:
@@ -90,7 +112,7 @@ def _token_ids(value: bytes) -> TokenIds | list[TokenIds] | None:
         return None
     if b"[" not in flat[1:]:
         return TokenIds(flat.count(b",") + 1)
-    if flat.count(b"[") > MAX_NODES:
+    if flat.count(b"[") > MAX_ENTRIES:
         raise TooManyNodesError
     lists = flat[2:-2].split(b"],[")
     if any(b"[" in ids or b"]" in ids for ids in lists):

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.request.fields import MAX_NODES, TokenIds, TooManyNodesError
+from extproc.request.fields import MAX_ENTRIES, TokenIds, TooManyNodesError
 from extproc.request.image import Image, read_image
 
 MAX_IMAGES: Final = 256
@@ -37,12 +37,12 @@ class OpaquePartError(Exception):
 
 
 class NodeBudget:
-    """How many values of lists may still be looked at, over all prompts of one body."""
+    """How many entries of lists, and objects, may still be looked at over all prompts of a body."""
 
     __slots__ = ("_left",)
 
     def __init__(self) -> None:
-        self._left = MAX_NODES
+        self._left = MAX_ENTRIES
 
     def take(self, count: int) -> None:
         """Use some. Raises TooManyNodesError."""
@@ -113,6 +113,7 @@ class PromptReader:
         self._past = False
 
     def _read_node(self, node: dict[str, object], todo: list[object]) -> None:
+        self._nodes.take(1)
         if node.get("type") == "prompt_embeds":
             raise OpaquePartError
         if self._past and node.get("type") == "reasoning":  # an item of the Responses API

@@ -42,6 +42,10 @@ MAX_BODY_BYTES: Final = 64 << 20
 MAX_DECODED_BYTES: Final = 1 << 20
 """The longest body that is decompressed, in bytes: vLLM reads none at all."""
 
+FREE_DECODED_BYTES: Final = 1 << 16
+MAX_DECODED_RATIO: Final = 64
+"""A body is decompressed to so many bytes, and so many more for each of its own."""
+
 MAX_MODEL_CHARS: Final = 256
 """The longest model name that is kept whole."""
 
@@ -136,7 +140,7 @@ def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
     if not encoding:
         return body
     pieces: list[bytes] = []
-    room = min(max_bytes, MAX_DECODED_BYTES)
+    room = min(max_bytes, MAX_DECODED_BYTES, FREE_DECODED_BYTES + MAX_DECODED_RATIO * len(body))
     try:
         decoder = Decoder(encoding)
         for piece in decoder.feed(body):

@@ -7,7 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.request.fields import (
+    MAX_ENTRIES,
     MAX_NODES,
+    MAX_STRINGS,
+    MAX_VALUES,
     NoObjectError,
     TokenIds,
     TooManyNodesError,
@@ -135,7 +138,39 @@ def test_as_many_lists_as_allowed_are_decoded():
 
 
 def test_as_many_lists_of_ids_as_allowed_are_counted():
-    ids = b",".join([b"[1]"] * (MAX_NODES - 1))
-    assert len(decode(b'{"x": [%s]}' % ids, "x")["x"]) == MAX_NODES - 1
+    ids = b",".join([b"[1]"] * (MAX_ENTRIES - 1))
+    assert len(decode(b'{"x": [%s]}' % ids, "x")["x"]) == MAX_ENTRIES - 1
     with pytest.raises(TooManyNodesError):
         decode(b'{"x": [%s,[1]]}' % ids, "x")
+
+
+@pytest.mark.parametrize("text", ["a", "", '"', "\\", '\\"', '\\\\"'])
+def test_as_many_strings_as_allowed_are_decoded(text):
+    strings = [text] * (MAX_STRINGS - 1)  # the key is one more
+    assert decode(json.dumps({"x": strings}).encode(), "x") == {"x": strings}
+    with pytest.raises(TooManyNodesError):
+        decode(json.dumps({"x": [*strings, text]}).encode(), "x")
+
+
+def test_quotes_within_a_string_are_no_strings():
+    fields = {"x": '"' * (2 * MAX_STRINGS)}
+    assert decode(json.dumps(fields).encode(), "x") == fields
+
+
+def test_a_body_of_more_keys_than_allowed_is_not_decoded():
+    with pytest.raises(TooManyNodesError):
+        decode(json.dumps(dict.fromkeys(map(str, range(MAX_STRINGS + 1)), 1)).encode(), "x")
+
+
+@pytest.mark.parametrize("value", [1.5, None])
+def test_as_many_values_as_allowed_are_decoded(value):
+    values = [value] * MAX_VALUES
+    assert decode(json.dumps({"x": values, "y": 1}).encode(), "x") == {"x": values}
+    with pytest.raises(TooManyNodesError):
+        decode(json.dumps({"x": [*values, value]}).encode(), "x")
+
+
+@pytest.mark.parametrize("before", ["", "\\", '"', '\\"'])
+def test_commas_within_strings_are_no_values(before):
+    text = before + "1," * MAX_VALUES + before
+    assert decode(json.dumps({"x": [text, text]}).encode(), "x") == {"x": [text, text]}

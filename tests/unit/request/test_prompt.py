@@ -2,7 +2,7 @@
 
 import pytest
 
-from extproc.request.fields import MAX_NODES, TooManyNodesError
+from extproc.request.fields import MAX_ENTRIES, TooManyNodesError
 from extproc.request.image import UNKNOWN, Image
 from extproc.request.prompt import MAX_IMAGES, Optional, PromptReader
 
@@ -273,16 +273,22 @@ def test_what_should_be_a_list_and_is_an_object_is_passed_over(read):
 
 def test_a_walk_is_as_deep_as_it_must_be():
     node: object = "deep"
-    for _ in range(30_000):
+    for _ in range(MAX_ENTRIES // 2):  # a list's entry, and an object
         node = [{"content": node}]
     assert read(node).texts == ["deep"]
 
 
 @pytest.mark.parametrize("read", [PromptReader.read, PromptReader.read_conversation])
 def test_a_walk_is_bounded(read):
-    read(PromptReader(), ["a"] * MAX_NODES if read is PromptReader.read else ["a"] * 1000)
+    read(PromptReader(), ["a"] * MAX_ENTRIES if read is PromptReader.read else ["a"] * 1000)
     with pytest.raises(TooManyNodesError):
-        read(PromptReader(), [["a"] * (MAX_NODES // 2)] * 2)
+        read(PromptReader(), [["a"] * (MAX_ENTRIES // 2)] * 2)
+
+
+def test_objects_count_as_much_as_the_entries_of_lists():
+    PromptReader().read([{}] * (MAX_ENTRIES // 2))
+    with pytest.raises(TooManyNodesError):
+        PromptReader().read([{}] * (MAX_ENTRIES // 2 + 1))
 
 
 @pytest.mark.parametrize("item", [{"type": "reasoning", "summary": "x"}, {"type": "reasoning"}])

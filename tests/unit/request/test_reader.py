@@ -3,6 +3,7 @@
 import base64
 import gzip
 import json
+import random
 import re
 from contextlib import suppress
 from dataclasses import replace
@@ -16,6 +17,7 @@ from extproc.request.fields import MAX_NODES
 from extproc.request.prompt import Optional
 from extproc.request.prompts import MAX_OBJECTS
 from extproc.request.reader import (
+    FREE_DECODED_BYTES,
     MAX_DECODED_BYTES,
     MAX_MODEL_CHARS,
     MAX_OUTPUTS,
@@ -519,9 +521,18 @@ def test_a_bomb_is_too_large():
 
 
 def test_what_is_compressed_is_read_up_to_a_megabyte():
-    body = b"{}".ljust(MAX_DECODED_BYTES)
+    noise = random.Random(0).randbytes(MAX_DECODED_BYTES // 8).hex()  # compresses to half
+    body = json.dumps({"x": noise}).encode().ljust(MAX_DECODED_BYTES)
     assert read_request(Endpoint.CHAT, gzip.compress(body), "gzip")
     assert reason(gzip.compress(body + b" "), "gzip") is Unreadable.TOO_LARGE
+
+
+def test_what_is_compressed_is_read_up_to_64_kib_and_64_times_its_size():
+    body = json.dumps({"x": random.Random(0).randbytes(500).hex()}).encode()
+    fill = FREE_DECODED_BYTES + 64 * len(gzip.compress(body.ljust(100_000)))
+    packed = gzip.compress(body.ljust(fill - 2000))
+    assert read_request(Endpoint.CHAT, packed, "gzip")
+    assert reason(gzip.compress(body.ljust(fill + 8000)), "gzip") is Unreadable.TOO_LARGE
 
 
 def test_a_field_that_is_not_read_may_hold_anything():
@@ -636,8 +647,8 @@ def test_a_single_prompt_may_be_written_in_any_way(prompt):
     assert read(body, Endpoint.COMPLETION).usage_unstated
 
 
-def test_thirty_thousand_prompts_of_token_ids_are_told_apart():
-    assert read({"input": [[1]] * 30_000}, Endpoint.EMBEDDING).prompts.count == 30_000
+def test_sixteen_thousand_prompts_of_token_ids_are_told_apart():
+    assert read({"input": [[1]] * 16_000}, Endpoint.EMBEDDING).prompts.count == 16_000
 
 
 @pytest.mark.parametrize(("prompts", "count"), [(MAX_OBJECTS, MAX_OBJECTS), (MAX_OBJECTS + 1, 1)])
