@@ -314,6 +314,42 @@ async def test_silence_loses_nothing(mesh):
         return await mesh.ask(SHORT)
 
 
+@row("service", "is killed and comes back: used within 1 s of being ready", Sees.SHORT)
+async def test_a_service_that_is_back_is_used_at_once(mesh):
+    await mesh.harm(signal.SIGKILL)
+    await mesh.healthy(0)
+    await mesh.start_service()
+    return await routed(mesh, within_s=1)
+
+
+@row("service", "hangs and goes on: used within 1 s", Sees.SHORT)
+async def test_a_service_that_goes_on_is_used_at_once(mesh):
+    await mesh.harm(signal.SIGSTOP)
+    await mesh.healthy(0)
+    await mesh.harm(signal.SIGCONT)
+    return await routed(mesh, within_s=1)
+
+
+async def routed(mesh, within_s):
+    """Ask until the service decides; return the answer."""
+    async with asyncio.timeout(within_s):
+        while not (answer := await mesh.ask(SHORT)).reason:
+            await asyncio.sleep(0.02)
+    return answer
+
+
+@row("service", "gets three bodies of 4 MB at once that are costly to read", Sees.SHORT)
+async def test_costly_bodies_leave_others_routed(mesh):
+    costly = b'{"prompt": ["' + b'a","' * ((1 << 20) - 10) + b'a"]}'
+    costs = [asyncio.ensure_future(mesh.ask(costly)) for _ in range(3)]
+    answers = []
+    while not all(cost.done() for cost in costs):
+        answers.append(await mesh.ask(SHORT))
+    assert {each.reason for each in answers} == {"fits"}
+    assert {cost.result().pool for cost in costs} == {"long"}
+    return answers[-1]
+
+
 # The pools
 
 
@@ -457,6 +493,38 @@ async def test_without_short_pool_and_service_the_long_one_answers(mesh):
     await mesh.harm(signal.SIGKILL)
     await mesh.short.stop()
     return await mesh.ask(SHORT)
+
+
+@row("short pool", "is absent, and the service hangs", Sees.LONG, ROUTER + "message_timeouts")
+async def test_without_short_pool_and_with_a_hanging_service_the_long_one_answers(mesh):
+    await mesh.short.stop()
+    await mesh.harm(signal.SIGSTOP)
+    answer = await mesh.ask(SHORT)
+    await mesh.harm(signal.SIGCONT)
+    return answer
+
+
+@row("short pool", "answers 503, and the service is absent", Sees.LONG, FAIL_OPEN)
+async def test_without_the_service_a_broken_short_pool_is_replaced(mesh):
+    await mesh.harm(signal.SIGKILL)
+    mesh.short.act = "fail"
+    return await mesh.ask(SHORT)
+
+
+@row("short pool", "dies of a request, and the service is absent", Sees.UNAVAILABLE, FAIL_OPEN)
+async def test_without_the_service_what_kills_a_pool_kills_no_other(mesh):
+    await mesh.harm(signal.SIGKILL)
+    mesh.short.act = "reset"
+    answer = await mesh.ask(SHORT)
+    assert mesh.long.got == []
+    return answer
+
+
+@row("long pool", "and the service are absent, and the request is not small", Sees.UNAVAILABLE)
+async def test_without_long_pool_and_service_a_request_that_is_not_small_fails(mesh):
+    await mesh.harm(signal.SIGKILL)
+    await mesh.long.stop()
+    return await mesh.ask(MIDDLING)
 
 
 @row("both pools", "are absent, and the short one comes back: no 503 after 2 s", Sees.SHORT)
