@@ -223,7 +223,7 @@ def test_more_images_than_are_read_have_the_sizes_of_those_that_are():
 
 def test_the_number_of_images_is_bounded():
     with pytest.raises(TooManyNodesError):
-        PromptReader().read_images([""] * (MAX_NODES + 1))
+        PromptReader().read_images([""] * (MAX_ENTRIES + 1))
 
 
 @pytest.mark.parametrize(
