@@ -2,7 +2,8 @@
 #   docker build --target service -t dualpool .
 #   docker build --target pool -t dualpool-pool .
 # The health checks use bash: the image has no curl, and Python takes half a second to start.
-FROM python:3.12-slim AS build
+# The digest fixes the base for all platforms; CONTRIBUTING.md says how to renew it.
+FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 # binutils is needed in this stage only; it is in neither image.
 # hadolint ignore=DL3008
@@ -27,7 +28,7 @@ FROM build AS build-pool
 COPY deploy/requirements-pool.txt /tmp/deploy/
 RUN pip --python /opt/dualpool/bin/python install --require-hashes -r /tmp/deploy/requirements-pool.txt
 
-FROM python:3.12-slim AS base
+FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS base
 # A new volume takes owner and mode of the folder that it covers: those below /run belong to the
 # service, /var/lib/vllm to the user `vllm` of vLLM's own image.
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin dualpool \

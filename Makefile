@@ -44,6 +44,19 @@ check-protos: $(VENV)/dev  ## fail if extproc/protos differs from what protos/ g
 wheel: $(VENV)/pip  ## build a wheel into dist/, install it in an empty environment, and try it
 	.ci/try-wheel $(BIN)/python
 
+.PHONY: image release
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' extproc/__init__.py)
+image:  ## build the service's image, its SBOM and its provenance into dist/; needs docker buildx
+	@docker buildx version >/dev/null 2>&1 || { echo 'docker buildx is missing. Install it, then:' \
+		'docker buildx create --use --driver docker-container' >&2; exit 1; }
+	mkdir -p dist
+	docker buildx build --target service --sbom=true --provenance=mode=max \
+		--tag dualpool:$(VERSION) --output type=oci,dest=dist/dualpool-$(VERSION).tar .
+
+release:  ## make what a release consists of: the wheel, tried, and the image
+	$(MAKE) wheel
+	$(MAKE) image
+
 .PHONY: envoy-config protos requirements
 envoy-config: $(VENV)/dev  ## regenerate envoy/envoy.yaml and docs/examples/join/after.yaml
 	$(BIN)/dualpool config envoy envoy/dualpool.yaml > envoy/envoy.yaml

@@ -5,6 +5,7 @@ The engine lives in a network namespace of its own, and the thread that uses it 
 
 import ctypes
 import os
+import re
 import subprocess
 import tempfile
 import threading
@@ -101,9 +102,11 @@ def _give_up(reason):
 
 
 def _dockerfile(scratch, target):
-    # The driver builds the last stage of a file, whatever its name.
+    # The driver builds the last stage of a file, whatever its name. Its base is a stand-in of the
+    # same name, which the pinned digest would not find.
     path = Path(scratch) / f"{target}.Dockerfile"
-    path.write_text(f"{(ROOT / 'Dockerfile').read_text()}\nFROM {target}\n")
+    text = re.sub(r"@sha256:[0-9a-f]+", "", (ROOT / "Dockerfile").read_text())
+    path.write_text(f"{text}\nFROM {target}\n")
     return path
 
 

@@ -82,6 +82,13 @@ def test_all_requirements_have_hashes_and_no_addresses():
         assert all(entry.count("--hash=sha256:") for entry in re.split(r"\n(?=[a-z0-9])", text)[1:])
 
 
+def test_every_base_of_the_images_is_pinned_by_digest():
+    bases = re.findall(r"^FROM (\S+) AS", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    pulled = {base for base in bases if ":" in base}
+    assert len(pulled) == 1
+    assert re.fullmatch(r"python:3\.12-slim@sha256:[0-9a-f]{64}", *pulled)
+
+
 def test_the_dockerfile_passes_hadolint():
     assert run("hadolint", "Dockerfile").stdout == ""
 
