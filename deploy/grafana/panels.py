@@ -106,7 +106,7 @@ PANELS: Final = (
     _stat(
         "Routed without the service",
         Query("dualpool:fail_open:ratio5m", "of all requests"),
-        "Requests that Envoy sent to the largest pool because the service did not answer.",
+        "Requests that Envoy routed by their size because the service did not answer.",
         Unit.SHARE,
         alarming=0.05,
     ),
