@@ -4,11 +4,12 @@ The service, the simulator of the planner and the evaluation all build their rul
 plan runs the operator's own settings.
 """
 
+import math
 from collections.abc import Sequence
 from typing import assert_never
 
 from extproc.budget.calibrated import Calibrated
-from extproc.budget.category import Labels
+from extproc.budget.category import REPLACED, Labels
 from extproc.budget.learner import Learner
 from extproc.budget.paper import PaperEstimator
 from extproc.budget.prior import MEASURED
@@ -35,7 +36,9 @@ def build_learner(
 ) -> Learner:
     """Build a learner that has learnt nothing; the arguments are those of build_estimator."""
     estimator = build_estimator(settings, pools, name)
-    return Learner(estimator, Labels(settings.categories.max))
+    most = settings.categories.max
+    # The files of the workers' metrics keep every label there ever was.
+    return Learner(estimator, Labels(most, REPLACED * most if settings.workers > 1 else math.inf))
 
 
 def build_estimator(

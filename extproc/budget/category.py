@@ -5,9 +5,11 @@ from the features, or the value of a request header of the operator's choice.
 """
 
 import enum
+import math
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from extproc.budget.bounded import BoundedMap
 from extproc.budget.features import FEATURES
 
 LABEL_CHARS = 96
@@ -18,6 +20,9 @@ NAME_CHARS = 256
 
 OTHER = "other"
 """The category of all names beyond the permitted number."""
+
+REPLACED = 4
+"""Labels that are replaced for each permitted one, where the series of a replaced label stay."""
 
 _DIGEST_CHARS = 8
 
@@ -81,24 +86,29 @@ def label(name: str) -> str:
 
 
 class Labels:
-    """The categories that metrics name, at most `limit`; all others are OTHER.
+    """The categories that metrics name, at most `limit` with OTHER, which all others are.
 
-    Only an answer adds one: a client cannot add invented model names, which no pool serves.
+    Only an answer admits one: a client cannot add invented model names, which no pool serves. One
+    that is idle makes room for another, as in the estimator's own map of categories.
     """
 
-    def __init__(self, limit: int) -> None:
-        self._names = {OTHER}
-        self._limit = limit
+    def __init__(self, limit: int, replaceable: float = math.inf) -> None:
+        """After `replaceable` labels were replaced, those that are left stay."""
+        self._names: BoundedMap[str, str] = BoundedMap(limit - 1)
+        self._replaceable = replaceable
 
     def known(self, category: str) -> str:
-        """Return the label of a category, or OTHER if it was not admitted."""
-        name = label(category)
-        return name if name in self._names else OTHER
+        """Return the label of a category, or OTHER if it is not admitted."""
+        return self._names.get(label(category)) or OTHER
 
-    def admit(self, category: str) -> None:
-        """Add the category if there is room."""
-        if len(self._names) < self._limit:
-            self._names.add(label(category))
+    def admit(self, category: str) -> str | None:
+        """Admit the category of an answer if there is room; return the label that it replaced."""
+        name = label(category)
+        known = self._names.get(name)
+        if known or (self._names.has_room(name) and self._names.evicted < self._replaceable):
+            return self._names.touch(name, name)
+        self._names.pass_by()
+        return None
 
 
 def _cut(name: str, chars: int) -> str:

@@ -1,8 +1,8 @@
 """What one process has learnt: the estimator, the categories with labels, and the lengths."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from extproc.budget.category import Labels
+from extproc.budget.category import OTHER, Labels
 from extproc.budget.lengths import Lengths
 from extproc.budget.values import Asked, Budget, Estimator, Learnt, Observation
 
@@ -13,6 +13,8 @@ class Learner:
     def __init__(self, estimator: Estimator, labels: Labels) -> None:
         self._estimator, self._labels = estimator, labels
         self._lengths = Lengths()
+        self.on_replaced: Callable[[str], None] = lambda _: None
+        """Is told each label that another one has replaced."""
 
     def budget(self, asked: Asked, limit: int) -> Budget:
         """Estimate what a request needs if it will be compared with `limit` tokens."""
@@ -20,7 +22,9 @@ class Learner:
 
     def learn(self, observation: Observation) -> None:
         """Teach the estimator."""
-        self._labels.admit(name_category(observation.asked))
+        if gone := self._labels.admit(name_category(observation.asked)):
+            self._lengths.fold(gone, OTHER)
+            self.on_replaced(gone)
         self._estimator.observe(observation)
         if observation.completion_tokens:  # embeddings have no length that a plan could use
             self._lengths.observe(self.label(observation.asked), observation)

@@ -8,6 +8,7 @@ categories.
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from operator import add
 from typing import Annotated, Final, NamedTuple, Self
 
 import msgspec
@@ -76,6 +77,15 @@ class LengthHistogram:
         for category in list(self._counts):
             yield from self.rows_of(category)
 
+    def fold(self, category: str, into: str) -> None:
+        """Count the lengths of one category as those of another."""
+        for row, counts in self._counts.pop(category, {}).items():
+            others = self._counts.setdefault(into, {})
+            if row in others:
+                others[row] = array("Q", map(add, counts, others[row]))
+            else:
+                others[row] = counts
+
     def merge(self, other: "LengthHistogram") -> None:
         """Add the counts of another histogram."""
         for row in other.rows():
@@ -112,13 +122,26 @@ class Lengths:
 
     def observe(self, category: str, seen: Observation) -> None:
         """Count an answered request."""
-        if seen.asked.sequences > 1 and category not in self._sequences:
-            for row in self._requests.rows_of(category):
-                self._sequences.observe(*row)
+        if seen.asked.sequences > 1:
+            self._count_sequences(category)
         self._requests.observe(category, seen.prompt_tokens, seen.completion_tokens)
         if seen.asked.sequences > 1 or category in self._sequences:
             sequence = seen.largest_prompt, seen.output_tokens
             self._sequences.observe(category, *sequence, seen.asked.sequences)
+
+    def fold(self, category: str, into: str) -> None:
+        """Count the lengths of one category as those of another."""
+        if category in self._sequences or into in self._sequences:
+            self._count_sequences(category)
+            self._count_sequences(into)
+        self._requests.fold(category, into)
+        self._sequences.fold(category, into)
+
+    def _count_sequences(self, category: str) -> None:
+        """Count sequences apart from now on; so far each request had one."""
+        if category not in self._sequences:
+            for row in self._requests.rows_of(category):
+                self._sequences.observe(*row)
 
     def rows(self) -> Iterator["LengthRow"]:
         """Yield all rows; lengths counted meanwhile may or may not be included."""

@@ -52,6 +52,7 @@ class Service:
         registry = CollectorRegistry()
         learner = build_learner(settings)
         stages = build_stages(settings, learner, learner.learn, registry)
+        learner.on_replaced = stages.metrics.forget_category
         self._listen = settings.listen
         self._workers = WorkerMetrics(registry)
         self._workers.configured.set(1)

@@ -1,6 +1,7 @@
 """Every metric of the service: its name, help and labels.
 
-Invariant: labels are bounded, `category` by categories.max, `pool` by the settings, all others by
+Invariant: labels are bounded, `category` by categories.max (five times that over the life of
+several workers, whose files keep replaced labels), `pool` by the settings, all others by
 enumerations.
 """
 
@@ -41,6 +42,11 @@ class Metrics:
         self._add_decisions(registry)
         self._add_answers(registry)
         self._add_streams(registry)
+
+    def forget_category(self, name: str) -> None:
+        """Remove the series of a label that was replaced; only where processes share no files."""
+        for metric in (self.decisions, self.budget_error):
+            metric.remove_by_labels({"category": name})
 
     def _add_decisions(self, registry: CollectorRegistry) -> None:
         self.decisions = Counter(

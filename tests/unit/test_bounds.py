@@ -15,6 +15,7 @@ BOUNDS = {
     "budget.calibrated.SCORE_MEMORY": 1000.0,
     "budget.category.LABEL_CHARS": 96,
     "budget.category.NAME_CHARS": 256,
+    "budget.category.REPLACED": 4,
     "budget.category._DIGEST_CHARS": 8,
     "budget.lengths.MOST_OUTPUT_TOKENS": 1 << 18,
     "budget.lengths.MOST_PROMPT_TOKENS": 1 << 24,

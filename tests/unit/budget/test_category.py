@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.budget.bounded import IDLE
 from extproc.budget.category import (
     LABEL_CHARS,
     NAME_CHARS,
@@ -85,6 +86,27 @@ def test_beyond_the_limit_categories_share_one():
     labels.admit("a")
     labels.admit("b")
     assert (labels.known("a"), labels.known("b")) == ("a", OTHER)
+
+
+def test_a_label_that_is_idle_is_replaced():
+    labels = Labels(2)
+    labels.admit("a")
+    gone = [labels.admit("b") for _ in range(IDLE + 2)]
+    assert gone[-1] == "a"
+    assert (labels.known("a"), labels.known("b")) == (OTHER, "b")
+
+
+def test_labels_that_take_turns_do_not_replace_each_other():
+    labels = Labels(3)
+    assert not any(labels.admit(name) for name in "abc" * 100)
+    assert [labels.known(name) for name in "abc"] == ["a", "b", OTHER]
+
+
+def test_where_series_of_replaced_labels_stay_replacing_ends():
+    labels = Labels(2, replaceable=1)
+    for name in ["a", *["b"] * (IDLE + 2), *["c"] * (2 * IDLE)]:
+        labels.admit(name)
+    assert (labels.known("b"), labels.known("c")) == ("b", OTHER)
 
 
 @given(st.lists(st.text(max_size=3)), st.integers(2, 5))

@@ -1,5 +1,8 @@
 """What a process has learnt, and how its categories are named."""
 
+from dataclasses import replace
+
+from extproc.budget.bounded import IDLE
 from extproc.budget.category import Labels
 from extproc.budget.learner import Learner, name_category
 from extproc.budget.values import Asked, Measure, Observation, Outcome
@@ -24,11 +27,12 @@ def test_a_category_is_other_until_it_was_taught():
 
 
 def test_beyond_the_permitted_labels_learning_goes_on():
-    given = learner(labels=1)
+    given = learner(labels=2)
+    given.learn(Observation(replace(ASKED, model="other"), Outcome.COMPLETE, 8192, 800, 1))
     given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 800, 1))
     assert given.label(ASKED) == "other"
     assert given.budget(ASKED, 8192).prompt_tokens != 1000
-    assert list(given.learnt().categories) == ["prose/m"]
+    assert "prose/m" in given.learnt().categories
 
 
 def test_lengths_are_counted_by_the_category_that_metrics_name():
@@ -36,6 +40,19 @@ def test_lengths_are_counted_by_the_category_that_metrics_name():
     given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 20, 5))
     given.learn(Observation(ASKED, Outcome.CUT, 8192, 20, 5))
     assert list(given.lengths.rows()) == [("lengths", "prose/m", 20, 5, 2)]
+
+
+def test_the_lengths_of_a_label_that_is_replaced_are_those_of_other():
+    given, gone = learner(labels=2), []
+    given.on_replaced = gone.append
+    new = replace(ASKED, model="new")
+    for asked in (ASKED, *[new] * (IDLE + 2)):
+        given.learn(Observation(asked, Outcome.COMPLETE, 8192, 20, 5))
+    assert gone == ["prose/m"]
+    assert {row.category: row.seen for row in given.lengths.rows()} == {
+        "other": IDLE + 2,
+        "prose/new": 1,
+    }
 
 
 def test_a_refused_request_has_no_lengths():

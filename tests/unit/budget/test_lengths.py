@@ -110,3 +110,22 @@ def test_a_count_over_2_to_the_53rd_is_refused():
     assert list(LengthHistogram.from_json(body % 2**53).rows()) == [("a", 1, 1, 2**53)]
     with pytest.raises(ValueError, match="2"):
         LengthHistogram.from_json(body % (2**53 + 1))
+
+
+@given(LENGTHS)
+def test_a_category_that_is_folded_is_counted_as_another(lengths):
+    histogram = counted(lengths)
+    histogram.fold("a", "b")
+    assert sorted_rows(histogram) == sorted_rows(counted([("b", *rest) for _, *rest in lengths]))
+
+
+@pytest.mark.parametrize("several", ["a", "b"])
+def test_sequences_stay_complete_when_a_category_is_folded(several):
+    lengths = Lengths()
+    for category in "ab":
+        asked = Asked("m", category, Measure(4), None, sequences=1 + (category == several))
+        lengths.observe(category, Observation(asked, Outcome.COMPLETE, 8192, 20, 10))
+    lengths.fold("a", "b")
+    rows = [row[1:] for row in lengths.rows() if row.table == "sequences"]
+    assert sorted(rows) == [("b", 20, 5, 2), ("b", 20, 10, 1)]
+    assert [row[1:] for row in lengths.rows() if row.table == "lengths"] == [("b", 20, 10, 2)]

@@ -56,3 +56,14 @@ def test_a_long_name_has_the_label_that_counters_have():
     long = "prose/" + "m" * 300
     found = shown(Learnt({long: {"samples": 1}}, {}, {}))["dualpool_category_samples"]
     assert found["category"] == label(long)
+
+
+def test_the_series_of_a_label_that_was_replaced_are_removed():
+    metrics = stages().metrics
+    for category in ("a/m", "b/m"):
+        metrics.decisions.labels("short", category, "fits", "prior").inc()
+        metrics.budget_error.labels(category).observe(0.1)
+    metrics.forget_category("a/m")
+    for metric in (metrics.decisions, metrics.budget_error):
+        samples = [s for family in metric.collect() for s in family.samples]
+        assert {s.labels["category"] for s in samples} == {"b/m"}
