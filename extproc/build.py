@@ -17,16 +17,19 @@ from extproc.budget.values import Estimator
 from extproc.config.settings import EstimatorName, Settings, StoredResponses
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
+from extproc.routing.tenant import TenantKey
 
 
-def build_rules(settings: Settings) -> Rules:
-    """Return the rules that decide a request."""
+def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
+    """Return the rules that decide a request; the secret is that of the tenants' digests."""
+    header = settings.tenants.header
     return Rules(
         pools=tuple(Pool(p.name, p.max_model_len, p.threshold) for p in settings.pools),
         category_header=settings.categories.header,
         max_body_bytes=settings.requests.max_body_bytes,
         usage_sample=settings.requests.usage_sample,
         responses_are_stored=settings.requests.stored_responses is StoredResponses.LARGEST,
+        tenants=TenantKey(header, tenant_secret) if header else None,
         bytes_per_token=settings.envoy.fail_open_bytes_per_token,
     )
 
@@ -57,6 +60,7 @@ def build_estimator(
                 limits(pools or build_rules(settings).pools),
                 target=budget.target,
                 categories=settings.categories.max,
+                tenants=settings.tenants.max,
             )
         case EstimatorName.PAPER:
             return PaperEstimator(

@@ -16,16 +16,27 @@ the total is 3,000 + 200 + hypot(207, 3,000) = 6,207, and the request goes to th
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER
 from extproc.budget.sketch import Counts, Scores, Sketch, count_prior, score_prior
+from extproc.budget.states import (
+    OUTPUT_MEMORY,
+    SCORE_MEMORY,
+    SIZES,
+    CategoryKey,
+    CategoryState,
+    Distributions,
+    ModelState,
+    add_output,
+)
 from extproc.budget.steering import LEVELS, Steering
+from extproc.budget.tenants import Tenant, Tenants
 from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation, Outcome
-from extproc.budget.weights import Prediction, Prior, TokenWeights
+from extproc.budget.weights import Prediction, Prior, TokenWeights, oddity
 from extproc.tokens import MAX_TOKENS
 
 CALIBRATED_FROM: Final = 50
@@ -34,55 +45,6 @@ MODELS: Final = 64
 """The most sets of weights: one for each model name, the last for all further names."""
 OTHER_MODELS: Final = "(other)"
 """The name of all further models in figures; no model has it."""
-SCORE_MEMORY: Final = 1000.0
-OUTPUT_MEMORY: Final = 1500.0
-_CategoryKey = tuple[str | None, str]  # model and category; None for all other models
-_SIZES: Final = 6  # prompts below 512, 1024, 2048, 4096, 8192 tokens, and longer ones
-
-
-class _CategoryRecord:
-    """Running means of how a category fares, for people; they decide nothing."""
-
-    def __init__(self) -> None:
-        self.bytes_per_token = 0.0
-        self.error = 0.0
-        self.margin = 0.0
-        self.covered = 0.0
-        self._seen = 0
-
-    def add(self, seen: Observation, budget: Budget, *, covered: bool) -> None:
-        """Count an answer, compared with the budget that its request would have had."""
-        self._seen = min(self._seen + 1, 1000)
-        share = 1.0 / self._seen
-        ratio = seen.asked.every.text_bytes / seen.prompt_tokens
-        prompt = seen.largest_prompt
-        self.bytes_per_token += share * (ratio - self.bytes_per_token)
-        self.error += share * (abs(budget.prompt_tokens / prompt - 1.0) - self.error)
-        self.margin += share * (budget.margin_tokens / prompt - self.margin)
-        self.covered += share * (covered - self.covered)
-
-
-class _ModelState:
-    """What is known of one model name."""
-
-    def __init__(self, prior: Prior, scores: Sketch, outputs: Sketch) -> None:
-        self.weights = TokenWeights(prior)
-        self.scores = Sketch(Scores(), scores, SCORE_MEMORY)
-        self.outputs = Sketch(Counts(), outputs, OUTPUT_MEMORY)
-
-
-class _CategoryState:
-    """What is known of one category of one model."""
-
-    def __init__(self, model: _ModelState) -> None:
-        self.scores = Sketch(Scores(), model.scores, SCORE_MEMORY)
-        self.outputs = Sketch(Counts(), model.outputs, OUTPUT_MEMORY)
-        self.by_size = [Sketch(Counts(), self.outputs, OUTPUT_MEMORY) for _ in range(_SIZES)]
-        self.record = _CategoryRecord()
-
-    @property
-    def observations(self) -> int:
-        return self.scores.observations
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,38 +52,60 @@ class _Known:
     """The states that a request is estimated from; a key is None if they stand for all others."""
 
     model_key: str | None
-    model: _ModelState
-    category_key: _CategoryKey | None
-    category: _CategoryState
+    model: ModelState
+    category_key: CategoryKey | None
+    category: CategoryState
+    tenant: Tenant | None
+    """None if tenants are not told apart."""
+    steering: Mapping[int, Steering]
+
+    @property
+    def weights(self) -> TokenWeights:
+        """The weights that predict the prompt."""
+        own = self.tenant.fit.own if self.tenant else None
+        return own or self.model.weights
+
+    @property
+    def distributions(self) -> Distributions:
+        """The errors and outputs that the request is expected to have."""
+        return self.tenant.state if self.tenant else self.category
 
 
 class Calibrated:
     """Budgets for all models and categories; one per process. Not thread-safe."""
 
     def __init__(
-        self, prior: Prior, limits: tuple[int, ...], *, target: float, categories: int
+        self,
+        prior: Prior,
+        limits: tuple[int, ...],
+        *,
+        target: float,
+        categories: int,
+        tenants: int = 1,
     ) -> None:
         """Take the limits, in tokens, that budgets will be compared with.
 
-        `target` is the share of all requests that may be misrouted at each of them. Beyond
-        `categories` categories, or MODELS models, further ones are treated as one, `other`.
+        `target` is the share of all requests, and of those of each tenant, that may be misrouted at
+        each of them. Beyond `categories` categories, `tenants` tenants or MODELS models, further
+        ones are treated as one, `other`.
         """
         self._prior = prior
         self._scores = Sketch(Scores(), score_prior(), SCORE_MEMORY)
         self._outputs = Sketch(Counts(), count_prior(), OUTPUT_MEMORY)
-        self._models: BoundedMap[str, _ModelState] = BoundedMap(MODELS - 1)
-        self._categories: BoundedMap[_CategoryKey, _CategoryState] = BoundedMap(categories)
-        self._other_model: _ModelState | None = None
-        self._other_categories: dict[str | None, _CategoryState] = {}
+        self._models: BoundedMap[str, ModelState] = BoundedMap(MODELS - 1)
+        self._categories: BoundedMap[CategoryKey, CategoryState] = BoundedMap(categories)
+        self._other_model: ModelState | None = None
+        self._other_categories: dict[str | None, CategoryState] = {}
         self._steering = {limit: Steering(target) for limit in limits}
-        self._unseen: tuple[tuple[str, str], _Known] | None = None  # until the next answer
+        self._tenants = Tenants(tenants, self._steering)
+        self._unseen: tuple[tuple[str, str, str], _Known] | None = None  # until the next answer
 
     def budget(self, asked: Asked, limit: int) -> Budget:
         """Return a budget that keeps the target if it is compared with `limit`."""
         known = self._find(asked)
-        found = known.model.weights.predict(asked.measure)
-        level = self._steering[limit].level * _evidence(known.category)
-        total, output = _reserve(asked, found, known.category, level)
+        found = known.weights.predict(asked.measure)
+        level = known.steering[limit].level * _evidence(known.distributions)
+        total, output = _reserve(asked, found, known.distributions, level)
         prompt = round(found.tokens) + asked.measure.token_ids
         return Budget(prompt, math.ceil(total) - prompt - output, output, _basis(known))
 
@@ -133,17 +117,23 @@ class Calibrated:
             self._judge_refusal(observation, known)
             return
         tokens = observation.prompt_tokens - asked.every.token_ids
-        weights = known.model.weights
+        weights = known.weights
         if not _is_possible(observation) or not weights.plausible(asked.every, tokens):
             return
-        self._keep(known)
-        self._judge(observation, known.category, weights.predict(asked.measure))
-        score = weights.predict(asked.every).score(tokens)
+        share = self._keep(known)
+        largest = weights.predict(asked.measure)
+        self._judge(observation, known, largest, share)
+        every = weights.predict(asked.every)
+        score = every.score(tokens)
         for scores in (known.category.scores, known.model.scores, self._scores):
-            scores.add(score)
+            scores.add(score, share)
         if asked.output_limit != 0:
-            self._learn_output(observation, known)
+            self._learn_output(observation, known, _size_class(asked, largest), share)
         weights.learn(asked.every, tokens)
+        if known.tenant:
+            known.tenant.state.add_score(score, weights)
+            if weights is known.model.weights:
+                known.tenant.fit.compare(weights, oddity(score, every.deviation))
 
     def learnt(self) -> Learnt:
         """Return figures per category, per model, and per limit: its level and its forecast."""
@@ -157,43 +147,49 @@ class Calibrated:
         for name, model_state in self._all_models():
             yield Learnt(models={name: _model_figures(model_state)})
         for limit, steering in self._steering.items():
-            yield Learnt(limits={str(limit): _limit_figures(steering)})
-        yield Learnt(evicted=self._categories.evicted)
+            tenants = list(self._tenants.steerings(limit))
+            yield Learnt(limits={str(limit): _limit_figures(steering, tenants)})
+        yield Learnt(evicted=self._categories.evicted, tenants=self._tenants.figures())
 
-    def _all_models(self) -> list[tuple[str, _ModelState]]:
+    def _all_models(self) -> list[tuple[str, ModelState]]:
         other = [(OTHER_MODELS, self._other_model)] if self._other_model else []
         return [*self._models.items(), *other]
 
-    def _all_categories(self) -> list[tuple[_CategoryKey, _CategoryState]]:
+    def _all_categories(self) -> list[tuple[CategoryKey, CategoryState]]:
         others = [((model, OTHER), state) for model, state in self._other_categories.items()]
         return [*self._categories.items(), *others]
 
     def _find(self, asked: Asked) -> _Known:
         """Return what is known. States that are new are kept only once an answer taught them."""
-        asked_key = (asked.model, asked.category)
+        asked_key = (asked.model, asked.category, asked.tenant)
         if self._unseen and self._unseen[0] == asked_key:
             return self._unseen[1]
         model_key, found = self._find_model(asked.model)
-        model = found or _ModelState(self._prior, self._scores, self._outputs)
-        category_key, category = self._find_category((model_key, asked.category))
-        known = _Known(model_key, model, category_key, category or _CategoryState(model))
-        if category is None:
+        model = found or ModelState(self._prior, self._scores, self._outputs)
+        category_key, kept = self._find_category((model_key, asked.category))
+        category = kept or CategoryState(model)
+        tenant = None
+        if asked.tenant:
+            key = category_key or (model_key, OTHER)
+            tenant = self._tenants.find(asked.tenant, key, category)
+        steering = tenant.account.steering if tenant else self._steering
+        known = _Known(model_key, model, category_key, category, tenant, steering)
+        if not known.distributions.observations:
             self._unseen = asked_key, known
         return known
 
-    def _find_model(self, name: str) -> tuple[str | None, _ModelState | None]:
+    def _find_model(self, name: str) -> tuple[str | None, ModelState | None]:
         if self._models.has_room(name):
             return name, self._models.get(name)
         return None, self._other_model
 
-    def _find_category(
-        self, key: _CategoryKey
-    ) -> tuple[_CategoryKey | None, _CategoryState | None]:
+    def _find_category(self, key: CategoryKey) -> tuple[CategoryKey | None, CategoryState | None]:
         if self._categories.has_room(key):
             return key, self._categories.get(key)
         return None, self._other_categories.get(key[0])
 
-    def _keep(self, known: _Known) -> None:
+    def _keep(self, known: _Known) -> float:
+        """Keep states that may be new; return the weight of the answer in what tenants share."""
         # Only an answer gets here: a client cannot push out what was learnt by inventing names.
         if known.model_key is None:
             self._models.pass_by()
@@ -203,48 +199,54 @@ class Calibrated:
         if known.category_key is None:
             self._categories.pass_by()
             self._other_categories[known.model_key] = known.category
-        else:
-            self._categories.touch(known.category_key, known.category)
+        elif gone := self._categories.touch(known.category_key, known.category):
+            self._tenants.forget(gone)
+        return self._tenants.keep(known.tenant) if known.tenant else 1.0
 
     def _forget(self, model: str | None) -> None:
         if model is None:
             return
         for key in [key for key, _ in self._categories.items() if key[0] == model]:
             self._categories.drop(key)
+            self._tenants.forget(key)
         self._other_categories.pop(model, None)
+        self._tenants.forget((model, OTHER))
+        self._tenants.forget_fits(model)
 
-    def _judge(self, seen: Observation, category: _CategoryState, found: Prediction) -> None:
-        asked = seen.asked
-        budgets = [self.budget(asked, limit) for limit in self._steering]
+    def _judge(self, seen: Observation, known: _Known, found: Prediction, share: float) -> None:
+        budgets = [self.budget(seen.asked, limit) for limit in self._steering]
         covered = all(seen.needed <= budget.tokens for budget in budgets)
-        category.record.add(seen, budgets[0], covered=covered)
-        for limit, steering in self._steering.items():
-            exceeds = seen.needed > limit
-            steering.observe(_risk_bin(asked, limit, found, category), exceeds=exceeds)
+        known.category.record.add(seen, budgets[0], covered=covered)
+        for limit, common in self._steering.items():
+            exceeds, bin_ = seen.needed > limit, _risk_bin(seen.asked, limit, found, known)
+            common.observe(bin_, exceeds=exceeds, weight=share)
+            if known.tenant:
+                known.steering[limit].observe(bin_, exceeds=exceeds)
 
     def _judge_refusal(self, seen: Observation, known: _Known) -> None:
-        found = known.model.weights.predict(seen.asked.measure)
-        for limit, steering in self._steering.items():
+        # Refusals do not teach the common steering of tenants: nothing bounds how many one causes.
+        found = known.weights.predict(seen.asked.measure)
+        for limit, steering in known.steering.items():
             if limit <= seen.limit:
-                bin_ = _risk_bin(seen.asked, limit, found, known.category)
-                steering.observe(bin_, exceeds=True)
+                steering.observe(_risk_bin(seen.asked, limit, found, known), exceeds=True)
 
-    def _learn_output(self, seen: Observation, known: _Known) -> None:
-        found = known.model.weights.predict(seen.asked.measure)
+    def _learn_output(self, seen: Observation, known: _Known, size: int, share: float) -> None:
         category = known.category
-        by_size = category.by_size[_size_class(seen.asked, found)]
-        for outputs in (by_size, category.outputs, known.model.outputs, self._outputs):
-            add = outputs.add_censored if seen.outcome is Outcome.CUT else outputs.add
-            add(seen.output_tokens)
+        for outputs in (category.by_size[size], category.outputs, known.model.outputs):
+            add_output(outputs, seen, share)
+        add_output(self._outputs, seen, share)
+        if known.tenant:
+            add_output(known.tenant.state.by_size[size], seen)
+            add_output(known.tenant.state.outputs, seen)
 
 
-def _evidence(category: _CategoryState) -> float:
+def _evidence(category: Distributions) -> float:
     """Return the share of the level that a category may use: a fifth at first, then all."""
     return min(1.0, 0.2 + 0.8 * category.observations / CALIBRATED_FROM)
 
 
 def _reserve(
-    asked: Asked, found: Prediction, category: _CategoryState, level: float
+    asked: Asked, found: Prediction, category: Distributions, level: float
 ) -> tuple[float, int]:
     """Return the total that a share of `level` exceeds, and the output's part in it, in tokens.
 
@@ -262,9 +264,9 @@ def _reserve(
     return known + centre + middle + math.hypot(margin - centre, high - middle), round(high)
 
 
-def _risk_bin(asked: Asked, limit: int, found: Prediction, category: _CategoryState) -> int:
+def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int:
     """Count the levels at which the request fits the limit: its risk is below each of them."""
-    low, high = 0, len(LEVELS)
+    low, high, category = 0, len(LEVELS), known.distributions
     while low < high:
         middle = (low + high) // 2
         total, _ = _reserve(asked, found, category, LEVELS[middle] * _evidence(category))
@@ -274,28 +276,35 @@ def _risk_bin(asked: Asked, limit: int, found: Prediction, category: _CategorySt
 
 def _size_class(asked: Asked, found: Prediction) -> int:
     prompt = int(found.tokens) + asked.measure.token_ids
-    return max(0, min(_SIZES - 1, prompt.bit_length() - 9))
+    return max(0, min(SIZES - 1, prompt.bit_length() - 9))
 
 
 def _basis(known: _Known) -> Basis:
-    if known.category.observations >= CALIBRATED_FROM:
+    if known.distributions.observations >= CALIBRATED_FROM:
         return Basis.CALIBRATED
-    return Basis.BORROWED if known.model.weights.observations else Basis.PRIOR
+    return Basis.BORROWED if known.weights.observations else Basis.PRIOR
 
 
 def _is_possible(seen: Observation) -> bool:
     return 0 < seen.prompt_tokens < MAX_TOKENS and 0 <= seen.completion_tokens < MAX_TOKENS
 
 
-def _limit_figures(steering: Steering) -> Figures:
-    return {
-        "target": steering.target,
-        "misroute_forecast": steering.forecast(),
-        "risk_level": steering.level,
+def _limit_figures(common: Steering, tenants: Sequence[tuple[float, Steering]]) -> Figures:
+    """Return the figures of a limit: means over recent answers if tenants are told apart."""
+    shares = tenants or [(1.0, common)]
+    total = sum(share for share, _ in shares)
+    forecasts = [steering.forecast() for _, steering in shares]
+    pairs = list(zip(shares, forecasts, strict=True))
+    figures: Figures = {
+        "target": common.target,
+        "misroute_forecast": sum(share / total * forecast for (share, _), forecast in pairs),
+        "risk_level": sum(share / total * steering.level for share, steering in shares),
     }
+    # The least certain of them: a mean over all would hide one tenant that fares badly.
+    return figures | ({"tenant_forecast_max": max(forecasts)} if tenants else {})
 
 
-def _model_figures(model: _ModelState) -> Figures:
+def _model_figures(model: ModelState) -> Figures:
     weights = model.weights
     return {
         "samples": weights.observations,
@@ -304,7 +313,7 @@ def _model_figures(model: _ModelState) -> Figures:
     }
 
 
-def _category_figures(category: _CategoryState) -> Figures:
+def _category_figures(category: CategoryState) -> Figures:
     record, seen = category.record, category.observations
     return {
         "basis": (Basis.CALIBRATED if seen >= CALIBRATED_FROM else Basis.BORROWED).value,

@@ -5,6 +5,7 @@ the parent's, so that a new category starts from what its parent has learnt.
 """
 
 import math
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from itertools import accumulate
@@ -59,38 +60,50 @@ class Counts:
 
 
 class Sketch:
-    """One distribution; `parent` is a wider one, or fixed shares of the bins."""
+    """One distribution; `parent` is a wider one, or fixed shares of the bins.
 
-    def __init__(self, shape: Shape, parent: "Sketch | Sequence[float]", memory: float) -> None:
+    With `outgrows` it borrows less and less once it has more than BORROWED observations of its own.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        parent: "Sketch | Sequence[float]",
+        memory: float,
+        *,
+        outgrows: bool = False,
+    ) -> None:
         self._shape = shape
         self._parent = parent
+        self._outgrows = outgrows
         self._growth = 1.0 + 1.0 / memory
         self._weight = 1.0
-        self._counts = [0.0] * shape.size
+        # Arrays: lists of floats would take four times the memory.
+        self._counts = array("d", bytes(8 * shape.size))
         self._total = 0.0
-        self._shares: list[float] = []
-        self._tails: list[float] = []
+        self._shares = array("d")
+        self._tails = array("d")
         self._fresh_until = 0
         self._golden = 0.0
         self.observations = 0
 
-    def add(self, value: float) -> None:
-        """Count a value; earlier values lose a little weight."""
-        self._counts[self._shape.bin(value)] += self._weight
-        self._total += self._weight
+    def add(self, value: float, weight: float = 1.0) -> None:
+        """Count a value as `weight` observations; earlier values lose a little weight."""
+        self._counts[self._shape.bin(value)] += weight * self._weight
+        self._total += weight * self._weight
         self._weight *= self._growth
         self.observations += 1
         if self._weight > _RENORMALISE:
             self._rescale()
 
-    def add_censored(self, value: float) -> None:
+    def add_censored(self, value: float, weight: float = 1.0) -> None:
         """Count a value that is known to be larger than this.
 
         It is placed by the distribution's own part above the bound: Efron's redistribution to the
         right, one observation at a time. A bound that says nothing thus changes nothing.
         """
         self._golden = (self._golden + _GOLDEN) % 1.0
-        self.add(max(value, self.upper(self._golden * self.exceeding(value))))
+        self.add(max(value, self.upper(self._golden * self.exceeding(value))), weight)
 
     def exceeding(self, value: float) -> float:
         """Return the probability of the bins above that of a value."""
@@ -118,14 +131,16 @@ class Sketch:
     def _refresh(self) -> None:
         wider = self._parent.shares() if isinstance(self._parent, Sketch) else self._parent
         borrowed = BORROWED * self._weight
+        if self._outgrows and self._total > borrowed:
+            borrowed *= borrowed / self._total
         scale = 1.0 / (self._total + borrowed)
         pairs = zip(self._counts, wider, strict=True)
-        self._shares = [(n + borrowed * w) * scale for n, w in pairs]
-        self._tails = list(accumulate(reversed(self._shares)))
+        self._shares = array("d", [(n + borrowed * w) * scale for n, w in pairs])
+        self._tails = array("d", accumulate(reversed(self._shares)))
         self._fresh_until = self.observations + min(self.observations // 32, 32) + 1
 
     def _rescale(self) -> None:
-        self._counts = [n / self._weight for n in self._counts]
+        self._counts = array("d", [n / self._weight for n in self._counts])
         self._total /= self._weight
         self._weight = 1.0
 

@@ -32,10 +32,15 @@ _RISK: Final = tuple(math.sqrt(a * b) for a, b in pairwise(LEVELS))
 
 
 class Steering:
-    """The level for one threshold and one target (a share of all requests)."""
+    """The level for one threshold and one target (a share of all requests).
 
-    def __init__(self, target: float) -> None:
+    With a `parent`, a wider steering, it counts some of the parent's requests as its own, fewer the
+    more it has counted.
+    """
+
+    def __init__(self, target: float, parent: "Steering | None" = None) -> None:
         self.target = target
+        self._parent = parent
         self._growth = 1.0 + 1.0 / MEMORY
         self._weight = 1.0
         self._requests = [0.0] * _BINS
@@ -50,10 +55,10 @@ class Steering:
             self._level, self._stale = self._steer(), 0
         return self._level
 
-    def observe(self, risk_bin: int, *, exceeds: bool) -> None:
+    def observe(self, risk_bin: int, *, exceeds: bool, weight: float = 1.0) -> None:
         """Count a request of a bin of risk (0 to len(LEVELS)) that did or did not fit the limit."""
-        self._requests[risk_bin] += self._weight
-        self._exceeded[risk_bin] += self._weight * exceeds
+        self._requests[risk_bin] += weight * self._weight
+        self._exceeded[risk_bin] += weight * self._weight * exceeds
         self._weight *= self._growth
         self._stale += 1
         if self._weight > 1e9:
@@ -61,26 +66,41 @@ class Steering:
 
     def forecast(self) -> float:
         """Return the share of requests that the level is expected to misroute."""
-        costs, total = self._costs()
+        costs, safe, total = self._costs()
         spent = sum(c for risk, c in zip(_RISK, costs, strict=True) if risk <= self.level)
-        return (spent + self._exceeded[-1] / self._weight) / total
+        return (spent + safe) / total
 
-    def _costs(self) -> tuple[list[float], float]:
-        """Return the expected misroutes of each bin between the levels, and the requests."""
-        seen = [n / self._weight for n in self._requests]
+    def _costs(self) -> tuple[list[float], float, float]:
+        """Return misroutes: expected in each bin, and of what looked safe; then the requests."""
+        seen, exceeded = self.counted()
         density = [n + _PRIOR_REQUESTS * _PRIOR_SHARE for n in seen[1:-1]]
         total = sum(seen) + _PRIOR_REQUESTS
         expected = sum(r * n for r, n in zip(_RISK, seen[1:-1], strict=True))
-        happened = sum(self._exceeded[1:-1]) / self._weight
+        happened = sum(exceeded[1:-1])
         correction = (happened + _PRIOR_EVENTS) / (expected + _PRIOR_EVENTS)
         correction = max(0.5, min(4.0, correction))
-        return [correction * r * n for r, n in zip(_RISK, density, strict=True)], total
+        costs = [correction * r * n for r, n in zip(_RISK, density, strict=True)]
+        return costs, exceeded[-1], total
+
+    def counted(self) -> tuple[list[float], list[float]]:
+        """Return the requests and those that exceeded, by bin, with what the parent lends."""
+        requests = [n / self._weight for n in self._requests]
+        exceeded = [n / self._weight for n in self._exceeded]
+        if self._parent is None:
+            return requests, exceeded
+        wider = self._parent.counted()
+        lent = _PRIOR_REQUESTS * _PRIOR_REQUESTS / (_PRIOR_REQUESTS + sum(requests))
+        scale = min(1.0, lent / max(sum(wider[0]), 1.0))
+        return (
+            [n + scale * w for n, w in zip(requests, wider[0], strict=True)],
+            [n + scale * w for n, w in zip(exceeded, wider[1], strict=True)],
+        )
 
     def _steer(self) -> float:
-        costs, total = self._costs()
+        costs, safe, total = self._costs()
         allowed = AIM * self.target * total
         # Requests that exceed although they looked safe cannot be steered: up to half is theirs.
-        left = max(allowed - self._exceeded[-1] / self._weight, allowed / 2)
+        left = max(allowed - safe, allowed / 2)
         for index in range(len(costs) - 1, -1, -1):
             if costs[index] > left:
                 return _between(LEVELS[index + 1], LEVELS[index], left / costs[index])

@@ -40,6 +40,8 @@ class Asked:
     """All prompts together, which usage.prompt_tokens counts; None if there is one prompt."""
     share: float = 1.0
     """The part of all prompt tokens that is the largest prompt's, 0 to 1."""
+    tenant: str = ""
+    """The digest of the tenant's name; empty if tenants are not told apart."""
 
     @property
     def every(self) -> Measure:
@@ -136,6 +138,8 @@ class Learnt:
     """By the limit, in tokens, that budgets are compared with."""
     evicted: int = 0
     """Categories that were forgotten for others."""
+    tenants: Figures = field(default_factory=dict)
+    """Figures over all tenants; none names one."""
 
     @classmethod
     def merged(cls, parts: Iterable["Learnt"]) -> "Learnt":
@@ -146,6 +150,7 @@ class Learnt:
             models={name: row for part in every for name, row in part.models.items()},
             limits={name: row for part in every for name, row in part.limits.items()},
             evicted=sum(part.evicted for part in every),
+            tenants={name: row for part in every for name, row in part.tenants.items()},
         )
 
 

@@ -7,6 +7,7 @@ Invariants: one answer moves a prediction by at most `CLIP` of its own deviation
 leaves the band around the prior.
 """
 
+import copy
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -67,7 +68,6 @@ class TokenWeights:
         self._spread: Vector = np.square(np.array(prior.deviation))
         self._mean = self._prior.copy()
         self._covariance: Vector = np.diag(self._spread)
-        self._variances = self._covariance.reshape(-1)[:: self._spread.size + 1]  # a view
         self._surprise = 1.0
         self.observations = 0
 
@@ -93,10 +93,14 @@ class TokenWeights:
         # The few tokens of a short prompt are mostly its template's: they say little about the
         # tokenizer, and thousands of them must not make the rest fade.
         informative = 1.0 - (ABSOLUTE_NOISE / found.deviation) ** 2
-        odd = score * score / (1.0 + (UNSURPRISING / found.deviation) ** 2)
-        self._surprise += 0.03 * informative * (min(odd, CLIP * CLIP) - self._surprise)
+        odd = min(oddity(score, found.deviation), CLIP * CLIP)
+        self._surprise += 0.03 * informative * (odd - self._surprise)
         self._fade(informative * (SURPRISED_WALK if self._surprise > SURPRISE else WALK))
         self.observations += 1
+
+    def copy(self) -> "TokenWeights":
+        """Return the same weights, to learn apart from these."""
+        return copy.deepcopy(self)
 
     @property
     def surprise(self) -> float:
@@ -117,7 +121,13 @@ class TokenWeights:
 
     def _fade(self, walk: float) -> None:
         self._covariance *= 1.0 - walk
-        self._variances += walk * self._spread
+        variances = self._covariance.reshape(-1)[:: self._spread.size + 1]  # a view
+        variances += walk * self._spread
+
+
+def oddity(score: float, deviation: float) -> float:
+    """Return the squared score of an answer, less for a short prompt; about 1 on average."""
+    return score * score / (1.0 + (UNSURPRISING / deviation) ** 2)
 
 
 def _bounds(prior: Prior) -> tuple[Vector, Vector]:

@@ -23,6 +23,10 @@ _CATEGORY_HEADER = (
 )
 
 
+# A credential is permitted where it names a tenant: it is hashed. A cookie changes too often.
+_TENANT_HEADER = r"(?!(proxy-authorization|cookie|set-cookie)\Z|x-llm-)[a-z0-9!#$%&'*+.^_`|~-]*"
+
+
 class EstimatorName(enum.StrEnum):
     """How the tokens of a text are estimated."""
 
@@ -195,11 +199,32 @@ class CategorySettings(Section):
 
     header: str = keys.text(
         _CATEGORY_HEADER,
-        "request header that names it; empty: by content and model",
+        "set by your gateway alone, names it; empty: by content",
         "empty, or a header's name in lower case, no (proxy-)authorization, cookie or x-llm-*",
         default="",
     )
     max: int = keys.whole("categories", 2, 1024, "further ones are folded into `other`", default=64)
+
+
+class TenantSettings(Section):
+    """Whose answers are kept apart; the estimator `paper` does not tell tenants apart."""
+
+    # Empty by default: a header that clients can set would let each of them be many tenants.
+    header: str = keys.text(
+        _TENANT_HEADER,
+        "set by your gateway alone, names one; empty: all share",
+        "empty, or a header's name in lower case, no proxy-authorization, (set-)cookie or x-llm-*",
+        default="",
+    )
+    max: int = keys.whole(
+        "tenants",
+        1,
+        4096,
+        "kept apart, up to 200 KB each; further ones share",
+        # 26 MB, of the 512 MB that docker-compose.yml gives the service.
+        default=128,
+    )
+    key_file: str = keys.file("secret of their hashes, for replicas; empty: random")
 
 
 class RequestSettings(Section):
@@ -360,6 +385,9 @@ class Settings(Section):
     categories: CategorySettings = Field(
         default=CategorySettings(), description="which requests share one ratio"
     )
+    tenants: TenantSettings = Field(
+        default=TenantSettings(), description="whose answers are kept apart"
+    )
     requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
     envoy: EnvoySettings = Field(default=EnvoySettings(), description="Envoy's configuration")
     log_level: LogLevel = keys.one_of(
@@ -372,6 +400,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "pools": PoolSettings,
     "budget": BudgetSettings,
     "categories": CategorySettings,
+    "tenants": TenantSettings,
     "requests": RequestSettings,
     "envoy": EnvoySettings,
 }

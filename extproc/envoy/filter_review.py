@@ -40,6 +40,10 @@ def _observer_findings(processor: Processor) -> Iterator[Finding]:
 
 def _router_findings(processor: Processor, settings: Settings) -> Iterator[Finding]:
     yield from _namespace_findings(processor, "receiving_namespaces", "untyped", "llm")
+    for hidden in processor.at("forward_rules", "disallowed_headers", "patterns").items():
+        name = hidden.at("exact").text
+        if name and name in (settings.tenants.header, settings.categories.header):
+            yield Finding(hidden.path, f"the service does not get the header {name}: remove it")
     modes = processor.at("processing_mode")
     if (head := modes.at("request_header_mode")).text == "SKIP":
         yield Finding(head.path, "the headers are sent on before the body is read: set SEND")

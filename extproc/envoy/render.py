@@ -131,6 +131,7 @@ def render_envoy(settings: Settings) -> str:
             own_headers=_OWN_HEADERS,
             unlimited=_UNLIMITED,
             sized_paths=path_regex(*_SIZED),
+            tenant_header=settings.tenants.header,
             messages_paths=path_regex(Endpoint.MESSAGES),
             body=_BodyLimits.of(settings),
             listener=_address(envoy.listen),

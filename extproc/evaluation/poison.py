@@ -11,7 +11,7 @@ from typing import Final
 
 from extproc.budget.values import Observation, Outcome
 from extproc.evaluation.cases import Case, Draft, Reader, Template
-from extproc.evaluation.replay import Lessons, replay
+from extproc.evaluation.replay import LONG_POOL, Lessons, answer, replay
 from extproc.evaluation.rivals import Rival
 from extproc.evaluation.scores import Score, score_rows
 from extproc.evaluation.tokenizer import TextTokenizer
@@ -31,6 +31,8 @@ _TINY: Final = (
     "\u1e9e\u0489\u20dd", "aaaaaaaaaaaaaaaaaaaaaaaa",
 )  # fmt: skip
 _ODD_ANSWER: Final = 50
+_LONG_OUTPUT: Final = (3000, 9000)
+_ODD_TENANT: Final = "odd"
 
 Change = Callable[[Observation, random.Random], Observation]
 Attack = Callable[[Case, Observation, random.Random], Lessons]
@@ -83,6 +85,40 @@ def _adds(share: float, cases: Sequence[Case], times: int = 1) -> Attack:
     return attack
 
 
+def _beside(change: Callable[[Case, random.Random], Case]) -> Attack:
+    """After each answer, add one of another tenant: the same case, changed, answered truthfully."""
+
+    def attack(case: Case, seen: Observation, rng: random.Random) -> Lessons:
+        yield case, seen
+        odd = change(keyed(case, _ODD_TENANT) if case.asked.tenant else case, rng)
+        yield odd, answer(odd, LONG_POOL)
+
+    return attack
+
+
+def _unlimited(case: Case, rng: random.Random) -> Case:
+    asked = replace(case.asked, output_limit=None)
+    return replace(case, asked=asked, completion_tokens=rng.randint(*_LONG_OUTPUT))
+
+
+def _half_dropped(case: Case, rng: random.Random) -> Case:  # noqa: ARG001
+    prompt, whole = case.prompt_tokens // 2 + 1, case.whole_tokens // 2 + 1
+    return replace(case, prompt_tokens=prompt, whole_tokens=whole)
+
+
+def keyed(case: Case, tenant: str) -> Case:
+    """Return the case as a request of a tenant."""
+    return replace(case, asked=replace(case.asked, tenant=tenant))
+
+
+TENANT_ATTACKS: Final[Mapping[str, Attack]] = {
+    "a tenant with long outputs": _beside(_unlimited),
+    "a tenant with dropped text": _beside(_half_dropped),
+}
+"""One more request for each, of a tenant of the same model whose true answers are odd: long
+outputs without a limit, and text of which the template drops half."""
+
+
 def _as_category(name: str) -> Attack:
     """Teach another category of the same model four times the tokens."""
 
@@ -120,6 +156,7 @@ def make_attacks(tokenizer: TextTokenizer, template: Template) -> Mapping[str, A
         "1 % by a model of 1.4 times the tokens": _lies(0.01, _times(1.4)),
         "10 % by a model of 1.4 times the tokens": _lies(0.10, _times(1.4)),
         "all by a model of twice the tokens": _lies(1.0, _times(2)),
+        **TENANT_ATTACKS,
     }
 
 

@@ -21,7 +21,14 @@ from extproc.evaluation.options import (
     check_options,
     check_packages,
 )
-from extproc.evaluation.poison import REQUESTS, Effect, make_attacks, strike
+from extproc.evaluation.poison import (
+    REQUESTS,
+    TENANT_ATTACKS,
+    Effect,
+    keyed,
+    make_attacks,
+    strike,
+)
 from extproc.evaluation.replay import replay
 from extproc.evaluation.report import Evaluation, print_effects, print_evaluation
 from extproc.evaluation.requests import Writer, write_cases
@@ -178,7 +185,7 @@ def _poison(options: EvaluateOptions, inputs: _Inputs, show: Show) -> tuple[Effe
     show.begin("Requests", _PARTS)
     made = _make(options, inputs, 0, show)
     attacks = make_attacks(made.tokenizer, made.template)
-    show.begin("Attacking", len(_POISONED) * (1 + len(attacks)))
+    show.begin("Attacking", len(_POISONED) * (1 + len(attacks)) + 1 + len(TENANT_ATTACKS))
     effects = []
     for name in _POISONED:
         before = strike(made.cases, rivals[name](threshold), None, threshold, seed)
@@ -187,6 +194,14 @@ def _poison(options: EvaluateOptions, inputs: _Inputs, show: Show) -> tuple[Effe
             after = strike(made.cases, rivals[name](threshold), teach, threshold, seed)
             effects.append(Effect(attack=attack, estimator=name, before=before, after=after))
             show.advance()
+    apart = tuple(keyed(case, "others") for case in made.cases)
+    before = strike(apart, rivals[OURS](threshold), None, threshold, seed)
+    show.advance()
+    for attack, teach in TENANT_ATTACKS.items():
+        after = strike(apart, rivals[OURS](threshold), teach, threshold, seed)
+        name = f"{attack}, by key"
+        effects.append(Effect(attack=name, estimator=OURS, before=before, after=after))
+        show.advance()
     return tuple(effects)
 
 

@@ -9,6 +9,7 @@ from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request
 from extproc.routing.ask import ask
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
+from extproc.routing.tenant import TenantKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,9 @@ class Rules:
 
     responses_are_stored: bool = False
     """Whether the pools keep responses, so that all of them must come from one pool."""
+
+    tenants: TenantKey | None = None
+    """How requests name their tenant; None: tenants are not told apart."""
 
     bytes_per_token: float = 2.0
     """A body with fewer bytes for each token of a pool's limit fits, if only its size is known."""
@@ -53,9 +57,15 @@ _NOTHING = Asked("", "", Measure(0), None), Budget(0, 0, 0, Basis.PRIOR)
 """What is known of a request that was not read."""
 
 
-def route(request: Request, header: str, learner: Learner, rules: Rules) -> Routed:
-    """Decide for a request that could be read; `header` is the value of the category header."""
-    asked = ask(request, named(header) if rules.category_header else "")
+def route(
+    request: Request, header: str, learner: Learner, rules: Rules, tenant: str = ""
+) -> Routed:
+    """Decide for a request that could be read.
+
+    `header` is the value of the category header, `tenant` the digest of the tenant, empty if
+    tenants are not told apart.
+    """
+    asked = ask(request, named(header) if rules.category_header else "", tenant)
     budgets = [learner.budget(asked, limit) for limit in limits(rules.pools)]
     decision = (
         Decision(rules.pools[-1], Reason.STATEFUL)

@@ -19,13 +19,13 @@ class BearerToken:
     def __init__(self, file: Path) -> None:
         """Check the file. Raises TokenError."""
         self._file = file
-        _read(file)
+        read_token(file)
 
     def permits(self, authorization: str) -> bool:
         """Return whether this value of the header `authorization` carries the token."""
         scheme, _, given = authorization.partition(" ")
         try:
-            token = _read(self._file)
+            token = read_token(self._file)
         except TokenError as error:
             _log.error("refusing a request for lack of a token: %s", error)
             return False
@@ -34,7 +34,8 @@ class BearerToken:
         return matches and scheme.lower() == "bearer"
 
 
-def _read(file: Path) -> bytes:
+def read_token(file: Path) -> bytes:
+    """Return what a file holds, without white space around it. Raises TokenError."""
     try:
         token = file.read_bytes().strip()
     except OSError as error:

@@ -3,8 +3,10 @@
 import logging
 import math
 import random
+import secrets
 import time
 from collections.abc import Callable
+from hashlib import blake2b
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
@@ -13,12 +15,14 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules
 from extproc.config.settings import ListenSettings, Settings
-from extproc.service.bearer import BearerToken
+from extproc.service.bearer import BearerToken, read_token
 from extproc.service.certificates import CertificateFiles, Certificates
 from extproc.service.server import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics
 from extproc.stream.stream import StreamOutcome
+
+_SECRET_BYTES = 32
 
 
 def build_stages(
@@ -26,10 +30,11 @@ def build_stages(
     learner: Learner,
     learn: Callable[[Observation], None],
     registry: CollectorRegistry,
+    tenant_secret: bytes,
 ) -> Stages:
     """Build what all streams of a process share. `learn` receives every observation."""
     stages = Stages(
-        rules=build_rules(settings),
+        rules=build_rules(settings, tenant_secret),
         learner=learner,
         learn=learn,
         metrics=Metrics(registry),
@@ -73,6 +78,14 @@ def certificate_files(listen: ListenSettings) -> CertificateFiles | None:
 def build_token(listen: ListenSettings) -> BearerToken | None:
     """Return the token of the HTTP side; None if none is needed. Raises TokenError."""
     return BearerToken(Path(listen.http_token_file)) if listen.http_token_file else None
+
+
+def build_tenant_secret(settings: Settings) -> bytes:
+    """Return the secret of the tenants' digests: from its file or random. Raises TokenError."""
+    file = settings.tenants.key_file
+    if not file:
+        return secrets.token_bytes(_SECRET_BYTES)
+    return blake2b(read_token(Path(file)), digest_size=_SECRET_BYTES).digest()
 
 
 def describe_settings(settings: Settings) -> dict[str, object]:

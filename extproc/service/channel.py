@@ -6,7 +6,7 @@ supervisor asks it to drain and end.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -35,6 +35,8 @@ class Order:
     """Settings as JSON."""
     address: str
     """For gRPC: host:port or unix:/path."""
+    tenant_secret: str = field(repr=False)
+    """Hexadecimal: all workers name a tenant alike."""
 
 
 def encode(value: Order | Observation) -> bytes:

@@ -59,5 +59,6 @@ def write_state(described: Mapping[str, object], learnt: Learnt) -> bytes:
         "categories": learnt.categories,
         "models": learnt.models,
         "limits": learnt.limits,
+        **({"tenants": learnt.tenants} if learnt.tenants else {}),
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2)

@@ -12,6 +12,7 @@ from extproc.config.settings import Settings
 from extproc.service.build import (
     build_server,
     build_stages,
+    build_tenant_secret,
     build_token,
     configure_logging,
     describe_settings,
@@ -51,7 +52,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         registry = CollectorRegistry()
         learner = build_learner(settings)
-        stages = build_stages(settings, learner, learner.learn, registry)
+        secret = build_tenant_secret(settings)
+        stages = build_stages(settings, learner, learner.learn, registry, secret)
         learner.on_replaced = stages.metrics.forget_category
         self._listen = settings.listen
         self._workers = WorkerMetrics(registry)

@@ -21,7 +21,12 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from extproc.build import build_learner
 from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.settings import Settings
-from extproc.service.build import build_token, certificate_files, describe_settings
+from extproc.service.build import (
+    build_tenant_secret,
+    build_token,
+    certificate_files,
+    describe_settings,
+)
 from extproc.service.certificates import read_certificates
 from extproc.service.channel import EMPTY, LINE_BYTES, Order, OverlongLine, decode
 from extproc.service.http import HttpServer
@@ -42,6 +47,7 @@ class Supervisor:
         if files := certificate_files(settings.listen):
             read_certificates(files)  # one message, not one from each worker
         self._token = build_token(settings.listen)
+        self._tenant_secret = build_tenant_secret(settings).hex()
         self._settings = settings
         self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
         self._learner = build_learner(settings)
@@ -119,7 +125,8 @@ class Supervisor:
             await asyncio.sleep(_RESTART_S)
 
     async def _run_one(self, index: int, folder: Path) -> None:
-        order = Order(self._settings.model_dump_json(), self._addresses[index])
+        settings = self._settings.model_dump_json()
+        order = Order(settings, self._addresses[index], self._tenant_secret)
         worker = await WorkerProcess.start(order, folder)
         self._workers[index] = worker
         try:

@@ -35,9 +35,10 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         learner.learn(observation)
         send(writer, encode(observation))
 
+    secret = bytes.fromhex(order.tenant_secret)
     # Nobody reads this registry: with PROMETHEUS_MULTIPROC_DIR set, values live in files that the
     # supervisor adds up.
-    stages = build_stages(settings, learner, learn, CollectorRegistry())
+    stages = build_stages(settings, learner, learn, CollectorRegistry(), secret)
     server = build_server(settings, stages, order.address)
     await server.start()
     send(writer, EMPTY)

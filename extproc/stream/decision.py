@@ -25,6 +25,7 @@ from extproc.names import (
 )
 from extproc.request.reader import MAX_MODEL_CHARS
 from extproc.routing.route import Routed, Rules
+from extproc.routing.tenant import DIGEST_CHARS
 from extproc.stream.usage_asking import UsageForm
 
 USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
@@ -94,6 +95,7 @@ def _is_sound(routed: Routed, rules: Rules) -> bool:
         all(map(_is_countable, (asked.measure, asked.every)))
         and len(asked.model) <= MAX_MODEL_CHARS
         and len(asked.category) <= NAME_CHARS
+        and len(asked.tenant) == (DIGEST_CHARS if rules.tenants else 0)
         and 0 < asked.sequences <= _MOST_COUNT
         and abs(asked.output_limit or 0) <= _MOST_COUNT
         and any(pool.name == routed.pool for pool in rules.pools)

@@ -218,7 +218,8 @@ class Exchange:
         except UnreadableRequest as error:
             return self._unreadable(error.reason)
         named = pending.headers.get(rules.category_header, "")
-        routed = route(request, named, stages.learner, rules)
+        tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
+        routed = route(request, named, stages.learner, rules, tenant)
         action = self._go(routed)
         if request.usage_unstated:
             action = self._see_to_usage(pending, routed, action)

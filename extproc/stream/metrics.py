@@ -32,6 +32,11 @@ _ERROR_BUCKETS = (
     1.0,
     2.0,
 )
+_TENANT_FIGURES = {
+    "kept": "Tenants that are kept apart",
+    "evicted": "Tenants that the estimator forgot to keep others apart",
+    "own_weights": "Token weights that one tenant has for itself",
+}
 _SECONDS_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2)
 
 
@@ -171,9 +176,17 @@ class LearntCollector(Collector):
             "Categories that the estimator forgot to learn others, see categories.max.",
             value=self._learnt.evicted,
         )
+        for name, value in self._learnt.tenants.items():
+            yield _tenant_metric(name, value)
         yield from _gauges("category", self._learnt.categories)
         yield from _gauges("model", self._learnt.models)
         yield from _gauges("limit", self._learnt.limits)
+
+
+def _tenant_metric(name: str, value: float | str) -> Metric:
+    help_text = f"{_TENANT_FIGURES[name]}, see tenants.header."
+    kind = CounterMetricFamily if name == "evicted" else GaugeMetricFamily
+    return kind(f"dualpool_tenants_{name}", help_text, value=float(value))
 
 
 def _gauges(subject: str, rows: Mapping[str, Figures]) -> Iterator[Metric]:

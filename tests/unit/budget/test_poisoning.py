@@ -188,3 +188,60 @@ def test_another_tokenizer_behind_the_name_is_learnt_in_50_answers_and_back_in_5
     for seen in honest(50, seed=9):
         calibrated.observe(seen)
     assert worst_error(calibrated) < 0.04
+
+
+def beside(tenant: str, odd: Lie, share: int) -> tuple[float, float, float]:
+    """Send honest requests, and `share` odd ones of another tenant for each.
+
+    Returns shares of the honest requests that were misrouted and over-routed, and the forecast of
+    misroutes, for the second half.
+    """
+    calibrated = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=64, tenants=8)
+    other, misrouted, over_routed = tenant and "odd", 0, 0
+    for number, seen in enumerate(noisy(4000)):
+        request = replace(seen.asked, tenant=tenant)
+        short = calibrated.budget(request, LIMIT).tokens <= LIMIT
+        misrouted += number >= 2000 and short and seen.needed > LIMIT
+        over_routed += number >= 2000 and not short and seen.needed <= LIMIT
+        calibrated.observe(replace(seen, asked=request))
+        for further in noisy(share, seed=number + 10):
+            added = odd(further)
+            calibrated.observe(replace(added, asked=replace(added.asked, tenant=other)))
+    forecast = calibrated.learnt().limits[str(LIMIT)]["misroute_forecast"]
+    return misrouted / 2000, over_routed / 2000, float(forecast)
+
+
+def noisy(answers: int, seed: int = 1) -> Iterator[Observation]:
+    draw = random.Random(seed)
+    for _ in range(answers):
+        request = asked(draw.randint(5, 3000), draw.choice((None, 256)))
+        tokens = int(request.measure.text_bytes / 4.4 * draw.gauss(1.0, 0.03)) + 25
+        completion = int(math.exp(draw.uniform(3.0, 5.0)))
+        yield Observation(request, Outcome.COMPLETE, LIMIT, tokens, completion)
+
+
+def unlimited(seen: Observation) -> Observation:
+    request = replace(seen.asked, output_limit=None)
+    return replace(seen, asked=request, completion_tokens=6000)
+
+
+@pytest.mark.parametrize(
+    ("odd", "share", "harm"), [(unlimited, 1, "over-routed"), (times(0.5), 4, "misrouted")]
+)
+def test_without_a_key_one_tenants_odd_answers_cost_the_others(
+    odd: Lie, share: int, harm: str
+) -> None:
+    misrouted, over_routed, forecast = beside("", odd, share)
+    if harm == "over-routed":
+        assert over_routed > 0.2
+    else:
+        assert misrouted > 5 * forecast
+
+
+@pytest.mark.parametrize(("odd", "share"), [(unlimited, 1), (times(0.5), 1), (times(0.5), 4)])
+def test_with_a_key_the_others_fare_as_without_that_tenant(odd: Lie, share: int) -> None:
+    alone = beside("honest", odd, 0)
+    misrouted, over_routed, forecast = beside("honest", odd, share)
+    assert misrouted <= 0.001
+    assert forecast <= 0.001
+    assert over_routed <= alone[1] + 0.005

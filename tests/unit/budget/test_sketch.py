@@ -108,3 +108,27 @@ def test_counts_are_rescaled_before_they_overflow() -> None:
             sketch.add(8)
         sketch._refresh()
     assert found.upper(0.4) == pytest.approx(plain.upper(0.4), rel=1e-9)
+
+
+def test_a_value_may_count_as_less_than_one() -> None:
+    whole, tenth = counts(), counts()
+    for number in range(200):
+        whole.add(100)
+        tenth.add(100)
+        whole.add(5000) if number % 10 == 0 else None
+        tenth.add(5000, 0.1)
+    assert tenth.exceeding(1000) == pytest.approx(whole.exceeding(1000), abs=0.01)
+
+
+def test_one_that_outgrows_its_parent_borrows_less_and_less() -> None:
+    parent = counts()
+    for _ in range(1000):
+        parent.add(100_000)
+    shares = {}
+    for outgrows in (False, True):
+        found = Sketch(Counts(), parent, 1500.0, outgrows=outgrows)
+        for _ in range(600):
+            found.add(100)
+        shares[outgrows] = found.exceeding(10_000)
+    assert shares[False] == pytest.approx(30 / 530, rel=0.1)
+    assert shares[True] < 0.1 * shares[False]

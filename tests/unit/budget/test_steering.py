@@ -119,3 +119,25 @@ def test_the_level_is_steered_anew_after_eight_requests() -> None:
     assert levels[7] != levels[6]
     assert len(set(levels[7:15])) == 1
     assert levels[15] != levels[14]
+
+
+def test_a_new_one_starts_near_the_level_of_the_wider_one() -> None:
+    wider = misses(10, 5)
+    assert wider.level < 0.5 * Steering(0.001).level
+    assert Steering(0.001, wider).level < 0.5 * Steering(0.001).level
+
+
+def test_one_that_has_counted_much_is_on_its_own() -> None:
+    wider = misses(12, 5)
+    new, known = Steering(0.001, wider), Steering(0.001, wider)
+    for _ in range(20_000):
+        known.observe(12, exceeds=False)
+    assert new.forecast() > 0.09
+    assert known.forecast() < 0.002
+
+
+def test_a_request_may_count_as_less_than_one() -> None:
+    steering = Steering(0.001)
+    steering.observe(3, exceeds=True, weight=0.1)
+    assert steering.counted()[0][3] == pytest.approx(0.1, rel=1e-3)
+    assert steering.counted()[1][3] == pytest.approx(0.1, rel=1e-3)

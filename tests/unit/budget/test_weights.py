@@ -7,7 +7,7 @@ import pytest
 from extproc.budget.measure import measure, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Measure
-from extproc.budget.weights import BAND, BAND_TOKENS, TokenWeights
+from extproc.budget.weights import BAND, BAND_TOKENS, TokenWeights, oddity
 
 PROSE = b"The pool that is chosen holds the prompt and what is answered. "
 
@@ -136,3 +136,17 @@ def test_text_that_may_be_dropped_is_plausible_whole_and_not_at_all() -> None:
     assert weights.plausible(asked, (least + 10_000) * 5 + 4000)
     assert not weights.plausible(asked, (least + 10_000) * 5 + 4001)
     assert weights.plausible(asked, least / 5 - 200)
+
+
+def test_a_copy_learns_apart() -> None:
+    weights, asked = taught(0.25), prompt(2000)
+    twin, before = weights.copy(), weights.predict(asked)
+    for _ in range(50):
+        twin.learn(asked, 1.5 * before.tokens)
+    assert weights.predict(asked) == before
+    assert twin.predict(asked).tokens == pytest.approx(1.5 * before.tokens, rel=0.05)
+
+
+def test_the_oddity_of_a_short_prompt_is_less() -> None:
+    assert oddity(4.0, 1200.0) == pytest.approx(16.0, rel=1e-3)
+    assert oddity(4.0, 12.0) == 8.0

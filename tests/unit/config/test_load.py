@@ -154,6 +154,11 @@ def test_a_category_header_may_be(file, header):
     assert read(file, f"categories: {{header: '{header}'}}").categories.header == header
 
 
+@pytest.mark.parametrize("header", ["x-tenant", "authorization", "x-api-key", "cookies", ""])
+def test_a_tenant_header_may_be(file, header):
+    assert read(file, f"tenants: {{header: '{header}'}}").tenants.header == header
+
+
 def test_a_port_of_0_needs_no_ports_beside_it(file):
     settings = read(file, "workers: 256\nlisten: {grpc: '127.0.0.1:0', http: '127.0.0.1:0'}")
     assert settings.workers == 256

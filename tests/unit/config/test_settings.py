@@ -51,6 +51,7 @@ DEFAULTS = {
         "default_output_tokens": 1024,
     },
     "categories": {"header": "", "max": 64},
+    "tenants": {"header": "", "max": 128, "key_file": ""},
     "requests": {
         "max_body_bytes": 33554432,
         "usage_sample": 0.02,

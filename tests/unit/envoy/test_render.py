@@ -340,3 +340,12 @@ def test_credentials_are_not_shown_to_the_service():
         assert {pattern["exact"] for pattern in patterns} == {
             "authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"
         }  # fmt: skip
+
+
+def test_a_credential_that_names_tenants_is_shown_to_the_router_alone():
+    given = filters(tenants={"header": "authorization"})
+    router, observer = (
+        {each["exact"] for each in given[name]["forward_rules"]["disallowed_headers"]["patterns"]}
+        for name in ("envoy.filters.http.ext_proc", "llm.observer")
+    )
+    assert observer - router == {"authorization"}

@@ -300,3 +300,10 @@ def test_check_says_that_they_agree(tmp_path, capsys):
 def test_an_envoy_file_that_is_not_there_is_one_message(capsys):
     assert main(["check", "--envoy", "/nowhere.yaml"]) == 2
     assert capsys.readouterr().err == "/nowhere.yaml: cannot be read: No such file or directory\n"
+
+
+def test_a_header_that_names_tenants_reaches_the_service():
+    document, tenants = rendered(), {"header": "authorization"}
+    assert findings(rendered(tenants=tenants), tenants=tenants) == []
+    [found] = findings(document, tenants=tenants)
+    assert "the service does not get the header authorization: remove it" in found

@@ -7,10 +7,19 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.build import build_learner
-from extproc.config.settings import ListenSettings, LogLevel, PoolSettings, Settings
+from extproc.config.settings import (
+    ListenSettings,
+    LogLevel,
+    PoolSettings,
+    Settings,
+    TenantSettings,
+)
+from extproc.routing.tenant import TenantKey
+from extproc.service.bearer import TokenError
 from extproc.service.build import (
     build_server,
     build_stages,
+    build_tenant_secret,
     certificate_files,
     configure_logging,
     describe_settings,
@@ -21,7 +30,24 @@ from extproc.service.certificates import CertificateError, CertificateFiles
 def built(registry):
     settings = Settings()
     learner = build_learner(settings)
-    return build_stages(settings, learner, learner.learn, registry)
+    return build_stages(settings, learner, learner.learn, registry, b"")
+
+
+def test_the_secret_of_tenants_is_that_of_the_file_or_random(tmp_path):
+    file = tmp_path / "key"
+    file.write_text("secret\n")
+    given = Settings(tenants=TenantSettings(key_file=str(file)))
+    assert build_tenant_secret(given) == build_tenant_secret(given)
+    assert build_tenant_secret(Settings()) != build_tenant_secret(Settings())
+    file.write_text("")
+    with pytest.raises(TokenError, match="write one into it"):
+        build_tenant_secret(given)
+
+
+def test_tenants_are_told_apart_by_the_header_of_the_settings():
+    settings = Settings(tenants=TenantSettings(header="x-tenant"))
+    rules = build_stages(settings, build_learner(settings), print, CollectorRegistry(), b"s").rules
+    assert rules.tenants == TenantKey("x-tenant", b"s")
 
 
 def test_the_outcomes_of_streams_are_counted_from_zero():

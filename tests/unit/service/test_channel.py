@@ -27,7 +27,7 @@ def test_an_observation_is_read_as_it_was_written():
 
 
 def test_an_order_is_one_line():
-    line = encode(Order('{"a":\n1}', "127.0.0.1:1"))
+    line = encode(Order('{"a":\n1}', "127.0.0.1:1", ""))
     assert line.index(b"\n") == len(line) - 1
 
 
@@ -85,3 +85,8 @@ def test_nothing_is_sent_after_the_end():
             assert theirs.recv(10) == b""
 
     asyncio.run(main())
+
+
+def test_an_observation_carries_its_tenant():
+    seen = replace(OBSERVATION, asked=replace(OBSERVATION.asked, tenant="0123456789abcdef"))
+    assert decode(encode(seen)).asked.tenant == "0123456789abcdef"

@@ -76,6 +76,11 @@ def test_the_metrics_end_with_what_was_learnt():
     assert lines[-1] == 'dualpool_model_surprise{model="m"} 1.0'
 
 
+def test_the_state_has_figures_of_tenants_where_they_are_told_apart():
+    state = msgspec.json.decode(write_state({}, Learnt(tenants={"kept": 2})))
+    assert state["tenants"] == {"kept": 2.0}
+
+
 def test_the_state_begins_with_the_settings():
     state = msgspec.json.decode(write_state({"target": 0.001}, LEARNT))
     assert list(state) == ["target", "categories", "models", "limits"]

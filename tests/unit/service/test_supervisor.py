@@ -6,6 +6,7 @@ import sys
 import tempfile
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
 from extproc.budget.features import FEATURES
@@ -111,6 +112,20 @@ def fleet(tmp_path, monkeypatch):
             await asyncio.wait_for(task, 20)
 
     return running
+
+
+def test_all_workers_name_a_tenant_alike(fleet):
+    told = "(folder / f'order{index}').write_bytes(order)\n"
+
+    async def main():
+        async with fleet(told + SERVES + HEARS, told + SERVES + HEARS) as given:
+            await until(lambda: given.ready() == 2)
+            orders = [(given.folder / f"order{index}").read_bytes() for index in (0, 1)]
+            one, other = (msgspec.json.decode(each, type=Order).tenant_secret for each in orders)
+            assert one == other
+            assert len(bytes.fromhex(one)) == 32
+
+    asyncio.run(main())
 
 
 def test_it_is_ready_once_all_workers_have_served(fleet):
@@ -320,7 +335,7 @@ def test_a_worker_that_was_told_to_end_is_sent_nothing(tmp_path, monkeypatch):
         "channel.sendall(b''.join(iter(lambda: channel.recv(65536), b'')))\n"
     )
     monkeypatch.setattr(worker_process, "COMMAND", (sys.executable, str(file)))
-    order = Order("{}", "unix:s")
+    order = Order("{}", "unix:s", "")
 
     async def main():
         worker = await WorkerProcess.start(order, tmp_path)

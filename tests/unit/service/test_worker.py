@@ -22,7 +22,7 @@ async def working(settings=SETTINGS):
     address = f"127.0.0.1:{consecutive_ports(1)[0]}"
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES)
-    writer.write(encode(Order(settings.model_dump_json(), address)))
+    writer.write(encode(Order(settings.model_dump_json(), address, "")))
     inner_reader, inner_writer = await asyncio.open_connection(sock=theirs, limit=LINE_BYTES)
     task = asyncio.create_task(work(inner_reader, inner_writer))
     try:
@@ -99,7 +99,7 @@ def program(order):
 def test_an_address_that_is_taken_is_one_clear_message():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        code, text = program(Order(SETTINGS.model_dump_json(), address))
+        code, text = program(Order(SETTINGS.model_dump_json(), address, ""))
     assert code == 1
     assert f"dualpool: cannot listen on {address} for gRPC" in text
     assert "Traceback" not in text
@@ -107,6 +107,6 @@ def test_an_address_that_is_taken_is_one_clear_message():
 
 def test_a_certificate_that_is_gone_is_one_clear_message(tmp_path):
     listen = ListenSettings(tls_cert=f"{tmp_path}/none", tls_key=f"{tmp_path}/none")
-    code, text = program(Order(Settings(listen=listen).model_dump_json(), "127.0.0.1:0"))
+    code, text = program(Order(Settings(listen=listen).model_dump_json(), "127.0.0.1:0", ""))
     assert code == 1
     assert text.startswith(f"dualpool: {tmp_path}/none: cannot be read")

@@ -11,6 +11,7 @@ from extproc.budget.features import FEATURES
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
+from extproc.routing.tenant import TenantKey
 from extproc.stream.decision import (
     USAGE_REQUEST,
     ask_for_usage,
@@ -113,6 +114,7 @@ def test_any_note_is_a_record_or_none(note):
         asked(whole=Measure(40, 0, (1.0, 2.0))),
         asked(model="m" * 257),
         asked(category="c" * 257),
+        asked(tenant="0123456789abcdef"),
         asked(sequences=1 << 60),
         asked(output_limit=1 << 60),
         asked(measure=Measure(-1, 0, (1.0,) * len(FEATURES))),
@@ -143,6 +145,13 @@ def test_a_count_has_a_bound(count, more, sound):
     else:
         changes = {count: MOST + more}
     assert (from_note(to_note(asked(**changes)), RULES) is not None) is sound
+
+
+@pytest.mark.parametrize(("chars", "sound"), [(0, False), (15, False), (16, True), (17, False)])
+def test_where_tenants_are_told_apart_each_record_has_a_digest(chars, sound):
+    record = asked(tenant="d" * chars)
+    rules = dataclasses.replace(RULES, tenants=TenantKey("x-tenant", b""))
+    assert from_note(to_note(record), rules) == (record if sound else None)
 
 
 def test_all_of_a_text_may_be_unseen():

@@ -10,6 +10,7 @@ from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
 from extproc.response.reader import Unlearnable
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
+from extproc.routing.tenant import TenantKey
 from extproc.stream.decision import to_note
 from extproc.stream.exchange import Exchange, create_series
 from extproc.stream.session import (
@@ -134,6 +135,25 @@ def test_the_operators_header_names_the_category():
     headers = POST | {"x-task": "summaries"}
     action = ask(Exchange(stages(category_header="x-task")), prompt("hi"), headers)
     assert action.set_headers["x-llm-category"] == "summaries/m"
+
+
+def test_the_tenant_is_a_digest_in_the_note_and_learnt_from_it():
+    learnt = []
+    given = dataclasses.replace(
+        stages(tenants=TenantKey("x-tenant", b"s" * 32)), learn=learnt.append
+    )
+    action = ask(Exchange(given), prompt("hi"), POST | {"x-tenant": "acme"})
+    digest = given.rules.tenants.digest({"x-tenant": "acme"})
+    assert digest in action.note["routed"]
+    assert "acme" not in f"{action.note} {action.set_headers}"
+    exchange = Exchange(given)
+    exchange.on(Head(REQUEST, POST, True, action.note, observed=True))
+    exchange.on(Head(RESPONSE, {":status": "200"}, end_of_stream=False))
+    usage = {"prompt_tokens": 3, "completion_tokens": 2}
+    body = {"usage": usage, "choices": [{"finish_reason": "stop"}]}
+    exchange.on(Body(RESPONSE, json.dumps(body).encode(), end_of_stream=True))
+    exchange.finish()
+    assert [seen.asked.tenant for seen in learnt] == [digest]
 
 
 def test_without_a_limit_the_default_output_is_reserved():

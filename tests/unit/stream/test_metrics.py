@@ -13,6 +13,7 @@ LEARNT = Learnt(
     models={"m": {"surprise": 1.5}},
     limits={"8192": {"target": 0.001}},
     evicted=4,
+    tenants={"kept": 2, "evicted": 1, "own_weights": 1},
 )
 
 
@@ -29,6 +30,9 @@ def test_what_was_learnt_is_shown_by_subject():
         "dualpool_model_surprise": {"model": "m", "": 1.5},
         "dualpool_limit_target": {"limit": "8192", "": 0.001},
         "dualpool_categories_evicted_total": {"": 4},
+        "dualpool_tenants_kept": {"": 2},
+        "dualpool_tenants_evicted_total": {"": 1},
+        "dualpool_tenants_own_weights": {"": 1},
     }
 
 

@@ -1,0 +1,185 @@
+"""What is kept apart for each tenant, and how much a tenant teaches the others.
+
+A tenant has distributions of its own for each category, and a steering of its own for each limit.
+Both start from what all tenants have taught together, and outgrow it. The token weights of a model
+are common, since its tokenizer is: a tenant has weights of its own only once its answers keep
+contradicting the common ones, as they do if the template drops its text.
+
+Invariants: of the last RECENT answers, those of one tenant teach what is common as FULL answers at
+most. Memory is bounded: tenants beyond the permitted number are treated as one.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from extproc.budget.bounded import BoundedMap
+from extproc.budget.sketch import Scores, Sketch
+from extproc.budget.states import SCORE_MEMORY, CategoryKey, CategoryState, Distributions
+from extproc.budget.steering import Steering
+from extproc.budget.values import Figures
+from extproc.budget.weights import CLIP, SURPRISE, TokenWeights
+
+OTHERS: Final = ""
+"""The name of all tenants beyond the permitted number; no digest is empty."""
+RECENT: Final = 1000.0
+FULL: Final = 100.0
+STATES: Final = 4
+"""States, and weights, that are kept for each permitted tenant: on average, not of each one."""
+CONTRADICTION: Final = 200.0
+"""Squared standardised error above SURPRISE, summed, at which a tenant gets weights of its own:
+that of 16 answers in a row that are wrong by CLIP deviations or more."""
+
+
+class TenantState(Distributions):
+    """What is known of one tenant in one category of one model."""
+
+    def __init__(self, category: CategoryState) -> None:
+        super().__init__(category, outgrows=True)
+        self._category = category
+        self._scored: TokenWeights | None = None
+
+    def add_score(self, score: float, weights: TokenWeights) -> None:
+        """Count an error of these weights; those of other weights are forgotten."""
+        if self._scored not in (None, weights):
+            self.scores = Sketch(Scores(), self._category.scores, SCORE_MEMORY, outgrows=True)
+        self._scored = weights
+        self.scores.add(score)
+
+
+class Fit:
+    """Whether the common weights of a model fit a tenant; `own` are its own if they do not."""
+
+    def __init__(self) -> None:
+        self.own: TokenWeights | None = None
+        self._contradiction = 0.0
+        self._since = 0  # answers that the common weights had learnt before the first of these
+        self._answers = 0
+
+    def compare(self, common: TokenWeights, oddity: float) -> None:
+        """Compare an answer with the common weights, which mispredicted it and have learnt it.
+
+        Without an answer of anybody else meanwhile there is no tenant to keep apart: the weights
+        themselves then learn what has changed.
+        """
+        if self._contradiction == 0.0:
+            self._since, self._answers = common.observations - 1, 0
+        self._answers += 1
+        excess = min(oddity, CLIP * CLIP) - SURPRISE
+        self._contradiction = max(0.0, self._contradiction + excess)
+        others = common.observations - self._since - self._answers
+        if self._contradiction > CONTRADICTION and others > 0:
+            self.own = common.copy()
+
+
+class _Account:
+    """The steering of one tenant, and how many of the recent answers were its own."""
+
+    def __init__(self, steering: Mapping[int, Steering]) -> None:
+        self.steering = steering
+        self._recent = 0.0
+        self._at = 0
+
+    def recent(self, now: int) -> float:
+        """Return the tenant's recent answers when `now` answers of all tenants were counted."""
+        return float(self._recent * (1.0 - 1.0 / RECENT) ** (now - self._at))
+
+    def count(self, now: int) -> float:
+        """Count an answer; return the weight with which it teaches what is common."""
+        self._recent, self._at = self.recent(now) + 1.0, now
+        return min(1.0, FULL / self._recent)
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """What is known of the tenant of a request."""
+
+    name: str
+    """Its digest, or OTHERS."""
+    category_key: CategoryKey
+    account: _Account
+    state: TenantState
+    fit: Fit
+
+
+class Tenants:
+    """All tenants: at most `most`, with STATES times as many states and weights of theirs."""
+
+    def __init__(self, most: int, common: Mapping[int, Steering]) -> None:
+        self._common = common
+        self._accounts: BoundedMap[str, _Account] = BoundedMap(most)
+        self._states: BoundedMap[tuple[str, CategoryKey], TenantState] = BoundedMap(STATES * most)
+        self._fits: BoundedMap[tuple[str, str | None], Fit] = BoundedMap(STATES * most)
+        self._other_account = self._account()
+        self._other_states: dict[CategoryKey, TenantState] = {}
+        self.answers = 0
+        """The answers of all tenants."""
+
+    def find(self, digest: str, key: CategoryKey, category: CategoryState) -> Tenant:
+        """Return what is known of a tenant in a category. What is new is not kept yet."""
+        name = digest if self._accounts.has_room(digest) else OTHERS
+        account = self._other_account
+        if name != OTHERS:
+            account = self._accounts.get(name) or self._account()
+        own = self._has_state(name, key)
+        state = self._states.get((name, key)) if own else self._other_states.get(key)
+        fit = self._fits.get((name, key[0])) or Fit()
+        return Tenant(name, key, account, state or TenantState(category), fit)
+
+    def keep(self, found: Tenant) -> float:
+        """Keep what an answer taught; return the weight with which it teaches what is common."""
+        name, key = found.name, found.category_key
+        if self._has_state(name, key):
+            self._states.touch((name, key), found.state)
+        else:
+            self._states.pass_by()
+            self._other_states[key] = found.state
+        if name != OTHERS:
+            self._accounts.touch(name, found.account)
+        else:
+            self._accounts.pass_by()
+        if self._fits.has_room((name, key[0])):
+            self._fits.touch((name, key[0]), found.fit)
+        else:
+            self._fits.pass_by()
+        self.answers += 1
+        return found.account.count(self.answers)
+
+    def forget(self, gone: CategoryKey) -> None:
+        """Forget what is known of all tenants in a category that was evicted."""
+        self._other_states.pop(gone, None)
+        for key in [key for key, _ in self._states.items() if key[1] == gone]:
+            self._states.drop(key)
+
+    def forget_fits(self, model: str) -> None:
+        """Forget the weights of all tenants for a model that was evicted."""
+        for key in [key for key, _ in self._fits.items() if key[1] == model]:
+            self._fits.drop(key)
+
+    def figures(self) -> Figures:
+        """Return how many tenants are kept and were evicted, and how many weights are their own.
+
+        Nothing if tenants are not told apart.
+        """
+        if not self.answers:
+            return {}
+        return {
+            "kept": sum(1 for _ in self._accounts.items()),
+            "evicted": self._accounts.evicted,
+            "own_weights": sum(fit.own is not None for _, fit in self._fits.items()),
+        }
+
+    def steerings(self, limit: int) -> Iterator[tuple[float, Steering]]:
+        """Yield the steering of each tenant that answers have taught, with its recent answers."""
+        accounts = [account for _, account in self._accounts.items()]
+        for account in (*accounts, self._other_account):
+            if (recent := account.recent(self.answers)) > 0.0:
+                yield recent, account.steering[limit]
+
+    def _has_state(self, name: str, key: CategoryKey) -> bool:
+        return name != OTHERS and self._states.has_room((name, key))
+
+    def _account(self) -> _Account:
+        return _Account(
+            {limit: Steering(common.target, common) for limit, common in self._common.items()}
+        )
