@@ -5,8 +5,9 @@ Both start from what all tenants have taught together, and outgrow it. The token
 are common, since its tokenizer is: a tenant has weights of its own only once its answers keep
 contradicting the common ones, as they do if the template drops its text.
 
-Invariants: of the last RECENT answers, those of one tenant teach what is common as FULL answers at
-most. Memory is bounded: tenants beyond the permitted number are treated as one.
+Invariants: of the last RECENT answers, those of one tenant teach the common distributions and
+steering as FULL answers at most. Memory is bounded: tenants beyond the permitted number are treated
+as one.
 """
 
 from collections.abc import Iterator, Mapping
