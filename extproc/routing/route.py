@@ -31,7 +31,7 @@ class Rules:
     tenants: TenantKey | None = None
     """How requests name their tenant; None: tenants are not told apart."""
 
-    bytes_per_token: float = 2.0
+    bytes_per_token: float = 2.5
     """A body with fewer bytes for each token of a pool's limit fits, if only its size is known."""
 
     def pool(self, name: str) -> Pool:

@@ -64,3 +64,38 @@ def test_a_file_in_no_folder_is_refused(tmp_path):
     done = bench("--json", str(tmp_path / "none" / "file"))
     assert done.returncode == 2
     assert "no such folder" in done.stderr
+
+
+def run(module, *arguments):
+    argv = (sys.executable, "-m", f"benchmarks.{module}", *arguments)
+    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_an_overload_is_measured():
+    done = run("overload", "--seconds", "1", "--body", "brotli")
+    assert done.returncode == 0, done.stderr
+    assert "brotli" in done.stdout
+
+
+def test_an_outage_is_replayed(tmp_path):
+    trace = tmp_path / "trace.csv"
+    rows = [f"2023-11-16 18:{n // 60:02}:{n % 60:02}.0,{500 * (n % 9) + 9},20" for n in range(150)]
+    trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    done = run("outage", str(trace), "--window", "2048,8192", "--instances", "1,1")
+    assert done.returncode == 0, done.stderr
+    assert "by size, 2.5" in done.stdout
+
+
+def test_an_outage_needs_two_minutes(tmp_path):
+    trace = tmp_path / "trace.csv"
+    rows = [f"2023-11-16 18:00:{n:02}.0,9,20" for n in range(9)]
+    trace.write_text("\n".join(["TIMESTAMP,ContextTokens,GeneratedTokens", *rows]))
+    done = run("outage", str(trace), "--instances", "1,1")
+    assert done.returncode == 1
+    assert "the trace must last 120 s" in done.stderr
+
+
+def test_an_outage_is_survived():
+    done = run("live_outage", "--around", "1", "--away", "1")
+    assert done.returncode == 0, done.stderr
+    assert "Ready" in done.stdout

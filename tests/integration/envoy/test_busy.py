@@ -36,7 +36,7 @@ def sent(stack, size, pieces=1, pause_s=0.0):
     return found
 
 
-@pytest.mark.parametrize(("size", "pool"), [(1000, "short"), (20_000, "long"), (1 << 20, "long")])
+@pytest.mark.parametrize(("size", "pool"), [(1000, "short"), (30_000, "long"), (1 << 20, "long")])
 def test_the_size_decides(stack, size, pool):
     assert sent(stack, size) == (pool, "busy")
 

@@ -37,8 +37,8 @@ DOCUMENT = ROOT / "docs" / "failures.md"
 SHORT = json.dumps({"model": "m", "prompt": "Where do owls sleep?", "max_tokens": 50}).encode()
 # May be too long for the short pool, though it is not expected to be: about 1,800 tokens.
 LONGISH = json.dumps({"model": "m", "prompt": "owls sleep " * 720, "max_tokens": 50}).encode()
-# Above 2 bytes for each token of the short pool's window, and above envoy.large_body_bytes.
-MIDDLING = json.dumps({"model": "m", "prompt": "owls sleep " * 1600, "max_tokens": 50}).encode()
+# Above 2.5 bytes for each token of the short pool's window, and above envoy.large_body_bytes.
+MIDDLING = json.dumps({"model": "m", "prompt": "owls sleep " * 2000, "max_tokens": 50}).encode()
 HUGE = json.dumps({"model": "m", "prompt": "owls sleep " * 2_000_000, "max_tokens": 50}).encode()
 LONG = json.dumps({"model": "m", "prompt": "owls sleep " * 9000, "max_tokens": 50}).encode()
 
@@ -629,6 +629,7 @@ def document():
         "against the real Envoy 1.40 with the configuration of `envoy/envoy.yaml`. This page is",
         "written by `python -m tests.integration.envoy.test_failures`; a test compares the two.",
         "Counters that begin with `dualpool_` are those of the service, the others are Envoy's.",
+        "[outages.md](outages.md) has the figures of outages and of overload.",
         "",
         "| part | what happens | what the client sees | what is counted |",
         "|---|---|---|---|",

@@ -66,7 +66,7 @@ DEFAULTS = {
         "service": "127.0.0.1",
         "message_timeout_ms": 1000,
         "fail_open": FailOpen.BY_SIZE,
-        "fail_open_bytes_per_token": 2.0,
+        "fail_open_bytes_per_token": 2.5,
         "large_body_bytes": 4194304,
         "max_headers": 256,
         "max_header_kib": 96,

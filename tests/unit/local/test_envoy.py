@@ -128,7 +128,7 @@ def _post(body: bytes = b"{}", **headers: str):
     return visit
 
 
-@pytest.mark.parametrize(("size", "pool"), [(2, "short"), (16_383, "short"), (16_384, "long")])
+@pytest.mark.parametrize(("size", "pool"), [(2, "short"), (20_479, "short"), (20_480, "long")])
 def test_without_the_service_the_size_of_the_body_chooses(size, pool):
     status, _, document = _through_envoy(_post(b"x" * size))
     assert (status, document["pool"]) == (200, pool)
@@ -136,7 +136,7 @@ def test_without_the_service_the_size_of_the_body_chooses(size, pool):
 
 def test_a_client_cannot_choose_its_pool_even_then():
     headers = {"x-llm-pool": "short", "x-llm-reason": "mine"}
-    _, answered, document = _through_envoy(_post(b"x" * 20_000, **headers))
+    _, answered, document = _through_envoy(_post(b"x" * 30_000, **headers))
     assert document["pool"] == "long"
     assert "x-llm-reason" not in document["headers"]
     assert answered["x-llm-pool"] == "long"

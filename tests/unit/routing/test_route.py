@@ -106,10 +106,10 @@ def test_a_request_that_its_body_proves_to_fit_is_not_retried(changes, retryable
     ("body_bytes", "pool", "retryable"),
     [
         (0, "s", True),
-        (8191, "s", True),  # 2 bytes for each of 4,096 tokens
-        (8192, "m", True),
-        (16383, "m", True),  # its threshold counts, not its window
-        (16384, "l", False),
+        (10239, "s", True),  # 2.5 bytes for each of 4,096 tokens
+        (10240, "m", True),
+        (20479, "m", True),  # its threshold counts, not its window
+        (20480, "l", False),
         (1 << 40, "l", False),
         (None, "l", False),
     ],

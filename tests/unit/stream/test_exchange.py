@@ -73,8 +73,8 @@ def test_what_carries_no_prompt_passes_on_unread(headers):
 @pytest.mark.parametrize(
     ("headers", "pool"),
     [
-        ({"content-length": "16383"}, "short"),  # 2 bytes for each of 8,192 tokens
-        ({"content-length": "16384"}, "long"),
+        ({"content-length": "20479"}, "short"),  # 2.5 bytes for each of 8,192 tokens
+        ({"content-length": "20480"}, "long"),
         ({"content-length": "16384000"}, "long"),
         ({"content-length": "9" * 5000}, "long"),
         ({"content-length": "5".zfill(18)}, "short"),
