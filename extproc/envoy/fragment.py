@@ -62,18 +62,20 @@ def render_fragment(settings: Settings, prefix: str) -> str:
         raise FragmentError(
             f"--prefix: {prefix!r} is not allowed: a path that starts and ends with /"
         )
-    parts = _parts(Part("", yaml.safe_load(render_envoy(settings))), prefix)
+    parts = fragment_parts(settings, prefix)
     pools = ", ".join(pool.name for pool in settings.pools)
     texts = [_INTRODUCTION.format(pools=pools)]
     if settings.envoy.version == "1.36":
         texts.append(_OLD_LIMIT.format(bytes=settings.requests.max_body_bytes))
     for number, (key, heading) in enumerate(_HEADINGS.items(), 1):
         text = f"\n# {number}. {heading.format(prefix=prefix)}\n"
-        texts.append(text + _dump(key, parts[key]))
+        texts.append(text + dump({key: parts[key]}, is_shared=key == "routes"))
     return "".join(texts)
 
 
-def _parts(document: Part, prefix: str) -> dict[str, list[Any]]:
+def fragment_parts(settings: Settings, prefix: str) -> dict[str, list[Any]]:
+    """Return the parts by the key of Envoy's that they belong to; raises RenderError."""
+    document = Part("", yaml.safe_load(render_envoy(settings)))
     listener = next(iter(document.at("static_resources", "listeners").items()))
     manager = next(listener.typed("HttpConnectionManager"))
     filters = _filters(manager)
@@ -134,11 +136,12 @@ def _route(
     if action and prefix != "/":
         pattern = {"regex": f"^{re.escape(prefix)}"}
         action["regex_rewrite"] = {"pattern": pattern, "substitution": "/"}
+    own = {key: value for key, value in route.items() if key not in ("name", "match")}
     return {
-        **route,
         "name": f"llm_{route['name']}",
         "match": _below(route["match"], prefix),
         **_shared_values(host, manager),
+        **own,
         "typed_per_filter_config": enabled,
         **({"route": action} if action else {}),
     }
@@ -202,10 +205,15 @@ def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
 _Dumper.add_representer(str, _represent_text)
 
 
-def _dump(key: str, value: object) -> str:
-    part = {key: _share(value, {})}
-    dumper = _RouteDumper if key == "routes" else _Dumper
-    return yaml.dump(part, Dumper=dumper, sort_keys=False, width=120, default_flow_style=None)
+def dump(value: object, *, is_shared: bool = False) -> str:
+    """Return a value as YAML; `is_shared` writes equal parts of some size once, with an anchor."""
+    return yaml.dump(
+        _share(value, {}),
+        Dumper=_RouteDumper if is_shared else _Dumper,
+        sort_keys=False,
+        width=120,
+        default_flow_style=None,
+    )
 
 
 def _share(value: object, known: dict[str, object]) -> object:

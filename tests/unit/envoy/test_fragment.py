@@ -56,6 +56,11 @@ def test_only_headers_of_the_service_are_removed_for_all():
     assert regex == "(?i)x[-_]llm[-_].*"
 
 
+def test_a_large_body_is_held_no_more_than_a_connection_holds():
+    [large] = [each for each in fragment()["routes"] if each["name"] == "llm_large"]
+    assert large["request_body_buffer_limit"] == Settings().envoy.buffer_bytes
+
+
 def test_routes_are_below_the_prefix_and_pools_see_the_rest():
     parts = fragment("/a/b/")
     paths = [path["regex"] if isinstance(path, dict) else path for path in match_paths(parts)]
