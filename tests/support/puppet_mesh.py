@@ -1,4 +1,4 @@
-"""The default Envoy between scripted pools and a service that tests can kill or freeze."""
+"""An Envoy between scripted pools and a service that tests can kill or freeze."""
 
 import asyncio
 import io
@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -164,11 +165,33 @@ class Answer:
     whole: bool = True
     seconds: float = 0.0
 
+    @property
+    def answered(self):
+        """The pool that the body is of; empty if it is of none."""
+        return json.loads(self.body)["pool"] if self.body.startswith(b"{") else ""
+
+
+@dataclass(frozen=True)
+class OwnForm:
+    """The default Envoy, of the service's own settings.
+
+    clusters: what the parts are called in it. patience_s: how late it may notice what has changed.
+    """
+
+    patience_s: float = 30.0
+    clusters: Mapping[str, str] = field(
+        default_factory=lambda: {"dualpool": "dualpool", "short": "short", "long": "long"}
+    )
+
+    def command(self, settings, _ports):
+        return envoy_command(render_envoy(load(settings)))
+
 
 class Mesh:
     """Envoy, a service and two scripted pools; used in the event loop that created it."""
 
-    def __init__(self):
+    def __init__(self, form=None):
+        self.form = form or OwnForm()
         self.ports = free_ports()
         self.short = Puppet("short", self.ports.pools[0])
         self.long = Puppet("long", self.ports.pools[1])
@@ -195,8 +218,8 @@ class Mesh:
         }
         self.settings.write(json.dumps(document))
         await self.reset()
-        configuration = render_envoy(load(self.settings.path()))
-        self.envoy = await self.children.start(envoy_command(configuration))
+        command = self.form.command(self.settings.path(), ports)
+        self.envoy = await self.children.start(command)
         await self._ready(f"http://127.0.0.1:{ports.admin}/ready")
         await self.healthy()
 
@@ -227,35 +250,55 @@ class Mesh:
 
     async def healthy(self, count=1):
         """Wait until Envoy sees `count` healthy services, and the pools that run as healthy."""
-        await self._members("dualpool", count)
+        await self._members("dualpool", self.ports.grpc, count)
         for puppet in (self.short, self.long):
             if puppet.runner is not None:
-                await self._members(puppet.name, 1)
+                await self._members(puppet.name, puppet.port, 1)
         # Envoy's workers learn of it a little later than its gauge.
         await asyncio.sleep(0.3)
 
-    async def _members(self, cluster, count):
-        async with asyncio.timeout(30):
-            while await self.stat(f"cluster.{cluster}.membership_healthy") != count:
+    async def _members(self, part, port, count):
+        async with asyncio.timeout(self.form.patience_s):
+            while await self._healthy(self.form.clusters[part], port) != count:
                 await asyncio.sleep(0.05)
+
+    async def _healthy(self, cluster, port):
+        """Return how many servers at the port of a cluster Envoy sees as healthy."""
+        url = f"http://127.0.0.1:{self.ports.admin}/clusters?format=json"
+        async with self.session.get(url) as response:
+            found = (await response.json(content_type=None))["cluster_statuses"]
+        hosts = [h for each in found if each["name"] == cluster for h in each["host_statuses"]]
+        return sum(
+            h["address"]["socket_address"]["port_value"] == port
+            and not any(key.startswith("failed_") for key in h["health_status"])
+            for h in hosts
+        )
 
     async def noticed(self, puppet):
         """Wait until Envoy sees that a pool which has stopped is absent."""
-        await self._members(puppet.name, 0)
+        await self._members(puppet.name, puppet.port, 0)
 
     async def ask(self, body, **headers):
         """Send a request; return the answer, even an incomplete one."""
-        return await self._send("POST", "/v1/completions", body, headers)
+        # aiohttp warns of more than 1 MiB in bare bytes.
+        return await self._send("POST", "/v1/completions", io.BytesIO(body), headers)
+
+    async def ask_in_chunks(self, body, **headers):
+        """Send a request without content-length; return the answer."""
+
+        async def chunks():
+            for start in range(0, len(body), 1 << 20):
+                yield body[start : start + (1 << 20)]
+
+        return await self._send("POST", "/v1/completions", chunks(), headers)
 
     async def fetch(self, path):
         """Send a request without a body; return the answer."""
-        return await self._send("GET", path, b"", {})
+        return await self._send("GET", path, None, {})
 
-    async def _send(self, method, path, body, headers):
+    async def _send(self, method, path, data, headers):
         started = asyncio.get_running_loop().time()
         named = {"content-type": "application/json"} | headers
-        # aiohttp warns of more than 1 MiB in bare bytes.
-        data = io.BytesIO(body) if body else None
         answer = Answer(0)
         try:
             async with self.session.request(
@@ -264,8 +307,8 @@ class Mesh:
                 answer.status = response.status
                 answer.pool = response.headers.get("x-llm-pool", "")
                 answer.reason = response.headers.get("x-llm-reason", "")
-                async for data in response.content.iter_any():
-                    answer.body += data
+                async for chunk in response.content.iter_any():
+                    answer.body += chunk
         except aiohttp.ClientError:
             answer.whole = False
         answer.seconds = asyncio.get_running_loop().time() - started
