@@ -91,7 +91,7 @@ def _is_large(value: bytes) -> bool:
 
 def _strings(text: bytes) -> int:
     quotes = text.count(b'"')
-    if quotes > 2 * MAX_STRINGS:
+    if quotes > 2 * MAX_STRINGS and b"\\" in text:
         text = text.replace(rb"\\", b"")  # so that a backslash before a quote escapes it
         quotes = text.count(b'"') - text.count(rb"\"")
     return quotes // 2

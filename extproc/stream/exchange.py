@@ -90,7 +90,7 @@ class _PendingRequest:
     endpoint: Endpoint
     headers: Mapping[str, str]
     hides_usage: bool  # Envoy removes from the answer what is asked for here
-    body: bytearray = field(default_factory=bytearray)
+    body: bytes | bytearray = field(default_factory=bytearray)
     whole: bool = False  # Envoy accepts another body in its place
 
     @property
@@ -201,7 +201,10 @@ class Exchange:
         return Wait()
 
     def _read(self, pending: _PendingRequest, body: Body) -> Action:
-        pending.body += body.data
+        if body.end_of_stream and not pending.body:
+            pending.body = body.data  # whole, so not copied: it may have 32 MiB
+        else:
+            pending.body += body.data
         pending.whole = body.whole
         if len(pending.body) > self._stages.rules.max_body_bytes:
             return self._unreadable(Unreadable.TOO_LARGE)
