@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from hashlib import blake2b
 from pathlib import Path
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules
-from extproc.config.settings import ListenSettings, Settings
+from extproc.config.settings import MESSAGE_OVERHEAD, ListenSettings, Settings
 from extproc.service.bearer import BearerToken, read_token
 from extproc.service.certificates import CertificateFiles, Certificates
 from extproc.service.server import Bounds, Server
@@ -22,7 +23,8 @@ from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics
 from extproc.stream.stream import StreamOutcome
 
-_SECRET_BYTES = 32
+_SECRET_BYTES: Final = 32
+_LEAST_MESSAGE_BYTES: Final = 1 << 20  # room for all headers
 
 
 def build_stages(
@@ -54,12 +56,22 @@ def build_server(settings: Settings, stages: Stages, address: str) -> Server:
     files = certificate_files(listen)
     certificates = Certificates(files) if files else None
     bounds = Bounds(
-        message_bytes=listen.max_message_bytes,
+        message_bytes=message_bytes(settings),
         streams=listen.max_streams,
         body_s=listen.body_timeout_s,
         late_s=_late_s(settings),
     )
     return Server(stages, address, bounds, certificates)
+
+
+def message_bytes(settings: Settings) -> int:
+    """Return the longest gRPC message that is received.
+
+    Envoy decides a body above envoy.large_body_bytes by its content-length. If a body has none, its
+    message is refused here before it is held, and Envoy sends it to the largest pool as well.
+    """
+    most, large = settings.listen.max_message_bytes, settings.envoy.large_body_bytes
+    return min(most, max(large, _LEAST_MESSAGE_BYTES) + MESSAGE_OVERHEAD) if large else most
 
 
 def _late_s(settings: Settings) -> float:

@@ -115,7 +115,7 @@ class OwnEnvoy:
     """
 
     binary: str = ""
-    settings: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     change: Callable[[dict], dict] = lambda document: document
 
     def command(self, ports, pools, settings):
@@ -131,6 +131,10 @@ def running(pools=(), envoy=None, envoy_settings=None, **settings) -> Iterator[R
     """Run a stack; `pools` are URLs of real servers, `envoy` an OwnEnvoy."""
     ports = free_ports()
     settings |= {"envoy": envoy_settings} if envoy_settings else {}
+    if envoy is not None and (large := envoy.settings.get("large_body_bytes")) is not None:
+        settings["envoy"] = (envoy_settings or {}) | {
+            "large_body_bytes": large
+        }  # what the service knows of Envoy
     options = StackOptions(pools=tuple(pools), ports=ports, speed=FAST, settings=settings)
     with in_background() as loop:
 

@@ -2,10 +2,11 @@
 
 import gzip
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.support.local_stack import OwnEnvoy, running, wait_for
+from tests.support.local_stack import OwnEnvoy, fetch, running, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -120,6 +121,21 @@ def test_a_hostile_body_gets_the_pools_answer_and_harms_nobody(stack, name):
     assert answer.status in (200, 400)
     assert answer.headers["x-llm-reason"] == (reason or answer.headers["x-llm-reason"])
     assert stack.post(CHAT, chat(stack, "still there?")).pool == "short"
+
+
+def test_a_large_body_of_unknown_length_costs_no_memory(stack):
+    before = stack.rss_mb()
+    body = json.dumps(chat(stack, "hello", unread="x" * (30 << 20))).encode()
+
+    def ask(_):
+        return fetch(f"{stack.url}{CHAT}", iter([body]))
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(ask, range(4)))
+    assert [(answer.status, answer.pool) for answer in answers] == [(200, "long")] * 4
+    assert all("x-llm-reason" not in answer.headers for answer in answers)
+    assert stack.rss_mb() < before + 60
+    assert stack.post(CHAT, chat(stack, "hello")).headers["x-llm-reason"] == "fits"
 
 
 def test_a_gzip_bomb_costs_neither_memory_nor_time(stack):

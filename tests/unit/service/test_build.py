@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from extproc.build import build_learner
 from extproc.config.settings import (
+    EnvoySettings,
     ListenSettings,
     LogLevel,
     PoolSettings,
@@ -23,6 +24,7 @@ from extproc.service.build import (
     certificate_files,
     configure_logging,
     describe_settings,
+    message_bytes,
 )
 from extproc.service.certificates import CertificateError, CertificateFiles
 
@@ -78,6 +80,22 @@ def test_a_server_needs_its_certificates():
     settings = Settings(listen=ListenSettings(tls_cert="/none", tls_key="/none"))
     with pytest.raises(CertificateError, match="/none: cannot be read"):
         build_server(settings, built(CollectorRegistry()), "127.0.0.1:0")
+
+
+@pytest.mark.parametrize(
+    ("large", "most", "longest"),
+    [
+        (4 << 20, 64 << 20, (4 << 20) + 1024),
+        (0, 64 << 20, 64 << 20),
+        (1024, 64 << 20, (1 << 20) + 1024),  # there must be room for headers
+        (128 << 20, 64 << 20, 64 << 20),
+    ],
+)
+def test_a_message_is_as_long_as_a_body_that_is_read(large, most, longest):
+    settings = Settings(
+        listen=ListenSettings(max_message_bytes=most), envoy=EnvoySettings(large_body_bytes=large)
+    )
+    assert message_bytes(settings) == longest
 
 
 def test_the_state_shows_estimator_target_and_windows():
