@@ -17,7 +17,9 @@ _MESSAGE: Final = re.compile(
     # vLLM 0.32 if the prompt fills the window, and also if the client asked for 0 tokens.
     r"|max_tokens must be at least 1, got 0\b"
     r"|'max_tokens' or 'max_completion_tokens' is too large"  # vLLM before 0.20
-    r"|The decoder prompt \(length \d+\) is longer than"  # vLLM 0.8
+    # vLLM 0.32: with media, and if the prompt fills the window.
+    r"|The decoder prompt \(length \d+\) (is longer than|plus the number of requested output)"
+    r"|The prompt \(total length \d+\) is too long to fit into the model"  # vLLM before 0.8
     r"|The input \(\d+ tokens\) is longer than the model's context length"  # SGLang
 )
 _CODES: Final = frozenset(

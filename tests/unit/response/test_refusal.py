@@ -26,6 +26,10 @@ def body(error):
         "'max_tokens' or 'max_completion_tokens' is too large: 5000. This model's maximum context "
         "length is 4096 tokens and your request has 100 input tokens (5000 > 4096 - 100).",
         "The decoder prompt (length 21535) is longer than the maximum model length of 16384.",
+        "The decoder prompt (length 2048) plus the number of requested output tokens (at least 1) "
+        "is longer than the maximum model length of 2048. Make sure that ...",
+        "The prompt (total length 25938) is too long to fit into the model (context length 4096). "
+        "Make sure that `max_model_len` is no smaller than the number of text tokens plus ...",
         "Input length (3000) exceeds model's maximum context length (2048).",
     ],
 )
