@@ -132,9 +132,8 @@ def running(pools=(), envoy=None, envoy_settings=None, **settings) -> Iterator[R
     ports = free_ports()
     settings |= {"envoy": envoy_settings} if envoy_settings else {}
     if envoy is not None and (large := envoy.settings.get("large_body_bytes")) is not None:
-        settings["envoy"] = (envoy_settings or {}) | {
-            "large_body_bytes": large
-        }  # what the service knows of Envoy
+        # What the service knows of its Envoy.
+        settings["envoy"] = (envoy_settings or {}) | {"large_body_bytes": large}
     options = StackOptions(pools=tuple(pools), ports=ports, speed=FAST, settings=settings)
     with in_background() as loop:
 

@@ -296,3 +296,10 @@ def test_past_reasoning_of_another_shape_is_passed_over(item):
     prompt = PromptReader()
     prompt.read_conversation([{**item, "content": ["x", {"text": "old"}]}, USER])
     assert prompt.optional == {Optional.PAST_REASONING: ["old"]}
+
+
+def test_of_template_arguments_the_instruction_alone_is_rendered():
+    prompt = PromptReader()
+    prompt.read_arguments({"instruction": "find", "tone": "dry"})
+    assert prompt.texts == ["find"]
+    assert prompt.optional == {Optional.TEMPLATE_ARGUMENTS: ['{"tone":"dry"}']}
