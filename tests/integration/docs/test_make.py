@@ -30,7 +30,7 @@ def made_image(tmp_path, docker):
     program.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
-        ["make", "image"],
+        ["make", "--no-print-directory", "image"],
         cwd=ROOT,
         env=os.environ | {"PATH": path},
         capture_output=True,

@@ -101,7 +101,7 @@ HOSTILE = {
     ),
     "thirty thousand messages": (
         b'{"messages":[' + b",".join([b'{"role":"user","content":"hi there"}'] * 30_000) + b"]}",
-        "oversize",
+        "unreadable",
     ),
     "a thousand deep": (b'{"messages":' + b"[" * 1000 + b"]" * 1000 + b"}", ""),
     "a hundred thousand deep": (
