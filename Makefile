@@ -58,8 +58,10 @@ release:  ## make what a release consists of: the wheel, tried, and the image
 	$(MAKE) image
 
 .PHONY: envoy-config protos requirements
-envoy-config: $(VENV)/dev  ## regenerate envoy/envoy.yaml and docs/examples/join/after.yaml
+envoy-config: $(VENV)/dev  ## regenerate envoy/envoy.yaml, envoy/*/routing.yaml and docs/examples/join/after.yaml
 	$(BIN)/dualpool config envoy envoy/dualpool.yaml > envoy/envoy.yaml
+	$(BIN)/dualpool config istio envoy/kubernetes/settings.yaml > envoy/istio/routing.yaml
+	$(BIN)/dualpool config envoy-gateway envoy/kubernetes/settings.yaml > envoy/gateway/routing.yaml
 	$(BIN)/python -m tests.support.joined_envoy
 
 protos: $(VENV)/dev  ## regenerate extproc/protos

@@ -4,7 +4,10 @@ import argparse
 from pathlib import Path
 
 from extproc.config.load import load
+from extproc.config.settings import Settings
+from extproc.envoy.envoy_gateway import render_envoy_gateway
 from extproc.envoy.fragment import render_fragment
+from extproc.envoy.istio import render_istio
 from extproc.envoy.render import render_envoy
 
 DESCRIPTION = "Print a configuration that matches the settings."
@@ -12,11 +15,8 @@ DESCRIPTION = "Print a configuration that matches the settings."
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    kinds = parser.add_subparsers(metavar="KIND", required=True)
+    kinds = parser.add_subparsers(metavar="KIND", dest="kind", required=True)
     envoy = kinds.add_parser("envoy", help="Envoy's bootstrap, as YAML")
-    envoy.add_argument(
-        "file", type=Path, nargs="?", help="settings file (default: none, all defaults)"
-    )
     envoy.add_argument(
         "--fragment",
         action="store_true",
@@ -28,13 +28,39 @@ def fill(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="path of the API, with --fragment; starts and ends with / (default: %(default)s)",
     )
+    istio = kinds.add_parser("istio", help="objects for an Istio ingress gateway")
+    istio.add_argument(
+        "--gateway",
+        default="istio-ingress/istio-ingress",
+        metavar="NAMESPACE/APP",
+        help="the gateway's namespace and its pods' label `app` (default: %(default)s)",
+    )
+    envoy_gateway = kinds.add_parser("envoy-gateway", help="objects for Envoy Gateway")
+    envoy_gateway.add_argument(
+        "--gateway",
+        default="llm-gateway/llm-gateway",
+        metavar="NAMESPACE/NAME",
+        help="the Gateway (default: %(default)s)",
+    )
+    for kind in (envoy, istio, envoy_gateway):
+        kind.add_argument(
+            "file", type=Path, nargs="?", help="settings file (default: none, all defaults)"
+        )
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    settings = load(options.file)
-    if options.fragment:
-        print(render_fragment(settings, options.prefix), end="")
-    else:
-        print(render_envoy(settings), end="")
+    print(_render(load(options.file), options), end="")
     return 0
+
+
+def _render(settings: Settings, options: argparse.Namespace) -> str:
+    match options.kind:
+        case "istio":
+            return render_istio(settings, options.gateway)
+        case "envoy-gateway":
+            return render_envoy_gateway(settings, options.gateway)
+        case _ if options.fragment:
+            return render_fragment(settings, options.prefix)
+        case _:
+            return render_envoy(settings)

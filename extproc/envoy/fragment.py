@@ -62,7 +62,7 @@ def render_fragment(settings: Settings, prefix: str) -> str:
         raise FragmentError(
             f"--prefix: {prefix!r} is not allowed: a path that starts and ends with /"
         )
-    parts = fragment_parts(settings, prefix)
+    parts = fragment_parts(whole_configuration(settings), prefix)
     pools = ", ".join(pool.name for pool in settings.pools)
     texts = [_INTRODUCTION.format(pools=pools)]
     if settings.envoy.version == "1.36":
@@ -73,11 +73,20 @@ def render_fragment(settings: Settings, prefix: str) -> str:
     return "".join(texts)
 
 
-def fragment_parts(settings: Settings, prefix: str) -> dict[str, list[Any]]:
-    """Return the parts by the key of Envoy's that they belong to; raises RenderError."""
-    document = Part("", yaml.safe_load(render_envoy(settings)))
+def whole_configuration(settings: Settings) -> Part:
+    """Return Envoy's whole configuration; raises RenderError."""
+    return Part("", yaml.safe_load(render_envoy(settings)))
+
+
+def connection_manager(document: Part) -> Part:
+    """Return the connection manager of the whole configuration's API."""
     listener = next(iter(document.at("static_resources", "listeners").items()))
-    manager = next(listener.typed("HttpConnectionManager"))
+    return next(listener.typed("HttpConnectionManager"))
+
+
+def fragment_parts(document: Part, prefix: str) -> dict[str, list[Any]]:
+    """Return the parts of the whole configuration by the key of Envoy's that they belong to."""
+    manager = connection_manager(document)
     filters = _filters(manager)
     [host] = manager.at("route_config", "virtual_hosts").items()
     return {

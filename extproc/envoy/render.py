@@ -51,6 +51,11 @@ class _RenderedAddress:
     port: int = 0
     path: str = ""
 
+    @property
+    def is_ip(self) -> bool:
+        """Whether the host is an address of its own, not a name."""
+        return _is_address(self.host)
+
 
 @dataclass(frozen=True, slots=True)
 class _ServiceCluster:
@@ -61,7 +66,7 @@ class _ServiceCluster:
 
 
 @dataclass(frozen=True, slots=True)
-class _PoolCluster:
+class PoolCluster:
     """A pool's cluster, and `route_to`, the cluster that adds the pool `fallback`.
 
     Without a second pool there is no fallback, and `route_to` is the pool itself. `undecided` is
@@ -116,18 +121,23 @@ class _UpstreamTls:
 
 def render_envoy(settings: Settings) -> str:
     """Return Envoy's configuration as YAML; raises RenderError."""
+    return render_template("envoy.yaml.j2", settings)
+
+
+def render_template(name: str, settings: Settings, **more: object) -> str:
+    """Return a template's text for the settings and `more` variables; raises RenderError."""
     envoy = settings.envoy
     pools = _pools(settings)
     return (
         _environment()
-        .get_template("envoy.yaml.j2")
+        .get_template(name)
         .render(
             envoy=envoy,
             version=envoy.version,
             form=str(choose_form(envoy)),
             has_body_size_limit=envoy.version == _NEWEST,
             hides_usage=settings.requests.usage_sample > 0,
-            by_size=envoy.fail_open is FailOpen.BY_SIZE,
+            sized_pools=_sized(settings, pools),
             own_headers=_OWN_HEADERS,
             unlimited=_UNLIMITED,
             sized_paths=path_regex(*_SIZED),
@@ -143,6 +153,7 @@ def render_envoy(settings: Settings) -> str:
             tls=_tls(settings),
             pools=pools,
             largest=pools[-1],
+            **more,
         )
     )
 
@@ -173,7 +184,7 @@ def _environment() -> Environment:
     )
 
 
-def _pools(settings: Settings) -> list[_PoolCluster]:
+def _pools(settings: Settings) -> list[PoolCluster]:
     pools, clusters, low = settings.pools, [], 1
     for index, pool in enumerate(pools):
         # A smaller pool falls back on the largest, the largest on the one before it.
@@ -185,11 +196,18 @@ def _pools(settings: Settings) -> list[_PoolCluster]:
     return clusters
 
 
-def _pool(pool: PoolSettings, fallback: str, undecided: tuple[int, int]) -> _PoolCluster:
+def _sized(settings: Settings, pools: list[PoolCluster]) -> list[PoolCluster]:
+    """Return the pools that some requests are sent to by their size alone."""
+    if settings.envoy.fail_open is not FailOpen.BY_SIZE:
+        return []
+    return [pool for pool in pools[:-1] if pool.undecided[0] < pool.undecided[1]]
+
+
+def _pool(pool: PoolSettings, fallback: str, undecided: tuple[int, int]) -> PoolCluster:
     addresses = tuple(_address(text) for text in pool.addresses)
     # Never a pool's own name: those have no underscores.
     route_to = f"{pool.name}_then_{fallback}" if fallback else pool.name
-    return _PoolCluster(
+    return PoolCluster(
         pool.name,
         fallback,
         route_to,

@@ -1,28 +1,26 @@
 """Translate our Kubernetes objects to an Envoy bootstrap as Envoy Gateway 1.9 does.
 
-It follows the package internal/xds/translator and its golden files (extproc.go, lua.go,
-httpfilters.go, cluster.go, translator.go, testdata/out/xds-ir). An unknown field fails the test, so
-that no part of our objects is ignored.
+It follows the packages internal/gatewayapi and internal/xds/translator and their golden files
+(sort.go, extproc.go, lua.go, request_buffer.go, httpfilters.go, listener.go, cluster.go, route.go,
+translator.go). An unknown field fails the test, so that no part of our objects is ignored.
 """
-
-import itertools
 
 from tests.support.manifests import only
 
 _TYPES = "type.googleapis.com/envoy.extensions"
-_UNITS = {"Mi": 1 << 20, "Ki": 1 << 10}
 _MODES = {"Buffered": "BUFFERED", "Streamed": "STREAMED"}
+_BUFFER = "envoy.filters.http.buffer"
 
 
 def bootstrap(objects, listener, admin):
     """Return the configuration of the gateway's Envoy, whose clusters have the hosts' names."""
-    [route] = only(objects, "HTTPRoute")
+    rules = _rules(objects)
     return {
         "admin": {"address": _socket("127.0.0.1", admin)},
         "static_resources": {
-            "listeners": [_listener(objects, route, listener)],
+            "listeners": [_listener(objects, rules, listener)],
             "clusters": [
-                *(_pool_cluster(objects, rule) for rule in route["spec"]["rules"]),
+                *_pool_clusters(objects, rules),
                 *(
                     _service_cluster(objects, *item)
                     for item in enumerate(_extension(objects)["extProc"])
@@ -32,74 +30,136 @@ def bootstrap(objects, listener, admin):
     }
 
 
+def cluster_name(rule):
+    """Return the name of a rule's cluster."""
+    return f"pools/{rule}"
+
+
+def _rules(objects):
+    """Return each HTTPRoute's name and each of its rules, a rule for each match, sorted."""
+    found = [
+        (route["metadata"]["name"], rule | {"match": match})
+        for route in only(objects, "HTTPRoute")
+        for rule in route["spec"]["rules"]
+        for match in rule.get("matches", [{}])
+    ]
+    return sorted(found, key=lambda each: _rank(each[1]["match"]), reverse=True)
+
+
+def _rank(match):
+    # sort.go: a regular expression before a prefix, the longer one, more headers, more exact ones.
+    path = match.get("path", {}).get("value", "")
+    headers = _headers(match)
+    exact = [each for each in headers if "exact" in each["string_match"]]
+    return (bool(path), len(path), len(headers), len(exact))
+
+
 def _extension(objects):
     [policy] = only(objects, "EnvoyExtensionPolicy")
     return policy["spec"]
 
 
-def _listener(objects, route, port):
-    # ClientTrafficPolicy.connection.bufferLimit -> per_connection_buffer_limit_bytes (32 KiB).
+def _listener(objects, rules, port):
     client = dict(only(objects, "ClientTrafficPolicy")[0]["spec"])
     del client["targetRefs"]
-    assert set(client) == {"connection", "http2", "headers", "timeout"}
+    assert set(client) == {"connection", "http1", "http2", "headers", "path", "timeout"}
+    connection, http2 = client["connection"], client["http2"]
+    headers, times = client["headers"], client["timeout"]["http"]
+    assert (client["http1"], set(client["timeout"])) == ({"http10": {}}, {"http"})
+    assert set(headers) == {"withUnderscoresAction", "requestID", "earlyRequestHeaders"}
+    assert headers["requestID"] == "PreserveOrGenerate"
+    assert client["path"] == {"escapedSlashesAction": "UnescapeAndForward"}
     manager = {
         "@type": f"{_TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": f"http-{port}",
+        "stat_prefix": "http",
         "use_remote_address": True,
         "normalize_path": True,
         "merge_slashes": True,
+        "path_with_escaped_slashes_action": "UNESCAPE_AND_FORWARD",
+        "generate_request_id": True,
+        "preserve_external_request_id": True,
+        "http_protocol_options": {"accept_http_10": True},
         "common_http_protocol_options": {
-            "headers_with_underscores_action": {"RejectRequest": "REJECT_REQUEST"}[
-                client["headers"]["withUnderscoresAction"]
-            ]
+            "headers_with_underscores_action": {"Allow": "ALLOW"}[headers["withUnderscoresAction"]],
+            "idle_timeout": times["idleTimeout"],
         },
         "http2_protocol_options": {
-            "initial_stream_window_size": _bytes(client["http2"]["initialStreamWindowSize"]),
-            "initial_connection_window_size": _bytes(
-                client["http2"]["initialConnectionWindowSize"]
-            ),
-            "max_concurrent_streams": 100,
+            "initial_stream_window_size": http2["initialStreamWindowSize"],
+            "initial_connection_window_size": http2["initialConnectionWindowSize"],
+            "max_concurrent_streams": http2["maxConcurrentStreams"],
         },
-        "stream_idle_timeout": client["timeout"]["http"]["streamIdleTimeout"],
-        "early_header_mutation_extensions": [
-            _early(client["headers"]["earlyRequestHeaders"]["removeOnMatch"])
-        ],
-        "http_filters": [*_filters(_extension(objects)), _router()],
+        "request_headers_timeout": times["requestHeadersReceivedTimeout"],
+        "request_timeout": times["requestReceivedTimeout"],
+        "stream_idle_timeout": times["streamIdleTimeout"],
+        "early_header_mutation_extensions": [_early(headers["earlyRequestHeaders"])],
+        "http_filters": [_buffer(), *_filters(_extension(objects)), _router()],
         "route_config": {
             "name": "llm-gateway/llm-gateway/http",
             "virtual_hosts": [
-                {"name": "all", "domains": ["*"], "routes": list(_routes(objects, route))},
+                {
+                    "name": "all",
+                    "domains": ["*"],
+                    "routes": [_route(objects, *each) for each in rules],
+                },
             ],
         },
+    }
+    limit = {
+        "@type": f"{_TYPES}.filters.network.connection_limit.v3.ConnectionLimit",
+        "stat_prefix": "http",
+        "max_connections": connection["connectionLimit"]["value"],
     }
     return {
         "name": "llm-gateway/llm-gateway/http",
         "address": _socket("127.0.0.1", port),
-        "per_connection_buffer_limit_bytes": _bytes(client["connection"]["bufferLimit"]),
+        "per_connection_buffer_limit_bytes": connection["bufferLimit"],
         "filter_chains": [
-            {"filters": [{"name": "http_connection_manager", "typed_config": manager}]}
+            {
+                "filters": [
+                    {"name": "envoy.filters.network.connection_limit", "typed_config": limit},
+                    {"name": "http_connection_manager", "typed_config": manager},
+                ]
+            }
         ],
     }
 
 
-def _early(matches):
-    # headers.earlyRequestHeaders.removeOnMatch -> early_header_mutation_extensions.
-    assert all(match["type"] == "Prefix" for match in matches)
+def _early(given):
+    # buildHeaderMutationRules: what is set first, then what is removed.
+    assert all(match["type"] == "RegularExpression" for match in given["removeOnMatch"])
+    mutations = [
+        *(
+            {"append": {"header": _key(each), "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+            for each in given["set"]
+        ),
+        *({"remove": name} for name in given["remove"]),
+        *(
+            {"remove_on_match": {"key_matcher": {"safe_regex": {"regex": match["value"]}}}}
+            for match in given["removeOnMatch"]
+        ),
+    ]
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
             "@type": f"{_TYPES}.http.early_header_mutation.header_mutation.v3.HeaderMutation",
-            "mutations": [
-                {"remove_on_match": {"key_matcher": {"prefix": match["value"]}}}
-                for match in matches
-            ],
+            "mutations": mutations,
         },
     }
 
 
+def _key(header):
+    return {"key": header["name"], "value": header["value"]}
+
+
+def _buffer():
+    # Ordered before Lua; off but for the rules whose policy has a requestBuffer.
+    config = {"@type": f"{_TYPES}.filters.http.buffer.v3.Buffer", "max_request_bytes": 1024}
+    return {"name": _BUFFER, "disabled": True, "typed_config": config}
+
+
 def _filters(extension):
     """Yield the filters, Lua before ext_proc; each is disabled and enabled by routes."""
-    for index, script in enumerate(extension["lua"]):
+    for index, script in enumerate(extension.get("lua", [])):
         assert script["type"] == "Inline"
         source = {"inline_string": script["inline"]}
         yield {
@@ -149,57 +209,105 @@ def _router():
     return {"name": "envoy.filters.http.router", "typed_config": config}
 
 
-def _routes(objects, route):
+def _route(objects, route, rule):
+    match, changes = rule["match"], {each["type"]: each for each in rule["filters"]}
+    config = {"name": f"{route}/{rule['name']}", "match": _match(match)}
+    if reference := changes.pop("ExtensionRef", None):
+        assert changes == {}
+        return config | {"direct_response": _direct_response(objects, reference)}
+    request = changes.pop("RequestHeaderModifier")["requestHeaderModifier"]
+    answer = changes.pop("ResponseHeaderModifier", None)
+    assert changes == {}
+    policy = _traffic(objects, route, rule)
+    # buildUpgradeConfig: none beside a requestBuffer.
+    upgrades = [] if "requestBuffer" in policy else [{"upgrade_type": "websocket"}]
+    return config | {
+        "route": {
+            "cluster": cluster_name(rule["name"]),
+            "upgrade_configs": upgrades,
+            **_policy(policy),
+        },
+        "request_headers_to_remove": request["remove"],
+        "request_headers_to_add": [_set(each) for each in request.get("set", [])],
+        "response_headers_to_add": [
+            _set(each) for each in (answer["responseHeaderModifier"]["set"] if answer else [])
+        ],
+        "typed_per_filter_config": _enabled(objects, route) | _held(policy),
+    }
+
+
+def _match(match):
+    assert set(match) <= {"path", "headers", "method"}
+    if path := match.get("path"):
+        assert path["type"] == "RegularExpression"
+    place = {"safe_regex": {"regex": path["value"]}} if path else {"prefix": "/"}
+    return place | {"headers": _headers(match)}
+
+
+def _headers(match):
+    given = [
+        {
+            "name": each["name"],
+            "string_match": {"safe_regex": {"regex": each["value"]}}
+            if each.get("type") == "RegularExpression"
+            else {"exact": each["value"]},
+        }
+        for each in match.get("headers", [])
+    ]
+    method = match.get("method")
+    return [*given, *([{"name": ":method", "string_match": {"exact": method}}] if method else [])]
+
+
+def _set(header):
+    return {"header": _key(header), "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+
+
+def _direct_response(objects, reference):
+    named = reference["extensionRef"]["name"]
+    [found] = [
+        each["spec"]["directResponse"]
+        for each in only(objects, "HTTPRouteFilter")
+        if each["metadata"]["name"] == named
+    ]
+    return {"status": found["statusCode"], "body": {"inline_string": found["body"]["inline"]}}
+
+
+def _enabled(objects, route):
     extension = _extension(objects)
     [reference] = extension["targetRefs"]
-    assert (reference["kind"], reference["name"]) == ("HTTPRoute", route["metadata"]["name"])
+    if (reference["kind"], reference["name"]) != ("HTTPRoute", route):
+        return {}
     on = {"@type": "type.googleapis.com/envoy.config.route.v3.FilterConfig", "config": {}}
-    # Gateway API: of two rules that match, the one with more header matches comes first.
-    rules = sorted(route["spec"]["rules"], key=lambda rule: -len(_headers(rule)))
-    for rule in rules:
-        changes = {filter_["type"]: filter_ for filter_ in rule["filters"]}
-        set_ = changes["ResponseHeaderModifier"]["responseHeaderModifier"]["set"]
-        remove = changes["RequestHeaderModifier"]["requestHeaderModifier"]["remove"]
-        yield {
-            "name": f"httproute/{rule['name']}",
-            "match": {"prefix": "/", "headers": _headers(rule)},
-            "route": {"cluster": f"pools/{rule['name']}", **_policy(objects, rule)},
-            "request_headers_to_remove": remove,
-            "response_headers_to_add": [
-                {
-                    "header": {"key": header["name"], "value": header["value"]},
-                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-                }
-                for header in set_
-            ],
-            "typed_per_filter_config": {
-                **{f"envoy.filters.http.lua/{n}": on for n in range(len(extension["lua"]))},
-                **{
-                    f"envoy.filters.http.ext_proc/{n}": on for n in range(len(extension["extProc"]))
-                },
-            },
-        }
+    return {
+        **{f"envoy.filters.http.lua/{n}": on for n in range(len(extension.get("lua", [])))},
+        **{f"envoy.filters.http.ext_proc/{n}": on for n in range(len(extension["extProc"]))},
+    }
 
 
-def _headers(rule):
-    given = itertools.chain(*(match["headers"] for match in rule.get("matches", [])))
-    return [{"name": h["name"], "string_match": {"exact": h["value"]}} for h in given]
+def _held(policy):
+    if (buffer := policy.get("requestBuffer")) is None:
+        return {}
+    config = {
+        "@type": f"{_TYPES}.filters.http.buffer.v3.BufferPerRoute",
+        "buffer": {"max_request_bytes": buffer["limit"]},
+    }
+    return {_BUFFER: config}
 
 
-def _traffic(objects, rule):
+def _traffic(objects, route, rule):
     [policy] = [
         policy["spec"]
         for policy in only(objects, "BackendTrafficPolicy")
-        if policy["spec"]["targetRefs"][0]["sectionName"] == rule["name"]
+        for target in policy["spec"]["targetRefs"]
+        if (target["name"], target["sectionName"]) == (route, rule["name"])
     ]
     known = {"targetRefs", "retry", "circuitBreaker", "healthCheck", "timeout"}
-    assert set(policy) <= known
+    assert set(policy) <= known | {"requestBuffer", "connection", "tcpKeepalive"}
     return policy
 
 
-def _policy(objects, rule):
+def _policy(policy):
     # BackendTrafficPolicy.retry -> retry_policy; timeout.http.requestTimeout -> timeout.
-    policy = _traffic(objects, rule)
     retry = policy["retry"]
     back_off = retry["perRetry"]["backOff"]
     config = {
@@ -233,10 +341,16 @@ def _backends(objects):
     return {thing["metadata"]["name"]: thing["spec"] for thing in only(objects, "Backend")}
 
 
-def _pool_cluster(objects, rule):
+def _pool_clusters(objects, rules):
+    # A rule has one cluster, however many matches.
+    named = {rule["name"]: (route, rule) for route, rule in rules if "backendRefs" in rule}
+    return [_pool_cluster(objects, *each) for each in named.values()]
+
+
+def _pool_cluster(objects, route, rule):
     """Return a rule's cluster; each Backend is a locality of it, `fallback` -> priority 1."""
     backends = _backends(objects)
-    policy = _traffic(objects, rule)
+    policy = _traffic(objects, route, rule)
     localities = []
     for index, reference in enumerate(rule["backendRefs"]):
         backend = backends[reference["name"]]
@@ -247,24 +361,47 @@ def _pool_cluster(objects, rule):
                 "locality": {"region": f"backend/{index}"},
                 "lb_endpoints": [{"endpoint": {"address": address}, "load_balancing_weight": 1}],
                 "load_balancing_weight": 1,
-                "priority": int(backend.get("fallback", False)),
+                "priority": int(backend["fallback"]),
             }
         )
-    passive = policy.get("healthCheck", {}).get("passive")
-    name = f"pools/{rule['name']}"
+    name, health, alive = cluster_name(rule["name"]), policy["healthCheck"], policy["tcpKeepalive"]
     return {
         "name": name,
         "type": "STRICT_DNS",
         "lb_policy": "LEAST_REQUEST",
+        "ignore_health_on_host_removal": True,
         "common_lb_config": {"locality_weighted_lb_config": {}},
-        "connect_timeout": policy["timeout"]["tcp"]["connectTimeout"],
-        "per_connection_buffer_limit_bytes": 32768,
+        "connect_timeout": _seconds(policy["timeout"]["tcp"]["connectTimeout"]),
+        "per_connection_buffer_limit_bytes": policy["connection"]["bufferLimit"],
         "circuit_breakers": _breakers(policy["circuitBreaker"]),
+        "upstream_connection_options": {
+            "tcp_keepalive": {
+                "keepalive_probes": alive["probes"],
+                "keepalive_time": int(alive["idleTime"].removesuffix("s")),
+                "keepalive_interval": int(alive["interval"].removesuffix("s")),
+            }
+        },
         "load_assignment": {"cluster_name": name, "endpoints": localities},
-        **({"outlier_detection": _outliers(passive)} if passive else {}),
+        "outlier_detection": _outliers(health["passive"]),
+        **({"health_checks": [_check(health["active"])]} if "active" in health else {}),
         **_protocol(
             {"http_protocol_options": {}}, policy["timeout"]["http"]["connectionIdleTimeout"]
         ),
+    }
+
+
+def _check(active):
+    kind = {
+        "GRPC": lambda: {"grpc_health_check": {}},
+        "TCP": lambda: {"tcp_health_check": {}},
+        "HTTP": lambda: {"http_health_check": {"host": "*", "path": active["http"]["path"]}},
+    }[active["type"]]()
+    return {
+        "interval": active["interval"],
+        "timeout": _seconds(active["timeout"]),
+        "unhealthy_threshold": active["unhealthyThreshold"],
+        "healthy_threshold": active["healthyThreshold"],
+        **kind,
     }
 
 
@@ -286,16 +423,8 @@ def _service_cluster(objects, index, processor):
         "common_lb_config": {
             "healthy_panic_threshold": {"value": settings["healthCheck"]["panicThreshold"]}
         },
-        "health_checks": [
-            {
-                "interval": active["interval"],
-                "timeout": _seconds(active["timeout"]),
-                "unhealthy_threshold": active["unhealthyThreshold"],
-                "healthy_threshold": active["healthyThreshold"],
-                "grpc_health_check": {"service_name": active["grpc"]["service"]},
-            }
-        ],
-        "transport_socket": _upstream_tls(backend["tls"]),
+        "health_checks": [_check(active)],
+        **({"transport_socket": _upstream_tls(backend["tls"])} if "tls" in backend else {}),
         "load_assignment": {
             "cluster_name": name,
             "endpoints": [
@@ -347,7 +476,7 @@ def _breakers(given):
         "max_connections": given["maxConnections"],
         "max_pending_requests": given["maxPendingRequests"],
         "max_requests": given["maxParallelRequests"],
-        "max_retries": given.get("maxParallelRetries", 1024),
+        "max_retries": given["maxParallelRetries"],
     }
     return {"thresholds": [limits]}
 
@@ -355,9 +484,11 @@ def _breakers(given):
 def _outliers(passive):
     return {
         "consecutive_5xx": passive["consecutive5XxErrors"],
-        "base_ejection_time": passive["baseEjectionTime"],
+        "consecutive_gateway_failure": passive["consecutiveGatewayErrors"],
+        "enforcing_consecutive_gateway_failure": 100,
+        "base_ejection_time": _seconds(passive["baseEjectionTime"]),
         "max_ejection_percent": passive["maxEjectionPercent"],
-        "interval": passive["interval"],
+        "interval": _seconds(passive["interval"]),
     }
 
 
@@ -370,10 +501,6 @@ def _protocol(explicit, idle_timeout=None):
         options["common_http_protocol_options"] = {"idle_timeout": idle_timeout}
     name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     return {"typed_extension_protocol_options": {name: options}}
-
-
-def _bytes(quantity):
-    return int(quantity[:-2]) * _UNITS[quantity[-2:]]
 
 
 def _seconds(duration):

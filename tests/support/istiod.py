@@ -37,6 +37,11 @@ def apply(resources, patch):
     match patch["applyTo"], operation:
         case "CLUSTER", "ADD":
             resources["clusters"].append(value)
+        case "CLUSTER", "MERGE":
+            given = patch["match"]["cluster"]
+            named = _name(given["service"], given["portNumber"])
+            [cluster] = [each for each in resources["clusters"] if each["name"] == named]
+            merge(cluster, value)
         case "NETWORK_FILTER", "MERGE":
             assert patch["match"]["listener"]["filterChain"]["filter"]["name"] == manager["name"]
             merge(manager, value)
@@ -44,11 +49,11 @@ def apply(resources, patch):
             filters = manager["typed_config"]["http_filters"]
             sub = patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"]
             filters.insert([f["name"] for f in filters].index(sub), value)
-        case "HTTP_ROUTE", "MERGE":
+        case "HTTP_ROUTE", "INSERT_BEFORE":
             named = patch["match"]["routeConfiguration"]["vhost"]["route"]["name"]
             [host] = manager["typed_config"]["route_config"]["virtual_hosts"]
-            [route] = [route for route in host["routes"] if route["name"] == named]
-            merge(route, value)
+            routes = host["routes"]
+            routes.insert([each["name"] for each in routes].index(named), value)
         case other:
             raise AssertionError(f"istiod's rule for {other} is not written here")
 
@@ -72,6 +77,7 @@ def _listener(objects, port):
         "stat_prefix": f"outbound_0.0.0.0_{port}",
         "use_remote_address": True,
         "normalize_path": True,
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
         "http_filters": [_filter("cors"), _filter("fault", "HTTPFault"), _filter("router")],
         "route_config": {
             "name": f"http.{port}",
@@ -101,26 +107,11 @@ def _route(rule):
     headers = rule.get("match", [{}])[0].get("headers", {})
     matchers = [{"name": name, "string_match": value} for name, value in headers.items()]
     [destination] = [route["destination"] for route in rule["route"]]
-    action = {"cluster": _name(destination["host"], destination["port"]["number"])}
-    if rule["retries"]["attempts"]:
-        action["retry_policy"] = {
-            "retry_on": rule["retries"]["retryOn"],
-            "num_retries": rule["retries"]["attempts"],
-            "retry_host_predicate": [
-                {
-                    "name": "envoy.retry_host_predicates.previous_hosts",
-                    "typed_config": {
-                        "@type": f"{_TYPES}.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-                    },
-                }
-            ],
-            "host_selection_retry_max_attempts": 5,
-        }
+    assert rule["retries"] == {"attempts": 0}
     return {
         "name": rule["name"],
         "match": {"prefix": "/", "headers": matchers},
-        "route": action,
-        "request_headers_to_remove": rule["headers"]["request"]["remove"],
+        "route": {"cluster": _name(destination["host"], destination["port"]["number"])},
     }
 
 
@@ -135,13 +126,16 @@ def _name(host, port):
 
 
 def _cluster(objects, host, port):
+    # applyConnectionPool, applyOutlierDetection, applyTCPKeepalive.
     [rule] = [r for r in only(objects, "DestinationRule") if r["spec"]["host"] == host]
     policy = rule["spec"]["trafficPolicy"]
-    idle = policy["connectionPool"]["http"]["idleTimeout"]
-    outliers = policy.get("outlierDetection")
-    cluster = {
+    assert set(policy) == {"loadBalancer", "connectionPool", "outlierDetection"}
+    tcp, http = policy["connectionPool"]["tcp"], policy["connectionPool"]["http"]
+    alive, outliers = tcp["tcpKeepalive"], policy["outlierDetection"]
+    return {
         "name": _name(host, port),
         "type": "STRICT_DNS",  # in place of EDS: the endpoints of the Service
+        "connect_timeout": tcp["connectTimeout"],
         "lb_policy": policy["loadBalancer"]["simple"],
         "load_assignment": {
             "cluster_name": _name(host, port),
@@ -150,24 +144,39 @@ def _cluster(objects, host, port):
         "typed_extension_protocol_options": {
             "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions",
-                "common_http_protocol_options": {"idle_timeout": idle},
+                "common_http_protocol_options": {"idle_timeout": http["idleTimeout"]},
                 "explicit_http_config": {"http_protocol_options": {}},
             }
         },
-        # istiod's default: minHealthPercent 0.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-    }
-    if outliers:
-        cluster["outlier_detection"] = {
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": tcp["maxConnections"],
+                    "max_pending_requests": http["http1MaxPendingRequests"],
+                    "max_requests": http["http2MaxRequests"],
+                    "max_retries": http["maxRetries"],
+                }
+            ]
+        },
+        "upstream_connection_options": {
+            "tcp_keepalive": {
+                "keepalive_time": int(alive["time"].removesuffix("s")),
+                "keepalive_interval": int(alive["interval"].removesuffix("s")),
+                "keepalive_probes": alive["probes"],
+            }
+        },
+        "common_lb_config": {"healthy_panic_threshold": {"value": outliers["minHealthPercent"]}},
+        "outlier_detection": {
             "consecutive_gateway_failure": outliers["consecutiveGatewayErrors"],
             "enforcing_consecutive_gateway_failure": 100,
+            "consecutive_5xx": outliers["consecutive5xxErrors"],
             "enforcing_consecutive_5xx": 100 if outliers["consecutive5xxErrors"] else 0,
             "interval": outliers["interval"],
             "base_ejection_time": outliers["baseEjectionTime"],
             "max_ejection_percent": outliers["maxEjectionPercent"],
             "enforcing_success_rate": 0,
-        }
-    return cluster
+        },
+    }
 
 
 def _socket(host, port):

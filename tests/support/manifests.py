@@ -72,7 +72,7 @@ def faults(thing, crds):
 
 
 def commands(readme, start):
-    """Return the lines of the README's shell blocks that begin with `start`."""
+    """Return the lines of the README's shell blocks that begin with `start`, or one of them."""
     blocks = re.findall(r"^```sh\n(.*?)^```", readme.read_text(), re.S | re.M)
     return [line for block in blocks for line in block.splitlines() if line.startswith(start)]
 

@@ -43,6 +43,8 @@ ELSEWHERE = {
         "dualpool config envoy dualpool.yaml > envoy.yaml",
         "dualpool config envoy dualpool.yaml --fragment",
         "dualpool check dualpool.yaml --envoy my-envoy.yaml",
+        "dualpool config istio settings.yaml --gateway NAMESPACE/APP",
+        "dualpool config envoy-gateway settings.yaml --gateway NAMESPACE/NAME",
     },
 }
 

@@ -1,0 +1,54 @@
+"""The objects that put the service behind Envoy Gateway: its own fields alone, no patches.
+
+Envoy Gateway matches a header but not its absence. So x-llm-pool is never absent: it has the value
+NOT_DECIDED until the service has answered.
+"""
+
+from collections.abc import Sequence
+
+from extproc import names
+from extproc.config.settings import Settings
+from extproc.envoy.kubernetes import ObjectName, client_secret, gateway_settings, pool_hosts
+from extproc.envoy.number_regex import digits_between, digits_from
+from extproc.envoy.render import PoolCluster, RenderError, render_template
+
+# No pool has such a name, because of the underscore.
+NOT_DECIDED = "not_decided"
+# Gateway API's limit of the rules of a route, of which each smaller pool takes four.
+_MOST_POOLS = 4
+_DECISION = (
+    names.REASON_HEADER,
+    names.BUDGET_HEADER,
+    names.CATEGORY_HEADER,
+    names.BASIS_HEADER,
+    names.RETRYABLE_HEADER,
+)
+
+
+def render_envoy_gateway(settings: Settings, gateway: str) -> str:
+    """Return the objects as YAML, for a Gateway NAMESPACE/NAME; raises RenderError."""
+    secret = client_secret(settings)
+    settings = gateway_settings(settings)
+    if len(settings.pools) > _MOST_POOLS:
+        raise RenderError(
+            f"pools: {len(settings.pools)} need more rules than an HTTPRoute can have; Envoy "
+            f"Gateway takes {_MOST_POOLS} pools"
+        )
+    pool_hosts(settings)  # raises RenderError
+    return render_template(
+        "gateway/routing.yaml.j2",
+        settings,
+        gateway=ObjectName.of_gateway(gateway),
+        dualpool=ObjectName.of_service(settings),
+        secret=secret,
+        marker=NOT_DECIDED,
+        decision_headers=_DECISION,
+        digits_between=digits_between,
+        digits_from=digits_from,
+        named=_named,
+    )
+
+
+def _named(pools: Sequence[PoolCluster], suffix: str) -> list[str]:
+    """Return the names of the pools' rules of one kind."""
+    return [f"{pool.name}{suffix}" for pool in pools]
