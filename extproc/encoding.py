@@ -15,9 +15,6 @@ import zstandard
 PIECE_BYTES: Final = 64 * 1024
 """The longest piece that a decoder yields, in bytes."""
 
-MAX_CODINGS: Final = 2
-"""The most codings that may be applied to one body."""
-
 MAX_FRAMES: Final = 1024
 """The most gzip members or zstd frames in a body: an empty one costs time too."""
 
@@ -47,20 +44,21 @@ class Decoder:
     """Feed it a body in pieces; `complete` says whether the body has ended."""
 
     def __init__(self, encoding: str) -> None:
-        """Take a content-encoding header: "" or identity, or codings in the order of application.
+        """Take a content-encoding header: empty, identity or one coding.
 
-        Raises EncodingError for an unknown coding, or more than MAX_CODINGS.
+        Raises EncodingError for an unknown coding, and for several: what the first one decodes to
+        would be input of the next without a bound.
         """
         names = [name.strip().lower() for name in encoding.split(",")]
         codings = [name for name in names if name not in {"", "identity"}]
-        if len(codings) > MAX_CODINGS:
-            raise EncodingError(f"more than {MAX_CODINGS} codings: {len(codings)}")
-        self._stages = [_stage(name) for name in reversed(codings)]
+        if len(codings) > 1:
+            raise EncodingError(f"{len(codings)} codings, one is read")
+        self._stage = _stage(codings[0]) if codings else None
 
     @property
     def complete(self) -> bool:
-        """Whether every coding has ended with the data so far; always true without a coding."""
-        return all(stage.complete for stage in self._stages)
+        """Whether the coding has ended with the data so far; always true without a coding."""
+        return self._stage is None or self._stage.complete
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what the data decodes to, in pieces of at most PIECE_BYTES.
@@ -69,8 +67,8 @@ class Decoder:
         the data is corrupt.
         """
         pieces = _cut(data)
-        for stage in self._stages:
-            pieces = chain.from_iterable(map(stage.decode, pieces))
+        if self._stage is not None:
+            pieces = chain.from_iterable(map(self._stage.decode, pieces))
         try:
             yield from pieces
         except (zlib.error, brotli.error, zstandard.ZstdError) as fault:

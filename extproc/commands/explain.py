@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     settings: Settings = load(options.config)
     given = _endpoint(options.path) if options.path else None
-    body = sys.stdin.buffer.read() if options.file == "-" else Path(options.file).read_bytes()
+    body = _read(options.file)
     kind = given or _endpoint(_guess(body))
     explanation = explain(body, kind, settings)
     if options.json:
@@ -42,6 +42,13 @@ def run(options: argparse.Namespace) -> int:
     else:
         print(describe(explanation))
     return 0
+
+
+def _read(file: str) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    except OSError as error:
+        raise UserError(f"dualpool: {file}: {error.strerror}") from None
 
 
 def _endpoint(path: str) -> Endpoint:

@@ -22,6 +22,9 @@ _TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that 
     (("envoy", "tls_cert"), (("envoy", "tls_key"), ("envoy", "tls_ca"))),
     (("envoy", "tls_key"), (("envoy", "tls_cert"), ("envoy", "tls_ca"))),
 )
+# What the generated configuration calls other things by.
+_RESERVED = frozenset({"dualpool", "undecided"})
+_FALLBACK = "-fallback"
 _MESSAGE: Place = ("listen", "max_message_bytes")
 _BODY: Place = ("requests", "max_body_bytes")
 _DEFAULTS: Mapping[Place, Any] = {
@@ -81,6 +84,11 @@ def _body_conflicts(body: int | None, message: int | None) -> Iterator[tuple[Pla
 def _pool_conflicts(values: Mapping[Place, Any], count: int) -> Iterator[tuple[Place, Any, str]]:
     if not 1 <= count <= MAX_POOLS:
         yield ("pools",), values["pools",], Settings.allowed("pools")
+    for index, name in _sound(_column(values, "name")):
+        if name in _RESERVED or name.endswith(_FALLBACK):
+            taken = ", ".join([*sorted(_RESERVED), f"...{_FALLBACK}"])
+            allowed = f"a name that Envoy's configuration has no other use for ({taken})"
+            yield ("pools", index, "name"), name, allowed
     owners: dict[str, int] = {}
     for index, name in _sound(_column(values, "name")):
         if owners.setdefault(name, index) != index:

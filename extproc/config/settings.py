@@ -234,7 +234,7 @@ class RequestSettings(Section):
         "bytes",
         1024,
         _GIB,
-        "a larger body is not read, it goes to the largest pool",
+        "a larger body gets Envoy's 413",
         default=1 << 25,
     )
     usage_sample: float = keys.key(

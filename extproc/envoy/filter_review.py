@@ -10,7 +10,6 @@ from extproc.names import USAGE_METADATA
 # Envoy's default.
 _MESSAGE_TIMEOUT_S = 0.2
 
-_TIMEOUT_S = (0.05, 10.0)
 _ROUTING_MODES = ("BUFFERED", "FULL_DUPLEX_STREAMED")
 
 
@@ -53,9 +52,7 @@ def _router_findings(processor: Processor, settings: Settings) -> Iterator[Findi
     timeout = processor.at("message_timeout")
     wanted = settings.envoy.message_timeout_ms / 1000
     seconds = _MESSAGE_TIMEOUT_S if timeout.seconds is None else timeout.seconds
-    if not _TIMEOUT_S[0] <= seconds <= _TIMEOUT_S[1]:
-        yield Finding(timeout.path, f"{seconds:g}s is not between 0.05s and 10s: set {wanted:g}s")
-    elif seconds != wanted:
+    if seconds != wanted:
         yield Finding(
             timeout.path, f"{seconds:g}s differs from envoy.message_timeout_ms: set {wanted:g}s"
         )

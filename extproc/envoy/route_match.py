@@ -97,8 +97,11 @@ def _sample_paths(match: Part) -> Iterator[str]:
     found = _REGEX_START.match(match.at("safe_regex", "regex").text)
     start = start or (found[0] if found else "")
     for rest in _API_PATHS:
-        if not rest or rest.startswith("/") is not start.endswith("/"):
-            yield start + rest
+        path = start + rest
+        # A regular expression may begin with any character: then the path is an API's own.
+        joins = not rest or rest.startswith("/") is not start.endswith("/")
+        if joins and path.startswith("/"):
+            yield path
 
 
 def _path_holds(match: Part, request: SampleRequest) -> bool:

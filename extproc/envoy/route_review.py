@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from extproc.config.settings import FailOpen
 from extproc.envoy.body_limits import body_findings
 from extproc.envoy.cluster_review import retry_findings
 from extproc.envoy.document import Finding, Part
@@ -59,6 +60,8 @@ def _entry_findings(
             f"requests without x-llm-pool go to {cluster.text!r}: "
             f"set {fleet.largest!r}, the largest pool",
         )
+    if by_size:
+        yield from _size_findings(route, gateway)
     if by_size and to_largest:
         return  # a large body may go to the largest pool without a decision, or by its head alone
     routers = [each for each in gateway.routers() if each.is_on(levels)]
@@ -70,6 +73,28 @@ def _entry_findings(
         yield from body_findings(levels, gateway)
     for pool in fleet.pools[:-1]:
         yield from _decision_findings(levels, gateway, request.with_pool(pool), pool)
+
+
+def _size_findings(route: Part, gateway: PoolGateway) -> Iterator[Finding]:
+    """Yield bodies that a smaller pool gets by their size alone, against the settings."""
+    envoy = gateway.settings.envoy
+    ends = [
+        header.at("range_match", "end")
+        for header in route.at("match", "headers").items()
+        if header.at("name").text.lower() == "content-length"
+    ]
+    for pool in gateway.settings.pools[:-1]:
+        if not gateway.fleet.prefers(route, pool.name):
+            continue
+        if envoy.fail_open is FailOpen.LARGEST:
+            yield Finding(route.path, "envoy.fail_open is largest: remove this route")
+            return
+        most = int(pool.threshold * envoy.fail_open_bytes_per_token)
+        for end in ends:
+            if end.number is not None and end.number > most:
+                yield Finding(
+                    end.path, f"{end.number} is more than pools.{pool.name} permits: set {most}"
+                )
 
 
 def _own_filter_findings(

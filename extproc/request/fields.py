@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 MAX_NODES: Final = 1 << 15
-"""The most lists and objects in one field beside lists of token ids."""
+"""The most lists and objects in the fields that are read, beside lists of token ids."""
 
 MAX_ENTRIES: Final = 1 << 14
 """The most entries of lists and objects of a prompt that are looked at one by one."""
@@ -18,11 +18,12 @@ MAX_ENTRIES: Final = 1 << 14
 MAX_STRINGS: Final = 1 << 16
 """The most strings in a body, keys included."""
 
-MAX_VALUES: Final = 1 << 17
-"""The most values in one field beside lists of token ids, keys not included."""
+MAX_VALUES: Final = 1 << 16
+"""The most values in the fields that are read, beside lists of token ids; keys do not count."""
 
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_VALUE: Final = msgspec.json.Decoder()
+# Python's float, since msgspec takes up to 13 us for a number of many digits or a large exponent.
+_VALUE: Final = msgspec.json.Decoder(float_hook=float)
 _SPACE: Final = b" \t\r\n"
 _ID_CHARS: Final = b"0123456789,[]"
 _PROBE_BYTES: Final = 256
@@ -54,19 +55,16 @@ def decode_fields(
     if _strings(text) > MAX_STRINGS:
         raise TooManyNodesError
     if not _is_large(text) and not _is_numeric(text):
-        try:
-            fields = _VALUE.decode(text)
-        except msgspec.DecodeError:
-            pass  # the fault may be in a field that is not read
-        else:
-            if isinstance(fields, dict):
-                return fields
-            raise NoObjectError
+        fields = _VALUE.decode(text)
+        if isinstance(fields, dict):
+            return fields
+        raise NoObjectError
     try:
         undecoded = _FIELDS.decode(text)
     except msgspec.ValidationError as error:
         raise NoObjectError from error
-    return {name: _decode(bytes(undecoded[name])) for name in names(undecoded) if name in undecoded}
+    wanted = [name for name in names(undecoded) if name in undecoded]
+    return _decode_all({name: bytes(undecoded[name]) for name in wanted})
 
 
 def _is_numeric(text: bytes) -> bool:
@@ -75,13 +73,16 @@ def _is_numeric(text: bytes) -> bool:
     return not text[middle : middle + _PROBE_BYTES].translate(None, _ID_CHARS + _SPACE)
 
 
-def _decode(value: bytes) -> object:
-    ids = _token_ids(value)
-    if ids is not None:
-        return ids
-    if _is_large(value) and _is_large(_outside_strings(value)):
+def _decode_all(values: Mapping[str, bytes]) -> dict[str, object]:
+    known: dict[str, object] = {name: _token_ids(value) for name, value in values.items()}
+    others = [value for name, value in values.items() if known[name] is None]
+    # Together, or many fields of many values each would cost as often.
+    if _is_large(b"".join(others)) and _is_large(b"".join(map(_outside_strings, others))):
         raise TooManyNodesError
-    return _VALUE.decode(value)
+    return {
+        name: _VALUE.decode(value) if known[name] is None else known[name]
+        for name, value in values.items()
+    }
 
 
 def _is_large(value: bytes) -> bool:

@@ -139,6 +139,9 @@ def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
         raise UnreadableRequest(Unreadable.TOO_LARGE)
     if not encoding:
         return body
+    # More than may come of it: to decode it costs time even if little does.
+    if len(body) > MAX_DECODED_BYTES:
+        raise UnreadableRequest(Unreadable.TOO_LARGE)
     pieces: list[bytes] = []
     room = min(max_bytes, MAX_DECODED_BYTES, FREE_DECODED_BYTES + MAX_DECODED_RATIO * len(body))
     try:

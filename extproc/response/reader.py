@@ -178,12 +178,13 @@ _MILESTONES: Final = frozenset(
 class _EventStream:
     """An event stream: each event is read as it passes, none is buffered."""
 
-    __slots__ = ("_events", "_failure", "_tally", "done")
+    __slots__ = ("_events", "_failure", "_has_usage_event", "_tally", "done")
 
     def __init__(self) -> None:
         self._events = EventReader()
         self._tally = Tally()
         self._failure: Refused | Unlearnable | None = None
+        self._has_usage_event = False  # the last event was one
         self.done = False
 
     def feed(self, piece: bytes) -> None:
@@ -195,7 +196,8 @@ class _EventStream:
             self._take(event)
         if self._failure is not None:
             return self._failure
-        return self._tally.usage() if self.done else Unlearnable.INCOMPLETE
+        complete = self.done or self._has_usage_event
+        return self._tally.usage() if complete else Unlearnable.INCOMPLETE
 
     def _take(self, event: Event) -> None:
         kind, data = event
@@ -216,7 +218,7 @@ class _EventStream:
         else:
             self._tally.add(record)
             # OpenAI's last event but for [DONE], which some servers leave out.
-            self.done = record.choices == [] and record.states_usage
+            self._has_usage_event = record.choices == [] and record.states_usage
 
     def _learn_milestone(self, record: Record) -> None:
         match record:

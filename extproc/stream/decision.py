@@ -14,7 +14,7 @@ import msgspec
 from extproc.budget.category import NAME_CHARS, label
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import name_category
-from extproc.budget.values import Measure
+from extproc.budget.values import Budget, Measure
 from extproc.names import (
     BASIS_HEADER,
     BUDGET_HEADER,
@@ -97,9 +97,16 @@ def _is_sound(routed: Routed, rules: Rules) -> bool:
         and len(asked.category) <= NAME_CHARS
         and len(asked.tenant) == (DIGEST_CHARS if rules.tenants else 0)
         and 0 < asked.sequences <= _MOST_COUNT
-        and abs(asked.output_limit or 0) <= _MOST_COUNT
+        and 0 < asked.share <= 1
+        and 0 <= (asked.output_limit or 0) <= _MOST_COUNT
+        and _is_budget(routed.budget)
         and any(pool.name == routed.pool for pool in rules.pools)
     )
+
+
+def _is_budget(budget: Budget) -> bool:
+    parts = budget.prompt_tokens, budget.output_tokens, abs(budget.margin_tokens)
+    return all(0 <= tokens <= _MOST_COUNT for tokens in parts)
 
 
 def _is_countable(measure: Measure) -> bool:

@@ -214,7 +214,7 @@ def test_explain_guesses_the_path_from_the_fields(tmp_path, capsys):
 
 
 def test_explain_of_a_file_that_is_not_there_is_one_message(capsys):
-    assert main(["explain", "/nowhere.json"]) == 1
+    assert main(["explain", "/nowhere.json"]) == 2
     assert capsys.readouterr().err == ("dualpool: /nowhere.json: No such file or directory\n")
 
 

@@ -102,11 +102,11 @@ WRONG = {
     ),
     "too short a wait": (
         lambda d: router(d).update(message_timeout="0.01s"),
-        "message_timeout: 0.01s is not between 0.05s and 10s: set 1s",
+        "message_timeout: 0.01s differs from envoy.message_timeout_ms: set 1s",
     ),
     "too long a wait": (
         lambda d: router(d).update(message_timeout="60s"),
-        "message_timeout: 60s is not between 0.05s and 10s: set 1s",
+        "message_timeout: 60s differs from envoy.message_timeout_ms: set 1s",
     ),
     "another wait": (
         lambda d: router(d).pop("message_timeout"),
@@ -199,14 +199,28 @@ def test_what_is_wrong_is_found_with_its_place_and_the_fix(name):
 
 
 @pytest.mark.parametrize(("version", "form"), FORMS)
-def test_what_is_rendered_agrees(version, form):
-    assert findings(rendered(envoy={"version": version, "form": form})) == []
+@pytest.mark.parametrize("windows", [(8192, 65536), (8192, 32768, 131072)])
+def test_what_is_rendered_agrees(version, form, windows):
+    pools = [{"name": f"p{window}", "max_model_len": window} for window in windows]
+    settings = {"pools": pools, "envoy": {"version": version, "form": form}}
+    assert findings(rendered(**settings), **settings) == []
 
 
 def test_settings_that_change_are_found_in_a_file_that_does_not():
     workers = findings(rendered(), workers=2)
     assert len(workers) == 1
     assert workers[0].endswith("50051 differs from listen.grpc: set 50051, 50052")
+
+
+def test_sizes_that_a_smaller_pool_gets_undecided_are_those_of_the_settings():
+    pools = [
+        {"name": "short", "max_model_len": 8192, "threshold": 1000},
+        {"name": "long", "max_model_len": 65536},
+    ]
+    stale = findings(rendered(), pools=pools)
+    assert any("20480 is more than pools.short permits: set 2500" in each for each in stale)
+    fail_open = {"envoy": {"fail_open": "largest"}}
+    assert any("fail_open is largest: remove" in each for each in findings(rendered(), **fail_open))
 
 
 def test_a_socket_is_known_by_its_path():

@@ -43,8 +43,16 @@ def test_the_names_are_chosen_from_the_fields_that_are_present():
     assert seen == ["x", "y"]
 
 
-def test_a_fault_in_a_field_that_is_not_read_does_no_harm():
-    assert decode(b'{"x": 1, "y": 1e999}', "x") == {"x": 1}
+def test_numbers_are_read_as_python_does():
+    fields = decode(b'{"x": [1.5, 1e999, 8.4e-309, 1.4444444444444444444e-300], "y": -0.0}', "x")
+    assert fields["x"] == [1.5, float("inf"), 8.4e-309, 1.4444444444444444444e-300]
+
+
+def test_values_are_bounded_over_all_fields_together():
+    half = b"[" + b"1.25," * (MAX_VALUES // 2) + b"1.25]"
+    assert len(decode(b'{"x": %s}' % half, "x")["x"]) == MAX_VALUES // 2 + 1
+    with pytest.raises(TooManyNodesError):
+        decode(b'{"x": %s, "y": %s}' % (half, half), "x", "y")
 
 
 @pytest.mark.parametrize("text", [b"[]", b'"a"', b"null", b"1"])

@@ -498,7 +498,6 @@ def test_a_prompt_that_is_not_what_the_body_holds_is_unreadable(kind, field):
         (b"{} {}", Unreadable.JSON),
         (b"--x\r\ncontent-disposition: form-data", Unreadable.JSON),
         ("{}".encode("utf-16")[:-1], Unreadable.JSON),
-        (b'{"messages": [1e999]}', Unreadable.JSON),
         (b'{"model": "\\ud83d"}', Unreadable.JSON),
         (b'{"a": ' + b"[" * 100_000, Unreadable.DEPTH),
         (b'{"messages": [' + b"[1]," * MAX_NODES + b"[1]]}", Unreadable.TOO_LARGE),

@@ -181,7 +181,6 @@ def test_a_document_that_is_cut_short_is_incomplete(name, fraction):
         ("gzip", gzip.compress),
         ("br", brotli.compress),
         ("zstd", zstandard.compress),
-        ("gzip, br", lambda data: brotli.compress(gzip.compress(data))),
     ],
 )
 @given(cuts=CUTS, name=st.sampled_from(["chat", "chat-stream-usage", "refused-prompt-chat"]))
@@ -233,6 +232,13 @@ PART = b'{"choices": [{"finish_reason": null}], "usage": {"prompt_tokens": 10}}'
 
 def test_the_usage_without_choices_is_the_end_even_without_done():
     assert stream(PART, LAST, end=b"") == USAGE
+
+
+def test_what_follows_a_usage_without_choices_counts():
+    running = b'{"choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 1}}'
+    assert stream(running, PART, end=b"") is Unlearnable.INCOMPLETE
+    assert stream(running, LAST, end=b"") == USAGE
+    assert stream(LAST, b'{"error": "boom"}') is Unlearnable.ERROR
 
 
 @pytest.mark.parametrize("part", [PART, b'{"choices": [], "usage": null}', b'{"choices": []}'])
