@@ -19,7 +19,8 @@ class TenantKey:
         """Return the digest of the tenant; requests without the header are of one tenant."""
         value = headers.get(self.header, "").strip()
         if self.header == "authorization":
-            # A client may write the scheme as it likes: one credential is one tenant.
-            value = value.partition(" ")[2].strip()
+            # A client may write the scheme as it likes, or none: one credential is one tenant.
+            scheme, _, credential = value.partition(" ")
+            value = credential.strip() or scheme
         data = value.encode("utf-8", "surrogateescape")
         return blake2b(data, digest_size=DIGEST_CHARS // 2, key=self.secret).hexdigest()

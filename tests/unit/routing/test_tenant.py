@@ -37,5 +37,10 @@ def test_one_credential_is_one_tenant_however_its_scheme_is_written(value):
     assert CREDENTIAL.digest({"authorization": value}) == expected
 
 
+def test_credentials_without_a_scheme_are_tenants_of_their_own():
+    values = ["", "sk-abc", "sk-def", "Bearer sk-ghi"]
+    assert len({CREDENTIAL.digest({"authorization": value}) for value in values}) == 4
+
+
 def test_the_secret_is_not_shown():
     assert "ssss" not in repr(KEY)
