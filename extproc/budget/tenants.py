@@ -48,7 +48,7 @@ class TenantState(Distributions):
         self.scores.add(score)
 
 
-class Fit:
+class WeightsFit:
     """Whether the common weights of a model fit a tenant; `own` are its own if they do not."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class Tenant:
     category_key: CategoryKey
     account: _Account
     state: TenantState
-    fit: Fit
+    fit: WeightsFit
 
 
 class Tenants:
@@ -110,7 +110,7 @@ class Tenants:
         self._common = common
         self._accounts: BoundedMap[str, _Account] = BoundedMap(most)
         self._states: BoundedMap[tuple[str, CategoryKey], TenantState] = BoundedMap(STATES * most)
-        self._fits: BoundedMap[tuple[str, str | None], Fit] = BoundedMap(STATES * most)
+        self._fits: BoundedMap[tuple[str, str | None], WeightsFit] = BoundedMap(STATES * most)
         self._other_account = self._account()
         self._other_states: dict[CategoryKey, TenantState] = {}
         self.answers = 0
@@ -124,7 +124,7 @@ class Tenants:
             account = self._accounts.get(name) or self._account()
         own = self._has_state(name, key)
         state = self._states.get((name, key)) if own else self._other_states.get(key)
-        fit = self._fits.get((name, key[0])) or Fit()
+        fit = self._fits.get((name, key[0])) or WeightsFit()
         return Tenant(name, key, account, state or TenantState(category), fit)
 
     def keep(self, found: Tenant) -> float:

@@ -13,7 +13,7 @@ from extproc.budget.prior import MEASURED
 from extproc.budget.sketch import Counts, Scores, Sketch, count_prior, score_prior
 from extproc.budget.states import CategoryState, ModelState
 from extproc.budget.steering import Steering
-from extproc.budget.tenants import FULL, OTHERS, STATES, Fit, Tenants
+from extproc.budget.tenants import FULL, OTHERS, STATES, Tenants, WeightsFit
 from extproc.budget.values import Asked, Basis, Observation, Outcome
 from extproc.budget.weights import TokenWeights
 
@@ -188,7 +188,7 @@ def test_a_category_that_is_evicted_is_forgotten_for_all() -> None:
 
 
 def test_the_common_weights_stay_where_nobody_else_uses_them() -> None:
-    common, fit = TokenWeights(MEASURED), Fit()
+    common, fit = TokenWeights(MEASURED), WeightsFit()
     for _ in range(100):
         common.observations += 1
         fit.compare(common, 16.0)
@@ -196,7 +196,7 @@ def test_the_common_weights_stay_where_nobody_else_uses_them() -> None:
 
 
 def test_contradiction_that_others_do_not_share_gives_weights_of_ones_own() -> None:
-    common, fit, answers = TokenWeights(MEASURED), Fit(), 0
+    common, fit, answers = TokenWeights(MEASURED), WeightsFit(), 0
     while fit.own is None:
         common.observations += 2
         fit.compare(common, 100.0)
@@ -205,7 +205,7 @@ def test_contradiction_that_others_do_not_share_gives_weights_of_ones_own() -> N
 
 
 def test_answers_that_agree_never_add_up() -> None:
-    common, fit = TokenWeights(MEASURED), Fit()
+    common, fit = TokenWeights(MEASURED), WeightsFit()
     for number in range(1000):
         common.observations += 2
         fit.compare(common, 16.0 if number % 10 == 0 else 1.0)
