@@ -141,3 +141,9 @@ def test_a_request_may_count_as_less_than_one() -> None:
     steering.observe(3, exceeds=True, weight=0.1)
     assert steering.counted()[0][3] == pytest.approx(0.1, rel=1e-3)
     assert steering.counted()[1][3] == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.parametrize("place", [1, 2, 11])
+def test_the_level_stays_below_the_risks_that_are_too_many(place: int) -> None:
+    level = misses(place, 3, requests=5000).level
+    assert LEVELS[place] < level < LEVELS[place - 1]

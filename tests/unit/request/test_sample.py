@@ -1,5 +1,7 @@
 """The sample stands for the whole."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,9 +73,9 @@ def test_windows_do_not_overlap():
     assert take_sample(pieces) == (16_000, "".join(pieces).encode())
 
 
-@pytest.mark.parametrize("pieces", [1, 4])
-def test_windows_begin_at_even_distances(pieces):
+@pytest.mark.parametrize("cuts", [[], [16_000, 32_000, 48_000], [20_500], [20_100], [20_253]])
+def test_windows_begin_at_even_distances(cuts):
     text = "".join(f"{number:08}" for number in range(8000))
-    size = len(text) // pieces
-    sample = take_sample([text[i : i + size] for i in range(0, len(text), size)])[1]
+    edges = [0, *cuts, len(text)]
+    sample = take_sample([text[a:b] for a, b in pairwise(edges)])[1]
     assert sample == "".join(text[i : i + 253] for i in range(0, 64_000, 1000)).encode()
