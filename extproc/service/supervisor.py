@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from extproc.build import build_learner
 from extproc.config.addresses import host_port, worker_addresses
@@ -31,6 +30,7 @@ from extproc.service.certificates import read_certificates
 from extproc.service.channel import EMPTY, LINE_BYTES, Order, OverlongLine, decode
 from extproc.service.http import HttpServer
 from extproc.service.stopping import Stop, first_of, log_stopping
+from extproc.service.worker_files import WorkerFilesCollector
 from extproc.service.worker_process import EXIT_S, WorkerProcess
 from extproc.stream.metrics import WorkerMetrics
 
@@ -63,7 +63,7 @@ class Supervisor:
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
         with _metrics_folder() as folder:
-            MultiProcessCollector(self._registry, path=str(folder))  # type: ignore[no-untyped-call]
+            WorkerFilesCollector(self._registry, path=str(folder))  # type: ignore[no-untyped-call]
             described = describe_settings(self._settings)
             http = HttpServer(self._registry, self._learner, described, self._is_ready, self._token)
             await http.start(*host_port(self._settings.listen.http))
