@@ -534,6 +534,11 @@ def test_what_is_compressed_is_read_up_to_64_kib_and_64_times_its_size():
     assert reason(gzip.compress(body.ljust(fill + 8000)), "gzip") is Unreadable.TOO_LARGE
 
 
+def test_a_compressed_body_of_more_than_a_megabyte_is_not_decoded():
+    frames = gzip.compress(b"") * (MAX_DECODED_BYTES // len(gzip.compress(b"")) + 1)
+    assert reason(frames, "gzip") is Unreadable.TOO_LARGE
+
+
 def test_a_field_that_is_not_read_may_hold_anything():
     body = b'{"model": "m", "x": [' + b"[1]," * (2 * MAX_NODES) + b"1e999]}"
     assert read_request(Endpoint.CHAT, body).model == "m"
