@@ -84,13 +84,12 @@ def _body_conflicts(body: int | None, message: int | None) -> Iterator[tuple[Pla
 def _pool_conflicts(values: Mapping[Place, Any], count: int) -> Iterator[tuple[Place, Any, str]]:
     if not 1 <= count <= MAX_POOLS:
         yield ("pools",), values["pools",], Settings.allowed("pools")
+    owners: dict[str, int] = {}
     for index, name in _sound(_column(values, "name")):
         if name in _RESERVED or name.endswith(_FALLBACK):
             taken = ", ".join([*sorted(_RESERVED), f"...{_FALLBACK}"])
             allowed = f"a name that Envoy's configuration has no other use for ({taken})"
             yield ("pools", index, "name"), name, allowed
-    owners: dict[str, int] = {}
-    for index, name in _sound(_column(values, "name")):
         if owners.setdefault(name, index) != index:
             allowed = f"a name of its own, this is that of pools[{owners[name]}]"
             yield ("pools", index, "name"), name, allowed

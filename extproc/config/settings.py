@@ -16,15 +16,12 @@ MESSAGE_OVERHEAD = 1024
 _MAX_WINDOW = 1 << 24
 _GIB = 1 << 30
 
+_HEADER_CHARS = r"[a-z0-9!#$%&'*+.^_`|~-]*"
 _POOL_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 # Credentials must not become category names, and Envoy strips x-llm-* from requests.
-_CATEGORY_HEADER = (
-    r"(?!(proxy-authorization|authorization|cookie)\Z|x-llm-)[a-z0-9!#$%&'*+.^_`|~-]*"
-)
-
-
+_CATEGORY_HEADER = rf"(?!(proxy-authorization|authorization|cookie)\Z|x-llm-){_HEADER_CHARS}"
 # A credential is permitted where it names a tenant: it is hashed. A cookie changes too often.
-_TENANT_HEADER = r"(?!(proxy-authorization|cookie|set-cookie)\Z|x-llm-)[a-z0-9!#$%&'*+.^_`|~-]*"
+_TENANT_HEADER = rf"(?!(proxy-authorization|cookie|set-cookie)\Z|x-llm-){_HEADER_CHARS}"
 
 
 class EstimatorName(enum.StrEnum):
@@ -363,6 +360,10 @@ class EnvoySettings(Section):
     tls_ca: str = keys.file("who signs listen.tls_cert; empty: no TLS")
     tls_cert: str = keys.file("Envoy's own certificate, PEM")
     tls_key: str = keys.file("its key, PEM")
+
+    def undecided_bytes(self, pool: PoolSettings) -> int:
+        """Return the length from which on a body no longer fits a pool, if only it is known."""
+        return int(pool.threshold * self.fail_open_bytes_per_token)
 
 
 class Settings(Section):

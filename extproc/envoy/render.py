@@ -190,7 +190,7 @@ def _pools(settings: Settings) -> list[PoolCluster]:
         # A smaller pool falls back on the largest, the largest on the one before it.
         other = pools[-1] if index < len(pools) - 1 else pools[index - 1]
         fallback = other.name if len(pools) > 1 else ""
-        high = int(pool.threshold * settings.envoy.fail_open_bytes_per_token)
+        high = settings.envoy.undecided_bytes(pool)
         clusters.append(_pool(pool, fallback, (low, max(low, high))))
         low = max(low, high)
     return clusters

@@ -89,7 +89,7 @@ def _size_findings(route: Part, gateway: PoolGateway) -> Iterator[Finding]:
         if envoy.fail_open is FailOpen.LARGEST:
             yield Finding(route.path, "envoy.fail_open is largest: remove this route")
             return
-        most = int(pool.threshold * envoy.fail_open_bytes_per_token)
+        most = envoy.undecided_bytes(pool)
         for end in ends:
             if end.number is not None and end.number > most:
                 yield Finding(

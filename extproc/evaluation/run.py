@@ -186,22 +186,19 @@ def _poison(options: EvaluateOptions, inputs: _Inputs, show: Show) -> tuple[Effe
     made = _make(options, inputs, 0, show)
     attacks = make_attacks(made.tokenizer, made.template)
     show.begin("Attacking", len(_POISONED) * (1 + len(attacks)) + 1 + len(TENANT_ATTACKS))
+    apart = tuple(keyed(case, "others") for case in made.cases)
+    by_key = {f"{attack}, by key": teach for attack, teach in TENANT_ATTACKS.items()}
     effects = []
-    for name in _POISONED:
-        before = strike(made.cases, rivals[name](threshold), None, threshold, seed)
+    for name, cases, tried in (
+        *((name, made.cases, attacks) for name in _POISONED),
+        (OURS, apart, by_key),
+    ):
+        before = strike(cases, rivals[name](threshold), None, threshold, seed)
         show.advance()
-        for attack, teach in attacks.items():
-            after = strike(made.cases, rivals[name](threshold), teach, threshold, seed)
+        for attack, teach in tried.items():
+            after = strike(cases, rivals[name](threshold), teach, threshold, seed)
             effects.append(Effect(attack=attack, estimator=name, before=before, after=after))
             show.advance()
-    apart = tuple(keyed(case, "others") for case in made.cases)
-    before = strike(apart, rivals[OURS](threshold), None, threshold, seed)
-    show.advance()
-    for attack, teach in TENANT_ATTACKS.items():
-        after = strike(apart, rivals[OURS](threshold), teach, threshold, seed)
-        name = f"{attack}, by key"
-        effects.append(Effect(attack=name, estimator=OURS, before=before, after=after))
-        show.advance()
     return tuple(effects)
 
 

@@ -34,7 +34,7 @@ class NoObjectError(Exception):
 
 
 class TooManyNodesError(Exception):
-    """A body has more strings, or a field more values, than are read."""
+    """A body has more strings or values than are read."""
 
 
 class TokenIds(msgspec.Struct, frozen=True, gc=False):
@@ -77,7 +77,7 @@ def _decode_all(values: Mapping[str, bytes]) -> dict[str, object]:
     known: dict[str, object] = {name: _token_ids(value) for name, value in values.items()}
     others = [value for name, value in values.items() if known[name] is None]
     # Together, or many fields of many values each would cost as often.
-    if _is_large(b"".join(others)) and _is_large(b"".join(map(_outside_strings, others))):
+    if _is_large(*others) and _is_large(*map(_outside_strings, others)):
         raise TooManyNodesError
     return {
         name: _VALUE.decode(value) if known[name] is None else known[name]
@@ -85,9 +85,10 @@ def _decode_all(values: Mapping[str, bytes]) -> dict[str, object]:
     }
 
 
-def _is_large(value: bytes) -> bool:
+def _is_large(*texts: bytes) -> bool:
     """Return whether there are too many values, if none of the signs is within a string."""
-    return value.count(b"[") + value.count(b"{") > MAX_NODES or value.count(b",") >= MAX_VALUES
+    nodes = sum(text.count(b"[") + text.count(b"{") for text in texts)
+    return nodes > MAX_NODES or sum(text.count(b",") for text in texts) >= MAX_VALUES
 
 
 def _strings(text: bytes) -> int:

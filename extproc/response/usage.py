@@ -201,10 +201,12 @@ def _coheres(stated: object) -> dict[str, Any]:
     Real Cohere bills fewer tokens than it counts, so `billed_units` are the second choice.
     """
     match stated:
-        case {"tokens": {"input_tokens": _} as counts, **others}:
-            return _coheres_counts(counts, others.get("cached_tokens"))
-        case {"billed_units": {"input_tokens": _} as counts, **others}:
-            return _coheres_counts(counts, others.get("cached_tokens"))
+        case {"tokens": {"input_tokens": _} as counts, **others} | {
+            "billed_units": {"input_tokens": _} as counts,
+            **others,
+        }:
+            cached = {"cached_tokens": others.get("cached_tokens") or 0}
+            return _without_nulls(counts) | {"input_tokens_details": cached}
         case _:
             return {}
 
@@ -216,10 +218,6 @@ def _billed(meta: object) -> dict[str, Any]:
             return _coheres({"billed_units": units})
         case _:
             return {}
-
-
-def _coheres_counts(counts: dict[str, Any], cached: object) -> dict[str, Any]:
-    return _without_nulls(counts) | {"input_tokens_details": {"cached_tokens": cached or 0}}
 
 
 def _without_nulls(fields: dict[str, Any]) -> dict[str, Any]:

@@ -25,14 +25,14 @@ class Rules:
     usage_sample: float
     """Share of streams without usage that are asked for it after their category is calibrated."""
 
+    bytes_per_token: float
+    """A body with fewer bytes for each token of a pool's limit fits, if only its size is known."""
+
     responses_are_stored: bool = False
     """Whether the pools keep responses, so that all of them must come from one pool."""
 
     tenants: TenantKey | None = None
     """How requests name their tenant; None: tenants are not told apart."""
-
-    bytes_per_token: float = 2.5
-    """A body with fewer bytes for each token of a pool's limit fits, if only its size is known."""
 
     def pool(self, name: str) -> Pool:
         """Return the pool of this name; there is one."""

@@ -68,6 +68,7 @@ def stages(**changes) -> Stages:
         "category_header": "",
         "max_body_bytes": 1 << 20,
         "usage_sample": 0.5,
+        "bytes_per_token": 2.5,
     }
     learner = Learner(paper(), Labels(8))
     registry = CollectorRegistry()

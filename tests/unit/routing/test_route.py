@@ -16,7 +16,7 @@ from tests.support.conversation import paper, stages
 
 RULES = stages().rules
 THREE = Rules(
-    (Pool("s", 4096, 4096), Pool("m", 16384, 8192), Pool("l", 65536, 65536)), "", 1 << 20, 0
+    (Pool("s", 4096, 4096), Pool("m", 16384, 8192), Pool("l", 65536, 65536)), "", 1 << 20, 0, 2.5
 )
 REQUEST = read_request(Endpoint.COMPLETION, b'{"model": "m", "prompt": "hello", "max_tokens": 9}')
 
