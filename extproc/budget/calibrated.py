@@ -3,37 +3,35 @@
     prompt   a linear model of the prompt's features, per model name (`weights`)
     spread   its standardised errors, per category <- model <- all (`sketch`)
     output   completion tokens if no limit is stated, per category and size of the prompt
-    level    the risk that one request may carry, per limit of a pool (`steering`)
+    level    the risk that one request may carry (`steering`)
 
 Invariant: an answer is judged by the state before it, so that every figure of coverage is out of
 sample.
 
-A worked example, for a request without an output limit that is compared with 8192 tokens: the
-weights predict 3,000 prompt tokens with a deviation of 90; the level is 0.02. Two in a hundred
-standardised errors exceed 2.3, so the prompt's margin is 207 over its median of 0. The category's
-outputs have the median 200 and exceed 3,200 twice in a hundred. The two errors are independent:
-the total is 3,000 + 200 + hypot(207, 3,000) = 6,207, and the request goes to the short pool.
+A worked example, for a request without an output limit: the weights predict 3,000 prompt tokens
+with a deviation of 90; the level is 0.02. Two in a hundred standardised errors exceed 2.3, so the
+prompt's margin is 207 over its median of 0. The category's outputs have the median 200 and exceed
+3,200 twice in a hundred. The two errors are independent: the total is
+3,000 + 200 + hypot(207, 3,000) = 6,207, and the request goes to the pool with a window of 8,192.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER
-from extproc.budget.sketch import Counts, Scores, Sketch, count_prior, score_prior
+from extproc.budget.outputs import Outputs, output_kind, size_class
+from extproc.budget.sketch import Scores, Sketch, score_prior
 from extproc.budget.states import (
-    OUTPUT_MEMORY,
     SCORE_MEMORY,
-    SIZES,
     CategoryKey,
     CategoryState,
     Distributions,
     ModelState,
-    add_output,
 )
-from extproc.budget.steering import LEVELS, Steering
+from extproc.budget.steering import CEILING, FLOOR, LEVELS, Steering
 from extproc.budget.tenants import Tenant, Tenants
 from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation, Outcome
 from extproc.budget.weights import Prediction, Prior, TokenWeights, oddity
@@ -57,7 +55,7 @@ class _Known:
     category: CategoryState
     tenant: Tenant | None
     """None if tenants are not told apart."""
-    steering: Mapping[int, Steering]
+    steering: Steering
 
     @property
     def weights(self) -> TokenWeights:
@@ -83,56 +81,55 @@ class Calibrated:
         categories: int,
         tenants: int = 1,
     ) -> None:
-        """Take the limits, in tokens, that budgets will be compared with.
+        """Take the limits, in tokens: the windows of all pools but the largest, in any order.
 
-        `target` is the share of all requests, and of those of each tenant, that may be misrouted at
-        each of them. Beyond `categories` categories, `tenants` tenants or MODELS models, further
-        ones are treated as one, `other`.
+        `target` is the share of all requests, and of those of each tenant, that may exceed the
+        window of their pool. Beyond `categories` categories, `tenants` tenants or MODELS models,
+        further ones are treated as one, `other`.
         """
         self._prior = prior
         self._scores = Sketch(Scores(), score_prior(), SCORE_MEMORY)
-        self._outputs = Sketch(Counts(), count_prior(), OUTPUT_MEMORY)
+        self._outputs = Outputs()
         self._models: BoundedMap[str, ModelState] = BoundedMap(MODELS - 1)
         self._categories: BoundedMap[CategoryKey, CategoryState] = BoundedMap(categories)
         self._other_model: ModelState | None = None
         self._other_categories: dict[str | None, CategoryState] = {}
-        self._steering = {limit: Steering(target) for limit in limits}
+        self._steering = Steering(target, limits)
         self._tenants = Tenants(tenants, self._steering)
         self._unseen: tuple[tuple[str, str, str], _Known] | None = None  # until the next answer
 
-    def budget(self, asked: Asked, limit: int) -> Budget:
-        """Return a budget that keeps the target if it is compared with `limit`."""
+    def budget(self, asked: Asked) -> Budget:
+        """Return a budget that keeps the target if it is compared with windows."""
         known = self._find(asked)
-        found = known.weights.predict(asked.measure)
-        level = known.steering[limit].level * _evidence(known.distributions)
-        total, output = _reserve(asked, found, known.distributions, level)
-        prompt = round(found.tokens) + asked.measure.token_ids
-        return Budget(prompt, math.ceil(total) - prompt - output, output, _basis(known))
+        return _budget(asked, known.weights.predict(asked.measure), known)
 
     def observe(self, observation: Observation) -> None:
         """Learn from an answer, unless no tokenizer can have counted what it states."""
-        asked, known = observation.asked, self._find(observation.asked)
+        known = self._find(observation.asked)
         self._unseen = None
         if observation.outcome is Outcome.REFUSED:
             self._judge_refusal(observation, known)
             return
-        tokens = observation.prompt_tokens - asked.every.token_ids
-        weights = known.weights
-        if not _is_possible(observation) or not weights.plausible(asked.every, tokens):
+        if _is_possible(observation):
+            self._learn(observation, known)
+
+    def _learn(self, seen: Observation, known: _Known) -> None:
+        asked, weights = seen.asked, known.weights
+        tokens = seen.prompt_tokens - asked.every.token_ids
+        plausible = weights.plausible(asked.every, tokens)
+        if not known.model.believes(plausible=plausible):
             return
-        share = self._keep(known)
-        largest = weights.predict(asked.measure)
-        self._judge(observation, known, largest, share)
-        every = weights.predict(asked.every)
+        share = self._keep(known) * seen.stands_for
+        largest, every = weights.predict(asked.measure), weights.predict(asked.every)
+        self._judge(seen, known, largest, share)
         score = every.score(tokens)
-        for scores in (known.category.scores, known.model.scores, self._scores):
-            scores.add(score, share)
+        self._learn_score(score, known, seen.stands_for, share)
         if asked.output_limit != 0:
-            self._learn_output(observation, known, _size_class(asked, largest), share)
-        weights.learn(asked.every, tokens)
-        if known.tenant:
-            known.tenant.state.add_score(score, weights)
-            if weights is known.model.weights:
+            self._learn_output(seen, known, largest, share)
+        if plausible:
+            # Which answers are seen depends on the prompt alone: that does not bias a regression.
+            weights.learn(asked.every, tokens)
+            if known.tenant and weights is known.model.weights:
                 known.tenant.fit.compare(weights, oddity(score, every.deviation))
 
     def learnt(self) -> Learnt:
@@ -146,9 +143,8 @@ class Calibrated:
             yield Learnt(categories={name: _category_figures(state)})
         for name, model_state in self._all_models():
             yield Learnt(models={name: _model_figures(model_state)})
-        for limit, steering in self._steering.items():
-            tenants = list(self._tenants.steerings(limit))
-            yield Learnt(limits={str(limit): _limit_figures(steering, tenants)})
+        for limit in self._steering.risks:
+            yield Learnt(limits={str(limit): _limit_figures(limit, self._steering, self._tenants)})
         yield Learnt(evicted=self._categories.evicted, tenants=self._tenants.figures())
 
     def _all_models(self) -> list[tuple[str, ModelState]]:
@@ -214,30 +210,45 @@ class Calibrated:
         self._tenants.forget_fits(model)
 
     def _judge(self, seen: Observation, known: _Known, found: Prediction, share: float) -> None:
-        budgets = [self.budget(seen.asked, limit) for limit in self._steering]
-        covered = all(seen.needed <= budget.tokens for budget in budgets)
-        known.category.record.add(seen, budgets[0], covered=covered)
-        for limit, common in self._steering.items():
+        known.category.record.add(seen, _budget(seen.asked, found, known))
+        for limit in self._steering.risks:
             exceeds, bin_ = seen.needed > limit, _risk_bin(seen.asked, limit, found, known)
-            common.observe(bin_, exceeds=exceeds, weight=share)
+            self._steering.observe(limit, bin_, exceeds=exceeds, weight=share)
             if known.tenant:
-                known.steering[limit].observe(bin_, exceeds=exceeds)
+                known.steering.observe(limit, bin_, exceeds=exceeds, weight=seen.stands_for)
 
     def _judge_refusal(self, seen: Observation, known: _Known) -> None:
         # Refusals do not teach the common steering of tenants: nothing bounds how many one causes.
         found = known.weights.predict(seen.asked.measure)
-        for limit, steering in known.steering.items():
-            if limit <= seen.limit:
-                steering.observe(_risk_bin(seen.asked, limit, found, known), exceeds=True)
+        for limit in known.steering.risks:
+            if limit <= seen.window:
+                bin_ = _risk_bin(seen.asked, limit, found, known)
+                known.steering.observe(limit, bin_, exceeds=True, weight=seen.stands_for)
 
-    def _learn_output(self, seen: Observation, known: _Known, size: int, share: float) -> None:
-        category = known.category
-        for outputs in (category.by_size[size], category.outputs, known.model.outputs):
-            add_output(outputs, seen, share)
-        add_output(self._outputs, seen, share)
+    def _learn_score(self, score: float, known: _Known, stands_for: int, share: float) -> None:
+        for scores in (known.category.scores, known.model.scores, self._scores):
+            scores.add(score, share)
         if known.tenant:
-            add_output(known.tenant.state.by_size[size], seen)
-            add_output(known.tenant.state.outputs, seen)
+            known.tenant.state.add_score(score, known.weights, stands_for)
+
+    def _learn_output(
+        self, seen: Observation, known: _Known, found: Prediction, share: float
+    ) -> None:
+        kind, size = output_kind(seen.asked), _size_class(seen.asked, found)
+        for outputs in (self._outputs, known.model.outputs, known.category.outputs):
+            outputs.add(kind, size, seen, share)
+        if known.tenant:
+            known.tenant.state.outputs.add(kind, size, seen, seen.stands_for)
+
+
+def _budget(asked: Asked, found: Prediction, known: _Known) -> Budget:
+    evidence, own = _evidence(known.distributions), known.distributions
+    prompt = round(found.tokens) + asked.measure.token_ids
+    total, output = _reserve(asked, found, own, known.steering.level * evidence)
+    expected, _ = _reserve(asked, found, own, CEILING * evidence)
+    most, _ = _reserve(asked, found, own, FLOOR * evidence)
+    margin = math.ceil(total) - prompt - output
+    return Budget(prompt, margin, output, _basis(known), math.ceil(expected), math.ceil(most))
 
 
 def _evidence(category: Distributions) -> float:
@@ -254,11 +265,12 @@ def _reserve(
     """
     known = asked.measure.token_ids + found.tokens
     margin = category.scores.upper(level) * found.deviation
-    if asked.output_limit is not None:
-        return known + margin + asked.output_limit, asked.output_limit
-    outputs = category.by_size[_size_class(asked, found)]
+    if asked.reserved is not None:
+        return known + margin + asked.reserved, asked.reserved
+    outputs = category.outputs.find(output_kind(asked), _size_class(asked, found))
+    most = asked.output_limit or MAX_TOKENS
     # The longest of n outputs exceeds a length about n times as often as one does.
-    middle, high = (outputs.upper(share / asked.sequences) for share in (0.5, level))
+    middle, high = (min(outputs.upper(share / asked.sequences), most) for share in (0.5, level))
     centre = category.scores.upper(0.5) * found.deviation
     # Independent errors: distances from the medians add up as the root of their squares.
     return known + centre + middle + math.hypot(margin - centre, high - middle), round(high)
@@ -275,8 +287,7 @@ def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int
 
 
 def _size_class(asked: Asked, found: Prediction) -> int:
-    prompt = int(found.tokens) + asked.measure.token_ids
-    return max(0, min(SIZES - 1, prompt.bit_length() - 9))
+    return size_class(int(found.tokens) + asked.measure.token_ids)
 
 
 def _basis(known: _Known) -> Basis:
@@ -289,11 +300,11 @@ def _is_possible(seen: Observation) -> bool:
     return 0 < seen.prompt_tokens < MAX_TOKENS and 0 <= seen.completion_tokens < MAX_TOKENS
 
 
-def _limit_figures(common: Steering, tenants: Sequence[tuple[float, Steering]]) -> Figures:
+def _limit_figures(limit: int, common: Steering, tenants: Tenants) -> Figures:
     """Return the figures of a limit: means over recent answers if tenants are told apart."""
-    shares = tenants or [(1.0, common)]
+    shares = list(tenants.steerings()) or [(1.0, common)]
     total = sum(share for share, _ in shares)
-    forecasts = [steering.forecast() for _, steering in shares]
+    forecasts = [steering.forecast(limit) for _, steering in shares]
     pairs = list(zip(shares, forecasts, strict=True))
     figures: Figures = {
         "target": common.target,
@@ -301,7 +312,7 @@ def _limit_figures(common: Steering, tenants: Sequence[tuple[float, Steering]]) 
         "risk_level": sum(share / total * steering.level for share, steering in shares),
     }
     # The least certain of them: a mean over all would hide one tenant that fares badly.
-    return figures | ({"tenant_forecast_max": max(forecasts)} if tenants else {})
+    return figures | ({"tenant_forecast_max": max(forecasts)} if tenants.answers else {})
 
 
 def _model_figures(model: ModelState) -> Figures:
@@ -322,6 +333,6 @@ def _category_figures(category: CategoryState) -> Figures:
         "relative_error": record.error,
         "relative_margin": record.margin,
         "covered": record.covered,
-        "completion_tokens_p50": category.outputs.upper(0.5),
-        "completion_tokens_p99": category.outputs.upper(0.01),
+        "completion_tokens_p50": category.outputs.every.upper(0.5),
+        "completion_tokens_p99": category.outputs.every.upper(0.01),
     }

@@ -39,7 +39,7 @@ class PaperEstimator:
         self._ratios: BoundedMap[tuple[str, str], _Ratio] = BoundedMap(categories)
         self._other = _Ratio(prior_bytes_per_token)
 
-    def budget(self, asked: Asked, limit: int) -> Budget:  # noqa: ARG002 - the same for every limit
+    def budget(self, asked: Asked) -> Budget:
         """ceil(bytes / c*) plus the ids that were given, plus the output."""
         ratio, size = self._ratio((asked.category, asked.model)), asked.measure.text_bytes
         text = math.ceil(size / ratio.mean)

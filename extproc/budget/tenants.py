@@ -10,7 +10,7 @@ steering as FULL answers at most. Memory is bounded: tenants beyond the permitte
 as one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,12 +40,12 @@ class TenantState(Distributions):
         self._category = category
         self._scored: TokenWeights | None = None
 
-    def add_score(self, score: float, weights: TokenWeights) -> None:
+    def add_score(self, score: float, weights: TokenWeights, stands_for: int) -> None:
         """Count an error of these weights; those of other weights are forgotten."""
         if self._scored not in (None, weights):
             self.scores = Sketch(Scores(), self._category.scores, SCORE_MEMORY, outgrows=True)
         self._scored = weights
-        self.scores.add(score)
+        self.scores.add(score, stands_for)
 
 
 class WeightsFit:
@@ -76,7 +76,7 @@ class WeightsFit:
 class _Account:
     """The steering of one tenant, and how many of the recent answers were its own."""
 
-    def __init__(self, steering: Mapping[int, Steering]) -> None:
+    def __init__(self, steering: Steering) -> None:
         self.steering = steering
         self._recent = 0.0
         self._at = 0
@@ -106,7 +106,7 @@ class Tenant:
 class Tenants:
     """All tenants: at most `most`, with STATES times as many states and weights of theirs."""
 
-    def __init__(self, most: int, common: Mapping[int, Steering]) -> None:
+    def __init__(self, most: int, common: Steering) -> None:
         self._common = common
         self._accounts: BoundedMap[str, _Account] = BoundedMap(most)
         self._states: BoundedMap[tuple[str, CategoryKey], TenantState] = BoundedMap(STATES * most)
@@ -170,17 +170,15 @@ class Tenants:
             "own_weights": sum(fit.own is not None for _, fit in self._fits.items()),
         }
 
-    def steerings(self, limit: int) -> Iterator[tuple[float, Steering]]:
+    def steerings(self) -> Iterator[tuple[float, Steering]]:
         """Yield the steering of each tenant that answers have taught, with its recent answers."""
         accounts = [account for _, account in self._accounts.items()]
         for account in (*accounts, self._other_account):
             if (recent := account.recent(self.answers)) > 0.0:
-                yield recent, account.steering[limit]
+                yield recent, account.steering
 
     def _has_state(self, name: str, key: CategoryKey) -> bool:
         return name != OTHERS and self._states.has_room((name, key))
 
     def _account(self) -> _Account:
-        return _Account(
-            {limit: Steering(common.target, common) for limit, common in self._common.items()}
-        )
+        return _Account(Steering(self._common.target, self._common.risks, self._common))

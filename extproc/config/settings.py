@@ -54,6 +54,13 @@ class StoredResponses(enum.StrEnum):
     LARGEST = "largest"
 
 
+class StatedLimits(enum.StrEnum):
+    """What an output limit that a request states means for its budget."""
+
+    RESERVE = "reserve"
+    HINT = "hint"
+
+
 class LogLevel(enum.StrEnum):
     """The least level that is logged."""
 
@@ -153,7 +160,7 @@ class PoolSettings(Section):
 
 
 class BudgetSettings(Section):
-    """How the tokens of a request are estimated; all but `target` are those of arXiv 2604.08075."""
+    """How the tokens of a request are estimated; from `beta` on, as in arXiv 2604.08075."""
 
     estimator: EstimatorName = keys.one_of(
         EstimatorName.CALIBRATED, "calibrated to the target; paper: a ratio less its deviation"
@@ -164,6 +171,9 @@ class BudgetSettings(Section):
         default=0.001,
         ge=0.00001,
         le=0.1,
+    )
+    stated_limits: StatedLimits = keys.one_of(
+        StatedLimits.RESERVE, "max_tokens counts in full; hint: what is used"
     )
     beta: float = keys.key(
         "paper: share of the past in the running means",
@@ -235,9 +245,9 @@ class RequestSettings(Section):
         default=1 << 25,
     )
     usage_sample: float = keys.key(
-        "share of the streams without usage that are asked; 0: none",
+        "least share of streams without usage that are asked; 0: none",
         "a share of streams from 0 to 1",
-        default=0.02,
+        default=0.05,
         ge=0,
         le=1,
     )

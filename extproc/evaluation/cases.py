@@ -69,8 +69,16 @@ class Case:
     @property
     def needed(self) -> int:
         """Tokens of a window that the largest sequence needs."""
+        return needed_tokens(
+            self.prompt_tokens, self.asked.reserved, self.used - self.prompt_tokens
+        )
+
+    @property
+    def used(self) -> int:
+        """Tokens of a window that it uses if the window does not cut it."""
         limit = self.asked.output_limit
-        return needed_tokens(self.prompt_tokens, limit, self.completion_tokens, cut=False)
+        output = self.completion_tokens if limit is None else min(self.completion_tokens, limit)
+        return self.prompt_tokens + output
 
 
 class Draft(NamedTuple):

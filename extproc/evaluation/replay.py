@@ -56,8 +56,8 @@ def replay(
     seen: Counter[str] = Counter()
     rows = []
     for case in cases:
-        budget = rival.budget(case, pools[0].limit)
-        pool = choose([budget.tokens], pools).pool
+        budget = rival.budget(case)
+        pool = choose(budget, pools).pool
         rows.append(_row(case, budget, seen[case.asked.category], judge_case(case, pool, pools)))
         observation = answer(case, pool)
         refused = observation.outcome is Outcome.REFUSED
@@ -71,7 +71,7 @@ def replay(
 
 def judge_case(case: Case, pool: Pool, pools: tuple[Pool, ...]) -> Verdict:
     """Judge the choice of a pool by the tokens that the case needs."""
-    return judge(pool.name, case.needed, pools)
+    return judge(pool.name, case.needed, pools, case.used)
 
 
 def answer(case: Case, pool: Pool) -> Observation:
@@ -84,12 +84,12 @@ def answer(case: Case, pool: Pool) -> Observation:
     # vLLM generates at least one token, so a prompt may fill the window only if nothing is
     # generated: an embedding, whose limit is 0.
     if room < (limit != 0):
-        return Observation(case.asked, Outcome.REFUSED, pool.limit)
+        return Observation(case.asked, Outcome.REFUSED, pool.max_model_len)
     most = room if limit is None else min(room, limit)
     return Observation(
         case.asked,
         Outcome.CUT if case.completion_tokens > most else Outcome.COMPLETE,
-        pool.limit,
+        pool.max_model_len,
         case.whole_tokens,
         min(case.completion_tokens, most) * case.asked.sequences,
     )

@@ -37,7 +37,6 @@ from extproc.evaluation.scores import EstimatorResult, error_curve, score_classe
 from extproc.evaluation.texts import Text, read_bodies, read_texts
 from extproc.evaluation.tokenizer import TextTokenizer, load_tokenizers, tokenize
 from extproc.progress import Show, showing
-from extproc.routing.pools import limits
 
 _POISONED: Final = (PAPER, PEER, OURS)
 _COST_CASES: Final = 500
@@ -96,7 +95,8 @@ def _console() -> Console:
 def _read(options: EvaluateOptions) -> _Inputs:
     settings, given = load(options.config), options.texts
     bodies = read_bodies(given, options.requests) if given and given.is_file() else ()
-    own = limits(build_rules(settings).pools) if options.config else THRESHOLDS
+    pools = build_rules(settings).pools
+    own = tuple(p.limit for p in pools[:-1] or pools) if options.config else THRESHOLDS
     return _Inputs(
         settings=settings,
         thresholds=options.thresholds or own,

@@ -12,7 +12,9 @@ from extproc.request.reader import Request
 _MOST_UNSIZED: Final = 1 << 15  # media of unknown size that are counted: bounds the time
 
 
-def ask(request: Request, category: str = "", tenant: str = "") -> Asked:
+def ask(
+    request: Request, category: str = "", tenant: str = "", *, limit_is_hint: bool = False
+) -> Asked:
     """Build the estimator's view of a request; the default category is the class of its content."""
     prompts = request.prompts
     largest = max(map(_measure, prompts.candidates), key=prior_total)
@@ -29,6 +31,7 @@ def ask(request: Request, category: str = "", tenant: str = "") -> Asked:
         whole=whole,
         share=min(prior_total(largest) / prior_total(whole), 1.0) if whole else 1.0,
         tenant=tenant,
+        limit_is_hint=limit_is_hint,
     )
 
 

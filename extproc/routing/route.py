@@ -23,13 +23,16 @@ class Rules:
     max_body_bytes: int
     """A larger body is not read."""
     usage_sample: float
-    """Share of streams without usage that are asked for it after their category is calibrated."""
+    """The least share of streams without usage that are asked for it; 0: none is."""
 
     bytes_per_token: float
     """A body with fewer bytes for each token of a pool's limit fits, if only its size is known."""
 
     responses_are_stored: bool = False
     """Whether the pools keep responses, so that all of them must come from one pool."""
+
+    limits_are_hints: bool = False
+    """Whether the output that a request is expected to have counts, not the limit it states."""
 
     tenants: TenantKey | None = None
     """How requests name their tenant; None: tenants are not told apart."""
@@ -51,6 +54,8 @@ class Routed:
     """Whether a 400 of the pool may mean that the request is too long for it."""
     truncates: bool = False
     """Whether the pool may cut the prompt before it counts it."""
+    stands_for: int = 1
+    """How many such requests this one stands for, since the answers of the others are not seen."""
 
 
 _NOTHING = Asked("", "", Measure(0), None), Budget(0, 0, 0, Basis.PRIOR)
@@ -65,21 +70,28 @@ def route(
     `header` is the value of the category header, `tenant` the digest of the tenant, empty if
     tenants are not told apart.
     """
-    asked = ask(request, named(header) if rules.category_header else "", tenant)
-    budgets = [learner.budget(asked, limit) for limit in limits(rules.pools)]
+    category = named(header) if rules.category_header else ""
+    asked = ask(request, category, tenant, limit_is_hint=rules.limits_are_hints)
+    budget = learner.budget(asked)
     decision = (
         Decision(rules.pools[-1], Reason.STATEFUL)
         if request.background or (request.stored and rules.responses_are_stored)
-        else choose([budget.tokens for budget in budgets], rules.pools)
+        else choose(budget, rules.pools)
     )
     return Routed(
         pool=decision.pool.name,
         reason=decision.reason,
         asked=asked,
-        budget=budgets[min(rules.pools.index(decision.pool), len(budgets) - 1)],
+        budget=budget,
         retryable=decision.pool is not rules.pools[-1] and _may_exceed(request, decision.pool),
         truncates=request.truncates,
     )
+
+
+def is_informative(routed: Routed, rules: Rules) -> bool:
+    """Return whether its answer tells something that those of other requests do not."""
+    is_known = routed.budget.basis is Basis.CALIBRATED
+    return not is_known or any(map(routed.budget.is_near, limits(rules.pools)))
 
 
 def route_unread(rules: Rules) -> Routed:

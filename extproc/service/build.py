@@ -21,6 +21,7 @@ from extproc.service.certificates import CertificateFiles, Certificates
 from extproc.service.server import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics
+from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
 
 _SECRET_BYTES: Final = 32
@@ -42,6 +43,7 @@ def build_stages(
         metrics=Metrics(registry),
         clock=time.perf_counter,
         draw=random.random,
+        sampling=Sampling(time.perf_counter),
     )
     # All series begin at 0, so that rate() sees the first increment.
     create_series(stages)

@@ -15,6 +15,7 @@ from extproc.config.settings import (
     LogLevel,
     PoolSettings,
     Settings,
+    StatedLimits,
     StoredResponses,
 )
 from tests.support.paths import ROOT
@@ -45,6 +46,7 @@ DEFAULTS = {
     "budget": {
         "estimator": EstimatorName.CALIBRATED,
         "target": 0.001,
+        "stated_limits": StatedLimits.RESERVE,
         "beta": 0.95,
         "gamma": 1.0,
         "prior_bytes_per_token": 4.0,
@@ -54,7 +56,7 @@ DEFAULTS = {
     "tenants": {"header": "", "max": 128, "key_file": ""},
     "requests": {
         "max_body_bytes": 33554432,
-        "usage_sample": 0.02,
+        "usage_sample": 0.05,
         "stored_responses": StoredResponses.ANY,
     },
     "envoy": {

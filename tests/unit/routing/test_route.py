@@ -11,7 +11,13 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Basis, Budget
 from extproc.request.reader import Endpoint, Image, Prompts, read_request
 from extproc.routing.pools import Pool, Reason
-from extproc.routing.route import Rules, route, route_by_size, route_unread
+from extproc.routing.route import (
+    Rules,
+    is_informative,
+    route,
+    route_by_size,
+    route_unread,
+)
 from tests.support.conversation import paper, stages
 
 RULES = stages().rules
@@ -209,3 +215,25 @@ def test_prompts_without_text_have_a_share_too():
     body = json.dumps({"input": ["", ""]}).encode()
     asked = decide(prompts=read_request(Endpoint.EMBEDDING, body).prompts, generates=False).asked
     assert asked.largest_prompt(2) == 1
+
+
+@pytest.mark.parametrize("hints", [False, True])
+def test_the_rules_say_if_a_stated_limit_counts_in_full(hints):
+    rules = dataclasses.replace(RULES, limits_are_hints=hints)
+    assert decide(rules).asked.limit_is_hint is hints
+
+
+@pytest.mark.parametrize(
+    ("basis", "expected", "most", "informs"),
+    [
+        (Basis.PRIOR, 10, 20, True),
+        (Basis.BORROWED, 10, 20, True),
+        (Basis.CALIBRATED, 10, 20, False),
+        (Basis.CALIBRATED, 10, 4097, True),
+        (Basis.CALIBRATED, 16384, 16385, True),
+        (Basis.CALIBRATED, 16385, 90000, False),
+    ],
+)
+def test_an_answer_informs_if_little_is_known_or_a_window_is_near(basis, expected, most, informs):
+    budget = Budget(5, 2, 5, basis, expected, most)
+    assert is_informative(dataclasses.replace(decide(), budget=budget), THREE) is informs

@@ -96,7 +96,7 @@ def test_a_client_that_leaves_is_counted():
 class Broken:
     """An estimator with a bug in it."""
 
-    def budget(self, asked, limit):
+    def budget(self, asked):
         raise ZeroDivisionError
 
     def observe(self, observation):
@@ -190,7 +190,7 @@ def test_open_streams_are_counted_down():
 def test_a_learnt_ratio_changes_the_budget():
     given = stages()
     play("observed", given).close()
-    budget = given.learner.budget(Asked("m", "prose", Measure(40000), 0), 8192)
+    budget = given.learner.budget(Asked("m", "prose", Measure(40000), 0))
     assert budget.basis is Basis.CALIBRATED
     assert budget.tokens < 10000
 
