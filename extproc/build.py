@@ -62,6 +62,7 @@ def build_estimator(
                 target=budget.target,
                 categories=settings.categories.max,
                 tenants=settings.tenants.max,
+                models=settings.categories.models,
             )
         case EstimatorName.PAPER:
             return PaperEstimator(

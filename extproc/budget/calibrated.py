@@ -22,6 +22,7 @@ from typing import Final
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER
+from extproc.budget.families import Families
 from extproc.budget.outputs import Outputs, output_kind, size_class
 from extproc.budget.sketch import Scores, Sketch, score_prior
 from extproc.budget.states import (
@@ -33,14 +34,22 @@ from extproc.budget.states import (
 )
 from extproc.budget.steering import CEILING, FLOOR, LEVELS, Steering
 from extproc.budget.tenants import Tenant, Tenants
-from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation, Outcome
+from extproc.budget.values import (
+    Asked,
+    Basis,
+    Budget,
+    Figures,
+    Learnt,
+    Measure,
+    Observation,
+    Outcome,
+)
 from extproc.budget.weights import Prediction, Prior, TokenWeights, oddity
 from extproc.tokens import MAX_TOKENS
 
 CALIBRATED_FROM: Final = 50
 """Observations from which on the estimates of a category are called calibrated."""
-MODELS: Final = 64
-"""The most sets of weights: one for each model name, the last for all further names."""
+LENT: Final = 5
 OTHER_MODELS: Final = "(other)"
 """The name of all further models in figures; no model has it."""
 
@@ -56,12 +65,22 @@ class _Known:
     tenant: Tenant | None
     """None if tenants are not told apart."""
     steering: Steering
+    others: int
+    """The answers of the same category of other names."""
 
     @property
     def weights(self) -> TokenWeights:
         """The weights that predict the prompt."""
-        own = self.tenant.fit.own if self.tenant else None
-        return own or self.model.weights
+        return self.own_weights or self.model.member.weights
+
+    @property
+    def own_weights(self) -> TokenWeights | None:
+        """The weights of the tenant alone, if those of the model do not fit it."""
+        return self.tenant.fit.own if self.tenant else None
+
+    def predict(self, measure: Measure) -> Prediction:
+        """Return the tokens of a prompt without the ids, which are exact."""
+        return (self.own_weights or self.model.member).predict(measure)
 
     @property
     def distributions(self) -> Distributions:
@@ -80,18 +99,20 @@ class Calibrated:
         target: float,
         categories: int,
         tenants: int = 1,
+        models: int = 256,
     ) -> None:
         """Take the limits, in tokens: the windows of all pools but the largest, in any order.
 
         `target` is the share of all requests, and of those of each tenant, that may exceed the
-        window of their pool. Beyond `categories` categories, `tenants` tenants or MODELS models,
-        further ones are treated as one, `other`.
+        window of their pool. Beyond `categories` categories, `tenants` tenants or `models` names of
+        models, further ones are treated as one, `other`.
         """
-        self._prior = prior
+        self._families = Families(prior)
         self._scores = Sketch(Scores(), score_prior(), SCORE_MEMORY)
         self._outputs = Outputs()
-        self._models: BoundedMap[str, ModelState] = BoundedMap(MODELS - 1)
+        self._models: BoundedMap[str, ModelState] = BoundedMap(models - 1)
         self._categories: BoundedMap[CategoryKey, CategoryState] = BoundedMap(categories)
+        self._answers: BoundedMap[str, int] = BoundedMap(categories)  # of a category of all names
         self._other_model: ModelState | None = None
         self._other_categories: dict[str | None, CategoryState] = {}
         self._steering = Steering(target, limits)
@@ -101,7 +122,7 @@ class Calibrated:
     def budget(self, asked: Asked) -> Budget:
         """Return a budget that keeps the target if it is compared with windows."""
         known = self._find(asked)
-        return _budget(asked, known.weights.predict(asked.measure), known)
+        return _budget(asked, known.predict(asked.measure), known)
 
     def observe(self, observation: Observation) -> None:
         """Learn from an answer, unless no tokenizer can have counted what it states."""
@@ -119,18 +140,16 @@ class Calibrated:
         plausible = weights.plausible(asked.every, tokens)
         if not known.model.believes(plausible=plausible):
             return
-        share = self._keep(known) * seen.stands_for
-        largest, every = weights.predict(asked.measure), weights.predict(asked.every)
+        share = self._keep(known, asked.category) * seen.stands_for
+        largest, every = known.predict(asked.measure), known.predict(asked.every)
         self._judge(seen, known, largest, share)
         score = every.score(tokens)
-        self._learn_score(score, known, seen.stands_for, share)
+        if known.own_weights or known.model.member.placed:
+            self._learn_score(score, known, seen.stands_for, share)
         if asked.output_limit != 0:
             self._learn_output(seen, known, largest, share)
         if plausible:
-            # Which answers are seen depends on the prompt alone: that does not bias a regression.
-            weights.learn(asked.every, tokens)
-            if known.tenant and weights is known.model.weights:
-                known.tenant.fit.compare(weights, oddity(score, every.deviation))
+            self._learn_weights(known, asked.every, tokens, oddity(score, every.deviation))
 
     def learnt(self) -> Learnt:
         """Return figures per category, per model, and per limit: its level and its forecast."""
@@ -161,7 +180,7 @@ class Calibrated:
         if self._unseen and self._unseen[0] == asked_key:
             return self._unseen[1]
         model_key, found = self._find_model(asked.model)
-        model = found or ModelState(self._prior, self._scores, self._outputs)
+        model = found or self._new_model(asked.model)
         category_key, kept = self._find_category((model_key, asked.category))
         category = kept or CategoryState(model)
         tenant = None
@@ -169,10 +188,14 @@ class Calibrated:
             key = category_key or (model_key, OTHER)
             tenant = self._tenants.find(asked.tenant, key, category)
         steering = tenant.account.steering if tenant else self._steering
-        known = _Known(model_key, model, category_key, category, tenant, steering)
+        others = (self._answers.get(asked.category) or 0) - category.observations
+        known = _Known(model_key, model, category_key, category, tenant, steering, others)
         if not known.distributions.observations:
             self._unseen = asked_key, known
         return known
+
+    def _new_model(self, name: str) -> ModelState:
+        return ModelState(self._families.find(name), self._scores, self._outputs)
 
     def _find_model(self, name: str) -> tuple[str | None, ModelState | None]:
         if self._models.has_room(name):
@@ -184,7 +207,7 @@ class Calibrated:
             return key, self._categories.get(key)
         return None, self._other_categories.get(key[0])
 
-    def _keep(self, known: _Known) -> float:
+    def _keep(self, known: _Known, category: str) -> float:
         """Keep states that may be new; return the weight of the answer in what tenants share."""
         # Only an answer gets here: a client cannot push out what was learnt by inventing names.
         if known.model_key is None:
@@ -192,11 +215,14 @@ class Calibrated:
             self._other_model = known.model
         else:
             self._forget(self._models.touch(known.model_key, known.model))
+            self._families.keep(known.model_key, known.model.member)
         if known.category_key is None:
             self._categories.pass_by()
             self._other_categories[known.model_key] = known.category
         elif gone := self._categories.touch(known.category_key, known.category):
             self._tenants.forget(gone)
+        if self._answers.has_room(category):
+            self._answers.touch(category, (self._answers.get(category) or 0) + 1)
         return self._tenants.keep(known.tenant) if known.tenant else 1.0
 
     def _forget(self, model: str | None) -> None:
@@ -219,11 +245,21 @@ class Calibrated:
 
     def _judge_refusal(self, seen: Observation, known: _Known) -> None:
         # Refusals do not teach the common steering of tenants: nothing bounds how many one causes.
-        found = known.weights.predict(seen.asked.measure)
+        found = known.predict(seen.asked.measure)
         for limit in known.steering.risks:
             if limit <= seen.window:
                 bin_ = _risk_bin(seen.asked, limit, found, known)
                 known.steering.observe(limit, bin_, exceeds=True, weight=seen.stands_for)
+
+    def _learn_weights(self, known: _Known, measure: Measure, tokens: float, odd: float) -> None:
+        # Which answers are seen depends on the prompt alone: that does not bias a regression.
+        if known.own_weights:
+            known.own_weights.learn(measure, tokens)
+            return
+        member, shared = known.model.member, known.model.member.weights
+        member.learn(self._families, measure, tokens)
+        if known.tenant and member.placed and member.weights is shared:
+            known.tenant.fit.compare(shared, odd)
 
     def _learn_score(self, score: float, known: _Known, stands_for: int, share: float) -> None:
         for scores in (known.category.scores, known.model.scores, self._scores):
@@ -242,7 +278,7 @@ class Calibrated:
 
 
 def _budget(asked: Asked, found: Prediction, known: _Known) -> Budget:
-    evidence, own = _evidence(known.distributions), known.distributions
+    evidence, own = _evidence(known), known.distributions
     prompt = round(found.tokens) + asked.measure.token_ids
     total, output = _reserve(asked, found, own, known.steering.level * evidence)
     expected, _ = _reserve(asked, found, own, CEILING * evidence)
@@ -251,9 +287,15 @@ def _budget(asked: Asked, found: Prediction, known: _Known) -> Budget:
     return Budget(prompt, margin, output, _basis(known), math.ceil(expected), math.ceil(most))
 
 
-def _evidence(category: Distributions) -> float:
-    """Return the share of the level that a category may use: a fifth at first, then all."""
-    return min(1.0, 0.2 + 0.8 * category.observations / CALIBRATED_FROM)
+def _evidence(known: _Known) -> float:
+    """Return the share of the level that a category may use: a fifth at first, then all.
+
+    Answers of the same category of other names count if they share their weights, up to LENT for
+    each answer of this name: its outputs may be others.
+    """
+    own, member = known.distributions.observations, known.model.member
+    lent = min(known.others, LENT * member.answers) if member.placed else 0
+    return min(1.0, 0.2 + 0.8 * (own + lent) / CALIBRATED_FROM)
 
 
 def _reserve(
@@ -281,7 +323,7 @@ def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int
     low, high, category = 0, len(LEVELS), known.distributions
     while low < high:
         middle = (low + high) // 2
-        total, _ = _reserve(asked, found, category, LEVELS[middle] * _evidence(category))
+        total, _ = _reserve(asked, found, category, LEVELS[middle] * _evidence(known))
         low, high = (middle + 1, high) if math.ceil(total) <= limit else (low, middle)
     return low
 
@@ -316,9 +358,9 @@ def _limit_figures(limit: int, common: Steering, tenants: Tenants) -> Figures:
 
 
 def _model_figures(model: ModelState) -> Figures:
-    weights = model.weights
+    weights = model.member.weights
     return {
-        "samples": weights.observations,
+        "samples": model.member.answers,
         "surprise": weights.surprise,
         **{f"template_{name}": tokens for name, tokens in weights.template().items()},
     }

@@ -2,10 +2,10 @@
 
 from typing import Final
 
+from extproc.budget.families import Member
 from extproc.budget.outputs import Outputs
 from extproc.budget.sketch import Scores, Sketch
 from extproc.budget.values import Budget, Observation
-from extproc.budget.weights import Prior, TokenWeights
 
 SCORE_MEMORY: Final = 1000.0
 OFTEN: Final = 0.05
@@ -41,8 +41,8 @@ class CategoryRecord:
 class ModelState:
     """What is known of one model name."""
 
-    def __init__(self, prior: Prior, scores: Sketch, outputs: Outputs) -> None:
-        self.weights = TokenWeights(prior)
+    def __init__(self, member: Member, scores: Sketch, outputs: Outputs) -> None:
+        self.member = member
         self.scores = Sketch(Scores(), scores, SCORE_MEMORY)
         self.outputs = Outputs(outputs)
         self._implausible = 0.0

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc.budget.bounded import BoundedMap
+from extproc.budget.families import Contradiction
 from extproc.budget.sketch import Scores, Sketch
 from extproc.budget.states import SCORE_MEMORY, CategoryKey, CategoryState, Distributions
 from extproc.budget.steering import Steering
 from extproc.budget.values import Figures
-from extproc.budget.weights import CLIP, SURPRISE, TokenWeights
+from extproc.budget.weights import TokenWeights
 
 OTHERS: Final = ""
 """The name of all tenants beyond the permitted number; no digest is empty."""
@@ -27,9 +28,6 @@ RECENT: Final = 1000.0
 FULL: Final = 100.0
 STATES: Final = 4
 """States, and weights, that are kept for each permitted tenant: on average, not of each one."""
-CONTRADICTION: Final = 200.0
-"""Squared standardised error above SURPRISE, summed, at which a tenant gets weights of its own:
-that of 16 answers in a row that are wrong by CLIP deviations or more."""
 
 
 class TenantState(Distributions):
@@ -53,23 +51,11 @@ class WeightsFit:
 
     def __init__(self) -> None:
         self.own: TokenWeights | None = None
-        self._contradiction = 0.0
-        self._since = 0  # answers that the common weights had learnt before the first of these
-        self._answers = 0
+        self._contradiction = Contradiction()
 
-    def compare(self, common: TokenWeights, oddity: float) -> None:
-        """Compare an answer with the common weights, which mispredicted it and have learnt it.
-
-        Without an answer of anybody else meanwhile there is no tenant to keep apart: the weights
-        themselves then learn what has changed.
-        """
-        if self._contradiction == 0.0:
-            self._since, self._answers = common.observations - 1, 0
-        self._answers += 1
-        excess = min(oddity, CLIP * CLIP) - SURPRISE
-        self._contradiction = max(0.0, self._contradiction + excess)
-        others = common.observations - self._since - self._answers
-        if self._contradiction > CONTRADICTION and others > 0:
+    def compare(self, common: TokenWeights, odd: float) -> None:
+        """Compare an answer with the common weights, which mispredicted it and have learnt it."""
+        if self._contradiction.add(common, odd):
             self.own = common.copy()
 
 

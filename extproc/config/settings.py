@@ -211,6 +211,7 @@ class CategorySettings(Section):
         default="",
     )
     max: int = keys.whole("categories", 2, 1024, "further ones are folded into `other`", default=64)
+    models: int = keys.whole("model names", 2, 4096, "told apart; further ones share", default=256)
 
 
 class TenantSettings(Section):

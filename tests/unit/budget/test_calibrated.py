@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.budget.bounded import IDLE
-from extproc.budget.calibrated import MODELS, Calibrated, _reserve
+from extproc.budget.calibrated import Calibrated, _reserve
 from extproc.budget.measure import measure, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
@@ -17,11 +17,14 @@ from extproc.tokens import MAX_TOKENS
 
 LIMIT = 2048
 CATEGORIES = 256
+MODELS = 64
 WORDS = b"the pool that is chosen holds the prompt and what is answered ".split()
 
 
 def fresh(*limits: int) -> Calibrated:
-    return Calibrated(MEASURED, limits or (LIMIT,), target=0.001, categories=CATEGORIES)
+    return Calibrated(
+        MEASURED, limits or (LIMIT,), target=0.001, categories=CATEGORIES, models=MODELS
+    )
 
 
 def asked(words: int = 500, output: int | None = 256, category: str = "prose") -> Asked:
@@ -193,7 +196,7 @@ def test_a_model_that_is_forgotten_takes_its_categories_with_it() -> None:
 
 
 def test_a_model_that_is_forgotten_takes_its_other_categories_with_it() -> None:
-    calibrated = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=1)
+    calibrated = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=1, models=MODELS)
     calibrated.observe(truth(asked(category="first")))
     for turn in range(100):
         calibrated.observe(truth(replace(asked(turn), model="m0", category="second")))
@@ -210,7 +213,7 @@ def test_a_budget_never_falls_while_the_risk_falls(size, outputs, sequences) -> 
     for number, output in enumerate(outputs):
         calibrated.observe(replace(truth(asked(number, None)), completion_tokens=output))
     known = calibrated._find(request)
-    found = known.model.weights.predict(request.measure)
+    found = known.predict(request.measure)
     totals = [_reserve(request, found, known.category, level)[0] for level in LEVELS]
     assert totals == sorted(totals)
 

@@ -93,10 +93,10 @@ def test_one_lie_moves_an_estimate_by_4_deviations_at_most() -> None:
 
 def test_a_thousand_short_prompts_move_no_long_one() -> None:
     calibrated, request = taught(), asked(0)
-    deviation = calibrated._models.get("m").weights.predict(asked(2500).measure).deviation
+    deviation = calibrated._models.get("m").member.weights.predict(asked(2500).measure).deviation
     for answer in range(1000):
         calibrated.observe(replace(truth(request), prompt_tokens=25 + answer % 2 * 14))
-    found = calibrated._models.get("m").weights.predict(asked(2500).measure)
+    found = calibrated._models.get("m").member.weights.predict(asked(2500).measure)
     assert found.tokens == pytest.approx(truth(asked(2500)).prompt_tokens, rel=0.01)
     assert found.deviation < 1.1 * deviation
 

@@ -1,17 +1,19 @@
 """What is known of a category."""
 
+from extproc.budget.families import Member
 from extproc.budget.outputs import Outputs
 from extproc.budget.prior import MEASURED
 from extproc.budget.sketch import Scores, Sketch, score_prior
 from extproc.budget.states import CategoryState, Distributions, ModelState
 from extproc.budget.values import Asked, Measure, Observation, Outcome
+from extproc.budget.weights import TokenWeights
 
 SEEN = Observation(Asked("m", "prose", Measure(4), None), Outcome.COMPLETE, 8192, 10, 1000)
 
 
 def category() -> CategoryState:
     scores = Sketch(Scores(), score_prior(), 1000.0)
-    return CategoryState(ModelState(MEASURED, scores, Outputs()))
+    return CategoryState(ModelState(Member(TokenWeights(MEASURED), placed=True), scores, Outputs()))
 
 
 def test_a_new_state_is_like_the_wider_one() -> None:
@@ -22,7 +24,11 @@ def test_a_new_state_is_like_the_wider_one() -> None:
 
 
 def model() -> ModelState:
-    return ModelState(MEASURED, Sketch(Scores(), score_prior(), 1000.0), Outputs())
+    return ModelState(
+        Member(TokenWeights(MEASURED), placed=True),
+        Sketch(Scores(), score_prior(), 1000.0),
+        Outputs(),
+    )
 
 
 def test_a_plausible_answer_is_believed() -> None:

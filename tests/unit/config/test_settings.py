@@ -52,7 +52,7 @@ DEFAULTS = {
         "prior_bytes_per_token": 4.0,
         "default_output_tokens": 1024,
     },
-    "categories": {"header": "", "max": 64},
+    "categories": {"header": "", "max": 64, "models": 256},
     "tenants": {"header": "", "max": 128, "key_file": ""},
     "requests": {
         "max_body_bytes": 33554432,
