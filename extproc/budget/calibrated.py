@@ -258,7 +258,9 @@ def _reserve(
         return known + margin + asked.output_limit, asked.output_limit
     outputs = category.by_size[_size_class(asked, found)]
     # The longest of n outputs exceeds a length about n times as often as one does.
-    middle, high = (outputs.upper(share / asked.sequences) for share in (0.5, level))
+    middle, high = (
+        max(asked.output_floor, outputs.upper(share / asked.sequences)) for share in (0.5, level)
+    )
     centre = category.scores.upper(0.5) * found.deviation
     # Independent errors: distances from the medians add up as the root of their squares.
     return known + centre + middle + math.hypot(margin - centre, high - middle), round(high)

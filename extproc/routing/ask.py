@@ -25,6 +25,7 @@ def ask(request: Request, category: str = "", tenant: str = "") -> Asked:
         category=category or content_class(largest.features).value,
         measure=largest,
         output_limit=request.max_tokens if request.generates else 0,
+        output_floor=request.min_tokens,
         sequences=request.sequences,
         whole=whole,
         share=min(prior_total(largest) / prior_total(whole), 1.0) if whole else 1.0,
