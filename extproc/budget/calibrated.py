@@ -18,7 +18,7 @@ the total is 3,000 + 200 + hypot(207, 3,000) = 6,207, and the request goes to th
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER
@@ -45,6 +45,7 @@ MODELS: Final = 64
 """The most sets of weights: one for each model name, the last for all further names."""
 OTHER_MODELS: Final = "(other)"
 """The name of all further models in figures; no model has it."""
+_NOTHING: Final = Learnt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,10 @@ class Calibrated:
         for name, model_state in self._all_models():
             yield Learnt(models={name: _model_figures(model_state)})
         for limit, steering in self._steering.items():
-            tenants = list(self._tenants.steerings(limit))
+            tenants = list[_Steered]()
+            for recent, own in self._tenants.steerings(limit):
+                tenants.append(_Steered(recent, own.forecast(), own.level))
+                yield _NOTHING  # so that no part takes long, however many tenants there are
             yield Learnt(limits={str(limit): _limit_figures(steering, tenants)})
         yield Learnt(evicted=self._categories.evicted, tenants=self._tenants.figures())
 
@@ -291,19 +295,27 @@ def _is_possible(seen: Observation) -> bool:
     return 0 < seen.prompt_tokens < MAX_TOKENS and 0 <= seen.completion_tokens < MAX_TOKENS
 
 
-def _limit_figures(common: Steering, tenants: Sequence[tuple[float, Steering]]) -> Figures:
+class _Steered(NamedTuple):
+    """A tenant's recent answers, and what its steering says."""
+
+    recent: float
+    forecast: float
+    level: float
+
+
+def _limit_figures(common: Steering, tenants: Sequence[_Steered]) -> Figures:
     """Return the figures of a limit: means over recent answers if tenants are told apart."""
-    shares = tenants or [(1.0, common)]
-    total = sum(share for share, _ in shares)
-    forecasts = [steering.forecast() for _, steering in shares]
-    pairs = list(zip(shares, forecasts, strict=True))
+    steered = tenants or [_Steered(1.0, common.forecast(), common.level)]
+    total = sum(each.recent for each in steered)
     figures: Figures = {
         "target": common.target,
-        "misroute_forecast": sum(share / total * forecast for (share, _), forecast in pairs),
-        "risk_level": sum(share / total * steering.level for share, steering in shares),
+        "misroute_forecast": sum(each.recent / total * each.forecast for each in steered),
+        "risk_level": sum(each.recent / total * each.level for each in steered),
     }
     # The least certain of them: a mean over all would hide one tenant that fares badly.
-    return figures | ({"tenant_forecast_max": max(forecasts)} if tenants else {})
+    return figures | (
+        {"tenant_forecast_max": max(each.forecast for each in tenants)} if tenants else {}
+    )
 
 
 def _model_figures(model: ModelState) -> Figures:
