@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from extproc.budget.bounded import BoundedMap
-from extproc.budget.category import OTHER
+from extproc.budget.category import OTHER, OTHER_MODELS
 from extproc.budget.sketch import Counts, Scores, Sketch, count_prior, score_prior
 from extproc.budget.states import (
     OUTPUT_MEMORY,
@@ -43,8 +43,6 @@ CALIBRATED_FROM: Final = 50
 """Observations from which on the estimates of a category are called calibrated."""
 MODELS: Final = 64
 """The most sets of weights: one for each model name, the last for all further names."""
-OTHER_MODELS: Final = "(other)"
-"""The name of all further models in figures; no model has it."""
 _NOTHING: Final = Learnt()
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from extproc.budget.category import content_class
+from extproc.budget.category import apart, content_class
 from extproc.budget.measure import add, measure, prior_tokens, prior_total, with_optional
 from extproc.budget.values import Asked, Measure
 from extproc.request.prompts import VIDEO_FRAMES, Prompt
@@ -21,7 +21,7 @@ def ask(request: Request, category: str = "", tenant: str = "") -> Asked:
         shared = _measure(prompts.shared, prompts=0)
         whole = add(_measure(prompts.own, prompts.count), shared, prompts.count)
     return Asked(
-        model=request.model,
+        model=apart(request.model),
         category=category or content_class(largest.features).value,
         measure=largest,
         output_limit=request.max_tokens if request.generates else 0,

@@ -60,6 +60,12 @@ def test_a_header_names_the_category_where_the_operator_says_so():
     assert decide(rules).asked.category == "unnamed"
 
 
+def test_a_client_names_neither_a_category_nor_a_model_of_ours():
+    rules = dataclasses.replace(RULES, category_header="x-task")
+    asked = decide(rules, "other", model="(other)").asked
+    assert (asked.category, asked.model) == ("OTHER", "(OTHER)")
+
+
 def test_a_models_name_stays_whole():
     assert decide(model="模型").asked.model == "模型"
 
