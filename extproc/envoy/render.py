@@ -104,8 +104,7 @@ class _BodyLimits:
             held = max(accepted, min(2 * accepted, message))
         listener_limited = envoy.version in _LISTENER_LIMITED
         connection = accepted if listener_limited else min(envoy.buffer_bytes, accepted)
-        large = envoy.large_body_bytes if envoy.large_body_bytes < accepted else 0
-        return cls(accepted, large, held, connection)
+        return cls(accepted, settings.most_read_bytes, held, connection)
 
 
 @dataclass(frozen=True, slots=True)
