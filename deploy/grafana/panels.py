@@ -106,7 +106,8 @@ PANELS: Final = (
     _stat(
         "Routed without the service",
         Query("dualpool:fail_open:ratio5m", "of all requests"),
-        "Requests that Envoy routed by their size because the service did not answer.",
+        "Requests that Envoy routed by their size because the service did not answer, or refused "
+        "a body in chunks as too large.",
         Unit.SHARE,
         alarming=0.05,
     ),
@@ -239,6 +240,7 @@ PANELS: Final = (
     Panel(
         title="Streams by outcome",
         note="finished: all messages were exchanged. left: Envoy or the client closed it. "
+        "left_chunked: the same while a body in chunks was due, or that was too large. "
         "protocol: Envoy broke the protocol. fault: the service failed.",
         queries=(Query("outcome:dualpool_streams:rate5m", "{{outcome}}"),),
         unit=Unit.EVENTS_PER_SECOND,

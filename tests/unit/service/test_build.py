@@ -55,7 +55,7 @@ def test_tenants_are_told_apart_by_the_header_of_the_settings():
 def test_the_outcomes_of_streams_are_counted_from_zero():
     registry = CollectorRegistry()
     built(registry)
-    for outcome in ("finished", "left", "protocol", "fault"):
+    for outcome in ("finished", "left", "left_chunked", "protocol", "fault"):
         assert registry.get_sample_value("dualpool_streams_total", {"outcome": outcome}) == 0
 
 
