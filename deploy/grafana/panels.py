@@ -252,6 +252,28 @@ PANELS: Final = (
         queries=(Query("instance:dualpool_workers_missing:current", "{{instance}}"),),
         width=12,
     ),
+    Panel(
+        title="Tenants",
+        note="Tenants kept apart (tenants.max at most), and token weights that one of them has for "
+        "itself. No data without tenants.header.",
+        queries=(
+            Query("max(dualpool_tenants_kept)", "kept apart"),
+            Query("max(dualpool_tenants_own_weights)", "weights of their own"),
+            Query("max(increase(dualpool_tenants_evicted_total[1h]))", "forgotten in an hour"),
+        ),
+        width=12,
+    ),
+    Panel(
+        title="The tenant that fares worst",
+        note="The highest share of misrouted requests that is forecast for one tenant, for each "
+        "limit, and the target. No data without tenants.header.",
+        queries=(
+            Query("max by (limit) (dualpool_limit_tenant_forecast_max)", "at {{limit}} tokens"),
+            Query("dualpool:misroute_target:max", TARGET),
+        ),
+        unit=Unit.SHARE,
+        width=12,
+    ),
 )  # fmt: skip
 
 
