@@ -16,12 +16,12 @@ prompt's margin is 207 over its median of 0. The category's outputs have the med
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from extproc.budget.bounded import BoundedMap
-from extproc.budget.category import OTHER
+from extproc.budget.category import OTHER, OTHER_MODELS
 from extproc.budget.families import Families
 from extproc.budget.outputs import Outputs, output_kind, size_class
 from extproc.budget.sketch import Scores, Sketch, score_prior
@@ -50,8 +50,8 @@ from extproc.tokens import MAX_TOKENS
 CALIBRATED_FROM: Final = 50
 """Observations from which on the estimates of a category are called calibrated."""
 LENT: Final = 5
-OTHER_MODELS: Final = "(other)"
-"""The name of all further models in figures; no model has it."""
+"""Answers of other names that count for each answer of a name."""
+_NOTHING: Final = Learnt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +163,16 @@ class Calibrated:
         for name, model_state in self._all_models():
             yield Learnt(models={name: _model_figures(model_state)})
         for limit in self._steering.risks:
-            yield Learnt(limits={str(limit): _limit_figures(limit, self._steering, self._tenants)})
+            tenants = list[_Steered]()
+            for recent, own in self._tenants.steerings():
+                tenants.append(_Steered(recent, own.forecast(limit), own.level))
+                yield _NOTHING  # so that no part takes long, however many tenants there are
+            common = _Steered(1.0, self._steering.forecast(limit), self._steering.level)
+            figures = _limit_figures(self._steering.target, tenants or [common])
+            worst = max((each.forecast for each in tenants), default=None)
+            # A mean over all would hide one tenant that fares badly.
+            apart: Figures = {} if worst is None else {"tenant_forecast_max": worst}
+            yield Learnt(limits={str(limit): figures | apart})
         yield Learnt(evicted=self._categories.evicted, tenants=self._tenants.figures())
 
     def _all_models(self) -> list[tuple[str, ModelState]]:
@@ -310,9 +319,11 @@ def _reserve(
     if asked.reserved is not None:
         return known + margin + asked.reserved, asked.reserved
     outputs = category.outputs.find(output_kind(asked), _size_class(asked, found))
-    most = asked.output_limit or MAX_TOKENS
     # The longest of n outputs exceeds a length about n times as often as one does.
-    middle, high = (min(outputs.upper(share / asked.sequences), most) for share in (0.5, level))
+    least, most = asked.output_floor, asked.output_limit or MAX_TOKENS
+    middle, high = (
+        min(max(least, outputs.upper(share / asked.sequences)), most) for share in (0.5, level)
+    )
     centre = category.scores.upper(0.5) * found.deviation
     # Independent errors: distances from the medians add up as the root of their squares.
     return known + centre + middle + math.hypot(margin - centre, high - middle), round(high)
@@ -342,19 +353,22 @@ def _is_possible(seen: Observation) -> bool:
     return 0 < seen.prompt_tokens < MAX_TOKENS and 0 <= seen.completion_tokens < MAX_TOKENS
 
 
-def _limit_figures(limit: int, common: Steering, tenants: Tenants) -> Figures:
-    """Return the figures of a limit: means over recent answers if tenants are told apart."""
-    shares = list(tenants.steerings()) or [(1.0, common)]
-    total = sum(share for share, _ in shares)
-    forecasts = [steering.forecast(limit) for _, steering in shares]
-    pairs = list(zip(shares, forecasts, strict=True))
-    figures: Figures = {
-        "target": common.target,
-        "misroute_forecast": sum(share / total * forecast for (share, _), forecast in pairs),
-        "risk_level": sum(share / total * steering.level for share, steering in shares),
+class _Steered(NamedTuple):
+    """The recent answers of a tenant, or of all, and what their steering says."""
+
+    recent: float
+    forecast: float
+    level: float
+
+
+def _limit_figures(target: float, steered: Sequence[_Steered]) -> Figures:
+    """Return the figures of a limit: means over recent answers."""
+    total = sum(each.recent for each in steered)
+    return {
+        "target": target,
+        "misroute_forecast": sum(each.recent / total * each.forecast for each in steered),
+        "risk_level": sum(each.recent / total * each.level for each in steered),
     }
-    # The least certain of them: a mean over all would hide one tenant that fares badly.
-    return figures | ({"tenant_forecast_max": max(forecasts)} if tenants.answers else {})
 
 
 def _model_figures(model: ModelState) -> Figures:

@@ -21,10 +21,17 @@ NAME_CHARS = 256
 OTHER = "other"
 """The category of all names beyond the permitted number."""
 
+OTHER_MODELS = "(other)"
+"""The name of all further models in figures."""
+
+UNNAMED = "unnamed"
+"""The category of requests whose header names none."""
+
 REPLACED = 4
 """Labels that are replaced for each permitted one, where the series of a replaced label stay."""
 
 _DIGEST_CHARS = 8
+_OURS = frozenset({OTHER, OTHER_MODELS, UNNAMED})
 
 
 class ContentClass(enum.Enum):
@@ -72,8 +79,17 @@ def content_class(features: Sequence[float]) -> ContentClass:
 
 
 def named(value: str) -> str:
-    """Return the category that a header's value names, "unnamed" if the value is blank."""
-    return _cut(value.strip(), NAME_CHARS) or "unnamed"
+    """Return the category that a header's value names, UNNAMED if the value is blank."""
+    return apart(_cut(value.strip(), NAME_CHARS)) or UNNAMED
+
+
+def apart(name: str) -> str:
+    """Return a client's name, of which no part between slashes is a name of ours.
+
+    >>> apart("other/task")
+    'OTHER/task'
+    """
+    return "/".join(part.upper() if part in _OURS else part for part in name.split("/"))
 
 
 def label(name: str) -> str:

@@ -32,6 +32,8 @@ class Asked:
     """The prompt of the largest sequence: a window holds one sequence."""
     output_limit: int | None
     """The output limit stated for one sequence, in tokens; None if none is stated."""
+    output_floor: int = 0
+    """The least output stated for one sequence, in tokens."""
     sequences: int = 1
     """How many sequences the answer has: prompts times `n`."""
     whole: Measure | None = None

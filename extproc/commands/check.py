@@ -3,13 +3,17 @@
 import argparse
 import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from extproc.config.load import load, render
 from extproc.config.settings import Settings
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import review
 from extproc.names import install_hint
+
+_MOST_LINES: Final = 10
 
 DESCRIPTION = (
     "Exit code 0 with the effective settings, or 2 with one line for each fault. "
@@ -53,13 +57,21 @@ def _schema_faults(path: Path, file: EnvoyFile) -> tuple[Finding, ...]:
         print(f"{path}: {note}", file=sys.stderr)
         return ()
     # Half a second to import, and absent from the service's image.
+    from extproc.envoy.api_types import API_VERSION
     from extproc.envoy.schema import check_schema
 
     report = check_schema(file.document)
-    # To standard error and without effect on the exit code: what is not checked is no fault.
-    for finding in report.unchecked:
-        print(_located(path, file, finding), file=sys.stderr)
+    if report.unchecked:
+        # To standard error and without effect on the exit code: what is not checked is no fault.
+        note = f"not checked, since envoy-data-plane {API_VERSION} does not know it"
+        print(f"{path}: {note}: {_lines(file, report.unchecked)}", file=sys.stderr)
     return report.faults
+
+
+def _lines(file: EnvoyFile, findings: Sequence[Finding]) -> str:
+    lines = sorted({file.line(finding.path) or 1 for finding in findings})
+    more = f" and {len(lines) - _MOST_LINES} more" if len(lines) > _MOST_LINES else ""
+    return f"line {', '.join(map(str, lines[:_MOST_LINES]))}{more}"
 
 
 def _located(path: Path, file: EnvoyFile, finding: Finding) -> str:

@@ -406,6 +406,12 @@ class Settings(Section):
         LogLevel.INFO, "debug, info, warning or error: the least that is logged"
     )
 
+    @property
+    def most_read_bytes(self) -> int:
+        """The length above which Envoy decides by it alone; 0 if it never does."""
+        large = self.envoy.large_body_bytes
+        return large if large < self.requests.max_body_bytes else 0
+
 
 SECTIONS: Mapping[str, type[Section]] = {
     "listen": ListenSettings,

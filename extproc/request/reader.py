@@ -91,6 +91,8 @@ class Request:
     chat template of its own."""
     max_tokens: int | None
     """The output limit of one sequence; None if there is none, or none that a pool accepts."""
+    min_tokens: int
+    """The least output of one sequence; 0 if none is stated, or none that a pool accepts."""
     outputs: int
     """How many sequences are generated for each prompt, at least 1."""
     usage_unstated: bool
@@ -181,6 +183,7 @@ def _read(api: Api, body: dict[str, object], size: int) -> Request:
         prompts=prompts,
         token_bound=_token_bound(prompts, body, size),
         max_tokens=_limit(api, options),
+        min_tokens=(_whole(options.get(api.floor)) or 0) if api.floor else 0,
         outputs=outputs,
         usage_unstated=api.usage_optional
         and body.get("stream") is True

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from extproc.budget.category import content_class
+from extproc.budget.category import apart, content_class
 from extproc.budget.measure import add, measure, prior_tokens, prior_total, with_optional
 from extproc.budget.values import Asked, Measure
 from extproc.request.prompts import VIDEO_FRAMES, Prompt
@@ -23,10 +23,11 @@ def ask(
         shared = _measure(prompts.shared, prompts=0)
         whole = add(_measure(prompts.own, prompts.count), shared, prompts.count)
     return Asked(
-        model=request.model,
+        model=apart(request.model),
         category=category or content_class(largest.features).value,
         measure=largest,
         output_limit=request.max_tokens if request.generates else 0,
+        output_floor=request.min_tokens,
         sequences=request.sequences,
         whole=whole,
         share=min(prior_total(largest) / prior_total(whole), 1.0) if whole else 1.0,

@@ -114,4 +114,6 @@ def route_by_size(body_bytes: int | None, rules: Rules) -> Routed:
 def _may_exceed(request: Request, pool: Pool) -> bool:
     """Return False only if the size of the body proves that every sequence fits the window."""
     bound = request.token_bound
-    return bound is None or bound + (request.max_tokens or 0) > pool.max_model_len
+    # A pool that cannot hold the least output refuses it; one above the limit is refused by all.
+    output = request.min_tokens if request.max_tokens is None else request.max_tokens
+    return bound is None or bound + output > pool.max_model_len

@@ -16,7 +16,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules
 from extproc.config.settings import MESSAGE_OVERHEAD, ListenSettings, Settings
-from extproc.service.bearer import BearerToken, read_token
+from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.certificates import CertificateFiles, Certificates
 from extproc.service.server import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
@@ -99,7 +99,9 @@ def build_tenant_secret(settings: Settings) -> bytes:
     file = settings.tenants.key_file
     if not file:
         return secrets.token_bytes(_SECRET_BYTES)
-    return blake2b(read_token(Path(file)), digest_size=_SECRET_BYTES).digest()
+    return blake2b(
+        read_secret(Path(file), "secret for tenants.key_file"), digest_size=_SECRET_BYTES
+    ).digest()
 
 
 def describe_settings(settings: Settings) -> dict[str, object]:

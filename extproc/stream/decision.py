@@ -103,6 +103,7 @@ def _is_sound(routed: Routed, rules: Rules) -> bool:
         and 0 < routed.stands_for <= MOST_STOOD_FOR
         and 0 < asked.share <= 1
         and 0 <= (asked.output_limit or 0) <= _MOST_COUNT
+        and 0 <= asked.output_floor <= _MOST_COUNT
         and _is_budget(routed.budget)
         and any(pool.name == routed.pool for pool in rules.pools)
     )

@@ -143,6 +143,11 @@ class Exchange:
         """Whether a request's body is still arriving."""
         return self._request is not None
 
+    @property
+    def awaits_chunks(self) -> bool:
+        """Whether a request's body of unstated length is still arriving."""
+        return self._request is not None and "content-length" not in self._request.headers
+
     def on(self, event: Event) -> Action:
         """Return the action on an event."""
         match event:

@@ -64,6 +64,17 @@ def test_without_a_limit_the_reserve_is_learnt() -> None:
     assert 125 <= taught(1000, None).budget(asked(output=None)).output_tokens <= 300
 
 
+def test_the_least_output_is_reserved_if_more_than_is_learnt() -> None:
+    calibrated, request = taught(1000, None), asked(output=None)
+    learnt = calibrated.budget(request)
+    less, more = (
+        calibrated.budget(replace(request, output_floor=tokens)) for tokens in (20, 20_000)
+    )
+    assert less == learnt
+    assert more.output_tokens == 20_000
+    assert more.tokens >= truth(request).prompt_tokens + 20_000
+
+
 def test_prompts_given_as_ids_are_exact() -> None:
     request, calibrated = asked(), taught()
     ids = replace(request, measure=replace(request.measure, token_ids=1000))
@@ -207,9 +218,15 @@ def test_a_model_that_is_forgotten_takes_its_other_categories_with_it() -> None:
     assert "other/m0" not in calibrated.learnt().categories
 
 
-@given(st.integers(0, 400), st.lists(st.integers(1, 4000), max_size=80), st.integers(1, 8))
-def test_a_budget_never_falls_while_the_risk_falls(size, outputs, sequences) -> None:
-    calibrated, request = fresh(), replace(asked(size, None), sequences=sequences)
+@given(
+    st.integers(0, 400),
+    st.lists(st.integers(1, 4000), max_size=80),
+    st.integers(1, 8),
+    st.integers(0, 4000),
+)
+def test_a_budget_never_falls_while_the_risk_falls(size, outputs, sequences, floor) -> None:
+    calibrated = fresh()
+    request = replace(asked(size, None), sequences=sequences, output_floor=floor)
     for number, output in enumerate(outputs):
         calibrated.observe(replace(truth(asked(number, None)), completion_tokens=output))
     known = calibrated._find(request)

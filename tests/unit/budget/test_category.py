@@ -11,6 +11,8 @@ from extproc.budget.category import (
     LABEL_CHARS,
     NAME_CHARS,
     OTHER,
+    OTHER_MODELS,
+    UNNAMED,
     ContentClass,
     Labels,
     content_class,
@@ -54,7 +56,17 @@ def test_any_bytes_have_a_class(data):
 
 def test_a_header_names_the_category():
     assert named(" chat ") == "chat"
-    assert named("") == "unnamed"
+    assert named("") == UNNAMED
+
+
+@pytest.mark.parametrize("value", [OTHER, UNNAMED, "(other)", "other/a", "a/other/b", "a/(other)"])
+def test_no_part_of_a_clients_name_is_a_name_of_ours(value):
+    assert {OTHER, UNNAMED, OTHER_MODELS}.isdisjoint(named(value).split("/"))
+
+
+@pytest.mark.parametrize("value", ["others", "Other", "~other", "my other"])
+def test_a_name_that_only_contains_one_of_ours_stays(value):
+    assert named(value) == value
 
 
 @given(st.text())

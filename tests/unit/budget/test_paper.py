@@ -2,6 +2,7 @@
 
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,12 @@ def test_before_anything_is_learnt_the_prior_holds():
 
 def test_without_a_stated_limit_the_default_is_reserved():
     assert paper().budget(asked(4000, output_tokens=None)).output_tokens == 1024
+
+
+def test_the_least_output_is_reserved_if_it_is_more_than_the_default():
+    request = asked(4000, output_tokens=None)
+    budgets = [paper().budget(replace(request, output_floor=n)) for n in (1023, 1025)]
+    assert [budget.output_tokens for budget in budgets] == [1024, 1025]
 
 
 def test_a_budget_is_prompt_margin_and_output():

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 
@@ -99,6 +100,19 @@ def test_the_forecast_of_the_worst_tenant_is_not_hidden_by_the_mean() -> None:
         calibrated.observe(Observation(request(50, "odd", 1), Outcome.REFUSED, LIMIT))
     figures = calibrated.learnt().limits[str(LIMIT)]
     assert float(figures["tenant_forecast_max"]) > 2 * float(figures["misroute_forecast"])
+
+
+def test_no_part_of_what_was_learnt_forecasts_for_more_than_one_tenant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calibrated, forecasts = taught(None, "honest", "odd", 10), list[Steering]()
+    for tenant in ("one", "two"):
+        calibrated.observe(truth(request(50, tenant), 1))
+    forecast = Steering.forecast
+    monkeypatch.setattr(Steering, "forecast", lambda self: forecasts.append(self) or forecast(self))
+    seen = [len(forecasts) for _ in calibrated.learnt_parts()]
+    assert len(forecasts) == 3
+    assert max(after - before for before, after in pairwise([0, *seen])) == 1
 
 
 def test_a_new_tenant_starts_from_what_all_have_taught() -> None:

@@ -55,10 +55,21 @@ def test_no_limit_is_not_a_limit_of_zero():
     assert decide(max_tokens=None, generates=False).asked.output_limit == 0
 
 
+@pytest.mark.parametrize(("limit", "pool"), [(None, "long"), (9, "short")])
+def test_the_least_output_is_reserved_unless_a_limit_is_stated(limit, pool):
+    assert decide(max_tokens=limit, min_tokens=20_000).pool == pool
+
+
 def test_a_header_names_the_category_where_the_operator_says_so():
     rules = dataclasses.replace(RULES, category_header="x-task")
     assert decide(rules, "chat").asked.category == "chat"
     assert decide(rules).asked.category == "unnamed"
+
+
+def test_a_client_names_neither_a_category_nor_a_model_of_ours():
+    rules = dataclasses.replace(RULES, category_header="x-task")
+    asked = decide(rules, "other", model="(other)").asked
+    assert (asked.category, asked.model) == ("OTHER", "(OTHER)")
 
 
 def test_a_models_name_stays_whole():
@@ -101,6 +112,9 @@ def test_an_unread_request_goes_to_the_largest_pool_and_reserves_nothing():
         ({"token_bound": 8192, "max_tokens": None}, False),
         ({"token_bound": 8193, "max_tokens": None}, True),
         ({"token_bound": None}, True),
+        ({"token_bound": 4192, "max_tokens": None, "min_tokens": 4000}, False),
+        ({"token_bound": 4193, "max_tokens": None, "min_tokens": 4000}, True),
+        ({"token_bound": 8192 - 9, "min_tokens": 10}, False),  # no pool accepts it
     ],
 )
 def test_a_request_that_its_body_proves_to_fit_is_not_retried(changes, retryable):

@@ -42,6 +42,7 @@ RECORDS = st.builds(
         st.text(max_size=5),
         MEASURES,
         st.none() | st.integers(0, 2**40),
+        st.integers(0, 2**40),
         st.integers(1, 2**31),
         st.none() | MEASURES,
     ),
@@ -118,6 +119,7 @@ def test_any_note_is_a_record_or_none(note):
         asked(sequences=1 << 60),
         asked(output_limit=1 << 60),
         asked(output_limit=-5),
+        asked(output_floor=-5),
         asked(share=0.0),
         asked(share=1.5),
         dataclasses.replace(ROUTED, budget=Budget(1 << 60, 0, 0, Basis.PRIOR)),
@@ -149,7 +151,9 @@ MOST = 1 << 48
 
 
 @pytest.mark.parametrize(("more", "sound"), [(0, True), (1, False)])
-@pytest.mark.parametrize("count", ["sequences", "output_limit", "text_bytes", "token_ids"])
+@pytest.mark.parametrize(
+    "count", ["sequences", "output_limit", "output_floor", "text_bytes", "token_ids"]
+)
 def test_a_count_has_a_bound(count, more, sound):
     if count in ("text_bytes", "token_ids"):
         changes = {"measure": dataclasses.replace(MEASURE, **{count: MOST + more})}

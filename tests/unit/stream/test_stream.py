@@ -93,6 +93,18 @@ def test_a_client_that_leaves_is_counted():
     assert counted(given.metrics.streams_ended) == {("left",): 1}
 
 
+@pytest.mark.parametrize(("name", "outcome"), [("content-length", "left"), ("te", "left_chunked")])
+def test_a_stream_that_ends_before_a_body_is_told_apart_by_its_length(name, outcome):
+    given = stages()
+    stream = Stream(given)
+    [path] = [file for file in FILES if file.stem == "buffered-short"]
+    head = next(iter(read(path))).message
+    head.request_headers.headers.headers.add(key=name, raw_value=b"120")
+    stream.receive(head)
+    stream.close()
+    assert counted(given.metrics.streams_ended) == {(outcome,): 1}
+
+
 class Broken:
     """An estimator with a bug in it."""
 
