@@ -3,17 +3,19 @@
 import argparse
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from extproc.budget.steering import FLOOR
 from extproc.config.load import load, render
-from extproc.config.settings import Settings
+from extproc.config.settings import EstimatorName, Settings
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import review
 from extproc.names import install_hint
 
 _MOST_LINES: Final = 10
+_LEAST_SURE_TARGET: Final = FLOOR / 4  # where no more than a quarter of requests are near
 
 DESCRIPTION = (
     "Exit code 0 with the effective settings, or 2 with one line for each fault. "
@@ -37,8 +39,21 @@ def run(options: argparse.Namespace) -> int:
     settings = load(options.file)
     if options.envoy is None:
         print(render(settings), end="")
+        for note in _notes(settings):
+            print(f"note: {note}", file=sys.stderr)
         return 0
     return _check_envoy(options.envoy, settings)
+
+
+def _notes(settings: Settings) -> Iterator[str]:
+    """Yield what is valid and may not do what its operator expects."""
+    budget = settings.budget
+    if budget.estimator is EstimatorName.CALIBRATED and budget.target < _LEAST_SURE_TARGET:
+        yield (
+            f"budget.target: {budget.target} holds only if few requests that state no output limit "
+            f"are near a pool's window: no risk below {FLOOR} is told apart. "
+            f"{_LEAST_SURE_TARGET} or more holds for usual traffic"
+        )
 
 
 def _check_envoy(path: Path, settings: Settings) -> int:
