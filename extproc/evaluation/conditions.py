@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final, cast
 
 from extproc.evaluation.cases import Case, Draft, Reader, Template
+from extproc.evaluation.chat_template import ChatTemplate, RefusedByTemplate
 from extproc.evaluation.images import ImageTokens, draw_size, image_url
 from extproc.evaluation.lengths import Draw, DrawnLength, draw_azure
 from extproc.evaluation.requests import Writer
@@ -32,11 +33,23 @@ Message = dict[str, object]
 
 
 class Model:
-    """A model that serves requests: its tokenizer, its chat template, and texts to write from."""
+    """A model that serves requests: its tokenizer, its chat template, and texts to write from.
 
-    def __init__(self, tokenizer: TextTokenizer, template: Template, texts: Sequence[Text]) -> None:
+    `count` keeps what it has counted, for texts that come again; `count_once` does not.
+    """
+
+    def __init__(
+        self,
+        tokenizer: TextTokenizer,
+        template: Template,
+        texts: Sequence[Text],
+        chat_template: ChatTemplate | None = None,
+    ) -> None:
+        """Take the tokens that a template adds, and a template that can be rendered, if any."""
         self.name = tokenizer.name
         self.template = template
+        self.chat_template = chat_template
+        self.count_once = tokenizer.count
         self.count = lru_cache(4096)(tokenizer.count)
         self._tokenizer = tokenizer
         self._texts = tokenize(tokenizer, texts)
@@ -81,12 +94,18 @@ Phase = tuple[Traffic, ...]
 def make_cases(
     phases: Sequence[Phase], models: Sequence[Model], count: int, seed: str
 ) -> Iterator[Case]:
-    """Write and read `count` requests, the same number in each phase; the seed decides them."""
+    """Write and read `count` requests, the same number in each phase; the seed decides them.
+
+    Leaves out those that the model's chat template refuses.
+    """
     rng, reader = random.Random(seed), Reader("")  # noqa: S311 - reproducible, not secret
     for number in range(count):
         phase = phases[number * len(phases) // count]
         traffic = rng.choices(phase, [each.share for each in phase])[0]
-        draft = _draft(rng, traffic, models[traffic.model % len(models)])
+        try:
+            draft = _draft(rng, traffic, models[traffic.model % len(models)])
+        except RefusedByTemplate:
+            continue
         # Half of the clients escape other characters as \uXXXX.
         yield reader.read(draft, ascii_only=rng.random() < 0.5)
 
@@ -172,6 +191,16 @@ def with_documents(*, rendered: bool) -> Change:
         return _with(draft, added if rendered else 0, documents=documents)
 
     return change
+
+
+def rendered(_: random.Random, draft: Draft, model: Model) -> Draft:
+    """Count the prompt as the model's own chat template renders it, where it has one.
+
+    Raises RefusedByTemplate.
+    """
+    if model.chat_template is None:
+        return draft
+    return draft._replace(prompt_tokens=model.count_once(model.chat_template.render(draft.body)))
 
 
 def _with_thoughts(

@@ -29,7 +29,7 @@ from extproc.evaluation.report import Evaluation, print_effects, print_evaluatio
 from extproc.evaluation.requests import Writer, write_cases
 from extproc.evaluation.rivals import OURS, PAPER, PEER, Rivals, make_rivals
 from extproc.evaluation.scenario_report import WIDTH, print_scenarios
-from extproc.evaluation.scenario_run import run_scenarios
+from extproc.evaluation.scenario_run import run_scenarios, skipped
 from extproc.evaluation.scores import EstimatorResult, error_curve, score_classes, score_rows
 from extproc.evaluation.texts import Text, read_bodies, read_texts
 from extproc.evaluation.tokenizer import TextTokenizer, load_tokenizers, tokenize
@@ -89,7 +89,7 @@ def run_evaluate(options: EvaluateOptions) -> int:
 def _scenarios(options: EvaluateOptions) -> int:
     with showing(Console(stderr=True)) as show:
         found = run_scenarios(options, show)
-    print_scenarios(_console(WIDTH), found)
+    print_scenarios(_console(WIDTH), found, skipped(options, found))
     _write(options, found)
     return 0
 

@@ -13,25 +13,32 @@ from rich.table import Table
 from extproc.evaluation.scenario_run import Fared, ScenarioResult
 from extproc.evaluation.scores import wilson
 
-WIDTH: Final = 160
+WIDTH: Final = 172
 _COLUMNS: Final = (
     "requests", "target", "misrouted (95 %)", "over", "exact: mis. (95 %)", "exact: over",
     "forecast", "counted", "near", "recall", "reserved",
 )  # fmt: skip
 _LEGEND: Final = """\
-In per cent of all requests, over all tokenizers ({tokenizers}), with the first answers; 95 %:
-Wilson's interval. exact: a tokenizer that knows every prompt and learns outputs as ours does.
-forecast: the service's own, mean over the second half. counted: misroutes by the service's own
-metric, of the answers that it saw, each weighted by 1 / the chance to see it. near: misrouted, of
-the requests that need 0.8 to 1.25 times a limit. recall: not misrouted, of those that the smallest
-pool cannot hold. reserved: kept from the smallest pool by a stated limit alone, of which they used
-too little to need another pool.
+In per cent of all requests, those before anything was learnt too; over all tokenizers
+({tokenizers}).
+95 %: Wilson's interval. exact: a tokenizer that knows every prompt and learns outputs as ours does.
+forecast: the service's own, mean over the second half; a sum if there are several limits.
+counted: misroutes by the service's own metric, of the answers that it saw, each weighted by
+1 / the chance to see it. near: misrouted, of the requests that need 0.8 to 1.25 times a limit.
+recall: not misrouted, of those that the smallest pool cannot hold. reserved: kept from the smallest
+pool by a stated limit alone: the tokens that they used would have fitted.
 Yellow: more are misrouted than the target permits, beyond chance.
 """
+_SKIPPED: Final = (
+    "{name}: skipped, no tokenizer has a chat template; give a --tokenizer FILE with a"
+    " tokenizer_config.json beside it"
+)
 
 
-def print_scenarios(console: Console, results: Sequence[ScenarioResult]) -> None:
-    """Print a row for each scenario, or part of one, over all tokenizers."""
+def print_scenarios(
+    console: Console, results: Sequence[ScenarioResult], skipped: Sequence[str] = ()
+) -> None:
+    """Print a row for each scenario, or part of one, over all tokenizers, and what was skipped."""
     tokenizers = ", ".join(dict.fromkeys(result.tokenizer for result in results))
     console.print(_LEGEND.format(tokenizers=tokenizers), highlight=False, soft_wrap=True)
     table = Table(title="Scenarios", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
@@ -40,7 +47,10 @@ def print_scenarios(console: Console, results: Sequence[ScenarioResult]) -> None
         table.add_column(name, justify="right", no_wrap=True)
     for row in dict.fromkeys((result.scenario, result.part) for result in results):
         _add(table, [each for each in results if (each.scenario, each.part) == row])
-    console.print(table)
+    if results:
+        console.print(table)
+    for name in skipped:
+        console.print(_SKIPPED.format(name=name), highlight=False, soft_wrap=True)
 
 
 def _add(table: Table, results: Sequence[ScenarioResult]) -> None:

@@ -14,6 +14,7 @@ from extproc.build import build_estimator, build_rules
 from extproc.config.load import load
 from extproc.config.settings import EstimatorName, Settings
 from extproc.evaluation.cases import TEMPLATES, Case
+from extproc.evaluation.chat_template import ChatTemplate, find_chat_template
 from extproc.evaluation.conditions import Model, make_cases
 from extproc.evaluation.options import EvaluateOptions, EvaluationError
 from extproc.evaluation.rivals import Exact, Served
@@ -92,22 +93,35 @@ def run_scenarios(options: EvaluateOptions, show: Show) -> tuple[ScenarioResult,
 
 
 def _tasks(options: EvaluateOptions, chosen: Sequence[Scenario]) -> list[_Task]:
-    groups: dict[object, set[str]] = {}
+    groups: dict[object, list[Scenario]] = {}
     for scenario in chosen:
-        groups.setdefault(_traffic(scenario), set()).add(scenario.name)
+        groups.setdefault((scenario.phases, scenario.requests), []).append(scenario)
     tokenizers = range(len(load_tokenizers(options.tokenizers)))
-    tasks = [_Task(options, frozenset(g), i) for g in groups.values() for i in tokenizers]
+    tasks = [
+        _Task(options, names, i)
+        for group in groups.values()
+        for i in tokenizers
+        if (names := frozenset(s.name for s in group if not s.renders or _template(options, i)))
+    ]
     # The longest first, so that no core idles at the end.
     return sorted(tasks, key=lambda task: -len(task.names))
 
 
-def _traffic(scenario: Scenario) -> tuple[object, ...]:
-    return scenario.phases, scenario.requests
+def _template(options: EvaluateOptions, index: int) -> ChatTemplate | None:
+    """Return the chat template of a tokenizer; those that are built in have none."""
+    files = options.tokenizers
+    return find_chat_template(files[index % len(files)]) if files else None
+
+
+def skipped(options: EvaluateOptions, results: Sequence[ScenarioResult]) -> tuple[str, ...]:
+    """Return the chosen scenarios that no tokenizer could serve."""
+    served = {result.scenario for result in results}
+    return tuple(s.name for s in select(options.scenarios or "") if s.name not in served)
 
 
 def _finished(tasks: Sequence[_Task]) -> Iterator[list[ScenarioResult]]:
     workers = min(os.cpu_count() or 1, len(tasks))
-    if workers == 1:
+    if workers <= 1:
         yield from map(_serve_task, tasks)
         return
     # Not forked: the display of the progress has a thread.
@@ -137,7 +151,8 @@ def _model(options: EvaluateOptions, index: int) -> Model:
     tokenizers = load_tokenizers(options.tokenizers)
     tokenizer = tokenizers[index % len(tokenizers)]()
     texts = read_texts(options.texts, options.seed)
-    return Model(tokenizer, TEMPLATES[index % len(TEMPLATES)], texts)
+    template = TEMPLATES[index % len(TEMPLATES)]
+    return Model(tokenizer, template, texts, _template(options, index))
 
 
 def serve_scenario(

@@ -11,6 +11,7 @@ from extproc.evaluation.conditions import (
     Phase,
     Traffic,
     draw_short,
+    rendered,
     with_documents,
     with_fields,
     with_images,
@@ -52,8 +53,9 @@ class Scenario:
 
     phases: one after the other, with the same number of requests. windows: max_model_len of the
     smaller pools. thresholds: of the smaller pools; none: the windows. settings: those that differ,
-    by section. adapters: the names of models. lag: requests until an answer is learnt. apart: the
-    first requests, which are reported on their own.
+    by section. adapters: the names of models. renders: whether it needs a chat template beside the
+    tokenizer.json. lag: requests until an answer is learnt. apart: the first requests, which are
+    reported on their own.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Scenario:
     settings: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     requests: int = REQUESTS
     adapters: Adapters | None = None
+    renders: bool = False
     lag: int = 0
     apart: int = 0
 
@@ -132,6 +135,7 @@ _IMAGES: Final = {
 }
 _SCHEMAS: Final = Traffic(changes=(with_schema,))
 _TWO_MODELS: Final = ((Traffic(name="first"), Traffic(name="second", model=1)),)
+_THOUGHTFUL: Final = Traffic(changes=(with_past_reasoning, rendered))
 _FOUR: Final = (2048, 8192, 32_768)
 _SIX: Final = (2048, 4096, 8192, 16_384, 32_768)
 
@@ -175,6 +179,9 @@ SCENARIOS: Final = (
     *(Scenario(name=f"documents: 30 %, {'rendered' if rendered else 'dropped'}",
                phases=(_some(0.3, Traffic(changes=(with_documents(rendered=rendered),))),))
       for rendered in (True, False)),
+    *(Scenario(name=f"chat template{name}", phases=(phase,), requests=4000, renders=True)
+      for name, phase in (("", (Traffic(changes=(rendered,)),)),
+                          (", reasoning", _some(0.4, _THOUGHTFUL, Traffic(changes=(rendered,)))))),
     Scenario(name="drift: other tokenizer", phases=((Traffic(),), (Traffic(model=1),))),
     Scenario(name="drift: other languages",
              phases=((Traffic(kinds=_WESTERN),), (Traffic(kinds=_OTHER_SCRIPTS),))),

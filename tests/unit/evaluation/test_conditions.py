@@ -1,15 +1,18 @@
 """Conditions of traffic: what they change of a request, and of its true tokens."""
 
 import random
+from pathlib import Path
 
 import pytest
 
 from extproc.evaluation.cases import TEMPLATES, Draft
+from extproc.evaluation.chat_template import ChatTemplate
 from extproc.evaluation.conditions import (
     Model,
     Traffic,
     draw_short,
     make_cases,
+    rendered,
     with_documents,
     with_fields,
     with_images,
@@ -125,3 +128,23 @@ def test_documents_cost_tokens_only_if_they_are_rendered():
     assert rendered.prompt_tokens > 200
     assert dropped.prompt_tokens == 100
     assert rendered.body == dropped.body
+
+
+def templated(source: str) -> Model:
+    return Model(Words(), TEMPLATES[0], TEXTS, ChatTemplate(source, {}, Path("f")))
+
+
+def test_a_chat_template_decides_the_tokens_of_a_prompt():
+    model = templated("{% for message in messages %}said {{ message.content }} {% endfor %}")
+    assert rendered(random.Random(0), DRAFT, model).prompt_tokens == 9
+
+
+def test_without_a_chat_template_the_tokens_stay():
+    assert changed(rendered) == DRAFT
+
+
+def test_requests_that_the_template_refuses_are_left_out():
+    model = templated("{% if tools %}{{ raise_exception('no tools') }}{% endif %}a")
+    found = list(make_cases(((Traffic(changes=(rendered,)),),), [model], 60, "0"))
+    assert 0 < len(found) < 60
+    assert not any(case.tools for case in found)

@@ -46,3 +46,9 @@ def test_parts_have_rows_of_their_own():
 def test_a_target_that_is_missed_beyond_chance_is_yellow():
     assert "\x1b[33m" in printed(result(misrouted=50), color=True)
     assert "\x1b[33m" not in printed(result(misrouted=6), color=True)
+
+
+def test_what_was_skipped_is_listed_with_the_reason():
+    console = Console(file=io.StringIO(), width=WIDTH)
+    print_scenarios(console, [result()], ["chat template"])
+    assert "chat template: skipped, no tokenizer has a chat template" in console.file.getvalue()
