@@ -73,6 +73,7 @@ class _Task:
     """Scenarios that share their requests, by their names, on one tokenizer."""
 
     options: EvaluateOptions
+    settings: Settings
     names: frozenset[str]
     tokenizer: int
 
@@ -96,9 +97,9 @@ def _tasks(options: EvaluateOptions, chosen: Sequence[Scenario]) -> list[_Task]:
     groups: dict[object, list[Scenario]] = {}
     for scenario in chosen:
         groups.setdefault((scenario.phases, scenario.requests), []).append(scenario)
-    tokenizers = range(len(load_tokenizers(options.tokenizers)))
+    settings, tokenizers = load(options.config), range(len(load_tokenizers(options.tokenizers)))
     tasks = [
-        _Task(options, names, i)
+        _Task(options, settings, names, i)
         for group in groups.values()
         for i in tokenizers
         if (names := frozenset(s.name for s in group if not s.renders or _template(options, i)))
@@ -132,7 +133,6 @@ def _finished(tasks: Sequence[_Task]) -> Iterator[list[ScenarioResult]]:
 
 def _serve_task(task: _Task) -> list[ScenarioResult]:
     options, scenarios = task.options, [s for s in SCENARIOS if s.name in task.names]
-    settings = load(options.config)
     # The second model is for scenarios with two.
     models = [_model(options, task.tokenizer + more) for more in range(2)]
     count, seed = options.requests or scenarios[0].requests, f"{options.seed}-{task.tokenizer}"
@@ -141,7 +141,10 @@ def _serve_task(task: _Task) -> list[ScenarioResult]:
         result
         for scenario in scenarios
         for result in serve_scenario(
-            scenario, scenario.over(settings), list(scenario.named(cases, seed)), models[0].name
+            scenario,
+            scenario.over(task.settings),
+            list(scenario.named(cases, seed)),
+            models[0].name,
         )
     ]
 
