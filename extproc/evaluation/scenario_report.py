@@ -13,7 +13,7 @@ from rich.table import Table
 from extproc.evaluation.scenario_run import Fared, ScenarioResult
 from extproc.evaluation.scores import wilson
 
-WIDTH: Final = 172
+WIDTH: Final = 174
 _COLUMNS: Final = (
     "requests", "target", "misrouted (95 %)", "over", "exact: mis. (95 %)", "exact: over",
     "forecast", "counted", "near", "recall", "reserved",

@@ -168,7 +168,7 @@ SCENARIOS: Final = (
     Scenario(name="thinking: not in the body", phases=_thinking({}, {})),
     Scenario(name="threshold 4096, window 8192", phases=_BASE, windows=(8192,),
              thresholds=(4096,)),
-    *(Scenario(name=f"rare long outputs, {stated:.0%} stated, {share:.2%}", phases=phases,
+    *(Scenario(name=f"long outputs, {stated:.0%} stated, {share:.2%}", phases=phases,
                settings={"budget": {"target": share}})
       for stated in (0.85, 0.0)
       for phases in [_rare(stated)]
