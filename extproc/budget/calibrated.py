@@ -88,6 +88,14 @@ class _Known:
         return self.tenant.state if self.tenant else self.category
 
 
+class _Steered(NamedTuple):
+    """The recent answers of a tenant, or of all, and what their steering says."""
+
+    recent: float
+    forecast: float
+    level: float
+
+
 class Calibrated:
     """Budgets for all models and categories; one per process. Not thread-safe."""
 
@@ -167,13 +175,22 @@ class Calibrated:
             for recent, own in self._tenants.steerings():
                 tenants.append(_Steered(recent, own.forecast(limit), own.level))
                 yield _NOTHING  # so that no part takes long, however many tenants there are
-            common = _Steered(1.0, self._steering.forecast(limit), self._steering.level)
-            figures = _limit_figures(self._steering.target, tenants or [common])
-            worst = max((each.forecast for each in tenants), default=None)
-            # A mean over all would hide one tenant that fares badly.
-            apart: Figures = {} if worst is None else {"tenant_forecast_max": worst}
-            yield Learnt(limits={str(limit): figures | apart})
+            yield Learnt(limits={str(limit): self._limit_figures(limit, tenants)})
         yield Learnt(evicted=self._categories.evicted, tenants=self._tenants.figures())
+
+    def _limit_figures(self, limit: int, tenants: Sequence[_Steered]) -> Figures:
+        """Return the figures of a limit: means over recent answers if tenants are told apart."""
+        common = self._steering
+        steered = tenants or [_Steered(1.0, common.forecast(limit), common.level)]
+        total = sum(each.recent for each in steered)
+        figures: Figures = {
+            "target": common.target,
+            "misroute_forecast": sum(each.recent / total * each.forecast for each in steered),
+            "risk_level": sum(each.recent / total * each.level for each in steered),
+        }
+        # A mean over all would hide one tenant that fares badly.
+        worst = max((each.forecast for each in tenants), default=None)
+        return figures if worst is None else figures | {"tenant_forecast_max": worst}
 
     def _all_models(self) -> list[tuple[str, ModelState]]:
         other = [(OTHER_MODELS, self._other_model)] if self._other_model else []
@@ -351,24 +368,6 @@ def _basis(known: _Known) -> Basis:
 
 def _is_possible(seen: Observation) -> bool:
     return 0 < seen.prompt_tokens < MAX_TOKENS and 0 <= seen.completion_tokens < MAX_TOKENS
-
-
-class _Steered(NamedTuple):
-    """The recent answers of a tenant, or of all, and what their steering says."""
-
-    recent: float
-    forecast: float
-    level: float
-
-
-def _limit_figures(target: float, steered: Sequence[_Steered]) -> Figures:
-    """Return the figures of a limit: means over recent answers."""
-    total = sum(each.recent for each in steered)
-    return {
-        "target": target,
-        "misroute_forecast": sum(each.recent / total * each.forecast for each in steered),
-        "risk_level": sum(each.recent / total * each.level for each in steered),
-    }
 
 
 def _model_figures(model: ModelState) -> Figures:

@@ -4,7 +4,7 @@ Invariant: a case is decided before its answer is learnt.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,8 +60,7 @@ def replay(
         pool = choose(budget, pools).pool
         rows.append(_row(case, budget, seen[case.asked.category], judge_case(case, pool, pools)))
         observation = answer(case, pool)
-        refused = observation.outcome is Outcome.REFUSED
-        if not refused and not is_answered(observation.asked, observation.completion_tokens):
+        if not is_lesson(observation):
             continue
         for lesson in teach(case, observation):
             rival.observe(*lesson)
@@ -69,7 +68,13 @@ def replay(
     return rows
 
 
-def judge_case(case: Case, pool: Pool, pools: tuple[Pool, ...]) -> Verdict:
+def is_lesson(observation: Observation) -> bool:
+    """Return whether the service learns from the answer."""
+    refused = observation.outcome is Outcome.REFUSED
+    return refused or is_answered(observation.asked, observation.completion_tokens)
+
+
+def judge_case(case: Case, pool: Pool, pools: Sequence[Pool]) -> Verdict:
     """Judge the choice of a pool by the tokens that the case needs."""
     return judge(pool.name, case.needed, pools, case.used)
 

@@ -81,7 +81,8 @@ class Peer:
     """The rule of the nearest peer, after its source.
 
     One ratio for all requests: the first sample replaces it, later ones move it .90 of the way down
-    or .10 up; it is used after ten samples. The estimate is the larger of the ratio's and a floor;
+    or .10 up; it is used after ten samples. (Its running mean, of decay .995, feeds metrics alone.)
+    The estimate is the larger of the ratio's and a floor;
     only the floor (4 bytes per token, 1 if structured, constants per part) includes the stated
     output. Requests with tools teach nothing.
     """

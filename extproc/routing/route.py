@@ -1,6 +1,7 @@
 """Decide for a request: from what was read of its body to its pool, budget and reason."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from extproc.budget.category import named
@@ -88,10 +89,10 @@ def route(
     )
 
 
-def is_informative(routed: Routed, rules: Rules) -> bool:
-    """Return whether its answer tells something that those of other requests do not."""
-    is_known = routed.budget.basis is Basis.CALIBRATED
-    return not is_known or any(map(routed.budget.is_near, limits(rules.pools)))
+def is_informative(budget: Budget, pools: Sequence[Pool]) -> bool:
+    """Return whether the answer to a request tells something that those to others do not."""
+    is_known = budget.basis is Basis.CALIBRATED
+    return not is_known or any(map(budget.is_near, limits(pools)))
 
 
 def route_unread(rules: Rules) -> Routed:

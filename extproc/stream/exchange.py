@@ -254,9 +254,11 @@ class Exchange:
     def _ask_one_in(self, routed: Routed) -> int | None:
         """Return of how many such requests this one is asked for its usage; None if it is not."""
         stages, rules = self._stages, self._stages.rules
-        if rules.usage_sample == 0:
+        share = rules.usage_sample
+        if share == 0:
             return None
-        one_in = 1 if is_informative(routed, rules) else stages.sampling.one_in(rules.usage_sample)
+        informative = is_informative(routed.budget, rules.pools)
+        one_in = 1 if informative else stages.sampling.one_in(share)
         drawn = one_in == 1 or stages.draw() * one_in < 1.0
         may_ask = drawn and stages.usage_asking.may_ask(routed.pool, routed.asked.model)
         return one_in if may_ask else None

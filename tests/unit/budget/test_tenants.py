@@ -109,7 +109,9 @@ def test_no_part_of_what_was_learnt_forecasts_for_more_than_one_tenant(
     for tenant in ("one", "two"):
         calibrated.observe(truth(request(50, tenant), 1))
     forecast = Steering.forecast
-    monkeypatch.setattr(Steering, "forecast", lambda self: forecasts.append(self) or forecast(self))
+    monkeypatch.setattr(
+        Steering, "forecast", lambda self, at: forecasts.append(self) or forecast(self, at)
+    )
     seen = [len(forecasts) for _ in calibrated.learnt_parts()]
     assert len(forecasts) == 3
     assert max(after - before for before, after in pairwise([0, *seen])) == 1

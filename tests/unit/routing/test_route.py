@@ -250,4 +250,4 @@ def test_the_rules_say_if_a_stated_limit_counts_in_full(hints):
 )
 def test_an_answer_informs_if_little_is_known_or_a_window_is_near(basis, expected, most, informs):
     budget = Budget(5, 2, 5, basis, expected, most)
-    assert is_informative(dataclasses.replace(decide(), budget=budget), THREE) is informs
+    assert is_informative(budget, THREE.pools) is informs

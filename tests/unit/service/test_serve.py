@@ -1,5 +1,6 @@
 """The whole service in one process and in several, over its real ports."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -33,7 +34,11 @@ def test_the_series_of_a_category_that_is_replaced_are_removed(monkeypatch):
     learner, registry = build_learner(Settings()), CollectorRegistry()
     monkeypatch.setattr(serve, "build_learner", lambda _settings: learner)
     monkeypatch.setattr(serve, "CollectorRegistry", lambda: registry)
-    serve.Service(Settings())
+
+    async def built():
+        serve.Service(Settings())
+
+    asyncio.run(built())
     error = "dualpool_budget_relative_error_count", {"category": "a/m"}
     learner.on_replaced.__self__.budget_error.labels("a/m").observe(0)
     assert registry.get_sample_value(*error) == 1
