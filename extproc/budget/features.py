@@ -32,8 +32,6 @@ _LEADS: Final = (
 )
 _CONTINUATION: Final = bytes(range(0x80, 0xC0))
 
-"""28 x 28 pixels, the merged patch of the Qwen-VL family; other models learn another weight."""
-
 
 def _ascii_class(byte: int) -> int:
     char = chr(byte)
@@ -108,9 +106,28 @@ OPTIONAL_FEATURES: Final = (
 )
 """Text that chat templates may drop, in tokens as the prior counts it: the weight is the share of
 it that is rendered."""
-COUNTED_FEATURES: Final = ("request", "messages", "tools", "any_tool", "images", "image_patches")
+TEMPLATE_FEATURES: Final = ("request", "messages", "tools", "any_tool")
+SIZED_FEATURES: Final = (
+    "images",
+    "image_patches",
+    "image_patches_640",
+    "image_patches_1280",
+    "image_patches_1024px",
+    "image_tiles",
+    "stated_images",
+)
+"""Images of known size; their patches: all, at most so many of each image, and those of the image
+with its longer side shrunk to so many pixels; and their tiles. Together they tell models apart that
+make a fixed number of tokens of an image, cap its area or its side, or cut it into tiles. Images
+whose tokens the settings state count as `stated_images` alone."""
+UNSIZED_FEATURES: Final = ("unsized_images", "audios", "videos")
+"""Media whose size the request does not show: each costs any number of tokens."""
+MEDIA_FEATURES: Final = SIZED_FEATURES + UNSIZED_FEATURES
+COUNTED_FEATURES: Final = TEMPLATE_FEATURES + MEDIA_FEATURES
 OTHER_FEATURES: Final = COUNTED_FEATURES + OPTIONAL_FEATURES
 FEATURES: Final = OTHER_FEATURES + TEXT_FEATURES
+MEDIA: Final = slice(len(TEMPLATE_FEATURES), len(TEMPLATE_FEATURES + MEDIA_FEATURES))
+"""The places of MEDIA_FEATURES in FEATURES."""
 
 
 def _selection() -> NDArray[np.float64]:

@@ -8,6 +8,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request
 from extproc.routing.ask import ask
+from extproc.routing.models import ModelRule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 from extproc.routing.tenant import TenantKey
 
@@ -33,6 +34,9 @@ class Rules:
 
     tenants: TenantKey | None = None
     """How requests name their tenant; None: tenants are not told apart."""
+
+    models: tuple[ModelRule, ...] = ()
+    """What is known of models; the first whose pattern matches a name counts."""
 
     def pool(self, name: str) -> Pool:
         """Return the pool of this name; there is one."""
@@ -65,7 +69,8 @@ def route(
     `header` is the value of the category header, `tenant` the digest of the tenant, empty if
     tenants are not told apart.
     """
-    asked = ask(request, named(header) if rules.category_header else "", tenant)
+    category = named(header) if rules.category_header else ""
+    asked = ask(request, category, tenant, rules.models)
     budgets = [learner.budget(asked, limit) for limit in limits(rules.pools)]
     decision = (
         Decision(rules.pools[-1], Reason.STATEFUL)
