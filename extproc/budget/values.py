@@ -42,6 +42,8 @@ class Asked:
     """The part of all prompt tokens that is the largest prompt's, 0 to 1."""
     tenant: str = ""
     """The digest of the tenant's name; empty if tenants are not told apart."""
+    thinking: str = ""
+    """How long the model is to think: a value of request.thinking.Thinking; empty if unstated."""
 
     @property
     def every(self) -> Measure:

@@ -39,6 +39,7 @@ def ask(
         whole=whole,
         share=min(prior_total(largest) / prior_total(whole), 1.0) if whole else 1.0,
         tenant=tenant,
+        thinking=request.thinking.value,
     )
 
 

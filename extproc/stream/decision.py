@@ -24,6 +24,7 @@ from extproc.names import (
     RETRYABLE_HEADER,
 )
 from extproc.request.reader import MAX_MODEL_CHARS
+from extproc.request.thinking import Thinking
 from extproc.routing.route import Routed, Rules
 from extproc.routing.tenant import DIGEST_CHARS
 from extproc.stream.usage_asking import UsageForm
@@ -96,6 +97,7 @@ def _is_sound(routed: Routed, rules: Rules) -> bool:
         and len(asked.model) <= MAX_MODEL_CHARS
         and len(asked.category) <= NAME_CHARS
         and len(asked.tenant) == (DIGEST_CHARS if rules.tenants else 0)
+        and any(asked.thinking == known.value for known in Thinking)
         and 0 < asked.sequences <= _MOST_COUNT
         and 0 < asked.share <= 1
         and 0 <= (asked.output_limit or 0) <= _MOST_COUNT
