@@ -51,6 +51,8 @@ def read_thinking(body: Mapping[str, object]) -> Thinking:
 
     A switch that is on counts as medium if nothing else is stated, and before the effort `none`.
     """
+    if body.keys().isdisjoint(FIELDS):
+        return Thinking.UNSTATED
     arguments = _object(body.get("chat_template_kwargs"))
     reasoning, thinking = _object(body.get("reasoning")), _object(body.get("thinking"))
     switches = [each for part in (arguments, reasoning) for each in _switches(part)]
