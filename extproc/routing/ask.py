@@ -72,5 +72,6 @@ def _measure(rule: ModelRule, prompt: Prompt, prompts: int = 1) -> Measure:
         for kind, text in prompt.optional.items()
         if kind.value not in rule.drops
     }
-    exact = prompt.token_ids + rule.image_tokens * stated
-    return with_optional(replace(found, token_ids=exact), optional)
+    if exact := prompt.token_ids + rule.image_tokens * stated:
+        found = replace(found, token_ids=exact)
+    return with_optional(found, optional)
