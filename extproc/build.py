@@ -15,6 +15,7 @@ from extproc.budget.paper import PaperEstimator
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Estimator
 from extproc.config.settings import EstimatorName, Settings, StatedLimits, StoredResponses
+from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
 from extproc.routing.tenant import TenantKey
@@ -31,6 +32,10 @@ def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
         limits_are_hints=settings.budget.stated_limits is StatedLimits.HINT,
         responses_are_stored=settings.requests.stored_responses is StoredResponses.LARGEST,
         tenants=TenantKey(header, tenant_secret) if header else None,
+        models=tuple(
+            ModelRule(m.name, m.max_pixels, m.image_tokens, frozenset(m.dropped))
+            for m in settings.models
+        ),
         bytes_per_token=settings.envoy.fail_open_bytes_per_token,
     )
 

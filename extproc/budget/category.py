@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from extproc.budget.bounded import BoundedMap
-from extproc.budget.features import FEATURES
+from extproc.budget.features import FEATURES, MEDIA
 
 LABEL_CHARS = 96
 """The longest label; a longer name is cut and ends in a digest of it."""
@@ -35,7 +35,7 @@ _OURS = frozenset({OTHER, OTHER_MODELS, UNNAMED})
 
 
 class ContentClass(enum.Enum):
-    """Kinds of text whose bytes per token differ more between kinds than within one."""
+    """Kinds of prompts whose bytes per token differ more between kinds than within one."""
 
     PROSE = "prose"
     CODE = "code"
@@ -43,6 +43,7 @@ class ContentClass(enum.Enum):
     CJK = "cjk"
     SCRIPT = "script"  # other alphabets of two or three bytes a letter: Cyrillic, Arabic, Greek
     MIXED = "mixed"
+    MEDIA = "media"  # text of any kind with images, audio or video
 
 
 def _places(*names: str) -> tuple[int, ...]:
@@ -59,7 +60,9 @@ _WIDE3 = _places("han_kana", "hangul", "indic")
 
 
 def content_class(features: Sequence[float]) -> ContentClass:
-    """Classify a text by its `features.FEATURES`; an empty text is prose."""
+    """Classify a prompt by its `features.FEATURES`; an empty one is prose."""
+    if any(features[MEDIA]):
+        return ContentClass.MEDIA
     letters, punctuation, digits, wide2, wide3 = (
         sum([features[place] for place in places])
         for places in (_LETTERS, _PUNCTUATION, _DIGITS, _WIDE2, _WIDE3)

@@ -43,7 +43,7 @@ class Asked:
     tenant: str = ""
     """The digest of the tenant's name; empty if tenants are not told apart."""
     thinking: str = ""
-    """How much the model is asked to think; empty if the request does not say."""
+    """How long the model is to think: a value of request.thinking.Thinking; empty if unstated."""
     limit_is_hint: bool = False
     """Whether the pools cut an answer at the end of their window, whatever limit is stated."""
 

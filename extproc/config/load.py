@@ -81,11 +81,11 @@ def _rendered(section: Section, indent: str, without: str = "") -> Iterator[str]
             case Section():
                 yield f"{indent}{key}:  # {note}"
                 yield from _rendered(value, f"{indent}  ")
-            case tuple():
+            case (_, *_):
                 yield f"{indent}{key}:  # {note}"
-                for pool in value:
-                    last = "threshold" if pool is value[-1] else ""
-                    yield "\n".join(_rendered(pool, "    ", last)).replace("    ", "  - ", 1)
+                for each in value:
+                    last = "threshold" if each is value[-1] else ""
+                    yield "\n".join(_rendered(each, "    ", last)).replace("    ", "  - ", 1)
             case _:
                 # Strings are quoted, so that no YAML parser reads a name like 1e5 as a number.
                 yield f"{indent}{key}: {json.dumps(value)}".ljust(34) + f"  # {note}"

@@ -13,6 +13,12 @@ MAX_POOLS = 16
 MESSAGE_OVERHEAD = 1024
 """Bytes of a gRPC message beside the body in it."""
 
+MAX_MODELS = 64
+
+DROPPED = ("schema", "past_reasoning", "documents", "unused_tools", "template_arguments")
+"""Kinds of text that a chat template may drop: those of request.prompt.Optional."""
+
+_DROPPED = rf"({'|'.join(DROPPED)})"
 _MAX_WINDOW = 1 << 24
 _GIB = 1 << 30
 
@@ -157,6 +163,33 @@ class PoolSettings(Section):
     def addresses(self) -> tuple[str, ...]:
         """The addresses, each host:port."""
         return tuple(text.strip() for text in self.address.split(","))
+
+
+class ModelSettings(Section):
+    """What no request shows of the models of these names: saves the service to learn it."""
+
+    name: str = keys.text(
+        r"[^\x00-\x1f\x7f]{1,256}",
+        "pattern of model names: * any characters, ? one, [ab] one of these",
+        "a name or a pattern of 1 to 256 characters (a number in quotes)",
+    )
+    max_pixels: int = keys.limit(
+        "pixels", 1 << 32, "to which an image is shrunk, as of mm_processor_kwargs", default=0
+    )
+    image_tokens: int = keys.whole(
+        "tokens", 0, _MAX_WINDOW, "of every image; 0: unknown, or they differ", default=0
+    )
+    drops: str = keys.text(
+        rf"({_DROPPED}(, ?{_DROPPED})*)?",
+        "what the chat template never renders, with commas",
+        f"empty, or with commas any of {', '.join(DROPPED)}",
+        default="",
+    )
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The kinds of text that are dropped."""
+        return tuple(kind.strip() for kind in self.drops.split(",")) if self.drops else ()
 
 
 class BudgetSettings(Section):
@@ -393,6 +426,13 @@ class Settings(Section):
             PoolSettings(name="long", max_model_len=65536),
         ),
     )
+    models: tuple[ModelSettings, ...] = keys.key(
+        "what no request shows of them; the first that matches counts",
+        f"a list of up to {MAX_MODELS} models",
+        strict=False,
+        max_length=MAX_MODELS,
+        default=(),
+    )
     budget: BudgetSettings = Field(default=BudgetSettings(), description="a request's tokens")
     categories: CategorySettings = Field(
         default=CategorySettings(), description="which requests share one ratio"
@@ -416,6 +456,7 @@ class Settings(Section):
 SECTIONS: Mapping[str, type[Section]] = {
     "listen": ListenSettings,
     "pools": PoolSettings,
+    "models": ModelSettings,
     "budget": BudgetSettings,
     "categories": CategorySettings,
     "tenants": TenantSettings,

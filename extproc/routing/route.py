@@ -9,6 +9,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request
 from extproc.routing.ask import ask
+from extproc.routing.models import ModelRule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 from extproc.routing.tenant import TenantKey
 
@@ -37,6 +38,9 @@ class Rules:
 
     tenants: TenantKey | None = None
     """How requests name their tenant; None: tenants are not told apart."""
+
+    models: tuple[ModelRule, ...] = ()
+    """What is known of models; the first whose pattern matches a name counts."""
 
     def pool(self, name: str) -> Pool:
         """Return the pool of this name; there is one."""
@@ -72,7 +76,8 @@ def route(
     tenants are not told apart.
     """
     category = named(header) if rules.category_header else ""
-    asked = ask(request, category, tenant, limit_is_hint=rules.limits_are_hints)
+    hints = rules.limits_are_hints
+    asked = ask(request, category, tenant, rules.models, limit_is_hint=hints)
     budget = learner.budget(asked)
     decision = (
         Decision(rules.pools[-1], Reason.STATEFUL)

@@ -24,6 +24,7 @@ from extproc.names import (
     RETRYABLE_HEADER,
 )
 from extproc.request.reader import MAX_MODEL_CHARS
+from extproc.request.thinking import Thinking
 from extproc.routing.route import Routed, Rules
 from extproc.routing.tenant import DIGEST_CHARS
 from extproc.stream.sampling import MOST as MOST_STOOD_FOR
@@ -99,6 +100,7 @@ def _is_sound(routed: Routed, rules: Rules) -> bool:
         and len(asked.category) <= NAME_CHARS
         and len(asked.thinking) <= _MOST_THINKING_CHARS
         and len(asked.tenant) == (DIGEST_CHARS if rules.tenants else 0)
+        and any(asked.thinking == known.value for known in Thinking)
         and 0 < asked.sequences <= _MOST_COUNT
         and 0 < routed.stands_for <= MOST_STOOD_FOR
         and 0 < asked.share <= 1

@@ -4,6 +4,7 @@ A figure that changes must change here too: none changes by accident.
 """
 
 import importlib
+import math
 
 import pytest
 
@@ -22,7 +23,10 @@ BOUNDS = {
     "budget.lengths.MOST_OUTPUT_TOKENS": 1 << 18,
     "budget.lengths.MOST_PROMPT_TOKENS": 1 << 24,
     "budget.measure.PIXELS_PER_PATCH": 784,
-    "budget.measure.UNKNOWN_PIXELS": 1 << 20,
+    "budget.measure._HALF_TILE_PIXELS": 448 * 448 / 2,
+    "budget.measure._LONGEST_SIDE": 1024.0,
+    "budget.measure._MOST_PATCHES": (math.inf, 640.0, 1280.0),
+    "budget.measure._MOST_TILES": 12,
     "budget.paper._LEAST_RATIO": 1 / 16,
     "budget.sketch.BORROWED": 30.0,
     "budget.sketch._RENORMALISE": 1e9,
@@ -63,6 +67,10 @@ BOUNDS = {
     "budget.weights.BAND": 2.5,
     "budget.weights.BAND_TOKENS": 1000.0,
     "budget.weights.CLIP": 4.0,
+    "budget.weights.LEAST_MEDIA_NOISE": 0.02,
+    "budget.weights.MEDIA_NOISE": (0.1, 0.7),
+    "budget.weights.MOST_MEDIA_NOISE": 2.0,
+    "budget.weights.NOISE_RATE": 0.03,
     "budget.weights.RELATIVE_NOISE": 0.03,
     "budget.weights.SAMPLING_NOISE": 0.025,
     "budget.weights.SURPRISE": 3.0,
@@ -100,9 +108,10 @@ BOUNDS = {
     "request.sample._SHORT_TEXT_BYTES": 1024,
     "request.sample._WINDOWS": 64,
     "request.sample._WINDOW_BYTES": 253,
+    "request.thinking.LOW_TOKENS": 2048,
+    "request.thinking.MEDIUM_TOKENS": 8192,
     "response.reader.MAX_DOCUMENT_BYTES": 8 << 20,
     "response.sse.MAX_LINE_BYTES": 1 << 20,
-    "routing.ask._MOST_UNSIZED": 1 << 15,
     "routing.tenant.DIGEST_CHARS": 16,
     "stream.answer._MOST_ERROR_BYTES": 4096,
     "stream.decision._MOST_COUNT": 1 << 48,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.budget.bounded import IDLE
 from extproc.budget.calibrated import Calibrated, _reserve
-from extproc.budget.measure import measure, with_optional
+from extproc.budget.measure import measure, measure_media, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
 from extproc.budget.values import Asked, Basis, Learnt, Measure, Observation, Outcome
@@ -379,7 +379,7 @@ def test_models_that_came_late_get_weights_of_their_own_once_others_are_idle() -
 
 def test_a_model_of_few_tokens_for_any_image_is_learnt() -> None:
     calibrated, plain = fresh(), asked(20)
-    photo = measure(b"What is this?", 13, messages=1, images=[(4032, 3024)])
+    photo = measure(b"What is this?", 13, messages=1, media=measure_media([(4032, 3024)]))
     request = replace(plain, measure=photo)
     for _ in range(60):
         calibrated.observe(replace(truth(request), prompt_tokens=283))

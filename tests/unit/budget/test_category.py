@@ -20,7 +20,7 @@ from extproc.budget.category import (
     named,
 )
 from extproc.budget.features import FEATURES
-from extproc.budget.measure import measure
+from extproc.budget.measure import measure, measure_media
 
 TEXTS = {
     ContentClass.PROSE: "The owl sat still, as owls do; nobody in the barn had noticed it yet. "
@@ -40,13 +40,21 @@ def classify(text):
     return content_class(measure(text, len(text), messages=1).features)
 
 
-@pytest.mark.parametrize("kind", ContentClass)
+@pytest.mark.parametrize("kind", TEXTS)
 def test_a_text_of_each_kind_is_recognised(kind):
     assert classify(TEXTS[kind].encode()) is kind
 
 
 def test_an_empty_text_is_prose():
     assert classify(b"") is ContentClass.PROSE
+
+
+@pytest.mark.parametrize("media", [{"videos": 1}, {"audios": 1}, {"stated": 1}])
+@pytest.mark.parametrize("text", TEXTS.values())
+def test_a_prompt_with_media_is_of_their_class_whatever_its_text(text, media):
+    data = text.encode()
+    found = measure(data, len(data), messages=1, media=measure_media([], **media))
+    assert content_class(found.features) is ContentClass.MEDIA
 
 
 @given(st.binary())

@@ -9,7 +9,8 @@ from extproc.budget.category import Labels
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import Learner
 from extproc.budget.values import Basis, Budget
-from extproc.request.reader import Endpoint, Image, Prompts, read_request
+from extproc.request.reader import Endpoint, Image, Prompts, Thinking, read_request
+from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, Reason
 from extproc.routing.route import (
     Rules,
@@ -93,10 +94,23 @@ def test_any_number_of_pools_can_stand_in_a_row(tokens, pool):
     )
 
 
-def test_what_is_heard_and_seen_is_reserved_for():
-    image = FEATURES.index("images")
-    seen = decide(prompt={"images": (Image(width=28, height=28),), "audios": 1, "videos": 1})
-    assert seen.asked.measure.features[image] == 1 + 1 + 16
+def test_what_is_heard_and_seen_is_measured():
+    images = (Image(width=28, height=28), Image(width=0, height=0))
+    seen = decide(prompt={"images": images, "audios": 3, "videos": 4}).asked
+    names = ("images", "unsized_images", "audios", "videos")
+    assert [seen.measure.features[FEATURES.index(name)] for name in names] == [1, 1, 3, 4]
+    assert seen.category == "media"
+
+
+def test_what_the_operator_states_of_a_model_is_used():
+    rules = dataclasses.replace(RULES, models=(ModelRule("m", image_tokens=256),))
+    prompt = {"images": (Image(width=28, height=28),)}
+    assert decide(rules, prompt=prompt).asked.measure.token_ids == 256
+
+
+def test_how_long_the_model_is_to_think_is_asked():
+    assert decide(thinking=Thinking.LOW).asked.thinking == "low"
+    assert not decide().asked.thinking
 
 
 def test_an_unread_request_goes_to_the_largest_pool_and_reserves_nothing():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.budget.features import FEATURES
 from extproc.budget.values import Asked, Basis, Budget, Measure
+from extproc.request.reader import Thinking
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
 from extproc.routing.tenant import TenantKey
@@ -101,6 +102,11 @@ def test_a_record_survives_its_way(routed):
     assert from_note(to_note(routed), RULES) == routed
 
 
+@pytest.mark.parametrize("thinking", [each.value for each in Thinking])
+def test_how_long_the_model_is_to_think_survives(thinking):
+    assert from_note(to_note(asked(thinking=thinking)), RULES).asked.thinking == thinking
+
+
 @given(st.dictionaries(st.sampled_from(["routed", "x"]), st.text() | st.floats() | st.booleans()))
 def test_any_note_is_a_record_or_none(note):
     assert from_note(note, RULES) is None
@@ -116,6 +122,7 @@ def test_any_note_is_a_record_or_none(note):
         asked(model="m" * 257),
         asked(category="c" * 257),
         asked(tenant="0123456789abcdef"),
+        asked(thinking="loud"),
         asked(sequences=1 << 60),
         asked(output_limit=1 << 60),
         asked(output_limit=-5),
