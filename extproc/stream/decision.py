@@ -37,7 +37,6 @@ _USAGE_KEY: Final = "usage"
 _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MOST_NOTE_CHARS: Final = 32_768  # more than twice the longest that this service writes
 _MOST_COUNT: Final = 1 << 48
-_MOST_THINKING_CHARS: Final = 16
 _DECODER: Final = msgspec.json.Decoder(Routed)
 
 
@@ -98,7 +97,6 @@ def _is_sound(routed: Routed, rules: Rules) -> bool:
         all(map(_is_countable, (asked.measure, asked.every)))
         and len(asked.model) <= MAX_MODEL_CHARS
         and len(asked.category) <= NAME_CHARS
-        and len(asked.thinking) <= _MOST_THINKING_CHARS
         and len(asked.tenant) == (DIGEST_CHARS if rules.tenants else 0)
         and any(asked.thinking == known.value for known in Thinking)
         and 0 < asked.sequences <= _MOST_COUNT

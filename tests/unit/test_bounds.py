@@ -116,7 +116,6 @@ BOUNDS = {
     "stream.answer._MOST_ERROR_BYTES": 4096,
     "stream.decision._MOST_COUNT": 1 << 48,
     "stream.decision._MOST_NOTE_CHARS": 32_768,
-    "stream.decision._MOST_THINKING_CHARS": 16,
     "stream.exchange._MOST_LENGTH_DIGITS": 18,
     "stream.exchange._MOST_REPLACED_BYTES": 1 << 20,
     "stream.metrics._ERROR_BUCKETS": (
