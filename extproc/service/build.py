@@ -15,7 +15,8 @@ from extproc.build import build_rules
 from extproc.config.settings import ListenSettings, Settings
 from extproc.service.bearer import BearerToken
 from extproc.service.certificates import CertificateFiles, Certificates
-from extproc.service.server import Bounds, Server
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.streams import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics
 from extproc.stream.stream import StreamOutcome
@@ -43,17 +44,16 @@ def build_stages(
 
 
 def build_server(settings: Settings, stages: Stages, address: str) -> Server:
-    """Build the gRPC server for one address. Raises CertificateError."""
+    """Build the server of one address. Raises CertificateError."""
     listen = settings.listen
-    files = certificate_files(listen)
-    certificates = Certificates(files) if files else None
     bounds = Bounds(
         message_bytes=listen.max_message_bytes,
         streams=listen.max_streams,
         body_s=listen.body_timeout_s,
         late_s=_late_s(settings),
     )
-    return Server(stages, address, bounds, certificates)
+    files = certificate_files(listen)
+    return GrpcServer(stages, address, bounds, Certificates(files) if files else None)
 
 
 def _late_s(settings: Settings) -> float:

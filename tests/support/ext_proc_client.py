@@ -20,7 +20,8 @@ from envoy_data_plane.envoy.service.ext_proc.v3 import (
 from google.protobuf import json_format
 
 from extproc.protos import POOL
-from extproc.service.server import Bounds, Server
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.streams import Bounds
 from tests.support.conversation import read
 
 PATH = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
@@ -110,7 +111,7 @@ def with_client(scenario, stages):
     """Run a coroutine function of a client against a real server."""
 
     async def main():
-        server = Server(stages, "127.0.0.1:0", Bounds(message_bytes=1 << 20))
+        server = GrpcServer(stages, "127.0.0.1:0", Bounds(message_bytes=1 << 20))
         port = await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             try:

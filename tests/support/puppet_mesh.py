@@ -23,7 +23,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
 )
-from extproc.service.server import SERVICE
+from extproc.service.streams import SERVICE
 
 WINDOWS = {"short": 8192, "long": 65536}
 MESSAGE_TIMEOUT_S = 2.0  # the default is 1: test machines are slow

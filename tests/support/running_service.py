@@ -17,7 +17,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
 )
-from extproc.service.server import SERVICE
+from extproc.service.streams import SERVICE
 from tests.support import local_stack
 from tests.support.conversation import FILES, read
 

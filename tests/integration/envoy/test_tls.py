@@ -11,7 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.service.certificates import CertificateFiles, Certificates
-from extproc.service.server import Bounds, Server
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.streams import Bounds
 from tests.support.certificate_authority import Authority
 from tests.support.conversation import stages
 from tests.support.production_stack import children, fronted, wait_for
@@ -42,7 +43,9 @@ def asked(files, trusted, papers=None):
     credentials = grpc.ssl_channel_credentials(trusted.file.read_bytes(), *pair)
 
     async def main():
-        server = Server(stages(), "127.0.0.1:0", Bounds(message_bytes=1 << 20), Certificates(files))
+        server = GrpcServer(
+            stages(), "127.0.0.1:0", Bounds(message_bytes=1 << 20), Certificates(files)
+        )
         port = await server.start()
         try:
             async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel:

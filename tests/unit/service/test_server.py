@@ -18,7 +18,8 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
 )
 from extproc.service.bounded_log import MOST_LINES
-from extproc.service.server import SERVICE, Bounds, Server
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.streams import SERVICE, Bounds
 from extproc.stream.exchange import Exchange
 from tests.support.conversation import FILES, counted, read, stages
 from tests.support.http2_peer import (
@@ -39,7 +40,7 @@ def serving(scenario, given=None, bounds=BOUNDS):
     """Run a scenario, a coroutine function of a channel and the server, against a real server."""
 
     async def main():
-        server = Server(given or stages(), "127.0.0.1:0", bounds)
+        server = GrpcServer(given or stages(), "127.0.0.1:0", bounds)
         port = await server.start()
         options = [("grpc.max_send_message_length", -1)]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
@@ -212,11 +213,11 @@ def test_a_drain_lets_running_streams_finish_and_refuses_new_ones():
 
 def test_an_address_that_is_taken_is_an_os_error():
     async def main():
-        one = Server(stages(), "127.0.0.1:0", BOUNDS)
+        one = GrpcServer(stages(), "127.0.0.1:0", BOUNDS)
         port = await one.start()
         try:
             with pytest.raises(OSError, match=rf"cannot listen on 127.0.0.1:{port} for gRPC"):
-                await Server(stages(), f"127.0.0.1:{port}", BOUNDS).start()
+                await GrpcServer(stages(), f"127.0.0.1:{port}", BOUNDS).start()
         finally:
             await one.drain(0)
 
@@ -269,7 +270,7 @@ def test_an_answer_may_take_any_time():
 
 def test_a_connection_that_holds_all_places_makes_room_for_another():
     async def main():
-        server = Server(stages(), "127.0.0.1:0", replace(BOUNDS, streams=4))
+        server = GrpcServer(stages(), "127.0.0.1:0", replace(BOUNDS, streams=4))
         port = await server.start()
         try:
             async with connection(port) as greedy, connection(port) as other:
@@ -383,7 +384,7 @@ def beside(scenario, bounds=BOUNDS):
 
     async def main():
         given = stages()
-        server = Server(given, "127.0.0.1:0", bounds)
+        server = GrpcServer(given, "127.0.0.1:0", bounds)
         port = await server.start()
         try:
             async with asyncio.timeout(30):

@@ -11,7 +11,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extproc.service.server import Bounds, Server
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.streams import Bounds
 from extproc.service.unix_socket import PathLock, require_free, reserve
 from tests.support.conversation import stages
 from tests.support.production_stack import fronted, wait_for
@@ -23,7 +24,7 @@ def serving(path, scenario):
     """Run a coroutine function beside a server on `path`."""
 
     async def main():
-        server = Server(stages(), f"unix:{path}", BOUNDS)
+        server = GrpcServer(stages(), f"unix:{path}", BOUNDS)
         await server.start()
         try:
             return await asyncio.wait_for(scenario(), 20)
@@ -82,7 +83,7 @@ def test_a_second_server_is_refused_and_the_first_serves_on(tmp_path):
 
     async def scenario():
         with pytest.raises(OSError, match=f"another server listens on {path}; stop it, or choose"):
-            await Server(stages(), f"unix:{path}", BOUNDS).start()
+            await GrpcServer(stages(), f"unix:{path}", BOUNDS).start()
         return await asked(path)()
 
     assert serving(path, scenario) == health_pb2.HealthCheckResponse.SERVING

@@ -1,0 +1,145 @@
+"""The server on grpc.aio: ext_proc, health and reflection on one address, with a bounded drain."""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from extproc.service.certificates import Certificates
+from extproc.service.lateness import Lateness, SelfCheck
+from extproc.service.streams import (
+    HEALTH,
+    REPORTED,
+    SERVICE,
+    TOO_MANY,
+    Bounds,
+    Streams,
+    cannot_listen,
+    described,
+)
+from extproc.service.unix_socket import PathLock, for_owner_and_group, reserve
+from extproc.stream.exchange import Stages
+
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_log = logging.getLogger(__name__)
+
+
+class GrpcServer:
+    """Serves Envoy on one address with grpc.aio, over TLS if certificates are given."""
+
+    def __init__(
+        self, stages: Stages, address: str, bounds: Bounds, certificates: Certificates | None = None
+    ) -> None:
+        lateness = Lateness(bounds.late_s, time.monotonic)
+        self._self_check = SelfCheck(lateness)
+        self._streams = Streams(stages, bounds, lateness.is_over)
+        self._address = address
+        self._bounds = bounds
+        self._certificates = certificates
+        self._path_lock: PathLock | None = None
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._server = grpc.aio.server(options=_options(bounds))
+        self._server.add_generic_rpc_handlers((self._handler(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, HEALTH), self._server, described())
+
+    async def start(self) -> int:
+        """Listen; return the port (1 for a Unix socket). Raises OSError if that is impossible."""
+        if self._address.startswith("unix:"):
+            self._path_lock = reserve(Path(self._address.removeprefix("unix:")))
+        try:
+            with for_owner_and_group():
+                port = self._add_port()
+        except RuntimeError as error:
+            self._unlock_path()
+            raise cannot_listen(self._address) from error
+        if self._bounds.late_s < math.inf:
+            self._self_check.listen(self._server)
+        await self._server.start()
+        self._self_check.start()
+        await self._tell(_SERVING)
+        return port
+
+    async def announce_end(self) -> None:
+        """Report NOT_SERVING; keep serving."""
+        await self._tell(health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new streams, give open ones `seconds` to finish, then end them.
+
+        Call it again to shorten the time.
+        """
+        await self.announce_end()
+        await self._server.stop(seconds)
+        await self._self_check.stop()
+        self._unlock_path()
+
+    def _unlock_path(self) -> None:
+        if self._path_lock is not None:
+            self._path_lock.release()
+
+    def _add_port(self) -> int:
+        if self._certificates is None:
+            return self._server.add_insecure_port(self._address)
+        return self._server.add_secure_port(self._address, self._certificates.credentials())
+
+    async def _tell(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        for service in REPORTED:
+            await self._health.set(service, status)
+
+    def _handler(self) -> "grpc.GenericRpcHandler[bytes, bytes]":
+        # Bytes both ways: gRPC would end a call whose message is none with an error that nobody
+        # counts.
+        process = grpc.stream_stream_rpc_method_handler(self._process)
+        return grpc.method_handlers_generic_handler(SERVICE, {"Process": process})
+
+    async def _process(
+        self, messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
+    ) -> AsyncIterator[bytes]:
+        patience = asyncio.timeout(self._bounds.first_message_s)
+        stream = self._streams.open(context.peer(), patience)
+        if stream is None:
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY)
+        try:
+            async with patience:
+                async for message in messages:
+                    for reply in stream.receive(message):
+                        yield reply
+                    if stream.finished:
+                        return
+        except TimeoutError:
+            _log.debug("ended a stream that was idle for too long or whose place was needed")
+        finally:
+            stream.close()
+
+
+def _options(bounds: Bounds) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", bounds.message_bytes),
+        ("grpc.max_send_message_length", bounds.message_bytes),
+        ("grpc.so_reuseport", 0),
+        # The defaults, 1000 and 3000, refuse bursts of streams that Envoy does open.
+        ("grpc.server.max_pending_requests", 100_000),
+        ("grpc.server.max_pending_requests_hard_limit", 200_000),
+        ("grpc.max_concurrent_streams", bounds.connection_streams),
+        ("grpc.max_allowed_incoming_connections", bounds.connections),
+        ("grpc.server_handshake_timeout_ms", _ms(bounds.handshake_s)),
+        ("grpc.keepalive_time_ms", _ms(bounds.silence_s)),
+        # grpcio 1.85 applies this one, by default a minute, and not keepalive_timeout_ms.
+        ("grpc.http2.ping_timeout_ms", _ms(bounds.silence_s)),
+        ("grpc.http2.max_pings_without_data", 0),
+        # With the default, 5 minutes, Envoys with connection_keepalive lose every connection.
+        ("grpc.http2.min_ping_interval_without_data_ms", _ms(bounds.ping_interval_s)),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
