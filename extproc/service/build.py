@@ -12,10 +12,11 @@ from prometheus_client import CollectorRegistry
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules
-from extproc.config.settings import ListenSettings, Settings
+from extproc.config.settings import ListenSettings, Settings, Transport
 from extproc.service.bearer import BearerToken
 from extproc.service.certificates import CertificateFiles, Certificates
 from extproc.service.grpc_server import GrpcServer
+from extproc.service.h2_server import H2Server
 from extproc.service.streams import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics
@@ -44,7 +45,7 @@ def build_stages(
 
 
 def build_server(settings: Settings, stages: Stages, address: str) -> Server:
-    """Build the server of one address. Raises CertificateError."""
+    """Build the server of one address on the configured transport. Raises CertificateError."""
     listen = settings.listen
     bounds = Bounds(
         message_bytes=listen.max_message_bytes,
@@ -52,6 +53,8 @@ def build_server(settings: Settings, stages: Stages, address: str) -> Server:
         body_s=listen.body_timeout_s,
         late_s=_late_s(settings),
     )
+    if listen.transport is Transport.H2:
+        return H2Server(stages, address, bounds)
     files = certificate_files(listen)
     return GrpcServer(stages, address, bounds, Certificates(files) if files else None)
 

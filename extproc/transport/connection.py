@@ -19,6 +19,7 @@ from extproc.transport.calls import (
 )
 from extproc.transport.faults import ConnectionFault
 from extproc.transport.frames import frame, goaway, rst_stream, window_update
+from extproc.transport.h2_stream import STREAM_WINDOW, H2Stream
 from extproc.transport.header_fields import (
     MAX_BLOCK_BYTES,
     MAX_LIST_BYTES,
@@ -26,7 +27,6 @@ from extproc.transport.header_fields import (
     RequestHeaders,
 )
 from extproc.transport.messages import PREFIX_BYTES, MessageFault, read_prefix
-from extproc.transport.open_stream import STREAM_WINDOW, OpenStream
 from extproc.transport.outgoing import DEFAULT_WINDOW, Outgoing
 
 CONNECTION_WINDOW: Final = 1 << 24
@@ -50,7 +50,7 @@ class FramedConnection:
         self.fault: str | None = None
         self._open_call = open_call
         self._limits = limits
-        self._streams: dict[int, OpenStream] = {}
+        self._streams: dict[int, H2Stream] = {}
         self._last = 0  # the highest number of a stream of the peer
         self._last_served = frames.STREAM_BITS  # lower once the peer knows that we drain
         self._rest = b""  # an incomplete frame
@@ -212,7 +212,7 @@ class FramedConnection:
         if flags & frames.END_STREAM:
             self._half_close(stream)
 
-    def _read_messages(self, stream: OpenStream, data: bytes, start: int, end: int) -> None:
+    def _read_messages(self, stream: H2Stream, data: bytes, start: int, end: int) -> None:
         if stream.status is not None:
             return
         if not stream.held_bytes and end - start >= PREFIX_BYTES:
@@ -233,12 +233,12 @@ class FramedConnection:
         self._count_held(stream)
         self._extend_stream_credit(stream)
 
-    def _count_held(self, stream: OpenStream) -> None:
+    def _count_held(self, stream: H2Stream) -> None:
         held = stream.reader.held_bytes
         self._held_bytes += held - stream.held_bytes
         stream.held_bytes = held
 
-    def _deliver(self, stream: OpenStream, message: bytes) -> None:
+    def _deliver(self, stream: H2Stream, message: bytes) -> None:
         stream.spoken = True
         call = stream.call
         for reply in call.receive(message):
@@ -253,14 +253,14 @@ class FramedConnection:
             self._out.put(window_update(0, CONNECTION_WINDOW - self._credit))
             self._credit = CONNECTION_WINDOW
 
-    def _extend_stream_credit(self, stream: OpenStream) -> None:
+    def _extend_stream_credit(self, stream: H2Stream) -> None:
         if stream.credit < STREAM_WINDOW // 2 and stream.status is None and not stream.queue:
             self._out.put(window_update(stream.number, STREAM_WINDOW - stream.credit))
             stream.credit = STREAM_WINDOW
 
     # Ends of streams.
 
-    def _flush(self, stream: OpenStream) -> None:
+    def _flush(self, stream: H2Stream) -> None:
         self._out.flush(stream)
         if stream.queue:
             return
@@ -273,33 +273,33 @@ class FramedConnection:
         for stream in [each for each in self._streams.values() if each.queue]:
             self._flush(stream)
 
-    def _half_close(self, stream: OpenStream) -> None:
+    def _half_close(self, stream: H2Stream) -> None:
         if not stream.spoken:
             self._spend(_COSTLY)
         if stream.status is None:
             self._finish(stream, OK)
 
-    def _finish(self, stream: OpenStream, status: Status) -> None:
+    def _finish(self, stream: H2Stream, status: Status) -> None:
         stream.status = status
         self._release(stream)
         if not stream.queue:
             self._end_with(stream, status)
 
-    def _end_with(self, stream: OpenStream, status: Status) -> None:
+    def _end_with(self, stream: H2Stream, status: Status) -> None:
         self._out.trailers(stream.number, status, started=stream.started)
         self._forget(stream.number)
 
-    def _reset(self, stream: OpenStream, code: int) -> None:
+    def _reset(self, stream: H2Stream, code: int) -> None:
         self._out.put(rst_stream(stream.number, code))
         self._drop(stream)
 
-    def _drop(self, stream: OpenStream) -> None:
+    def _drop(self, stream: H2Stream) -> None:
         stream.status = stream.status or OK
         self._release(stream)
         self._out.drop(stream)
         self._forget(stream.number)
 
-    def _release(self, stream: OpenStream) -> None:
+    def _release(self, stream: H2Stream) -> None:
         stream.call.close()
         stream.reader.drop()
         self._count_held(stream)
@@ -357,7 +357,7 @@ class FramedConnection:
         else:
             self._spend(_CHEAP)  # trailers that were under way when the stream ended
 
-    def _on_trailers(self, stream: OpenStream, headers: RequestHeaders, *, ends: bool) -> None:
+    def _on_trailers(self, stream: H2Stream, headers: RequestHeaders, *, ends: bool) -> None:
         if not ends or headers.is_request or headers.malformed:
             self._reset(stream, frames.PROTOCOL_ERROR)
         else:
@@ -373,7 +373,7 @@ class FramedConnection:
             self._out.put(rst_stream(number, frames.PROTOCOL_ERROR))
         elif not headers.content_type.startswith("application/grpc"):
             self._out.unsupported_media_type(number)
-        elif headers.list_bytes > MAX_LIST_BYTES:
+        elif headers.large:
             self._refuse(number, _TOO_LARGE)
         else:
             self._open(number, headers.path, ends=ends)
@@ -383,7 +383,7 @@ class FramedConnection:
         if isinstance(call, Status):
             self._refuse(number, call)
             return
-        stream = OpenStream(number, call, self._out.stream_window, self._limits.message_bytes)
+        stream = H2Stream(number, call, self._out.stream_window, self._limits.message_bytes)
         self._streams[number] = stream
         if ends:
             self._half_close(stream)

@@ -5,7 +5,7 @@ every block, so what it decodes to is kept by its bytes. The value of a field th
 such as that of a tracing header, is skipped: it is not even checked.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -17,8 +17,8 @@ MAX_BLOCK_BYTES: Final = 65_536
 """The longest header block that is read at all."""
 
 _CUT_BYTES: Final = 4096  # of a block; the library bounds how many fields a longer one has
-_KEPT: Final = 64  # distinct fields; Envoy sends about twelve
-_KEPT_BYTES: Final = 256  # of one field
+_KEPT: Final = 32  # of each kind; Envoy sends about twelve fields
+_KEPT_LENGTH: Final = 256  # of a key
 _STATIC: Final = hpack.Decoder().header_table.STATIC_TABLE
 _PSEUDO: Final = frozenset((b":method", b":path", b":scheme", b":authority"))
 _NEEDED: Final = _PSEUDO | {b"content-type"}
@@ -28,22 +28,23 @@ _FORBIDDEN: Final = frozenset(
 )
 
 _Field = tuple[bytes, bytes]
-_Kept = TypeVar("_Kept", bytes, _Field)
+_Key = TypeVar("_Key", bound=Collection[object])
+_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
 class RequestHeaders:
     """The headers of a request that matter here.
 
-    malformed: they break RFC 9113, section 8. list_bytes: their size, a lower bound.
+    malformed: they break RFC 9113, section 8. large: they exceed MAX_LIST_BYTES. is_request: False
+    for trailers, which have no pseudo-headers.
     """
 
     path: str
     content_type: str
     malformed: bool
-    list_bytes: int
+    large: bool
     is_request: bool
-    """False for trailers, which have no pseudo-headers."""
 
 
 class HeaderReader:
@@ -53,8 +54,9 @@ class HeaderReader:
         self._decoder = hpack.Decoder(max_header_list_size=4 * MAX_LIST_BYTES)
         self._alone = hpack.Decoder(max_header_list_size=4 * MAX_LIST_BYTES)
         self._alone.header_table_size = 0
-        self._names: dict[bytes, bytes] = {}
-        self._fields: dict[bytes, _Field] = {}
+        self._skipped: dict[bytes, _Field] = {}  # by the bytes of the name
+        self._fields: dict[bytes, _Field] = {}  # by all bytes
+        self._requests: dict[tuple[_Field, ...], RequestHeaders] = {}
 
     def require_empty_table(self) -> None:
         """Take an index into the dynamic table for an error: the peer has acknowledged that."""
@@ -65,10 +67,18 @@ class HeaderReader:
         plain = not self._decoder.header_table_size and len(block) <= _CUT_BYTES
         fields = self._cut(block) if plain else None
         if fields is not None:
-            return _request_headers(fields, len(block))
+            return self._request(tuple(fields))
         decoded = list(self._decoder.decode(block, raw=True))
         size = sum(len(name) + len(value) + 32 for name, value in decoded)
-        return _request_headers([(bytes(name), bytes(value)) for name, value in decoded], size)
+        plain_fields = [(bytes(name), bytes(value)) for name, value in decoded]
+        return _request_headers(plain_fields, large=size > MAX_LIST_BYTES)
+
+    def _request(self, fields: tuple[_Field, ...]) -> RequestHeaders:
+        known = self._requests.get(fields)
+        if known is None:
+            known = _request_headers(fields, large=False)
+            _keep(self._requests, fields, known)
+        return known
 
     def _cut(self, block: bytes) -> list[_Field] | None:
         """Return the fields of a block; None if only the library can tell what it means."""
@@ -88,16 +98,14 @@ class HeaderReader:
         return fields if at == end else None
 
     def _field(self, name: bytes, field: bytes) -> _Field:
-        known = self._names.get(name)
-        if known is None:
-            known = self._decode(field)[0]
-            _keep(self._names, name, known)
-        if known not in _NEEDED:
-            return known, b""
-        found = self._fields.get(field)
+        found = self._skipped.get(name) or self._fields.get(field)
         if found is None:
             found = self._decode(field)
-            _keep(self._fields, field, found)
+            if found[0] in _NEEDED:
+                _keep(self._fields, field, found)
+            else:
+                found = found[0], b""
+                _keep(self._skipped, name, found)
         return found
 
     def _decode(self, field: bytes) -> _Field:
@@ -105,8 +113,8 @@ class HeaderReader:
         return bytes(name), bytes(value)
 
 
-def _keep(kept: dict[bytes, _Kept], key: bytes, value: _Kept) -> None:
-    if len(key) <= _KEPT_BYTES:
+def _keep(kept: dict[_Key, _Kept], key: _Key, value: _Kept) -> None:
+    if len(key) <= _KEPT_LENGTH:
         if len(kept) >= _KEPT:
             kept.clear()
         kept[key] = value
@@ -144,7 +152,7 @@ def _after_string(block: bytes, at: int) -> int:
     raise IndexError
 
 
-def _request_headers(fields: Iterable[_Field], list_bytes: int) -> RequestHeaders:
+def _request_headers(fields: Iterable[_Field], *, large: bool) -> RequestHeaders:
     found: dict[bytes, bytes] = {}
     malformed = regular = False
     for name, value in fields:
@@ -156,16 +164,16 @@ def _request_headers(fields: Iterable[_Field], list_bytes: int) -> RequestHeader
             malformed |= name in _FORBIDDEN or name != name.lower()
             if name in _NEEDED:
                 found[name] = value
-    return _checked(found, list_bytes, malformed=malformed)
+    return _checked(found, malformed=malformed, large=large)
 
 
-def _checked(found: Mapping[bytes, bytes], list_bytes: int, *, malformed: bool) -> RequestHeaders:
+def _checked(found: Mapping[bytes, bytes], *, malformed: bool, large: bool) -> RequestHeaders:
     is_request = any(name in found for name in _PSEUDO)
     required = (b":method", b":path", b":scheme")
     return RequestHeaders(
         path=found.get(b":path", b"").decode("latin-1"),
         content_type=found.get(b"content-type", b"").decode("latin-1"),
         malformed=malformed or (is_request and not all(found.get(name) for name in required)),
-        list_bytes=list_bytes,
+        large=large,
         is_request=is_request,
     )

@@ -7,7 +7,7 @@ from extproc.transport import frames
 from extproc.transport.calls import Status
 from extproc.transport.faults import ConnectionFault
 from extproc.transport.frames import frame
-from extproc.transport.open_stream import OpenStream
+from extproc.transport.h2_stream import H2Stream
 
 DEFAULT_WINDOW: Final = 65_535
 """Of a stream and of a connection, before the peer says otherwise."""
@@ -38,7 +38,7 @@ class Outgoing:
         due, self._due = b"".join(self._due), []
         return due
 
-    def message(self, stream: OpenStream, message: bytes) -> None:
+    def message(self, stream: H2Stream, message: bytes) -> None:
         """Send a gRPC message as soon as the windows allow. Raises ConnectionFault."""
         if not stream.started:
             stream.started = True
@@ -54,7 +54,7 @@ class Outgoing:
         if self.queued_bytes > self._most_bytes:
             raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "answers are not read")
 
-    def flush(self, stream: OpenStream) -> None:
+    def flush(self, stream: H2Stream) -> None:
         """Send what the windows allow of a stream's queue."""
         queue = stream.queue
         while queue and (room := min(stream.window, self._window, self._frame_bytes)) > 0:
@@ -66,7 +66,7 @@ class Outgoing:
             self.queued_bytes -= len(piece)
             self._data(stream, bytes(piece))
 
-    def drop(self, stream: OpenStream) -> None:
+    def drop(self, stream: H2Stream) -> None:
         """Forget a stream's queue."""
         self.queued_bytes -= sum(map(len, stream.queue))
         stream.queue.clear()
@@ -88,7 +88,7 @@ class Outgoing:
         if self._window > frames.MAX_WINDOW:
             raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "the connection's window out of range")
 
-    def set_stream_window(self, value: int, streams: Iterable[OpenStream]) -> None:
+    def set_stream_window(self, value: int, streams: Iterable[H2Stream]) -> None:
         """Set the first window of streams, and move those of open ones. Raises ConnectionFault."""
         if value > frames.MAX_WINDOW:
             raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "INITIAL_WINDOW_SIZE out of range")
@@ -104,7 +104,7 @@ class Outgoing:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of range")
         self._frame_bytes = value
 
-    def _data(self, stream: OpenStream, payload: bytes) -> None:
+    def _data(self, stream: H2Stream, payload: bytes) -> None:
         stream.window -= len(payload)
         self._window -= len(payload)
         self._due.append(frame(frames.DATA, payload, stream=stream.number))

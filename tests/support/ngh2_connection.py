@@ -10,9 +10,9 @@ from ngh2 import Setting
 
 from extproc.transport.calls import OK, RESOURCE_EXHAUSTED, Status
 from extproc.transport.connection import CONNECTION_WINDOW
+from extproc.transport.h2_stream import STREAM_WINDOW
 from extproc.transport.header_fields import MAX_LIST_BYTES
 from extproc.transport.messages import MessageFault, MessageReader
-from extproc.transport.open_stream import STREAM_WINDOW
 
 # With the default, Envoy's normal resets end its connection, and its requests pass unrouted.
 NO_LIMIT = (1 << 40, 1 << 40)
@@ -114,7 +114,7 @@ class Ngh2Connection:
         except ngh2.NGH2Error as error:
             out, fault = b"", fault or error
         if fault is not None or not (self._h2.want_read or self._h2.want_write):
-            self.fault = str(fault) if fault else "ended by libnghttp2"
+            self.fault = str(fault) if fault else None
             self.lose()
         if self._refuses and not self._streams:
             self.closed = True

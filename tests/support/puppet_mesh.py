@@ -168,7 +168,8 @@ class Answer:
 class Mesh:
     """Envoy, a service and two scripted pools; used in the event loop that created it."""
 
-    def __init__(self):
+    def __init__(self, transport):
+        self.transport = transport
         self.ports = free_ports()
         self.short = Puppet("short", self.ports.pools[0])
         self.long = Puppet("long", self.ports.pools[1])
@@ -188,7 +189,7 @@ class Mesh:
         listen = {"grpc": f"127.0.0.1:{ports.grpc}", "http": f"127.0.0.1:{ports.http}"}
         envoy = {"listen": f"127.0.0.1:{ports.listener}", "admin": f"127.0.0.1:{ports.admin}"}
         document = {
-            "listen": listen | {"notice_s": 0, "drain_s": 2},
+            "listen": listen | {"notice_s": 0, "drain_s": 2, "transport": str(self.transport)},
             "pools": pools,
             "requests": {"usage_sample": 1.0},
             "envoy": envoy | {"message_timeout_ms": int(MESSAGE_TIMEOUT_S * 1000)},

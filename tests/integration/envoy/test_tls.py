@@ -153,3 +153,9 @@ def test_a_certificate_needs_its_key(service):
     done = serve("--tls-cert", service.cert)
     assert done.returncode == 2
     assert "is not allowed: none without listen.tls_key\n" in done.stderr
+
+
+def test_framing_of_our_own_has_no_tls(service):
+    done = serve("--transport", "h2", "--tls-cert", service.cert, "--tls-key", service.key)
+    assert done.returncode == 2
+    assert "listen.transport: 'h2' is not allowed: grpc with listen.tls_cert\n" in done.stderr

@@ -1,5 +1,6 @@
 """The parts of a serving process, built from the settings."""
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.build import build_learner
-from extproc.config.settings import ListenSettings, LogLevel, PoolSettings, Settings
+from extproc.config.settings import ListenSettings, LogLevel, PoolSettings, Settings, Transport
 from extproc.service.build import (
     build_server,
     build_stages,
@@ -16,6 +17,8 @@ from extproc.service.build import (
     describe_settings,
 )
 from extproc.service.certificates import CertificateError, CertificateFiles
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.h2_server import H2Server
 
 
 def built(registry):
@@ -68,3 +71,17 @@ def test_the_log_level_is_the_settings(monkeypatch):
     monkeypatch.setattr(logging, "root", root)
     configure_logging(Settings(log_level=LogLevel.WARNING))
     assert root.level == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("transport", "kind"), [(Transport.GRPC, GrpcServer), (Transport.H2, H2Server)]
+)
+def test_the_transport_is_the_settings(transport, kind):
+    settings = Settings(listen=ListenSettings(transport=transport))
+    learner = build_learner(settings)
+    stages = build_stages(settings, learner, learner.learn, CollectorRegistry())
+
+    async def build():
+        return build_server(settings, stages, "127.0.0.1:0")
+
+    assert isinstance(asyncio.run(build()), kind)

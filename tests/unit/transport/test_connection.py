@@ -33,7 +33,7 @@ from extproc.transport.frames import (
     frame,
     window_update,
 )
-from extproc.transport.open_stream import STREAM_WINDOW
+from extproc.transport.h2_stream import STREAM_WINDOW
 from tests.support.h2_dialogue import HEADERS as FIELDS
 from tests.support.h2_dialogue import (
     LIMITS,

@@ -237,8 +237,8 @@ def test_settings_come_first(connect):
     assert client.goaway() == PROTOCOL_ERROR
 
 
-def test_a_fault_is_told(connect):
-    client = Client(connect)
+def test_a_fault_is_told():
+    client = Client()
     assert client.connection.fault is None
     client.send(data(stream=1))
     assert client.connection.fault

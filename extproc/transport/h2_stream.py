@@ -10,7 +10,7 @@ STREAM_WINDOW: Final = 1 << 22
 """Bytes that a peer may send on a stream before we answer; Envoy's default for large bodies."""
 
 
-class OpenStream:
+class H2Stream:
     """One stream. Once `status` is set, only what is in the queue is left to send."""
 
     __slots__ = (
