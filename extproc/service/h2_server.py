@@ -237,8 +237,9 @@ class _Peer(asyncio.Protocol):
         elif now - self._heard_at > bounds.silence_s:
             if self._asked:
                 self._transport.abort()
-            self._write(self._connection.ping())
-            self._heard_at, self._asked = now, True
+            else:
+                self._write(self._connection.ping())
+                self._heard_at, self._asked = now, True
 
     def _open_call(self, path: str, number: int) -> Call | Status:
         if path != PROCESS:

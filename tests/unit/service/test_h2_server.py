@@ -18,7 +18,7 @@ from extproc.service.h2_server import H2Server
 from extproc.service.streams import SERVICE, Bounds
 from extproc.transport import frames
 from extproc.transport.frames import frame, window_update
-from tests.support.conversation import counted, stages
+from tests.support.conversation import FILES, counted, read, stages
 from tests.support.h2_dialogue import START, data, headers, message, rst, setting
 from tests.support.http2_peer import connected
 from tests.support.http2_peer import frames as received
@@ -224,3 +224,39 @@ def test_h2load_is_served():
     if shutil.which("h2load") is None:
         pytest.skip("no h2load: Debian's package nghttp2-client has it")
     assert "5000 succeeded, 0 failed, 0 errored" in beside(scenario)
+
+
+def backlog(streams):
+    """Return what a peer sends that opens many streams at once, each with a body."""
+    [path] = [file for file in FILES if file.stem == "buffered-short"]
+    first, second = (message(turn.message.SerializeToString()) for turn in read(path))
+    numbers = range(1, 2 * streams, 2)
+    return START + b"".join(
+        headers(number, PROCESS) + data(first, number) + data(second, number) for number in numbers
+    )
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_backlog_in_a_socket_is_decided_by_the_size(kind, tmp_path):
+    given, sent = stages(), backlog(900)
+    path = tmp_path / "s"
+
+    def scenario(port):
+        unix = kind == "unix"
+        with socket.socket(socket.AF_UNIX if unix else socket.AF_INET) as peer:
+            peer.connect(str(path) if unix else ("127.0.0.1", port))
+            peer.settimeout(20)
+            peer.sendall(sent)
+            while not late(given):
+                assert peer.recv(1 << 20)
+
+    address = f"unix:{path}" if kind == "unix" else "127.0.0.1:0"
+    beside(scenario, replace(BOUNDS, late_s=0.01), address, given)
+
+
+def late(given):
+    return sum(
+        count
+        for (_, _, reason, _), count in counted(given.metrics.decisions).items()
+        if reason == "busy"
+    )
