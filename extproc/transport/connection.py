@@ -18,10 +18,10 @@ from extproc.transport.calls import (
     Status,
 )
 from extproc.transport.faults import ConnectionFault
+from extproc.transport.frame_reader import FrameReader, unpadded
 from extproc.transport.frames import frame, goaway, rst_stream, window_update
 from extproc.transport.h2_stream import STREAM_WINDOW, H2Stream
 from extproc.transport.header_fields import (
-    MAX_BLOCK_BYTES,
     MAX_LIST_BYTES,
     HeaderReader,
     RequestHeaders,
@@ -53,10 +53,9 @@ class FramedConnection:
         self._streams: dict[int, H2Stream] = {}
         self._last = 0  # the highest number of a stream of the peer
         self._last_served = frames.STREAM_BITS  # lower once the peer knows that we drain
-        self._rest = b""  # an incomplete frame
+        self._reader = FrameReader()
         self._headers = HeaderReader()
-        self._block: _Block | None = None
-        self._greeted = self.ready = self._drains = False
+        self.ready = self._drains = False
         self._credit = CONNECTION_WINDOW  # bytes that the peer may send
         self._held_bytes = self._cost = 0
         self._out = Outgoing(STREAM_WINDOW + 2 * limits.message_bytes)
@@ -124,7 +123,7 @@ class FramedConnection:
         for stream in self._streams.values():
             stream.call.close()
         self._streams.clear()
-        self._rest = b""
+        self._reader = FrameReader()  # what it holds is of no use any more
         self._held_bytes = 0
 
     def _break(self, fault: ConnectionFault) -> None:
@@ -135,43 +134,17 @@ class FramedConnection:
     def _say_goaway(self, code: int, reason: str = "") -> None:
         self._out.put(goaway(min(self._last, self._last_served), code, reason))
 
-    # Frames, from the bytes to the handler of each type.
-
     def _read(self, data: bytes) -> None:
-        if self._rest:
-            data = self._rest + data
-        at = self._read_preface(data)
-        while self._greeted and len(data) - at >= frames.HEAD_BYTES:
-            word, flags, number = frames.read_head(data, at)
-            start = at + frames.HEAD_BYTES
-            end = start + (word >> 8)
-            if end - start > frames.MAX_FRAME:
-                raise ConnectionFault(frames.FRAME_SIZE_ERROR, "a frame that is too long")
-            if end > len(data):
-                break
-            number &= frames.STREAM_BITS
-            if word & 0xFF == frames.DATA:
-                self._on_data(number, flags, data, start, end)
+        for kind, number, flags, source, start, end in self._reader.feed(data):
+            if kind == frames.DATA:
+                self._on_data(number, flags, source, start, end)
             else:
-                self._on_frame(word & 0xFF, number, flags, data[start:end])
-            at = end
-        self._rest = data[at:]
+                self._on_frame(kind, number, flags, source[start:end])
         self._extend_credit()
-
-    def _read_preface(self, data: bytes) -> int:
-        """Return where the frames begin."""
-        if self._greeted:
-            return 0
-        if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "not HTTP/2 without TLS")
-        self._greeted = len(data) >= len(frames.PREFACE)
-        return len(frames.PREFACE) if self._greeted else 0
 
     def _on_frame(self, kind: int, number: int, flags: int, payload: bytes) -> None:
         if not self.ready and kind != frames.SETTINGS:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "no SETTINGS at the start")
-        if self._block is not None and (kind, number) != (frames.CONTINUATION, self._block.number):
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "a frame within a header block")
         handler = _HANDLERS.get(kind)
         if handler is None:
             self._spend(_COSTLY)  # an unknown type is skipped
@@ -192,8 +165,6 @@ class FramedConnection:
     # DATA and the messages in it.
 
     def _on_data(self, number: int, flags: int, data: bytes, start: int, end: int) -> None:
-        if self._block is not None:
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "a frame within a header block")
         self._credit -= end - start
         if self._credit < 0:
             raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "more than the connection's window")
@@ -205,7 +176,7 @@ class FramedConnection:
         if stream.credit < 0:
             raise ConnectionFault(frames.FLOW_CONTROL_ERROR, "more than the stream's window")
         if flags & frames.PADDED:
-            start, end = _unpadded(data, start, end)
+            start, end = unpadded(data, start, end)
         if start == end and not flags & frames.END_STREAM:
             self._spend(_COSTLY)
         self._read_messages(stream, data, start, end)
@@ -314,44 +285,19 @@ class FramedConnection:
 
     # Frames other than DATA.
 
-    def _on_headers(self, number: int, flags: int, payload: bytes) -> None:
+    def _on_headers(self, number: int, flags: int, block: bytes) -> None:
         if number % 2 == 0:
-            raise ConnectionFault(
-                frames.PROTOCOL_ERROR, "HEADERS on a stream that is not the client's"
-            )
-        start, end = 0, len(payload)
-        if flags & frames.PADDED:
-            start, end = _unpadded(payload, start, end)
-        if flags & frames.WITH_PRIORITY:
-            start += 5
-        if start > end:
-            raise ConnectionFault(frames.FRAME_SIZE_ERROR, "HEADERS that are too short")
-        self._block = _Block(number, flags, payload[start:end])
-        if flags & frames.END_HEADERS:
-            self._end_block(self._block)
-
-    def _on_continuation(self, _: int, flags: int, payload: bytes) -> None:
-        if self._block is None:
-            raise ConnectionFault(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        self._spend(_COSTLY)
-        self._block.data += payload
-        if len(self._block.data) > MAX_BLOCK_BYTES:
-            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "a header block that is too long")
-        if flags & frames.END_HEADERS:
-            self._end_block(self._block)
-
-    def _end_block(self, block: "_Block") -> None:
-        self._block = None
+            raise ConnectionFault(frames.PROTOCOL_ERROR, "HEADERS on a stream of ours")
         try:
-            headers = self._headers.read(block.data)
+            headers = self._headers.read(block)
         except hpack.HPACKError as error:
             raise ConnectionFault(frames.COMPRESSION_ERROR, "HPACK that cannot be read") from error
-        stream = self._streams.get(block.number)
-        ends = bool(block.flags & frames.END_STREAM)
+        stream = self._streams.get(number)
+        ends = bool(flags & frames.END_STREAM)
         if stream is not None:
             self._on_trailers(stream, headers, ends=ends)
-        elif block.number > self._last:
-            self._begin(block.number, headers, ends=ends)
+        elif number > self._last:
+            self._begin(number, headers, ends=ends)
         elif headers.is_request or not ends:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "the number of a stream that is closed")
         else:
@@ -482,15 +428,6 @@ class FramedConnection:
                 self._flush(stream)
 
 
-class _Block:
-    """A header block whose end has not come."""
-
-    __slots__ = ("data", "flags", "number")
-
-    def __init__(self, number: int, flags: int, data: bytes) -> None:
-        self.number, self.flags, self.data = number, flags, data
-
-
 _Handler = Callable[[FramedConnection, int, int, bytes], None]
 _HANDLERS: Final[Mapping[int, _Handler]] = {
     frames.HEADERS: FramedConnection._on_headers,  # noqa: SLF001 - its own
@@ -501,7 +438,6 @@ _HANDLERS: Final[Mapping[int, _Handler]] = {
     frames.PING: FramedConnection._on_ping,  # noqa: SLF001
     frames.GOAWAY: FramedConnection._on_goaway,  # noqa: SLF001
     frames.WINDOW_UPDATE: FramedConnection._on_window_update,  # noqa: SLF001
-    frames.CONTINUATION: FramedConnection._on_continuation,  # noqa: SLF001
 }
 
 
@@ -513,13 +449,3 @@ def _greeting(limits: Limits) -> bytes:
         frames.MAX_HEADER_LIST_SIZE: MAX_LIST_BYTES,
     }
     return frames.settings(ours) + window_update(0, CONNECTION_WINDOW - DEFAULT_WINDOW)
-
-
-def _unpadded(data: bytes, start: int, end: int) -> tuple[int, int]:
-    """Return where the payload without padding starts and ends. Raises ConnectionFault."""
-    if start == end:
-        raise ConnectionFault(frames.FRAME_SIZE_ERROR, "no length of the padding")
-    start, end = start + 1, end - data[start]
-    if start > end:
-        raise ConnectionFault(frames.PROTOCOL_ERROR, "more padding than payload")
-    return start, end

@@ -454,10 +454,6 @@ STREAMS = {
     "resets": lambda number: headers(number) + rst(number),
     "streams without a message": lambda number: headers(number, end=True),
     "malformed requests": lambda number: headers(number, {":path": None}),
-    "headers in pieces": lambda number: (
-        headers(number, {":path": "/other"}, flags=0)
-        + frame(frames.CONTINUATION, flags=frames.END_HEADERS, stream=number)
-    ),
 }
 
 

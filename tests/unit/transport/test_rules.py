@@ -122,6 +122,10 @@ OWN_CONNECTION_ERRORS = {
     "a number below the last": (headers(5) + headers(3), PROTOCOL_ERROR),
     "PRIORITY on stream 0": (frame(PRIORITY, bytes(5)), PROTOCOL_ERROR),
     "headers without end": (headers(flags=0) + PIECE * 5, ENHANCE_YOUR_CALM),
+    "headers in empty pieces": (
+        headers(flags=0) + frame(CONTINUATION, stream=1) * 17,
+        ENHANCE_YOUR_CALM,
+    ),
     "padding of no length": (headers() + data(b"", flags=PADDED), FRAME_SIZE_ERROR),
 }
 
