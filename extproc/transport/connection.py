@@ -191,6 +191,7 @@ class FramedConnection:
             if length == end - start - PREFIX_BYTES and not compressed:
                 # As almost always, the whole frame is one message, which is thus short enough.
                 self._deliver(stream, data[start + PREFIX_BYTES : end])
+                self._extend_stream_credit(stream)
                 return
         try:
             for message in stream.reader.feed(data[start:end]):
@@ -217,10 +218,12 @@ class FramedConnection:
         if call.status is not None:
             self._finish(stream, call.status)
 
-    # Credit for the peer: as long as it takes what we send.
+    # Credit for the peer: as long as it reads what we send.
 
     def _extend_credit(self) -> None:
-        if self._credit < CONNECTION_WINDOW * 3 // 4 and not self._out.queued_bytes:
+        # A few streams whose answers wait must not stop the others.
+        reads = self._out.queued_bytes < CONNECTION_WINDOW
+        if self._credit < CONNECTION_WINDOW * 3 // 4 and reads:
             self._out.put(window_update(0, CONNECTION_WINDOW - self._credit))
             self._credit = CONNECTION_WINDOW
 
@@ -239,10 +242,6 @@ class FramedConnection:
             self._end_with(stream, stream.status)
         else:
             self._extend_stream_credit(stream)
-
-    def _flush_all(self) -> None:
-        for stream in [each for each in self._streams.values() if each.queue]:
-            self._flush(stream)
 
     def _half_close(self, stream: H2Stream) -> None:
         if not stream.spoken:
@@ -370,7 +369,8 @@ class FramedConnection:
         for key, value in frames.read_settings(payload):
             self._apply_setting(key, value)
         self._out.put(frame(frames.SETTINGS, flags=frames.ACK))
-        self._flush_all()
+        for stream in [each for each in self._streams.values() if each.queue]:
+            self._flush(stream)
 
     def _apply_setting(self, key: int, value: int) -> None:
         match key:
@@ -413,7 +413,8 @@ class FramedConnection:
         more = frames.read_u32(payload)[0] & frames.STREAM_BITS
         if number == 0:
             self._out.extend_window(more)
-            self._flush_all()
+            for each in self._out.unblocked():
+                self._flush(each)
             return
         stream = self._streams.get(number)
         if stream is None:

@@ -1,6 +1,6 @@
 """What a connection sends, within the windows of its peer (RFC 9113, section 5.2)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from extproc.transport import frames
@@ -27,6 +27,7 @@ class Outgoing:
         self._window = DEFAULT_WINDOW
         self._frame_bytes = frames.MAX_FRAME
         self._most_bytes = most_bytes
+        self._blocked: dict[int, H2Stream] = {}  # by the connection's window, in turn
         self._due: list[bytes] = []
 
     def put(self, data: bytes) -> None:
@@ -65,11 +66,19 @@ class Outgoing:
                 queue[0] = queue[0][room:]
             self.queued_bytes -= len(piece)
             self._data(stream, bytes(piece))
+        if queue and stream.window > 0:
+            self._blocked[stream.number] = stream
+
+    def unblocked(self) -> Iterator[H2Stream]:
+        """Yield streams to flush, as long as the connection's window is open."""
+        while self._blocked and self._window > 0:
+            yield self._blocked.pop(next(iter(self._blocked)))
 
     def drop(self, stream: H2Stream) -> None:
         """Forget a stream's queue."""
         self.queued_bytes -= sum(map(len, stream.queue))
         stream.queue.clear()
+        self._blocked.pop(stream.number, None)
 
     def trailers(self, number: int, status: Status, *, started: bool) -> None:
         """End a stream, behind its messages if there were any."""

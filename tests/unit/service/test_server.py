@@ -441,6 +441,22 @@ def test_large_messages_of_many_streams_do_not_mix(serving):
     assert serving(scenario) == [b"short"] + [b"long"] * 31
 
 
+def test_a_long_answer_in_small_pieces_passes(serving):
+    first = ProcessingRequest(response_headers={})
+    first.protocol_config.response_body_mode = ProcessingMode.STREAMED
+    piece = ProcessingRequest(response_body={"body": bytes(16_000)})
+
+    async def scenario(channel, _):
+        call = process(channel)
+        await call.write(first)
+        await call.read()
+        for _ in range(600):  # 9.6 MB, more than any window
+            await call.write(piece)
+            assert (await call.read()).HasField("response_body")
+
+    serving(scenario)
+
+
 def test_a_service_of_another_name_is_unknown(serving):
     async def scenario(channel, _):
         stub = health_pb2_grpc.HealthStub(channel)

@@ -358,10 +358,9 @@ BIG_PIECE = message(bytes(MAX_FRAME - 5))
 
 def test_more_than_the_window_of_the_connection_is_a_fault():
     client = Client(limits=Limits(streams=10, message_bytes=1 << 26))
-    client.send(setting(INITIAL_WINDOW_SIZE, 0), *(headers(number) for number in (1, 3, 5, 7, 9)))
-    client.send(*(data(stream=number) for number in (1, 3, 5, 7, 9)))
-    for at in range(CONNECTION_WINDOW // MAX_FRAME):
-        client.send(data(BIG_PIECE, stream=1 + 2 * (at % 5)))
+    client.send(setting(INITIAL_WINDOW_SIZE, 0), *(headers(2 * n + 1) for n in range(10)))
+    for at in range(2 * CONNECTION_WINDOW // MAX_FRAME):
+        client.send(data(BIG_PIECE, stream=1 + 2 * (at % 10)))
     assert client.goaway() == FLOW_CONTROL_ERROR
 
 
@@ -383,6 +382,47 @@ def test_windows_are_given_back_as_messages_arrive(connect):
     assert given_back(client, 1) >= 2 * CONNECTION_WINDOW
     assert given_back(client, 0) >= 2 * CONNECTION_WINDOW
     assert len(client.calls[1].heard[0]) == 3 * CONNECTION_WINDOW
+
+
+def test_a_window_is_given_back_to_a_stream_of_small_messages(connect):
+    client = Client(connect)
+    client.send(headers())
+    small = data(message(b"quiet")) + data(message(b"quiet") * 1600)
+    for _ in range(2 * STREAM_WINDOW // len(small)):
+        client.send(small)
+    for _ in range(2 * STREAM_WINDOW // MAX_FRAME):
+        client.send(data(message(bytes(MAX_FRAME - 5))), window_update(1, MAX_FRAME))
+        client.send(window_update(0, MAX_FRAME))
+    assert client.goaway() is None
+    assert given_back(client, 1) > 2 * STREAM_WINDOW
+
+
+def test_streams_whose_answers_wait_do_not_stop_the_others():
+    client = Client(limits=Limits(streams=10, message_bytes=1 << 26))
+    client.send(window_update(0, 1 << 28), headers(1), headers(3))
+    for _ in range(100):
+        client.send(data(BIG_PIECE, 1))
+    for _ in range(2 * CONNECTION_WINDOW // MAX_FRAME):
+        client.send(data(message(b"quiet"), 3), data(message(b"quiet") * 1600, 3))
+    assert client.goaway() is None
+    assert given_back(client, 0) > CONNECTION_WINDOW
+
+
+def test_streams_get_the_window_of_the_connection_in_turn():
+    client = opened(FramedConnection, 1 << 20)
+    client.send(headers(3), data(message(bytes(9000)), 1), *[data(BIG_PIECE, 1)] * 4)
+    client.send(data(BIG_PIECE, 3))
+    before = len(client.data(1))
+    for _ in range(4):
+        client.send(window_update(0, 100))
+    assert len(client.data(1)) - before == len(client.data(3)) == 200
+
+
+def test_a_stream_that_is_blocked_may_be_reset():
+    client = opened(FramedConnection, 1 << 20)
+    client.send(*[data(BIG_PIECE)] * 5)
+    client.send(rst(), window_update(0, 1 << 20))
+    assert len(client.data()) == 65_535
 
 
 def test_data_of_streams_that_are_gone_count_for_the_connection(connect):
