@@ -7,21 +7,19 @@ one read brought leave in one write.
 import asyncio
 import itertools
 import logging
-import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Final, cast
 
 from grpc_health.v1 import health_pb2
 
-from extproc.config.addresses import host_port
 from extproc.service.bounded_log import BoundedLog
 from extproc.service.h2_calls import PROCESS, Deadline, HealthChecks, ProcessCall
+from extproc.service.listening import BACKLOG, open_sockets, socket_path
 from extproc.service.streams import TOO_MANY, Bounds, Streams, cannot_listen
 from extproc.service.turns import Backlog, Turns
-from extproc.service.unix_socket import PathLock, for_owner_and_group, reserve
+from extproc.service.unix_socket import PathLock, reserve
 from extproc.stream.exchange import Stages
 from extproc.transport.calls import (
     OK,
@@ -40,7 +38,6 @@ HELD_MESSAGES: Final = 4
 """All connections together hold less than so many of the longest messages that have not arrived
 whole; else the stream that holds most ends, and Envoy passes its request on unread."""
 
-_BACKLOG = 1024  # connections that are not yet accepted
 _HANG_UP_TICKS = 3  # for a peer to read why
 _REFUSED = Status(RESOURCE_EXHAUSTED, TOO_MANY)
 _log = logging.getLogger(__name__)
@@ -73,10 +70,10 @@ class H2Server:
 
     async def start(self) -> int:
         """Listen; return the port (1 for a Unix socket). Raises OSError if that is impossible."""
-        if path := _socket_path(self._address):
+        if path := socket_path(self._address):
             self._path_lock = reserve(path)
         try:
-            sockets = _open_sockets(self._address)
+            sockets = open_sockets(self._address)
         except OSError as error:
             self._unlock_path()
             raise cannot_listen(self._address) from error
@@ -84,7 +81,7 @@ class H2Server:
         loop = asyncio.get_running_loop()
         for each in sockets:
             self._listeners.append(
-                await loop.create_server(self._accept, sock=each, backlog=_BACKLOG)
+                await loop.create_server(self._accept, sock=each, backlog=BACKLOG)
             )
         self._empty.set()
         self.health.report(health_pb2.HealthCheckResponse.SERVING)
@@ -152,7 +149,7 @@ class H2Server:
 
     def _unlock_path(self) -> None:
         if self._path_lock is not None:
-            path = _socket_path(self._address)
+            path = socket_path(self._address)
             assert path is not None, "only a path is locked"  # noqa: S101 - for the type
             path.unlink(missing_ok=True)
             self._path_lock.release()
@@ -270,30 +267,3 @@ class _Peer(asyncio.Protocol):
         # Not closed: with unread data that would reset the connection before the peer reads why.
         with suppress(OSError):  # the peer was faster
             self._transport.write_eof()
-
-
-def _socket_path(address: str) -> Path | None:
-    return Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
-
-
-def _open_sockets(address: str) -> list[socket.socket]:
-    """Return listening sockets, one for each address of the host. Raises OSError."""
-    if path := _socket_path(address):
-        path.unlink(missing_ok=True)  # a dead server's, which `reserve` has made sure of
-        one = socket.socket(socket.AF_UNIX)
-        with for_owner_and_group():
-            one.bind(str(path))
-        return [one]
-    host, port = host_port(address)
-    sockets: list[socket.socket] = []
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, _, _, _, name in dict.fromkeys(found):
-        if sockets:
-            port = sockets[0].getsockname()[1]
-        dual = family == socket.AF_INET6 and name[0] == "::"
-        sockets.append(
-            socket.create_server(
-                (str(name[0]), port), family=family, backlog=_BACKLOG, dualstack_ipv6=dual
-            )
-        )
-    return sockets

@@ -166,22 +166,45 @@ def test_an_address_of_ipv6_serves_both():
     beside(scenario, address="[::]:0")
 
 
-def test_a_host_of_several_addresses_has_one_port(monkeypatch):
-    def two(host, port, **_):
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-            for address in ("127.0.0.1", "127.0.0.2")
-        ]
+def resolved(monkeypatch, *addresses):
+    """Have every host name stand for these addresses."""
 
-    monkeypatch.setattr(socket, "getaddrinfo", two)
+    def found(host, port, **_):
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
 
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+
+
+def listens_on(*hosts):
     def scenario(port):
-        for host in ("127.0.0.1", "127.0.0.2"):
+        for host in hosts:
             with socket.socket() as peer:
                 peer.connect((host, port))
                 assert peer.recv(1)
 
-    beside(scenario, address="host:0")
+    return scenario
+
+
+def test_a_host_of_several_addresses_has_one_port(monkeypatch):
+    resolved(monkeypatch, "127.0.0.1", "127.0.0.2")
+    beside(listens_on("127.0.0.1", "127.0.0.2"), address="host:0")
+
+
+@pytest.mark.parametrize("addresses", [("203.0.113.1", "127.0.0.1"), ("127.0.0.1", "203.0.113.1")])
+def test_an_address_that_this_machine_lacks_is_skipped(monkeypatch, addresses):
+    resolved(monkeypatch, *addresses)
+    beside(listens_on("127.0.0.1"), address="host:0")
+
+
+def test_a_host_of_another_machine_is_an_error(monkeypatch):
+    resolved(monkeypatch, "203.0.113.1", "203.0.113.2")
+    with pytest.raises(OSError, match="cannot listen on host:0 for gRPC"):
+        beside(listens_on(), address="host:0")
+
+
+def test_a_path_that_is_too_long_is_an_error(tmp_path):
+    with pytest.raises(OSError, match=r"cannot listen on unix:.* for gRPC"):
+        beside(listens_on(), address=f"unix:{tmp_path}/{'x' * 105}")
 
 
 def test_curl_is_told_what_is_served():
