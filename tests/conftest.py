@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import hypothesis
 import pytest
 
+from extproc.config.settings import Transport
 from tests.support.local_stack import in_background, running
 from tests.support.puppet_mesh import Mesh
 from tests.support.vllm_servers import POOLS, SERVE, vllm, wait_until_healthy
@@ -51,10 +52,10 @@ def loop():
         yield lambda work: asyncio.run_coroutine_threadsafe(work, running).result(90)
 
 
-@pytest.fixture(scope="module")
-def mesh(loop):
+@pytest.fixture(scope="module", params=Transport)
+def mesh(request, loop):
     async def made():
-        return Mesh()
+        return Mesh(request.param)
 
     mesh = loop(made())
     try:

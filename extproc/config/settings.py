@@ -31,6 +31,13 @@ class EstimatorName(enum.StrEnum):
     PAPER = "paper"
 
 
+class Transport(enum.StrEnum):
+    """What carries Envoy's streams."""
+
+    GRPC = "grpc"
+    H2 = "h2"
+
+
 class Form(enum.StrEnum):
     """How Envoy passes requests and answers to the service."""
 
@@ -71,6 +78,9 @@ class ListenSettings(Section):
         "host:port or unix:/path for Envoy's streams; see workers",
         "host:port, the port from 0 (any free one) to 65535, or unix:/path",
         default="127.0.0.1:50051",
+    )
+    transport: Transport = keys.one_of(
+        Transport.GRPC, "grpc, or h2: less CPU, no TLS, for Envoy on this machine"
     )
     http: str = keys.text(
         HOST_PORT,

@@ -18,6 +18,7 @@ from extproc.service.build import (
     describe_settings,
 )
 from extproc.service.http import HttpServer
+from extproc.service.memory import keep_large_buffers
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
 from extproc.service.supervisor import Supervisor
 from extproc.stream.metrics import WorkerMetrics
@@ -35,6 +36,7 @@ def serve(settings: Settings) -> None:
     Raises OSError if an address cannot be bound, CertificateError or TokenError for a wrong file.
     """
     configure_logging(settings)
+    keep_large_buffers()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     uvloop.run(_serve(settings))
 

@@ -6,17 +6,19 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from extproc.config.settings import Transport
 from tests.support import local_stack as gateway
 from tests.support.production_stack import BODY, fronted, wait_for
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
+@pytest.fixture(scope="module", params=Transport)
+def stack(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("busy")
     # A share of the time limit that no answer keeps.
-    with fronted(folder, {"busy_share": 0.000001}) as running:
+    listen = {"busy_share": 0.000001, "transport": str(request.param)}
+    with fronted(folder, listen) as running:
         wait_for(lambda: 'reason="busy"' in (running.pool() and running.metrics()))
         yield running
 

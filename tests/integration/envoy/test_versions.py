@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from extproc.config.settings import Transport
 from tests.support.envoys import FORMS, binary
 from tests.support.local_stack import OwnEnvoy, running, wait_for
 
@@ -17,12 +18,15 @@ LARGE = 1_700_000
 REQUESTS = {"max_body_bytes": LIMIT, "usage_sample": 1.0}
 
 
-@pytest.fixture(scope="module", params=FORMS, ids="-".join)
+@pytest.fixture(
+    scope="module", params=[(*each, str(t)) for each in FORMS for t in Transport], ids="-".join
+)
 def stack(request):
-    version, form = request.param
+    version, form, transport = request.param
     envoy = OwnEnvoy(binary(version), {"version": version, "form": form, "large_body_bytes": LARGE})
     categories = {"header": "x-team"}
-    with running(envoy=envoy, budget=CREDULOUS, requests=REQUESTS, categories=categories) as given:
+    settings = {"budget": CREDULOUS, "requests": REQUESTS, "categories": categories}
+    with running(envoy=envoy, listen={"transport": transport}, **settings) as given:
         yield given
 
 

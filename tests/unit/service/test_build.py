@@ -1,5 +1,6 @@
 """The parts of a serving process, built from the settings."""
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from extproc.config.settings import (
     PoolSettings,
     Settings,
     TenantSettings,
+    Transport,
 )
 from extproc.routing.tenant import TenantKey
 from extproc.service.bearer import TokenError
@@ -27,6 +29,8 @@ from extproc.service.build import (
     message_bytes,
 )
 from extproc.service.certificates import CertificateError, CertificateFiles
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.h2_server import H2Server
 
 
 def built(registry):
@@ -112,3 +116,17 @@ def test_the_log_level_is_the_settings(monkeypatch):
     monkeypatch.setattr(logging, "root", root)
     configure_logging(Settings(log_level=LogLevel.WARNING))
     assert root.level == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("transport", "kind"), [(Transport.GRPC, GrpcServer), (Transport.H2, H2Server)]
+)
+def test_the_transport_is_the_settings(transport, kind):
+    settings = Settings(listen=ListenSettings(transport=transport))
+    learner = build_learner(settings)
+    stages = build_stages(settings, learner, learner.learn, CollectorRegistry(), b"")
+
+    async def build():
+        return build_server(settings, stages, "127.0.0.1:0")
+
+    assert isinstance(asyncio.run(build()), kind)
