@@ -13,6 +13,8 @@ from tests.support.production_stack import BODY, fronted, wait_for
 pytestmark = pytest.mark.slow
 
 CLIENTS = 400
+# Of both filters.
+FAILURES = r"\.(streams_failed|failure_mode_allowed|message_timeouts|spurious_msgs_received)$"
 
 
 @pytest.fixture(scope="module", params=["tcp grpc", "tcp h2", "unix h2"])
@@ -22,7 +24,10 @@ def stack(request, tmp_path_factory):
     listen = {"transport": str(Transport(transport))}
     if socket == "unix":
         listen["grpc"] = f"unix:{folder}/socket"
-    with fronted(folder, listen) as running:
+    # A machine that is slow must not look like a stream that was lost.
+    with fronted(folder, listen, {"message_timeout_ms": 5000}) as running:
+        # Until Envoy's first health check of the service, requests pass to the largest pool.
+        wait_for(lambda: running.pool() == "short")
         yield running
 
 
@@ -45,8 +50,12 @@ async def visits(stack):
 
 
 def test_clients_that_leave_at_any_moment_harm_nobody(stack):
+    failed = stack.stats(FAILURES)
+    assert len(failed) == 8
     asyncio.run(visits(stack))
     assert [stack.pool() for _ in range(50)] == ["short"] * 50
+    # No other client's request passed without a decision either.
+    assert stack.stats(FAILURES) == failed
     metrics = stack.metrics()
     for outcome in ("fault", "protocol"):
         assert f'dualpool_streams_total{{outcome="{outcome}"}} 0.0' in metrics
