@@ -1,7 +1,8 @@
 """How late a server on the event loop's own sockets answers.
 
 What it reads has waited in a socket: at most since the turn of the loop before this one began,
-unless the socket still held more after it was read. Then it has waited since that was first so.
+unless the socket still held more after it was read. Then it has waited since that was first so,
+until a turn of the loop finds the socket empty.
 """
 
 import asyncio
@@ -20,14 +21,24 @@ class Backlog:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._reads = 0
         self.since: float | None = None
 
     def read(self, size: int) -> None:
         """Count a read."""
+        self._reads += 1
         if size < FULL_BYTES:
             self.since = None
-        elif self.since is None:
+            return
+        if self.since is None:
             self.since = self._clock()
+        # The loop looks at the socket once more before the second of two callbacks.
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._end_unless_read, self._reads)
+
+    def _end_unless_read(self, reads: int) -> None:
+        if reads == self._reads:
+            self.since = None
 
 
 class Turns:

@@ -63,6 +63,23 @@ def test_a_socket_that_is_never_empty_is_late_alone(turns, clock):
 
 def test_a_socket_that_was_emptied_is_not_behind(clock):
     backlog = Backlog(clock)
-    for size in (FULL_BYTES, FULL_BYTES, FULL_BYTES - 1):
-        backlog.read(size)
+
+    async def main():
+        for size in (FULL_BYTES, FULL_BYTES, FULL_BYTES - 1):
+            backlog.read(size)
+
+    asyncio.run(main())
     assert backlog.since is None
+
+
+def test_a_socket_that_is_found_empty_is_not_behind(clock):
+    backlog = Backlog(clock)
+
+    async def main():
+        backlog.read(FULL_BYTES)
+        await asyncio.sleep(0.01)  # the loop waits for a socket
+        clock.now += 10
+        backlog.read(FULL_BYTES)
+        return backlog.since
+
+    assert asyncio.run(main()) == 10
