@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import hypothesis
 import pytest
 
-from extproc.config.settings import Transport
+from extproc.config.settings import Settings
 from tests.support.local_stack import in_background, running
 from tests.support.puppet_mesh import Mesh
 from tests.support.vllm_servers import POOLS, SERVE, vllm, wait_until_healthy
@@ -52,10 +52,16 @@ def loop():
         yield lambda work: asyncio.run_coroutine_threadsafe(work, running).result(90)
 
 
-@pytest.fixture(scope="module", params=Transport)
-def mesh(request, loop):
+@pytest.fixture(scope="module")
+def transport():
+    """The transport of the mesh; a module for which it matters chooses several."""
+    return Settings().listen.transport
+
+
+@pytest.fixture(scope="module")
+def mesh(transport, loop):
     async def made():
-        return Mesh(request.param)
+        return Mesh(transport)
 
     mesh = loop(made())
     try:

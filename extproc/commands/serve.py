@@ -20,7 +20,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--transport",
         choices=tuple(map(str, Transport)),
-        help="what carries Envoy's streams; h2: less CPU, no TLS, for an Envoy on this machine",
+        help="what carries Envoy's streams; h2: less CPU, no TLS, for an Envoy on this machine; "
+        "auto: h2 on a Unix socket and loopback without TLS, else grpc",
     )
     parser.add_argument(
         "--tls-cert", type=Path, metavar="FILE", help="PEM: the service's certificate, for TLS"

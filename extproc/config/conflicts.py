@@ -49,7 +49,7 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     yield from _listen_conflicts(values)
     yield from _tls_conflicts(values)
     if values.get(_TRANSPORT) == Transport.H2 and values.get(("listen", "tls_cert")):
-        yield _TRANSPORT, Transport.H2.value, "grpc with listen.tls_cert"
+        yield _TRANSPORT, Transport.H2.value, "auto or grpc with listen.tls_cert"
     yield from _body_conflicts(values[_BODY], values[_MESSAGE])
     if (pools := values["pools",]) is not None:
         yield from _pool_conflicts(values, len(pools))

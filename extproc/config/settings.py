@@ -32,8 +32,9 @@ class EstimatorName(enum.StrEnum):
 
 
 class Transport(enum.StrEnum):
-    """What carries Envoy's streams."""
+    """What carries Envoy's streams; AUTO is H2 where it can be used, else GRPC."""
 
+    AUTO = "auto"
     GRPC = "grpc"
     H2 = "h2"
 
@@ -80,7 +81,7 @@ class ListenSettings(Section):
         default="127.0.0.1:50051",
     )
     transport: Transport = keys.one_of(
-        Transport.GRPC, "grpc, or h2: less CPU, no TLS, for Envoy on this machine"
+        Transport.AUTO, "grpc; h2: less CPU, no TLS; auto: h2 if local without TLS"
     )
     http: str = keys.text(
         HOST_PORT,

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules
+from extproc.config.addresses import is_of_this_machine
 from extproc.config.settings import MESSAGE_OVERHEAD, ListenSettings, Settings, Transport
 from extproc.service.bearer import BearerToken, read_token
 from extproc.service.certificates import CertificateFiles, Certificates
@@ -61,10 +62,18 @@ def build_server(settings: Settings, stages: Stages, address: str) -> Server:
         body_s=listen.body_timeout_s,
         late_s=_late_s(settings),
     )
-    if listen.transport is Transport.H2:
+    if choose_transport(listen) is Transport.H2:
         return H2Server(stages, address, bounds)
     files = certificate_files(listen)
     return GrpcServer(stages, address, bounds, Certificates(files) if files else None)
+
+
+def choose_transport(listen: ListenSettings) -> Transport:
+    """Return the transport that carries Envoy's streams: GRPC or H2."""
+    if listen.transport is not Transport.AUTO:
+        return listen.transport
+    plain = is_of_this_machine(listen.grpc) and not listen.tls_cert
+    return Transport.H2 if plain else Transport.GRPC
 
 
 def message_bytes(settings: Settings) -> int:

@@ -14,6 +14,7 @@ from extproc.service.build import (
     build_stages,
     build_tenant_secret,
     build_token,
+    choose_transport,
     configure_logging,
     describe_settings,
 )
@@ -76,7 +77,12 @@ class Service:
         await self._http.start(*host_port(self._listen.http))
         await self._server.start()
         self._set_serving(serving=True)
-        _log.info("serving: gRPC on %s, HTTP on %s", self._listen.grpc, self._listen.http)
+        _log.info(
+            "serving: gRPC on %s (transport %s), HTTP on %s",
+            self._listen.grpc,
+            choose_transport(self._listen),
+            self._listen.http,
+        )
         await stop.asked.wait()
         self._set_serving(serving=False)
         log_stopping(self._listen)

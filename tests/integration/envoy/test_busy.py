@@ -6,14 +6,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from extproc.config.settings import Transport
 from tests.support import local_stack as gateway
 from tests.support.production_stack import BODY, fronted, wait_for
+from tests.support.transports import SERVED
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module", params=Transport)
+@pytest.fixture(scope="module", params=SERVED)
 def stack(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("busy")
     # A share of the time limit that no answer keeps.

@@ -1,13 +1,11 @@
 """What only the real Envoy can show: the whole way of a request, with simulated pools."""
 
 import gzip
-import itertools
 import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from extproc.config.settings import Transport
 from tests.support.local_stack import OwnEnvoy, fetch, running, wait_for
 
 pytestmark = pytest.mark.slow
@@ -15,9 +13,9 @@ pytestmark = pytest.mark.slow
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 
 
-@pytest.fixture(scope="module", params=Transport)
-def stack(request):
-    with running(listen={"transport": str(request.param)}) as given:
+@pytest.fixture(scope="module")
+def stack():
+    with running() as given:
         yield given
 
 
@@ -199,11 +197,10 @@ FORMS = {
 }
 
 
-@pytest.fixture(scope="module", params=itertools.product(FORMS, Transport), ids=" ".join)
+@pytest.fixture(scope="module", params=FORMS)
 def form(request):
-    name, transport = request.param
-    envoy = OwnEnvoy(settings={"form": "single"}, change=single(*FORMS[name]))
-    with running(envoy=envoy, listen={"transport": str(transport)}) as given:
+    envoy = OwnEnvoy(settings={"form": "single"}, change=single(*FORMS[request.param]))
+    with running(envoy=envoy) as given:
         yield given
 
 

@@ -158,4 +158,6 @@ def test_a_certificate_needs_its_key(service):
 def test_framing_of_our_own_has_no_tls(service):
     done = serve("--transport", "h2", "--tls-cert", service.cert, "--tls-key", service.key)
     assert done.returncode == 2
-    assert "listen.transport: 'h2' is not allowed: grpc with listen.tls_cert\n" in done.stderr
+    assert (
+        "listen.transport: 'h2' is not allowed: auto or grpc with listen.tls_cert\n" in done.stderr
+    )

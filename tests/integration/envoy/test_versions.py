@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from extproc.config.settings import Transport
 from tests.support.envoys import FORMS, binary
 from tests.support.local_stack import OwnEnvoy, running, wait_for
 
@@ -18,15 +17,12 @@ LARGE = 1_700_000
 REQUESTS = {"max_body_bytes": LIMIT, "usage_sample": 1.0}
 
 
-@pytest.fixture(
-    scope="module", params=[(*each, str(t)) for each in FORMS for t in Transport], ids="-".join
-)
+@pytest.fixture(scope="module", params=FORMS, ids="-".join)
 def stack(request):
-    version, form, transport = request.param
+    version, form = request.param
     envoy = OwnEnvoy(binary(version), {"version": version, "form": form, "large_body_bytes": LARGE})
     categories = {"header": "x-team"}
-    settings = {"budget": CREDULOUS, "requests": REQUESTS, "categories": categories}
-    with running(envoy=envoy, listen={"transport": transport}, **settings) as given:
+    with running(envoy=envoy, budget=CREDULOUS, requests=REQUESTS, categories=categories) as given:
         yield given
 
 

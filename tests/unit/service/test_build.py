@@ -24,6 +24,7 @@ from extproc.service.build import (
     build_stages,
     build_tenant_secret,
     certificate_files,
+    choose_transport,
     configure_logging,
     describe_settings,
     message_bytes,
@@ -119,10 +120,10 @@ def test_the_log_level_is_the_settings(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("transport", "kind"), [(Transport.GRPC, GrpcServer), (Transport.H2, H2Server)]
+    ("listen", "kind"), [({"transport": "grpc"}, GrpcServer), ({"transport": "h2"}, H2Server)]
 )
-def test_the_transport_is_the_settings(transport, kind):
-    settings = Settings(listen=ListenSettings(transport=transport))
+def test_the_server_is_that_of_the_transport(listen, kind):
+    settings = Settings(listen=ListenSettings(**listen))
     learner = build_learner(settings)
     stages = build_stages(settings, learner, learner.learn, CollectorRegistry(), b"")
 
@@ -130,3 +131,24 @@ def test_the_transport_is_the_settings(transport, kind):
         return build_server(settings, stages, "127.0.0.1:0")
 
     assert isinstance(asyncio.run(build()), kind)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("unix:/run/s", Transport.H2),
+        ("127.0.0.1:1", Transport.H2),
+        ("localhost:1", Transport.H2),
+        ("[::1]:1", Transport.H2),
+        ("0.0.0.0:1", Transport.GRPC),
+        ("[::]:1", Transport.GRPC),
+        ("127.0.0.1.example.com:1", Transport.GRPC),
+    ],
+)
+def test_the_transport_follows_from_the_address(address, expected):
+    assert choose_transport(ListenSettings(grpc=address)) is expected
+
+
+def test_with_tls_the_transport_is_grpc():
+    listen = ListenSettings(grpc="127.0.0.1:1", tls_cert="/c", tls_key="/k")
+    assert choose_transport(listen) is Transport.GRPC

@@ -11,7 +11,6 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extproc.config.settings import Transport
 from tests.support.production_stack import children, fronted
 from tests.support.running_service import (
     consecutive_ports,
@@ -22,11 +21,12 @@ from tests.support.running_service import (
     serving,
     wait_for,
 )
+from tests.support.transports import SERVED
 
 both = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "workers"])
 
 
-@pytest.fixture(scope="module", params=Transport)
+@pytest.fixture(scope="module", params=SERVED)
 def one(request, tmp_path_factory):
     with serving(tmp_path_factory.mktemp("one"), transport=request.param) as service:
         yield service
@@ -55,7 +55,7 @@ def test_the_process_says_that_it_lives(one):
     assert get(f"{one[2]}/healthz") == (200, "ok\n")
 
 
-@pytest.mark.parametrize("transport", Transport)
+@pytest.mark.parametrize("transport", SERVED)
 def test_sigterm_drains_and_ends_with_zero(tmp_path, transport):
     with serving(tmp_path, transport=transport) as (process, _, url):
         process.send_signal(signal.SIGTERM)
