@@ -35,8 +35,9 @@ from extproc.transport.connection import FramedConnection
 TICK_S: Final = 0.25
 """How often time limits are checked, and so how late they may be."""
 HELD_MESSAGES: Final = 4
-"""All connections together hold less than so many of the longest messages that have not arrived
-whole; else the stream that holds most ends, and Envoy passes its request on unread."""
+"""All connections together hold less than so many of the longest messages, in messages that have
+not arrived whole and answers that are not read; else the stream that holds most ends, and Envoy
+passes its request on unread."""
 
 _HANG_UP_TICKS = 3  # for a peer to read why
 _REFUSED = Status(RESOURCE_EXHAUSTED, TOO_MANY)
@@ -127,7 +128,7 @@ class H2Server:
             self._empty.set()
 
     def count_held(self, more_bytes: int) -> None:
-        """Count bytes of messages that have not arrived whole, and bound them."""
+        """Count bytes that connections hold, and bound them."""
         self._held_bytes += more_bytes
         while more_bytes > 0 and self._held_bytes > HELD_MESSAGES * self.bounds.message_bytes:
             max(self._peers, key=lambda peer: peer.held_bytes).shed()
@@ -226,6 +227,7 @@ class _Peer(asyncio.Protocol):
         due = [number for number, deadline in self._deadlines.items() if deadline.at <= now]
         for number in due:
             self._write(self._connection.end(number, OK))
+        self._count_held()
 
     def _check_silence(self, now: float) -> None:
         bounds = self._server.bounds

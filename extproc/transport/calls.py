@@ -63,7 +63,7 @@ class Connection(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of messages that have not arrived whole."""
+        """Bytes of messages that have not arrived whole, and of answers that wait for a window."""
 
     def receive(self, data: bytes) -> bytes:
         """Process what the peer sent, in pieces of any size. Never raises."""

@@ -63,8 +63,8 @@ class FramedConnection:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of messages that have not arrived whole."""
-        return self._held_bytes
+        """Bytes of messages that have not arrived whole, and of answers that wait for a window."""
+        return self._held_bytes + self._out.queued_bytes
 
     def receive(self, data: bytes) -> bytes:
         """Process what the peer sent, in pieces of any size. Never raises."""
@@ -85,8 +85,13 @@ class FramedConnection:
 
     def shed(self) -> bytes:
         """End the stream that holds most bytes."""
-        most = max(self._streams.values(), key=lambda each: each.reader.held_bytes, default=None)
-        return self.end(most.number, _HELD) if most else b""
+        most = max(self._streams.values(), key=_bytes_of, default=None)
+        if most is None:
+            return b""
+        if most.queue:
+            self._reset(most, frames.ENHANCE_YOUR_CALM)  # a status would wait behind the answers
+            return self._out.take()
+        return self.end(most.number, _HELD)
 
     def tick(self) -> None:
         """Let the peer send PINGs, resets and the like again."""
@@ -124,6 +129,7 @@ class FramedConnection:
             stream.call.close()
         self._streams.clear()
         self._reader = FrameReader()  # what it holds is of no use any more
+        self._out.forget()
         self._held_bytes = 0
 
     def _break(self, fault: ConnectionFault) -> None:
@@ -440,6 +446,10 @@ _HANDLERS: Final[Mapping[int, _Handler]] = {
     frames.GOAWAY: FramedConnection._on_goaway,  # noqa: SLF001
     frames.WINDOW_UPDATE: FramedConnection._on_window_update,  # noqa: SLF001
 }
+
+
+def _bytes_of(stream: H2Stream) -> int:
+    return stream.held_bytes + sum(map(len, stream.queue))
 
 
 def _greeting(limits: Limits) -> bytes:

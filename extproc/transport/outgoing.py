@@ -80,6 +80,11 @@ class Outgoing:
         stream.queue.clear()
         self._blocked.pop(stream.number, None)
 
+    def forget(self) -> None:
+        """Forget all queues, as their streams are gone."""
+        self.queued_bytes = 0
+        self._blocked.clear()
+
     def trailers(self, number: int, status: Status, *, started: bool) -> None:
         """End a stream, behind its messages if there were any."""
         block = _trailers(status) if started else _GRPC + _trailers(status)

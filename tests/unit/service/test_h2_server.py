@@ -92,10 +92,15 @@ def test_a_peer_that_does_not_hang_up_is_cut_off():
     beside(scenario)
 
 
-def test_a_peer_that_does_not_read_is_not_read(tmp_path):
+def echoed(size):
+    """Return the head of an answer, and a piece of it that comes back as it is."""
     first = ProcessingRequest(response_headers={})
     first.protocol_config.response_body_mode = ProcessingMode.FULL_DUPLEX_STREAMED
-    piece = ProcessingRequest(response_body={"body": bytes(16_000)})  # comes back as it is
+    return first, ProcessingRequest(response_body={"body": bytes(size)})
+
+
+def test_a_peer_that_does_not_read_is_not_read(tmp_path):
+    first, piece = echoed(16_000)
 
     def scenario(_):
         with socket.socket(socket.AF_UNIX) as peer:
@@ -137,6 +142,26 @@ def test_bytes_of_all_connections_are_bounded():
         return False
 
     assert beside(scenario, given=given)
+
+
+def test_answers_that_nobody_reads_are_bounded_over_all_connections():
+    size = 16_000
+
+    def scenario(port):
+        first, piece = (message(each.SerializeToString()) for each in echoed(size))
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(connected(port)) for _ in range(9)]
+            for peer in peers:
+                peer.sendall(START + setting(frames.INITIAL_WINDOW_SIZE, 0) + headers(1, PROCESS))
+                peer.sendall(data(first) + data(piece) * (BOUNDS.message_bytes // 2 // size))
+            for peer in peers:
+                peer.settimeout(1)
+                with contextlib.suppress(TimeoutError):
+                    if frames.RST_STREAM in (kind for kind, _, _ in received(peer)):
+                        return True
+        return False
+
+    assert beside(scenario)
 
 
 def test_a_reset_stream_frees_its_place():

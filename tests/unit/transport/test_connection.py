@@ -468,10 +468,12 @@ def test_settings_are_acknowledged(connect):
 
 FLOODS = {
     "PING": frame(PING, bytes(8)),
+    "answers to PINGs": frame(PING, bytes(8), flags=ACK),
     "SETTINGS": frame(SETTINGS),
     "priorities": frame(frames.PRIORITY, bytes(5), stream=5),
     "unknown frames": frame(0x77),
     "empty DATA": data(b""),
+    "empty padded DATA": data(b"\0", flags=frames.PADDED),
     "notices of a drain": frame(GOAWAY, bytes(8)),
     "WINDOW_UPDATE": window_update(1, 1),
     "WINDOW_UPDATE of the connection": window_update(0, 1),
@@ -487,6 +489,24 @@ def test_a_flood_ends_the_connection(name):
     client.send(FLOODS[name] * (MAX_COST // 30))
     first = client.goaway()
     client.send(FLOODS[name] * MAX_COST)
+    assert (first, client.goaway()) == (None, ENHANCE_YOUR_CALM)
+
+
+LATE = {
+    "empty DATA": data(b""),
+    "RST_STREAM": rst(),
+    "WINDOW_UPDATE": window_update(1, 1),
+    "trailers": headers(data=block([("a", "b")]), end=True),
+}
+
+
+@pytest.mark.parametrize("name", LATE)
+def test_a_flood_on_a_stream_that_is_gone_ends_the_connection(name):
+    client = Client()
+    client.send(headers(), data(BYE), rst())
+    client.send(LATE[name] * (MAX_COST // 30))
+    first = client.goaway()
+    client.send(LATE[name] * MAX_COST)
     assert (first, client.goaway()) == (None, ENHANCE_YOUR_CALM)
 
 
@@ -533,6 +553,31 @@ def test_the_stream_that_holds_most_is_shed(connect):
     client.answered(client.connection.shed())
     assert client.status(3) == RESOURCE_EXHAUSTED
     assert client.connection.held_bytes == 10
+
+
+def test_answers_that_wait_are_held():
+    client = Client()
+    client.send(setting(INITIAL_WINDOW_SIZE, 7), headers(1), data(stream=1))
+    assert client.connection.held_bytes == len(message()) - 7
+    client.send(window_update(1, 100))
+    assert client.connection.held_bytes == 0
+
+
+def test_the_stream_whose_answers_are_not_read_is_shed():
+    client = Client()
+    client.send(setting(INITIAL_WINDOW_SIZE, 0), headers(1), headers(3), data(stream=3))
+    client.send(data(message()[:6], 1))
+    client.answered(client.connection.shed())
+    assert client.resets() == {3: ENHANCE_YOUR_CALM}
+    assert client.connection.held_bytes == 6
+
+
+def test_a_stream_that_has_ended_is_shed_too():
+    client = Client()
+    client.send(setting(INITIAL_WINDOW_SIZE, 0), headers(1), data(BYE))
+    client.answered(client.connection.shed())
+    assert client.resets() == {1: ENHANCE_YOUR_CALM}
+    assert client.connection.held_bytes == 0
 
 
 def test_without_streams_there_is_nothing_to_shed(connect):
@@ -667,7 +712,9 @@ def test_frames_of_any_kind_cost_no_more_than_their_connection(sent):
 
 
 def held(client):
-    return sum(each.reader.held_bytes for each in client.connection._streams.values())
+    """Return the bytes that the streams of a connection hold, counted one by one."""
+    streams = client.connection._streams.values()
+    return sum(each.reader.held_bytes + sum(map(len, each.queue)) for each in streams)
 
 
 OPEN = st.sampled_from((1, 3, 5, 7))

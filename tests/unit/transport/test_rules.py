@@ -70,6 +70,9 @@ CONNECTION_ERRORS = {
         PROTOCOL_ERROR,
     ),
     "PING within headers": (headers(flags=0) + frame(PING, bytes(8)), PROTOCOL_ERROR),
+    "HEADERS within headers": (headers(flags=0) + headers(3), PROTOCOL_ERROR),
+    "an unknown frame within headers": (headers(flags=0) + frame(0x77), PROTOCOL_ERROR),
+    "SETTINGS within headers": (headers(flags=0) + frame(SETTINGS), PROTOCOL_ERROR),
     "DATA within headers": (headers(flags=0) + data(), PROTOCOL_ERROR),
     "PRIORITY of 6 bytes": (frame(PRIORITY, bytes(6), stream=1), FRAME_SIZE_ERROR),
     "RST_STREAM on stream 0": (rst(0), PROTOCOL_ERROR),
@@ -102,6 +105,8 @@ CONNECTION_ERRORS = {
     "HPACK: index 0": (headers(data=b"\x80"), COMPRESSION_ERROR),
     "HPACK: a string that is cut": (headers(data=b"\0\x05abc"), COMPRESSION_ERROR),
     "HPACK: a table of 1 MiB": (headers(data=b"\x3f\xff\xff\x03"), COMPRESSION_ERROR),
+    "HPACK: a number without end": (headers(data=b"\xff" + b"\xff" * 16_000), COMPRESSION_ERROR),
+    "HPACK: a change of the table alone": (headers(data=b"\x3f\xe2\x1f"), COMPRESSION_ERROR),
     "HPACK: a late change of the table": (headers(data=REQUEST + b"\x20"), COMPRESSION_ERROR),
     "HPACK: the table kept against our SETTINGS": (
         headers() + frame(SETTINGS, flags=ACK) + headers(3),
