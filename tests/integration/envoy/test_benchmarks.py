@@ -62,6 +62,15 @@ def test_each_transport_has_a_row():
     assert [row[0] for row in rows if row[:1] and row[0] in TRANSPORTS] == list(TRANSPORTS)
 
 
+def test_the_memory_of_each_transport_has_a_line():
+    argv = (sys.executable, "-m", "benchmarks.stream_memory", "--streams", "20", "--silent", "2")
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[-2:]
+    assert [line.partition(":")[0] for line in lines] == ["grpc", "h2"]
+    assert all(" with 20 open" in line for line in lines)
+
+
 @pytest.mark.parametrize("rounds", ["0", "-1", "many"])
 def test_rounds_that_are_none_are_refused(rounds):
     done = bench("--rounds", rounds)
