@@ -19,6 +19,7 @@ MAX_BLOCK_BYTES: Final = 65_536
 _CUT_BYTES: Final = 4096  # of a block; the library bounds how many fields a longer one has
 _KEPT: Final = 32  # of each kind; Envoy sends about twelve fields
 _KEPT_LENGTH: Final = 256  # of a key
+_KEPT_BYTES: Final = 1024  # of the fields of a request, without values that are skipped
 _STATIC: Final = hpack.Decoder().header_table.STATIC_TABLE
 _PSEUDO: Final = frozenset((b":method", b":path", b":scheme", b":authority"))
 _NEEDED: Final = _PSEUDO | {b"content-type"}
@@ -77,7 +78,8 @@ class HeaderReader:
         known = self._requests.get(fields)
         if known is None:
             known = _request_headers(fields, large=False)
-            _keep(self._requests, fields, known)
+            if sum(len(name) + len(value) for name, value in fields) <= _KEPT_BYTES:
+                _keep(self._requests, fields, known)
         return known
 
     def _cut(self, block: bytes) -> list[_Field] | None:

@@ -123,6 +123,12 @@ def test_an_empty_table_may_be_asked_for_again():
     assert settled().read(EMPTY_TABLE + REQUEST).path == "/echo"
 
 
+def test_long_fields_are_read_and_not_kept():
+    reader, path = settled(), "/" + "p" * 1500
+    assert reader.read(block((HEADERS | {":path": path}).items())).path == path
+    assert not reader._requests
+
+
 def test_trailers_are_no_request():
     trailers = settled().read(block([("a", "b")]))
     assert not trailers.is_request
