@@ -72,8 +72,8 @@ async def _rss_kib(transport: str, burden: _Burden, count: int) -> tuple[int, in
             await _until_ready(ports.http)
             idle = _resident_kib(service)
             peers = await burden(ports.grpc, count, transport)
-            await asyncio.sleep(_SETTLE_S)
-            held, opened = _resident_kib(service), await _streams_open(ports.http)
+            opened = await _settled(ports.http)
+            held = _resident_kib(service)
             for peer in peers:
                 peer.transport.abort()
         finally:
@@ -176,6 +176,15 @@ async def _until_ready(port: int) -> None:
             except aiohttp.ClientError:
                 pass
             await asyncio.sleep(0.05)
+
+
+async def _settled(port: int) -> int:
+    """Wait until the number of open streams stays the same; return it."""
+    before = -1
+    while (now := await _streams_open(port)) != before:
+        before = now
+        await asyncio.sleep(_SETTLE_S)
+    return now
 
 
 async def _streams_open(port: int) -> int:
