@@ -107,7 +107,7 @@ class Rig:
         *,
         message_timeout_ms: int = 10_000,
         module: str = "extproc",
-        transport: Transport = Transport.GRPC,
+        transport: Transport = Transport.AUTO,
     ) -> None:
         self._session = session
         self._message_timeout_ms = message_timeout_ms
