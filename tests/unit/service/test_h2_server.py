@@ -155,7 +155,7 @@ def test_answers_that_nobody_reads_are_bounded_over_all_connections():
                 peer.sendall(START + setting(frames.INITIAL_WINDOW_SIZE, 0) + headers(1, PROCESS))
                 peer.sendall(data(first) + data(piece) * (BOUNDS.message_bytes // 2 // size))
             for peer in peers:
-                peer.settimeout(1)
+                peer.settimeout(0.3)
                 with contextlib.suppress(TimeoutError):
                     if frames.RST_STREAM in (kind for kind, _, _ in received(peer)):
                         return True
