@@ -14,7 +14,8 @@ from extproc.budget.learner import Learner
 from extproc.budget.paper import PaperEstimator
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Estimator
-from extproc.config.settings import EstimatorName, Settings, StoredResponses
+from extproc.config.settings import EstimatorName, Settings, StatedLimits, StoredResponses
+from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
 from extproc.routing.tenant import TenantKey
@@ -28,8 +29,13 @@ def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
         category_header=settings.categories.header,
         max_body_bytes=settings.requests.max_body_bytes,
         usage_sample=settings.requests.usage_sample,
+        limits_are_hints=settings.budget.stated_limits is StatedLimits.HINT,
         responses_are_stored=settings.requests.stored_responses is StoredResponses.LARGEST,
         tenants=TenantKey(header, tenant_secret) if header else None,
+        models=tuple(
+            ModelRule(m.name, m.max_pixels, m.image_tokens, frozenset(m.dropped))
+            for m in settings.models
+        ),
         bytes_per_token=settings.envoy.fail_open_bytes_per_token,
     )
 
@@ -61,6 +67,7 @@ def build_estimator(
                 target=budget.target,
                 categories=settings.categories.max,
                 tenants=settings.tenants.max,
+                models=settings.categories.models,
             )
         case EstimatorName.PAPER:
             return PaperEstimator(

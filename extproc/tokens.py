@@ -6,20 +6,15 @@ MAX_TOKENS: Final = 2**31 - 1
 """The largest count of tokens that is believed, in a request or in an answer."""
 
 
-def needed_tokens(
-    prompt_tokens: int, output_limit: int | None, completion_tokens: int, *, cut: bool
-) -> int:
+def needed_tokens(prompt_tokens: int, output_limit: int | None, completion_tokens: int) -> int:
     """Return the tokens of a window that one sequence needs: its prompt plus its output.
 
     The output is the stated limit, which counts in full: vLLM up to 0.20 refuses what could exceed
-    the window. Without a limit (None) it is what was generated, plus one token where a window cut
-    the answer, since that would have been longer.
+    the window. Without a limit (None) it is what was generated.
 
-    >>> needed_tokens(100, 16, 5, cut=False)
+    >>> needed_tokens(100, 16, 5)
     116
-    >>> needed_tokens(100, None, 5, cut=True)
-    106
+    >>> needed_tokens(100, None, 5)
+    105
     """
-    if output_limit is not None:
-        return prompt_tokens + output_limit
-    return prompt_tokens + completion_tokens + cut
+    return prompt_tokens + (completion_tokens if output_limit is None else output_limit)

@@ -106,7 +106,8 @@ PANELS: Final = (
     _stat(
         "Routed without the service",
         Query("dualpool:fail_open:ratio5m", "of all requests"),
-        "Requests that Envoy routed by their size because the service did not answer.",
+        "Requests that Envoy routed by their size because the service did not answer, or refused "
+        "a body in chunks as too large.",
         Unit.SHARE,
         alarming=0.05,
     ),
@@ -239,6 +240,7 @@ PANELS: Final = (
     Panel(
         title="Streams by outcome",
         note="finished: all messages were exchanged. left: Envoy or the client closed it. "
+        "left_chunked: the same while a body in chunks was due, or that was too large. "
         "protocol: Envoy broke the protocol. fault: the service failed.",
         queries=(Query("outcome:dualpool_streams:rate5m", "{{outcome}}"),),
         unit=Unit.EVENTS_PER_SECOND,
@@ -248,6 +250,28 @@ PANELS: Final = (
         title="Workers missing",
         note="Serving processes of each instance that are configured but not ready.",
         queries=(Query("instance:dualpool_workers_missing:current", "{{instance}}"),),
+        width=12,
+    ),
+    Panel(
+        title="Tenants",
+        note="Tenants kept apart (tenants.max at most), and token weights that one of them has for "
+        "itself. No data without tenants.header.",
+        queries=(
+            Query("max(dualpool_tenants_kept)", "kept apart"),
+            Query("max(dualpool_tenants_own_weights)", "weights of their own"),
+            Query("max(increase(dualpool_tenants_evicted_total[1h]))", "forgotten in an hour"),
+        ),
+        width=12,
+    ),
+    Panel(
+        title="The tenant that fares worst",
+        note="The highest share of misrouted requests that is forecast for one tenant, for each "
+        "limit, and the target. No data without tenants.header.",
+        queries=(
+            Query("max by (limit) (dualpool_limit_tenant_forecast_max)", "at {{limit}} tokens"),
+            Query("dualpool:misroute_target:max", TARGET),
+        ),
+        unit=Unit.SHARE,
         width=12,
     ),
 )  # fmt: skip

@@ -3,48 +3,55 @@
     prompt   a linear model of the prompt's features, per model name (`weights`)
     spread   its standardised errors, per category <- model <- all (`sketch`)
     output   completion tokens if no limit is stated, per category and size of the prompt
-    level    the risk that one request may carry, per limit of a pool (`steering`)
+    level    the risk that one request may carry (`steering`)
 
 Invariant: an answer is judged by the state before it, so that every figure of coverage is out of
 sample.
 
-A worked example, for a request without an output limit that is compared with 8192 tokens: the
-weights predict 3,000 prompt tokens with a deviation of 90; the level is 0.02. Two in a hundred
-standardised errors exceed 2.3, so the prompt's margin is 207 over its median of 0. The category's
-outputs have the median 200 and exceed 3,200 twice in a hundred. The two errors are independent:
-the total is 3,000 + 200 + hypot(207, 3,000) = 6,207, and the request goes to the short pool.
+A worked example, for a request without an output limit: the weights predict 3,000 prompt tokens
+with a deviation of 90; the level is 0.02. Two in a hundred standardised errors exceed 2.3, so the
+prompt's margin is 207 over its median of 0. The category's outputs have the median 200 and exceed
+3,200 twice in a hundred. The two errors are independent: the total is
+3,000 + 200 + hypot(207, 3,000) = 6,207, and the request goes to the pool with a window of 8,192.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from extproc.budget.bounded import BoundedMap
-from extproc.budget.category import OTHER
-from extproc.budget.sketch import Counts, Scores, Sketch, count_prior, score_prior
+from extproc.budget.category import OTHER, OTHER_MODELS
+from extproc.budget.families import Families
+from extproc.budget.outputs import Outputs, output_kind, size_class
+from extproc.budget.sketch import Scores, Sketch, score_prior
 from extproc.budget.states import (
-    OUTPUT_MEMORY,
     SCORE_MEMORY,
-    SIZES,
     CategoryKey,
     CategoryState,
     Distributions,
     ModelState,
-    add_output,
 )
-from extproc.budget.steering import LEVELS, Steering
+from extproc.budget.steering import CEILING, FLOOR, LEVELS, Steering
 from extproc.budget.tenants import Tenant, Tenants
-from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation, Outcome
+from extproc.budget.values import (
+    Asked,
+    Basis,
+    Budget,
+    Figures,
+    Learnt,
+    Measure,
+    Observation,
+    Outcome,
+)
 from extproc.budget.weights import Prediction, Prior, TokenWeights, oddity
 from extproc.tokens import MAX_TOKENS
 
 CALIBRATED_FROM: Final = 50
 """Observations from which on the estimates of a category are called calibrated."""
-MODELS: Final = 64
-"""The most sets of weights: one for each model name, the last for all further names."""
-OTHER_MODELS: Final = "(other)"
-"""The name of all further models in figures; no model has it."""
+LENT: Final = 5
+"""Answers of other names that count for each answer of a name."""
+_NOTHING: Final = Learnt()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +64,36 @@ class _Known:
     category: CategoryState
     tenant: Tenant | None
     """None if tenants are not told apart."""
-    steering: Mapping[int, Steering]
+    steering: Steering
+    others: int
+    """The answers of the same category of other names."""
 
     @property
     def weights(self) -> TokenWeights:
         """The weights that predict the prompt."""
-        own = self.tenant.fit.own if self.tenant else None
-        return own or self.model.weights
+        return self.own_weights or self.model.member.weights
+
+    @property
+    def own_weights(self) -> TokenWeights | None:
+        """The weights of the tenant alone, if those of the model do not fit it."""
+        return self.tenant.fit.own if self.tenant else None
+
+    def predict(self, measure: Measure) -> Prediction:
+        """Return the tokens of a prompt without the ids, which are exact."""
+        return (self.own_weights or self.model.member).predict(measure)
 
     @property
     def distributions(self) -> Distributions:
         """The errors and outputs that the request is expected to have."""
         return self.tenant.state if self.tenant else self.category
+
+
+class _Steered(NamedTuple):
+    """The recent answers of a tenant, or of all, and what their steering says."""
+
+    recent: float
+    forecast: float
+    level: float
 
 
 class Calibrated:
@@ -82,58 +107,57 @@ class Calibrated:
         target: float,
         categories: int,
         tenants: int = 1,
+        models: int = 256,
     ) -> None:
-        """Take the limits, in tokens, that budgets will be compared with.
+        """Take the limits, in tokens: the windows of all pools but the largest, in any order.
 
-        `target` is the share of all requests, and of those of each tenant, that may be misrouted at
-        each of them. Beyond `categories` categories, `tenants` tenants or MODELS models, further
-        ones are treated as one, `other`.
+        `target` is the share of all requests, and of those of each tenant, that may exceed the
+        window of their pool. Beyond `categories` categories, `tenants` tenants or `models` names of
+        models, further ones are treated as one, `other`.
         """
-        self._prior = prior
+        self._families = Families(prior)
         self._scores = Sketch(Scores(), score_prior(), SCORE_MEMORY)
-        self._outputs = Sketch(Counts(), count_prior(), OUTPUT_MEMORY)
-        self._models: BoundedMap[str, ModelState] = BoundedMap(MODELS - 1)
+        self._outputs = Outputs()
+        self._models: BoundedMap[str, ModelState] = BoundedMap(models - 1)
         self._categories: BoundedMap[CategoryKey, CategoryState] = BoundedMap(categories)
+        self._answers: BoundedMap[str, int] = BoundedMap(categories)  # of a category of all names
         self._other_model: ModelState | None = None
         self._other_categories: dict[str | None, CategoryState] = {}
-        self._steering = {limit: Steering(target) for limit in limits}
+        self._steering = Steering(target, limits)
         self._tenants = Tenants(tenants, self._steering)
         self._unseen: tuple[tuple[str, str, str], _Known] | None = None  # until the next answer
 
-    def budget(self, asked: Asked, limit: int) -> Budget:
-        """Return a budget that keeps the target if it is compared with `limit`."""
+    def budget(self, asked: Asked) -> Budget:
+        """Return a budget that keeps the target if it is compared with windows."""
         known = self._find(asked)
-        found = known.weights.predict(asked.measure)
-        level = known.steering[limit].level * _evidence(known.distributions)
-        total, output = _reserve(asked, found, known.distributions, level)
-        prompt = round(found.tokens) + asked.measure.token_ids
-        return Budget(prompt, math.ceil(total) - prompt - output, output, _basis(known))
+        return _budget(asked, known.predict(asked.measure), known)
 
     def observe(self, observation: Observation) -> None:
         """Learn from an answer, unless no tokenizer can have counted what it states."""
-        asked, known = observation.asked, self._find(observation.asked)
+        known = self._find(observation.asked)
         self._unseen = None
         if observation.outcome is Outcome.REFUSED:
             self._judge_refusal(observation, known)
             return
-        tokens = observation.prompt_tokens - asked.every.token_ids
-        weights = known.weights
-        if not _is_possible(observation) or not weights.plausible(asked.every, tokens):
+        if _is_possible(observation):
+            self._learn(observation, known)
+
+    def _learn(self, seen: Observation, known: _Known) -> None:
+        asked, weights = seen.asked, known.weights
+        tokens = seen.prompt_tokens - asked.every.token_ids
+        plausible = weights.plausible(asked.every, tokens)
+        if not known.model.believes(plausible=plausible):
             return
-        share = self._keep(known)
-        largest = weights.predict(asked.measure)
-        self._judge(observation, known, largest, share)
-        every = weights.predict(asked.every)
+        share = self._keep(known, asked.category) * seen.stands_for
+        largest, every = known.predict(asked.measure), known.predict(asked.every)
+        self._judge(seen, known, largest, share)
         score = every.score(tokens)
-        for scores in (known.category.scores, known.model.scores, self._scores):
-            scores.add(score, share)
+        if known.own_weights or known.model.member.placed:
+            self._learn_score(score, known, seen.stands_for, share)
         if asked.output_limit != 0:
-            self._learn_output(observation, known, _size_class(asked, largest), share)
-        weights.learn(asked.every, tokens)
-        if known.tenant:
-            known.tenant.state.add_score(score, weights)
-            if weights is known.model.weights:
-                known.tenant.fit.compare(weights, oddity(score, every.deviation))
+            self._learn_output(seen, known, largest, share)
+        if plausible:
+            self._learn_weights(known, asked.every, tokens, oddity(score, every.deviation))
 
     def learnt(self) -> Learnt:
         """Return figures per category, per model, and per limit: its level and its forecast."""
@@ -146,10 +170,27 @@ class Calibrated:
             yield Learnt(categories={name: _category_figures(state)})
         for name, model_state in self._all_models():
             yield Learnt(models={name: _model_figures(model_state)})
-        for limit, steering in self._steering.items():
-            tenants = list(self._tenants.steerings(limit))
-            yield Learnt(limits={str(limit): _limit_figures(steering, tenants)})
+        for limit in self._steering.risks:
+            tenants = list[_Steered]()
+            for recent, own in self._tenants.steerings():
+                tenants.append(_Steered(recent, own.forecast(limit), own.level))
+                yield _NOTHING  # so that no part takes long, however many tenants there are
+            yield Learnt(limits={str(limit): self._limit_figures(limit, tenants)})
         yield Learnt(evicted=self._categories.evicted, tenants=self._tenants.figures())
+
+    def _limit_figures(self, limit: int, tenants: Sequence[_Steered]) -> Figures:
+        """Return the figures of a limit: means over recent answers if tenants are told apart."""
+        common = self._steering
+        steered = tenants or [_Steered(1.0, common.forecast(limit), common.level)]
+        total = sum(each.recent for each in steered)
+        figures: Figures = {
+            "target": common.target,
+            "misroute_forecast": sum(each.recent / total * each.forecast for each in steered),
+            "risk_level": sum(each.recent / total * each.level for each in steered),
+        }
+        # A mean over all would hide one tenant that fares badly.
+        worst = max((each.forecast for each in tenants), default=None)
+        return figures if worst is None else figures | {"tenant_forecast_max": worst}
 
     def _all_models(self) -> list[tuple[str, ModelState]]:
         other = [(OTHER_MODELS, self._other_model)] if self._other_model else []
@@ -165,7 +206,7 @@ class Calibrated:
         if self._unseen and self._unseen[0] == asked_key:
             return self._unseen[1]
         model_key, found = self._find_model(asked.model)
-        model = found or ModelState(self._prior, self._scores, self._outputs)
+        model = found or self._new_model(asked.model)
         category_key, kept = self._find_category((model_key, asked.category))
         category = kept or CategoryState(model)
         tenant = None
@@ -173,10 +214,14 @@ class Calibrated:
             key = category_key or (model_key, OTHER)
             tenant = self._tenants.find(asked.tenant, key, category)
         steering = tenant.account.steering if tenant else self._steering
-        known = _Known(model_key, model, category_key, category, tenant, steering)
+        others = (self._answers.get(asked.category) or 0) - category.observations
+        known = _Known(model_key, model, category_key, category, tenant, steering, others)
         if not known.distributions.observations:
             self._unseen = asked_key, known
         return known
+
+    def _new_model(self, name: str) -> ModelState:
+        return ModelState(self._families.find(name), self._scores, self._outputs)
 
     def _find_model(self, name: str) -> tuple[str | None, ModelState | None]:
         if self._models.has_room(name):
@@ -188,7 +233,7 @@ class Calibrated:
             return key, self._categories.get(key)
         return None, self._other_categories.get(key[0])
 
-    def _keep(self, known: _Known) -> float:
+    def _keep(self, known: _Known, category: str) -> float:
         """Keep states that may be new; return the weight of the answer in what tenants share."""
         # Only an answer gets here: a client cannot push out what was learnt by inventing names.
         if known.model_key is None:
@@ -196,11 +241,14 @@ class Calibrated:
             self._other_model = known.model
         else:
             self._forget(self._models.touch(known.model_key, known.model))
+            self._families.keep(known.model_key, known.model.member)
         if known.category_key is None:
             self._categories.pass_by()
             self._other_categories[known.model_key] = known.category
         elif gone := self._categories.touch(known.category_key, known.category):
             self._tenants.forget(gone)
+        if self._answers.has_room(category):
+            self._answers.touch(category, (self._answers.get(category) or 0) + 1)
         return self._tenants.keep(known.tenant) if known.tenant else 1.0
 
     def _forget(self, model: str | None) -> None:
@@ -214,35 +262,66 @@ class Calibrated:
         self._tenants.forget_fits(model)
 
     def _judge(self, seen: Observation, known: _Known, found: Prediction, share: float) -> None:
-        budgets = [self.budget(seen.asked, limit) for limit in self._steering]
-        covered = all(seen.needed <= budget.tokens for budget in budgets)
-        known.category.record.add(seen, budgets[0], covered=covered)
-        for limit, common in self._steering.items():
+        known.category.record.add(seen, _budget(seen.asked, found, known))
+        for limit in self._steering.risks:
             exceeds, bin_ = seen.needed > limit, _risk_bin(seen.asked, limit, found, known)
-            common.observe(bin_, exceeds=exceeds, weight=share)
+            self._steering.observe(limit, bin_, exceeds=exceeds, weight=share)
             if known.tenant:
-                known.steering[limit].observe(bin_, exceeds=exceeds)
+                known.steering.observe(limit, bin_, exceeds=exceeds, weight=seen.stands_for)
 
     def _judge_refusal(self, seen: Observation, known: _Known) -> None:
         # Refusals do not teach the common steering of tenants: nothing bounds how many one causes.
-        found = known.weights.predict(seen.asked.measure)
-        for limit, steering in known.steering.items():
-            if limit <= seen.limit:
-                steering.observe(_risk_bin(seen.asked, limit, found, known), exceeds=True)
+        found = known.predict(seen.asked.measure)
+        for limit in known.steering.risks:
+            if limit <= seen.window:
+                bin_ = _risk_bin(seen.asked, limit, found, known)
+                known.steering.observe(limit, bin_, exceeds=True, weight=seen.stands_for)
 
-    def _learn_output(self, seen: Observation, known: _Known, size: int, share: float) -> None:
-        category = known.category
-        for outputs in (category.by_size[size], category.outputs, known.model.outputs):
-            add_output(outputs, seen, share)
-        add_output(self._outputs, seen, share)
+    def _learn_weights(self, known: _Known, measure: Measure, tokens: float, odd: float) -> None:
+        # Which answers are seen depends on the prompt alone: that does not bias a regression.
+        if known.own_weights:
+            known.own_weights.learn(measure, tokens)
+            return
+        member, shared = known.model.member, known.model.member.weights
+        member.learn(self._families, measure, tokens)
+        if known.tenant and member.placed and member.weights is shared:
+            known.tenant.fit.compare(shared, odd)
+
+    def _learn_score(self, score: float, known: _Known, stands_for: int, share: float) -> None:
+        for scores in (known.category.scores, known.model.scores, self._scores):
+            scores.add(score, share)
         if known.tenant:
-            add_output(known.tenant.state.by_size[size], seen)
-            add_output(known.tenant.state.outputs, seen)
+            known.tenant.state.add_score(score, known.weights, stands_for)
+
+    def _learn_output(
+        self, seen: Observation, known: _Known, found: Prediction, share: float
+    ) -> None:
+        kind, size = output_kind(seen.asked), _size_class(seen.asked, found)
+        for outputs in (self._outputs, known.model.outputs, known.category.outputs):
+            outputs.add(kind, size, seen, share)
+        if known.tenant:
+            known.tenant.state.outputs.add(kind, size, seen, seen.stands_for)
 
 
-def _evidence(category: Distributions) -> float:
-    """Return the share of the level that a category may use: a fifth at first, then all."""
-    return min(1.0, 0.2 + 0.8 * category.observations / CALIBRATED_FROM)
+def _budget(asked: Asked, found: Prediction, known: _Known) -> Budget:
+    evidence, own = _evidence(known), known.distributions
+    prompt = round(found.tokens) + asked.measure.token_ids
+    total, output = _reserve(asked, found, own, known.steering.level * evidence)
+    expected, _ = _reserve(asked, found, own, CEILING * evidence)
+    most, _ = _reserve(asked, found, own, FLOOR * evidence)
+    margin = math.ceil(total) - prompt - output
+    return Budget(prompt, margin, output, _basis(known), math.ceil(expected), math.ceil(most))
+
+
+def _evidence(known: _Known) -> float:
+    """Return the share of the level that a category may use: a fifth at first, then all.
+
+    Answers of the same category of other names count if they share their weights, up to LENT for
+    each answer of this name: its outputs may be others.
+    """
+    own, member = known.distributions.observations, known.model.member
+    lent = min(known.others, LENT * member.answers) if member.placed else 0
+    return min(1.0, 0.2 + 0.8 * (own + lent) / CALIBRATED_FROM)
 
 
 def _reserve(
@@ -254,11 +333,14 @@ def _reserve(
     """
     known = asked.measure.token_ids + found.tokens
     margin = category.scores.upper(level) * found.deviation
-    if asked.output_limit is not None:
-        return known + margin + asked.output_limit, asked.output_limit
-    outputs = category.by_size[_size_class(asked, found)]
+    if asked.reserved is not None:
+        return known + margin + asked.reserved, asked.reserved
+    outputs = category.outputs.find(output_kind(asked), _size_class(asked, found))
     # The longest of n outputs exceeds a length about n times as often as one does.
-    middle, high = (outputs.upper(share / asked.sequences) for share in (0.5, level))
+    least, most = asked.output_floor, asked.output_limit or MAX_TOKENS
+    middle, high = (
+        min(max(least, outputs.upper(share / asked.sequences)), most) for share in (0.5, level)
+    )
     centre = category.scores.upper(0.5) * found.deviation
     # Independent errors: distances from the medians add up as the root of their squares.
     return known + centre + middle + math.hypot(margin - centre, high - middle), round(high)
@@ -269,14 +351,13 @@ def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int
     low, high, category = 0, len(LEVELS), known.distributions
     while low < high:
         middle = (low + high) // 2
-        total, _ = _reserve(asked, found, category, LEVELS[middle] * _evidence(category))
+        total, _ = _reserve(asked, found, category, LEVELS[middle] * _evidence(known))
         low, high = (middle + 1, high) if math.ceil(total) <= limit else (low, middle)
     return low
 
 
 def _size_class(asked: Asked, found: Prediction) -> int:
-    prompt = int(found.tokens) + asked.measure.token_ids
-    return max(0, min(SIZES - 1, prompt.bit_length() - 9))
+    return size_class(int(found.tokens) + asked.measure.token_ids)
 
 
 def _basis(known: _Known) -> Basis:
@@ -289,25 +370,10 @@ def _is_possible(seen: Observation) -> bool:
     return 0 < seen.prompt_tokens < MAX_TOKENS and 0 <= seen.completion_tokens < MAX_TOKENS
 
 
-def _limit_figures(common: Steering, tenants: Sequence[tuple[float, Steering]]) -> Figures:
-    """Return the figures of a limit: means over recent answers if tenants are told apart."""
-    shares = tenants or [(1.0, common)]
-    total = sum(share for share, _ in shares)
-    forecasts = [steering.forecast() for _, steering in shares]
-    pairs = list(zip(shares, forecasts, strict=True))
-    figures: Figures = {
-        "target": common.target,
-        "misroute_forecast": sum(share / total * forecast for (share, _), forecast in pairs),
-        "risk_level": sum(share / total * steering.level for share, steering in shares),
-    }
-    # The least certain of them: a mean over all would hide one tenant that fares badly.
-    return figures | ({"tenant_forecast_max": max(forecasts)} if tenants else {})
-
-
 def _model_figures(model: ModelState) -> Figures:
-    weights = model.weights
+    weights = model.member.weights
     return {
-        "samples": weights.observations,
+        "samples": model.member.answers,
         "surprise": weights.surprise,
         **{f"template_{name}": tokens for name, tokens in weights.template().items()},
     }
@@ -322,6 +388,6 @@ def _category_figures(category: CategoryState) -> Figures:
         "relative_error": record.error,
         "relative_margin": record.margin,
         "covered": record.covered,
-        "completion_tokens_p50": category.outputs.upper(0.5),
-        "completion_tokens_p99": category.outputs.upper(0.01),
+        "completion_tokens_p50": category.outputs.every.upper(0.5),
+        "completion_tokens_p99": category.outputs.every.upper(0.01),
     }

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from extproc.budget.bounded import BoundedMap
-from extproc.budget.features import FEATURES
+from extproc.budget.features import FEATURES, MEDIA
 
 LABEL_CHARS = 96
 """The longest label; a longer name is cut and ends in a digest of it."""
@@ -21,14 +21,21 @@ NAME_CHARS = 256
 OTHER = "other"
 """The category of all names beyond the permitted number."""
 
+OTHER_MODELS = "(other)"
+"""The name of all further models in figures."""
+
+UNNAMED = "unnamed"
+"""The category of requests whose header names none."""
+
 REPLACED = 4
 """Labels that are replaced for each permitted one, where the series of a replaced label stay."""
 
 _DIGEST_CHARS = 8
+_OURS = frozenset({OTHER, OTHER_MODELS, UNNAMED})
 
 
 class ContentClass(enum.Enum):
-    """Kinds of text whose bytes per token differ more between kinds than within one."""
+    """Kinds of prompts whose bytes per token differ more between kinds than within one."""
 
     PROSE = "prose"
     CODE = "code"
@@ -36,6 +43,7 @@ class ContentClass(enum.Enum):
     CJK = "cjk"
     SCRIPT = "script"  # other alphabets of two or three bytes a letter: Cyrillic, Arabic, Greek
     MIXED = "mixed"
+    MEDIA = "media"  # text of any kind with images, audio or video
 
 
 def _places(*names: str) -> tuple[int, ...]:
@@ -52,7 +60,9 @@ _WIDE3 = _places("han_kana", "hangul", "indic")
 
 
 def content_class(features: Sequence[float]) -> ContentClass:
-    """Classify a text by its `features.FEATURES`; an empty text is prose."""
+    """Classify a prompt by its `features.FEATURES`; an empty one is prose."""
+    if any(features[MEDIA]):
+        return ContentClass.MEDIA
     letters, punctuation, digits, wide2, wide3 = (
         sum([features[place] for place in places])
         for places in (_LETTERS, _PUNCTUATION, _DIGITS, _WIDE2, _WIDE3)
@@ -72,8 +82,17 @@ def content_class(features: Sequence[float]) -> ContentClass:
 
 
 def named(value: str) -> str:
-    """Return the category that a header's value names, "unnamed" if the value is blank."""
-    return _cut(value.strip(), NAME_CHARS) or "unnamed"
+    """Return the category that a header's value names, UNNAMED if the value is blank."""
+    return apart(_cut(value.strip(), NAME_CHARS)) or UNNAMED
+
+
+def apart(name: str) -> str:
+    """Return a client's name, of which no part between slashes is a name of ours.
+
+    >>> apart("other/task")
+    'OTHER/task'
+    """
+    return "/".join(part.upper() if part in _OURS else part for part in name.split("/"))
 
 
 def label(name: str) -> str:

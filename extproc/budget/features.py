@@ -1,6 +1,6 @@
 """Count cheap features of a text, from which its tokens are estimated.
 
-A table maps every byte to one of 16 character classes and drops UTF-8 continuation bytes, which
+A table maps every byte to one of 19 character classes and drops UTF-8 continuation bytes, which
 leaves one class byte per character. A histogram of adjacent pairs of classes then holds every
 feature. For example, "ab 12" has the classes lower lower space digit digit, hence one word start
 at "a" and one at "1", one digit_digit and one space_digit.
@@ -17,13 +17,21 @@ from numpy.typing import NDArray
 
 _LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _TAB, _BRACKET, _PUNCT = range(8)
 _LATIN, _GREEK_CYRILLIC, _SEMITIC, _INDIC, _KANA, _HAN, _HANGUL, _ASTRAL = range(8, 16)
+_RARE, _EXTENDED, _VIETNAMESE = range(16, 19)
+_CLASSES: Final = 19
 # Astral: emoji and everything else that costs a token or more a character, such as controls.
 _ASCII: Final = (("\n", _NEWLINE), ("\t\r", _TAB), (" ", _SPACE), ("\"'{}[]():,;", _BRACKET))
+# Rare in English and in code: words that have them are of another language, or names.
+_RARE_LETTERS: Final = "jkqz"
 _LEADS: Final = (
-    (0xC0, _LATIN),  # also IPA and modifiers
+    (0xC0, _LATIN),
+    (0xC4, _EXTENDED),  # Latin of Central Europe, Turkish and Vietnamese
+    (0xC6, _LATIN),  # also IPA and modifiers
     (0xCE, _GREEK_CYRILLIC),
     (0xD7, _SEMITIC),
-    (0xE0, _INDIC),  # also Thai, Ethiopic, Georgian and (E2) typographic punctuation
+    (0xE0, _INDIC),  # also Thai
+    (0xE1, _VIETNAMESE),  # also Ethiopic, Georgian and Khmer
+    (0xE2, _INDIC),  # typographic punctuation
     (0xE3, _KANA),  # also CJK punctuation
     (0xE4, _HAN),
     (0xEA, _HANGUL),
@@ -32,14 +40,14 @@ _LEADS: Final = (
 )
 _CONTINUATION: Final = bytes(range(0x80, 0xC0))
 
-"""28 x 28 pixels, the merged patch of the Qwen-VL family; other models learn another weight."""
-
 
 def _ascii_class(byte: int) -> int:
     char = chr(byte)
     for chars, found in _ASCII:
         if char in chars:
             return found
+    if char in _RARE_LETTERS:
+        return _RARE
     if char.isalpha():
         return _LOWER if char.islower() else _UPPER
     if not char.isprintable():
@@ -56,9 +64,15 @@ def _class_table() -> bytes:
 
 
 _CLASS: Final = _class_table()
-_LETTERS, _ALNUM, _PUNCTS = (_LOWER, _UPPER), (_LOWER, _UPPER, _DIGIT), (_BRACKET, _PUNCT)
-_EVERY: Final = tuple(range(16))
-_NON_ASCII: Final = tuple(range(_LATIN, 16))
+_LOWERS: Final = (_LOWER, _RARE)
+_LETTERS: Final = (*_LOWERS, _UPPER)
+_ALNUM: Final = (*_LETTERS, _DIGIT)
+_PUNCTS: Final = (_BRACKET, _PUNCT)
+_EVERY: Final = tuple(range(_CLASSES))
+_INDICS: Final = (_INDIC, _VIETNAMESE)
+_LATINS: Final = (_LATIN, _EXTENDED)
+_NON_ASCII: Final = (*range(_LATIN, _RARE), _EXTENDED, _VIETNAMESE)
+_WORDS: Final = (*_LETTERS, *_LATINS, _GREEK_CYRILLIC, _SEMITIC, _VIETNAMESE)
 
 _Pairs = tuple[tuple[Iterable[int], Iterable[int]], ...]
 
@@ -75,14 +89,14 @@ _FEATURES: Final[dict[str, _Pairs]] = {
     "kana": ((_EVERY, (_KANA,)),),
     "hangul": ((_EVERY, (_HANGUL,)),),
     "astral": ((_EVERY, (_ASTRAL,)),),
-    "indic": ((_EVERY, (_INDIC,)),),
+    "indic": ((_EVERY, _INDICS),),
     "semitic": ((_EVERY, (_SEMITIC,)),),
     "greek_cyrillic": ((_EVERY, (_GREEK_CYRILLIC,)),),
     "non_ascii_runs": _starts(_NON_ASCII),
-    "latin_accents": ((_EVERY, (_LATIN,)),),
-    "lower": ((_EVERY, (_LOWER,)),),
+    "latin_accents": ((_EVERY, _LATINS),),
+    "lower": ((_EVERY, _LOWERS),),
     "upper": ((_EVERY, (_UPPER,)),),
-    "camel_or_mixed": (((_LOWER,), (_UPPER,)), (_LETTERS, (_DIGIT,)), ((_DIGIT,), _LETTERS)),
+    "camel_or_mixed": ((_LOWERS, (_UPPER,)), (_LETTERS, (_DIGIT,)), ((_DIGIT,), _LETTERS)),
     "digit_digit": (((_DIGIT,), (_DIGIT,)),),
     "digit_upper": (((_DIGIT,), (_UPPER,)),),
     "space_digit": (((_SPACE,), (_DIGIT,)),),
@@ -97,6 +111,16 @@ _FEATURES: Final[dict[str, _Pairs]] = {
     "space_space": (((_SPACE,), (_SPACE,)),),
     "newlines_tabs": ((_EVERY, (_NEWLINE, _TAB)),),
     "newline_runs": _starts((_NEWLINE,)),
+    "rare_letters": ((_EVERY, (_RARE,)),),
+    "latin_extended": ((_EVERY, (_EXTENDED,)),),
+    "vietnamese": ((_EVERY, (_VIETNAMESE,)),),
+    "word_typographic": ((_WORDS, (_INDIC,)),),
+    "upper_bracket": (((_UPPER,), (_BRACKET,)),),
+    "digit_bracket": (((_DIGIT,), (_BRACKET,)),),
+    "space_sign": (((_SPACE,), (_PUNCT,)),),
+    "newline_sign": (((_NEWLINE,), (_PUNCT,)),),
+    "sign_newline": (((_PUNCT,), (_NEWLINE,)),),
+    "lower_digit": ((_LOWERS, (_DIGIT,)),),
 }
 TEXT_FEATURES: Final = tuple(_FEATURES)
 OPTIONAL_FEATURES: Final = (
@@ -108,18 +132,37 @@ OPTIONAL_FEATURES: Final = (
 )
 """Text that chat templates may drop, in tokens as the prior counts it: the weight is the share of
 it that is rendered."""
-COUNTED_FEATURES: Final = ("request", "messages", "tools", "any_tool", "images", "image_patches")
+TEMPLATE_FEATURES: Final = ("request", "messages", "tools", "any_tool")
+SIZED_FEATURES: Final = (
+    "images",
+    "image_patches",
+    "image_patches_640",
+    "image_patches_1280",
+    "image_patches_1024px",
+    "image_tiles",
+    "stated_images",
+)
+"""Images of known size; their patches: all, at most so many of each image, and those of the image
+with its longer side shrunk to so many pixels; and their tiles. Together they tell models apart that
+make a fixed number of tokens of an image, cap its area or its side, or cut it into tiles. Images
+whose tokens the settings state count as `stated_images` alone."""
+UNSIZED_FEATURES: Final = ("unsized_images", "audios", "videos")
+"""Media whose size the request does not show: each costs any number of tokens."""
+MEDIA_FEATURES: Final = SIZED_FEATURES + UNSIZED_FEATURES
+COUNTED_FEATURES: Final = TEMPLATE_FEATURES + MEDIA_FEATURES
 OTHER_FEATURES: Final = COUNTED_FEATURES + OPTIONAL_FEATURES
 FEATURES: Final = OTHER_FEATURES + TEXT_FEATURES
+MEDIA: Final = slice(len(TEMPLATE_FEATURES), len(TEMPLATE_FEATURES + MEDIA_FEATURES))
+"""The places of MEDIA_FEATURES in FEATURES."""
 
 
 def _selection() -> NDArray[np.float64]:
-    chosen = np.zeros((256, len(TEXT_FEATURES)))
+    chosen = np.zeros((_CLASSES * _CLASSES, len(TEXT_FEATURES)))
     for column, pairs in enumerate(_FEATURES.values()):
         for firsts, seconds in pairs:
             for first in firsts:
                 for second in seconds:
-                    chosen[first << 4 | second, column] = 1.0
+                    chosen[first * _CLASSES + second, column] = 1.0
     return chosen
 
 
@@ -129,5 +172,6 @@ _SELECT: Final = _selection()
 def text_features(sample: bytes) -> NDArray[np.float64]:
     """Count `TEXT_FEATURES` in UTF-8 text, as if a newline preceded it."""
     classes = np.frombuffer(b"\x04" + sample.translate(_CLASS, _CONTINUATION), np.uint8)
-    pairs = np.bincount((classes[:-1] << 4) | classes[1:], minlength=256)
+    firsts = classes[:-1].astype(np.uint16)
+    pairs = np.bincount(firsts * _CLASSES + classes[1:], minlength=_CLASSES * _CLASSES)
     return np.asarray(pairs @ _SELECT)

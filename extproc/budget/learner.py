@@ -16,9 +16,9 @@ class Learner:
         self.on_replaced: Callable[[str], None] = lambda _: None
         """Is told each label that another one has replaced."""
 
-    def budget(self, asked: Asked, limit: int) -> Budget:
-        """Estimate what a request needs if it will be compared with `limit` tokens."""
-        return self._estimator.budget(asked, limit)
+    def budget(self, asked: Asked) -> Budget:
+        """Estimate what a request needs."""
+        return self._estimator.budget(asked)
 
     def learn(self, observation: Observation) -> None:
         """Teach the estimator."""

@@ -3,14 +3,17 @@
 Invariant: a measure is additive. That of several prompts is the sum of theirs.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from extproc.budget.features import (
     COUNTED_FEATURES,
+    MEDIA_FEATURES,
     OPTIONAL_FEATURES,
     OTHER_FEATURES,
     text_features,
@@ -18,13 +21,68 @@ from extproc.budget.features import (
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Measure
 
-UNKNOWN_PIXELS: Final = 1 << 20
-"""Pixels of an image whose size is not known."""
+_Floats = NDArray[np.float64]
 
 PIXELS_PER_PATCH: Final = 784
+"""28 x 28 pixels, the merged patch of the Qwen-VL family; other models learn another weight."""
+_MOST_PATCHES: Final = (math.inf, 640.0, 1280.0)
+_LONGEST_SIDE: Final = 1024.0
+# InternVL cuts an image into at most 12 squares, in the rows and columns that are nearest to its
+# aspect ratio, and of those with one ratio in as many as the image fills by half.
+_MOST_TILES: Final = 12
+_HALF_TILE_PIXELS: Final = 448 * 448 / 2
+_GRIDS: Final = np.array(
+    [
+        (columns / rows, columns * rows)
+        for rows in range(1, _MOST_TILES + 1)
+        for columns in range(1, _MOST_TILES // rows + 1)
+        if math.gcd(columns, rows) == 1
+    ]
+)
+_NO_MEDIA: Final = (0.0,) * len(MEDIA_FEATURES)
+_NO_SIZES: Final = (0.0,) * (len(_MOST_PATCHES) + 2)
 
 _WEIGHTS: Final = np.array(MEASURED.mean)
 _TEXT_WEIGHTS: Final = _WEIGHTS[len(OTHER_FEATURES) :]
+
+
+def measure_media(
+    images: Sequence[tuple[int, int]],
+    *,
+    max_pixels: int = 0,
+    stated: int = 0,
+    audios: int = 0,
+    videos: int = 0,
+) -> tuple[float, ...]:
+    """Count MEDIA_FEATURES: images are (width, height) in pixels, (0, 0) if unknown.
+
+    Larger images count as shrunk to `max_pixels`, if that is known. `stated` are further images,
+    whose tokens are counted elsewhere.
+    """
+    known = [size for size in images if all(size)]
+    sized = _sized(np.array(known, np.float64), max_pixels or math.inf) if known else _NO_SIZES
+    unsized = len(images) - len(known)
+    return (float(len(known)), *sized, *map(float, (stated, unsized, audios, videos)))
+
+
+def _sized(sizes: _Floats, max_pixels: float) -> list[float]:
+    pixels = sizes.prod(axis=1)
+    sizes = sizes * np.sqrt(np.minimum(max_pixels / pixels, 1.0))[:, np.newaxis]
+    patches = np.minimum(pixels, max_pixels) / PIXELS_PER_PATCH
+    shrunk = patches * np.square(np.minimum(_LONGEST_SIDE / sizes.max(axis=1), 1.0))
+    capped = [np.minimum(patches, most) for most in _MOST_PATCHES]
+    return [round(float(each.sum()), 1) for each in (*capped, shrunk, _tiles(sizes))]
+
+
+def _tiles(sizes: _Floats) -> _Floats:
+    """Return the tiles of each image, with the one that shows it whole."""
+    aspects, grids = _GRIDS.T
+    nearest = np.abs(sizes[:, :1] / sizes[:, 1:] - aspects).argmin(axis=1)
+    tiles: _Floats = grids[nearest]
+    times = np.floor(np.sqrt(sizes.prod(axis=1) / (tiles * _HALF_TILE_PIXELS)))
+    most = np.floor(np.sqrt(_MOST_TILES / tiles))
+    tiles *= np.square(np.clip(times, 1.0, most))
+    return tiles + (tiles > 1.0)
 
 
 def measure(
@@ -34,22 +92,20 @@ def measure(
     messages: int,
     prompts: int = 1,
     tools: int = 0,
-    images: Sequence[tuple[int, int]] = (),
+    media: tuple[float, ...] = _NO_MEDIA,
 ) -> Measure:
     """Measure a prompt, or several together, by a UTF-8 sample of its `text_bytes` of text.
 
-    `images` are (width, height) in pixels, (0, 0) if unknown. A sample should consist of many short
-    pieces: a few long ones miss parts of a mixed prompt.
+    `media` are from `measure_media`. A sample should consist of many short pieces: a few long ones
+    miss parts of a mixed prompt.
     """
     scale = _scale(text_bytes, sample)
     # Rounded to a tenth: the note carries it as text, and no estimate needs more digits.
     text = np.rint(text_features(sample) * (10.0 * scale)) / 10.0
-    patches = sum([w * h or UNKNOWN_PIXELS for w, h in images]) / PIXELS_PER_PATCH
     any_tool = 1.0 if tools else 0.0
     counts = [float(count) for count in (prompts, messages, tools)]
     none = [0.0] * len(OPTIONAL_FEATURES)
-    other = (*counts, any_tool, float(len(images)), round(patches, 1), *none)
-    features = (*other, *text.tolist())
+    features = (*counts, any_tool, *media, *none, *text.tolist())
     return Measure(text_bytes, features=features, unseen=round(1.0 - 1.0 / scale, 3))
 
 

@@ -39,14 +39,14 @@ class PaperEstimator:
         self._ratios: BoundedMap[tuple[str, str], _Ratio] = BoundedMap(categories)
         self._other = _Ratio(prior_bytes_per_token)
 
-    def budget(self, asked: Asked, limit: int) -> Budget:  # noqa: ARG002 - the same for every limit
+    def budget(self, asked: Asked) -> Budget:
         """ceil(bytes / c*) plus the ids that were given, plus the output."""
         ratio, size = self._ratio((asked.category, asked.model)), asked.measure.text_bytes
-        text = math.ceil(size / ratio.mean)
+        text, stated = math.ceil(size / ratio.mean), asked.output_limit
         return Budget(
             prompt_tokens=text + asked.measure.token_ids,
             margin_tokens=math.ceil(size / self._conservative(ratio)) - text,
-            output_tokens=self._output if asked.output_limit is None else asked.output_limit,
+            output_tokens=max(self._output, asked.output_floor) if stated is None else stated,
             basis=Basis.CALIBRATED if ratio.samples else Basis.PRIOR,
         )
 

@@ -1,7 +1,8 @@
 """Distributions in bounded memory: fading counts in fixed bins, blended with a parent's.
 
-Invariant: a quantile is that of the counts and of `BORROWED` more observations distributed like
-the parent's, so that a new category starts from what its parent has learnt.
+Invariants: a quantile is that of the counts and of `BORROWED` more observations distributed like
+the parent's, so that a new category starts from what its parent has learnt. A value that stands for
+several, since only one in so many is seen, counts as that many.
 """
 
 import math
@@ -81,6 +82,7 @@ class Sketch:
         # Arrays: lists of floats would take four times the memory.
         self._counts = array("d", bytes(8 * shape.size))
         self._total = 0.0
+        self._squares = 0.0
         self._shares = array("d")
         self._tails = array("d")
         self._fresh_until = 0
@@ -91,6 +93,7 @@ class Sketch:
         """Count a value as `weight` observations; earlier values lose a little weight."""
         self._counts[self._shape.bin(value)] += weight * self._weight
         self._total += weight * self._weight
+        self._squares += weight * weight * self._weight
         self._weight *= self._growth
         self.observations += 1
         if self._weight > _RENORMALISE:
@@ -130,7 +133,9 @@ class Sketch:
 
     def _refresh(self) -> None:
         wider = self._parent.shares() if isinstance(self._parent, Sketch) else self._parent
-        borrowed = BORROWED * self._weight
+        # Of values that count as several, fewer were seen: the parent's part grows likewise.
+        usual = max(1.0, self._squares / self._total) if self._total else 1.0
+        borrowed = BORROWED * self._weight * usual
         if self._outgrows and self._total > borrowed:
             borrowed *= borrowed / self._total
         scale = 1.0 / (self._total + borrowed)
@@ -142,6 +147,7 @@ class Sketch:
     def _rescale(self) -> None:
         self._counts = array("d", [n / self._weight for n in self._counts])
         self._total /= self._weight
+        self._squares /= self._weight
         self._weight = 1.0
 
 

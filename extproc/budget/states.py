@@ -1,16 +1,16 @@
 """What is known of a model name, and of a category of it."""
 
-from collections.abc import Callable
 from typing import Final
 
-from extproc.budget.sketch import Counts, Scores, Sketch
-from extproc.budget.values import Budget, Observation, Outcome
-from extproc.budget.weights import Prior, TokenWeights
+from extproc.budget.families import Member
+from extproc.budget.outputs import Outputs
+from extproc.budget.sketch import Scores, Sketch
+from extproc.budget.values import Budget, Observation
 
 SCORE_MEMORY: Final = 1000.0
-OUTPUT_MEMORY: Final = 1500.0
-SIZES: Final = 6
-"""Classes of prompts: below 512, 1024, 2048, 4096, 8192 tokens, and longer ones."""
+OFTEN: Final = 0.05
+"""The share of implausible answers from which on they are believed to be the model's own."""
+_RECENT: Final = 200
 
 CategoryKey = tuple[str | None, str]
 """Model and category; None for all other models."""
@@ -26,25 +26,37 @@ class CategoryRecord:
         self.covered = 0.0
         self._seen = 0
 
-    def add(self, seen: Observation, budget: Budget, *, covered: bool) -> None:
+    def add(self, seen: Observation, budget: Budget) -> None:
         """Count an answer, compared with the budget that its request would have had."""
-        self._seen = min(self._seen + 1, 1000)
-        share = 1.0 / self._seen
+        self._seen = min(self._seen + seen.stands_for, max(1000, seen.stands_for))
+        share = seen.stands_for / self._seen
         ratio = seen.asked.every.text_bytes / seen.prompt_tokens
         prompt = seen.largest_prompt
         self.bytes_per_token += share * (ratio - self.bytes_per_token)
         self.error += share * (abs(budget.prompt_tokens / prompt - 1.0) - self.error)
         self.margin += share * (budget.margin_tokens / prompt - self.margin)
-        self.covered += share * (covered - self.covered)
+        self.covered += share * ((seen.needed <= budget.tokens) - self.covered)
 
 
 class ModelState:
     """What is known of one model name."""
 
-    def __init__(self, prior: Prior, scores: Sketch, outputs: Sketch) -> None:
-        self.weights = TokenWeights(prior)
+    def __init__(self, member: Member, scores: Sketch, outputs: Outputs) -> None:
+        self.member = member
         self.scores = Sketch(Scores(), scores, SCORE_MEMORY)
-        self.outputs = Sketch(Counts(), outputs, OUTPUT_MEMORY)
+        self.outputs = Outputs(outputs)
+        self._implausible = 0.0
+        self._seen = 0
+
+    def believes(self, *, plausible: bool) -> bool:
+        """Return whether an answer may teach: a rare one that no tokenizer can have counted lies.
+
+        If there are many, the model costs what the prior does not know: then they teach how wrong
+        the estimates are.
+        """
+        self._seen = min(self._seen + 1, _RECENT)
+        self._implausible += ((not plausible) - self._implausible) / self._seen
+        return plausible or self._implausible > OFTEN
 
 
 class Distributions:
@@ -52,10 +64,7 @@ class Distributions:
 
     def __init__(self, wider: "ModelState | Distributions", *, outgrows: bool = False) -> None:
         self.scores: Sketch = Sketch(Scores(), wider.scores, SCORE_MEMORY, outgrows=outgrows)
-        self.outputs: Sketch = Sketch(Counts(), wider.outputs, OUTPUT_MEMORY, outgrows=outgrows)
-        self.by_size = [
-            Sketch(Counts(), self.outputs, OUTPUT_MEMORY, outgrows=outgrows) for _ in range(SIZES)
-        ]
+        self.outputs: Outputs = Outputs(wider.outputs, outgrows=outgrows)
 
     @property
     def observations(self) -> int:
@@ -69,10 +78,3 @@ class CategoryState(Distributions):
     def __init__(self, model: ModelState) -> None:
         super().__init__(model)
         self.record = CategoryRecord()
-
-
-def add_output(sketch: Sketch, seen: Observation, weight: float = 1.0) -> None:
-    """Count the output of an answer; one that was cut is known to be longer."""
-    add: Callable[[float, float], None]
-    add = sketch.add_censored if seen.outcome is Outcome.CUT else sketch.add
-    add(seen.output_tokens, weight)

@@ -10,16 +10,17 @@ steering as FULL answers at most. Memory is bounded: tenants beyond the permitte
 as one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
 from extproc.budget.bounded import BoundedMap
+from extproc.budget.families import Contradiction
 from extproc.budget.sketch import Scores, Sketch
 from extproc.budget.states import SCORE_MEMORY, CategoryKey, CategoryState, Distributions
 from extproc.budget.steering import Steering
 from extproc.budget.values import Figures
-from extproc.budget.weights import CLIP, SURPRISE, TokenWeights
+from extproc.budget.weights import TokenWeights
 
 OTHERS: Final = ""
 """The name of all tenants beyond the permitted number; no digest is empty."""
@@ -27,9 +28,6 @@ RECENT: Final = 1000.0
 FULL: Final = 100.0
 STATES: Final = 4
 """States, and weights, that are kept for each permitted tenant: on average, not of each one."""
-CONTRADICTION: Final = 200.0
-"""Squared standardised error above SURPRISE, summed, at which a tenant gets weights of its own:
-that of 16 answers in a row that are wrong by CLIP deviations or more."""
 
 
 class TenantState(Distributions):
@@ -40,12 +38,12 @@ class TenantState(Distributions):
         self._category = category
         self._scored: TokenWeights | None = None
 
-    def add_score(self, score: float, weights: TokenWeights) -> None:
+    def add_score(self, score: float, weights: TokenWeights, stands_for: int) -> None:
         """Count an error of these weights; those of other weights are forgotten."""
         if self._scored not in (None, weights):
             self.scores = Sketch(Scores(), self._category.scores, SCORE_MEMORY, outgrows=True)
         self._scored = weights
-        self.scores.add(score)
+        self.scores.add(score, stands_for)
 
 
 class WeightsFit:
@@ -53,30 +51,18 @@ class WeightsFit:
 
     def __init__(self) -> None:
         self.own: TokenWeights | None = None
-        self._contradiction = 0.0
-        self._since = 0  # answers that the common weights had learnt before the first of these
-        self._answers = 0
+        self._contradiction = Contradiction()
 
-    def compare(self, common: TokenWeights, oddity: float) -> None:
-        """Compare an answer with the common weights, which mispredicted it and have learnt it.
-
-        Without an answer of anybody else meanwhile there is no tenant to keep apart: the weights
-        themselves then learn what has changed.
-        """
-        if self._contradiction == 0.0:
-            self._since, self._answers = common.observations - 1, 0
-        self._answers += 1
-        excess = min(oddity, CLIP * CLIP) - SURPRISE
-        self._contradiction = max(0.0, self._contradiction + excess)
-        others = common.observations - self._since - self._answers
-        if self._contradiction > CONTRADICTION and others > 0:
+    def compare(self, common: TokenWeights, odd: float) -> None:
+        """Compare an answer with the common weights, which mispredicted it and have learnt it."""
+        if self._contradiction.add(common, odd):
             self.own = common.copy()
 
 
 class _Account:
     """The steering of one tenant, and how many of the recent answers were its own."""
 
-    def __init__(self, steering: Mapping[int, Steering]) -> None:
+    def __init__(self, steering: Steering) -> None:
         self.steering = steering
         self._recent = 0.0
         self._at = 0
@@ -106,7 +92,7 @@ class Tenant:
 class Tenants:
     """All tenants: at most `most`, with STATES times as many states and weights of theirs."""
 
-    def __init__(self, most: int, common: Mapping[int, Steering]) -> None:
+    def __init__(self, most: int, common: Steering) -> None:
         self._common = common
         self._accounts: BoundedMap[str, _Account] = BoundedMap(most)
         self._states: BoundedMap[tuple[str, CategoryKey], TenantState] = BoundedMap(STATES * most)
@@ -170,17 +156,15 @@ class Tenants:
             "own_weights": sum(fit.own is not None for _, fit in self._fits.items()),
         }
 
-    def steerings(self, limit: int) -> Iterator[tuple[float, Steering]]:
+    def steerings(self) -> Iterator[tuple[float, Steering]]:
         """Yield the steering of each tenant that answers have taught, with its recent answers."""
         accounts = [account for _, account in self._accounts.items()]
         for account in (*accounts, self._other_account):
             if (recent := account.recent(self.answers)) > 0.0:
-                yield recent, account.steering[limit]
+                yield recent, account.steering
 
     def _has_state(self, name: str, key: CategoryKey) -> bool:
         return name != OTHERS and self._states.has_room((name, key))
 
     def _account(self) -> _Account:
-        return _Account(
-            {limit: Steering(common.target, common) for limit, common in self._common.items()}
-        )
+        return _Account(Steering(self._common.target, self._common.risks, self._common))

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from extproc.tokens import needed_tokens
-
 
 @dataclass(frozen=True, slots=True)
 class Measure:
@@ -34,6 +32,8 @@ class Asked:
     """The prompt of the largest sequence: a window holds one sequence."""
     output_limit: int | None
     """The output limit stated for one sequence, in tokens; None if none is stated."""
+    output_floor: int = 0
+    """The least output stated for one sequence, in tokens."""
     sequences: int = 1
     """How many sequences the answer has: prompts times `n`."""
     whole: Measure | None = None
@@ -42,6 +42,15 @@ class Asked:
     """The part of all prompt tokens that is the largest prompt's, 0 to 1."""
     tenant: str = ""
     """The digest of the tenant's name; empty if tenants are not told apart."""
+    thinking: str = ""
+    """How long the model is to think: a value of request.thinking.Thinking; empty if unstated."""
+    limit_is_hint: bool = False
+    """Whether the pools cut an answer at the end of their window, whatever limit is stated."""
+
+    @property
+    def reserved(self) -> int | None:
+        """The output limit that counts in full; None if what is generated counts."""
+        return None if self.limit_is_hint and self.output_limit else self.output_limit
 
     @property
     def every(self) -> Measure:
@@ -67,12 +76,12 @@ class Observation:
 
     asked: Asked
     outcome: Outcome
-    limit: int
-    """The largest budget that its pool is given."""
+    window: int
+    """The max_model_len of its pool."""
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    window: int = 0
-    """The max_model_len of its pool; 0 if unknown."""
+    stands_for: int = 1
+    """How many such answers this one stands for: one in so many is seen."""
 
     @property
     def largest_prompt(self) -> int:
@@ -86,17 +95,24 @@ class Observation:
 
     @property
     def needed(self) -> int:
-        """Tokens of a window that the largest sequence needs; one more if it was cut."""
-        cut = self.outcome is Outcome.CUT
-        limit = self.asked.output_limit
-        needed = needed_tokens(self.largest_prompt, limit, self.output_tokens, cut=cut)
-        return max(needed, self.window + 1) if cut and self._may_fill(limit) else needed
+        """Tokens of a window that the largest sequence needs, its reserved limit in full."""
+        reserved = self.asked.reserved
+        return self.used if reserved is None else self.largest_prompt + reserved
 
-    def _may_fill(self, limit: int | None) -> bool:
+    @property
+    def used(self) -> int:
+        """Tokens of a window that the largest sequence used; one more if the window cut it."""
+        # An answer that its own limit ended would have been no longer in a larger window.
+        cut = self.outcome is Outcome.CUT and self.output_tokens != self.asked.output_limit
+        used = self.largest_prompt + self.output_tokens + cut
+        return max(used, self.window + 1) if cut and self._may_fill() else used
+
+    def _may_fill(self) -> bool:
         """Return whether one of several cut sequences may have filled the window."""
         several = self.asked.sequences - 1
         longest = self.completion_tokens - several  # the others have at least one token each
-        return bool(several) and limit is None and self.largest_prompt + longest >= self.window > 0
+        longest = min(longest, self.asked.output_limit or longest)
+        return bool(several) and self.largest_prompt + longest >= self.window
 
 
 class Basis(enum.Enum):
@@ -117,11 +133,25 @@ class Budget:
     """Added for the error of the estimate."""
     output_tokens: int
     basis: Basis
+    expected: int | None = None
+    """Tokens that the request exceeds as often as not; None: the sum of the others."""
+    most: int | None = None
+    """Tokens that it hardly ever exceeds; None: the sum."""
 
     @property
     def tokens(self) -> int:
-        """The sum, which is compared with a pool's limit."""
+        """The sum, which is compared with a pool's window."""
         return self.prompt_tokens + self.margin_tokens + self.output_tokens
+
+    @property
+    def placed(self) -> int:
+        """The tokens that are compared with a pool's threshold."""
+        return self.tokens if self.expected is None else self.expected
+
+    def is_near(self, window: int) -> bool:
+        """Return whether it is open if the request exceeds a window, so that its answer tells."""
+        most = self.tokens if self.most is None else self.most
+        return self.placed <= window < most
 
 
 Figures = dict[str, float | str]
@@ -135,7 +165,7 @@ class Learnt:
     """By category/model."""
     models: dict[str, Figures] = field(default_factory=dict)
     limits: dict[str, Figures] = field(default_factory=dict)
-    """By the limit, in tokens, that budgets are compared with."""
+    """By the window, in tokens, that budgets are compared with."""
     evicted: int = 0
     """Categories that were forgotten for others."""
     tenants: Figures = field(default_factory=dict)
@@ -157,8 +187,8 @@ class Learnt:
 class Estimator(Protocol):
     """Estimates budgets and learns from answers, in bounded memory."""
 
-    def budget(self, asked: Asked, limit: int) -> Budget:
-        """Return what to reserve if it will be compared with `limit` tokens."""
+    def budget(self, asked: Asked) -> Budget:
+        """Return what to reserve."""
 
     def observe(self, observation: Observation) -> None:
         """Learn from an answer."""

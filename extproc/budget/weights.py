@@ -3,8 +3,12 @@
 A Kalman filter with a random walk: the weights start at a measured prior, every answer updates them
 in O(1), and what was learnt fades slowly.
 
-Invariants: one answer moves a prediction by at most `CLIP` of its own deviations, and no prediction
-leaves the band around the prior.
+Text and media are separate: a tokenizer makes tokens of text within a band around the prior, while
+an image, a recording or a video may cost anything. So the band holds for text alone, and media have
+an error of their own, a share of their tokens that is learnt.
+
+Invariants: one answer moves a prediction by at most `CLIP` of its own deviations, and what a
+prediction has for text never leaves the band around the prior.
 """
 
 import copy
@@ -15,17 +19,30 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from extproc.budget.features import FEATURES, OPTIONAL_FEATURES, OTHER_FEATURES
+from extproc.budget.features import (
+    FEATURES,
+    MEDIA,
+    MEDIA_FEATURES,
+    OPTIONAL_FEATURES,
+    SIZED_FEATURES,
+    TEMPLATE_FEATURES,
+)
 from extproc.budget.values import Measure
 
 Vector = NDArray[np.float64]
 
 RELATIVE_NOISE: Final = 0.03
-"""The error that no linear model of the features explains, as a share of the prompt."""
+"""The error that no linear model of the features explains, as a share of the text."""
 ABSOLUTE_NOISE: Final = 3.0
 """Tokens. With it, prompts of a few words teach only the constants of the template."""
 SAMPLING_NOISE: Final = 0.025
-"""The error of a small sample, as a share of the prompt."""
+"""The error of a small sample, as a share of the text."""
+MEDIA_NOISE: Final = (0.1, 0.7)
+"""The error of media of known and of unknown size at first, as a share of their tokens."""
+LEAST_MEDIA_NOISE: Final = 0.02
+MOST_MEDIA_NOISE: Final = 2.0
+NOISE_RATE: Final = 0.03
+"""The part of the squared error of media that an answer with hardly anything else replaces."""
 CLIP: Final = 4.0
 WALK: Final = 1e-5
 """The share of the prior variance that every informative answer restores."""
@@ -36,7 +53,12 @@ UNSURPRISING: Final = 12.0
 """Tokens by which templates and odd texts differ on short prompts: no sign of another model."""
 BAND: Final = 2.5
 BAND_TOKENS: Final = 1000.0
-"""A prediction differs from the prior's by at most this factor, plus tokens for a template."""
+"""What is predicted for text differs from the prior by at most this factor, plus tokens for a
+template."""
+
+_KINDS: Final = np.array(
+    [[name in SIZED_FEATURES, name not in SIZED_FEATURES] for name in MEDIA_FEATURES], np.float64
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +90,7 @@ class TokenWeights:
         self._spread: Vector = np.square(np.array(prior.deviation))
         self._mean = self._prior.copy()
         self._covariance: Vector = np.diag(self._spread)
+        self._media_noise: Vector = np.square(np.array(MEDIA_NOISE))
         self._surprise = 1.0
         self.observations = 0
 
@@ -77,8 +100,13 @@ class TokenWeights:
         return self._predict(measure, features, self._covariance @ features)
 
     def plausible(self, measure: Measure, tokens: float) -> bool:
-        """Return whether some tokenizer could count so many; other counts must not teach."""
+        """Return whether some model could count so many; other counts must not move weights.
+
+        With media a model can count any number.
+        """
         features, limit = np.array(measure.features), 2 * BAND
+        if any(measure.features[MEDIA]):
+            return True
         low, high = float(self._least @ features), float(self._most @ features)
         return low / limit - BAND_TOKENS / limit <= tokens <= high * limit + 4 * BAND_TOKENS
 
@@ -87,7 +115,10 @@ class TokenWeights:
         features = np.array(measure.features)
         gain = self._covariance @ features
         found = self._predict(measure, features, gain)
-        score = (tokens - float(self._mean @ features)) / found.deviation
+        error = tokens - float(self._mean @ features)
+        score = error / found.deviation
+        if any(measure.features[MEDIA]):
+            self._learn_media_noise(features, error, found.deviation)
         self._mean += gain * (max(-CLIP, min(CLIP, score)) / found.deviation)
         self._covariance -= np.outer(gain, gain / found.deviation**2)
         # The few tokens of a short prompt are mostly its template's: they say little about the
@@ -109,15 +140,39 @@ class TokenWeights:
 
     def template(self) -> dict[str, float]:
         """Return the template's tokens: per prompt, per message, per tool, and for any tool."""
-        return dict(zip(OTHER_FEATURES[:4], self._mean[:4].tolist(), strict=True))
+        tokens = self._mean[: len(TEMPLATE_FEATURES)].tolist()
+        return dict(zip(TEMPLATE_FEATURES, tokens, strict=True))
 
     def _predict(self, measure: Measure, features: Vector, gain: Vector) -> Prediction:
         low = max(float(self._least @ features), 1.0) / BAND
         high = float(self._most @ features) * BAND + BAND_TOKENS
-        tokens = max(low, min(high, float(self._mean @ features)))
-        noise = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * measure.unseen) * tokens
-        known = max(float(features @ gain), 0.0)
-        return Prediction(tokens, math.sqrt(known + noise * noise + ABSOLUTE_NOISE**2))
+        text, known = float(self._mean @ features), max(float(features @ gain), 0.0)
+        media = 0.0
+        if any(measure.features[MEDIA]):
+            tokens = self._media_tokens(features)
+            text -= float(self._mean[MEDIA] @ features[MEDIA])
+            media = float(tokens.sum())
+            known += float(self._media_noise @ np.square(tokens))
+        text = max(low, min(high, text))
+        noise = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * measure.unseen) * text
+        return Prediction(text + media, math.sqrt(known + noise * noise + ABSOLUTE_NOISE**2))
+
+    def _media_tokens(self, features: Vector) -> Vector:
+        """Return the tokens of media of known size, and of those of unknown size."""
+        media: Vector = (self._mean[MEDIA] * features[MEDIA]) @ _KINDS
+        return np.maximum(media, 0.0)
+
+    def _learn_media_noise(self, features: Vector, error: float, deviation: float) -> None:
+        media, noise = np.square(self._media_tokens(features)), self._media_noise
+        kinds = media > 0.0
+        media = media[kinds]
+        # What else explains the error blurs what it says of the media.
+        others = deviation**2 - noise[kinds] * media
+        own = np.maximum(noise[kinds], MEDIA_NOISE[0] ** 2) * media
+        rates = NOISE_RATE * np.square(own / (own + others))
+        squared = min(error * error, (CLIP * deviation) ** 2)
+        noise[kinds] += rates * ((squared - others) / media - noise[kinds])
+        np.clip(noise, LEAST_MEDIA_NOISE**2, MOST_MEDIA_NOISE**2, out=noise)
 
     def _fade(self, walk: float) -> None:
         self._covariance *= 1.0 - walk
@@ -131,14 +186,9 @@ def oddity(score: float, deviation: float) -> float:
 
 
 def _bounds(prior: Prior) -> tuple[Vector, Vector]:
-    """Return the least and the most that features can cost, where models differ by their kind.
-
-    A template drops optional text or renders it; a model makes a fixed number of tokens of an image
-    or some for each of its patches.
-    """
+    """Return the least and the most that text can cost: a template drops optional text or not."""
     least, most = np.array(prior.mean), np.array(prior.mean)
     optional = [FEATURES.index(name) for name in OPTIONAL_FEATURES]
     least[optional], most[optional] = 0.0, 1.0
-    media = [FEATURES.index(name) for name in ("images", "image_patches")]
-    least[media], most[media] = 0.0, most[media] + 4.0 * np.array(prior.deviation)[media]
+    least[MEDIA], most[MEDIA] = 0.0, 0.0
     return least, most

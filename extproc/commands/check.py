@@ -3,13 +3,19 @@
 import argparse
 import importlib.util
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
+from extproc.budget.steering import FLOOR
 from extproc.config.load import load, render
-from extproc.config.settings import Settings
+from extproc.config.settings import EstimatorName, Settings
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import review
 from extproc.names import install_hint
+
+_MOST_LINES: Final = 10
+_LEAST_SURE_TARGET: Final = FLOOR / 4  # where no more than a quarter of requests are near
 
 DESCRIPTION = (
     "Exit code 0 with the effective settings, or 2 with one line for each fault. "
@@ -33,8 +39,21 @@ def run(options: argparse.Namespace) -> int:
     settings = load(options.file)
     if options.envoy is None:
         print(render(settings), end="")
+        for note in _notes(settings):
+            print(f"note: {note}", file=sys.stderr)
         return 0
     return _check_envoy(options.envoy, settings)
+
+
+def _notes(settings: Settings) -> Iterator[str]:
+    """Yield what is valid and may not do what its operator expects."""
+    budget = settings.budget
+    if budget.estimator is EstimatorName.CALIBRATED and budget.target < _LEAST_SURE_TARGET:
+        yield (
+            f"budget.target: {budget.target} holds only if few requests that state no output limit "
+            f"are near a pool's window: no risk below {FLOOR} is told apart. "
+            f"{_LEAST_SURE_TARGET} or more holds for usual traffic"
+        )
 
 
 def _check_envoy(path: Path, settings: Settings) -> int:
@@ -53,13 +72,21 @@ def _schema_faults(path: Path, file: EnvoyFile) -> tuple[Finding, ...]:
         print(f"{path}: {note}", file=sys.stderr)
         return ()
     # Half a second to import, and absent from the service's image.
+    from extproc.envoy.api_types import API_VERSION
     from extproc.envoy.schema import check_schema
 
     report = check_schema(file.document)
-    # To standard error and without effect on the exit code: what is not checked is no fault.
-    for finding in report.unchecked:
-        print(_located(path, file, finding), file=sys.stderr)
+    if report.unchecked:
+        # To standard error and without effect on the exit code: what is not checked is no fault.
+        note = f"not checked, since envoy-data-plane {API_VERSION} does not know it"
+        print(f"{path}: {note}: {_lines(file, report.unchecked)}", file=sys.stderr)
     return report.faults
+
+
+def _lines(file: EnvoyFile, findings: Sequence[Finding]) -> str:
+    lines = sorted({file.line(finding.path) or 1 for finding in findings})
+    more = f" and {len(lines) - _MOST_LINES} more" if len(lines) > _MOST_LINES else ""
+    return f"line {', '.join(map(str, lines[:_MOST_LINES]))}{more}"
 
 
 def _located(path: Path, file: EnvoyFile, finding: Finding) -> str:

@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from extproc.config.load import load
+from extproc.config.load import load, refused
 from extproc.config.settings import Settings
 from extproc.envoy.envoy_gateway import render_envoy_gateway
 from extproc.envoy.fragment import render_fragment
 from extproc.envoy.istio import render_istio
-from extproc.envoy.render import render_envoy
+from extproc.envoy.render import RenderError, render_envoy
 
 DESCRIPTION = "Print a configuration that matches the settings."
 
@@ -50,7 +50,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    print(_render(load(options.file), options), end="")
+    settings = load(options.file)
+    try:
+        print(_render(settings, options), end="")
+    except RenderError as error:
+        raise refused(options.file, error.faults) from error
     return 0
 
 

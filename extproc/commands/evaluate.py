@@ -50,12 +50,21 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="share of requests that state an output limit (default: %(default)s)",
     )
     parser.add_argument(
-        "--requests", type=int, default=6000, help="per tokenizer (default: %(default)s)"
+        "--requests",
+        type=int,
+        help="per tokenizer (default: 6000, or as many as each scenario needs)",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--by-class", action="store_true", help="print a row per class of text")
     parser.add_argument(
         "--poison", action="store_true", help="run attacks on the estimators instead"
+    )
+    parser.add_argument(
+        "--scenarios",
+        nargs="?",
+        const="",
+        metavar="TEXT",
+        help="run named scenarios of traffic instead, or those with TEXT in their name",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot as PNG")
@@ -78,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
             seed=options.seed,
             by_class=options.by_class,
             poison=options.poison,
+            scenarios=options.scenarios,
             json=options.json,
             plot=options.plot,
         )

@@ -53,6 +53,7 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     yield from _body_conflicts(values[_BODY], values[_MESSAGE])
     if (pools := values["pools",]) is not None:
         yield from _pool_conflicts(values, len(pools))
+    yield from _model_conflicts(values)
 
 
 def _listen_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
@@ -83,6 +84,13 @@ def _body_conflicts(body: int | None, message: int | None) -> Iterator[tuple[Pla
     if body is not None and message is not None and body + MESSAGE_OVERHEAD > message:
         allowed = f"at most listen.max_message_bytes less {MESSAGE_OVERHEAD}"
         yield _BODY, body, f"{allowed}: {message - MESSAGE_OVERHEAD}"
+
+
+def _model_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
+    for index in range(len(values.get(("models",)) or ())):
+        most, fixed = (("models", index, key) for key in ("max_pixels", "image_tokens"))
+        if values.get(most) and values.get(fixed):
+            yield most, values[most], "none beside image_tokens, which are those of every image"
 
 
 def _pool_conflicts(values: Mapping[Place, Any], count: int) -> Iterator[tuple[Place, Any, str]]:

@@ -9,7 +9,19 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Place = tuple[str | int, ...]
 """Where a value stands in the settings: ("pools", 0, "name")."""
 
+Fault = tuple[Place, str]
+"""A place, what is wrong with its value, and the fix."""
+
 _PATH = r"|/[^\x00-\x1f\x7f]*"
+
+
+def dotted(place: Place) -> str:
+    """Return a place as messages write it.
+
+    >>> dotted(("pools", 0, "name"))
+    'pools[0].name'
+    """
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)[1:]
 
 
 def key(note: str, allowed: str, **field: Any) -> Any:

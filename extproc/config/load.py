@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from yaml.reader import ReaderError
 
 from extproc.config.conflicts import conflicts
 from extproc.config.errors import UserError
-from extproc.config.keys import Place, Section
+from extproc.config.keys import Fault, Place, Section, dotted
 from extproc.config.settings import SECTIONS, Settings
 
-__all__ = ["ConfigError", "Settings", "load", "render"]
+__all__ = ["ConfigError", "Settings", "load", "refused", "render"]
 
 _MAX_FILE_BYTES = 1 << 20
 _MAX_DEPTH = 16
@@ -50,8 +50,21 @@ def load(path: Path | None) -> Settings:
     settings, wrong = _validated(document)
     faults = document.twice + [(document.line(place), text) for place, text in wrong]
     if settings is None or faults:
-        raise ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in sorted(faults)))
+        raise _config_error(path, faults)
     return settings
+
+
+def refused(path: Path | None, faults: Iterable[Fault]) -> ConfigError:
+    """Return the error of settings that are valid, but not for their use; None: of the defaults."""
+    texts = [(place, f"{_at(place)}{text}") for place, text in faults]
+    if path is None:
+        return ConfigError("\n".join(text for _, text in texts))
+    document = _parse(path, _text(path))
+    return _config_error(path, [(document.line(place), text) for place, text in texts])
+
+
+def _config_error(path: Path, faults: list[tuple[int, str]]) -> ConfigError:
+    return ConfigError("\n".join(f"{path}:{line}: {text}" for line, text in sorted(faults)))
 
 
 def render(settings: Settings) -> str:
@@ -68,11 +81,11 @@ def _rendered(section: Section, indent: str, without: str = "") -> Iterator[str]
             case Section():
                 yield f"{indent}{key}:  # {note}"
                 yield from _rendered(value, f"{indent}  ")
-            case tuple():
+            case (_, *_):
                 yield f"{indent}{key}:  # {note}"
-                for pool in value:
-                    last = "threshold" if pool is value[-1] else ""
-                    yield "\n".join(_rendered(pool, "    ", last)).replace("    ", "  - ", 1)
+                for each in value:
+                    last = "threshold" if each is value[-1] else ""
+                    yield "\n".join(_rendered(each, "    ", last)).replace("    ", "  - ", 1)
             case _:
                 # Strings are quoted, so that no YAML parser reads a name like 1e5 as a number.
                 yield f"{indent}{key}: {json.dumps(value)}".ljust(34) + f"  # {note}"
@@ -266,8 +279,7 @@ def _not_allowed(place: Place, value: object, allowed: str) -> str:
 
 
 def _at(place: Place) -> str:
-    path = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in place)
-    return f"{_cut(repr(path[1:])[1:-1])}: " if path else ""
+    return f"{_cut(repr(dotted(place))[1:-1])}: " if place else ""
 
 
 def _shown(value: object) -> str:

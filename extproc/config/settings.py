@@ -13,6 +13,12 @@ MAX_POOLS = 16
 MESSAGE_OVERHEAD = 1024
 """Bytes of a gRPC message beside the body in it."""
 
+MAX_MODELS = 64
+
+DROPPED = ("schema", "past_reasoning", "documents", "unused_tools", "template_arguments")
+"""Kinds of text that a chat template may drop: those of request.prompt.Optional."""
+
+_DROPPED = rf"({'|'.join(DROPPED)})"
 _MAX_WINDOW = 1 << 24
 _GIB = 1 << 30
 
@@ -60,6 +66,13 @@ class StoredResponses(enum.StrEnum):
 
     ANY = "any"
     LARGEST = "largest"
+
+
+class StatedLimits(enum.StrEnum):
+    """What an output limit that a request states means for its budget."""
+
+    RESERVE = "reserve"
+    HINT = "hint"
 
 
 class LogLevel(enum.StrEnum):
@@ -163,8 +176,35 @@ class PoolSettings(Section):
         return tuple(text.strip() for text in self.address.split(","))
 
 
+class ModelSettings(Section):
+    """What no request shows of the models of these names: saves the service to learn it."""
+
+    name: str = keys.text(
+        r"[^\x00-\x1f\x7f]{1,256}",
+        "pattern of model names: * any characters, ? one, [ab] one of these",
+        "a name or a pattern of 1 to 256 characters (a number in quotes)",
+    )
+    max_pixels: int = keys.limit(
+        "pixels", 1 << 32, "to which an image is shrunk, as of mm_processor_kwargs", default=0
+    )
+    image_tokens: int = keys.whole(
+        "tokens", 0, _MAX_WINDOW, "of every image; 0: unknown, or they differ", default=0
+    )
+    drops: str = keys.text(
+        rf"({_DROPPED}(, ?{_DROPPED})*)?",
+        "what the chat template never renders, with commas",
+        f"empty, or with commas any of {', '.join(DROPPED)}",
+        default="",
+    )
+
+    @property
+    def dropped(self) -> tuple[str, ...]:
+        """The kinds of text that are dropped."""
+        return tuple(kind.strip() for kind in self.drops.split(",")) if self.drops else ()
+
+
 class BudgetSettings(Section):
-    """How the tokens of a request are estimated; all but `target` are those of arXiv 2604.08075."""
+    """How the tokens of a request are estimated; from `beta` on, as in arXiv 2604.08075."""
 
     estimator: EstimatorName = keys.one_of(
         EstimatorName.CALIBRATED, "calibrated to the target; paper: a ratio less its deviation"
@@ -175,6 +215,9 @@ class BudgetSettings(Section):
         default=0.001,
         ge=0.00001,
         le=0.1,
+    )
+    stated_limits: StatedLimits = keys.one_of(
+        StatedLimits.RESERVE, "max_tokens counts in full; hint: what is used"
     )
     beta: float = keys.key(
         "paper: share of the past in the running means",
@@ -212,6 +255,7 @@ class CategorySettings(Section):
         default="",
     )
     max: int = keys.whole("categories", 2, 1024, "further ones are folded into `other`", default=64)
+    models: int = keys.whole("model names", 2, 4096, "told apart; further ones share", default=256)
 
 
 class TenantSettings(Section):
@@ -246,9 +290,9 @@ class RequestSettings(Section):
         default=1 << 25,
     )
     usage_sample: float = keys.key(
-        "share of the streams without usage that are asked; 0: none",
+        "least share of streams without usage that are asked; 0: none",
         "a share of streams from 0 to 1",
-        default=0.02,
+        default=0.05,
         ge=0,
         le=1,
     )
@@ -393,6 +437,13 @@ class Settings(Section):
             PoolSettings(name="long", max_model_len=65536),
         ),
     )
+    models: tuple[ModelSettings, ...] = keys.key(
+        "what no request shows of them; the first that matches counts",
+        f"a list of up to {MAX_MODELS} models",
+        strict=False,
+        max_length=MAX_MODELS,
+        default=(),
+    )
     budget: BudgetSettings = Field(default=BudgetSettings(), description="a request's tokens")
     categories: CategorySettings = Field(
         default=CategorySettings(), description="which requests share one ratio"
@@ -406,10 +457,17 @@ class Settings(Section):
         LogLevel.INFO, "debug, info, warning or error: the least that is logged"
     )
 
+    @property
+    def most_read_bytes(self) -> int:
+        """The length above which Envoy decides by it alone; 0 if it never does."""
+        large = self.envoy.large_body_bytes
+        return large if large < self.requests.max_body_bytes else 0
+
 
 SECTIONS: Mapping[str, type[Section]] = {
     "listen": ListenSettings,
     "pools": PoolSettings,
+    "models": ModelSettings,
     "budget": BudgetSettings,
     "categories": CategorySettings,
     "tenants": TenantSettings,

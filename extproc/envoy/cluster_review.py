@@ -8,7 +8,7 @@ from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.settings import PoolSettings, Settings
 from extproc.envoy.document import Finding, Part
 from extproc.envoy.gateway import takes_decision, targets
-from extproc.envoy.pool_clusters import PoolClusters, endpoints
+from extproc.envoy.pool_clusters import PoolClusters, endpoints, socket_addresses
 from extproc.envoy.pool_gateway import PoolGateway
 
 # Envoy's defaults.
@@ -76,6 +76,7 @@ def pool_findings(
     for pool in settings.pools:
         if pool.name in fleet.clusters:
             yield from _window_findings(fleet.clusters[pool.name], pool)
+            yield from _pool_address_findings(fleet.clusters[pool.name], pool)
         elif not by_xds and (by_name or not fleet.has_other_name(pool.name)):
             name = Part("static_resources.clusters", pool.name)
             text = f"no cluster is named {pool.name!r}{_near(name, fleet.clusters)}"
@@ -91,6 +92,16 @@ def _window_findings(cluster: Part, pool: PoolSettings) -> Iterator[Finding]:
                     stated.at(key).path,
                     f"{stated.at(key).value!r} differs from the settings: set {wanted}",
                 )
+
+
+def _pool_address_findings(cluster: Part, pool: PoolSettings) -> Iterator[Finding]:
+    """Compare the addresses, if the settings state any and the cluster lists its servers."""
+    found = {*socket_addresses(cluster)}
+    wanted = {host_port(text) for text in pool.addresses}
+    if "address" in pool.model_fields_set and found and found != wanted:
+        path = cluster.at("load_assignment", "endpoints").path
+        listed = ", ".join(f"{host}:{port}" for host, port in sorted(found))
+        yield Finding(path, f"{listed} differs from pools.{pool.name}.address: set {pool.address}")
 
 
 def retry_findings(route: Part, fleet: PoolClusters) -> Iterator[Finding]:

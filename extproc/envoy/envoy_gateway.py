@@ -4,13 +4,14 @@ Envoy Gateway matches a header but not its absence. So x-llm-pool is never absen
 NOT_DECIDED until the service has answered.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from extproc import names
+from extproc.config.keys import Fault
 from extproc.config.settings import Settings
-from extproc.envoy.kubernetes import ObjectName, client_secret, gateway_settings, pool_hosts
+from extproc.envoy.kubernetes import ObjectName, client_secret, gateway_faults, gateway_settings
 from extproc.envoy.number_regex import digits_between, digits_from
-from extproc.envoy.render import PoolCluster, RenderError, render_template
+from extproc.envoy.render import PoolCluster, refuse, render_template
 
 # No pool has such a name, because of the underscore.
 NOT_DECIDED = "not_decided"
@@ -26,15 +27,13 @@ _DECISION = (
 
 
 def render_envoy_gateway(settings: Settings, gateway: str) -> str:
-    """Return the objects as YAML, for a Gateway NAMESPACE/NAME; raises RenderError."""
+    """Return the objects as YAML, for a Gateway NAMESPACE/NAME.
+
+    Raises RenderError with every fault, or UserError for the Gateway.
+    """
+    refuse((*gateway_faults(settings), *_rule_faults(settings)))
     secret = client_secret(settings)
     settings = gateway_settings(settings)
-    if len(settings.pools) > _MOST_POOLS:
-        raise RenderError(
-            f"pools: {len(settings.pools)} need more rules than an HTTPRoute can have; Envoy "
-            f"Gateway takes {_MOST_POOLS} pools"
-        )
-    pool_hosts(settings)  # raises RenderError
     return render_template(
         "gateway/routing.yaml.j2",
         settings,
@@ -47,6 +46,12 @@ def render_envoy_gateway(settings: Settings, gateway: str) -> str:
         digits_from=digits_from,
         named=_named,
     )
+
+
+def _rule_faults(settings: Settings) -> Iterator[Fault]:
+    if (count := len(settings.pools)) > _MOST_POOLS:
+        text = f"{count} need more rules than an HTTPRoute can have; Envoy Gateway takes "
+        yield ("pools",), f"{text}{_MOST_POOLS} pools"
 
 
 def _named(pools: Sequence[PoolCluster], suffix: str) -> list[str]:

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from extproc.config.addresses import host_port
+from extproc.config.keys import Fault
 from extproc.config.settings import Settings
 from extproc.envoy.document import Part
 from extproc.envoy.fragment import connection_manager, dump, fragment_parts, whole_configuration
-from extproc.envoy.kubernetes import ObjectName, client_secret, gateway_settings, pool_hosts
-from extproc.envoy.render import RenderError, render_template
+from extproc.envoy.kubernetes import ObjectName, client_secret, gateway_faults, gateway_settings
+from extproc.envoy.render import refuse, render_template
 
 _SERVICE = "dualpool"
 _HCM = "envoy.filters.network.http_connection_manager"
@@ -54,7 +56,11 @@ class _Pool:
 
 
 def render_istio(settings: Settings, gateway: str) -> str:
-    """Return the objects as YAML, for a gateway NAMESPACE/LABEL; raises RenderError."""
+    """Return the objects as YAML, for a gateway NAMESPACE/LABEL.
+
+    Raises RenderError with every fault, or UserError for the gateway.
+    """
+    refuse((*gateway_faults(settings), *_service_faults(settings)))
     secret = client_secret(settings)
     settings = gateway_settings(settings)
     document = whole_configuration(settings)
@@ -83,18 +89,19 @@ def render_istio(settings: Settings, gateway: str) -> str:
     )
 
 
+def _service_faults(settings: Settings) -> Iterator[Fault]:
+    for index, pool in enumerate(settings.pools):
+        if (count := len(pool.addresses)) > 1:
+            text = f"{count} addresses; set the one of a Service, whose servers Istio knows"
+            yield ("pools", index, "address"), text
+
+
 def _pools(settings: Settings, document: Part) -> Iterator[_Pool]:
     clusters = {
         each.at("name").text: each for each in document.at("static_resources", "clusters").items()
     }
-    for name, hosts in pool_hosts(settings).items():
-        if len(hosts) > 1:
-            raise RenderError(
-                f"pools.{name}.address: {len(hosts)} addresses; set the one of a Service, whose "
-                "servers Istio knows"
-            )
-        [(host, port)] = hosts
-        yield _Pool(name, host, port, clusters[name])
+    for pool in settings.pools:
+        yield _Pool(pool.name, *host_port(pool.address), clusters[pool.name])
 
 
 def _cluster_names(pools: list[_Pool], clusters: list[Any]) -> Mapping[str, str]:

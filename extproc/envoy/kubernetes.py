@@ -1,12 +1,15 @@
 """What the objects for Istio and for Envoy Gateway have in common: names, and which Envoy."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 from extproc.config.addresses import host_port
+from extproc.config.errors import UserError
+from extproc.config.keys import Fault
 from extproc.config.settings import PoolSettings, Settings
-from extproc.envoy.render import RenderError
+from extproc.envoy.render import render_faults
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"({_LABEL})/({_LABEL})")
@@ -27,21 +30,16 @@ class ObjectName:
 
     @classmethod
     def of_gateway(cls, text: str) -> Self:
-        """Read NAMESPACE/NAME; raises RenderError."""
+        """Read NAMESPACE/NAME; raises UserError."""
         if (found := _NAME.fullmatch(text)) is None:
-            raise RenderError(f"--gateway: {text!r} is not allowed: NAMESPACE/NAME")
+            raise UserError(f"--gateway: {text!r} is not allowed: NAMESPACE/NAME")
         return cls(found[1], found[3])
 
     @classmethod
     def of_service(cls, settings: Settings) -> Self:
-        """Return the Service of this service; raises RenderError."""
-        host = settings.envoy.service
-        if (found := _SERVICE.fullmatch(host)) is None:
-            raise RenderError(
-                f"envoy.service: {host} is no Service of Kubernetes: set "
-                "NAME.NAMESPACE.svc.cluster.local"
-            )
-        return cls(found[3], found[1])
+        """Return the Service of this service, of settings without `gateway_faults`."""
+        name, namespace, _ = settings.envoy.service.split(".", 2)
+        return cls(namespace, name)
 
 
 def client_secret(settings: Settings) -> str:
@@ -49,29 +47,57 @@ def client_secret(settings: Settings) -> str:
     return _CLIENT_SECRET if settings.listen.tls_client_ca else ""
 
 
+def gateway_faults(settings: Settings) -> Iterator[Fault]:
+    """Yield what an Envoy that a control plane configures cannot do."""
+    listen, envoy = settings.listen, settings.envoy
+    if listen.tls_cert and not listen.tls_client_ca:
+        yield (
+            ("listen", "tls_client_ca"),
+            "empty, though listen.tls_cert is set; set the CA of the certificate in the "
+            f"gateway's Secret {_CLIENT_SECRET}",
+        )
+    if listen.grpc.startswith("unix:"):
+        yield ("listen", "grpc"), "a gateway cannot reach a Unix socket; set host:port"
+    if settings.workers > 1:
+        yield (
+            ("workers",),
+            f"{settings.workers} listen on as many ports, and a Service has one; set 1 and add "
+            "replicas",
+        )
+    if envoy.version < _OLDEST:
+        yield (
+            ("envoy", "version"),
+            f"{envoy.version} answers 413 to bodies over 1 MiB behind a control plane; {_OLDEST} "
+            "or newer is needed",
+        )
+    if not _SERVICE.fullmatch(envoy.service):
+        text = f"{envoy.service} is no Service of Kubernetes: set NAME.NAMESPACE.svc.cluster.local"
+        yield ("envoy", "service"), text
+    for index, pool in enumerate(settings.pools):
+        yield from _pool_faults(index, pool)
+    yield from render_faults(gateway_settings(settings))
+
+
+def _pool_faults(index: int, pool: PoolSettings) -> Iterator[Fault]:
+    if pool.tls_ca:
+        yield (
+            ("pools", index, "tls_ca"),
+            "TLS to a pool is not written for a gateway of Kubernetes; leave it out and add it "
+            "to the objects",
+        )
+    # Other namespaces must know the name.
+    for host, port in map(host_port, pool.addresses):
+        if "." not in host and ":" not in host:
+            wanted = f"{host}.NAMESPACE.svc.cluster.local:{port}"
+            yield ("pools", index, "address"), f"{host}:{port} names no namespace: set {wanted}"
+
+
 def gateway_settings(settings: Settings) -> Settings:
-    """Return the settings for an Envoy that a control plane configures; raises RenderError.
+    """Return the settings for an Envoy that a control plane configures.
 
     They are without files of certificates: such an Envoy has them of `client_secret`.
     """
     listen, envoy = settings.listen, settings.envoy
-    if listen.tls_cert and not listen.tls_client_ca:
-        raise RenderError(
-            "listen.tls_client_ca: empty, though listen.tls_cert is set; set the CA of the "
-            f"certificate in the gateway's Secret {_CLIENT_SECRET}"
-        )
-    if settings.listen.grpc.startswith("unix:"):
-        raise RenderError("listen.grpc: a gateway cannot reach a Unix socket; set host:port")
-    if settings.workers > 1:
-        raise RenderError(
-            f"workers: {settings.workers} listen on as many ports, and a Service has one; set 1 "
-            "and add replicas"
-        )
-    if envoy.version < _OLDEST:
-        raise RenderError(
-            f"envoy.version: {envoy.version} answers 413 to bodies over 1 MiB behind a control "
-            f"plane; {_OLDEST} or newer is needed"
-        )
     no_files = {"tls_cert": "", "tls_key": ""}
     version = min(envoy.version, _NEWEST)
     return settings.model_copy(
@@ -80,24 +106,3 @@ def gateway_settings(settings: Settings) -> Settings:
             "envoy": envoy.model_copy(update=no_files | {"tls_ca": "", "version": version}),
         }
     )
-
-
-def pool_hosts(settings: Settings) -> dict[str, tuple[tuple[str, int], ...]]:
-    """Return hosts and ports of each pool; raises RenderError unless other namespaces know them."""
-    return {pool.name: tuple(_known(pool)) for pool in settings.pools}
-
-
-def _known(pool: PoolSettings) -> list[tuple[str, int]]:
-    if pool.tls_ca:
-        raise RenderError(
-            f"pools.{pool.name}.tls_ca: TLS to a pool is not written for a gateway of Kubernetes; "
-            "leave it out and add it to the objects"
-        )
-    hosts = [host_port(address) for address in pool.addresses]
-    for host, port in hosts:
-        if "." not in host and ":" not in host:
-            raise RenderError(
-                f"pools.{pool.name}.address: {host}:{port} names no namespace: set "
-                f"{host}.NAMESPACE.svc.cluster.local:{port}"
-            )
-    return hosts

@@ -5,6 +5,7 @@ what the version of Envoy supports.
 """
 
 import ipaddress
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.errors import UserError
+from extproc.config.keys import Fault, dotted
 from extproc.config.settings import (
     MESSAGE_OVERHEAD,
     EnvoySettings,
@@ -40,7 +42,17 @@ _UNLIMITED = (1 << 31) - 1
 
 
 class RenderError(UserError):
-    """Envoy cannot be configured for these settings; the text names the key and the fix."""
+    """Envoy cannot be configured for these settings; each fault names the key and the fix."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(f"{dotted(place)}: {text}" for place, text in self.faults))
+
+
+def refuse(faults: Iterable[Fault]) -> None:
+    """Raise RenderError if there are faults."""
+    if found := tuple(faults):
+        raise RenderError(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +116,7 @@ class _BodyLimits:
             held = max(accepted, min(2 * accepted, message))
         listener_limited = envoy.version in _LISTENER_LIMITED
         connection = accepted if listener_limited else min(envoy.buffer_bytes, accepted)
-        large = envoy.large_body_bytes if envoy.large_body_bytes < accepted else 0
-        return cls(accepted, large, held, connection)
+        return cls(accepted, settings.most_read_bytes, held, connection)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +137,7 @@ def render_envoy(settings: Settings) -> str:
 
 def render_template(name: str, settings: Settings, **more: object) -> str:
     """Return a template's text for the settings and `more` variables; raises RenderError."""
+    refuse(render_faults(settings))
     envoy = settings.envoy
     pools = _pools(settings)
     return (
@@ -158,19 +170,28 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
     )
 
 
+def render_faults(settings: Settings) -> Iterator[Fault]:
+    """Yield what no Envoy can be configured for."""
+    listen, envoy = settings.listen, settings.envoy
+    if envoy.form is Form.TRAILERS and envoy.version != _NEWEST:
+        text = f"trailers needs envoy.version {_NEWEST}, not {envoy.version}; set observed or auto"
+        yield ("envoy", "form"), text
+    if not listen.grpc.startswith("unix:") and host_port(listen.grpc)[1] == 0:
+        text = "port 0 is not known before the service starts; set one"
+        yield ("listen", "grpc"), text
+    if listen.tls_cert and not envoy.tls_ca:
+        text = "empty, though listen.tls_cert is set; set the CA of the service's certificate"
+        yield ("envoy", "tls_ca"), text
+    if listen.tls_client_ca and envoy.tls_ca and not envoy.tls_cert:
+        text = "empty, though listen.tls_client_ca requires one; set Envoy's"
+        yield ("envoy", "tls_cert"), text
+
+
 def choose_form(envoy: EnvoySettings) -> Form:
-    """Return the form to render; raises RenderError if this version of Envoy lacks it."""
-    newest = envoy.version == _NEWEST
-    match envoy.form:
-        case Form.AUTO:
-            return Form.TRAILERS if newest else Form.OBSERVED
-        case Form.TRAILERS if not newest:
-            raise RenderError(
-                f"envoy.form: trailers needs envoy.version {_NEWEST}, not {envoy.version}; "
-                "set observed or auto"
-            )
-        case form:
-            return form
+    """Return the form to render, one that this version of Envoy has unless another is set."""
+    if envoy.form is not Form.AUTO:
+        return envoy.form
+    return Form.TRAILERS if envoy.version == _NEWEST else Form.OBSERVED
 
 
 def _environment() -> Environment:
@@ -229,26 +250,15 @@ def _service(settings: Settings) -> _ServiceCluster:
     if settings.listen.grpc.startswith("unix:"):
         paths = tuple(_RenderedAddress(path=text.removeprefix("unix:")) for text in texts)
         return _ServiceCluster("STATIC", paths)
-    ports = [host_port(text)[1] for text in texts]
-    if 0 in ports:
-        raise RenderError("listen.grpc: port 0 is not known before the service starts; set one")
     host = settings.envoy.service
+    ports = (host_port(text)[1] for text in texts)
     return _ServiceCluster(_discovery(host), tuple(_RenderedAddress(host, port) for port in ports))
 
 
 def _tls(settings: Settings) -> _UpstreamTls | None:
-    listen, envoy = settings.listen, settings.envoy
+    envoy = settings.envoy
     if not envoy.tls_ca:
-        if listen.tls_cert:
-            raise RenderError(
-                "envoy.tls_ca: empty, though listen.tls_cert is set; set the CA of the service's "
-                "certificate"
-            )
         return None
-    if listen.tls_client_ca and not envoy.tls_cert:
-        raise RenderError(
-            "envoy.tls_cert: empty, though listen.tls_client_ca requires one; set Envoy's"
-        )
     name = envoy.service
     return _UpstreamTls(envoy.tls_ca, envoy.tls_cert, envoy.tls_key, name, _san_type(name))
 

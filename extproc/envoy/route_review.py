@@ -63,7 +63,9 @@ def _entry_findings(
     if by_size:
         yield from _size_findings(route, gateway)
     if by_size and to_largest:
-        return  # a large body may go to the largest pool without a decision, or by its head alone
+        # A large body may go to the largest pool without a decision, or by its head alone.
+        yield from _large_findings(route, gateway)
+        return
     routers = [each for each in gateway.routers() if each.is_on(levels)]
     if not routers:
         yield bypass(route, f"enable {gateway.routers()[0].name} on this route")
@@ -77,12 +79,7 @@ def _entry_findings(
 
 def _size_findings(route: Part, gateway: PoolGateway) -> Iterator[Finding]:
     """Yield bodies that a smaller pool gets by their size alone, against the settings."""
-    envoy = gateway.settings.envoy
-    ends = [
-        header.at("range_match", "end")
-        for header in route.at("match", "headers").items()
-        if header.at("name").text.lower() == "content-length"
-    ]
+    envoy, ends = gateway.settings.envoy, _size_bounds(route, "end")
     for pool in gateway.settings.pools[:-1]:
         if not gateway.fleet.prefers(route, pool.name):
             continue
@@ -95,6 +92,26 @@ def _size_findings(route: Part, gateway: PoolGateway) -> Iterator[Finding]:
                 yield Finding(
                     end.path, f"{end.number} is more than pools.{pool.name} permits: set {most}"
                 )
+
+
+def _large_findings(route: Part, gateway: PoolGateway) -> Iterator[Finding]:
+    """Yield the lengths from which on a body is not read, where the settings state another."""
+    most = gateway.settings.most_read_bytes
+    for start in _size_bounds(route, "start"):
+        if not most:
+            yield Finding(route.path, "envoy.large_body_bytes is 0: remove this route")
+        elif start.number is not None and start.number != most + 1:
+            text = f"{start.number} differs from envoy.large_body_bytes: set {most + 1}"
+            yield Finding(start.path, text)
+
+
+def _size_bounds(route: Part, bound: str) -> list[Part]:
+    """Return a bound of each condition on the length of a body."""
+    return [
+        header.at("range_match", bound)
+        for header in route.at("match", "headers").items()
+        if header.at("name").text.lower() == "content-length"
+    ]
 
 
 def _own_filter_findings(

@@ -65,12 +65,21 @@ class Case:
     """Of all prompts together, as usage counts them."""
     completion_tokens: int
     """Of one sequence, if neither a limit nor a window cuts it."""
+    usage_unstated: bool = False
+    """Whether the answer is a stream that states its usage only if the service asks for it."""
+
+    @property
+    def used(self) -> int:
+        """Tokens of a window that the largest sequence fills if the window does not cut it."""
+        limit = self.asked.output_limit
+        output = self.completion_tokens
+        return self.prompt_tokens + (output if limit is None else min(output, limit))
 
     @property
     def needed(self) -> int:
         """Tokens of a window that the largest sequence needs."""
-        limit = self.asked.output_limit
-        return needed_tokens(self.prompt_tokens, limit, self.completion_tokens, cut=False)
+        output = self.used - self.prompt_tokens
+        return needed_tokens(self.prompt_tokens, self.asked.reserved, output)
 
 
 class Draft(NamedTuple):
@@ -158,6 +167,7 @@ def _case(kind: str, body: Body, request: Request, lengths: tuple[int, int, int]
         prompt_tokens=prompt_tokens,
         whole_tokens=whole_tokens,
         completion_tokens=completion_tokens,
+        usage_unstated=request.usage_unstated,
     )
 
 

@@ -11,6 +11,7 @@ from extproc.names import install_hint
 from extproc.planner.traffic.texts import STATED
 
 THRESHOLDS: Final = (2048, 8192, 32768)
+REQUESTS: Final = 6000
 LONG: Final = 1 << 20
 """max_model_len of the long pool, in tokens: every case fits."""
 
@@ -28,8 +29,10 @@ class EvaluateOptions:
     tokenizers: files tokenizer.json; none: o200k_base and cl100k_base. thresholds: none: the limits
     of the settings file's pools, or THRESHOLDS without a file. lengths: traces to draw lengths
     from; none: the Azure 2023 distribution with a heavier tail. stated: share of requests that
-    state an output limit. requests: per tokenizer. by_class: print a row per class of text. poison:
-    run the attacks instead of the comparison. json, plot: files for the figures and for a PNG.
+    state an output limit. requests: per tokenizer; None: REQUESTS, or the scenario's own. by_class:
+    print a row per class of text. poison: run the attacks instead of the comparison. scenarios: run
+    those whose name contains this text instead, with their own lengths, limits and thresholds;
+    None: run none. json, plot: files for the figures and for a PNG.
     """
 
     config: Path | None = None
@@ -38,10 +41,11 @@ class EvaluateOptions:
     thresholds: tuple[int, ...] = ()
     lengths: tuple[Path, ...] = ()
     stated: float = STATED
-    requests: int = 6000
+    requests: int | None = None
     seed: int = 0
     by_class: bool = False
     poison: bool = False
+    scenarios: str | None = None
     json: Path | None = None
     plot: Path | None = None
 
@@ -69,7 +73,24 @@ def _faults(options: EvaluateOptions) -> Iterator[str]:
             yield f"--threshold: {threshold} is not allowed: from 1 to {LONG - 1} tokens"
     if len(set(options.thresholds)) < len(options.thresholds):
         yield "--threshold: the same number is given twice"
-    if options.requests < 1:
+    if options.requests is not None and options.requests < 1:
         yield f"--requests: {options.requests} is not allowed: a whole number from 1"
     if not 0 <= options.stated <= 1:
         yield f"--stated: {options.stated} is not allowed: a share from 0 to 1"
+    if options.scenarios is not None:
+        yield from _unused(options)
+
+
+def _unused(options: EvaluateOptions) -> Iterator[str]:
+    given = {
+        "--threshold": options.thresholds,
+        "--lengths": options.lengths,
+        "--by-class": options.by_class,
+        "--poison": options.poison,
+        "--plot": options.plot,
+        "--stated": options.stated != STATED,
+    }
+    for name in (name for name, value in given.items() if value):
+        yield f"{name}: has no effect on --scenarios; leave one of them out"
+    if options.texts and options.texts.is_file():
+        yield "--texts: --scenarios needs a folder of texts, not a file of requests"

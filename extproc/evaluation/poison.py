@@ -80,7 +80,7 @@ def _adds(share: float, cases: Sequence[Case], times: int = 1) -> Attack:
         yield case, seen
         for added in rng.choices(cases, k=times) if rng.random() < share else ():
             tokens, output = added.prompt_tokens, added.completion_tokens
-            yield added, Observation(added.asked, Outcome.COMPLETE, seen.limit, tokens, output)
+            yield added, Observation(added.asked, Outcome.COMPLETE, seen.window, tokens, output)
 
     return attack
 

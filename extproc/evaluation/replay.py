@@ -4,7 +4,7 @@ Invariant: a case is decided before its answer is learnt.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,12 +56,11 @@ def replay(
     seen: Counter[str] = Counter()
     rows = []
     for case in cases:
-        budget = rival.budget(case, pools[0].limit)
-        pool = choose([budget.tokens], pools).pool
+        budget = rival.budget(case)
+        pool = choose(budget, pools).pool
         rows.append(_row(case, budget, seen[case.asked.category], judge_case(case, pool, pools)))
         observation = answer(case, pool)
-        refused = observation.outcome is Outcome.REFUSED
-        if not refused and not is_answered(observation.asked, observation.completion_tokens):
+        if not is_lesson(observation):
             continue
         for lesson in teach(case, observation):
             rival.observe(*lesson)
@@ -69,9 +68,15 @@ def replay(
     return rows
 
 
-def judge_case(case: Case, pool: Pool, pools: tuple[Pool, ...]) -> Verdict:
+def is_lesson(observation: Observation) -> bool:
+    """Return whether the service learns from the answer."""
+    refused = observation.outcome is Outcome.REFUSED
+    return refused or is_answered(observation.asked, observation.completion_tokens)
+
+
+def judge_case(case: Case, pool: Pool, pools: Sequence[Pool]) -> Verdict:
     """Judge the choice of a pool by the tokens that the case needs."""
-    return judge(pool.name, case.needed, pools)
+    return judge(pool.name, case.needed, pools, case.used)
 
 
 def answer(case: Case, pool: Pool) -> Observation:
@@ -84,12 +89,12 @@ def answer(case: Case, pool: Pool) -> Observation:
     # vLLM generates at least one token, so a prompt may fill the window only if nothing is
     # generated: an embedding, whose limit is 0.
     if room < (limit != 0):
-        return Observation(case.asked, Outcome.REFUSED, pool.limit)
+        return Observation(case.asked, Outcome.REFUSED, pool.max_model_len)
     most = room if limit is None else min(room, limit)
     return Observation(
         case.asked,
         Outcome.CUT if case.completion_tokens > most else Outcome.COMPLETE,
-        pool.limit,
+        pool.max_model_len,
         case.whole_tokens,
         min(case.completion_tokens, most) * case.asked.sequences,
     )

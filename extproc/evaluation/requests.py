@@ -62,6 +62,10 @@ class Writer:
         prompt_tokens = tokens + tool_tokens + added
         return Draft(MIXED if mixed else main.kind, body, prompt_tokens, length.output)
 
+    def text(self, rng: random.Random, tokens: int) -> tuple[str, int]:
+        """Return a text of about `tokens` tokens, at least one, and its exact number."""
+        return _cut(rng, rng.choice(self._texts), tokens)
+
     def _contents(
         self, rng: random.Random, parts: list[int], main: Tokenized, *, mixed: bool
     ) -> tuple[list[str], int]:

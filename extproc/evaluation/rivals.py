@@ -32,8 +32,8 @@ _PEER_PART: Final = 4, 8  # tokens per message, and per tool or tool call
 class Rival(Protocol):
     """Estimates budgets for cases and learns from their answers."""
 
-    def budget(self, case: Case, limit: int) -> Budget:
-        """Return the tokens to reserve, to be compared with `limit` tokens."""
+    def budget(self, case: Case) -> Budget:
+        """Return the tokens to reserve."""
 
     def observe(self, case: Case, observation: Observation) -> None:
         """Learn from the answer."""
@@ -49,9 +49,9 @@ class Served:
     def __init__(self, estimator: Estimator) -> None:
         self._estimator = estimator
 
-    def budget(self, case: Case, limit: int) -> Budget:
+    def budget(self, case: Case) -> Budget:
         """See `Rival`."""
-        return self._estimator.budget(case.asked, limit)
+        return self._estimator.budget(case.asked)
 
     def observe(self, case: Case, observation: Observation) -> None:  # noqa: ARG002
         """See `Rival`."""
@@ -64,9 +64,9 @@ class Exact:
     def __init__(self, calibrated: Estimator) -> None:
         self._calibrated = calibrated
 
-    def budget(self, case: Case, limit: int) -> Budget:
+    def budget(self, case: Case) -> Budget:
         """See `Rival`."""
-        return self._calibrated.budget(_counted(case, case.prompt_tokens, case.whole_tokens), limit)
+        return self._calibrated.budget(_counted(case, case.prompt_tokens, case.whole_tokens))
 
     def observe(self, case: Case, observation: Observation) -> None:
         """See `Rival`."""
@@ -81,7 +81,8 @@ class Peer:
     """The rule of the nearest peer, after its source.
 
     One ratio for all requests: the first sample replaces it, later ones move it .90 of the way down
-    or .10 up; it is used after ten samples. The estimate is the larger of the ratio's and a floor;
+    or .10 up; it is used after ten samples. (Its running mean, of decay .995, feeds metrics alone.)
+    The estimate is the larger of the ratio's and a floor;
     only the floor (4 bytes per token, 1 if structured, constants per part) includes the stated
     output. Requests with tools teach nothing.
     """
@@ -90,7 +91,7 @@ class Peer:
         self._ratio = _PEER_BYTES_PER_TOKEN
         self._samples = 0
 
-    def budget(self, case: Case, limit: int) -> Budget:  # noqa: ARG002 - the same for every limit
+    def budget(self, case: Case) -> Budget:
         """See `Rival`."""
         text = case.asked.measure.text_bytes - case.structured_bytes
         learnt = math.ceil(

@@ -15,29 +15,25 @@ from extproc.evaluation.cases import TEMPLATES, Case, Reader, Template, read_cas
 from extproc.evaluation.cpu import Cost, measure_costs
 from extproc.evaluation.lengths import Draw, read_lengths
 from extproc.evaluation.options import (
+    REQUESTS,
     THRESHOLDS,
     EvaluateOptions,
     EvaluationError,
     check_options,
     check_packages,
 )
-from extproc.evaluation.poison import (
-    REQUESTS,
-    TENANT_ATTACKS,
-    Effect,
-    keyed,
-    make_attacks,
-    strike,
-)
+from extproc.evaluation.poison import REQUESTS as POISON_REQUESTS
+from extproc.evaluation.poison import TENANT_ATTACKS, Effect, keyed, make_attacks, strike
 from extproc.evaluation.replay import replay
 from extproc.evaluation.report import Evaluation, print_effects, print_evaluation
 from extproc.evaluation.requests import Writer, write_cases
 from extproc.evaluation.rivals import OURS, PAPER, PEER, Rivals, make_rivals
+from extproc.evaluation.scenario_report import WIDTH, print_scenarios
+from extproc.evaluation.scenario_run import run_scenarios, skipped
 from extproc.evaluation.scores import EstimatorResult, error_curve, score_classes, score_rows
 from extproc.evaluation.texts import Text, read_bodies, read_texts
 from extproc.evaluation.tokenizer import TextTokenizer, load_tokenizers, tokenize
 from extproc.progress import Show, showing
-from extproc.routing.pools import limits
 
 _POISONED: Final = (PAPER, PEER, OURS)
 _COST_CASES: Final = 500
@@ -74,6 +70,8 @@ def run_evaluate(options: EvaluateOptions) -> int:
     """
     check_options(options)
     check_packages(options)
+    if options.scenarios is not None:
+        return _scenarios(options)
     inputs = _read(options)
     with showing(Console(stderr=True)) as show:
         found = _poison(options, inputs, show) if options.poison else None
@@ -83,20 +81,33 @@ def run_evaluate(options: EvaluateOptions) -> int:
     if evaluation:
         print_evaluation(_console(), evaluation, by_class=options.by_class)
         _plot(options, evaluation)
-    if options.json:
-        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(found or evaluation)))
+    _write(options, found or evaluation)
     return 0
 
 
-def _console() -> Console:
+def _scenarios(options: EvaluateOptions) -> int:
+    with showing(Console(stderr=True)) as show:
+        found = run_scenarios(options, show)
+    print_scenarios(_console(WIDTH), found, skipped(options, found))
+    _write(options, found)
+    return 0
+
+
+def _write(options: EvaluateOptions, found: object) -> None:
+    if options.json:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
+
+
+def _console(width: int = _WIDTH) -> Console:
     # Outside a terminal rich assumes 80 columns, which would wrap the tables.
-    return Console() if Console().is_terminal else Console(width=_WIDTH)
+    return Console() if Console().is_terminal else Console(width=width)
 
 
 def _read(options: EvaluateOptions) -> _Inputs:
     settings, given = load(options.config), options.texts
-    bodies = read_bodies(given, options.requests) if given and given.is_file() else ()
-    own = limits(build_rules(settings).pools) if options.config else THRESHOLDS
+    bodies = read_bodies(given, options.requests or REQUESTS) if given and given.is_file() else ()
+    pools = build_rules(settings).pools
+    own = tuple(p.limit for p in pools[:-1] or pools) if options.config else THRESHOLDS
     return _Inputs(
         settings=settings,
         thresholds=options.thresholds or own,
@@ -135,7 +146,7 @@ def _evaluate(options: EvaluateOptions, inputs: _Inputs, show: Show) -> Evaluati
 def _make(options: EvaluateOptions, inputs: _Inputs, index: int, show: Show) -> _Made:
     tokenizer = inputs.tokenizers[index]()
     template = TEMPLATES[index % len(TEMPLATES)]
-    count = REQUESTS if options.poison else options.requests
+    count = POISON_REQUESTS if options.poison else options.requests or REQUESTS
     seed = f"{options.seed}-{index}"
     if inputs.bodies:
         cases = read_cases(inputs.bodies, tokenizer, template, inputs.draw, seed)

@@ -1,5 +1,6 @@
 """Score the rows of a replay: shares of requests in per cent, and errors."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,6 +15,7 @@ from extproc.routing.pools import Verdict
 CALIBRATED_ERROR: Final = 0.05
 """Relative error of prompt tokens below which a category counts as calibrated."""
 _WINDOW: Final = 20
+_Z: Final = 1.96  # 95 % of a normal distribution lie within so many deviations
 STEPS: Final = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 """Observations of a category at which the parts of the error curve begin."""
 
@@ -82,6 +84,16 @@ def error_curve(rows: Sequence[ReplayRow]) -> dict[int, float]:
     bounds = (*STEPS, 1 << 62)
     parts = {low: [row for row in rows if low <= row.seen < high] for low, high in pairwise(bounds)}
     return {low: _errors(part, 50) for low, part in parts.items() if part}
+
+
+def wilson(count: int, of: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share by Wilson's score, in per cent."""
+    if not of:
+        return 0.0, 100.0
+    share, spread = count / of, _Z * _Z / of
+    middle = (share + spread / 2) / (1 + spread)
+    half = _Z * math.sqrt(share * (1 - share) / of + spread / of / 4) / (1 + spread)
+    return 100 * max(0.0, middle - half), 100 * min(1.0, middle + half)
 
 
 def _share(part: Iterable[ReplayRow], verdict: Verdict, of: Sequence[ReplayRow]) -> float:

@@ -4,6 +4,7 @@ Invariant: a cut never changes the tokens on either side.
 """
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,8 @@ class Tokenized:
         # Cuts after 0, 3, 5 and 9 tokens; run(0.5, 4): half of the 5 tokens that may precede it is
         # 2.5, so it begins at 3, and 3 + 4 = 7 lies before 9: the text from 3 to 9, 6 tokens.
         wanted = min(tokens, self.tokens)
-        low = int(np.searchsorted(self.before, start * (self.tokens - wanted)))
+        # An integer: for a float, numpy would convert all of `before`.
+        low = int(np.searchsorted(self.before, math.ceil(start * (self.tokens - wanted))))
         high = int(np.searchsorted(self.before, self.before[low] + wanted))
         low, high = min(low, len(self.before) - 2), min(high, len(self.before) - 1)
         high = max(high, low + 1)

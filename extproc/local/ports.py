@@ -15,6 +15,7 @@ class Ports:
     """Ports on 127.0.0.1; `pools` are those of the simulated pools.
 
     listener_host: where Envoy's listener is bound, if not on 127.0.0.1.
+    listener_given: whether --listen gave it.
     """
 
     listener: int = 10000
@@ -23,6 +24,7 @@ class Ports:
     http: int = 8081
     pools: tuple[int, ...] = (8101, 8102)
     listener_host: str = LOCALHOST
+    listener_given: bool = False
 
     @property
     def url(self) -> str:
@@ -82,11 +84,13 @@ def require_free(ports: Ports, *, with_pools: bool) -> None:
     if with_pools:
         uses |= {f"pool {number}": port for number, port in enumerate(ports.pools, 1)}
     for use, port in uses.items():
-        host = ports.listener_host if port == ports.listener else LOCALHOST
+        is_listener = port == ports.listener
+        host = ports.listener_host if is_listener else LOCALHOST
         if not _is_free(port, host):
+            option = "another --listen" if is_listener and ports.listener_given else "--ports auto"
             raise StackError(
                 f"port {port} ({use}) is taken: stop the process that listens there, or use "
-                "--ports auto"
+                f"{option}"
             )
 
 

@@ -83,7 +83,7 @@ def _needed(answer: ClientAnswer, prompt: int, window: int) -> int:
     # finish_reason is "length" for the client's limit and for the window alike; only a full window
     # hides how long the answer would have been.
     cut = answer.finish == "length" and prompt + output >= window
-    return needed_tokens(prompt, answer.item.max_tokens, output, cut=cut)
+    return needed_tokens(prompt, answer.item.max_tokens, output + cut)
 
 
 def _harm(answer: ClientAnswer) -> _RoutingVerdict:

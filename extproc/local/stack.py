@@ -33,6 +33,8 @@ from extproc.local.ports import Ports, free_ports, read_listener, require_free
 from extproc.names import install_hint
 
 _POLL_S = 0.1
+_SAY_S = 2.0
+"""Seconds until it is said which part is waited for, and what it answers."""
 # Settings that name places and secrets of another machine; the stack has their defaults.
 _ELSEWHERE = ("http_token_file", "metrics", "service")
 
@@ -180,6 +182,9 @@ class Stack:
 
     async def _ready(self, url: str, child: Child | None = None) -> None:
         answer, ready_s = "no answer", self._options.ready_s
+        waiting = asyncio.get_running_loop().call_later(
+            _SAY_S, lambda: self._say(f"Waiting up to {ready_s:g} s for {url}: {answer}")
+        )
         try:
             async with asyncio.timeout(ready_s):
                 # Another process becomes ready, so there is no event to wait for.
@@ -188,6 +193,8 @@ class Stack:
         except TimeoutError:
             log = child.quote_log() if child else ""
             raise StackError(f"{url} is not ready after {ready_s:g} s ({answer}).{log}") from None
+        finally:
+            waiting.cancel()
 
     async def _status(self, url: str) -> str:
         try:
@@ -202,7 +209,7 @@ def _ports(options: StackOptions) -> Ports:
     if not options.listen:
         return ports
     host, port = read_listener(options.listen)
-    return replace(ports, listener=port, listener_host=host)
+    return replace(ports, listener=port, listener_host=host, listener_given=True)
 
 
 def check_platform() -> None:

@@ -38,10 +38,11 @@ class PlanOptions:
     """The options of `dualpool plan`.
 
     config: the service's settings file, whose pools and estimator are planned for; None: the
-    planner chooses the pools. rate: requests per second; None: the trace's own. profile: a name or
-    a file. window: None: that of the file's largest pool, or WINDOW. errors: shares of misrouted
-    and over-routed requests, as text; None: measured ones. price: USD per GPU and hour; None: the
-    profile's. json, html, plot: files to write; json may be `-` for standard output.
+    planner chooses the pools. names: those of the file's pools, ascending. rate: requests per
+    second; None: the trace's own. profile: a name or a file. window: None: that of the file's
+    largest pool, or WINDOW. errors: shares of misrouted and over-routed requests, as text; None:
+    measured ones. price: USD per GPU and hour; None: the profile's. json, html, plot: files to
+    write; json may be `-` for standard output.
     """
 
     inputs: InputOptions
@@ -55,6 +56,7 @@ class PlanOptions:
     utilisation: float = _OBJECTIVES.utilisation
     pools: int = 2
     thresholds: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
     slots: str = SlotRule.WINDOW.value
     max_num_seqs: int = MAX_NUM_SEQS
     errors: str | None = None
@@ -78,6 +80,7 @@ def with_pools(options: PlanOptions, settings: Settings) -> PlanOptions:
         options,
         window=largest.max_model_len,
         thresholds=limits,
+        names=tuple(pool.name for pool in (*smaller, largest)),
         pools=options.pools if limits else 1,
     )
 
@@ -110,6 +113,7 @@ def question_of(
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
         hours_per_year=options.hours,
+        names=options.names,
     )
 
 

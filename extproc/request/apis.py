@@ -49,6 +49,8 @@ class Api:
     """The fields that limit the output; the first that is not null counts."""
     limit: int | None = None
     """The limit if none of those fields has a value."""
+    floor: str = ""
+    """The field that states the least output of one sequence."""
     sequences: tuple[str, ...] = ()
     """The fields that state how many outputs are generated for each prompt."""
     generates: bool = False
@@ -66,7 +68,7 @@ class Api:
     @property
     def fields(self) -> Iterator[str]:
         """All fields that are read."""
-        own = (self.options,) if self.options else (*self.limits, *self.sequences)
+        own = (self.options,) if self.options else (*self.limits, self.floor, *self.sequences)
         return chain(
             (*self.prompt, *self.opaque, *own, *self.truncations, self.truncation),
             self.truncating,
@@ -92,7 +94,7 @@ _CHAT: Final = Api(
 )
 
 APIS: Final[Mapping[Endpoint, Api]] = {
-    Endpoint.CHAT: replace(_CHAT, usage_optional=True),
+    Endpoint.CHAT: replace(_CHAT, floor="min_tokens", usage_optional=True),
     Endpoint.OTHER_CHAT: _CHAT,
     Endpoint.COMPLETION: Api(
         prompt={"prompt": PromptReader.read, "suffix": PromptReader.read_text},
@@ -100,6 +102,7 @@ APIS: Final[Mapping[Endpoint, Api]] = {
         opaque=("prompt_embeds", "truncate_prompt_tokens"),
         limits=("max_tokens",),
         limit=16,  # the API's own default, for null too
+        floor="min_tokens",
         sequences=("n", "best_of"),
         generates=True,
         usage_optional=True,
@@ -162,6 +165,7 @@ APIS: Final[Mapping[Endpoint, Api]] = {
         options="sampling_params",
         opaque=("features", "content_parts"),
         limits=("max_tokens",),
+        floor="min_tokens",
         sequences=("n",),
         generates=True,
     ),

@@ -20,6 +20,7 @@ MAX_IMAGES: Final = 256
 """The most images whose sizes are read; further ones count as having the same sizes."""
 
 _JSON: Final = msgspec.json.Encoder()
+_ENDS_OF_THOUGHT: Final = ("</think>", "[/THINK]")
 
 
 class Optional(enum.Enum):
@@ -61,6 +62,7 @@ class PromptReader:
     __slots__ = (
         "_nodes",
         "_past",
+        "_past_answer",
         "audios",
         "images",
         "optional",
@@ -75,6 +77,7 @@ class PromptReader:
         self.texts: list[str] = []
         self.optional: dict[Optional, list[str]] = {}
         self._past = False  # within a turn before the last one of the user
+        self._past_answer = False  # and that turn is the assistant's
         self.token_ids = 0
         self.tools = 0
         self.images: list[Image] = []
@@ -106,11 +109,12 @@ class PromptReader:
         last = max((i for i, turn in enumerate(turns) if _is_users(turn)), default=0)
         for index, turn in enumerate(turns):
             self._past = index < last
+            self._past_answer = self._past and _is_assistants(turn)
             if isinstance(turn, list):
                 self.read_conversation(turn)
             else:
                 self.read(turn)
-        self._past = False
+        self._past = self._past_answer = False
 
     def _read_node(self, node: dict[str, object], todo: list[object]) -> None:
         self._nodes.take(1)
@@ -133,8 +137,17 @@ class PromptReader:
             self.read_reasoning(node["reasoning_content"])
 
     def read_text(self, value: object) -> None:
-        """Read a text; skip any other value."""
-        if isinstance(value, str) and value:
+        """Read a text; skip any other value.
+
+        Templates of thinking models cut an earlier answer up to the last sign of the end of a
+        thought: Qwen 3, DeepSeek R1 and V3.1, GLM 4.5.
+        """
+        if not isinstance(value, str):
+            return
+        if self._past_answer and (end := _end_of_thought(value)):
+            self.read_optional(Optional.PAST_REASONING, value[:end])
+            value = value[end:]
+        if value:
             self.texts.append(value)
 
     def read_json(self, value: object) -> None:
@@ -240,6 +253,14 @@ def _texts_of(item: dict[str, object]) -> Iterator[object]:
         for part in parts if isinstance(parts, list) else ():
             if isinstance(part, dict):
                 yield part.get("text")
+
+
+def _end_of_thought(text: str) -> int:
+    return max(at + len(sign) if (at := text.rfind(sign)) >= 0 else 0 for sign in _ENDS_OF_THOUGHT)
+
+
+def _is_assistants(turn: object) -> bool:
+    return isinstance(turn, dict) and turn.get("role") == "assistant"
 
 
 def _is_users(turn: object) -> bool:

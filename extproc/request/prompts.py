@@ -28,8 +28,8 @@ CANDIDATES: Final = 4
 """The most prompts of a request that are measured to find the largest; ranked by rough tokens."""
 
 VIDEO_FRAMES: Final = 16
-"""A video counts as so many images of unknown size: vLLM samples 32 frames (media/video.py), two
-of which make the tokens of one image in the common models."""
+"""By its rough tokens a video is so many images of unknown size: vLLM samples 32 frames
+(media/video.py), two of which make the tokens of one image in the common models."""
 
 _PIXELS_PER_TOKEN: Final = 784
 _MEDIUM_TOKENS: Final = 1400  # an image of unknown size, a recording, a frame of a video

@@ -20,6 +20,7 @@ from extproc.request.image import Image
 from extproc.request.prompt import OpaquePartError
 from extproc.request.prompts import Prompt, Prompts, read_prompts
 from extproc.request.sample import SAMPLE_BYTES
+from extproc.request.thinking import FIELDS, Thinking, read_thinking
 from extproc.tokens import MAX_TOKENS
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "Prompt",
     "Prompts",
     "Request",
+    "Thinking",
     "Unreadable",
     "UnreadableRequest",
     "endpoint",
@@ -57,6 +59,7 @@ _ENTRY_TOKENS: Final = 32  # and around each message or tool
 _COMMON: Final = (
     *("model", "stream", "stream_options", "chat_template", "tool_choice", "truncate"),
     *("store", "background"),
+    *FIELDS,
 )
 
 
@@ -91,6 +94,8 @@ class Request:
     chat template of its own."""
     max_tokens: int | None
     """The output limit of one sequence; None if there is none, or none that a pool accepts."""
+    min_tokens: int
+    """The least output of one sequence; 0 if none is stated, or none that a pool accepts."""
     outputs: int
     """How many sequences are generated for each prompt, at least 1."""
     usage_unstated: bool
@@ -104,6 +109,8 @@ class Request:
     """Whether a pool that stores answers keeps this one, so that later requests need that pool."""
     background: bool
     """Whether the answer is fetched by later requests, which only a pool that stores can do."""
+    thinking: Thinking = Thinking.UNSTATED
+    """How long the model is to think before it answers."""
 
     @property
     def sequences(self) -> int:
@@ -181,6 +188,7 @@ def _read(api: Api, body: dict[str, object], size: int) -> Request:
         prompts=prompts,
         token_bound=_token_bound(prompts, body, size),
         max_tokens=_limit(api, options),
+        min_tokens=(_whole(options.get(api.floor)) or 0) if api.floor else 0,
         outputs=outputs,
         usage_unstated=api.usage_optional
         and body.get("stream") is True
@@ -190,6 +198,7 @@ def _read(api: Api, body: dict[str, object], size: int) -> Request:
         truncates=_truncates(api, body),
         stored=api.stores and bool(body.get("store", True)),
         background=api.stores and bool(body.get("background")),
+        thinking=read_thinking(body) if api.generates else Thinking.UNSTATED,
     )
 
 

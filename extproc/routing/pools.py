@@ -1,16 +1,19 @@
 """Choose a pool for a token budget, and judge the choice afterwards: pure functions.
 
 The rule is that of arXiv 2604.08075, section 3, for any number of pools in ascending order of their
-windows. Hard capacity comes first (a pool never gets `tokens > max_model_len`), then the threshold
-(`tokens <= threshold` goes to that pool). A request that fits nowhere goes to the largest pool,
-whose own error tells the client so. For example, with windows of 8,192 and 65,536 tokens and a
-threshold of 6,000, a budget of 5,000 goes short (`fits`), 7,000 long (`threshold`), 9,000 long
-(`capacity`) and 70,000 long (`oversize`).
+windows. Hard capacity comes first: a pool never gets a budget above its max_model_len. Then the
+threshold places what is expected, without the margin for the error of the estimate: to exceed a
+window is a fault, to exceed a threshold is not. A request that fits nowhere goes to the largest
+pool, whose own error tells the client so. For example, with windows of 8,192 and 65,536 tokens and
+a threshold of 6,000, a budget of 7,000 goes short if 5,000 are expected (`fits`) and long if 6,500
+are (`threshold`), 9,000 go long (`capacity`) and 70,000 too (`oversize`).
 """
 
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from extproc.budget.values import Budget
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Pool:
 
     @property
     def limit(self) -> int:
-        """The largest budget that the pool is given, in tokens."""
+        """The largest total that the pool is meant for, in tokens."""
         return min(self.threshold, self.max_model_len)
 
 
@@ -53,25 +56,24 @@ class Decision:
 
 
 def limits(pools: Sequence[Pool]) -> tuple[int, ...]:
-    """Return what budgets are compared with: the limit of every pool but the largest."""
-    return tuple(pool.limit for pool in pools[:-1]) or (pools[0].limit,)
+    """Return the windows that a request must not exceed: of every pool but the largest."""
+    return tuple(pool.max_model_len for pool in pools[:-1]) or (pools[0].max_model_len,)
 
 
-def choose(budgets: Sequence[int], pools: Sequence[Pool]) -> Decision:
-    """Choose among `pools`, in ascending order of their windows.
-
-    `budgets` are tokens of prompt plus output, one for each of `limits(pools)`: the margin of a
-    budget may depend on the limit.
-    """
+def choose(budget: Budget, pools: Sequence[Pool]) -> Decision:
+    """Choose among `pools`, in ascending order of their windows."""
     largest = pools[-1]
-    if budgets[-1] > largest.max_model_len:
+    if budget.tokens > largest.max_model_len:
         return Decision(largest, Reason.OVERSIZE)
-    fitting = (i for i, tokens in enumerate(budgets) if tokens <= pools[i].limit)
-    index = next(fitting, len(pools) - 1)
+    index = next((i for i, pool in enumerate(pools[:-1]) if _fits(budget, pool)), len(pools) - 1)
     if index == 0:
         return Decision(pools[0], Reason.FITS)
-    held = budgets[index - 1] <= pools[index - 1].max_model_len
+    held = budget.tokens <= pools[index - 1].max_model_len
     return Decision(pools[index], Reason.THRESHOLD if held else Reason.CAPACITY)
+
+
+def _fits(budget: Budget, pool: Pool) -> bool:
+    return budget.tokens <= pool.max_model_len and budget.placed <= pool.threshold
 
 
 class Verdict(enum.Enum):
@@ -80,16 +82,20 @@ class Verdict(enum.Enum):
     RIGHT = "right"
     MISROUTED = "misrouted"  # its pool could not hold it, a larger one exists
     OVER_ROUTED = "over_routed"  # a smaller pool could have held it
+    RESERVED = "reserved"  # a smaller pool held what it used, but not the output limit it states
 
 
-def judge(name: str, tokens: int, pools: Sequence[Pool]) -> Verdict:
-    """Judge the choice of the pool `name` for a request whose true total is `tokens`.
+def judge(name: str, needed: int, pools: Sequence[Pool], used: int | None = None) -> Verdict:
+    """Judge the choice of the pool `name` for a request that needed so many tokens.
 
-    Raises KeyError for a name that is not among `pools`.
+    `used` are fewer if it needed room for an output limit that it did not reach; None: all. Raises
+    KeyError for a name that is not among `pools`.
     """
     index = {pool.name: i for i, pool in enumerate(pools)}[name]
-    if tokens > pools[index].max_model_len and index < len(pools) - 1:
+    if needed > pools[index].max_model_len and index < len(pools) - 1:
         return Verdict.MISROUTED
-    if index > 0 and tokens <= pools[index - 1].limit:
+    if index > 0 and needed <= pools[index - 1].limit:
         return Verdict.OVER_ROUTED
+    if index > 0 and used is not None and used <= pools[index - 1].limit:
+        return Verdict.RESERVED
     return Verdict.RIGHT

@@ -1,6 +1,7 @@
 """Decide for a request: from what was read of its body to its pool, budget and reason."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from extproc.budget.category import named
@@ -8,6 +9,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request
 from extproc.routing.ask import ask
+from extproc.routing.models import ModelRule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 from extproc.routing.tenant import TenantKey
 
@@ -23,7 +25,7 @@ class Rules:
     max_body_bytes: int
     """A larger body is not read."""
     usage_sample: float
-    """Share of streams without usage that are asked for it after their category is calibrated."""
+    """The least share of streams without usage that are asked for it; 0: none is."""
 
     bytes_per_token: float
     """A body with fewer bytes for each token of a pool's limit fits, if only its size is known."""
@@ -31,8 +33,14 @@ class Rules:
     responses_are_stored: bool = False
     """Whether the pools keep responses, so that all of them must come from one pool."""
 
+    limits_are_hints: bool = False
+    """Whether the output that a request is expected to have counts, not the limit it states."""
+
     tenants: TenantKey | None = None
     """How requests name their tenant; None: tenants are not told apart."""
+
+    models: tuple[ModelRule, ...] = ()
+    """What is known of models; the first whose pattern matches a name counts."""
 
     def pool(self, name: str) -> Pool:
         """Return the pool of this name; there is one."""
@@ -51,6 +59,8 @@ class Routed:
     """Whether a 400 of the pool may mean that the request is too long for it."""
     truncates: bool = False
     """Whether the pool may cut the prompt before it counts it."""
+    stands_for: int = 1
+    """How many such requests this one stands for, since the answers of the others are not seen."""
 
 
 _NOTHING = Asked("", "", Measure(0), None), Budget(0, 0, 0, Basis.PRIOR)
@@ -65,21 +75,29 @@ def route(
     `header` is the value of the category header, `tenant` the digest of the tenant, empty if
     tenants are not told apart.
     """
-    asked = ask(request, named(header) if rules.category_header else "", tenant)
-    budgets = [learner.budget(asked, limit) for limit in limits(rules.pools)]
+    category = named(header) if rules.category_header else ""
+    hints = rules.limits_are_hints
+    asked = ask(request, category, tenant, rules.models, limit_is_hint=hints)
+    budget = learner.budget(asked)
     decision = (
         Decision(rules.pools[-1], Reason.STATEFUL)
         if request.background or (request.stored and rules.responses_are_stored)
-        else choose([budget.tokens for budget in budgets], rules.pools)
+        else choose(budget, rules.pools)
     )
     return Routed(
         pool=decision.pool.name,
         reason=decision.reason,
         asked=asked,
-        budget=budgets[min(rules.pools.index(decision.pool), len(budgets) - 1)],
+        budget=budget,
         retryable=decision.pool is not rules.pools[-1] and _may_exceed(request, decision.pool),
         truncates=request.truncates,
     )
+
+
+def is_informative(budget: Budget, pools: Sequence[Pool]) -> bool:
+    """Return whether the answer to a request tells something that those to others do not."""
+    is_known = budget.basis is Basis.CALIBRATED
+    return not is_known or any(map(budget.is_near, limits(pools)))
 
 
 def route_unread(rules: Rules) -> Routed:
@@ -102,4 +120,6 @@ def route_by_size(body_bytes: int | None, rules: Rules) -> Routed:
 def _may_exceed(request: Request, pool: Pool) -> bool:
     """Return False only if the size of the body proves that every sequence fits the window."""
     bound = request.token_bound
-    return bound is None or bound + (request.max_tokens or 0) > pool.max_model_len
+    # A pool that cannot hold the least output refuses it; one above the limit is refused by all.
+    output = request.min_tokens if request.max_tokens is None else request.max_tokens
+    return bound is None or bound + output > pool.max_model_len

@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 
 
 class TokenError(UserError):
-    """A token file that cannot be used: its path, the fault, and the fix."""
+    """A file of a token or secret that cannot be used: its path, the fault, and the fix."""
 
 
 class BearerToken:
@@ -19,13 +19,13 @@ class BearerToken:
     def __init__(self, file: Path) -> None:
         """Check the file. Raises TokenError."""
         self._file = file
-        read_token(file)
+        read_secret(file, "token")
 
     def permits(self, authorization: str) -> bool:
         """Return whether this value of the header `authorization` carries the token."""
         scheme, _, given = authorization.partition(" ")
         try:
-            token = read_token(self._file)
+            token = read_secret(self._file, "token")
         except TokenError as error:
             _log.error("refusing a request for lack of a token: %s", error)
             return False
@@ -34,13 +34,13 @@ class BearerToken:
         return matches and scheme.lower() == "bearer"
 
 
-def read_token(file: Path) -> bytes:
-    """Return what a file holds, without white space around it. Raises TokenError."""
+def read_secret(file: Path, what: str) -> bytes:
+    """Return what a file holds, without white space around it. Raises TokenError, of `what`."""
     try:
-        token = file.read_bytes().strip()
+        secret = file.read_bytes().strip()
     except OSError as error:
         fix = "use a file that this user may read"
         raise TokenError(f"{file}: cannot be read: {error.strerror}; {fix}") from error
-    if not token:
-        raise TokenError(f"{file}: holds no token; write one into it, such as 32 random letters")
-    return token
+    if not secret:
+        raise TokenError(f"{file}: holds no {what}; write one into it, such as 32 random letters")
+    return secret

@@ -17,13 +17,14 @@ from extproc.budget.values import Observation
 from extproc.build import build_rules
 from extproc.config.addresses import is_of_this_machine
 from extproc.config.settings import MESSAGE_OVERHEAD, ListenSettings, Settings, Transport
-from extproc.service.bearer import BearerToken, read_token
+from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.certificates import CertificateFiles, Certificates
 from extproc.service.grpc_server import GrpcServer
 from extproc.service.h2_server import H2Server
 from extproc.service.streams import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics
+from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
 
 _SECRET_BYTES: Final = 32
@@ -45,6 +46,7 @@ def build_stages(
         metrics=Metrics(registry),
         clock=time.perf_counter,
         draw=random.random,
+        sampling=Sampling(time.perf_counter),
     )
     # All series begin at 0, so that rate() sees the first increment.
     create_series(stages)
@@ -109,7 +111,9 @@ def build_tenant_secret(settings: Settings) -> bytes:
     file = settings.tenants.key_file
     if not file:
         return secrets.token_bytes(_SECRET_BYTES)
-    return blake2b(read_token(Path(file)), digest_size=_SECRET_BYTES).digest()
+    return blake2b(
+        read_secret(Path(file), "secret for tenants.key_file"), digest_size=_SECRET_BYTES
+    ).digest()
 
 
 def describe_settings(settings: Settings) -> dict[str, object]:

@@ -24,8 +24,10 @@ from extproc.names import (
     RETRYABLE_HEADER,
 )
 from extproc.request.reader import MAX_MODEL_CHARS
+from extproc.request.thinking import Thinking
 from extproc.routing.route import Routed, Rules
 from extproc.routing.tenant import DIGEST_CHARS
+from extproc.stream.sampling import MOST as MOST_STOOD_FOR
 from extproc.stream.usage_asking import UsageForm
 
 USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
@@ -35,6 +37,7 @@ _USAGE_KEY: Final = "usage"
 _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MOST_NOTE_CHARS: Final = 32_768  # more than twice the longest that this service writes
 _MOST_COUNT: Final = 1 << 48
+_MOST_THINKING_CHARS: Final = 16
 _DECODER: Final = msgspec.json.Decoder(Routed)
 
 
@@ -95,17 +98,22 @@ def _is_sound(routed: Routed, rules: Rules) -> bool:
         all(map(_is_countable, (asked.measure, asked.every)))
         and len(asked.model) <= MAX_MODEL_CHARS
         and len(asked.category) <= NAME_CHARS
+        and len(asked.thinking) <= _MOST_THINKING_CHARS
         and len(asked.tenant) == (DIGEST_CHARS if rules.tenants else 0)
+        and any(asked.thinking == known.value for known in Thinking)
         and 0 < asked.sequences <= _MOST_COUNT
+        and 0 < routed.stands_for <= MOST_STOOD_FOR
         and 0 < asked.share <= 1
         and 0 <= (asked.output_limit or 0) <= _MOST_COUNT
+        and 0 <= asked.output_floor <= _MOST_COUNT
         and _is_budget(routed.budget)
         and any(pool.name == routed.pool for pool in rules.pools)
     )
 
 
 def _is_budget(budget: Budget) -> bool:
-    parts = budget.prompt_tokens, budget.output_tokens, abs(budget.margin_tokens)
+    totals = (budget.expected or 0, budget.most or 0)
+    parts = (budget.prompt_tokens, budget.output_tokens, abs(budget.margin_tokens), *totals)
     return all(0 <= tokens <= _MOST_COUNT for tokens in parts)
 
 

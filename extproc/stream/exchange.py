@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from extproc.budget.learner import Learner
-from extproc.budget.values import Basis, Observation, Outcome
+from extproc.budget.values import Observation, Outcome
 from extproc.names import HIDE_USAGE, HIDES_USAGE
 from extproc.request.reader import (
     Endpoint,
@@ -20,7 +20,14 @@ from extproc.request.reader import (
 from extproc.response.reader import Finish, Refused, Unlearnable, Usage
 from extproc.routing.ask import is_answered
 from extproc.routing.pools import Pool, Verdict, judge
-from extproc.routing.route import Routed, Rules, route, route_by_size, route_unread
+from extproc.routing.route import (
+    Routed,
+    Rules,
+    is_informative,
+    route,
+    route_by_size,
+    route_unread,
+)
 from extproc.stream.answer import PendingAnswer
 from extproc.stream.decision import (
     ask_for_usage,
@@ -31,6 +38,7 @@ from extproc.stream.decision import (
     usage_note,
 )
 from extproc.stream.metrics import Metrics
+from extproc.stream.sampling import Sampling
 from extproc.stream.session import (
     Action,
     Body,
@@ -61,6 +69,7 @@ class Stages:
     """Returns seconds, monotonic."""
     draw: Callable[[], float]
     """Returns a new random number from 0 to 1."""
+    sampling: Sampling
     usage_asking: UsageAsking = field(default_factory=UsageAsking)
     is_late: Callable[[], bool] = lambda: False
     """Returns whether requests wait so long that only their size can decide in time."""
@@ -134,6 +143,11 @@ class Exchange:
         """Whether a request's body is still arriving."""
         return self._request is not None
 
+    @property
+    def awaits_chunks(self) -> bool:
+        """Whether a request's body of unstated length is still arriving."""
+        return self._request is not None and "content-length" not in self._request.headers
+
     def on(self, event: Event) -> Action:
         """Return the action on an event."""
         match event:
@@ -172,7 +186,8 @@ class Exchange:
         asking.learn(pool.name, model, self._usage_form, answer.shows(outcome))
         cause = self._conclude(routed, pool, outcome)
         if retried:
-            self._stages.metrics.retries.labels(routed.pool, cause.value).inc()
+            retries = self._stages.metrics.retries.labels(routed.pool, cause.value)
+            retries.inc(routed.stands_for)
 
     def _conclude(
         self, routed: Routed, pool: Pool, outcome: Usage | Refused | Unlearnable
@@ -184,7 +199,8 @@ class Exchange:
             case Refused():
                 self._count("refused")
                 self._misrouted(routed, _MisrouteKind.REFUSED)
-                self._stages.learn(Observation(routed.asked, Outcome.REFUSED, pool.limit))
+                seen = Observation(routed.asked, Outcome.REFUSED, pool.max_model_len)
+                self._stages.learn(replace(seen, stands_for=routed.stands_for))
                 return _RetryCause.MISROUTED
             case reason:
                 self._count(reason.value)
@@ -223,25 +239,29 @@ class Exchange:
         named = pending.headers.get(rules.category_header, "")
         tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
         routed = route(request, named, stages.learner, rules, tenant)
-        action = self._go(routed)
-        if request.usage_unstated:
-            action = self._see_to_usage(pending, routed, action)
+        action = self._see_to_usage(pending, routed) if request.usage_unstated else self._go(routed)
         stages.metrics.decision_seconds.observe(stages.clock() - start)
         return action
 
-    def _see_to_usage(self, pending: _PendingRequest, routed: Routed, action: Proceed) -> Proceed:
-        asks = pending.hides_usage and pending.replaceable and self._wants_usage(routed)
-        self._usage_form = UsageForm.ASKED if asks else UsageForm.UNASKED
+    def _see_to_usage(self, pending: _PendingRequest, routed: Routed) -> Proceed:
+        may_ask = pending.hides_usage and pending.replaceable
+        one_in = self._ask_one_in(routed) if may_ask else None
+        self._usage_form = UsageForm.ASKED if one_in else UsageForm.UNASKED
+        action = self._go(replace(routed, stands_for=one_in or 1))
         action = replace(action, note={**action.note, **usage_note(self._usage_form)})
-        return self._with_usage(pending, action) if asks else action
+        return self._with_usage(pending, action) if one_in else action
 
-    def _wants_usage(self, routed: Routed) -> bool:
-        """Return whether to ask: always until the category is calibrated, then for a sample."""
-        share = self._stages.rules.usage_sample
-        known = routed.budget.basis is Basis.CALIBRATED
-        if share == 0 or (known and self._stages.draw() >= share):
-            return False
-        return self._stages.usage_asking.may_ask(routed.pool, routed.asked.model)
+    def _ask_one_in(self, routed: Routed) -> int | None:
+        """Return of how many such requests this one is asked for its usage; None if it is not."""
+        stages, rules = self._stages, self._stages.rules
+        share = rules.usage_sample
+        if share == 0:
+            return None
+        informative = is_informative(routed.budget, rules.pools)
+        one_in = 1 if informative else stages.sampling.one_in(share)
+        drawn = one_in == 1 or stages.draw() * one_in < 1.0
+        may_ask = drawn and stages.usage_asking.may_ask(routed.pool, routed.asked.model)
+        return one_in if may_ask else None
 
     def _with_usage(self, pending: _PendingRequest, action: Proceed) -> Proceed:
         self._stages.metrics.usage_asked.inc()
@@ -267,7 +287,8 @@ class Exchange:
 
     def _answered(self, routed: Routed, pool: Pool, usage: Usage) -> _RetryCause:
         counts = usage.prompt_tokens, usage.completion_tokens
-        seen = Observation(routed.asked, Outcome.COMPLETE, pool.limit, *counts, pool.max_model_len)
+        seen = Observation(routed.asked, Outcome.COMPLETE, pool.max_model_len, *counts)
+        seen = replace(seen, stands_for=routed.stands_for)
         cut = _is_cut(seen, usage.finish)
         if cut:
             seen = replace(seen, outcome=Outcome.CUT)
@@ -284,16 +305,17 @@ class Exchange:
 
     def _judge(self, routed: Routed, seen: Observation) -> Verdict:
         metrics, pools = self._stages.metrics, self._stages.rules.pools
-        verdict = judge(routed.pool, seen.needed, pools)
-        metrics.verdicts.labels(routed.pool, verdict.value).inc()
+        verdict = judge(routed.pool, seen.needed, pools, seen.used)
+        metrics.verdicts.labels(routed.pool, verdict.value).inc(seen.stands_for)
         error = routed.budget.prompt_tokens / seen.largest_prompt - 1
-        label = self._stages.learner.label(routed.asked)
-        metrics.budget_error.labels(label).observe(error)
+        errors = metrics.budget_error.labels(self._stages.learner.label(routed.asked))
+        for _ in range(seen.stands_for):
+            errors.observe(error)
         return verdict
 
     def _misrouted(self, routed: Routed, kind: _MisrouteKind) -> None:
         if routed.pool != self._stages.rules.pools[-1].name:
-            self._stages.metrics.misroutes.labels(routed.pool, kind.value).inc()
+            self._stages.metrics.misroutes.labels(routed.pool, kind.value).inc(routed.stands_for)
 
     def _count(self, outcome: str) -> None:
         self._stages.metrics.answers.labels(outcome).inc()

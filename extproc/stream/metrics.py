@@ -135,6 +135,7 @@ class Metrics:
         self.streams_ended = Counter(
             "dualpool_streams",
             "ext_proc streams ended, by outcome: finished, left (Envoy or the client closed it), "
+            "left_chunked (the same while a body in chunks was due, or that was too large), "
             "protocol (Envoy broke the protocol), fault (a bug of the service).",
             ["outcome"],
             registry=registry,

@@ -21,6 +21,8 @@ class StreamOutcome(enum.Enum):
 
     FINISHED = "finished"
     LEFT = "left"  # Envoy, or the client behind it, went away
+    # The same while a body of unstated length was due, or gRPC refused its message as too large.
+    LEFT_CHUNKED = "left_chunked"
     PROTOCOL = "protocol"  # Envoy broke the protocol
     FAULT = "fault"  # the service failed
 
@@ -78,12 +80,13 @@ class Stream:
         if not self._open:
             return
         self._open = False
+        left = StreamOutcome.LEFT_CHUNKED if self._exchange.awaits_chunks else StreamOutcome.LEFT
         try:
             self._exchange.finish()
         except Exception as error:  # noqa: BLE001 - see the module's invariant
             self.error = error
         self._metrics.streams.dec()
-        self._metrics.streams_ended.labels(self._outcome().value).inc()
+        self._metrics.streams_ended.labels(self._outcome(left).value).inc()
 
     def _act(self, event: Event) -> Action:
         if self.error:
@@ -94,10 +97,10 @@ class Stream:
             self.error = error
             return Proceed()
 
-    def _outcome(self) -> StreamOutcome:
+    def _outcome(self, left: StreamOutcome) -> StreamOutcome:
         match self.error:
             case None:
-                return StreamOutcome.FINISHED if self._session.finished else StreamOutcome.LEFT
+                return StreamOutcome.FINISHED if self._session.finished else left
             case ProtocolError():
                 return StreamOutcome.PROTOCOL
             case _:

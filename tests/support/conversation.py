@@ -22,6 +22,7 @@ from extproc.routing.pools import Pool
 from extproc.routing.route import Rules
 from extproc.stream.exchange import Stages
 from extproc.stream.metrics import Metrics
+from extproc.stream.sampling import Sampling
 from tests.support.paths import DATA
 
 FILES = sorted((DATA / "conversations").glob("*.txt"))
@@ -79,6 +80,7 @@ def stages(**changes) -> Stages:
         metrics=Metrics(registry),
         clock=lambda: 0.0,
         draw=lambda: 0.4,
+        sampling=Sampling(lambda: 0.0),
     )
 
 

@@ -259,3 +259,18 @@ def test_a_command_loads_no_other():
     code = "import sys; from extproc.cli import main; main(['check']); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"extproc.planner", "extproc.local.demo", "grpc"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("budget", "noted"),
+    [
+        ("target: 0.0004", True),
+        ("target: 0.0005", False),
+        ("{target: 0.0004, estimator: paper}", False),
+    ],
+)
+def test_check_notes_a_target_that_may_not_hold(tmp_path, capsys, budget, noted):
+    value = budget if budget.startswith("{") else f"{{{budget}}}"
+    (tmp_path / "dualpool.yaml").write_text(f"budget: {value}\n")
+    assert main(["check", str(tmp_path / "dualpool.yaml")]) == 0
+    assert ("note: budget.target" in capsys.readouterr().err) is noted

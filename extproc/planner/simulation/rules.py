@@ -15,7 +15,7 @@ from extproc.build import build_learner
 from extproc.config.settings import EstimatorName, Settings
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.traffic.arrivals import Incoming
-from extproc.routing.pools import Pool, choose, limits
+from extproc.routing.pools import Pool, choose
 
 _DEFAULTS: Final = Settings()
 
@@ -40,23 +40,21 @@ class Estimated:
 
     def __init__(self, pools: Sequence[Pool], learner: Learner, spill: float | None = None) -> None:
         self._pools, self._learner, self._spill = pools, learner, spill
-        self._limits = limits(pools)
 
     def choose(self, incoming: Incoming, loads: Sequence[float]) -> int:
         """See `Rule`."""
-        budgets = [self._learner.budget(incoming.asked, limit).tokens for limit in self._limits]
-        index = self._pools.index(choose(budgets, self._pools).pool)
+        budget = self._learner.budget(incoming.asked)
+        index = self._pools.index(choose(budget, self._pools).pool)
         if self._spill is None or loads[index] < self._spill:
             return index
-        # There is one budget per limit, and the largest pool has none: use the one before.
-        return _spill(index, budgets[min(index, len(budgets) - 1)], self._pools, loads)
+        return _spill(index, budget.tokens, self._pools, loads)
 
     def learn(self, incoming: Incoming, pool: int, outcome: Outcome, tokens: int) -> None:
         """See `Rule`."""
-        limit = self._pools[pool].limit
+        window = self._pools[pool].max_model_len
         # A refusal carries no usage.
         prompt = 0 if outcome is Outcome.REFUSED else incoming.prompt_tokens
-        self._learner.learn(Observation(incoming.asked, outcome, limit, prompt, tokens))
+        self._learner.learn(Observation(incoming.asked, outcome, window, prompt, tokens))
 
 
 class ByInput:

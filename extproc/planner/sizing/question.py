@@ -49,7 +49,8 @@ class Question:
     """A workload, the instances to serve it, and the objectives.
 
     window: max_model_len of the largest pool. max_num_batched_tokens: vLLM's, for every pool.
-    max_num_seqs: upper bound; vLLM's own default is 256 or 1024.
+    max_num_seqs: upper bound; vLLM's own default is 256 or 1024. names: those of the pools in
+    ascending order, for plans of so many pools; others have names of their sizes.
     """
 
     workload: Workload
@@ -62,6 +63,7 @@ class Question:
     max_num_seqs: int = MAX_NUM_SEQS
     max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
     hours_per_year: float = HOURS_PER_YEAR
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Validate. Raises PlanError."""

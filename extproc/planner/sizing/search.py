@@ -155,7 +155,8 @@ class Planner:
         )
 
     def _plan(self, pools: Sequence[SizedPool]) -> Plan:
-        names = pool_names(len(pools))
+        given = self.question.names
+        names = given if len(given) == len(pools) else pool_names(len(pools))
         return Plan(
             pools=tuple(describe(pool, name) for pool, name in zip(pools, names, strict=True)),
             rate_per_s=self.question.rate_per_s * (1 - self.over_window),

@@ -37,7 +37,7 @@ class Incoming(NamedTuple):
     def needed_tokens(self) -> int:
         """Tokens of a window that the request needs, as the service judges it."""
         limit = self.max_tokens or None
-        return needed_tokens(self.prompt_tokens, limit, self.output_tokens, cut=False)
+        return needed_tokens(self.prompt_tokens, limit, self.output_tokens)
 
 
 def draw_limits(trace: Trace, seed: int, stated: float = STATED) -> Tokens:

@@ -33,6 +33,7 @@ KINDS: Final = (
             "words": 0.866, "punct_runs": 0.106, "lower": 3.514, "upper": 0.056,
             "digit_digit": 0.008, "space_digit": 0.004, "space_upper": 0.046,
             "newlines_tabs": 0.018, "newline_runs": 0.009,
+            "rare_letters": 0.048, "sign_newline": 0.009,
         },
     ),
     TextKind(
@@ -44,6 +45,9 @@ KINDS: Final = (
             "punct_bracket": 0.008, "bracket_punct": 0.009, "bracket_newline": 0.063,
             "space_punct": 0.084, "punct_punct": 0.149, "space_space": 0.909,
             "newlines_tabs": 0.12, "newline_runs": 0.102,
+            "rare_letters": 0.029, "upper_bracket": 0.005, "digit_bracket": 0.01,
+            "space_sign": 0.059, "newline_sign": 0.004, "sign_newline": 0.011,
+            "lower_digit": 0.003,
         },
     ),
     TextKind(
@@ -54,6 +58,8 @@ KINDS: Final = (
             "space_digit": 0.058, "punct_digit": 0.063, "upper_punct": 0.014,
             "bracket_newline": 0.014, "space_punct": 0.165, "punct_punct": 0.275,
             "newlines_tabs": 0.014, "newline_runs": 0.014,
+            "rare_letters": 0.044, "upper_bracket": 0.004, "digit_bracket": 0.094,
+            "lower_digit": 0.011,
         },
     ),
     TextKind(
@@ -71,6 +77,7 @@ KINDS: Final = (
             "camel_or_mixed": 0.147, "digit_digit": 0.469, "space_digit": 0.055,
             "punct_digit": 0.072, "space_upper": 0.027, "space_punct": 0.027,
             "newlines_tabs": 0.028, "newline_runs": 0.027,
+            "rare_letters": 0.039, "digit_bracket": 0.082, "lower_digit": 0.073,
         },
     ),
     TextKind(
@@ -79,6 +86,7 @@ KINDS: Final = (
             "words": 0.007, "punct_runs": 0.12, "indic": 0.01, "greek_cyrillic": 2.838,
             "non_ascii_runs": 0.543, "latin_accents": 0.004, "digit_digit": 0.008,
             "space_digit": 0.006, "newlines_tabs": 0.016, "newline_runs": 0.008,
+            "digit_bracket": 0.003, "sign_newline": 0.008,
         },
     ),
     TextKind(
@@ -90,6 +98,9 @@ KINDS: Final = (
             "punct_bracket": 0.012, "bracket_punct": 0.006, "bracket_newline": 0.027,
             "space_punct": 0.089, "punct_punct": 0.126, "space_space": 0.277,
             "newlines_tabs": 0.116, "newline_runs": 0.09,
+            "rare_letters": 0.041, "upper_bracket": 0.02, "digit_bracket": 0.005,
+            "space_sign": 0.076, "newline_sign": 0.049, "sign_newline": 0.031,
+            "lower_digit": 0.005,
         },
     ),
     TextKind(
@@ -105,6 +116,7 @@ KINDS: Final = (
             "words": 0.426, "punct_runs": 0.393, "lower": 0.131, "upper": 0.033,
             "digit_digit": 0.764, "punct_digit": 0.197, "newlines_tabs": 0.033,
             "newline_runs": 0.033,
+            "rare_letters": 0.011, "digit_bracket": 0.163,
         },
     ),
     TextKind(
@@ -113,6 +125,7 @@ KINDS: Final = (
             "punct_runs": 0.036, "semitic": 2.531, "non_ascii_runs": 0.564,
             "latin_accents": 0.002, "digit_digit": 0.003, "newlines_tabs": 0.018,
             "newline_runs": 0.009,
+            "sign_newline": 0.009,
         },
     ),
     TextKind(
@@ -122,6 +135,7 @@ KINDS: Final = (
             "camel_or_mixed": 0.591, "digit_digit": 0.036, "digit_upper": 0.09,
             "punct_digit": 0.007, "upper_punct": 0.018, "bracket_newline": 0.002,
             "newlines_tabs": 0.004, "newline_runs": 0.004,
+            "rare_letters": 0.091, "digit_bracket": 0.002, "lower_digit": 0.091,
         },
     ),
 )  # fmt: skip

@@ -37,7 +37,7 @@ ELSEWHERE = {
     },
     "tests/unit/planner_commands": {
         "dualpool plan docs/examples/lmsys.csv --rate 200 --slo-ttft-ms 500",
-        "dualpool simulate docs/examples/azure-2023.csv --rate 200 --compare",
+        "dualpool simulate docs/examples/azure-2023.csv --rate 100 --window 4096,65536 --compare",
     },
     "tests/unit/envoy": {
         "dualpool config envoy dualpool.yaml > envoy.yaml",

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -124,7 +125,7 @@ def test_a_hostile_body_gets_the_pools_answer_and_harms_nobody(stack, name):
 
 
 def test_a_large_body_of_unknown_length_costs_no_memory(stack):
-    before = stack.rss_mb()
+    before, refused, passed = stack.rss_mb(), left_chunked(stack), failed_open(stack)
     body = json.dumps(chat(stack, "hello", unread="x" * (30 << 20))).encode()
 
     def ask(_):
@@ -136,6 +137,19 @@ def test_a_large_body_of_unknown_length_costs_no_memory(stack):
     assert all("x-llm-reason" not in answer.headers for answer in answers)
     assert stack.rss_mb() < before + 60
     assert stack.post(CHAT, chat(stack, "hello")).headers["x-llm-reason"] == "fits"
+    # What Envoy counts as an absence of the service, the service counts too.
+    wait_for(lambda: left_chunked(stack) == refused + 4)
+    assert failed_open(stack) == passed + 4
+
+
+def left_chunked(stack):
+    [count] = re.findall(r'streams_total\{outcome="left_chunked"\} (\S+)', stack.metrics())
+    return float(count)
+
+
+def failed_open(stack):
+    stats = fetch(f"{stack.gateway.admin_url}/stats?filter=router.failure_mode_allowed").body
+    return int(stats.split()[-1])
 
 
 def test_a_gzip_bomb_costs_neither_memory_nor_time(stack):

@@ -31,7 +31,8 @@ def prometheus():
         find_envoy()
     except StackError as error:
         pytest.skip(str(error))
-    with running() as stack, watching(stack.ports) as url:
+    tenants = {"header": "x-tenant"}
+    with running(tenants=tenants) as stack, watching(stack.ports) as url:
         wait_for(lambda: len(ask(url, "up == 1")) == 4)
         for times in (5, 20, 40, 4000):
             send(stack, times)

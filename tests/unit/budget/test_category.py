@@ -11,6 +11,8 @@ from extproc.budget.category import (
     LABEL_CHARS,
     NAME_CHARS,
     OTHER,
+    OTHER_MODELS,
+    UNNAMED,
     ContentClass,
     Labels,
     content_class,
@@ -18,7 +20,7 @@ from extproc.budget.category import (
     named,
 )
 from extproc.budget.features import FEATURES
-from extproc.budget.measure import measure
+from extproc.budget.measure import measure, measure_media
 
 TEXTS = {
     ContentClass.PROSE: "The owl sat still, as owls do; nobody in the barn had noticed it yet. "
@@ -38,13 +40,21 @@ def classify(text):
     return content_class(measure(text, len(text), messages=1).features)
 
 
-@pytest.mark.parametrize("kind", ContentClass)
+@pytest.mark.parametrize("kind", TEXTS)
 def test_a_text_of_each_kind_is_recognised(kind):
     assert classify(TEXTS[kind].encode()) is kind
 
 
 def test_an_empty_text_is_prose():
     assert classify(b"") is ContentClass.PROSE
+
+
+@pytest.mark.parametrize("media", [{"videos": 1}, {"audios": 1}, {"stated": 1}])
+@pytest.mark.parametrize("text", TEXTS.values())
+def test_a_prompt_with_media_is_of_their_class_whatever_its_text(text, media):
+    data = text.encode()
+    found = measure(data, len(data), messages=1, media=measure_media([], **media))
+    assert content_class(found.features) is ContentClass.MEDIA
 
 
 @given(st.binary())
@@ -54,7 +64,17 @@ def test_any_bytes_have_a_class(data):
 
 def test_a_header_names_the_category():
     assert named(" chat ") == "chat"
-    assert named("") == "unnamed"
+    assert named("") == UNNAMED
+
+
+@pytest.mark.parametrize("value", [OTHER, UNNAMED, "(other)", "other/a", "a/other/b", "a/(other)"])
+def test_no_part_of_a_clients_name_is_a_name_of_ours(value):
+    assert {OTHER, UNNAMED, OTHER_MODELS}.isdisjoint(named(value).split("/"))
+
+
+@pytest.mark.parametrize("value", ["others", "Other", "~other", "my other"])
+def test_a_name_that_only_contains_one_of_ours_stays(value):
+    assert named(value) == value
 
 
 @given(st.text())

@@ -31,7 +31,7 @@ def test_beyond_the_permitted_labels_learning_goes_on():
     given.learn(Observation(replace(ASKED, model="other"), Outcome.COMPLETE, 8192, 800, 1))
     given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 800, 1))
     assert given.label(ASKED) == "other"
-    assert given.budget(ASKED, 8192).prompt_tokens != 1000
+    assert given.budget(ASKED).prompt_tokens != 1000
     assert "prose/m" in given.learnt().categories
 
 

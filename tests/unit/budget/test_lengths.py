@@ -83,7 +83,7 @@ def answered(*requests):
     """Lengths of requests of prompt tokens, completion tokens and sequences."""
     lengths = Lengths()
     for prompt, completion, sequences in requests:
-        asked = Asked("m", "prose", Measure(400), None, sequences)
+        asked = Asked("m", "prose", Measure(400), None, sequences=sequences)
         seen = Observation(asked, Outcome.COMPLETE, 8192, prompt, completion)
         lengths.observe("prose/m", seen)
     return write_lengths(lengths.rows())

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.features import FEATURES
-from extproc.budget.measure import add, measure, prior_tokens, with_optional
+from extproc.budget.features import FEATURES, MEDIA_FEATURES
+from extproc.budget.measure import add, measure, measure_media, prior_tokens, with_optional
 from extproc.budget.values import Measure
 
 
@@ -29,9 +29,57 @@ def test_messages_and_tools_are_not_scaled() -> None:
     assert [value(found, f) for f in ("request", "messages", "tools", "any_tool")] == [1, 3, 2, 1]
 
 
-def test_an_image_of_unknown_size_counts_as_a_megapixel() -> None:
-    known = measure(b"", 0, messages=1, images=[(1024, 1024)])
-    assert known == measure(b"", 0, messages=1, images=[(0, 0)])
+def counted(*args, **kwargs) -> dict[str, float]:
+    found = zip(MEDIA_FEATURES, measure_media(*args, **kwargs), strict=True)
+    return {name: count for name, count in found if count}
+
+
+def test_media_of_unknown_size_are_counted_by_their_kind() -> None:
+    found = counted([(0, 0), (0, 0)], audios=3, videos=4)
+    assert found == {"unsized_images": 2, "audios": 3, "videos": 4}
+    assert counted([]) == {}
+
+
+def test_an_image_counts_in_patches_that_are_capped_or_shrunk() -> None:
+    assert counted([(56, 28), (2048, 1024)]) == {
+        "images": 2,
+        "image_patches": pytest.approx(2 + 2674.9, abs=0.1),
+        "image_patches_640": 642,
+        "image_patches_1280": 1282,
+        "image_patches_1024px": pytest.approx(2 + 2674.9 / 4, abs=0.1),
+        "image_tiles": 3 + 9,  # at most 12, with two columns for each row: 4 x 2, and the whole
+    }
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles"),
+    [
+        ((100, 100), 1),
+        ((448, 448), 1),
+        ((640, 640), 5),  # fills two tiles of the four
+        ((4000, 4000), 10),
+        ((1920, 1080), 9),
+        ((4032, 3024), 13),
+        ((10_000, 10), 13),
+        ((10, 10_000), 13),
+    ],
+)
+def test_an_image_is_cut_into_tiles_near_its_aspect_ratio(size, tiles) -> None:
+    assert counted([size])["image_tiles"] == tiles
+
+
+def test_an_image_is_shrunk_to_the_area_of_the_model() -> None:
+    assert counted([(4000, 3000)], max_pixels=480_000) == counted([(800, 600)])
+    assert counted([(800, 600)], max_pixels=1 << 30) == counted([(800, 600)])
+
+
+def test_images_of_stated_tokens_are_counted_alone() -> None:
+    assert counted([], stated=3) == {"stated_images": 3}
+
+
+def test_media_are_part_of_the_measure() -> None:
+    found = measure(b"", 0, messages=1, media=measure_media([(28, 28)], videos=2))
+    assert [value(found, name) for name in ("images", "image_patches", "videos")] == [1, 1, 2]
 
 
 def test_text_that_may_be_dropped_has_features_of_its_own():

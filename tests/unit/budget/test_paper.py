@@ -2,6 +2,7 @@
 
 import random
 import statistics
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -32,12 +33,18 @@ def teach(estimator, ratios, prompt_tokens=10_000):
 
 
 def test_before_anything_is_learnt_the_prior_holds():
-    budget = paper().budget(asked(4001, output_tokens=100), LIMIT)
+    budget = paper().budget(asked(4001, output_tokens=100))
     assert budget == Budget(1001, 0, 100, Basis.PRIOR)
 
 
 def test_without_a_stated_limit_the_default_is_reserved():
-    assert paper().budget(asked(4000, output_tokens=None), LIMIT).output_tokens == 1024
+    assert paper().budget(asked(4000, output_tokens=None)).output_tokens == 1024
+
+
+def test_the_least_output_is_reserved_if_it_is_more_than_the_default():
+    request = asked(4000, output_tokens=None)
+    budgets = [paper().budget(replace(request, output_floor=n)) for n in (1023, 1025)]
+    assert [budget.output_tokens for budget in budgets] == [1024, 1025]
 
 
 def test_a_budget_is_prompt_margin_and_output():
@@ -55,7 +62,7 @@ def test_the_budget_uses_the_mean_less_gamma_deviations():
     estimator = paper()
     teach(estimator, [2.0])
     # 3800 bytes at 3.9 - 0.095 and at 3.9 bytes per token
-    assert estimator.budget(asked(3800), LIMIT) == Budget(975, 999 - 975, 0, Basis.CALIBRATED)
+    assert estimator.budget(asked(3800)) == Budget(975, 999 - 975, 0, Basis.CALIBRATED)
 
 
 def test_without_noise_fifty_observations_leave_a_thirteenth_of_the_first_error():
@@ -89,7 +96,7 @@ def test_the_mean_error_after_fifty_observations_is_the_papers(category, error):
 def test_categories_learn_apart():
     estimator = paper()
     teach(estimator, [2.0])
-    assert estimator.budget(asked(4000, category="code"), LIMIT).tokens == 1000
+    assert estimator.budget(asked(4000, category="code")).tokens == 1000
 
 
 def test_more_categories_than_are_kept_share_one_ratio():
@@ -98,12 +105,12 @@ def test_more_categories_than_are_kept_share_one_ratio():
         estimator.observe(answer(asked(4000, category=category), 1000))
     assert list(estimator.learnt().categories) == ["b/m", "a/m", "other/other"]
     assert estimator.learnt().categories["other/other"]["samples"] == 2
-    assert estimator.budget(asked(4000, category="c"), LIMIT).basis is Basis.CALIBRATED
+    assert estimator.budget(asked(4000, category="c")).basis is Basis.CALIBRATED
 
 
 def test_token_ids_are_exact():
     estimator = paper()
-    assert estimator.budget(asked(0, 70), LIMIT).tokens == 70
+    assert estimator.budget(asked(0, 70)).tokens == 70
     estimator.observe(answer(asked(400, 70), 170))
     assert estimator.learnt().categories["prose/m"]["bytes_per_token"] == 4.0
 
@@ -130,7 +137,7 @@ def test_a_budget_is_finite_and_never_negative_whatever_was_learnt(answers, text
     estimator = paper(gamma=gamma)
     for observed, tokens in answers:
         estimator.observe(answer(asked(observed), tokens))
-    assert 0 <= estimator.budget(asked(text_bytes), LIMIT).tokens <= 16 * text_bytes
+    assert 0 <= estimator.budget(asked(text_bytes)).tokens <= 16 * text_bytes
 
 
 @pytest.mark.parametrize(("tokens", "samples"), [(1, 1), (0, None)])

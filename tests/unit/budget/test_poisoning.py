@@ -57,7 +57,7 @@ def attacked(share: float, lie: Lie, answers: int = 1000) -> Calibrated:
 
 def worst_error(calibrated: Calibrated) -> float:
     """The largest relative error over prompts of all sizes, beyond three tokens."""
-    found = [(calibrated.budget(asked(n), LIMIT), truth(asked(n))) for n in SIZES]
+    found = [(calibrated.budget(asked(n)), truth(asked(n))) for n in SIZES]
     return max((abs(b.prompt_tokens - t.prompt_tokens) - 3) / t.prompt_tokens for b, t in found)
 
 
@@ -86,25 +86,25 @@ def test_one_answer_in_ten_without_its_cached_tokens_moves_no_estimate_by_5_perc
 
 def test_one_lie_moves_an_estimate_by_4_deviations_at_most() -> None:
     calibrated, request = taught(60), asked(1500)
-    before = calibrated.budget(request, LIMIT).prompt_tokens
+    before = calibrated.budget(request).prompt_tokens
     calibrated.observe(times(4.5)(truth(request)))
-    assert calibrated.budget(request, LIMIT).prompt_tokens < before * 1.12
+    assert calibrated.budget(request).prompt_tokens < before * 1.12
 
 
 def test_a_thousand_short_prompts_move_no_long_one() -> None:
     calibrated, request = taught(), asked(0)
-    deviation = calibrated._models.get("m").weights.predict(asked(2500).measure).deviation
+    deviation = calibrated._models.get("m").member.weights.predict(asked(2500).measure).deviation
     for answer in range(1000):
         calibrated.observe(replace(truth(request), prompt_tokens=25 + answer % 2 * 14))
-    found = calibrated._models.get("m").weights.predict(asked(2500).measure)
+    found = calibrated._models.get("m").member.weights.predict(asked(2500).measure)
     assert found.tokens == pytest.approx(truth(asked(2500)).prompt_tokens, rel=0.01)
     assert found.deviation < 1.1 * deviation
 
 
 def test_whatever_is_taught_an_estimate_stays_in_the_band_around_the_prior() -> None:
     fresh, calibrated = taught(0), attacked(1.0, times(4.5), 3000)
-    bound = fresh.budget(asked(2500), LIMIT).prompt_tokens * 2.5 + 1000
-    assert calibrated.budget(asked(2500), LIMIT).prompt_tokens <= bound + 1
+    bound = fresh.budget(asked(2500)).prompt_tokens * 2.5 + 1000
+    assert calibrated.budget(asked(2500)).prompt_tokens <= bound + 1
 
 
 @pytest.mark.parametrize(
@@ -124,16 +124,16 @@ def test_counts_that_no_tokenizer_gives_teach_nothing(
 
 def test_answers_cut_after_one_token_do_not_shrink_the_reserve() -> None:
     calibrated = taught(output=None)
-    before = calibrated.budget(asked(500, None), LIMIT).output_tokens
+    before = calibrated.budget(asked(500, None)).output_tokens
     for seen in honest(500, output=None, seed=4):
         calibrated.observe(replace(seen, outcome=Outcome.CUT, completion_tokens=1))
-    assert calibrated.budget(asked(500, None), LIMIT).output_tokens >= 0.9 * before
+    assert calibrated.budget(asked(500, None)).output_tokens >= 0.9 * before
 
 
 def test_lies_that_look_safe_use_up_half_of_the_risk_at_most() -> None:
     calibrated = attacked(0.02, times(4.9), 3000)
     assert level(calibrated) > 2 * FLOOR
-    assert calibrated.budget(asked(800), LIMIT).tokens < LIMIT
+    assert calibrated.budget(asked(800)).tokens < LIMIT
 
 
 def test_refusals_without_end_leave_short_prompts_in_the_short_pool() -> None:
@@ -141,32 +141,32 @@ def test_refusals_without_end_leave_short_prompts_in_the_short_pool() -> None:
     for _ in range(3000):
         calibrated.observe(Observation(asked(1400), Outcome.REFUSED, LIMIT))
     assert level(calibrated) >= FLOOR
-    assert calibrated.budget(asked(500), LIMIT).tokens < LIMIT
+    assert calibrated.budget(asked(500)).tokens < LIMIT
 
 
 def test_a_category_that_lies_does_not_widen_another_categorys_margin() -> None:
     calibrated = taught()
-    before = calibrated.budget(asked(1200), LIMIT).margin_tokens
+    before = calibrated.budget(asked(1200)).margin_tokens
     for seen in honest(20, seed=5):
         lie = replace(times(4)(seen), asked=replace(seen.asked, category="liar"))
         calibrated.observe(lie)
         for further in honest(10, seed=6):
             calibrated.observe(further)
-    assert calibrated.budget(asked(1200), LIMIT).margin_tokens < 1.5 * before + 20
+    assert calibrated.budget(asked(1200)).margin_tokens < 1.5 * before + 20
 
 
 def test_a_category_nobody_has_seen_is_estimated_by_what_its_model_has_learnt() -> None:
     calibrated = taught()
-    new = calibrated.budget(asked(1200, category="new"), LIMIT)
-    assert new.prompt_tokens == calibrated.budget(asked(1200), LIMIT).prompt_tokens
-    assert new.margin_tokens > calibrated.budget(asked(1200), LIMIT).margin_tokens
+    new = calibrated.budget(asked(1200, category="new"))
+    assert new.prompt_tokens == calibrated.budget(asked(1200)).prompt_tokens
+    assert new.margin_tokens > calibrated.budget(asked(1200)).margin_tokens
 
 
 def test_invented_model_names_push_nothing_out() -> None:
     calibrated = taught()
     for number in range(500):
         stranger = replace(asked(500), model=f"made-up-{number}")
-        calibrated.budget(stranger, LIMIT)
+        calibrated.budget(stranger)
         calibrated.observe(Observation(stranger, Outcome.REFUSED, LIMIT))
     assert list(calibrated.learnt().models) == ["m"]
 
@@ -182,7 +182,7 @@ def test_another_tokenizer_behind_the_name_is_learnt_in_50_answers_and_back_in_5
     calibrated = taught()
     for seen in honest(50, seed=8):
         calibrated.observe(times(1.5)(seen))
-    assert calibrated.budget(asked(2500), LIMIT).prompt_tokens == pytest.approx(
+    assert calibrated.budget(asked(2500)).prompt_tokens == pytest.approx(
         1.5 * truth(asked(2500)).prompt_tokens, rel=0.04
     )
     for seen in honest(50, seed=9):
@@ -200,7 +200,7 @@ def beside(tenant: str, odd: Lie, share: int) -> tuple[float, float, float]:
     other, misrouted, over_routed = tenant and "odd", 0, 0
     for number, seen in enumerate(noisy(4000)):
         request = replace(seen.asked, tenant=tenant)
-        short = calibrated.budget(request, LIMIT).tokens <= LIMIT
+        short = calibrated.budget(request).tokens <= LIMIT
         misrouted += number >= 2000 and short and seen.needed > LIMIT
         over_routed += number >= 2000 and not short and seen.needed <= LIMIT
         calibrated.observe(replace(seen, asked=request))

@@ -132,3 +132,27 @@ def test_one_that_outgrows_its_parent_borrows_less_and_less() -> None:
         shares[outgrows] = found.exceeding(10_000)
     assert shares[False] == pytest.approx(30 / 530, rel=0.1)
     assert shares[True] < 0.1 * shares[False]
+
+
+def test_a_value_that_stands_for_several_counts_as_several() -> None:
+    found = counts()
+    for number in range(1000):
+        found.add(4000 if number % 10 == 0 else 100, 9.0 if number % 10 == 0 else 1.0)
+    assert found.exceeding(1000) == pytest.approx(0.46, abs=0.02)
+
+
+def test_few_values_that_stand_for_many_do_not_outweigh_the_prior() -> None:
+    few, many = counts(), counts()
+    for _ in range(10):
+        few.add(4000, 100.0)
+    for _ in range(1000):
+        many.add(4000)
+    assert few.exceeding(1000) == pytest.approx(0.28, abs=0.05)
+    assert many.exceeding(1000) > 0.9
+
+
+def test_values_that_count_less_than_one_leave_the_prior_its_weight() -> None:
+    found = counts()
+    for _ in range(100):
+        found.add(4000, 0.1)
+    assert found.exceeding(1000) == pytest.approx(0.28, abs=0.05)

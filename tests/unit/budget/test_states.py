@@ -1,31 +1,55 @@
 """What is known of a category."""
 
+from extproc.budget.families import Member
+from extproc.budget.outputs import Outputs
 from extproc.budget.prior import MEASURED
-from extproc.budget.sketch import Counts, Scores, Sketch, count_prior, score_prior
-from extproc.budget.states import CategoryState, Distributions, ModelState, add_output
+from extproc.budget.sketch import Scores, Sketch, score_prior
+from extproc.budget.states import CategoryState, Distributions, ModelState
 from extproc.budget.values import Asked, Measure, Observation, Outcome
+from extproc.budget.weights import TokenWeights
 
 SEEN = Observation(Asked("m", "prose", Measure(4), None), Outcome.COMPLETE, 8192, 10, 1000)
 
 
 def category() -> CategoryState:
     scores = Sketch(Scores(), score_prior(), 1000.0)
-    outputs = Sketch(Counts(), count_prior(), 1500.0)
-    return CategoryState(ModelState(MEASURED, scores, outputs))
+    return CategoryState(ModelState(Member(TokenWeights(MEASURED), placed=True), scores, Outputs()))
 
 
 def test_a_new_state_is_like_the_wider_one() -> None:
     wider = category()
     for _ in range(200):
-        add_output(wider.outputs, SEEN)
-    assert Distributions(wider).outputs.upper(0.5) > 800
+        wider.outputs.add(("", 0), 0, SEEN, 1.0)
+    assert Distributions(wider).outputs.every.upper(0.5) > 800
 
 
-def test_a_cut_output_counts_as_longer() -> None:
-    state, cut = category(), Observation(SEEN.asked, Outcome.CUT, 8192, 10, 1000)
-    for _ in range(200):
-        add_output(state.outputs, cut)
-    assert state.outputs.upper(0.5) > 1000
+def model() -> ModelState:
+    return ModelState(
+        Member(TokenWeights(MEASURED), placed=True),
+        Sketch(Scores(), score_prior(), 1000.0),
+        Outputs(),
+    )
+
+
+def test_a_plausible_answer_is_believed() -> None:
+    assert model().believes(plausible=True)
+
+
+def test_a_rare_implausible_answer_is_not_believed() -> None:
+    state = model()
+    found = [state.believes(plausible=number % 50 < 49) for number in range(1000)]
+    assert found.count(False) == 20
+
+
+def test_implausible_answers_are_believed_once_there_are_many() -> None:
+    state = model()
+    for number in range(1000):
+        state.believes(plausible=number % 10 < 9)
+    assert state.believes(plausible=False)
+
+
+def test_a_new_model_is_believed_at_once() -> None:
+    assert model().believes(plausible=False)
 
 
 def test_the_observations_are_those_of_the_scores() -> None:

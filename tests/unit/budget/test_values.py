@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.budget.values import Asked, Measure, Observation, Outcome
+from extproc.budget.values import Asked, Basis, Budget, Measure, Observation, Outcome
 
 
 def seen(prompt, completion, outcome=Outcome.COMPLETE, **asked):
@@ -46,7 +46,6 @@ def test_the_largest_prompt_has_its_share(share, largest):
         (2, 700, 661, 760, 800),
         (1, None, 660, 760, 761),
         (1, None, 600, 760, 701),
-        (2, None, 661, 0, 432),
     ],
 )
 def test_a_cut_sequence_among_several_may_have_filled_the_window(
@@ -60,3 +59,42 @@ def test_all_prompts_are_the_only_one_if_there_is_one():
     one, both = Measure(300), Measure(400)
     assert Asked("m", "prose", one, None).every == one
     assert Asked("m", "prose", one, None, whole=both).every == both
+
+
+@pytest.mark.parametrize(
+    ("limit", "completion", "outcome", "needed"),
+    [
+        (None, 10, Outcome.COMPLETE, 110),
+        (32_000, 10, Outcome.COMPLETE, 110),
+        (32_000, 8092, Outcome.CUT, 8193),
+        (10, 10, Outcome.CUT, 110),
+        (0, 0, Outcome.COMPLETE, 100),
+    ],
+)
+def test_of_a_limit_that_is_a_hint_what_was_used_is_needed(limit, completion, outcome, needed):
+    found = seen(100, completion, outcome, limit=limit, limit_is_hint=True)
+    assert (found.needed, found.used) == (needed, needed)
+
+
+def test_what_was_used_is_without_the_rest_of_a_reserved_limit():
+    found = seen(100, 10, limit=50)
+    assert (found.needed, found.used) == (150, 110)
+
+
+def test_a_sequence_among_several_is_no_longer_than_its_limit():
+    found = seen(100, 661, Outcome.CUT, limit=500, sequences=2, limit_is_hint=True)
+    assert replace(found, window=760).needed == 432
+
+
+@pytest.mark.parametrize(
+    ("expected", "most", "placed", "near"),
+    [
+        (None, None, 1000, False),
+        (900, None, 900, True),
+        (900, 901, 900, True),
+        (901, 990, 901, False),
+    ],
+)
+def test_a_request_is_near_a_window_that_it_may_exceed_or_not(expected, most, placed, near):
+    budget = Budget(900, 50, 50, Basis.CALIBRATED, expected, most)
+    assert (budget.placed, budget.is_near(900)) == (placed, near)

@@ -1,10 +1,12 @@
 """Prompt tokens as a linear function, and what cannot move it."""
 
+import math
 import random
+from collections.abc import Callable
 
 import pytest
 
-from extproc.budget.measure import measure, with_optional
+from extproc.budget.measure import measure, measure_media, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Measure
 from extproc.budget.weights import BAND, BAND_TOKENS, TokenWeights, oddity
@@ -150,3 +152,104 @@ def test_a_copy_learns_apart() -> None:
 def test_the_oddity_of_a_short_prompt_is_less() -> None:
     assert oddity(4.0, 1200.0) == pytest.approx(16.0, rel=1e-3)
     assert oddity(4.0, 12.0) == 8.0
+
+
+def image_prompt(
+    draw: random.Random, tokens_of: Callable[[int, int], float]
+) -> tuple[Measure, float]:
+    """A prompt of text and one to four images of common sizes, and its tokens."""
+    text = PROSE * draw.randint(1, 60)
+    sizes = [draw.choice(SIZES) for _ in range(draw.randint(1, 4))]
+    asked = measure(text, len(text), messages=1, media=measure_media(sizes))
+    return asked, len(text) * 0.22 + 20 + sum(tokens_of(*size) for size in sizes)
+
+
+SIZES = [(1920, 1080), (4032, 3024), (1024, 1024), (512, 512), (1240, 1754), (640, 480), (224, 224)]
+
+
+def anyres_patches(width: int, height: int) -> float:
+    """Qwen2-VL with max_pixels of 1280 patches, but for rounding."""
+    return min(width * height / 784, 1280.0) + 2
+
+
+def side_patches(width: int, height: int) -> float:
+    """Pixtral: patches of 16 pixels of an image of at most 1024 a side, and a sign for each row."""
+    scale = min(1024 / max(width, height), 1.0)
+    columns, rows = (math.ceil(side * scale / 16) for side in (width, height))
+    return columns * rows + rows
+
+
+def tiles(width: int, height: int) -> float:
+    """InternVL 2.5: 256 tokens for each tile."""
+    cut = {(1920, 1080): 9, (4032, 3024): 13, (1024, 1024): 10, (512, 512): 5}
+    more = {(1240, 1754): 7, (640, 480): 13, (224, 224): 1}
+    return 256 * (cut | more)[width, height] + 2
+
+
+@pytest.mark.parametrize(
+    "tokens_of",
+    [lambda *_: 260, lambda *_: 576, lambda *_: 1, anyres_patches, side_patches, tiles],
+    ids=["gemma-3", "llava", "mllama", "qwen2-vl", "pixtral", "internvl"],
+)
+def test_what_an_image_costs_is_learnt(tokens_of: Callable[[int, int], float]) -> None:
+    weights, draw = TokenWeights(MEASURED), random.Random(4)
+    for _ in range(300):
+        weights.learn(*image_prompt(draw, tokens_of))
+    seen = [image_prompt(draw, tokens_of) for _ in range(100)]
+    errors = [abs(weights.predict(asked).tokens / tokens - 1) for asked, tokens in seen]
+    assert sorted(errors)[90] < 0.05
+    assert weights.surprise < 2
+
+
+def linked(**media: int) -> Measure:
+    sizes = [(0, 0)] * media.pop("images", 0)
+    return measure(PROSE, len(PROSE), messages=1, media=measure_media(sizes, **media))
+
+
+@pytest.mark.parametrize("media", [{"images": 1}, {"audios": 1}, {"videos": 1}, {"stated": 1}])
+@pytest.mark.parametrize("tokens", [-500, 0, 30, 10**6])
+def test_any_count_is_plausible_with_media(media: dict[str, int], tokens: int) -> None:
+    assert TokenWeights(MEASURED).plausible(linked(**media), tokens)
+
+
+def test_media_cost_more_than_any_text() -> None:
+    weights = TokenWeights(MEASURED)
+    for _ in range(200):
+        weights.learn(linked(videos=1), 120_000)
+    assert weights.predict(linked(videos=1)).tokens == pytest.approx(120_000, rel=0.02)
+
+
+def relative_deviation(weights: TokenWeights, asked: Measure) -> float:
+    found = weights.predict(asked)
+    return found.deviation / found.tokens
+
+
+def test_media_of_unknown_size_stay_uncertain_if_their_tokens_vary() -> None:
+    weights, draw = TokenWeights(MEASURED), random.Random(5)
+    for _ in range(500):
+        weights.learn(linked(images=1), min(draw.lognormvariate(6.5, 1.2), 16_384) + 25)
+    assert relative_deviation(weights, linked(images=1)) > 0.6
+    assert weights.surprise < 2
+
+
+def test_media_of_unknown_size_become_certain_if_they_cost_the_same() -> None:
+    weights = TokenWeights(MEASURED)
+    for _ in range(500):
+        weights.learn(linked(images=1), 281)
+    assert relative_deviation(weights, linked(images=1)) < 0.05
+
+
+def test_what_images_vary_by_does_not_blur_text() -> None:
+    weights, other, draw = taught(0.25), taught(0.25), random.Random(6)
+    for _ in range(200):
+        weights.learn(linked(images=1), draw.choice((30, 4000)))
+    found, before = (each.predict(prompt(2000)) for each in (weights, other))
+    assert found.tokens == pytest.approx(before.tokens, rel=0.02)
+    assert found.deviation < 1.2 * before.deviation
+
+
+def test_media_never_lower_a_prediction() -> None:
+    weights, plain = TokenWeights(MEASURED), measure(PROSE, len(PROSE), messages=1)
+    for _ in range(50):
+        weights.learn(linked(stated=1), -500)
+    assert weights.predict(linked(stated=9)).tokens == weights.predict(plain).tokens

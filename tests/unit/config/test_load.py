@@ -15,6 +15,7 @@ from extproc.config.settings import (
     CategorySettings,
     ListenSettings,
     LogLevel,
+    ModelSettings,
     PoolSettings,
     RequestSettings,
 )
@@ -234,6 +235,15 @@ settings = st.builds(
     ),
     workers=whole(1, 255),
     pools=rows_of_pools(),
+    models=st.lists(
+        st.builds(
+            ModelSettings,
+            name=st.from_regex(r"[a-zA-Z*?/.-]{1,20}", fullmatch=True),
+            max_pixels=whole(0, 1 << 32),
+            drops=st.sampled_from(["", "schema", "documents, past_reasoning"]),
+        ),
+        max_size=3,
+    ).map(tuple),
     budget=st.builds(
         BudgetSettings,
         beta=st.floats(0, 1, exclude_min=True, exclude_max=True),

@@ -8,15 +8,19 @@ from pydantic import ValidationError
 from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.keys import Section
 from extproc.config.settings import (
+    DROPPED,
     SECTIONS,
     EstimatorName,
     FailOpen,
     Form,
     LogLevel,
+    ModelSettings,
     PoolSettings,
     Settings,
+    StatedLimits,
     StoredResponses,
 )
+from extproc.request.prompt import Optional
 from tests.support.paths import ROOT
 
 PLAIN = {"tls_ca": "", "tls_name": ""}
@@ -43,19 +47,21 @@ DEFAULTS = {
         {"name": "long", "max_model_len": 65536, "threshold": 65536, "address": "long:8000"}
         | PLAIN,
     ),
+    "models": (),
     "budget": {
         "estimator": EstimatorName.CALIBRATED,
         "target": 0.001,
+        "stated_limits": StatedLimits.RESERVE,
         "beta": 0.95,
         "gamma": 1.0,
         "prior_bytes_per_token": 4.0,
         "default_output_tokens": 1024,
     },
-    "categories": {"header": "", "max": 64},
+    "categories": {"header": "", "max": 64, "models": 256},
     "tenants": {"header": "", "max": 128, "key_file": ""},
     "requests": {
         "max_body_bytes": 33554432,
-        "usage_sample": 0.02,
+        "usage_sample": 0.05,
         "stored_responses": StoredResponses.ANY,
     },
     "envoy": {
@@ -107,9 +113,21 @@ def test_every_key_is_described(section):
     assert all(field.description for field in section.model_fields.values())
 
 
+def test_what_a_template_may_drop_is_what_is_read_apart():
+    assert {kind.value for kind in Optional} == set(DROPPED)
+
+
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [("", ()), ("schema", ("schema",)), ("schema, documents", ("schema", "documents"))],
+)
+def test_what_a_template_drops_is_a_list_with_commas(text, kinds):
+    assert ModelSettings(name="m", drops=text).dropped == kinds
+
+
 def test_every_section_is_known_by_its_key():
     sections = {key for key, value in Settings() if isinstance(value, Section)}
-    assert sections | {"pools"} == set(SECTIONS)
+    assert sections | {"models", "pools"} == set(SECTIONS)
 
 
 def test_a_setting_does_not_change():

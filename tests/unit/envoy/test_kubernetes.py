@@ -5,6 +5,8 @@ import re
 import pytest
 import yaml
 
+from extproc.cli import main
+from extproc.config.errors import UserError
 from extproc.config.settings import Settings
 from extproc.envoy.envoy_gateway import NOT_DECIDED, render_envoy_gateway
 from extproc.envoy.istio import render_istio
@@ -66,7 +68,7 @@ def test_the_gateway_is_the_one_that_is_named(render):
 @both
 @pytest.mark.parametrize("gateway", ["way", "gate/", "Gate/way", "gate/way/x", "gate/way\n"])
 def test_a_gateway_is_a_namespace_and_a_name(render, gateway):
-    with pytest.raises(RenderError, match=r"--gateway: .* is not allowed: NAMESPACE/NAME"):
+    with pytest.raises(UserError, match=r"--gateway: .* is not allowed: NAMESPACE/NAME"):
         objects(render, gateway)
 
 
@@ -93,7 +95,7 @@ def test_a_pool_is_named_with_its_namespace(render):
 
 @both
 def test_tls_to_a_pool_is_refused_and_not_forgotten(render):
-    with pytest.raises(RenderError, match=r"pools\.p1\.tls_ca"):
+    with pytest.raises(RenderError, match=r"pools\[1\]\.tls_ca"):
         objects(render, pools=[pool(0), pool(1, tls_ca="/ca.pem")])
 
 
@@ -120,6 +122,36 @@ def test_the_form_trailers_is_refused(render):
 def test_the_service_is_reached_at_one_port(render, settings, message):
     with pytest.raises(RenderError, match=re.escape(message)):
         objects(render, **settings)
+
+
+@pytest.mark.parametrize("kind", ["istio", "envoy-gateway"])
+def test_every_fault_of_a_file_is_told_with_its_line(tmp_path, capsys, kind):
+    file = tmp_path / "settings.yaml"
+    file.write_text(
+        "workers: 2\n"
+        "pools:\n"
+        "  - {name: short, max_model_len: 8192, address: short:8000}\n"
+        "  - {name: long, max_model_len: 65536, tls_ca: /ca.pem}\n"
+        "envoy: {version: '1.36',\n"
+        "  form: trailers}\n"
+    )
+    assert main(["config", kind, str(file)]) == 2
+    places = [line.split(": ")[:2] for line in capsys.readouterr().err.splitlines()]
+    assert places == [
+        [f"{file}:1", "workers"],
+        [f"{file}:3", "pools[0].address"],
+        [f"{file}:4", "pools[1].address"],
+        [f"{file}:4", "pools[1].tls_ca"],
+        [f"{file}:5", "envoy.service"],
+        [f"{file}:5", "envoy.version"],
+        [f"{file}:6", "envoy.form"],
+    ]
+
+
+def test_faults_of_the_defaults_have_no_line(capsys):
+    assert main(["config", "istio"]) == 2
+    first, *_ = capsys.readouterr().err.splitlines()
+    assert first.startswith("envoy.service: 127.0.0.1 is no Service of Kubernetes: set")
 
 
 @both
@@ -215,7 +247,7 @@ def test_one_pool_alone_is_routed_to(render):
 
 def test_istio_names_one_service_for_a_pool():
     two = "a.llm.svc.cluster.local:8000, b.llm.svc.cluster.local:8000"
-    with pytest.raises(RenderError, match=r"pools\.p0\.address: 2 addresses"):
+    with pytest.raises(RenderError, match=r"pools\[0\]\.address: 2 addresses"):
         objects(render_istio, pools=[pool(0, address=two), pool(1)])
 
 

@@ -223,6 +223,38 @@ def test_sizes_that_a_smaller_pool_gets_undecided_are_those_of_the_settings():
     assert any("fail_open is largest: remove" in each for each in findings(rendered(), **fail_open))
 
 
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"large_body_bytes": 1 << 23}, "start: 4194305 differs from envoy.large_body_bytes: set"),
+        ({"large_body_bytes": 0}, "envoy.large_body_bytes is 0: remove this route"),
+    ],
+)
+def test_the_length_above_which_a_body_is_not_read_is_that_of_the_settings(changes, text):
+    [found] = findings(rendered(), envoy=changes)
+    assert text in found
+    assert findings(rendered(envoy=changes), envoy=changes) == []
+
+
+def test_the_addresses_of_a_pool_are_those_of_the_settings():
+    pools = [
+        {"name": "short", "max_model_len": 8192, "address": "a:8000, b:8000"},
+        {"name": "long", "max_model_len": 65536, "address": "[::1]:8000"},
+    ]
+    assert findings(rendered(pools=pools), pools=pools) == []
+    short, long = findings(rendered(), pools=pools)
+    assert short.endswith("short:8000 differs from pools.short.address: set a:8000, b:8000")
+    assert long.endswith("endpoints: long:8000 differs from pools.long.address: set [::1]:8000")
+
+
+def test_addresses_that_the_settings_do_not_state_are_those_of_the_file():
+    pools = [{"name": "short", "max_model_len": 8192}, {"name": "long", "max_model_len": 65536}]
+    document = rendered()
+    [group] = cluster(document, "short")["load_assignment"]["endpoints"]
+    group["lb_endpoints"][0]["endpoint"]["address"]["socket_address"]["address"] = "elsewhere"
+    assert findings(document, pools=pools) == []
+
+
 def test_a_socket_is_known_by_its_path():
     listen = {"listen": {"grpc": "unix:/run/a.sock"}}
     assert findings(rendered(**listen), **listen) == []

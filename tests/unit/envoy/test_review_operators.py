@@ -67,7 +67,7 @@ def test_a_decision_may_lead_to_servers_that_the_file_does_not_list():
 def test_a_large_body_may_go_to_the_largest_pool_by_its_head_alone():
     document = load("virtual_hosts")
     large = copy.deepcopy(routes(document, host=2)[2])
-    size = {"name": "content-length", "range_match": {"start": 1 << 20, "end": 1 << 40}}
+    size = {"name": "content-length", "range_match": {"start": (1 << 22) + 1, "end": 1 << 40}}
     large["match"]["headers"] = [size]
     head = {"processing_mode": {"request_header_mode": "SEND", "request_body_mode": "NONE"}}
     large["typed_per_filter_config"]["dualpool.router"]["overrides"] = head

@@ -102,4 +102,4 @@ def test_a_request_of_many_sequences_is_routed_by_its_largest(body):
     rows = replay(read(body), make_rivals(Settings())[OURS](2048), 2048)
     assert [row.verdict for row in rows] == [Verdict.RIGHT]
     over = replay(read(body), make_rivals(Settings())[OURS](256), 256)
-    assert [row.verdict for row in over] == [Verdict.RIGHT]
+    assert over[0].verdict in {Verdict.RIGHT, Verdict.RESERVED}

@@ -18,7 +18,7 @@ class Fixed:
         self.tokens = tokens
         self.taught = []
 
-    def budget(self, seen, limit):
+    def budget(self, seen):
         return Budget(self.tokens, 0, seen.asked.output_limit or 0, Basis.PRIOR)
 
     def observe(self, seen, observation):

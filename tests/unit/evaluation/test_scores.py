@@ -3,7 +3,7 @@
 import pytest
 
 from extproc.evaluation.replay import ReplayRow
-from extproc.evaluation.scores import error_curve, score_classes, score_rows
+from extproc.evaluation.scores import error_curve, score_classes, score_rows, wilson
 from extproc.routing.pools import Verdict
 
 
@@ -48,3 +48,15 @@ def test_a_class_is_judged_by_its_own_requests():
 def test_the_curve_is_the_median_by_what_was_seen():
     rows = [row(seen=0, error=0.4), row(seen=3, error=0.1), row(seen=4, error=0.2)]
     assert error_curve(rows) == pytest.approx({0: 40, 2: 15})
+
+
+@pytest.mark.parametrize(
+    ("count", "of", "low", "high"),
+    [(0, 1000, 0, 0.383), (10, 1000, 0.544, 1.831), (5, 5, 56.55, 100)],
+)
+def test_the_interval_of_a_share_is_wilsons(count, of, low, high):
+    assert wilson(count, of) == pytest.approx((low, high), abs=0.01)
+
+
+def test_nothing_is_known_of_a_share_of_none():
+    assert wilson(0, 0) == (0, 100)

@@ -34,6 +34,13 @@ def test_a_taken_port_is_named_with_its_use_and_the_flag():
     )
 
 
+def test_a_taken_port_that_listen_gave_needs_another_one():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = Ports(listener=server.getsockname()[1], listener_given=True)
+        with pytest.raises(StackError, match=r"Envoy's listener.* or use another --listen$"):
+            require_free(taken, with_pools=False)
+
+
 def test_the_pools_ports_do_not_matter_to_real_pools():
     with socket.create_server(("127.0.0.1", 0)) as server:
         ports = free_ports()

@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from extproc.local import stack
 from extproc.local.children import StackError
 from extproc.local.envoy import Upstream, find_envoy
 from extproc.local.fleet import PoolSize, StackPool
@@ -242,6 +243,22 @@ def test_waiting_says_what_is_waited_for():
     with pytest.raises(StackError):
         asyncio.run(run())
     assert said == ["Waiting for the pools: http://127.0.0.1:1"]
+
+
+def test_a_pool_that_does_not_answer_is_named_long_before_the_time_is_up(monkeypatch):
+    monkeypatch.setattr(stack, "_SAY_S", 0.1)
+    said = []
+
+    async def run():
+        options = StackOptions(pools=("http://127.0.0.1:1",), ports=None, ready_s=0.5)
+        async with aiohttp.ClientSession() as session, Stack(options, session, said.append) as own:
+            await own.open_pools()
+
+    with pytest.raises(StackError):
+        asyncio.run(run())
+    _, late = said
+    assert late.startswith("Waiting up to 0.5 s for http://127.0.0.1:1/health: ")
+    assert "refused" in late
 
 
 def test_work_that_fails_before_a_child_ends_raises_its_own_error():

@@ -69,6 +69,7 @@ def test_the_pools_and_the_estimator_may_be_those_of_the_settings(lengths, setti
         assert run(lengths, "--rate", "20", "--config", settings, *flags, "--json", "-") == 0
         document = json.loads(capsys.readouterr().out)
         assert document["plan"]["thresholds"] == [7000, 16384]
+        assert [pool["name"] for pool in document["plan"]["pools"]] == ["a", "b", "c"]
         assert document["question"]["window"] == 32768
         assert document["question"]["estimator"] == "paper"
 

@@ -132,6 +132,49 @@ def test_reasoning_before_the_last_turn_of_the_user_may_be_dropped(turn):
     assert (current.texts, current.optional) == (["u", "old"], {})
 
 
+THOUGHT = "<think>hm</think>"
+
+
+@pytest.mark.parametrize(
+    ("content", "past", "texts"),
+    [
+        (THOUGHT + "yes", [THOUGHT], ["yes"]),
+        ([{"type": "text", "text": THOUGHT + "yes"}], [THOUGHT], ["yes"]),
+        ("hm</think>yes", ["hm</think>"], ["yes"]),  # the template may have begun the thought
+        ("[THINK]hm[/THINK]yes", ["[THINK]hm[/THINK]"], ["yes"]),
+        ("a</think>b</think>c", ["a</think>b</think>"], ["c"]),
+        (THOUGHT, [THOUGHT], []),
+        ("<think>hm", [], ["<think>hm"]),
+    ],
+)
+def test_a_thought_within_an_earlier_answer_may_be_dropped(content, past, texts):
+    prompt = PromptReader()
+    prompt.read_conversation([{"role": "assistant", "content": content}, USER])
+    assert prompt.optional.get(Optional.PAST_REASONING, []) == past
+    assert prompt.texts == [*texts, "u"]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [USER, {"role": "assistant", "content": THOUGHT}],
+        [{"role": "user", "content": THOUGHT}, USER],
+        [[{"role": "assistant", "content": "x"}, USER], [USER, {"content": THOUGHT}]],
+    ],
+)
+def test_a_thought_of_this_turn_or_of_the_user_is_text(turns):
+    prompt = PromptReader()
+    prompt.read_conversation(turns)
+    assert THOUGHT in prompt.texts
+    assert not prompt.optional
+
+
+def test_a_million_thoughts_are_one_text():
+    prompt = PromptReader()
+    prompt.read_conversation([{"role": "assistant", "content": "</think>" * 1_000_000}, USER])
+    assert prompt.optional == {Optional.PAST_REASONING: ["</think>" * 1_000_000]}
+
+
 def test_a_tool_result_in_the_users_role_does_not_end_the_turn():
     prompt = PromptReader()
     thought = {"role": "assistant", "reasoning": "new"}

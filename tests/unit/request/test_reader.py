@@ -350,15 +350,29 @@ def test_the_limit_of_a_chat(fields, limit):
     assert chat(**fields).max_tokens == limit
 
 
+@pytest.mark.parametrize(
+    ("stated", "floor"),
+    [({}, 0), ({"min_tokens": 20_000}, 20_000), ({"min_tokens": "7"}, 7), ({"min_tokens": -1}, 0)],
+)
+@pytest.mark.parametrize("kind", [Endpoint.CHAT, Endpoint.COMPLETION])
+def test_the_least_output_is_read(kind, stated, floor):
+    assert read(stated, kind).min_tokens == floor
+
+
+@pytest.mark.parametrize("kind", [Endpoint.OTHER_CHAT, Endpoint.RESPONSES, Endpoint.MESSAGES])
+def test_an_api_without_a_least_output_ignores_one(kind):
+    assert read({"min_tokens": 20_000, "": 20_000}, kind).min_tokens == 0
+
+
 @pytest.mark.parametrize("fields", [{}, {"max_tokens": None}])
 def test_a_completion_without_a_limit_ends_after_16_tokens(fields):
     assert read({"prompt": "once", **fields}, Endpoint.COMPLETION).max_tokens == 16
 
 
 def test_token_ids_have_their_limits_among_the_sampling_parameters():
-    options = {"max_tokens": 5, "n": 3}
+    options = {"max_tokens": 5, "min_tokens": 4, "n": 3}
     request = read({"token_ids": [1], "sampling_params": options, "n": 9}, Endpoint.GENERATE)
-    assert (request.max_tokens, request.outputs) == (5, 3)
+    assert (request.max_tokens, request.min_tokens, request.outputs) == (5, 4, 3)
 
 
 @pytest.mark.parametrize(
@@ -607,7 +621,7 @@ NAMES = """
     prompt output summary image_url url source data input_audio video_url document documents
     response_format format schema json_schema system instructions model max_tokens n best_of
     stream stream_options include_usage query text_1 text_2 items inputs images reasoning
-    reasoning_content suffix max_completion_tokens max_output_tokens
+    reasoning_content suffix max_completion_tokens max_output_tokens min_tokens
 """
 names = st.sampled_from(NAMES.split())
 anything: st.SearchStrategy[Any] = st.recursive(
@@ -627,6 +641,7 @@ def test_any_object_is_read(kind, body):
     assert largest.text_bytes <= len(json.dumps(body).encode())
     assert request.sequences >= 1
     assert request.max_tokens is None or 1 <= request.max_tokens <= MAX_TOKENS
+    assert 0 <= request.min_tokens <= MAX_TOKENS
     assert min(largest.messages, largest.tools, largest.token_ids) >= 0
 
 

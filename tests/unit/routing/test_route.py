@@ -9,9 +9,16 @@ from extproc.budget.category import Labels
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import Learner
 from extproc.budget.values import Basis, Budget
-from extproc.request.reader import Endpoint, Image, Prompts, read_request
+from extproc.request.reader import Endpoint, Image, Prompts, Thinking, read_request
+from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, Reason
-from extproc.routing.route import Rules, route, route_by_size, route_unread
+from extproc.routing.route import (
+    Rules,
+    is_informative,
+    route,
+    route_by_size,
+    route_unread,
+)
 from tests.support.conversation import paper, stages
 
 RULES = stages().rules
@@ -49,10 +56,21 @@ def test_no_limit_is_not_a_limit_of_zero():
     assert decide(max_tokens=None, generates=False).asked.output_limit == 0
 
 
+@pytest.mark.parametrize(("limit", "pool"), [(None, "long"), (9, "short")])
+def test_the_least_output_is_reserved_unless_a_limit_is_stated(limit, pool):
+    assert decide(max_tokens=limit, min_tokens=20_000).pool == pool
+
+
 def test_a_header_names_the_category_where_the_operator_says_so():
     rules = dataclasses.replace(RULES, category_header="x-task")
     assert decide(rules, "chat").asked.category == "chat"
     assert decide(rules).asked.category == "unnamed"
+
+
+def test_a_client_names_neither_a_category_nor_a_model_of_ours():
+    rules = dataclasses.replace(RULES, category_header="x-task")
+    asked = decide(rules, "other", model="(other)").asked
+    assert (asked.category, asked.model) == ("OTHER", "(OTHER)")
 
 
 def test_a_models_name_stays_whole():
@@ -76,10 +94,23 @@ def test_any_number_of_pools_can_stand_in_a_row(tokens, pool):
     )
 
 
-def test_what_is_heard_and_seen_is_reserved_for():
-    image = FEATURES.index("images")
-    seen = decide(prompt={"images": (Image(width=28, height=28),), "audios": 1, "videos": 1})
-    assert seen.asked.measure.features[image] == 1 + 1 + 16
+def test_what_is_heard_and_seen_is_measured():
+    images = (Image(width=28, height=28), Image(width=0, height=0))
+    seen = decide(prompt={"images": images, "audios": 3, "videos": 4}).asked
+    names = ("images", "unsized_images", "audios", "videos")
+    assert [seen.measure.features[FEATURES.index(name)] for name in names] == [1, 1, 3, 4]
+    assert seen.category == "media"
+
+
+def test_what_the_operator_states_of_a_model_is_used():
+    rules = dataclasses.replace(RULES, models=(ModelRule("m", image_tokens=256),))
+    prompt = {"images": (Image(width=28, height=28),)}
+    assert decide(rules, prompt=prompt).asked.measure.token_ids == 256
+
+
+def test_how_long_the_model_is_to_think_is_asked():
+    assert decide(thinking=Thinking.LOW).asked.thinking == "low"
+    assert not decide().asked.thinking
 
 
 def test_an_unread_request_goes_to_the_largest_pool_and_reserves_nothing():
@@ -95,6 +126,9 @@ def test_an_unread_request_goes_to_the_largest_pool_and_reserves_nothing():
         ({"token_bound": 8192, "max_tokens": None}, False),
         ({"token_bound": 8193, "max_tokens": None}, True),
         ({"token_bound": None}, True),
+        ({"token_bound": 4192, "max_tokens": None, "min_tokens": 4000}, False),
+        ({"token_bound": 4193, "max_tokens": None, "min_tokens": 4000}, True),
+        ({"token_bound": 8192 - 9, "min_tokens": 10}, False),  # no pool accepts it
     ],
 )
 def test_a_request_that_its_body_proves_to_fit_is_not_retried(changes, retryable):
@@ -209,3 +243,25 @@ def test_prompts_without_text_have_a_share_too():
     body = json.dumps({"input": ["", ""]}).encode()
     asked = decide(prompts=read_request(Endpoint.EMBEDDING, body).prompts, generates=False).asked
     assert asked.largest_prompt(2) == 1
+
+
+@pytest.mark.parametrize("hints", [False, True])
+def test_the_rules_say_if_a_stated_limit_counts_in_full(hints):
+    rules = dataclasses.replace(RULES, limits_are_hints=hints)
+    assert decide(rules).asked.limit_is_hint is hints
+
+
+@pytest.mark.parametrize(
+    ("basis", "expected", "most", "informs"),
+    [
+        (Basis.PRIOR, 10, 20, True),
+        (Basis.BORROWED, 10, 20, True),
+        (Basis.CALIBRATED, 10, 20, False),
+        (Basis.CALIBRATED, 10, 4097, True),
+        (Basis.CALIBRATED, 16384, 16385, True),
+        (Basis.CALIBRATED, 16385, 90000, False),
+    ],
+)
+def test_an_answer_informs_if_little_is_known_or_a_window_is_near(basis, expected, most, informs):
+    budget = Budget(5, 2, 5, basis, expected, most)
+    assert is_informative(budget, THREE.pools) is informs

@@ -47,7 +47,7 @@ def test_the_secret_of_tenants_is_that_of_the_file_or_random(tmp_path):
     assert build_tenant_secret(given) == build_tenant_secret(given)
     assert build_tenant_secret(Settings()) != build_tenant_secret(Settings())
     file.write_text("")
-    with pytest.raises(TokenError, match="write one into it"):
+    with pytest.raises(TokenError, match=r"key: holds no secret for tenants\.key_file; write one"):
         build_tenant_secret(given)
 
 
@@ -60,7 +60,7 @@ def test_tenants_are_told_apart_by_the_header_of_the_settings():
 def test_the_outcomes_of_streams_are_counted_from_zero():
     registry = CollectorRegistry()
     built(registry)
-    for outcome in ("finished", "left", "protocol", "fault"):
+    for outcome in ("finished", "left", "left_chunked", "protocol", "fault"):
         assert registry.get_sample_value("dualpool_streams_total", {"outcome": outcome}) == 0
 
 

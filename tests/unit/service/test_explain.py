@@ -2,7 +2,7 @@
 
 import json
 
-from extproc.config.settings import Settings
+from extproc.config.settings import ModelSettings, Settings
 from extproc.request.apis import Endpoint
 from extproc.service.explain import describe, explain
 
@@ -28,6 +28,14 @@ def test_a_large_output_limit_needs_the_long_pool():
 def test_token_ids_are_counted_exactly():
     found = explained(BODY | {"prompt": [1, 2, 3]})
     assert (found.token_ids, found.text_bytes) == (3, 0)
+
+
+def test_what_the_settings_state_of_a_model_is_used():
+    gemma = ModelSettings(name="gemma*", image_tokens=256)
+    image = {"type": "image_url", "image_url": {"url": "https://images.example/owl.png"}}
+    body = {"model": "gemma-3", "messages": [{"role": "user", "content": [image, image]}]}
+    found = explain(json.dumps(body).encode(), Endpoint.CHAT, Settings(models=(gemma,)))
+    assert found.token_ids == 512
 
 
 def test_an_unreadable_body_goes_to_the_largest_pool_with_the_reason():

@@ -1,5 +1,6 @@
 """The whole service in one process and in several, over its real ports."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -10,7 +11,11 @@ from contextlib import contextmanager
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from prometheus_client import CollectorRegistry
 
+from extproc.build import build_learner
+from extproc.config.settings import Settings
+from extproc.service import serve
 from tests.support.production_stack import children, fronted
 from tests.support.running_service import (
     consecutive_ports,
@@ -24,6 +29,22 @@ from tests.support.running_service import (
 from tests.support.transports import SERVED
 
 both = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "workers"])
+
+
+def test_the_series_of_a_category_that_is_replaced_are_removed(monkeypatch):
+    learner, registry = build_learner(Settings()), CollectorRegistry()
+    monkeypatch.setattr(serve, "build_learner", lambda _settings: learner)
+    monkeypatch.setattr(serve, "CollectorRegistry", lambda: registry)
+
+    async def built():
+        serve.Service(Settings())
+
+    asyncio.run(built())
+    error = "dualpool_budget_relative_error_count", {"category": "a/m"}
+    learner.on_replaced.__self__.budget_error.labels("a/m").observe(0)
+    assert registry.get_sample_value(*error) == 1
+    learner.on_replaced("a/m")
+    assert registry.get_sample_value(*error) is None
 
 
 @pytest.fixture(scope="module", params=SERVED)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from extproc.budget.features import FEATURES
 from extproc.budget.values import Asked, Basis, Budget, Measure
+from extproc.request.reader import Thinking
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
 from extproc.routing.tenant import TenantKey
@@ -42,6 +43,7 @@ RECORDS = st.builds(
         st.text(max_size=5),
         MEASURES,
         st.none() | st.integers(0, 2**40),
+        st.integers(0, 2**40),
         st.integers(1, 2**31),
         st.none() | MEASURES,
     ),
@@ -100,6 +102,11 @@ def test_a_record_survives_its_way(routed):
     assert from_note(to_note(routed), RULES) == routed
 
 
+@pytest.mark.parametrize("thinking", [each.value for each in Thinking])
+def test_how_long_the_model_is_to_think_survives(thinking):
+    assert from_note(to_note(asked(thinking=thinking)), RULES).asked.thinking == thinking
+
+
 @given(st.dictionaries(st.sampled_from(["routed", "x"]), st.text() | st.floats() | st.booleans()))
 def test_any_note_is_a_record_or_none(note):
     assert from_note(note, RULES) is None
@@ -115,14 +122,21 @@ def test_any_note_is_a_record_or_none(note):
         asked(model="m" * 257),
         asked(category="c" * 257),
         asked(tenant="0123456789abcdef"),
+        asked(thinking="loud"),
         asked(sequences=1 << 60),
         asked(output_limit=1 << 60),
         asked(output_limit=-5),
+        asked(output_floor=-5),
         asked(share=0.0),
         asked(share=1.5),
         dataclasses.replace(ROUTED, budget=Budget(1 << 60, 0, 0, Basis.PRIOR)),
         dataclasses.replace(ROUTED, budget=Budget(1, -(1 << 60), 0, Basis.PRIOR)),
         dataclasses.replace(ROUTED, budget=Budget(1, 0, -1, Basis.PRIOR)),
+        dataclasses.replace(ROUTED, budget=Budget(1, 0, 1, Basis.PRIOR, expected=-1)),
+        dataclasses.replace(ROUTED, budget=Budget(1, 0, 1, Basis.PRIOR, most=1 << 60)),
+        dataclasses.replace(ROUTED, stands_for=0),
+        dataclasses.replace(ROUTED, stands_for=1001),
+        asked(thinking="x" * 17),
         asked(measure=Measure(-1, 0, (1.0,) * len(FEATURES))),
         asked(measure=Measure(40, 1 << 60, (1.0,) * len(FEATURES))),
         asked(measure=Measure(40, 0, (1e200,) + (1.0,) * (len(FEATURES) - 1))),
@@ -144,7 +158,9 @@ MOST = 1 << 48
 
 
 @pytest.mark.parametrize(("more", "sound"), [(0, True), (1, False)])
-@pytest.mark.parametrize("count", ["sequences", "output_limit", "text_bytes", "token_ids"])
+@pytest.mark.parametrize(
+    "count", ["sequences", "output_limit", "output_floor", "text_bytes", "token_ids"]
+)
 def test_a_count_has_a_bound(count, more, sound):
     if count in ("text_bytes", "token_ids"):
         changes = {"measure": dataclasses.replace(MEASURE, **{count: MOST + more})}

@@ -294,7 +294,8 @@ JUDGED = [
     (routed(max_tokens=0), usage(700, 7492, "length"), "misrouted", {("short", "clamped"): 1}),
     (routed(max_tokens=0), usage(700, 1000, "length"), "right", {}),
     (routed("long"), usage(700, 100), "over_routed", {}),
-    (routed("long", 8000), usage(700, 100), "right", {}),
+    (routed("long", 8000), usage(700, 100), "reserved", {}),
+    (routed("long", 8000), usage(700, 7500), "right", {}),
 ]
 
 
@@ -356,7 +357,7 @@ def test_what_is_learnt_says_how_the_answer_ended(body, status, outcome):
     seen = []
     observe(dataclasses.replace(stages(), learn=seen.append), routed(), body, status)
     [observation] = seen
-    assert (observation.outcome, observation.limit) == (outcome, 8192)
+    assert (observation.outcome, observation.window) == (outcome, 8192)
 
 
 def test_the_error_of_the_estimate_is_observed():
@@ -480,7 +481,7 @@ def test_what_the_largest_pool_answered_in_anothers_place_teaches_as_its_own():
     given = dataclasses.replace(stages(), learn=seen.append)
     tell(given, routed(max_tokens=0), Spent(20_000, 50), attempts=2)
     [observation] = seen
-    assert (observation.outcome, observation.limit) == (Outcome.COMPLETE, 65536)
+    assert (observation.outcome, observation.window) == (Outcome.COMPLETE, 65536)
     assert observation.prompt_tokens == 20_000
 
 
@@ -548,12 +549,34 @@ def test_every_other_body_stays_as_it_is(changes):
     assert "hide_usage" not in action.note
 
 
-@pytest.mark.parametrize(("share", "asked"), [(0.3, False), (0.4, False), (0.5, True)])
-def test_of_a_calibrated_category_a_sample_is_asked(share, asked):
-    given = silent(stages(usage_sample=share))
+def calibrated(share, drawn):
+    """Stages that know the category, and get more requests a second than are all observed."""
+    given = dataclasses.replace(silent(stages(usage_sample=share)), draw=lambda: drawn)
     for _ in range(50):
         observe(given, routed(), usage(700, 50))
-    assert (ask_stream(given).body is not None) is asked
+    for _ in range(100_000):
+        given.sampling.one_in(share)
+    return given
+
+
+@pytest.mark.parametrize(("drawn", "asked"), [(0.24, True), (0.25, False), (0.99, False)])
+def test_of_a_calibrated_category_a_sample_is_asked(drawn, asked):
+    assert (ask_stream(calibrated(0.25, drawn)).body is not None) is asked
+
+
+def test_one_that_is_asked_stands_for_those_that_are_not():
+    given = calibrated(0.25, 0.0)
+    answered(given, ask_stream(given), STATING + DONE)
+    assert counted(given.metrics.verdicts)[("short", "right")] == 50 + 4
+    [family] = given.metrics.budget_error.collect()
+    assert sum(s.value for s in family.samples if s.name.endswith("_count")) == 50 + 4
+
+
+def test_few_requests_are_all_asked():
+    given = dataclasses.replace(silent(stages(usage_sample=0.01)), draw=lambda: 0.99)
+    for _ in range(50):
+        observe(given, routed(), usage(700, 50))
+    assert ask_stream(given).body is not None
 
 
 def test_with_a_sample_of_0_nothing_is_ever_asked():
@@ -660,7 +683,7 @@ def test_every_series_of_a_pool_stands_at_0_before_anything_is_counted():
         return {tuple(s.labels.values()) for s in family.samples if s.name.endswith("_total")}
 
     pools = ("short", "long")
-    kinds = ("right", "misrouted", "over_routed")
+    kinds = ("right", "misrouted", "over_routed", "reserved")
     assert series(given.metrics.verdicts) == {(pool, kind) for pool in pools for kind in kinds}
     causes = ("misrouted", "failed", "unknown")
     assert series(given.metrics.retries) == {(pool, cause) for pool in pools for cause in causes}

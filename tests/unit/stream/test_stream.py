@@ -93,10 +93,22 @@ def test_a_client_that_leaves_is_counted():
     assert counted(given.metrics.streams_ended) == {("left",): 1}
 
 
+@pytest.mark.parametrize(("name", "outcome"), [("content-length", "left"), ("te", "left_chunked")])
+def test_a_stream_that_ends_before_a_body_is_told_apart_by_its_length(name, outcome):
+    given = stages()
+    stream = Stream(given)
+    [path] = [file for file in FILES if file.stem == "buffered-short"]
+    head = next(iter(read(path))).message
+    head.request_headers.headers.headers.add(key=name, raw_value=b"120")
+    stream.receive(head)
+    stream.close()
+    assert counted(given.metrics.streams_ended) == {(outcome,): 1}
+
+
 class Broken:
     """An estimator with a bug in it."""
 
-    def budget(self, asked, limit):
+    def budget(self, asked):
         raise ZeroDivisionError
 
     def observe(self, observation):
@@ -190,7 +202,7 @@ def test_open_streams_are_counted_down():
 def test_a_learnt_ratio_changes_the_budget():
     given = stages()
     play("observed", given).close()
-    budget = given.learner.budget(Asked("m", "prose", Measure(40000), 0), 8192)
+    budget = given.learner.budget(Asked("m", "prose", Measure(40000), 0))
     assert budget.basis is Basis.CALIBRATED
     assert budget.tokens < 10000
 

@@ -1,0 +1,77 @@
+"""Completion tokens by what a request shows of its output: its kind, and the size of its prompt.
+
+A *kind* is whether the request asks the model to think, and whether it states an output limit. A
+distribution of a kind borrows from the same kind of more requests (a category from its model), one
+of a size from its kind.
+
+Invariant: memory is bounded. Kinds beyond MOST_KINDS are not told apart.
+"""
+
+from typing import Final
+
+from extproc.budget.sketch import Counts, Sketch, count_prior
+from extproc.budget.values import Asked, Observation, Outcome
+
+OUTPUT_MEMORY: Final = 1500.0
+SIZES: Final = 6
+"""Classes of prompts: below 512, 1024, 2048, 4096, 8192 tokens, and longer ones."""
+MOST_KINDS: Final = 6
+_SMALL_LIMIT: Final = 2048
+
+Kind = tuple[str, int]
+"""How much the model is asked to think; 0 without a limit, 1 with a small, 2 with a large one."""
+
+
+def output_kind(asked: Asked) -> Kind:
+    """Return the kind of a request's output."""
+    limit = asked.output_limit
+    return asked.thinking, 0 if limit is None else 1 if limit < _SMALL_LIMIT else 2
+
+
+def size_class(prompt_tokens: float) -> int:
+    """Return the class of a prompt's size."""
+    return max(0, min(SIZES - 1, int(prompt_tokens).bit_length() - 9))
+
+
+class Outputs:
+    """The outputs of some requests; `wider` are those of more requests."""
+
+    def __init__(self, wider: "Outputs | None" = None, *, outgrows: bool = False) -> None:
+        self._wider, self._outgrows = wider, outgrows
+        self.every: Sketch = self._new(wider.every if wider else None)
+        """The outputs of all kinds."""
+        self._kinds: dict[Kind, Sketch] = {}
+        self._sizes: dict[tuple[Kind, int], Sketch] = {}
+
+    def find(self, kind: Kind, size: int) -> Sketch:
+        """Return the narrowest distribution that is known of such outputs."""
+        return self._sizes.get((kind, size)) or self.find_kind(kind) or self.every
+
+    def find_kind(self, kind: Kind) -> Sketch | None:
+        """Return the narrowest distribution of a kind, of prompts of all sizes."""
+        own = self._kinds.get(kind)
+        return own or (self._wider.find_kind(kind) if self._wider else None)
+
+    def add(self, kind: Kind, size: int, seen: Observation, weight: float) -> None:
+        """Count an output in this distribution; the wider ones were told of it before."""
+        for sketch in (self._add_size(kind, size), self._kinds.get(kind), self.every):
+            if sketch:
+                _add(sketch, seen, weight)
+
+    def _add_size(self, kind: Kind, size: int) -> Sketch | None:
+        if kind not in self._kinds:
+            if len(self._kinds) >= MOST_KINDS:
+                return None
+            self._kinds[kind] = self._new(self.find_kind(kind) or self.every)
+        if (kind, size) not in self._sizes:
+            self._sizes[kind, size] = self._new(self._kinds[kind])
+        return self._sizes[kind, size]
+
+    def _new(self, parent: Sketch | None) -> Sketch:
+        return Sketch(Counts(), parent or count_prior(), OUTPUT_MEMORY, outgrows=self._outgrows)
+
+
+def _add(sketch: Sketch, seen: Observation, weight: float) -> None:
+    """Count the output of an answer; one that was cut is known to be longer."""
+    add = sketch.add_censored if seen.outcome is Outcome.CUT else sketch.add
+    add(seen.output_tokens, weight)

@@ -1,0 +1,93 @@
+"""Serve cases as the service would: what it decides, which answers it sees, and what it learns.
+
+Invariant: a rival learns nothing from an answer that the service would not see.
+"""
+
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from extproc.budget.values import Budget, Observation, Outcome
+from extproc.evaluation.cases import Case
+from extproc.evaluation.replay import answer, is_lesson, judge_case
+from extproc.evaluation.rivals import Rival
+from extproc.routing.pools import Pool, Verdict, choose, judge, limits
+from extproc.routing.route import is_informative
+
+_NEAR: Final = 0.8, 1.25
+"""Times a limit: requests that need so many tokens are near it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditions:
+    """Where cases are served.
+
+    usage_sample: share of the streams without usage that the service asks for it once their
+    category is calibrated. lag: requests that arrive before an answer is learnt.
+    """
+
+    pools: tuple[Pool, ...]
+    usage_sample: float
+    lag: int = 0
+    seed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedRow:
+    """One request, and what became of it."""
+
+    verdict: Verdict
+    is_near: bool
+    """Whether it needs about as many tokens as the limit of a pool."""
+    is_long: bool
+    """Whether the smallest pool cannot hold it."""
+    weight: int
+    """The requests that its answer stands for in the service's metrics; 0 if it was not seen."""
+    is_counted: bool
+    """Whether the service counts it as misrouted, if it sees the answer."""
+
+
+def serve(cases: Iterable[Case], rival: Rival, conditions: Conditions) -> Iterator[ServedRow]:
+    """Decide each case, judge it by the truth, and learn from the answers that are seen."""
+    rng = random.Random(conditions.seed)  # noqa: S311 - reproducible, not secret
+    pools, lessons = conditions.pools, deque[tuple[Case, Observation] | None]()
+    for case in cases:
+        budget = rival.budget(case)
+        pool = choose(budget, pools).pool
+        one_in = see_one_in(case, budget, conditions)
+        # Drawn also where it decides nothing, so that all rivals see the same answers.
+        is_seen = rng.random() * one_in < 1.0
+        seen = replace(_answer(case, pool, pools), stands_for=one_in)
+        lessons.append((case, seen) if is_seen and is_lesson(seen) else None)
+        yield _row(case, pool, pools, seen, one_in if is_seen else 0)
+        if len(lessons) > conditions.lag and (lesson := lessons.popleft()):
+            rival.observe(*lesson)
+
+
+def see_one_in(case: Case, budget: Budget, conditions: Conditions) -> int:
+    """Return of how many such requests the service sees the answer of one, where there are many."""
+    if not case.usage_unstated or is_informative(budget, conditions.pools):
+        return 1
+    return round(1.0 / conditions.usage_sample)
+
+
+def _answer(case: Case, pool: Pool, pools: Sequence[Pool]) -> Observation:
+    seen = answer(case, pool)
+    # Envoy retries a refused request on the largest pool.
+    return answer(case, pools[-1]) if seen.outcome is Outcome.REFUSED else seen
+
+
+def _row(
+    case: Case, pool: Pool, pools: Sequence[Pool], seen: Observation, weight: int
+) -> ServedRow:
+    least, most = _NEAR
+    misrouted = judge(pool.name, seen.needed, pools) is Verdict.MISROUTED
+    return ServedRow(
+        verdict=judge_case(case, pool, pools),
+        is_near=any(least * limit <= case.needed <= most * limit for limit in limits(pools)),
+        is_long=case.needed > pools[0].max_model_len,
+        weight=weight,
+        is_counted=misrouted,
+    )

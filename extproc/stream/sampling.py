@@ -1,0 +1,35 @@
+"""Of how many requests whose answers tell little one is observed.
+
+While there are few, all of them are: a small fleet learns as quickly as it can.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+ALL_BELOW: Final = 10.0
+"""Requests a second, in one process, up to which all are observed."""
+MOST: Final = 1000
+"""The most requests that one stands for."""
+_SECONDS: Final = 10.0
+"""The time that the rate is a mean of."""
+
+
+class Sampling:
+    """Counts requests; `clock` returns seconds, monotonic."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._rate = 0.0
+        self._at = clock()
+
+    def one_in(self, share: float) -> int:
+        """Count a request; return of how many one is observed: at least a share of them, above 0.
+
+        A whole number: an answer then stands for so many.
+        """
+        now = self._clock()
+        self._rate *= math.exp((self._at - now) / _SECONDS)
+        self._rate += 1.0 / _SECONDS
+        self._at = now
+        return max(1, min(MOST, round(1.0 / share), math.ceil(self._rate / ALL_BELOW)))

@@ -1,0 +1,152 @@
+"""Names that share what is learnt of their tokenizer."""
+
+import random
+
+from extproc.budget.families import (
+    MOST_WEIGHTS,
+    PROBATION,
+    Contradiction,
+    Families,
+    Member,
+)
+from extproc.budget.measure import measure
+from extproc.budget.prior import MEASURED
+from extproc.budget.values import Measure
+from extproc.budget.weights import TokenWeights
+
+WORDS = b"the pool that is chosen holds the prompt and what is answered ".split()
+
+
+def prompt(words: int) -> Measure:
+    text = b" ".join(WORDS[i % len(WORDS)] for i in range(words))
+    return measure(text, len(text), messages=1)
+
+
+def tokens(seen: Measure, bytes_per_token: float) -> int:
+    return int(seen.text_bytes / bytes_per_token) + 25
+
+
+class Fleet:
+    """Names with the families that they are kept in."""
+
+    def __init__(self) -> None:
+        self.families, self.names = Families(MEASURED), dict[str, Member]()
+        self.draw = random.Random(1)
+
+    def answer(self, name: str, bytes_per_token: float = 4.4, times: int = 1) -> Member:
+        for _ in range(times):
+            member = self.names.get(name) or self.families.find(name)
+            seen = prompt(self.draw.randint(50, 2000))
+            member.learn(self.families, seen, tokens(seen, bytes_per_token))
+            self.families.keep(name, member)
+            self.names[name] = member
+        return self.names[name]
+
+
+def error(member: Member, bytes_per_token: float) -> float:
+    seen = prompt(1000)
+    return abs(member.predict(seen).tokens / tokens(seen, bytes_per_token) - 1)
+
+
+def test_the_first_name_is_not_on_probation() -> None:
+    assert Families(MEASURED).find("m").placed
+
+
+def test_a_new_name_is_estimated_by_what_others_have_learnt() -> None:
+    fleet = Fleet()
+    fleet.answer("m", 3.2, times=300)
+    new = fleet.families.find("new")
+    assert not new.placed
+    assert error(new, 3.2) < 0.03
+
+
+def test_a_name_on_probation_is_estimated_with_more_doubt() -> None:
+    fleet = Fleet()
+    known, new = fleet.answer("m", times=300), fleet.families.find("new")
+    assert new.predict(prompt(1000)).deviation > 2 * known.predict(prompt(1000)).deviation
+
+
+def test_a_name_on_probation_teaches_the_others_nothing() -> None:
+    fleet = Fleet()
+    known = fleet.answer("m", times=300)
+    before = known.predict(prompt(1000))
+    fleet.answer("new", 2.2, times=PROBATION - 1)
+    assert known.predict(prompt(1000)) == before
+
+
+def test_names_whose_answers_fit_share_their_weights() -> None:
+    fleet = Fleet()
+    known, new = fleet.answer("m", times=300), fleet.answer("new", times=PROBATION)
+    assert new.placed
+    assert new.weights is known.weights
+    assert known.weights.observations == 300 + PROBATION
+
+
+def test_a_name_whose_answers_do_not_fit_gets_weights_of_its_own() -> None:
+    fleet = Fleet()
+    known, new = fleet.answer("m", times=300), fleet.answer("new", 2.8, times=60)
+    assert new.weights is not known.weights
+    assert error(known, 4.4) < 0.02
+    assert error(new, 2.8) < 0.03
+
+
+def test_a_name_begins_with_the_weights_of_names_that_begin_with_the_same_word() -> None:
+    fleet = Fleet()
+    fleet.answer("llama-3-70b", times=300)
+    fleet.answer("qwen3-8b", 2.8, times=60)
+    assert fleet.families.find("Qwen3-8b:sql").weights is fleet.names["qwen3-8b"].weights
+
+
+def test_a_name_of_another_family_finds_the_weights_that_fit_it() -> None:
+    fleet = Fleet()
+    fleet.answer("llama-3-70b", times=300)
+    fleet.answer("qwen3-8b", 2.8, times=60)
+    assert fleet.answer("sql", 2.8, times=PROBATION).weights is fleet.names["qwen3-8b"].weights
+
+
+def test_a_name_whose_model_is_changed_leaves_the_others() -> None:
+    fleet = Fleet()
+    for _ in range(100):
+        fleet.answer("one"), fleet.answer("other")
+    for _ in range(200):
+        fleet.answer("one"), fleet.answer("other", 2.4)
+    assert fleet.names["other"].weights is not fleet.names["one"].weights
+    assert error(fleet.names["other"], 2.4) < 0.05
+    assert error(fleet.names["one"], 4.4) < 0.05
+
+
+def test_the_sets_of_weights_are_bounded() -> None:
+    fleet = Fleet()
+    for number in range(3 * MOST_WEIGHTS):
+        fleet.answer(f"m{number}", 1.5 * 1.12**number, times=60)
+    assert len({id(member.weights) for member in fleet.names.values()}) <= MOST_WEIGHTS
+
+
+def test_words_are_bounded() -> None:
+    families, member = Families(MEASURED), Member(TokenWeights(MEASURED), placed=True)
+    for number in range(3 * MOST_WEIGHTS):
+        families.keep(f"m{number}", member)
+    assert len(families._words) == MOST_WEIGHTS
+
+
+def test_weights_do_not_fail_where_nobody_else_uses_them() -> None:
+    shared, found = TokenWeights(MEASURED), Contradiction()
+    for _ in range(100):
+        shared.observations += 1
+        assert not found.add(shared, 16.0)
+
+
+def test_contradiction_that_others_do_not_share_fails_after_sixteen_answers() -> None:
+    shared, found, answers = TokenWeights(MEASURED), Contradiction(), 1
+    shared.observations += 2
+    while not found.add(shared, 100.0):
+        shared.observations += 2
+        answers += 1
+    assert answers == 16
+
+
+def test_answers_that_agree_never_add_up() -> None:
+    shared, found = TokenWeights(MEASURED), Contradiction()
+    for number in range(1000):
+        shared.observations += 2
+        assert not found.add(shared, 16.0 if number % 10 == 0 else 1.0)

@@ -1,0 +1,124 @@
+"""What the service sees of the cases that it serves."""
+
+from itertools import pairwise
+
+import pytest
+
+from extproc.budget.values import Basis, Budget, Outcome
+from extproc.evaluation.serving import Conditions, see_one_in, serve
+from extproc.routing.pools import Pool, Verdict
+from tests.support.evaluation_cases import case
+
+POOLS = (Pool("short", 1000, 1000), Pool("middle", 2000, 2000), Pool("long", 9000, 9000))
+
+
+class Fixed:
+    """Says the same of every prompt, and keeps what it is taught."""
+
+    def __init__(self, tokens: int, basis: Basis = Basis.CALIBRATED) -> None:
+        self.tokens, self.basis = tokens, basis
+        self.taught = []
+        self.events = []
+
+    def budget(self, seen):
+        self.events.append("budget")
+        return Budget(self.tokens, 0, 0, self.basis)
+
+    def observe(self, seen, observation):
+        self.events.append("observe")
+        self.taught.append(observation)
+
+
+def served(cases, rival, **conditions):
+    values = {"pools": POOLS, "usage_sample": 0.02} | conditions
+    return list(serve(cases, rival, Conditions(**values)))
+
+
+@pytest.mark.parametrize(
+    ("budget", "words", "verdict"),
+    [(500, 500, Verdict.RIGHT), (500, 1500, Verdict.MISROUTED), (1500, 500, Verdict.OVER_ROUTED),
+     (1500, 1500, Verdict.RIGHT), (1500, 2500, Verdict.MISROUTED), (5000, 2500, Verdict.RIGHT)],
+)  # fmt: skip
+def test_a_decision_among_several_pools_is_judged_by_the_truth(budget, words, verdict):
+    (row,) = served([case(words, output=10)], Fixed(budget))
+    assert row.verdict is verdict
+
+
+def test_the_answer_to_a_refused_request_comes_from_the_largest_pool():
+    rival = Fixed(500)
+    (row,) = served([case(2500, output=10, answer=5)], rival)
+    assert rival.taught[0].outcome is Outcome.COMPLETE
+    assert (rival.taught[0].window, rival.taught[0].prompt_tokens) == (9000, 2520)
+    assert row.is_counted
+
+
+def test_an_answer_that_the_window_cut_is_counted_as_misrouted():
+    (row,) = served([case(800, output=None, answer=500)], Fixed(500))
+    assert row.is_counted
+
+
+@pytest.mark.parametrize(
+    ("basis", "most", "one_in"),
+    [(Basis.PRIOR, 2, 1), (Basis.BORROWED, 2, 1), (Basis.CALIBRATED, 2, 50),
+     (Basis.CALIBRATED, 1500, 1)],
+)  # fmt: skip
+def test_streams_without_usage_are_sampled_if_they_tell_little(basis, most, one_in):
+    budget = Budget(1, 0, 0, basis, 1, most)
+    conditions = Conditions(pools=POOLS, usage_sample=0.02)
+    assert see_one_in(case(usage_unstated=True), budget, conditions) == one_in
+
+
+def test_answers_that_state_usage_are_all_seen():
+    budget = Budget(1, 0, 0, Basis.CALIBRATED)
+    assert see_one_in(case(), budget, Conditions(pools=POOLS, usage_sample=0.02)) == 1
+
+
+def test_an_answer_stands_for_those_that_are_not_seen():
+    rows = served([case(usage_unstated=True)] * 2000, rival := Fixed(500))
+    assert 15 < len(rival.taught) < 80
+    assert {row.weight for row in rows} == {0, 50}
+
+
+def test_all_rivals_see_the_same_answers():
+    streams = [case(usage_unstated=True)] * 500
+    once, again = (
+        [row.weight for row in served(streams, Fixed(tokens), seed="1")] for tokens in (1, 9000)
+    )
+    assert once == again
+
+
+def test_answers_arrive_late():
+    rival = Fixed(500)
+    served([case(100, output=10)] * 5, rival, lag=2)
+    assert len(rival.taught) == 3
+    assert rival.events.index("observe") == 3
+
+
+def test_answers_are_learnt_in_their_order():
+    rival = Fixed(500)
+    served([case(words, output=10) for words in range(100, 110)], rival, lag=3)
+    assert all(a.prompt_tokens < b.prompt_tokens for a, b in pairwise(rival.taught))
+
+
+def test_an_answer_without_the_output_asked_for_teaches_nothing():
+    served([case(output=9, answer=0)], rival := Fixed(500))
+    assert not rival.taught
+
+
+@pytest.mark.parametrize(
+    ("words", "near"), [(700, False), (790, True), (1220, True), (2600, False)]
+)
+def test_a_request_is_near_a_limit_within_a_quarter_of_it(words, near):
+    (row,) = served([case(words, output=1)], Fixed(500))
+    assert row.is_near is near
+
+
+def test_a_limit_alone_keeps_a_request_from_the_smallest_pool():
+    (reserved,) = served([case(100, output=1500, answer=50)], Fixed(1620))
+    (used,) = served([case(100, output=1500, answer=1400)], Fixed(1620))
+    assert (reserved.verdict, used.verdict) == (Verdict.RESERVED, Verdict.RIGHT)
+
+
+def test_a_request_is_long_if_the_smallest_pool_cannot_hold_it():
+    rows = served([case(words, output=10) for words in (900, 1100)], Fixed(500))
+    assert [row.is_long for row in rows] == [False, True]
