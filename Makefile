@@ -6,13 +6,13 @@ BIN := $(VENV)/bin
 PIN = UV_CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/uv pip compile --quiet --upgrade \
 	--python-version 3.12 --universal --generate-hashes --no-emit-index-url --no-emit-find-links
 # What every request passes through: its branch coverage is 100 %.
-CORE := budget build encoding request response routing stream tokens
+CORE := budget build encoding request response routing stream tokens transport
 
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo test coverage mutants
 demo: $(VENV)/local  ## run the whole stack on this machine: Envoy, two pools, traffic, a report
@@ -72,9 +72,12 @@ requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 	echo 'bpe-openai>=0.1.4,<0.2' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
 	echo 'hatchling>=1.27,<2' | $(PIN) -o deploy/requirements-build.txt -
 
-.PHONY: bench-envoy soak paper versus-vllm
+.PHONY: bench-envoy bench-transports soak paper versus-vllm
 bench-envoy: $(VENV)/local  ## measure what each form costs Envoy, the service and the client; minutes
 	$(BIN)/python -m benchmarks.envoy $(ARGS)
+
+bench-transports: $(VENV)/dev  ## measure what each transport costs the service; ARGS='--rounds N'; minutes
+	$(BIN)/python -m benchmarks.transports $(ARGS)
 
 soak: $(VENV)/local  ## send 100,000 requests while clients leave and everything restarts; minutes
 	$(BIN)/python -m benchmarks.soak $(ARGS)

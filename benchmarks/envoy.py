@@ -4,14 +4,10 @@ All forms are measured in one run, in turn; each form has its own Envoy in each 
 """
 
 import argparse
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
@@ -19,13 +15,13 @@ import msgspec
 import uvloop
 from rich.console import Console
 
+from benchmarks.environment import describe_machine, describe_versions
 from benchmarks.figures import BenchmarkRun, RoundFigures
 from benchmarks.forms import REQUESTS, STREAMS, FormRow
 from benchmarks.load import LoadPlan, make_body, post_bodies, read_streams
 from benchmarks.report import print_tables
 from benchmarks.rig import BenchmarkEnvoy, BenchmarkError, Rig
 from extproc.local.children import StackError
-from extproc.local.envoy import find_envoy
 
 _WIDTH = 120
 _WARM_POSTS = 5
@@ -97,8 +93,8 @@ async def _measure(plan: LoadPlan, say: Say) -> BenchmarkRun:
             say(f"round {number + 1} of {plan.rounds}: requests")
             await bench.post(_rotated(REQUESTS, number), requests)
     return BenchmarkRun(
-        machine=_machine(),
-        versions=_versions(),
+        machine=describe_machine(),
+        versions=describe_versions("grpcio", "uvloop", "aiohttp"),
         command=" ".join(("python -m benchmarks.envoy", *sys.argv[1:])),
         seed=plan.seed,
         streams=streams,
@@ -143,19 +139,6 @@ class _FormBenchmark:
         load = post_bodies(session, gateway.url, body, count)
         times, spent = await gateway.measure(session, load, _DECIDED_S)
         return RoundFigures.of(times, spent, count)
-
-
-def _machine() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "?")
-    return f"{os.cpu_count()} cores, {cpu}, {platform.platform()}"
-
-
-def _versions() -> str:
-    told = subprocess.run((find_envoy(), "--version"), capture_output=True, text=True, check=True)  # noqa: S603
-    envoy = told.stdout.partition("version:")[2].split("/")[1]
-    names = ", ".join(f"{name} {version(name)}" for name in ("grpcio", "uvloop", "aiohttp"))
-    return f"Envoy {envoy}, Python {platform.python_version()}, {names}"
 
 
 if __name__ == "__main__":

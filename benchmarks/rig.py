@@ -13,7 +13,7 @@ import aiohttp
 import yaml
 
 from benchmarks.forms import FormRow
-from extproc.config.settings import Form, Settings
+from extproc.config.settings import Form, Settings, Transport
 from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command, Log, StackError
 from extproc.local.envoy import envoy_command
@@ -101,9 +101,17 @@ class Rig:
     By default no request times out: it would pass without a decision.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, message_timeout_ms: int = 10_000) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        message_timeout_ms: int = 10_000,
+        module: str = "extproc",
+        transport: Transport = Transport.AUTO,
+    ) -> None:
         self._session = session
         self._message_timeout_ms = message_timeout_ms
+        self._serve = ("-m", module, "serve", "--transport", str(transport), "--config")
         self._children = Children()
         self._ports = free_ports()
         self._service: Child | None = None
@@ -115,7 +123,7 @@ class Rig:
         with closing(Log()) as file:
             file.write(json.dumps(self._settings(Form.OBSERVED, self._ports)))
             path = str(file.path())
-            service = await self._start("service", "-m", "extproc", "serve", "--config", path)
+            service = await self._start("service", *self._serve, path)
             await _answers(self._session, f"http://127.0.0.1:{self._ports.http}/readyz", service)
         self._service = service
         return self

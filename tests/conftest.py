@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import hypothesis
 import pytest
 
+from extproc.config.settings import Settings
 from tests.support.local_stack import in_background, running
 from tests.support.puppet_mesh import Mesh
 from tests.support.vllm_servers import POOLS, SERVE, vllm, wait_until_healthy
@@ -52,9 +53,15 @@ def loop():
 
 
 @pytest.fixture(scope="module")
-def mesh(loop):
+def transport():
+    """The transport of the mesh; a module for which it matters chooses several."""
+    return Settings().listen.transport
+
+
+@pytest.fixture(scope="module")
+def mesh(transport, loop):
     async def made():
-        return Mesh()
+        return Mesh(transport)
 
     mesh = loop(made())
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 from extproc.commands.arguments import add_config
 from extproc.config.conflicts import conflicts
 from extproc.config.load import ConfigError, Settings, load
+from extproc.config.settings import Transport
 
 DESCRIPTION = (
     "Serve until SIGTERM or Ctrl-C, then tell Envoy, refuse new streams and drain; "
@@ -16,6 +17,12 @@ DESCRIPTION = (
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     add_config(parser)
+    parser.add_argument(
+        "--transport",
+        choices=tuple(map(str, Transport)),
+        help="what carries Envoy's streams; h2: less CPU, no TLS, for an Envoy on this machine; "
+        "auto: h2 on a Unix socket and loopback without TLS, else grpc",
+    )
     parser.add_argument(
         "--tls-cert", type=Path, metavar="FILE", help="PEM: the service's certificate, for TLS"
     )
@@ -33,19 +40,21 @@ def run(options: argparse.Namespace) -> int:
     # Imported when the command runs: its help must not wait for its libraries.
     from extproc.service.serve import serve
 
-    serve(_with_tls(load(options.config), options))
+    serve(_with_flags(load(options.config), options))
     return 0
 
 
-def _with_tls(settings: Settings, options: argparse.Namespace) -> Settings:
-    """Replace the settings' files by those that the flags name. Raises ConfigError."""
+def _with_flags(settings: Settings, options: argparse.Namespace) -> Settings:
+    """Replace the settings by what the flags say. Raises ConfigError."""
     flags = {key: getattr(options, key) for key in ("tls_cert", "tls_key", "tls_client_ca")}
     # Not resolved: certificates are renewed by switching a link.
-    given = {key: str(path.absolute()) for key, path in flags.items() if path}
+    given: dict[str, object] = {key: str(path.absolute()) for key, path in flags.items() if path}
+    if options.transport:
+        given["transport"] = Transport(options.transport)
     # model_copy does not validate, so what flags and file contradict is checked here.
     listen = settings.listen.model_copy(update=given)
     for (_, key), value, allowed in conflicts(
-        {("listen", key): getattr(listen, key) for key in flags}
+        {("listen", key): getattr(listen, key) for key in ("transport", *flags)}
     ):
         raise ConfigError(f"dualpool: listen.{key}: {value!r} is not allowed: {allowed}")
     return settings.model_copy(update={"listen": listen})

@@ -1,5 +1,7 @@
 """Addresses of the settings: their patterns, and the parts and ports that follow from them."""
 
+import re
+
 MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path holds 108, the last of them NUL
 HOST_PORT = (
     r"([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]):"
@@ -7,6 +9,7 @@ HOST_PORT = (
 )
 # Plain ASCII on one line, without the % that gRPC decodes: unix:/a%41 listens on /aA.
 UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
+_LOOPBACK = r"127(\.[0-9]{1,3}){3}"
 HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 
 
@@ -14,6 +17,14 @@ def host_port(address: str) -> tuple[str, int]:
     """Split HOST:PORT of valid settings; an IPv6 host loses its brackets."""
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def is_of_this_machine(address: str) -> bool:
+    """Return whether nothing outside this machine reaches it: a Unix socket, or loopback."""
+    if address.startswith("unix:"):
+        return True
+    host, _ = host_port(address)
+    return host in ("localhost", "::1") or re.fullmatch(_LOOPBACK, host) is not None
 
 
 def worker_addresses(grpc: str, workers: int) -> tuple[str, ...]:

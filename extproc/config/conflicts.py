@@ -12,6 +12,7 @@ from extproc.config.settings import (
     ListenSettings,
     RequestSettings,
     Settings,
+    Transport,
 )
 
 _LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
@@ -25,6 +26,7 @@ _TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that 
 # What the generated configuration calls other things by.
 _RESERVED = frozenset({"dualpool", "undecided"})
 _FALLBACK = "-fallback"
+_TRANSPORT: Place = ("listen", "transport")
 _MESSAGE: Place = ("listen", "max_message_bytes")
 _BODY: Place = ("requests", "max_body_bytes")
 _DEFAULTS: Mapping[Place, Any] = {
@@ -46,6 +48,8 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     values = {**_DEFAULTS, **values}
     yield from _listen_conflicts(values)
     yield from _tls_conflicts(values)
+    if values.get(_TRANSPORT) == Transport.H2 and values.get(("listen", "tls_cert")):
+        yield _TRANSPORT, Transport.H2.value, "auto or grpc with listen.tls_cert"
     yield from _body_conflicts(values[_BODY], values[_MESSAGE])
     if (pools := values["pools",]) is not None:
         yield from _pool_conflicts(values, len(pools))

@@ -37,6 +37,14 @@ class EstimatorName(enum.StrEnum):
     PAPER = "paper"
 
 
+class Transport(enum.StrEnum):
+    """What carries Envoy's streams; AUTO is H2 where it can be used, else GRPC."""
+
+    AUTO = "auto"
+    GRPC = "grpc"
+    H2 = "h2"
+
+
 class Form(enum.StrEnum):
     """How Envoy passes requests and answers to the service."""
 
@@ -84,6 +92,9 @@ class ListenSettings(Section):
         "host:port or unix:/path for Envoy's streams; see workers",
         "host:port, the port from 0 (any free one) to 65535, or unix:/path",
         default="127.0.0.1:50051",
+    )
+    transport: Transport = keys.one_of(
+        Transport.AUTO, "grpc; h2: less CPU, no TLS; auto: h2 if local without TLS"
     )
     http: str = keys.text(
         HOST_PORT,

@@ -15,10 +15,13 @@ from prometheus_client import CollectorRegistry
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules
-from extproc.config.settings import MESSAGE_OVERHEAD, ListenSettings, Settings
+from extproc.config.addresses import is_of_this_machine
+from extproc.config.settings import MESSAGE_OVERHEAD, ListenSettings, Settings, Transport
 from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.certificates import CertificateFiles, Certificates
-from extproc.service.server import Bounds, Server
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.h2_server import H2Server
+from extproc.service.streams import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics
 from extproc.stream.sampling import Sampling
@@ -53,17 +56,26 @@ def build_stages(
 
 
 def build_server(settings: Settings, stages: Stages, address: str) -> Server:
-    """Build the gRPC server for one address. Raises CertificateError."""
+    """Build the server of one address on the configured transport. Raises CertificateError."""
     listen = settings.listen
-    files = certificate_files(listen)
-    certificates = Certificates(files) if files else None
     bounds = Bounds(
         message_bytes=message_bytes(settings),
         streams=listen.max_streams,
         body_s=listen.body_timeout_s,
         late_s=_late_s(settings),
     )
-    return Server(stages, address, bounds, certificates)
+    if choose_transport(listen) is Transport.H2:
+        return H2Server(stages, address, bounds)
+    files = certificate_files(listen)
+    return GrpcServer(stages, address, bounds, Certificates(files) if files else None)
+
+
+def choose_transport(listen: ListenSettings) -> Transport:
+    """Return the transport that carries Envoy's streams: GRPC or H2."""
+    if listen.transport is not Transport.AUTO:
+        return listen.transport
+    plain = is_of_this_machine(listen.grpc) and not listen.tls_cert
+    return Transport.H2 if plain else Transport.GRPC
 
 
 def message_bytes(settings: Settings) -> int:

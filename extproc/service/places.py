@@ -3,7 +3,17 @@
 Invariant: a newcomer is refused only if no other peer holds more places than its own would then.
 """
 
-import asyncio
+from typing import Protocol
+
+
+class Patience(Protocol):
+    """How long a stream may last; an asyncio.Timeout is one."""
+
+    def expired(self) -> bool:
+        """Return whether the time is over."""
+
+    def reschedule(self, when: float | None) -> None:
+        """Set the end, in the event loop's time: 0.0 is at once, None never."""
 
 
 class Places:
@@ -16,9 +26,9 @@ class Places:
     def __init__(self, most: int) -> None:
         self._most = most
         self._taken = 0
-        self._peers: dict[str, dict[asyncio.Timeout, None]] = {}  # oldest first
+        self._peers: dict[str, dict[Patience, None]] = {}  # oldest first
 
-    def take(self, peer: str, patience: asyncio.Timeout) -> bool:
+    def take(self, peer: str, patience: Patience) -> bool:
         """Take a place for a stream that `patience` can end; False if there is none."""
         if self._taken >= self._most and not self._make_room(peer):
             return False
@@ -26,7 +36,7 @@ class Places:
         self._taken += 1
         return True
 
-    def leave(self, peer: str, patience: asyncio.Timeout) -> None:
+    def leave(self, peer: str, patience: Patience) -> None:
         """Give the place back; idempotent."""
         held = self._peers.get(peer, {})
         if patience in held:

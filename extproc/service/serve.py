@@ -14,10 +14,12 @@ from extproc.service.build import (
     build_stages,
     build_tenant_secret,
     build_token,
+    choose_transport,
     configure_logging,
     describe_settings,
 )
 from extproc.service.http import HttpServer
+from extproc.service.memory import keep_large_buffers
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
 from extproc.service.supervisor import Supervisor
 from extproc.stream.metrics import WorkerMetrics
@@ -35,6 +37,7 @@ def serve(settings: Settings) -> None:
     Raises OSError if an address cannot be bound, CertificateError or TokenError for a wrong file.
     """
     configure_logging(settings)
+    keep_large_buffers()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     uvloop.run(_serve(settings))
 
@@ -74,7 +77,12 @@ class Service:
         await self._http.start(*host_port(self._listen.http))
         await self._server.start()
         self._set_serving(serving=True)
-        _log.info("serving: gRPC on %s, HTTP on %s", self._listen.grpc, self._listen.http)
+        _log.info(
+            "serving: gRPC on %s (transport %s), HTTP on %s",
+            self._listen.grpc,
+            choose_transport(self._listen),
+            self._listen.http,
+        )
         await stop.asked.wait()
         self._set_serving(serving=False)
         log_stopping(self._listen)

@@ -6,7 +6,7 @@ import signal
 from typing import Any
 
 from extproc.config.settings import ListenSettings
-from extproc.service.server import Server
+from extproc.service.streams import Server
 
 _log = logging.getLogger(__name__)
 

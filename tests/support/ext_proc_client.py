@@ -20,7 +20,7 @@ from envoy_data_plane.envoy.service.ext_proc.v3 import (
 from google.protobuf import json_format
 
 from extproc.protos import POOL
-from extproc.service.server import Bounds, Server
+from extproc.service.streams import Bounds
 from tests.support.conversation import read
 
 PATH = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"
@@ -106,11 +106,11 @@ class Client:
         return Call(method())
 
 
-def with_client(scenario, stages):
-    """Run a coroutine function of a client against a real server."""
+def with_client(serve_on, scenario, stages):
+    """Run a coroutine function of a client against a real server of a transport."""
 
     async def main():
-        server = Server(stages, "127.0.0.1:0", Bounds(message_bytes=1 << 20))
+        server = serve_on(stages, "127.0.0.1:0", Bounds(message_bytes=1 << 20))
         port = await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             try:

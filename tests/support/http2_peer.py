@@ -4,7 +4,7 @@ import socket
 import struct
 from contextlib import contextmanager
 
-from extproc.service.server import SERVICE
+from extproc.service.streams import SERVICE
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEADERS, SETTINGS, PING, GOAWAY = 1, 4, 6, 7

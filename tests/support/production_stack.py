@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 import yaml
@@ -26,10 +27,11 @@ wait_for = partial(gateway.wait_for, seconds=40)
 
 @dataclass
 class Fronted:
-    """A running Envoy and service; `http` is the service's own URL."""
+    """A running Envoy and service; `http` is the service's own URL, `admin` Envoy's."""
 
     url: str
     http: str
+    admin: str
     service: subprocess.Popen
 
     def pool(self):
@@ -40,6 +42,11 @@ class Fronted:
 
     def metrics(self):
         return gateway.fetch(f"{self.http}/metrics").body.decode()
+
+    def stats(self, pattern):
+        """Return Envoy's counters whose names match."""
+        answer = gateway.fetch(f"{self.admin}/stats?format=json&filter={quote(pattern)}")
+        return {each["name"]: each["value"] for each in answer.json["stats"] if "value" in each}
 
     def is_ready(self):
         return gateway.answers(f"{self.http}/readyz")
@@ -96,7 +103,10 @@ def fronted(folder, listen=None, envoy=None, workers=1, answer=None, requests=No
         service = stack.enter_context(started(command))
         stack.enter_context(started(envoy_command(render_envoy(load(file))).argv))
         found = Fronted(
-            f"http://127.0.0.1:{ports.listener}", f"http://127.0.0.1:{ports.http}", service
+            url=f"http://127.0.0.1:{ports.listener}",
+            http=f"http://127.0.0.1:{ports.http}",
+            admin=f"http://127.0.0.1:{ports.admin}",
+            service=service,
         )
         wait_for(found.is_ready)
         wait_for(found.envoy_answers)
@@ -140,7 +150,11 @@ def pool(name, answer):
         def log_message(self, *_):
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        # With the default of 5 a burst of connections times out, and Envoy tries the other pool.
+        request_queue_size = 128
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield f"127.0.0.1:{server.server_port}"

@@ -24,7 +24,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
 )
-from extproc.service.server import SERVICE
+from extproc.service.streams import SERVICE
 
 WINDOWS = {"short": 8192, "long": 65536}
 MESSAGE_TIMEOUT_S = 2.0  # the default is 1: test machines are slow
@@ -190,7 +190,8 @@ class OwnForm:
 class Mesh:
     """Envoy, a service and two scripted pools; used in the event loop that created it."""
 
-    def __init__(self, form=None):
+    def __init__(self, transport, form=None):
+        self.transport = transport
         self.form = form or OwnForm()
         self.ports = free_ports()
         self.short = Puppet("short", self.ports.pools[0])
@@ -211,7 +212,7 @@ class Mesh:
         listen = {"grpc": f"127.0.0.1:{ports.grpc}", "http": f"127.0.0.1:{ports.http}"}
         envoy = {"listen": f"127.0.0.1:{ports.listener}", "admin": f"127.0.0.1:{ports.admin}"}
         document = {
-            "listen": listen | {"notice_s": 0, "drain_s": 2},
+            "listen": listen | {"notice_s": 0, "drain_s": 2, "transport": str(self.transport)},
             "pools": pools,
             "requests": {"usage_sample": 1.0},
             "envoy": envoy | {"message_timeout_ms": int(MESSAGE_TIMEOUT_S * 1000)},

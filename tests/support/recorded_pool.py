@@ -21,7 +21,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
 )
-from extproc.service.server import SERVICE
+from extproc.service.streams import SERVICE
 from tests.support.envoys import binary
 from tests.support.local_stack import answers, fetch, in_background, wait_for
 from tests.support.paths import DATA

@@ -17,7 +17,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
 )
-from extproc.service.server import SERVICE
+from extproc.service.streams import SERVICE
 from tests.support import local_stack
 from tests.support.conversation import FILES, read
 
@@ -45,7 +45,7 @@ def consecutive_ports(count):
 
 
 @contextmanager
-def serving(tmp_path, workers=1, notice_s=0, drain_s=5, **environment):
+def serving(tmp_path, workers=1, notice_s=0, drain_s=5, transport="grpc", **environment):
     """Run `dualpool serve`; yield the process, its gRPC port and its HTTP address."""
     port, http = consecutive_ports(workers)
     file = tmp_path / "dualpool.yaml"
@@ -55,6 +55,7 @@ def serving(tmp_path, workers=1, notice_s=0, drain_s=5, **environment):
         f"workers: {workers}\n"
     )
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
+    command += ["--transport", transport]
     with subprocess.Popen(
         command,
         stdout=subprocess.DEVNULL,

@@ -10,6 +10,7 @@ from benchmarks.forms import REQUESTS, STREAMS
 from extproc.local.children import StackError
 from extproc.local.envoy import find_envoy
 from tests.support.paths import ROOT
+from tests.support.transports import TRANSPORTS
 
 pytestmark = pytest.mark.slow
 
@@ -51,6 +52,23 @@ def test_the_length_of_an_answer_costs_no_message_with_trailers(short_run):
     _, figures = short_run
     # The decision's four, and the observer's headers of both ways and trailers.
     assert figures["streams"]["trailers, O(1)"][0]["messages"] == 7
+
+
+def test_each_transport_has_a_row():
+    argv = (sys.executable, "-m", "benchmarks.transports", "--short")
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows if row[:1] and row[0] in TRANSPORTS] == list(TRANSPORTS)
+
+
+def test_the_memory_of_each_transport_has_a_line():
+    argv = (sys.executable, "-m", "benchmarks.stream_memory", "--streams", "20", "--silent", "2")
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()[-2:]
+    assert [line.partition(":")[0] for line in lines] == ["grpc", "h2"]
+    assert all(" with 20 open" in line for line in lines)
 
 
 @pytest.mark.parametrize("rounds", ["0", "-1", "many"])

@@ -8,15 +8,17 @@ import pytest
 
 from tests.support import local_stack as gateway
 from tests.support.production_stack import BODY, fronted, wait_for
+from tests.support.transports import SERVED
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
+@pytest.fixture(scope="module", params=SERVED)
+def stack(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("busy")
     # A share of the time limit that no answer keeps.
-    with fronted(folder, {"busy_share": 0.000001}) as running:
+    listen = {"busy_share": 0.000001, "transport": str(request.param)}
+    with fronted(folder, listen) as running:
         wait_for(lambda: 'reason="busy"' in (running.pool() and running.metrics()))
         yield running
 

@@ -1,6 +1,7 @@
 """The server answers a client that shares none of its code as the ext_proc protocol requires."""
 
 import asyncio
+from functools import partial
 
 import betterproto2
 import pytest
@@ -19,9 +20,10 @@ from tests.support.ext_proc_client import (
     modes,
     set_headers,
     trailers,
-    with_client,
     with_unknown_fields,
 )
+from tests.support.ext_proc_client import with_client as run_with_client
+from tests.support.transports import TRANSPORTS
 
 PROMPT = (
     b'{"model":"m","max_tokens":100,"messages":[{"role":"user","content":"Where do owls sleep?"}]}'
@@ -30,6 +32,11 @@ ANSWER = b'{"usage":{"prompt_tokens":5,"completion_tokens":7}}'
 OK = {":status": "200", "content-type": "application/json"}
 BUFFERED = {"protocol_config": modes(Mode.BUFFERED)}
 REQUEST = (headers("request", CHAT, **BUFFERED), body("request", PROMPT, end=True))
+
+
+@pytest.fixture(params=TRANSPORTS)
+def with_client(request):
+    return partial(run_with_client, TRANSPORTS[request.param])
 
 
 async def talk(client, conversation):
@@ -45,21 +52,21 @@ async def talk(client, conversation):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_conversation_gets_the_replies_of_the_core(path):
+def test_a_conversation_gets_the_replies_of_the_core(with_client, path):
     conversation = client_conversation(path)
     replies = with_client(lambda client: talk(client, conversation), stages())
     assert replies == [reply for _, expected in conversation for reply in expected]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_fields_that_the_service_does_not_know_change_nothing(path):
+def test_fields_that_the_service_does_not_know_change_nothing(with_client, path):
     conversation = client_conversation(path)
     unknown = [(with_unknown_fields(message), expected) for message, expected in conversation]
     replies = with_client(lambda client: talk(client, unknown), stages())
     assert replies == [reply for _, expected in conversation for reply in expected]
 
 
-def test_a_buffered_body_is_routed():
+def test_a_buffered_body_is_routed(with_client):
     async def scenario(client):
         call = client.process()
         return await call.exchange(*REQUEST)
@@ -70,7 +77,7 @@ def test_a_buffered_body_is_routed():
     assert routed.request_body.response.clear_route_cache
 
 
-def test_a_streamed_body_passes_as_it_comes():
+def test_a_streamed_body_passes_as_it_comes(with_client):
     async def scenario(client):
         config = modes(Mode.STREAMED, Mode.STREAMED)
         call = client.process()
@@ -91,7 +98,7 @@ def test_a_streamed_body_passes_as_it_comes():
     assert [part.response.body_mutation for _, part in parts] == [None] * 6
 
 
-def test_a_body_sent_ahead_is_decided_with_the_headers():
+def test_a_body_sent_ahead_is_decided_with_the_headers(with_client):
     config = modes(Mode.STREAMED, send_body_without_waiting_for_header_response=True)
 
     async def scenario(client):
@@ -105,7 +112,7 @@ def test_a_body_sent_ahead_is_decided_with_the_headers():
     assert set_headers(decided)["x-llm-pool"] == "short"
 
 
-def test_a_full_duplex_body_comes_back_in_pieces_that_envoy_can_take():
+def test_a_full_duplex_body_comes_back_in_pieces_that_envoy_can_take(with_client):
     config = modes(Mode.FULL_DUPLEX_STREAMED, Mode.FULL_DUPLEX_STREAMED)
     padded = PROMPT[:-1] + b" " * 200_000 + b"}"
 
@@ -132,7 +139,7 @@ async def pieces(call):
     return first, sent
 
 
-def test_trailers_are_answered():
+def test_trailers_are_answered(with_client):
     async def scenario(client):
         config = modes(Mode.BUFFERED, Mode.STREAMED)
         call = client.process()
@@ -160,7 +167,7 @@ def usage(prompt_tokens, completion_tokens):
     return Any(type_url="type.googleapis.com/envoy.data.ai.v3.TokenUsage", value=data)
 
 
-def test_an_observer_gets_no_reply_and_learns_from_the_usage_in_the_trailers():
+def test_an_observer_gets_no_reply_and_learns_from_the_usage_in_the_trailers(with_client):
     given = stages()
 
     async def scenario(client):
@@ -207,7 +214,7 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize("name", VIOLATIONS)
-def test_a_violation_of_the_protocol_ends_the_stream_without_an_error(name):
+def test_a_violation_of_the_protocol_ends_the_stream_without_an_error(with_client, name):
     given, (*legal, illegal) = stages(), VIOLATIONS[name]
 
     async def scenario(client):
@@ -220,7 +227,7 @@ def test_a_violation_of_the_protocol_ends_the_stream_without_an_error(name):
     assert counted(given.metrics.streams_ended) == {("protocol",): 1}
 
 
-def test_bytes_that_are_no_message_end_their_stream_alone():
+def test_bytes_that_are_no_message_end_their_stream_alone(with_client):
     async def scenario(client):
         broken = client.process(serializer=lambda message: b"\xff\xff\xff")
         await broken.send(REQUEST[0])
@@ -234,14 +241,14 @@ def test_bytes_that_are_no_message_end_their_stream_alone():
     assert set_headers(routed)["x-llm-pool"] == "short"
 
 
-def test_another_method_is_not_implemented():
+def test_another_method_is_not_implemented(with_client):
     async def scenario(client):
         return await client.process("/envoy.service.ext_proc.v3.ExternalProcessor/No").status()
 
     assert with_client(scenario, stages()) is StatusCode.UNIMPLEMENTED
 
 
-def test_many_streams_of_one_connection_do_not_mix():
+def test_many_streams_of_one_connection_do_not_mix(with_client):
     async def scenario(client):
         async def ask(limit):
             text = PROMPT.replace(b"100", str(limit).encode())

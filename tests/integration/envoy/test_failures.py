@@ -28,9 +28,16 @@ from tests.support.puppet_mesh import (
     decision,
     impostor,
 )
+from tests.support.transports import SERVED
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=SERVED)
+def transport(request):
+    return request.param
+
 
 DOCUMENT = ROOT / "docs" / "failures.md"
 

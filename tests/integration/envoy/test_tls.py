@@ -11,7 +11,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from extproc.service.certificates import CertificateFiles, Certificates
-from extproc.service.server import Bounds, Server
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.streams import Bounds
 from tests.support.certificate_authority import Authority
 from tests.support.conversation import stages
 from tests.support.production_stack import children, fronted, wait_for
@@ -42,7 +43,9 @@ def asked(files, trusted, papers=None):
     credentials = grpc.ssl_channel_credentials(trusted.file.read_bytes(), *pair)
 
     async def main():
-        server = Server(stages(), "127.0.0.1:0", Bounds(message_bytes=1 << 20), Certificates(files))
+        server = GrpcServer(
+            stages(), "127.0.0.1:0", Bounds(message_bytes=1 << 20), Certificates(files)
+        )
         port = await server.start()
         try:
             async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials) as channel:
@@ -150,3 +153,11 @@ def test_a_certificate_needs_its_key(service):
     done = serve("--tls-cert", service.cert)
     assert done.returncode == 2
     assert "is not allowed: none without listen.tls_key\n" in done.stderr
+
+
+def test_framing_of_our_own_has_no_tls(service):
+    done = serve("--transport", "h2", "--tls-cert", service.cert, "--tls-key", service.key)
+    assert done.returncode == 2
+    assert (
+        "listen.transport: 'h2' is not allowed: auto or grpc with listen.tls_cert\n" in done.stderr
+    )

@@ -11,6 +11,7 @@ import signal
 
 import pytest
 
+from extproc.config.settings import Transport
 from tests.support.gateways import ENVOY_GATEWAY, ISTIO
 from tests.support.puppet_mesh import MESSAGE_TIMEOUT_S, Mesh
 
@@ -48,7 +49,7 @@ def mesh(request, loop):
     form = dataclasses.replace(form, envoy=form.envoy + SLOW_MACHINE)
 
     async def made():
-        return Mesh(form)
+        return Mesh(Transport.GRPC, form)
 
     mesh = loop(made())
     try:

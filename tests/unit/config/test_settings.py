@@ -27,6 +27,7 @@ PLAIN = {"tls_ca": "", "tls_name": ""}
 DEFAULTS = {
     "listen": {
         "grpc": "127.0.0.1:50051",
+        "transport": "auto",
         "http": "127.0.0.1:8081",
         "http_token_file": "",
         "max_message_bytes": 67108864,

@@ -1,6 +1,8 @@
-"""A clock that tests set."""
+"""A clock that tests set, and the servers that one suite holds to the same."""
 
 import pytest
+
+from tests.support.transports import TRANSPORTS
 
 
 class Clock:
@@ -13,3 +15,9 @@ class Clock:
 @pytest.fixture
 def clock():
     return Clock()
+
+
+@pytest.fixture(params=TRANSPORTS)
+def serve_on(request):
+    """A server of each transport."""
+    return TRANSPORTS[request.param]

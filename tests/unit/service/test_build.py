@@ -1,5 +1,6 @@
 """The parts of a serving process, built from the settings."""
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from extproc.config.settings import (
     PoolSettings,
     Settings,
     TenantSettings,
+    Transport,
 )
 from extproc.routing.tenant import TenantKey
 from extproc.service.bearer import TokenError
@@ -22,11 +24,14 @@ from extproc.service.build import (
     build_stages,
     build_tenant_secret,
     certificate_files,
+    choose_transport,
     configure_logging,
     describe_settings,
     message_bytes,
 )
 from extproc.service.certificates import CertificateError, CertificateFiles
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.h2_server import H2Server
 
 
 def built(registry):
@@ -112,3 +117,38 @@ def test_the_log_level_is_the_settings(monkeypatch):
     monkeypatch.setattr(logging, "root", root)
     configure_logging(Settings(log_level=LogLevel.WARNING))
     assert root.level == logging.WARNING
+
+
+@pytest.mark.parametrize(
+    ("listen", "kind"), [({"transport": "grpc"}, GrpcServer), ({"transport": "h2"}, H2Server)]
+)
+def test_the_server_is_that_of_the_transport(listen, kind):
+    settings = Settings(listen=ListenSettings(**listen))
+    learner = build_learner(settings)
+    stages = build_stages(settings, learner, learner.learn, CollectorRegistry(), b"")
+
+    async def build():
+        return build_server(settings, stages, "127.0.0.1:0")
+
+    assert isinstance(asyncio.run(build()), kind)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("unix:/run/s", Transport.H2),
+        ("127.0.0.1:1", Transport.H2),
+        ("localhost:1", Transport.H2),
+        ("[::1]:1", Transport.H2),
+        ("0.0.0.0:1", Transport.GRPC),
+        ("[::]:1", Transport.GRPC),
+        ("127.0.0.1.example.com:1", Transport.GRPC),
+    ],
+)
+def test_the_transport_follows_from_the_address(address, expected):
+    assert choose_transport(ListenSettings(grpc=address)) is expected
+
+
+def test_with_tls_the_transport_is_grpc():
+    listen = ListenSettings(grpc="127.0.0.1:1", tls_cert="/c", tls_key="/k")
+    assert choose_transport(listen) is Transport.GRPC

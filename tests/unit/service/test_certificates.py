@@ -15,7 +15,8 @@ from extproc.service.certificates import (
     Certificates,
     read_certificates,
 )
-from extproc.service.server import Bounds, Server
+from extproc.service.grpc_server import GrpcServer
+from extproc.service.streams import Bounds
 from tests.support.certificate_authority import Authority
 from tests.support.conversation import stages
 
@@ -74,7 +75,7 @@ def test_a_key_with_a_password_is_refused_and_nobody_asked(service):
 @asynccontextmanager
 async def serving(files):
     """Serve; yield a coroutine function that returns the certificate that is shown now."""
-    server = Server(stages(), "127.0.0.1:0", Bounds(message_bytes=1 << 20), Certificates(files))
+    server = GrpcServer(stages(), "127.0.0.1:0", Bounds(message_bytes=1 << 20), Certificates(files))
     port = await server.start()
 
     async def shown():

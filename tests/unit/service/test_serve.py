@@ -26,6 +26,7 @@ from tests.support.running_service import (
     serving,
     wait_for,
 )
+from tests.support.transports import SERVED
 
 both = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "workers"])
 
@@ -46,9 +47,9 @@ def test_the_series_of_a_category_that_is_replaced_are_removed(monkeypatch):
     assert registry.get_sample_value(*error) is None
 
 
-@pytest.fixture(scope="module")
-def one(tmp_path_factory):
-    with serving(tmp_path_factory.mktemp("one")) as service:
+@pytest.fixture(scope="module", params=SERVED)
+def one(request, tmp_path_factory):
+    with serving(tmp_path_factory.mktemp("one"), transport=request.param) as service:
         yield service
 
 
@@ -75,8 +76,9 @@ def test_the_process_says_that_it_lives(one):
     assert get(f"{one[2]}/healthz") == (200, "ok\n")
 
 
-def test_sigterm_drains_and_ends_with_zero(tmp_path):
-    with serving(tmp_path) as (process, _, url):
+@pytest.mark.parametrize("transport", SERVED)
+def test_sigterm_drains_and_ends_with_zero(tmp_path, transport):
+    with serving(tmp_path, transport=transport) as (process, _, url):
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert get(f"{url}/healthz")[0] == 0
@@ -288,3 +290,12 @@ def test_envoy_sees_a_service_leave_before_it_does(tmp_path):
         stack.service.send_signal(signal.SIGTERM)
         wait_for(lambda: stack.pool() == "long")
         assert stack.service.poll() is None
+
+
+def test_workers_serve_on_framing_of_their_own(tmp_path):
+    with serving(tmp_path, workers=2, transport="h2") as (process, port, url):
+        before = samples(url)
+        converse(port + 1, "observed")
+        wait_for(lambda: samples(url) == before + 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0

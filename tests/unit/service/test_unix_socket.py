@@ -6,12 +6,13 @@ import socket
 import stat
 import subprocess
 import sys
+from functools import partial
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extproc.service.server import Bounds, Server
+from extproc.service.streams import Bounds
 from extproc.service.unix_socket import PathLock, require_free, reserve
 from tests.support.conversation import stages
 from tests.support.production_stack import fronted, wait_for
@@ -19,11 +20,16 @@ from tests.support.production_stack import fronted, wait_for
 BOUNDS = Bounds(message_bytes=1 << 20)
 
 
-def serving(path, scenario):
+@pytest.fixture
+def serving(serve_on):
+    return partial(_serving, serve_on)
+
+
+def _serving(serve_on, path, scenario):
     """Run a coroutine function beside a server on `path`."""
 
     async def main():
-        server = Server(stages(), f"unix:{path}", BOUNDS)
+        server = serve_on(stages(), f"unix:{path}", BOUNDS)
         await server.start()
         try:
             return await asyncio.wait_for(scenario(), 20)
@@ -48,19 +54,19 @@ def abandoned(path):
         dead.bind(str(path))
 
 
-def test_it_serves(tmp_path):
+def test_it_serves(serving, tmp_path):
     path = tmp_path / "s"
     assert serving(path, asked(path)) == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_the_file_of_a_dead_server_is_replaced(tmp_path):
+def test_the_file_of_a_dead_server_is_replaced(serving, tmp_path):
     path = tmp_path / "s"
     abandoned(path)
     assert serving(path, asked(path)) == health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077])
-def test_owner_and_group_may_connect(tmp_path, umask):
+def test_owner_and_group_may_connect(serving, tmp_path, umask):
     async def scenario():
         return stat.S_IMODE((tmp_path / "s").stat().st_mode)
 
@@ -72,17 +78,17 @@ def test_owner_and_group_may_connect(tmp_path, umask):
         os.umask(before)
 
 
-def test_the_file_is_gone_at_the_end(tmp_path):
+def test_the_file_is_gone_at_the_end(serving, tmp_path):
     serving(tmp_path / "s", asked(tmp_path / "s"))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_second_server_is_refused_and_the_first_serves_on(tmp_path):
+def test_a_second_server_is_refused_and_the_first_serves_on(serving, serve_on, tmp_path):
     path = tmp_path / "s"
 
     async def scenario():
         with pytest.raises(OSError, match=f"another server listens on {path}; stop it, or choose"):
-            await Server(stages(), f"unix:{path}", BOUNDS).start()
+            await serve_on(stages(), f"unix:{path}", BOUNDS).start()
         return await asked(path)()
 
     assert serving(path, scenario) == health_pb2.HealthCheckResponse.SERVING

@@ -1,0 +1,96 @@
+"""The calls of a server on HTTP/2 framing of its own: ext_proc and health checks."""
+
+import math
+from collections.abc import Callable, Mapping
+
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from extproc.service.streams import HEALTH, REPORTED, SERVICE, OpenStream
+from extproc.transport.calls import (
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    OK,
+    UNIMPLEMENTED,
+    Call,
+    Status,
+)
+
+PROCESS = f"/{SERVICE}/Process"
+
+_CHECK = f"/{HEALTH}/Check"
+_NOT_PARSED = Status(INVALID_ARGUMENT, "a message that cannot be parsed")
+_UNKNOWN = Status(NOT_FOUND, "no such service")
+_NO_SUCH_METHOD = Status(UNIMPLEMENTED, "no such method")
+
+
+class Deadline:
+    """When a stream is to end, in the event loop's time; a places.Patience that is polled."""
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+
+    def expired(self) -> bool:
+        """Return False: whoever polls ends the stream, and nothing else does."""
+        return False
+
+    def reschedule(self, when: float | None) -> None:
+        """Set the end; None is never."""
+        self.at = math.inf if when is None else when
+
+
+class ProcessCall:
+    """A stream of ext_proc."""
+
+    def __init__(self, stream: OpenStream, forget: Callable[[], object]) -> None:
+        self.receive = stream.receive
+        self._stream, self._forget = stream, forget
+
+    @property
+    def status(self) -> Status | None:
+        """OK once the service ends the stream."""
+        return OK if self._stream.finished else None
+
+    def close(self) -> None:
+        """Close the stream; idempotent."""
+        self._forget()
+        self._stream.close()
+
+
+class HealthChecks:
+    """Opens health checks. Watching health is left out, as gRPC allows."""
+
+    def __init__(self) -> None:
+        self._health = dict.fromkeys(REPORTED, health_pb2.HealthCheckResponse.NOT_SERVING)
+
+    def report(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
+        """Set the health of the server and its service."""
+        self._health = dict.fromkeys(REPORTED, status)
+
+    def open(self, path: str) -> Call | Status:
+        """Open the call of a path."""
+        return _HealthCheck(self._health) if path == _CHECK else _NO_SUCH_METHOD
+
+
+class _HealthCheck:
+    """One question for the health of a service."""
+
+    def __init__(self, health: Mapping[str, int]) -> None:
+        self._health = health
+        self.status: Status | None = None
+
+    def receive(self, message: bytes) -> tuple[bytes, ...]:
+        try:
+            service = health_pb2.HealthCheckRequest.FromString(message).service
+        except DecodeError:
+            self.status = _NOT_PARSED
+            return ()
+        if service not in self._health:
+            self.status = _UNKNOWN
+            return ()
+        self.status = OK
+        answer = health_pb2.HealthCheckResponse(status=self._health[service])
+        return (answer.SerializeToString(),)
+
+    def close(self) -> None:
+        """Nothing is held."""

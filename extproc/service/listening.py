@@ -1,0 +1,61 @@
+"""The listening sockets of an address: host:port or unix:/path."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from extproc.config.addresses import host_port
+from extproc.service.unix_socket import for_owner_and_group
+
+BACKLOG: Final = 1024
+"""Connections that are not yet accepted."""
+
+
+def socket_path(address: str) -> Path | None:
+    """Return the path of a Unix socket; None for another address."""
+    return Path(address.removeprefix("unix:")) if address.startswith("unix:") else None
+
+
+def open_sockets(address: str) -> list[socket.socket]:
+    """Return listening sockets, one for each address of the host. Raises OSError."""
+    if path := socket_path(address):
+        path.unlink(missing_ok=True)  # a dead server's, which `reserve` has made sure of
+        return [_bound(path)]
+    host, port = host_port(address)
+    sockets: list[socket.socket] = []
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, _, _, _, name in dict.fromkeys(found):
+        if sockets:
+            port = sockets[0].getsockname()[1]
+        with _unless_absent(last=name == found[-1][-1] and not sockets):
+            sockets.append(_listening(family, str(name[0]), port))
+    return sockets
+
+
+def _bound(path: Path) -> socket.socket:
+    one = socket.socket(socket.AF_UNIX)
+    try:
+        with for_owner_and_group():
+            one.bind(str(path))
+    except OSError:
+        one.close()
+        raise
+    return one
+
+
+def _listening(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    dual = family == socket.AF_INET6 and host == "::"
+    return socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=dual)
+
+
+@contextmanager
+def _unless_absent(*, last: bool) -> Iterator[None]:
+    """Skip an address that this machine does not have, as localhost's ::1 may be."""
+    try:
+        yield
+    except OSError as error:
+        if last or error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+            raise

@@ -1,0 +1,24 @@
+"""glibc keeps the memory of large bodies, instead of mapping and unmapping it for each of them.
+
+By default every buffer above 128 KiB may be a mapping of its own, whose pages fault anew. Elsewhere
+(musl, macOS) nothing is changed.
+"""
+
+import ctypes
+from typing import Final
+
+MMAP_BYTES: Final = 32 << 20
+"""Larger buffers are mappings of their own; the most that glibc accepts."""
+TRIM_BYTES: Final = 64 << 20
+"""So much free memory is kept."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+
+
+def keep_large_buffers() -> bool:
+    """Set the thresholds; False where there are none."""
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES) and mallopt(_M_TRIM_THRESHOLD, TRIM_BYTES))

@@ -1,0 +1,158 @@
+"""The ext_proc streams of a server, whatever transport carries them.
+
+Invariant: all that one peer can take of the server is bounded, except the time of an answer.
+"""
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from extproc.protos import WELL_KNOWN
+from extproc.protos.envoy.config.core.v3 import base_pb2
+from extproc.protos.envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
+from extproc.protos.envoy.service.ext_proc.v3 import external_processor_pb2
+from extproc.protos.envoy.type.v3 import http_status_pb2
+from extproc.service.bounded_log import BoundedLog
+from extproc.service.places import Patience, Places
+from extproc.stream.exchange import Stages
+from extproc.stream.session import ProtocolError
+from extproc.stream.stream import Stream
+
+SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
+HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+REPORTED: Final = ("", SERVICE)
+"""The services whose health is reported; the empty name is the whole server."""
+TOO_MANY: Final = "too many streams are open"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """Limits on what peers can take of the server.
+
+    streams: open at once, over all connections, shared as `places` says; Envoy passes on the
+        requests of others unread.
+    connection_streams: open at once on one connection; Envoy opens another connection for more.
+    handshake_s: the time for a new connection to start HTTP/2.
+    first_message_s: the time for a stream to send its first message, which Envoy sends at once.
+    body_s: the time from the start of a stream to the end of the request's body; later the request
+        passes on unread. The answer may take any time.
+    late_s: how late a stream may be answered; above it, requests are decided by their size alone.
+    silence_s: the time without data before a keepalive ping, and again before a connection without
+        a reply is closed. A stream may be idle for as long as an answer takes, and a machine that
+        crashes closes nothing.
+    ping_interval_s: the shortest interval of pings from a peer.
+    """
+
+    message_bytes: int
+    streams: int = 12_000
+    connection_streams: int = 1000
+    connections: int = 4096
+    handshake_s: float = 10.0
+    first_message_s: float = 10.0
+    body_s: float = 300.0
+    late_s: float = math.inf
+    silence_s: float = 30.0
+    ping_interval_s: float = 1.0
+
+
+class Server(Protocol):
+    """A server of one address, on either transport."""
+
+    async def start(self) -> int:
+        """Listen; return the port (1 for a Unix socket). Raises OSError if that is impossible."""
+
+    async def announce_end(self) -> None:
+        """Report NOT_SERVING; keep serving."""
+
+    async def drain(self, seconds: float) -> None:
+        """Refuse new streams, give open ones `seconds` to finish, then end them.
+
+        Call it again to shorten the time.
+        """
+
+
+class Streams:
+    """Opens the streams of a server; `is_late` says whether it answers too late."""
+
+    def __init__(self, stages: Stages, bounds: Bounds, is_late: Callable[[], bool]) -> None:
+        self._stages = replace(stages, is_late=is_late)
+        self._bounds = bounds
+        self._places = Places(bounds.streams)
+        self._faults = BoundedLog(_log, logging.ERROR, time.monotonic)
+        self._violations = BoundedLog(_log, logging.WARNING, time.monotonic)
+
+    def open(self, peer: str, patience: Patience) -> "OpenStream | None":
+        """Open a stream that ends when `patience` does; None if the server has no place for it."""
+        if not self._places.take(peer, patience):
+            return None
+        body_until = asyncio.get_running_loop().time() + self._bounds.body_s
+        return OpenStream(self, Stream(self._stages), peer, patience, body_until)
+
+    def leave(self, peer: str, patience: Patience, error: Exception | None) -> None:
+        """Give up the place of a stream that has ended, and log what went wrong."""
+        self._places.leave(peer, patience)
+        match error:
+            case None:
+                return
+            case ProtocolError():
+                self._violations.write("%s broke the ext_proc protocol: %s", peer, error)
+            case _:
+                message = "stream failed; its request passes on unchanged"
+                self._faults.write(message, error=error)
+
+
+class OpenStream:
+    """One stream, from `Streams.open` to `close`."""
+
+    def __init__(
+        self, every: Streams, stream: Stream, peer: str, patience: Patience, body_until: float
+    ) -> None:
+        self._every, self._stream = every, stream
+        self._peer, self._patience = peer, patience
+        self._body_until = body_until  # in the time of the event loop
+        self._open = True
+
+    @property
+    def finished(self) -> bool:
+        """Whether the service ends the stream, without an error."""
+        return self._stream.finished
+
+    def receive(self, message: bytes) -> list[bytes]:
+        """Return the replies that are due after this message."""
+        replies = [each.SerializeToString() for each in self._stream.receive_encoded(message)]
+        if not self._stream.finished:
+            self._patience.reschedule(self._body_until if self._stream.awaits_request else None)
+        return replies
+
+    def close(self) -> None:
+        """Clean up, however the stream ended; idempotent, and never waits."""
+        if self._open:
+            self._open = False
+            self._stream.close()
+            self._every.leave(self._peer, self._patience, self._stream.error)
+
+
+def described() -> descriptor_pool.DescriptorPool:
+    """Return what gRPC reflection shows."""
+    # Reflection looks into the default pool, where our messages are not (docs/decisions/0001).
+    pool = descriptor_pool.DescriptorPool()
+    ours = (base_pb2, processing_mode_pb2, http_status_pb2, external_processor_pb2)
+    for module in (*WELL_KNOWN, *ours, health_pb2, reflection_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    return pool
+
+
+def cannot_listen(address: str) -> OSError:
+    """Return the error of an address on which a server cannot listen."""
+    fix = "stop what listens there, or choose another address of this machine"
+    return OSError(f"cannot listen on {address} for gRPC; {fix}")

@@ -1,0 +1,39 @@
+"""The state of one open stream and of its two windows."""
+
+from collections import deque
+from typing import Final
+
+from extproc.transport.calls import Call, Status
+from extproc.transport.messages import MessageReader
+
+STREAM_WINDOW: Final = 1 << 22
+"""Bytes that a peer may send on a stream before we answer; Envoy's default for large bodies."""
+
+
+class H2Stream:
+    """One stream. Once `status` is set, only what is in the queue is left to send."""
+
+    __slots__ = (
+        "call",
+        "credit",
+        "held_bytes",
+        "number",
+        "queue",
+        "reader",
+        "spoken",
+        "started",
+        "status",
+        "window",
+    )
+
+    def __init__(self, number: int, call: Call, window: int, message_bytes: int) -> None:
+        self.number = number
+        self.call = call
+        self.window = window  # bytes that we may send
+        self.credit = STREAM_WINDOW  # bytes that the peer may send
+        self.reader = MessageReader(message_bytes)
+        self.held_bytes = 0  # of the reader, as the connection has counted them
+        self.queue: deque[memoryview] = deque()  # for want of a window
+        self.started = False  # our headers are sent
+        self.spoken = False  # a message came
+        self.status: Status | None = None

@@ -1,0 +1,60 @@
+"""gRPC messages in the payload of DATA frames, which cut them anywhere, their prefix too."""
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from extproc.transport.calls import RESOURCE_EXHAUSTED, UNIMPLEMENTED, Status
+
+PREFIX_BYTES: Final = 5
+read_prefix = struct.Struct(">BI").unpack_from
+"""Return whether a message is compressed, and its length."""
+
+
+class MessageFault(Exception):  # noqa: N818 - says whose fault it is, as frames' does
+    """A message that is not read; `status` ends its stream."""
+
+    def __init__(self, status: Status) -> None:
+        super().__init__(status.message)
+        self.status = status
+
+
+class MessageReader:
+    """Joins the messages of one stream."""
+
+    __slots__ = ("_held", "_most_bytes")
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        # Not a list of pieces: one of a byte each would take 40 times their size.
+        self._held = bytearray()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a message that has not arrived whole."""
+        return len(self._held)
+
+    def feed(self, piece: bytes) -> Iterator[bytes]:
+        """Yield the messages that the piece completes. Raises MessageFault."""
+        held, at = self._held, 0
+        held += piece
+        while len(held) - at >= PREFIX_BYTES:
+            compressed, length = read_prefix(held, at)
+            self._check(compressed, length)
+            end = at + PREFIX_BYTES + length
+            if len(held) < end:
+                break
+            yield bytes(memoryview(held)[at + PREFIX_BYTES : end])
+            at = end
+        del held[:at]
+
+    def drop(self) -> None:
+        """Forget what is held."""
+        self._held.clear()
+
+    def _check(self, compressed: int, length: int) -> None:
+        if compressed:
+            raise MessageFault(Status(UNIMPLEMENTED, "compressed messages are not supported"))
+        if length > self._most_bytes:
+            fault = f"a message of {length} bytes is longer than {self._most_bytes}"
+            raise MessageFault(Status(RESOURCE_EXHAUSTED, fault))
