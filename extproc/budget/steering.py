@@ -8,14 +8,14 @@ requests had which risk, and corrected by how many of them really exceeded the l
 pools count, since a request that was sent long also shows whether it fits.
 
 For example, of 10,000 requests 100 have a risk of about .02 and 100 one of about .2. A target of
-.001 permits ten misroutes, of which `AIM` allows six to be planned. The first hundred cost 2, the
+.001 permits ten misroutes, of which `AIM` allows seven to be planned. The first hundred cost 2, the
 second 20: the level lies between the two risks, and the second hundred are sent long.
 
 Invariant: the level stays in [FLOOR, CEILING], whatever is reported.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Final
 
@@ -24,7 +24,7 @@ LEVELS: Final = (0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.04, 0.025, 0.015, 0
 CEILING: Final = LEVELS[0]
 FLOOR: Final = LEVELS[-1]
 MEMORY: Final = 5000.0
-AIM: Final = 0.6
+AIM: Final = 0.7
 """The share of the target that is aimed at; the rest is for the noise of rare events."""
 _BINS: Final = len(LEVELS) + 1
 _PRIOR_REQUESTS: Final = 400.0
@@ -76,23 +76,23 @@ class Steering:
 
     def _refresh(self) -> None:
         # As shares of all requests, so that the limits add up.
-        shares = {limit: risks.costs() for limit, risks in self.risks.items()}
-        self._level = self._steer(list(shares.values()))
-        taken = sum(risk <= self._level for risk in _RISK)  # the last ones: risks descend
+        costs = {limit: risks.costs() for limit, risks in self.risks.items()}
+        self._level = self._steer(list(costs.values()))
         self._forecasts = {
-            limit: safe + sum(costs[len(_RISK) - taken :])
-            for limit, (costs, safe) in shares.items()
+            limit: safe + _up_to(spent, self._level) for limit, (spent, safe) in costs.items()
         }
 
-    def _steer(self, shares: list[tuple[list[float], float]]) -> float:
+    def _steer(self, costs: list[tuple[list[float], float]]) -> float:
         allowed = AIM * self.target
         # Requests that exceed although they looked safe cannot be steered: up to half is theirs.
-        left = max(allowed - sum(safe for _, safe in shares), allowed / 2)
+        left = max(allowed - sum(safe for _, safe in costs), allowed / 2)
+        before = 0.0
         for index in range(len(_RISK) - 1, -1, -1):
-            cost = sum(costs[index] for costs, _ in shares)
-            if cost > left:
-                return _between(LEVELS[index + 1], LEVELS[index], left / cost)
-            left -= cost
+            spent = sum(each[index] for each, _ in costs)
+            if spent > left:
+                share = (left - before) / (spent - before)
+                return _between(LEVELS[index + 1], LEVELS[index], share)
+            before = spent
         return CEILING
 
 
@@ -115,16 +115,24 @@ class Risks:
             self._rescale()
 
     def costs(self) -> tuple[list[float], float]:
-        """Return misroutes as shares of requests: expected in each bin, and of what looked safe."""
+        """Return misroutes as shares of requests: if all bins from each one on are taken, and safe.
+
+        What is expected of the bins is corrected by what happened in them, and in all bins as far
+        as little did.
+        """
         seen, exceeded = self.counted()
-        density = [n + _PRIOR_REQUESTS * _PRIOR_SHARE for n in seen[1:-1]]
         total = sum(seen) + _PRIOR_REQUESTS
-        expected = sum(r * n for r, n in zip(_RISK, seen[1:-1], strict=True))
-        happened = sum(exceeded[1:-1])
-        correction = (happened + _PRIOR_EVENTS) / (expected + _PRIOR_EVENTS)
-        correction = max(0.5, min(4.0, correction)) / total
-        costs = [correction * r * n for r, n in zip(_RISK, density, strict=True)]
-        return costs, exceeded[-1] / total
+        bins = list(zip(_RISK, seen[1:-1], exceeded[1:-1], strict=True))
+        usual = _correction(sum(x for _, _, x in bins), sum(r * n for r, n, _ in bins), 1.0)
+        spent, most = list[float](), 0.0
+        expected = happened = prior = 0.0
+        for risk, requests, events in reversed(bins):
+            expected, happened = expected + risk * requests, happened + events
+            prior += risk * _PRIOR_REQUESTS * _PRIOR_SHARE
+            correction = _correction(happened, expected, usual)
+            most = max(most, correction * (expected + prior) / total)
+            spent.append(most)
+        return spent[::-1], exceeded[-1] / total
 
     def counted(self) -> tuple[list[float], list[float]]:
         """Return the requests and those that exceeded, by bin, with what the parent lends."""
@@ -144,6 +152,19 @@ class Risks:
         self._requests = [n / self._weight for n in self._requests]
         self._exceeded = [n / self._weight for n in self._exceeded]
         self._weight = 1.0
+
+
+def _up_to(spent: Sequence[float], level: float) -> float:
+    """Return what is spent up to a level, which may lie within a bin."""
+    index = next((i for i, low in enumerate(LEVELS[1:]) if low < level), len(spent) - 1)
+    low, high = LEVELS[index + 1], LEVELS[index]
+    before = (*spent, 0.0)[index + 1]
+    return before + (spent[index] - before) * math.log(level / low) / math.log(high / low)
+
+
+def _correction(happened: float, expected: float, usual: float) -> float:
+    found = (happened + _PRIOR_EVENTS * usual) / (expected + _PRIOR_EVENTS)
+    return max(0.5, min(4.0, found))
 
 
 def _between(low: float, high: float, share: float) -> float:

@@ -37,7 +37,7 @@ BOUNDS = {
     "budget.states.OFTEN": 0.05,
     "budget.states._RECENT": 200,
     "budget.states.SCORE_MEMORY": 1000.0,
-    "budget.steering.AIM": 0.6,
+    "budget.steering.AIM": 0.7,
     "budget.steering.CEILING": 0.5,
     "budget.steering.FLOOR": 0.002,
     "budget.steering.LEVELS": (

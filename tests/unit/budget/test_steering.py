@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.steering import CEILING, FLOOR, LEVELS, Risks, Steering
+from extproc.budget.steering import AIM, CEILING, FLOOR, LEVELS, Risks, Steering
 
 SAFE = len(LEVELS)
 LIMIT = 2048
@@ -88,7 +88,7 @@ def misses(place: int, exceeding: int, requests: int = 1000) -> Steering:
 
 def test_risks_are_corrected_by_at_most_four_upwards_and_two_downwards() -> None:
     # The bin between .008 and .015: a risk of about .011.
-    cost = {n: risks(misses(10, n)).costs()[0][9] for n in (1, 10, 10_000)}
+    cost = {n: risks(misses(10, n, 5000)).costs()[0][9] for n in (1, 10, 10_000)}
     assert cost[1] == pytest.approx(cost[10])
     assert cost[1] / cost[10_000] == pytest.approx(4.0 / 0.5)
 
@@ -179,3 +179,28 @@ def test_an_answer_that_stands_for_several_counts_as_several() -> None:
         one.observe(LIMIT, SAFE, exceeds=True)
     several.observe(LIMIT, SAFE, exceeds=True, weight=20.0)
     assert risks(several).costs()[1] == pytest.approx(risks(one).costs()[1], rel=0.01)
+
+
+def test_risks_that_are_told_too_low_where_they_are_low_are_corrected_there() -> None:
+    steering = new()
+    for request in range(20_000):
+        # Of the risks of about .011 twice as many exceed, of those of about .21 fewer.
+        steering.observe(LIMIT, 10, exceeds=request % 45 == 0)
+        steering.observe(LIMIT, 3, exceeds=request % 6 == 0)
+    costs, _ = risks(steering).costs()
+    assert costs[9] == pytest.approx(0.5 / 45, rel=0.15)
+
+
+def test_what_is_spent_never_falls_with_the_risk_that_is_taken() -> None:
+    steering, draw = new(), random.Random(3)
+    for _ in range(5000):
+        place = draw.randrange(SAFE + 1)
+        steering.observe(LIMIT, place, exceeds=draw.random() < (0.3 if place > 8 else 0.01))
+    costs, _ = risks(steering).costs()
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_the_forecast_is_what_is_aimed_at_where_the_level_is_steered() -> None:
+    steering, _ = steered(0.1)
+    steering.observe(LIMIT, SAFE, exceeds=False)
+    assert steering.forecast() == pytest.approx(AIM * 0.001, rel=0.05)
