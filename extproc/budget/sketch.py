@@ -137,7 +137,7 @@ class Sketch:
         usual = max(1.0, self._squares / self._total) if self._total else 1.0
         borrowed = BORROWED * self._weight * usual
         if self._outgrows and self._total > borrowed:
-            borrowed *= borrowed / self._total
+            borrowed *= (borrowed / self._total) ** 2
         scale = 1.0 / (self._total + borrowed)
         pairs = zip(self._counts, wider, strict=True)
         self._shares = array("d", [(n + borrowed * w) * scale for n, w in pairs])
