@@ -139,12 +139,13 @@ PANELS: Final = (
     Panel(
         title="Misroutes against the target",
         note="Share of all answers in the last hour that their pool could not hold, the service's "
-        "forecast for each limit, and the target.",
+        "forecast for each window and in all, and the target.",
         queries=(
             Query("pool:dualpool_misroutes:ratio1h", "{{pool}}"),
             Query(
                 "avg by (limit) (dualpool_limit_misroute_forecast)", "forecast at {{limit}} tokens"
             ),
+            Query("sum(avg by (limit) (dualpool_limit_misroute_forecast))", "forecast"),
             Query("dualpool:misroute_target:max", TARGET),
         ),
         unit=Unit.SHARE,
@@ -170,8 +171,12 @@ PANELS: Final = (
     ),
     Panel(
         title="Over-routed",
-        note="Share of the answers in the last hour that a smaller pool would have held.",
-        queries=(Query("dualpool:over_routed:ratio1h", "over-routed"),),
+        note="Share of the answers in the last hour that a smaller pool would have held, and of "
+        "those that it would have held but for the rest of their stated output limit.",
+        queries=(
+            Query("dualpool:over_routed:ratio1h", "over-routed"),
+            Query("dualpool:reserved:ratio1h", "reserved, unused"),
+        ),
         unit=Unit.SHARE,
     ),
     Panel(

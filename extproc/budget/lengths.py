@@ -121,13 +121,14 @@ class Lengths:
         self._requests, self._sequences = LengthHistogram(), LengthHistogram()
 
     def observe(self, category: str, seen: Observation) -> None:
-        """Count an answered request."""
-        if seen.asked.sequences > 1:
+        """Count an answered request, and those that it stands for."""
+        several, times = seen.asked.sequences > 1, seen.stands_for
+        if several:
             self._count_sequences(category)
-        self._requests.observe(category, seen.prompt_tokens, seen.completion_tokens)
-        if seen.asked.sequences > 1 or category in self._sequences:
+        self._requests.observe(category, seen.prompt_tokens, seen.completion_tokens, times)
+        if several or category in self._sequences:
             sequence = seen.largest_prompt, seen.output_tokens
-            self._sequences.observe(category, *sequence, seen.asked.sequences)
+            self._sequences.observe(category, *sequence, times * seen.asked.sequences)
 
     def fold(self, category: str, into: str) -> None:
         """Count the lengths of one category as those of another."""

@@ -129,3 +129,13 @@ def test_sequences_stay_complete_when_a_category_is_folded(several):
     rows = [row[1:] for row in lengths.rows() if row.table == "sequences"]
     assert sorted(rows) == [("b", 20, 5, 2), ("b", 20, 10, 1)]
     assert [row[1:] for row in lengths.rows() if row.table == "lengths"] == [("b", 20, 10, 2)]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "told"), [(1, {"lengths": 20}), (4, {"lengths": 20, "sequences": 80})]
+)
+def test_a_request_counts_for_those_that_it_stands_for(sequences, told):
+    lengths = Lengths()
+    asked = Asked("m", "prose", Measure(400), None, sequences=sequences)
+    lengths.observe("a", Observation(asked, Outcome.COMPLETE, 8192, 100, 40, stands_for=20))
+    assert {row.table: row.seen for row in lengths.rows()} == told
