@@ -87,8 +87,9 @@ def test_the_service_has_every_metric_that_is_asked_for():
     Metrics(registry)
     WorkerMetrics(registry)
     figures = {"relative_error": 0.0, "bytes_per_token": 4.0}
-    limit = {"target": 0.001, "misroute_forecast": 0.0}
-    learnt = Learnt(categories={"prose/m": figures}, models={}, limits={"8192": limit})
+    limit = {"target": 0.001, "misroute_forecast": 0.0, "tenant_forecast_max": 0.0}
+    tenants = {"kept": 1.0, "evicted": 0.0, "own_weights": 0.0}
+    learnt = Learnt({"prose/m": figures}, {}, {"8192": limit}, tenants=tenants)
     registry.register(LearntCollector(learnt))
     assert named("dualpool_") <= shown(registry)
 
