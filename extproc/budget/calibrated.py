@@ -148,15 +148,16 @@ class Calibrated:
         plausible = weights.plausible(asked.every, tokens)
         if not known.model.believes(plausible=plausible):
             return
-        share = self._keep(known, asked.category) * seen.stands_for
-        largest, every = known.predict(asked.measure), known.predict(asked.every)
+        share = self._keep(known, asked.category, seen.stands_for) * seen.stands_for
+        largest = known.predict(asked.measure)
+        every = largest if asked.whole is None else known.predict(asked.whole)
         self._judge(seen, known, largest, share)
         score = every.score(tokens)
         if known.own_weights or known.model.member.placed:
             self._learn_score(score, known, seen.stands_for, share)
         if asked.output_limit != 0:
             self._learn_output(seen, known, largest, share)
-        if plausible:
+        if plausible or not known.model.member.placed:
             self._learn_weights(known, asked.every, tokens, oddity(score, every.deviation))
 
     def learnt(self) -> Learnt:
@@ -214,7 +215,8 @@ class Calibrated:
             key = category_key or (model_key, OTHER)
             tenant = self._tenants.find(asked.tenant, key, category)
         steering = tenant.account.steering if tenant else self._steering
-        others = (self._answers.get(asked.category) or 0) - category.observations
+        every = self._answers.get(asked.category) or 0
+        others = max(0, every - category.observations) if category_key else 0
         known = _Known(model_key, model, category_key, category, tenant, steering, others)
         if not known.distributions.observations:
             self._unseen = asked_key, known
@@ -233,7 +235,7 @@ class Calibrated:
             return key, self._categories.get(key)
         return None, self._other_categories.get(key[0])
 
-    def _keep(self, known: _Known, category: str) -> float:
+    def _keep(self, known: _Known, category: str, stands_for: int) -> float:
         """Keep states that may be new; return the weight of the answer in what tenants share."""
         # Only an answer gets here: a client cannot push out what was learnt by inventing names.
         if known.model_key is None:
@@ -249,7 +251,7 @@ class Calibrated:
             self._tenants.forget(gone)
         if self._answers.has_room(category):
             self._answers.touch(category, (self._answers.get(category) or 0) + 1)
-        return self._tenants.keep(known.tenant) if known.tenant else 1.0
+        return self._tenants.keep(known.tenant, stands_for) if known.tenant else 1.0
 
     def _forget(self, model: str | None) -> None:
         if model is None:
@@ -283,7 +285,7 @@ class Calibrated:
             known.own_weights.learn(measure, tokens)
             return
         member, shared = known.model.member, known.model.member.weights
-        member.learn(self._families, measure, tokens)
+        member.learn(self._families, measure, tokens, odd)
         if known.tenant and member.placed and member.weights is shared:
             known.tenant.fit.compare(shared, odd)
 
@@ -296,6 +298,10 @@ class Calibrated:
     def _learn_output(
         self, seen: Observation, known: _Known, found: Prediction, share: float
     ) -> None:
+        # The mean of several sequences says little of the longest: it has no such tail.
+        several = seen.asked.sequences > 1
+        if several and known.category.outputs.every.observations >= CALIBRATED_FROM:
+            return
         kind, size = output_kind(seen.asked), _size_class(seen.asked, found)
         for outputs in (self._outputs, known.model.outputs, known.category.outputs):
             outputs.add(kind, size, seen, share)

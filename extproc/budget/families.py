@@ -14,12 +14,23 @@ Invariant: there are at most MOST_WEIGHTS sets of weights; further names share w
 import math
 import re
 from typing import Final
+from weakref import WeakSet, WeakValueDictionary
 
 from extproc.budget.values import Measure
-from extproc.budget.weights import CLIP, SURPRISE, Prediction, Prior, TokenWeights, oddity
+from extproc.budget.weights import (
+    CLIP,
+    SURPRISE,
+    UNSURPRISING,
+    Prediction,
+    Prior,
+    TokenWeights,
+    oddity,
+)
 
 PROBATION: Final = 8
-"""The answers by which a name is placed."""
+"""The answers by which a name is placed, to prompts that tell tokenizers apart."""
+MOST_PROBATION: Final = 64
+"""The answers after which it is placed in any case."""
 DOUBT: Final = 0.08
 """The deviation of an estimate during the probation, as a share of the prompt."""
 MOST_WEIGHTS: Final = 16
@@ -34,7 +45,8 @@ class Contradiction:
 
     def __init__(self) -> None:
         self._excess = 0.0
-        self._since = 0  # answers that the weights had learnt before the first of these
+        self._of = 0  # whose answers: the weights' identity
+        self._since = 0  # answers that they had learnt before the first of these
         self._answers = 0
 
     def add(self, shared: TokenWeights, odd: float) -> bool:
@@ -43,7 +55,8 @@ class Contradiction:
         Without an answer of anybody else meanwhile there is nobody to keep apart: the weights
         themselves then learn what has changed.
         """
-        if self._excess == 0.0:
+        if self._excess == 0.0 or self._of != id(shared):
+            self._excess, self._of = 0.0, id(shared)
             self._since, self._answers = shared.observations - 1, 0
         self._answers += 1
         self._excess = max(0.0, self._excess + min(odd, CLIP * CLIP) - SURPRISE)
@@ -58,6 +71,7 @@ class Member:
         self.weights = weights
         self.placed = placed
         self.answers = 0
+        self._tried = 0  # answers of this probation
         self._samples: list[tuple[Measure, float]] = []
         self._contradiction = Contradiction()
 
@@ -68,21 +82,25 @@ class Member:
             return found
         return Prediction(found.tokens, math.hypot(found.deviation, DOUBT * found.tokens))
 
-    def learn(self, families: "Families", measure: Measure, tokens: float) -> None:
-        """Learn from an answer that the caller found plausible."""
+    def learn(self, families: "Families", measure: Measure, tokens: float, odd: float) -> None:
+        """Learn from an answer; `odd` is its oddity by `predict`."""
         self.answers += 1
         if not self.placed:
-            self._samples.append((measure, tokens))
-            if len(self._samples) == PROBATION:
+            self._tried += 1
+            # The few tokens of a short prompt fit any tokenizer.
+            if self.weights.predict(measure).deviation > UNSURPRISING / 2:
+                self._samples.append((measure, tokens))
+            if len(self._samples) == PROBATION or self._tried == MOST_PROBATION:
                 self._place(families)
             return
-        found = self.weights.predict(measure)
         self.weights.learn(measure, tokens)
-        if self._contradiction.add(self.weights, oddity(found.score(tokens), found.deviation)):
+        if self._contradiction.add(self.weights, odd):
             self.placed, self._contradiction = False, Contradiction()
 
     def _place(self, families: "Families") -> None:
-        self.weights = families.fitting(self._samples)
+        self._tried = 0
+        if self._samples:
+            self.weights = families.fitting(self._samples)
         for measure, tokens in self._samples:
             self.weights.learn(measure, tokens)
         self.placed, self._samples = True, []
@@ -93,8 +111,9 @@ class Families:
 
     def __init__(self, prior: Prior) -> None:
         self._prior = prior
-        self._weights: list[TokenWeights] = []
-        self._words: dict[str, TokenWeights] = {}
+        # Those that no name has any more are forgotten.
+        self._weights: WeakSet[TokenWeights] = WeakSet()
+        self._words: WeakValueDictionary[str, TokenWeights] = WeakValueDictionary()
 
     def find(self, name: str) -> Member:
         """Return a new name: on probation, unless it is the first of all. It is not kept yet."""
@@ -105,20 +124,18 @@ class Families:
 
     def keep(self, name: str, member: Member) -> None:
         """Keep the weights of a name that an answer has taught."""
-        if member.weights not in self._weights:
-            self._weights.append(member.weights)
+        self._weights.add(member.weights)
         if member.placed and (_word(name) in self._words or len(self._words) < MOST_WEIGHTS):
             self._words[_word(name)] = member.weights
 
     def fitting(self, samples: list[tuple[Measure, float]]) -> TokenWeights:
         """Return the weights that fit some answers best, or new ones if none fit."""
-        odd, best = min(
-            ((_oddity(weights, samples), number) for number, weights in enumerate(self._weights)),
-        )
-        if odd <= SURPRISE or len(self._weights) == MOST_WEIGHTS:
-            return self._weights[best]
-        self._weights.append(TokenWeights(self._prior))
-        return self._weights[-1]
+        odd, best = math.inf, TokenWeights(self._prior)
+        for weights in self._weights:
+            if (found := _oddity(weights, samples)) < odd:
+                odd, best = found, weights
+        fits = odd <= SURPRISE or len(self._weights) >= MOST_WEIGHTS
+        return best if fits else TokenWeights(self._prior)
 
 
 def _oddity(weights: TokenWeights, samples: list[tuple[Measure, float]]) -> float:

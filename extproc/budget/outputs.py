@@ -1,10 +1,11 @@
 """Completion tokens by what a request shows of its output: its kind, and the size of its prompt.
 
-A *kind* is whether the request asks the model to think, and whether it states an output limit. A
+A *kind* is how much the request asks the model to think, and whether it states an output limit that
+is a hint; a limit that is reserved in full leaves nothing to predict. A
 distribution of a kind borrows from the same kind of more requests (a category from its model), one
 of a size from its kind.
 
-Invariant: memory is bounded. Kinds beyond MOST_KINDS are not told apart.
+Invariant: memory is bounded: there are two kinds for each value of request.thinking.Thinking.
 """
 
 from typing import Final
@@ -15,17 +16,14 @@ from extproc.budget.values import Asked, Observation, Outcome
 OUTPUT_MEMORY: Final = 1500.0
 SIZES: Final = 6
 """Classes of prompts: below 512, 1024, 2048, 4096, 8192 tokens, and longer ones."""
-MOST_KINDS: Final = 6
-_SMALL_LIMIT: Final = 2048
 
-Kind = tuple[str, int]
-"""How much the model is asked to think; 0 without a limit, 1 with a small, 2 with a large one."""
+Kind = tuple[str, bool]
+"""How much the model is asked to think, and whether a limit is stated."""
 
 
-def output_kind(asked: Asked) -> Kind:
-    """Return the kind of a request's output."""
-    limit = asked.output_limit
-    return asked.thinking, 0 if limit is None else 1 if limit < _SMALL_LIMIT else 2
+def output_kind(asked: Asked) -> Kind | None:
+    """Return the kind of a request's output; None if a limit is reserved in full."""
+    return None if asked.reserved is not None else (asked.thinking, asked.output_limit is not None)
 
 
 def size_class(prompt_tokens: float) -> int:
@@ -43,8 +41,10 @@ class Outputs:
         self._kinds: dict[Kind, Sketch] = {}
         self._sizes: dict[tuple[Kind, int], Sketch] = {}
 
-    def find(self, kind: Kind, size: int) -> Sketch:
+    def find(self, kind: Kind | None, size: int) -> Sketch:
         """Return the narrowest distribution that is known of such outputs."""
+        if kind is None:
+            return self.every
         return self._sizes.get((kind, size)) or self.find_kind(kind) or self.every
 
     def find_kind(self, kind: Kind) -> Sketch | None:
@@ -52,16 +52,15 @@ class Outputs:
         own = self._kinds.get(kind)
         return own or (self._wider.find_kind(kind) if self._wider else None)
 
-    def add(self, kind: Kind, size: int, seen: Observation, weight: float) -> None:
+    def add(self, kind: Kind | None, size: int, seen: Observation, weight: float) -> None:
         """Count an output in this distribution; the wider ones were told of it before."""
-        for sketch in (self._add_size(kind, size), self._kinds.get(kind), self.every):
-            if sketch:
-                _add(sketch, seen, weight)
+        if kind is not None:
+            _add(self._add_size(kind, size), seen, weight)
+            _add(self._kinds[kind], seen, weight)
+        _add(self.every, seen, weight)
 
-    def _add_size(self, kind: Kind, size: int) -> Sketch | None:
+    def _add_size(self, kind: Kind, size: int) -> Sketch:
         if kind not in self._kinds:
-            if len(self._kinds) >= MOST_KINDS:
-                return None
             self._kinds[kind] = self._new(self.find_kind(kind) or self.every)
         if (kind, size) not in self._sizes:
             self._sizes[kind, size] = self._new(self._kinds[kind])

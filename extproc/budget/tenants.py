@@ -71,9 +71,9 @@ class _Account:
         """Return the tenant's recent answers when `now` answers of all tenants were counted."""
         return float(self._recent * (1.0 - 1.0 / RECENT) ** (now - self._at))
 
-    def count(self, now: int) -> float:
-        """Count an answer; return the weight with which it teaches what is common."""
-        self._recent, self._at = self.recent(now) + 1.0, now
+    def count(self, now: int, stands_for: int) -> float:
+        """Count an answer; return the share of it that teaches what is common."""
+        self._recent, self._at = self.recent(now) + stands_for, now
         return min(1.0, FULL / self._recent)
 
 
@@ -100,7 +100,7 @@ class Tenants:
         self._other_account = self._account()
         self._other_states: dict[CategoryKey, TenantState] = {}
         self.answers = 0
-        """The answers of all tenants."""
+        """The answers of all tenants, and those that they stand for."""
 
     def find(self, digest: str, key: CategoryKey, category: CategoryState) -> Tenant:
         """Return what is known of a tenant in a category. What is new is not kept yet."""
@@ -113,8 +113,8 @@ class Tenants:
         fit = self._fits.get((name, key[0])) or WeightsFit()
         return Tenant(name, key, account, state or TenantState(category), fit)
 
-    def keep(self, found: Tenant) -> float:
-        """Keep what an answer taught; return the weight with which it teaches what is common."""
+    def keep(self, found: Tenant, stands_for: int = 1) -> float:
+        """Keep what an answer taught; return the share of it that teaches what is common."""
         name, key = found.name, found.category_key
         if self._has_state(name, key):
             self._states.touch((name, key), found.state)
@@ -129,8 +129,8 @@ class Tenants:
             self._fits.touch((name, key[0]), found.fit)
         else:
             self._fits.pass_by()
-        self.answers += 1
-        return found.account.count(self.answers)
+        self.answers += stands_for
+        return found.account.count(self.answers, stands_for)
 
     def forget(self, gone: CategoryKey) -> None:
         """Forget what is known of all tenants in a category that was evicted."""

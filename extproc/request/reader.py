@@ -239,7 +239,7 @@ def _limit(api: Api, options: dict[str, object]) -> int | None:
 def _truncates(api: Api, body: dict[str, object]) -> bool:
     if any(body.get(field) for field in api.truncations):
         return True
-    if api.truncation in body and body[api.truncation] != "disabled":
+    if api.truncation and api.truncation in body and body[api.truncation] != "disabled":
         return True
     cohere = any(field in body for field in api.truncating)
     return cohere and body.get("truncate", "END") != "NONE"

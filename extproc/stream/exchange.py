@@ -186,8 +186,7 @@ class Exchange:
         asking.learn(pool.name, model, self._usage_form, answer.shows(outcome))
         cause = self._conclude(routed, pool, outcome)
         if retried:
-            retries = self._stages.metrics.retries.labels(routed.pool, cause.value)
-            retries.inc(routed.stands_for)
+            self._stages.metrics.retries.labels(routed.pool, cause.value).inc()
 
     def _conclude(
         self, routed: Routed, pool: Pool, outcome: Usage | Refused | Unlearnable
@@ -198,9 +197,9 @@ class Exchange:
                 return self._answered(routed, pool, usage)
             case Refused():
                 self._count("refused")
-                self._misrouted(routed, _MisrouteKind.REFUSED)
-                seen = Observation(routed.asked, Outcome.REFUSED, pool.max_model_len)
-                self._stages.learn(replace(seen, stands_for=routed.stands_for))
+                self._misrouted(routed, _MisrouteKind.REFUSED, 1)
+                # Seen of every request, whether it was asked for its usage or not.
+                self._stages.learn(Observation(routed.asked, Outcome.REFUSED, pool.max_model_len))
                 return _RetryCause.MISROUTED
             case reason:
                 self._count(reason.value)
@@ -295,7 +294,8 @@ class Exchange:
         verdict = self._judge(routed, seen)
         if verdict is Verdict.MISROUTED:
             here = _MisrouteKind.CLAMPED if cut else _MisrouteKind.HARMLESS
-            self._misrouted(routed, here if pool.name == routed.pool else _MisrouteKind.RETRIED)
+            kind = here if pool.name == routed.pool else _MisrouteKind.RETRIED
+            self._misrouted(routed, kind, routed.stands_for)
         if _teaches(routed, usage):
             self._count("learnt")
             self._stages.learn(seen)
@@ -313,9 +313,9 @@ class Exchange:
             errors.observe(error)
         return verdict
 
-    def _misrouted(self, routed: Routed, kind: _MisrouteKind) -> None:
+    def _misrouted(self, routed: Routed, kind: _MisrouteKind, times: int) -> None:
         if routed.pool != self._stages.rules.pools[-1].name:
-            self._stages.metrics.misroutes.labels(routed.pool, kind.value).inc(routed.stands_for)
+            self._stages.metrics.misroutes.labels(routed.pool, kind.value).inc(times)
 
     def _count(self, outcome: str) -> None:
         self._stages.metrics.answers.labels(outcome).inc()
@@ -339,6 +339,7 @@ def _is_cut(seen: Observation, finish: Finish) -> bool:
     """Return whether a limit ended the answer, by its counts if it does not state why it ended."""
     if finish is not Finish.UNTOLD:
         return finish is Finish.LENGTH
-    room = seen.window - seen.largest_prompt
-    limit = seen.asked.output_limit or room
-    return seen.output_tokens >= min(limit, room)
+    room, stated = seen.window - seen.largest_prompt, seen.asked.output_limit
+    # Of several sequences the longest may have had all tokens but one for each other.
+    longest = seen.completion_tokens - (seen.asked.sequences - 1)
+    return stated != 0 and longest >= min(stated or room, room)

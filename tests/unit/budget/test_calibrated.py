@@ -457,3 +457,40 @@ def test_counts_that_no_tokenizer_has_teach_the_margin_if_there_are_many() -> No
     after = calibrated.budget(asked())
     assert after.prompt_tokens == before.prompt_tokens
     assert after.margin_tokens > 3 * max(before.margin_tokens, 20)
+
+
+def test_a_new_tenant_of_a_folded_category_is_estimated_as_others_are() -> None:
+    calibrated = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=4, tenants=10)
+    for number in range(400):
+        request = replace(asked(200, None, f"c{number % 8}"), tenant="one")
+        calibrated.observe(truth(request))
+    budget = calibrated.budget(replace(asked(200, None, "new"), tenant="other"))
+    assert budget.expected is not None
+    assert budget.most is not None
+    assert budget.expected <= budget.tokens <= budget.most < 100_000
+
+
+def test_answers_of_several_sequences_do_not_thin_the_tail_of_one() -> None:
+    plain, mixed, draw = fresh(), fresh(), random.Random(1)
+    for _ in range(600):
+        outputs = [int(draw.lognormvariate(5, 1.2)) + 1 for _ in range(8)]
+        request = asked(200, None)
+        plain.observe(truth(request, outputs[0]))
+        mixed.observe(truth(request, outputs[0]))
+        mixed.observe(truth(replace(request, sequences=8), sum(outputs)))
+    found = [each.budget(asked(200, None)).most for each in (plain, mixed)]
+    assert found[0] is not None
+    assert found[1] == pytest.approx(found[0], rel=0.2)
+
+
+def test_a_name_that_counts_what_no_tokenizer_does_is_placed_and_spoils_no_other() -> None:
+    calibrated = taught()
+    for number in range(200):
+        request = replace(asked(100 + number), model="odd")
+        seen = truth(request)
+        calibrated.observe(replace(seen, prompt_tokens=seen.prompt_tokens + 12_000))
+    odd = calibrated.budget(replace(asked(), model="odd"))
+    assert odd.basis is Basis.CALIBRATED
+    assert odd.margin_tokens > 3 * calibrated.budget(asked()).margin_tokens
+    error = calibrated.budget(asked()).prompt_tokens / truth(asked()).prompt_tokens
+    assert error == pytest.approx(1.0, abs=0.03)

@@ -3,6 +3,7 @@
 import random
 
 from extproc.budget.families import (
+    MOST_PROBATION,
     MOST_WEIGHTS,
     PROBATION,
     Contradiction,
@@ -12,7 +13,7 @@ from extproc.budget.families import (
 from extproc.budget.measure import measure
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Measure
-from extproc.budget.weights import TokenWeights
+from extproc.budget.weights import TokenWeights, oddity
 
 WORDS = b"the pool that is chosen holds the prompt and what is answered ".split()
 
@@ -37,7 +38,9 @@ class Fleet:
         for _ in range(times):
             member = self.names.get(name) or self.families.find(name)
             seen = prompt(self.draw.randint(50, 2000))
-            member.learn(self.families, seen, tokens(seen, bytes_per_token))
+            true, found = tokens(seen, bytes_per_token), member.predict(seen)
+            odd = oddity(found.score(true), found.deviation)
+            member.learn(self.families, seen, true, odd)
             self.families.keep(name, member)
             self.names[name] = member
         return self.names[name]
@@ -101,7 +104,7 @@ def test_a_name_of_another_family_finds_the_weights_that_fit_it() -> None:
     fleet = Fleet()
     fleet.answer("llama-3-70b", times=300)
     fleet.answer("qwen3-8b", 2.8, times=60)
-    assert fleet.answer("sql", 2.8, times=PROBATION).weights is fleet.names["qwen3-8b"].weights
+    assert fleet.answer("sql", 2.8, times=2 * PROBATION).weights is fleet.names["qwen3-8b"].weights
 
 
 def test_a_name_whose_model_is_changed_leaves_the_others() -> None:
@@ -150,3 +153,43 @@ def test_answers_that_agree_never_add_up() -> None:
     for number in range(1000):
         shared.observations += 2
         assert not found.add(shared, 16.0 if number % 10 == 0 else 1.0)
+
+
+def test_short_prompts_place_no_name() -> None:
+    fleet = Fleet()
+    known = fleet.answer("m", times=300)
+    for _ in range(20):
+        member = fleet.names.get("new") or fleet.families.find("new")
+        member.learn(fleet.families, prompt(1), 30, 0.0)
+        fleet.names["new"] = member
+    assert not member.placed
+    new = fleet.answer("new", 4.0, times=PROBATION + 40)
+    assert new.placed
+    assert new.weights is not known.weights
+
+
+def test_a_name_of_short_prompts_alone_is_placed_in_the_end() -> None:
+    fleet = Fleet()
+    fleet.answer("m", times=300)
+    member = fleet.families.find("new")
+    for _ in range(MOST_PROBATION):
+        member.learn(fleet.families, prompt(1), 30, 0.0)
+    assert member.placed
+
+
+def test_weights_that_no_name_has_any_more_are_forgotten() -> None:
+    fleet = Fleet()
+    fleet.answer("m", times=300)
+    fleet.answer("new", 2.8, times=60)
+    del fleet.names["new"]
+    assert len(fleet.families._weights) == 1
+
+
+def test_contradictions_of_other_weights_do_not_count() -> None:
+    one, other, found = TokenWeights(MEASURED), TokenWeights(MEASURED), Contradiction()
+    one.observations = other.observations = 100
+    for _ in range(15):
+        one.observations += 2
+        assert not found.add(one, 100.0)
+    other.observations += 2
+    assert not found.add(other, 100.0)

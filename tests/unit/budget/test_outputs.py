@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pytest
 
-from extproc.budget.outputs import MOST_KINDS, Outputs, output_kind, size_class
+from extproc.budget.outputs import Outputs, output_kind, size_class
 from extproc.budget.values import Asked, Measure, Observation, Outcome
 
 ASKED = Asked("m", "prose", Measure(4), None)
-PLAIN, THINKING = ("", 0), ("high", 0)
+PLAIN, THINKING = ("", False), ("high", False)
 
 
 def seen(output: int, outcome: Outcome = Outcome.COMPLETE) -> Observation:
     return Observation(ASKED, outcome, 8192, 10, output)
 
 
-def taught(kind: tuple[str, int], output: int, times: int = 200) -> Outputs:
+def taught(kind: tuple[str, bool], output: int, times: int = 200) -> Outputs:
     outputs = Outputs()
     for _ in range(times):
         outputs.add(kind, 0, seen(output), 1.0)
@@ -23,16 +23,25 @@ def taught(kind: tuple[str, int], output: int, times: int = 200) -> Outputs:
 
 
 @pytest.mark.parametrize(
-    ("thinking", "limit", "kind"),
+    ("thinking", "limit", "hint", "kind"),
     [
-        ("", None, ("", 0)),
-        ("low", 2047, ("low", 1)),
-        ("", 2048, ("", 2)),
-        ("", 0, ("", 1)),
+        ("", None, False, ("", False)),
+        ("low", None, True, ("low", False)),
+        ("low", 2048, True, ("low", True)),
+        ("low", 2048, False, None),
+        ("", 0, True, None),
     ],
 )
-def test_the_kind_is_how_much_to_think_and_the_limit(thinking, limit, kind):
-    assert output_kind(replace(ASKED, thinking=thinking, output_limit=limit)) == kind
+def test_the_kind_is_how_much_to_think_and_whether_a_limit_is_a_hint(thinking, limit, hint, kind):
+    asked = replace(ASKED, thinking=thinking, output_limit=limit, limit_is_hint=hint)
+    assert output_kind(asked) == kind
+
+
+def test_a_reserved_limit_tells_of_all_outputs_alone():
+    outputs = Outputs()
+    outputs.add(None, 0, seen(100), 1.0)
+    assert outputs.find(None, 0) is outputs.find(PLAIN, 0) is outputs.every
+    assert outputs.every.observations == 1
 
 
 @pytest.mark.parametrize(
@@ -77,11 +86,3 @@ def test_a_kind_begins_like_that_of_more_requests():
     narrow = Outputs(taught(THINKING, 9000))
     narrow.add(THINKING, 0, seen(9000), 1.0)
     assert narrow.find(THINKING, 0).upper(0.5) > 4000
-
-
-def test_kinds_beyond_the_most_are_not_told_apart():
-    outputs = Outputs()
-    for number in range(MOST_KINDS + 1):
-        outputs.add((str(number), 0), 0, seen(100), 1.0)
-    assert outputs.find((str(MOST_KINDS), 0), 0) is outputs.every
-    assert outputs.every.observations == MOST_KINDS + 1

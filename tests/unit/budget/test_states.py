@@ -19,7 +19,7 @@ def category() -> CategoryState:
 def test_a_new_state_is_like_the_wider_one() -> None:
     wider = category()
     for _ in range(200):
-        wider.outputs.add(("", 0), 0, SEEN, 1.0)
+        wider.outputs.add(("", False), 0, SEEN, 1.0)
     assert Distributions(wider).outputs.every.upper(0.5) > 800
 
 

@@ -486,7 +486,7 @@ def test_a_drain_ends_what_does_not_end(serving):
 
     given = stages()
     serving(scenario, given)
-    assert counted(given.metrics.streams_ended) == {("left",): 1}
+    assert counted(given.metrics.streams_ended) == {("left_chunked",): 1}
 
 
 def test_a_second_drain_shortens_the_first(serving):
