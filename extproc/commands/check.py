@@ -9,7 +9,7 @@ from typing import Final
 
 from extproc.budget.steering import FLOOR
 from extproc.config.load import load, render
-from extproc.config.settings import EstimatorName, Settings
+from extproc.config.settings import EstimatorName, Settings, StatedLimits
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import review
 from extproc.names import install_hint
@@ -48,6 +48,8 @@ def run(options: argparse.Namespace) -> int:
 def _notes(settings: Settings) -> Iterator[str]:
     """Yield what is valid and may not do what its operator expects."""
     budget = settings.budget
+    if budget.estimator is EstimatorName.PAPER and budget.stated_limits is StatedLimits.HINT:
+        yield "budget.stated_limits: hint has no effect with estimator paper, which reserves"
     if budget.estimator is EstimatorName.CALIBRATED and budget.target < _LEAST_SURE_TARGET:
         yield (
             f"budget.target: {budget.target} holds only if few requests that state no output limit "

@@ -274,3 +274,11 @@ def test_check_notes_a_target_that_may_not_hold(tmp_path, capsys, budget, noted)
     (tmp_path / "dualpool.yaml").write_text(f"budget: {value}\n")
     assert main(["check", str(tmp_path / "dualpool.yaml")]) == 0
     assert ("note: budget.target" in capsys.readouterr().err) is noted
+
+
+@pytest.mark.parametrize(("estimator", "noted"), [("paper", True), ("calibrated", False)])
+def test_check_notes_hints_that_the_estimator_does_not_take(tmp_path, capsys, estimator, noted):
+    budget = f"{{estimator: {estimator}, stated_limits: hint}}"
+    (tmp_path / "dualpool.yaml").write_text(f"budget: {budget}\n")
+    assert main(["check", str(tmp_path / "dualpool.yaml")]) == 0
+    assert ("note: budget.stated_limits" in capsys.readouterr().err) is noted
