@@ -1,8 +1,8 @@
 """The estimator that keeps a promise: at most a target share of requests is misrouted.
 
-    prompt   a linear model of the prompt's features, per model name (`weights`)
+    prompt   a linear model of the prompt's features, per tokenizer (`weights`, `families`)
     spread   its standardised errors, per category <- model <- all (`sketch`)
-    output   completion tokens if no limit is stated, per category and size of the prompt
+    output   completion tokens where no limit is reserved, per category, kind and size (`outputs`)
     level    the risk that one request may carry (`steering`)
 
 Invariant: an answer is judged by the state before it, so that every figure of coverage is out of
@@ -354,10 +354,11 @@ def _reserve(
 
 def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int:
     """Count the levels at which the request fits the limit: its risk is below each of them."""
-    low, high, category = 0, len(LEVELS), known.distributions
+    low, high = 0, len(LEVELS)
+    category, evidence = known.distributions, _evidence(known)
     while low < high:
         middle = (low + high) // 2
-        total, _ = _reserve(asked, found, category, LEVELS[middle] * _evidence(known))
+        total, _ = _reserve(asked, found, category, LEVELS[middle] * evidence)
         low, high = (middle + 1, high) if math.ceil(total) <= limit else (low, middle)
     return low
 

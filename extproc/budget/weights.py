@@ -1,4 +1,4 @@
-"""Tokens of a prompt as a linear function of its features, one filter per model name.
+"""Tokens of a prompt as a linear function of its features, one filter per tokenizer.
 
 A Kalman filter with a random walk: the weights start at a measured prior, every answer updates them
 in O(1), and what was learnt fades slowly.
@@ -82,7 +82,7 @@ class Prediction:
 
 
 class TokenWeights:
-    """The weights of one model name. Not thread-safe. `observations` counts the answers learnt."""
+    """The weights of one tokenizer. Not thread-safe. `observations` counts the answers learnt."""
 
     def __init__(self, prior: Prior) -> None:
         self._prior: Vector = np.array(prior.mean)

@@ -286,8 +286,8 @@ class Exchange:
 
     def _answered(self, routed: Routed, pool: Pool, usage: Usage) -> _RetryCause:
         counts = usage.prompt_tokens, usage.completion_tokens
-        seen = Observation(routed.asked, Outcome.COMPLETE, pool.max_model_len, *counts)
-        seen = replace(seen, stands_for=routed.stands_for)
+        window, times = pool.max_model_len, routed.stands_for
+        seen = Observation(routed.asked, Outcome.COMPLETE, window, *counts, times)
         cut = _is_cut(seen, usage.finish)
         if cut:
             seen = replace(seen, outcome=Outcome.CUT)
