@@ -129,7 +129,7 @@ class OpenStream:
 
     def receive(self, message: bytes) -> list[bytes]:
         """Return the replies that are due after this message."""
-        replies = [each.SerializeToString() for each in self._stream.receive_encoded(message)]
+        replies = self._stream.receive_encoded(message)
         if not self._stream.finished:
             self._patience.reschedule(self._body_until if self._stream.awaits_request else None)
         return replies

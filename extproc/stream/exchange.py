@@ -6,6 +6,7 @@ Invariant: on any doubt a request passes on unchanged, to the largest pool, and 
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation, Outcome
@@ -52,11 +53,15 @@ from extproc.stream.session import (
 )
 from extproc.stream.usage_asking import UsageAsking, UsageForm
 
+_HEADERS = (
+    *(":method", ":path", ":status"),
+    *(f"content-{name}" for name in ("encoding", "length", "type")),
+)
 _MOST_LENGTH_DIGITS = 18
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Stages:
     """What all exchanges share."""
 
@@ -73,6 +78,13 @@ class Stages:
     usage_asking: UsageAsking = field(default_factory=UsageAsking)
     is_late: Callable[[], bool] = lambda: False
     """Returns whether requests wait so long that only their size can decide in time."""
+
+    @cached_property
+    def header_names(self) -> frozenset[str]:
+        """The headers of requests and answers that are read."""
+        tenants = self.rules.tenants
+        named = (self.rules.category_header, tenants.header if tenants else "")
+        return frozenset({*_HEADERS, *named})
 
 
 class _RetryCause(enum.Enum):

@@ -6,33 +6,26 @@ nothing. Envoy's external_processor.proto says what each body mode requires.
 """
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from extproc.names import NAMESPACE, USAGE_METADATA
-from extproc.protos.envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValueOption
+from extproc.protos.envoy.config.core.v3.base_pb2 import HeaderMap
 from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
 from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import (
     ProcessingMode,
 )
-from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
-    CommonResponse,
-    HttpBody,
-    HttpHeaders,
-    HttpTrailers,
-    ProcessingRequest,
-    ProcessingResponse,
-)
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from extproc.stream.replies import NOTHING, Note, chunk, reply
 
 CHUNK_BYTES = 62_000
 """The longest full-duplex body chunk that is sent: below Envoy's 64 KiB flow-control window."""
 
 _ATTEMPTS = "upstream.request_attempt_count"
 _MOST_ATTEMPTS = 1000.0  # an attribute is a double from outside: larger ones are not believed
-
-Note = Mapping[str, str | float | bool]
 
 
 class ProtocolError(Exception):
@@ -113,6 +106,8 @@ class Proceed:
 
 Action = Wait | Proceed
 
+_PROCEED: Final = Proceed()
+
 
 class _MessagePart(enum.IntEnum):
     NOTHING = 0
@@ -121,26 +116,37 @@ class _MessagePart(enum.IntEnum):
     TRAILERS = 3
 
 
-_KINDS = {
-    "request_headers": (Direction.REQUEST, _MessagePart.HEADERS),
-    "request_body": (Direction.REQUEST, _MessagePart.BODY),
-    "request_trailers": (Direction.REQUEST, _MessagePart.TRAILERS),
-    "response_headers": (Direction.RESPONSE, _MessagePart.HEADERS),
-    "response_body": (Direction.RESPONSE, _MessagePart.BODY),
-    "response_trailers": (Direction.RESPONSE, _MessagePart.TRAILERS),
+_NOTHING, _HEADERS, _BODY, _TRAILERS = _MessagePart
+_KINDS: Final = {
+    f"{direction.value}_{part.name.lower()}": (direction, part)
+    for direction in Direction
+    for part in (_HEADERS, _BODY, _TRAILERS)
 }
-_BUFFERED = (ProcessingMode.BUFFERED, ProcessingMode.BUFFERED_PARTIAL)
+_NAMES: Final = {key: name for name, key in _KINDS.items()}
+_BUFFERED: Final = (ProcessingMode.BUFFERED, ProcessingMode.BUFFERED_PARTIAL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class _Modes:
     """The modes of the stream, from its first message."""
 
-    # An Envoy older than protocol_config, or a test client, does not tell: nothing is refused.
-    request: int = ProcessingMode.STREAMED
-    response: int = ProcessingMode.STREAMED
-    early_body: bool = False  # the body is sent before the headers are answered
-    observing: bool
+    __slots__ = ("early_body", "observing", "request", "response")
+
+    def __init__(self, message: ProcessingRequest) -> None:
+        # An Envoy older than protocol_config, or a test client, does not tell: nothing is refused.
+        self.request: int = ProcessingMode.STREAMED
+        self.response: int = ProcessingMode.STREAMED
+        self.early_body = False  # the body is sent before the headers are answered
+        self.observing = message.observability_mode
+        if message.HasField("protocol_config"):
+            config = message.protocol_config
+            self.request = config.request_body_mode
+            self.response = config.response_body_mode
+            self.early_body = (
+                config.send_body_without_waiting_for_header_response
+                and self.request == ProcessingMode.STREAMED
+            )
+        if ProcessingMode.GRPC in (self.request, self.response):
+            raise ProtocolError("body mode GRPC: this service reads JSON bodies")
 
     def body(self, direction: Direction) -> int:
         return self.request if direction is Direction.REQUEST else self.response
@@ -162,25 +168,31 @@ class _Modes:
         return self.duplex(direction) or (direction is Direction.REQUEST and self.early_body)
 
 
-@dataclass(slots=True)
 class _Side:
     """The progress of one direction, and which of its messages are still owed a reply."""
 
-    direction: Direction
-    reached: _MessagePart = _MessagePart.NOTHING
-    ended: bool = False
-    owed: list[_MessagePart] = field(default_factory=list)
-    held: bytearray = field(default_factory=bytearray)  # full duplex: bytes not passed on yet
+    __slots__ = ("direction", "ended", "held", "owed", "reached")
+
+    def __init__(self, direction: Direction) -> None:
+        self.direction = direction
+        self.reached = _NOTHING
+        self.ended = False
+        self.owed: list[_MessagePart] = []
+        self.held = bytearray()  # full duplex: bytes not passed on yet
 
 
 class Session:
     """One stream: pass each message to `receive`, and the action on its event to `reply`."""
 
-    def __init__(self) -> None:
+    __slots__ = ("_current", "_header_names", "_modes", "_released", "_request", "_response")
+
+    def __init__(self, names: Collection[str] | None = None) -> None:
+        """Read only the headers of these names, which are in lower case; None: all."""
+        self._header_names = names
         self._modes: _Modes | None = None
-        self._sides = {direction: _Side(direction) for direction in Direction}
+        self._request, self._response = _Side(Direction.REQUEST), _Side(Direction.RESPONSE)
         # The side whose replies are due; None after a message of neither direction.
-        self._current: _Side | None = self._sides[Direction.REQUEST]
+        self._current: _Side | None = self._request
         self._released = False  # the request was released
 
     @property
@@ -191,7 +203,7 @@ class Session:
         the reply to it. Otherwise it would count against Envoy's limit of open streams for as long
         as the pool generates.
         """
-        request, response = self._sides.values()
+        request, response = self._request, self._response
         if response.ended:
             return True
         if self._modes is None or self._modes.observing or request.owed:
@@ -208,24 +220,52 @@ class Session:
             self._current = None
             return event
         direction, part = _KINDS[kind]
-        side, modes = self._sides[direction], self._modes or _read_modes(message)
-        _check_modes(modes, message)
+        side = self._request if direction is Direction.REQUEST else self._response
+        modes = self._modes or _Modes(message)
+        if message.observability_mode != modes.observing:
+            raise ProtocolError("observability_mode changes within a stream")
         _check_order(side, part, modes)
-        if kind == "request_headers" and self._sides[Direction.RESPONSE].reached:
+        if kind == "request_headers" and self._response.reached:
             raise ProtocolError("request headers after the response has begun")
         self._modes, self._current = modes, side
-        return _advance(side, part, modes, message)
+        return self._advance(side, part, modes, message)
 
-    def reply(self, action: Action) -> list[ProcessingResponse]:
+    def reply(self, action: Action) -> list[bytes]:
         """Return the replies that are due after `action` on the event received last."""
         side, modes = self._current, self._modes
         if side is None or modes is None or modes.observing:
             return []
         if isinstance(action, Wait):
             deferred = modes.deferrable(side.direction)
-            return [] if deferred else list(_pay(side, modes, Proceed()))
-        self._released |= side.direction is Direction.REQUEST
+            return [] if deferred else list(_pay(side, modes, _PROCEED))
+        self._released |= side is self._request
         return list(_pay(side, modes, action))
+
+    def _advance(
+        self, side: _Side, part: _MessagePart, modes: _Modes, message: ProcessingRequest
+    ) -> Event:
+        side.reached, direction = part, side.direction
+        is_request = direction is Direction.REQUEST
+        # Pieces of a full-duplex body get one reply together.
+        one_reply = part is _BODY and _BODY in side.owed and modes.duplex(direction)
+        if not modes.observing and not one_reply:
+            side.owed.append(part)
+        if part is _TRAILERS:
+            side.ended = True
+            return Trailers(direction, _spent(message))
+        if part is _HEADERS:
+            headers = message.request_headers if is_request else message.response_headers
+            side.ended = headers.end_of_stream
+            found = _headers(headers.headers, self._header_names)
+            note, attempts = _note(message), _attempts(message)
+            return Head(direction, found, side.ended, note, modes.observing, attempts)
+        body = message.request_body if is_request else message.response_body
+        side.ended, data = body.end_of_stream, body.body
+        if modes.duplex(direction):
+            side.held += data
+        # A buffered body is whole, though Envoy does not end the stream if trailers follow.
+        whole = modes.whole(direction)
+        return Body(direction, data, side.ended or whole, whole)
 
 
 def _flow_control(message: ProcessingRequest) -> FlowControl:
@@ -234,81 +274,49 @@ def _flow_control(message: ProcessingRequest) -> FlowControl:
     raise ProtocolError("a message without a part of the request or the response")
 
 
-def _read_modes(message: ProcessingRequest) -> _Modes:
-    if not message.HasField("protocol_config"):
-        return _Modes(observing=message.observability_mode)
-    config = message.protocol_config
-    return _Modes(
-        request=config.request_body_mode,
-        response=config.response_body_mode,
-        early_body=config.send_body_without_waiting_for_header_response
-        and config.request_body_mode == ProcessingMode.STREAMED,
-        observing=message.observability_mode,
-    )
-
-
-def _check_modes(modes: _Modes, message: ProcessingRequest) -> None:
-    if message.observability_mode != modes.observing:
-        raise ProtocolError("observability_mode changes within a stream")
-    if ProcessingMode.GRPC in (modes.request, modes.response):
-        raise ProtocolError("body mode GRPC: this service reads JSON bodies")
-
-
 def _check_order(side: _Side, part: _MessagePart, modes: _Modes) -> None:
-    name = f"{side.direction.value} {part.name.lower()}"
     if side.ended:
-        raise ProtocolError(f"{name} after the end of the {side.direction.value}")
-    if part < side.reached or (part == side.reached and part != _MessagePart.BODY):
-        raise ProtocolError(f"{name} after {side.reached.name.lower()}")
-    if part == _MessagePart.BODY and modes.body(side.direction) == ProcessingMode.NONE:
-        raise ProtocolError(f"{name} though its mode is NONE")
-    if part == side.reached and modes.buffered(side.direction):
-        raise ProtocolError(f"a second {name} though it is buffered")
+        fault = f"{_words(side, part)} after the end of the {side.direction.value}"
+    elif part < side.reached or (part is side.reached and part is not _BODY):
+        fault = f"{_words(side, part)} after {side.reached.name.lower()}"
+    elif part is not _BODY:
+        return
+    elif modes.body(side.direction) == ProcessingMode.NONE:
+        fault = f"{_words(side, part)} though its mode is NONE"
+    elif part is side.reached and modes.buffered(side.direction):
+        fault = f"a second {_words(side, part)} though it is buffered"
+    else:
+        return
+    raise ProtocolError(fault)
 
 
-def _advance(side: _Side, part: _MessagePart, modes: _Modes, message: ProcessingRequest) -> Event:
-    content = _content(message)
-    side.reached = part
-    side.ended = isinstance(content, HttpTrailers) or content.end_of_stream
-    duplex = modes.duplex(side.direction)
-    if not modes.observing and not (duplex and side.owed[-1:] == [_MessagePart.BODY] == [part]):
-        side.owed.append(part)
-    match content:
-        case HttpHeaders():
-            headers, note = _headers(content.headers), _note(message)
-            attempts = _attempts(message)
-            return Head(side.direction, headers, side.ended, note, modes.observing, attempts)
-        case HttpBody():
-            side.held += content.body if duplex else b""
-            # A buffered body is whole, though Envoy does not end the stream if trailers follow.
-            whole = modes.whole(side.direction)
-            return Body(side.direction, content.body, side.ended or whole, whole)
-        case _:
-            return Trailers(side.direction, _spent(message))
+def _words(side: _Side, part: _MessagePart) -> str:
+    return _NAMES[side.direction, part].replace("_", " ")
 
 
-def _content(message: ProcessingRequest) -> HttpHeaders | HttpBody | HttpTrailers:
-    # The member of a oneof is known by its name alone.
-    content: HttpHeaders | HttpBody | HttpTrailers = getattr(
-        message, str(message.WhichOneof("request"))
-    )
-    return content
-
-
-def _headers(headers: HeaderMap) -> dict[str, str]:
-    # Envoy fills raw_value and leaves value empty; some clients do the reverse.
-    return {h.key: h.raw_value.decode("latin-1") or h.value for h in headers.headers}
+def _headers(headers: HeaderMap, names: Collection[str] | None) -> dict[str, str]:
+    found = dict[str, str]()
+    for header in headers.headers:
+        key = header.key
+        if names is None or key in names:
+            # Envoy fills raw_value and leaves value empty; some clients do the reverse.
+            found[key] = header.raw_value.decode("latin-1") or header.value
+    return found
 
 
 def _note(message: ProcessingRequest) -> Note:
+    if not message.HasField("metadata_context"):
+        return NOTHING
     metadata = message.metadata_context.filter_metadata
     if NAMESPACE not in metadata:
-        return {}
+        return NOTHING
     items = metadata[NAMESPACE].items()
     return {key: value for key, value in items if isinstance(value, str | float | bool)}
 
 
 def _attempts(message: ProcessingRequest) -> int:
+    if not message.attributes:
+        return 1
     # Each filter's attributes are listed under its own name.
     told = (each[_ATTEMPTS] for each in message.attributes.values() if _ATTEMPTS in each)
     known = (each for each in told if isinstance(each, float) and 1 < each < _MOST_ATTEMPTS)
@@ -329,64 +337,24 @@ def _spent(message: ProcessingRequest) -> Spent | None:
     return Spent(usage.input_tokens.value, usage.output_tokens.value, cached)
 
 
-def _pay(side: _Side, modes: _Modes, action: Proceed) -> Iterator[ProcessingResponse]:
+def _pay(side: _Side, modes: _Modes, action: Proceed) -> Iterator[bytes]:
     """Yield the replies owed; the first that can carries the headers and the note."""
     owed, side.owed = side.owed, []
     for part in owed:
-        if part == _MessagePart.BODY and modes.duplex(side.direction):
-            yield from _chunks(side)
+        name = _NAMES[side.direction, part]
+        if part is _TRAILERS:
+            yield reply(name)
+        elif part is _BODY and modes.duplex(side.direction):
+            yield from _chunks(side, name)
         else:
-            yield _reply(side.direction, part, action)
-            action = Proceed()
+            body = action.body if part is _BODY else None
+            yield reply(name, action.set_headers, action.note, body)
+            action = _PROCEED
 
 
-def _chunks(side: _Side) -> Iterator[ProcessingResponse]:
+def _chunks(side: _Side, name: str) -> Iterator[bytes]:
     data, side.held = bytes(side.held), bytearray()
-    ended = side.ended and side.reached == _MessagePart.BODY
+    ended = side.ended and side.reached is _BODY
     for start in range(0, len(data) or int(ended), CHUNK_BYTES):
-        response, common = _common(side.direction, _MessagePart.BODY)
-        chunk = common.body_mutation.streamed_response
-        chunk.body = data[start : start + CHUNK_BYTES]
-        chunk.end_of_stream = ended and start + CHUNK_BYTES >= len(data)
-        yield response
-
-
-def _reply(direction: Direction, part: _MessagePart, action: Proceed) -> ProcessingResponse:
-    if part == _MessagePart.TRAILERS:
-        return _trailers(direction)
-    response, common = _common(direction, part)
-    for key, value in action.set_headers.items():
-        option = common.header_mutation.set_headers.add()
-        option.header.key, option.header.raw_value = key, value.encode("latin-1", "replace")
-        option.append_action = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
-    # Envoy ignores it, and counts that, if no header changes.
-    common.clear_route_cache = bool(action.set_headers)
-    if action.body is not None and part == _MessagePart.BODY:
-        common.body_mutation.body = action.body
-    if action.note:
-        response.dynamic_metadata.update({NAMESPACE: dict(action.note)})
-    return response
-
-
-def _common(direction: Direction, part: _MessagePart) -> tuple[ProcessingResponse, CommonResponse]:
-    response = ProcessingResponse()
-    match direction, part:
-        case Direction.REQUEST, _MessagePart.HEADERS:
-            common = response.request_headers.response
-        case Direction.REQUEST, _:
-            common = response.request_body.response
-        case _, _MessagePart.HEADERS:
-            common = response.response_headers.response
-        case _:
-            common = response.response_body.response
-    common.SetInParent()
-    return response, common
-
-
-def _trailers(direction: Direction) -> ProcessingResponse:
-    response = ProcessingResponse()
-    if direction is Direction.REQUEST:
-        response.request_trailers.SetInParent()
-    else:
-        response.response_trailers.SetInParent()
-    return response
+        last = start + CHUNK_BYTES >= len(data)
+        yield chunk(name, data[start : start + CHUNK_BYTES], ends=ended and last)

@@ -8,10 +8,7 @@ import enum
 
 from google.protobuf.message import DecodeError
 
-from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
-    ProcessingRequest,
-    ProcessingResponse,
-)
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream.exchange import Exchange, Stages
 from extproc.stream.session import Action, Event, Proceed, ProtocolError, Session
 
@@ -35,7 +32,7 @@ class Stream:
 
     def __init__(self, stages: Stages) -> None:
         self.error: Exception | None = None
-        self._session = Session()
+        self._session = Session(stages.header_names)
         self._exchange = Exchange(stages)
         self._metrics = stages.metrics
         self._broken = False  # the session cannot tell what Envoy is owed
@@ -56,8 +53,8 @@ class Stream:
         """Whether the rest of a request is due before anything can be decided."""
         return self._exchange.awaits_request
 
-    def receive_encoded(self, data: bytes) -> list[ProcessingResponse]:
-        """Return the replies that are due after this message, as it was sent."""
+    def receive_encoded(self, data: bytes) -> list[bytes]:
+        """Return the replies that are due after this message; both as they are sent."""
         try:
             message = ProcessingRequest.FromString(data)
         except DecodeError:
@@ -66,11 +63,10 @@ class Stream:
             return []
         return self.receive(message)
 
-    def receive(self, message: ProcessingRequest) -> list[ProcessingResponse]:
+    def receive(self, message: ProcessingRequest) -> list[bytes]:
         """Return the replies that are due after this message."""
         try:
-            event = self._session.receive(message)
-            return self._session.reply(self._act(event))
+            return self._session.reply(self._act(self._session.receive(message)))
         except Exception as error:  # noqa: BLE001 - see the module's invariant
             self.error, self._broken = self.error or error, True
             return []

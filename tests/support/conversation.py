@@ -50,6 +50,11 @@ def read(path: Path) -> list[Turn]:
     return turns
 
 
+def decoded(replies: list[bytes]) -> list[ProcessingResponse]:
+    """Return replies as messages."""
+    return [ProcessingResponse.FromString(reply) for reply in replies]
+
+
 def paper(**changes) -> PaperEstimator:
     """Return the paper's estimator with the paper's values."""
     values = {

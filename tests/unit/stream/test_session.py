@@ -25,6 +25,7 @@ from extproc.stream.session import (
     Trailers,
     Wait,
 )
+from tests.support.conversation import decoded
 
 NONE, STREAMED, BUFFERED, PARTIAL, DUPLEX, GRPC = (
     ProcessingMode.NONE,
@@ -66,7 +67,7 @@ def run(session, *steps):
     replies = []
     for message, action in steps:
         session.receive(message)
-        replies.append(session.reply(action))
+        replies.append(decoded(session.reply(action)))
     return replies
 
 
@@ -341,7 +342,9 @@ def opening(request, response, early):
 
 
 def state(session):
-    return repr((session._modes, session._sides, session._current.direction, session._released))
+    parts = (session._modes, session._request, session._response)
+    inner = [getattr(part, name) for part in parts for name in part.__slots__]
+    return repr((inner, session._current.direction, session._released))
 
 
 @given(MODES, MODES, st.booleans(), st.lists(st.tuples(MESSAGES, ACTIONS), max_size=12))
@@ -362,7 +365,7 @@ def test_an_illegal_message_changes_nothing(request_mode, response_mode, early, 
 def test_replies_come_once_for_each_message_in_order(request_mode, response_mode, early, steps):
     session, asked, answered = Session(), ["request_headers"], []
     session.receive(opening(request_mode, response_mode, early))
-    answered += [r.WhichOneof("response") for r in session.reply(Proceed())]
+    answered += [r.WhichOneof("response") for r in decoded(session.reply(Proceed()))]
     for message, _ in steps:
         try:
             session.receive(message)
@@ -371,7 +374,7 @@ def test_replies_come_once_for_each_message_in_order(request_mode, response_mode
         kind = message.WhichOneof("request")
         if not is_duplex(kind, request_mode, response_mode):
             asked.append(kind)
-        replies = [r.WhichOneof("response") for r in session.reply(Proceed())]
+        replies = [r.WhichOneof("response") for r in decoded(session.reply(Proceed()))]
         answered += [r for r in replies if not is_duplex(r, request_mode, response_mode)]
     assert answered == asked
 
@@ -387,14 +390,14 @@ def is_duplex(kind, request_mode, response_mode):
 def test_a_duplex_body_is_returned_byte_for_byte_whenever_it_is_released(pieces, with_trailers):
     session, replies = Session(), []
     session.receive(head(request=DUPLEX))
-    replies.append(session.reply(Wait()))
+    replies.append(decoded(session.reply(Wait())))
     for i, (data, action) in enumerate(pieces):
         last = i == len(pieces) - 1 and not with_trailers
         session.receive(body(data, end=last))
-        replies.append(session.reply(Proceed() if last else action))
+        replies.append(decoded(session.reply(Proceed() if last else action)))
     if with_trailers:
         session.receive(trailers())
-        replies.append(session.reply(Proceed()))
+        replies.append(decoded(session.reply(Proceed())))
     whole, ends = returned(replies)
     assert whole == b"".join(data for data, _ in pieces)
     assert ends.count(True) == (not with_trailers)

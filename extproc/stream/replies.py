@@ -1,0 +1,151 @@
+"""Replies to Envoy, encoded from what they say.
+
+The service sets few fields of a ProcessingResponse, and most of their values repeat: a tree of
+protobuf objects costs more than a decision. Fields have the numbers of the generated messages.
+"""
+
+import struct
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Final
+
+from google.protobuf import struct_pb2
+from google.protobuf.message import Message
+
+from extproc.names import NAMESPACE
+from extproc.protos.envoy.config.core.v3.base_pb2 import HeaderValue, HeaderValueOption
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
+    BodyMutation,
+    CommonResponse,
+    HeaderMutation,
+    HeadersResponse,
+    ProcessingResponse,
+    StreamedBodyResponse,
+)
+
+_KEPT: Final = 4096
+_BYTE: Final = 0x80
+
+
+def _tag(message: type[Message], name: str, wire_type: int = 2) -> bytes:
+    """Return what precedes a field; wire types: 0 a number, 1 a double, 2 bytes or a message."""
+    return bytes([message.DESCRIPTOR.fields_by_name[name].number << 3 | wire_type])
+
+
+_PARTS: Final = {
+    name: _tag(ProcessingResponse, name)
+    for name in (
+        *("request_headers", "request_body", "request_trailers"),
+        *("response_headers", "response_body", "response_trailers"),
+    )
+}
+_METADATA: Final = _tag(ProcessingResponse, "dynamic_metadata")
+_RESPONSE: Final = _tag(HeadersResponse, "response")  # and of a BodyResponse
+_HEADERS: Final = _tag(CommonResponse, "header_mutation")
+_BODY: Final = _tag(CommonResponse, "body_mutation")
+_CLEAR_ROUTE: Final = _tag(CommonResponse, "clear_route_cache", 0) + b"\1"
+_SET: Final = _tag(HeaderMutation, "set_headers")
+_HEADER: Final = _tag(HeaderValueOption, "header")
+_OVERWRITE: Final = _tag(HeaderValueOption, "append_action", 0) + bytes(
+    [HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD]
+)
+_KEY: Final = _tag(HeaderValue, "key")
+_RAW_VALUE: Final = _tag(HeaderValue, "raw_value")
+_WHOLE: Final = _tag(BodyMutation, "body")
+_CHUNK: Final = _tag(BodyMutation, "streamed_response")
+_CHUNK_BYTES: Final = _tag(StreamedBodyResponse, "body")
+_CHUNK_ENDS: Final = _tag(StreamedBodyResponse, "end_of_stream", 0) + b"\1"
+_FIELDS: Final = _tag(struct_pb2.Struct, "fields")
+_ENTRY_KEY, _ENTRY_VALUE = b"\x0a", b"\x12"  # of every map
+_NUMBER: Final = _tag(struct_pb2.Value, "number_value", 1)
+_TEXT: Final = _tag(struct_pb2.Value, "string_value")
+_BOOL: Final = _tag(struct_pb2.Value, "bool_value", 0)
+_STRUCT: Final = _tag(struct_pb2.Value, "struct_value")
+
+Note = Mapping[str, str | float | bool]
+NOTHING: Final[Note] = {}
+
+
+def reply(
+    part: str,
+    headers: Mapping[str, str] = NOTHING,  # type: ignore[assignment]
+    note: Note = NOTHING,
+    body: bytes | None = None,
+) -> bytes:
+    """Return a reply to the headers, the body or the trailers of one direction.
+
+    `part` is the name of the message that it answers. If headers are set, Envoy chooses the route
+    again; it ignores such a wish, and counts it, without them. `body` replaces the whole body.
+    """
+    if not headers and not note and body is None:
+        return _plain(part)
+    common = b""
+    if headers:
+        options = b"".join([_option(key, value) for key, value in headers.items()])
+        common = _field(_HEADERS, options)
+    if body is not None:
+        common += _field(_BODY, _field(_WHOLE, body))
+    if headers:
+        common += _CLEAR_ROUTE
+    answer = _field(_PARTS[part], _field(_RESPONSE, common))
+    return answer + _metadata(note) if note else answer
+
+
+def chunk(part: str, data: bytes, *, ends: bool) -> bytes:
+    """Return a reply with a piece of a full-duplex body."""
+    piece = (_field(_CHUNK_BYTES, data) if data else b"") + (_CHUNK_ENDS if ends else b"")
+    return _field(_PARTS[part], _field(_RESPONSE, _field(_BODY, _field(_CHUNK, piece))))
+
+
+@lru_cache
+def _plain(part: str) -> bytes:
+    return _field(_PARTS[part], b"" if part.endswith("trailers") else _field(_RESPONSE, b""))
+
+
+@lru_cache(_KEPT)
+def _option(key: str, value: str) -> bytes:
+    raw = value.encode("latin-1", "replace")
+    header = _field(_KEY, key.encode()) + (_field(_RAW_VALUE, raw) if raw else b"")
+    return _field(_SET, _field(_HEADER, header) + _OVERWRITE)
+
+
+def _metadata(note: Note) -> bytes:
+    told = _field(_ENTRY_VALUE, _field(_STRUCT, _entries(note)))
+    entry = _field(_ENTRY_KEY, NAMESPACE.encode()) + told
+    return _field(_METADATA, _field(_FIELDS, entry))
+
+
+def _entries(note: Note) -> bytes:
+    return b"".join(
+        [
+            _field(_FIELDS, _field(_ENTRY_KEY, key.encode()) + _field(_ENTRY_VALUE, _value(value)))
+            for key, value in note.items()
+        ]
+    )
+
+
+def _value(value: str | float | bool) -> bytes:  # noqa: FBT001 - any value of a note
+    if isinstance(value, str):
+        return _field(_TEXT, value.encode())
+    if isinstance(value, bool):
+        return _BOOL + bytes([value])
+    return _NUMBER + struct.pack("<d", value)
+
+
+def _field(tag: bytes, content: bytes) -> bytes:
+    size = len(content)
+    if size < _BYTE:
+        return tag + _ONE_BYTE[size] + content
+    return b"".join((tag, _varint(size), content))
+
+
+_ONE_BYTE: Final = [bytes([size]) for size in range(_BYTE)]
+
+
+def _varint(number: int) -> bytes:
+    found = bytearray()
+    while number >= _BYTE:
+        found.append(number & 0x7F | _BYTE)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
