@@ -17,8 +17,9 @@ prompt's margin is 207 over its median of 0. The category's outputs have the med
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER, OTHER_MODELS
@@ -54,8 +55,7 @@ LENT: Final = 5
 _NOTHING: Final = Learnt()
 
 
-@dataclass(frozen=True, slots=True)
-class _Known:
+class _Known(msgspec.Struct, frozen=True, gc=False):
     """The states that a request is estimated from; a key is None if they stand for all others."""
 
     model_key: str | None

@@ -8,6 +8,7 @@ import enum
 import math
 from collections.abc import Sequence
 from hashlib import blake2b
+from operator import itemgetter
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.features import FEATURES, MEDIA
@@ -46,8 +47,8 @@ class ContentClass(enum.Enum):
     MEDIA = "media"  # text of any kind with images, audio or video
 
 
-def _places(*names: str) -> tuple[int, ...]:
-    return tuple(FEATURES.index(name) for name in names)
+def _places(*names: str) -> "itemgetter[tuple[float, ...]]":
+    return itemgetter(*(FEATURES.index(name) for name in names))
 
 
 # Features count pairs of characters: run starts and pairs within runs add up to all punctuation,
@@ -63,10 +64,12 @@ def content_class(features: Sequence[float]) -> ContentClass:
     """Classify a prompt by its `features.FEATURES`; an empty one is prose."""
     if any(features[MEDIA]):
         return ContentClass.MEDIA
-    letters, punctuation, digits, wide2, wide3 = (
-        sum([features[place] for place in places])
-        for places in (_LETTERS, _PUNCTUATION, _DIGITS, _WIDE2, _WIDE3)
+    letters, punctuation, digits = (
+        sum(_LETTERS(features)),
+        sum(_PUNCTUATION(features)),
+        sum(_DIGITS(features)),
     )
+    wide2, wide3 = sum(_WIDE2(features)), sum(_WIDE3(features))
     # In bytes: a wide character costs at least as many tokens as that many ASCII letters.
     wide = 2 * wide2 + 3 * wide3
     total = letters + punctuation + digits + wide

@@ -166,7 +166,7 @@ def _selection() -> NDArray[np.float64]:
     return chosen
 
 
-_SELECT: Final = _selection()
+_SELECT: Final = np.ascontiguousarray(_selection().T)
 
 
 def text_features(sample: bytes) -> NDArray[np.float64]:
@@ -174,4 +174,4 @@ def text_features(sample: bytes) -> NDArray[np.float64]:
     classes = np.frombuffer(b"\x04" + sample.translate(_CLASS, _CONTINUATION), np.uint8)
     firsts = classes[:-1].astype(np.uint16)
     pairs = np.bincount(firsts * _CLASSES + classes[1:], minlength=_CLASSES * _CLASSES)
-    return np.asarray(pairs @ _SELECT)
+    return np.asarray(_SELECT @ pairs)

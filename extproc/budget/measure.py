@@ -5,10 +5,10 @@ Invariant: a measure is additive. That of several prompts is the sum of theirs.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from extproc.budget.features import (
@@ -39,7 +39,9 @@ _GRIDS: Final = np.array(
         if math.gcd(columns, rows) == 1
     ]
 )
-_NO_MEDIA: Final = (0.0,) * len(MEDIA_FEATURES)
+NO_MEDIA: Final = (0.0,) * len(MEDIA_FEATURES)
+"""What `measure_media` finds if there are none."""
+_NO_OPTIONAL: Final = (0.0,) * len(OPTIONAL_FEATURES)
 _NO_SIZES: Final = (0.0,) * (len(_MOST_PATCHES) + 2)
 
 _WEIGHTS: Final = np.array(MEASURED.mean)
@@ -92,21 +94,21 @@ def measure(
     messages: int,
     prompts: int = 1,
     tools: int = 0,
-    media: tuple[float, ...] = _NO_MEDIA,
+    media: tuple[float, ...] = NO_MEDIA,
 ) -> Measure:
     """Measure a prompt, or several together, by a UTF-8 sample of its `text_bytes` of text.
 
     `media` are from `measure_media`. A sample should consist of many short pieces: a few long ones
     miss parts of a mixed prompt.
     """
-    scale = _scale(text_bytes, sample)
-    # Rounded to a tenth: the note carries it as text, and no estimate needs more digits.
-    text = np.rint(text_features(sample) * (10.0 * scale)) / 10.0
-    any_tool = 1.0 if tools else 0.0
-    counts = [float(count) for count in (prompts, messages, tools)]
-    none = [0.0] * len(OPTIONAL_FEATURES)
-    features = (*counts, any_tool, *media, *none, *text.tolist())
-    return Measure(text_bytes, features=features, unseen=round(1.0 - 1.0 / scale, 3))
+    text, unseen = text_features(sample), 0.0
+    if (scale := _scale(text_bytes, sample)) > 1.0:
+        # Rounded to a tenth: the note carries it as text, and no estimate needs more digits.
+        text = np.rint(text * (10.0 * scale)) / 10.0
+        unseen = round(1.0 - 1.0 / scale, 3)
+    counts = (float(prompts), float(messages), float(tools), 1.0 if tools else 0.0)
+    features = (*counts, *media, *_NO_OPTIONAL, *text.tolist())
+    return Measure(text_bytes, features=features, unseen=unseen)
 
 
 def add(first: Measure, second: Measure, times: int) -> Measure:
@@ -129,7 +131,7 @@ def with_optional(measure: Measure, tokens: Mapping[str, float]) -> Measure:
     start, end = len(COUNTED_FEATURES), len(OTHER_FEATURES)
     optional = [round(tokens.get(name, 0.0), 1) for name in OPTIONAL_FEATURES]
     counted, text = measure.features[:start], measure.features[end:]
-    return replace(measure, features=(*counted, *optional, *text))
+    return structs.replace(measure, features=(*counted, *optional, *text))
 
 
 def prior_total(measure: Measure) -> float:

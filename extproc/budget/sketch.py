@@ -15,6 +15,7 @@ from typing import Final, Protocol
 BORROWED: Final = 30.0
 """The weight of the parent's distribution, in observations."""
 _RENORMALISE: Final = 1e9
+_MOST_UPPERS: Final = 16
 _GOLDEN: Final = 0.6180339887498949
 
 
@@ -86,6 +87,7 @@ class Sketch:
         self._shares = array("d")
         self._tails = array("d")
         self._fresh_until = 0
+        self._uppers: dict[float, float] = {}  # what `upper` has found in these shares
         self._golden = 0.0
         self.observations = 0
 
@@ -122,6 +124,14 @@ class Sketch:
     def upper(self, level: float) -> float:
         """Return the value that a share of `level` exceeds."""
         shares = self.shares()
+        if (known := self._uppers.get(level)) is not None:
+            return known
+        if len(self._uppers) >= _MOST_UPPERS:
+            self._uppers.clear()
+        self._uppers[level] = found = self._find_upper(level, shares)
+        return found
+
+    def _find_upper(self, level: float, shares: Sequence[float]) -> float:
         # _tails[i] is the probability of the i + 1 highest bins
         index = min(bisect_left(self._tails, level), self._shape.size - 1)
         below = self._tails[index - 1] if index else 0.0
@@ -142,6 +152,7 @@ class Sketch:
         pairs = zip(self._counts, wider, strict=True)
         self._shares = array("d", [(n + borrowed * w) * scale for n, w in pairs])
         self._tails = array("d", accumulate(reversed(self._shares)))
+        self._uppers.clear()
         self._fresh_until = self.observations + min(self.observations // 32, 32) + 1
 
     def _rescale(self) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+
+class Measure(msgspec.Struct, frozen=True, gc=False):
     """A prompt as estimators see it, without its text."""
 
     text_bytes: int
@@ -21,8 +22,7 @@ class Measure:
     """The share of the text that the sample leaves out, 0 to 1."""
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, gc=False):
     """What is known of a request before it is answered."""
 
     model: str
@@ -70,8 +70,7 @@ class Outcome(enum.Enum):
     REFUSED = "refused"  # it does not fit the window; its tokens are unknown
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True, gc=False):
     """What one answer teaches; counts are those of its usage, over all prompts and sequences."""
 
     asked: Asked
@@ -123,8 +122,7 @@ class Basis(enum.Enum):
     CALIBRATED = "calibrated"
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True, gc=False):
     """Tokens to reserve for the largest sequence of a request."""
 
     prompt_tokens: int

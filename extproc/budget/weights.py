@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,8 +70,7 @@ class Prior:
     deviation: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
+class Prediction(msgspec.Struct, frozen=True, gc=False):
     """Prompt tokens and the standard deviation of their error."""
 
     tokens: float
@@ -85,19 +85,17 @@ class TokenWeights:
     """The weights of one tokenizer. Not thread-safe. `observations` counts the answers learnt."""
 
     def __init__(self, prior: Prior) -> None:
-        self._prior: Vector = np.array(prior.mean)
-        self._least, self._most = _bounds(prior)
         self._spread: Vector = np.square(np.array(prior.deviation))
-        self._mean = self._prior.copy()
-        self._covariance: Vector = np.diag(self._spread)
+        # One matrix, so that one product predicts: a row of the covariance for each feature, then
+        # the mean, then the least and the most that text can cost.
+        self._all = np.vstack([np.diag(self._spread), prior.mean, *_bounds(prior)])
         self._media_noise: Vector = np.square(np.array(MEDIA_NOISE))
         self._surprise = 1.0
         self.observations = 0
 
     def predict(self, measure: Measure) -> Prediction:
         """Return prompt tokens without the ids, which are exact and added by the caller."""
-        features = np.array(measure.features)
-        return self._predict(measure, features, self._covariance @ features)
+        return self._predict(measure, np.array(measure.features))[0]
 
     def plausible(self, measure: Measure, tokens: float) -> bool:
         """Return whether some model could count so many; other counts must not move weights.
@@ -107,20 +105,21 @@ class TokenWeights:
         features, limit = np.array(measure.features), 2 * BAND
         if any(measure.features[MEDIA]):
             return True
-        low, high = float(self._least @ features), float(self._most @ features)
-        return low / limit - BAND_TOKENS / limit <= tokens <= high * limit + 4 * BAND_TOKENS
+        bounds: Vector = self._all[-2:] @ features
+        low, high = bounds.tolist()
+        return bool(low / limit - BAND_TOKENS / limit <= tokens <= high * limit + 4 * BAND_TOKENS)
 
     def learn(self, measure: Measure, tokens: float) -> None:
         """Update the weights by a true count, which the caller found `plausible`."""
         features = np.array(measure.features)
-        gain = self._covariance @ features
-        found = self._predict(measure, features, gain)
+        found, gain = self._predict(measure, features)
         error = tokens - float(self._mean @ features)
         score = error / found.deviation
         if any(measure.features[MEDIA]):
             self._learn_media_noise(features, error, found.deviation)
-        self._mean += gain * (max(-CLIP, min(CLIP, score)) / found.deviation)
-        self._covariance -= np.outer(gain, gain / found.deviation**2)
+        size, shared = features.size, self._all
+        shared[size] += gain * (max(-CLIP, min(CLIP, score)) / found.deviation)
+        shared[:size] -= np.outer(gain, gain / found.deviation**2)
         # The few tokens of a short prompt are mostly its template's: they say little about the
         # tokenizer, and thousands of them must not make the rest fade.
         informative = 1.0 - (ABSOLUTE_NOISE / found.deviation) ** 2
@@ -134,6 +133,11 @@ class TokenWeights:
         return copy.deepcopy(self)
 
     @property
+    def _mean(self) -> Vector:
+        mean: Vector = self._all[self._spread.size]
+        return mean
+
+    @property
     def surprise(self) -> float:
         """The running mean of the squared standardised error: about 1, more after a change."""
         return self._surprise
@@ -143,11 +147,13 @@ class TokenWeights:
         tokens = self._mean[: len(TEMPLATE_FEATURES)].tolist()
         return dict(zip(TEMPLATE_FEATURES, tokens, strict=True))
 
-    def _predict(self, measure: Measure, features: Vector, gain: Vector) -> Prediction:
-        low = max(float(self._least @ features), 1.0) / BAND
-        high = float(self._most @ features) * BAND + BAND_TOKENS
-        text, known = float(self._mean @ features), max(float(features @ gain), 0.0)
-        media = 0.0
+    def _predict(self, measure: Measure, features: Vector) -> tuple[Prediction, Vector]:
+        """Return the prediction, and what one token of error would teach each weight."""
+        found = self._all @ features
+        gain = found[: features.size]
+        text, least, most = found[features.size :].tolist()
+        low, high = max(least, 1.0) / BAND, most * BAND + BAND_TOKENS
+        known, media = max(float(gain @ features), 0.0), 0.0
         if any(measure.features[MEDIA]):
             tokens = self._media_tokens(features)
             text -= float(self._mean[MEDIA] @ features[MEDIA])
@@ -155,7 +161,8 @@ class TokenWeights:
             known += float(self._media_noise @ np.square(tokens))
         text = max(low, min(high, text))
         noise = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * measure.unseen) * text
-        return Prediction(text + media, math.sqrt(known + noise * noise + ABSOLUTE_NOISE**2))
+        deviation = math.sqrt(known + noise * noise + ABSOLUTE_NOISE**2)
+        return Prediction(text + media, deviation), gain
 
     def _media_tokens(self, features: Vector) -> Vector:
         """Return the tokens of media of known size, and of those of unknown size."""
@@ -175,8 +182,10 @@ class TokenWeights:
         np.clip(noise, LEAST_MEDIA_NOISE**2, MOST_MEDIA_NOISE**2, out=noise)
 
     def _fade(self, walk: float) -> None:
-        self._covariance *= 1.0 - walk
-        variances = self._covariance.reshape(-1)[:: self._spread.size + 1]  # a view
+        size = self._spread.size
+        covariance = self._all[:size]
+        covariance *= 1.0 - walk
+        variances = covariance.reshape(-1)[:: size + 1]  # a view
         variances += walk * self._spread
 
 

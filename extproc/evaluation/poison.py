@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from msgspec import structs
+
 from extproc.budget.values import Observation, Outcome
 from extproc.evaluation.cases import Case, Draft, Reader, Template
 from extproc.evaluation.replay import LONG_POOL, Lessons, answer, replay
@@ -58,19 +60,19 @@ def _lies(share: float, change: Change) -> Attack:
 
 
 def _times(factor: float) -> Change:
-    return lambda seen, _: replace(seen, prompt_tokens=int(seen.prompt_tokens * factor))
+    return lambda seen, _: structs.replace(seen, prompt_tokens=int(seen.prompt_tokens * factor))
 
 
 def _says(tokens: int) -> Change:
-    return lambda seen, _: replace(seen, prompt_tokens=tokens)
+    return lambda seen, _: structs.replace(seen, prompt_tokens=tokens)
 
 
 def _anything(seen: Observation, rng: random.Random) -> Observation:
-    return replace(seen, prompt_tokens=rng.randint(1, 200_000))
+    return structs.replace(seen, prompt_tokens=rng.randint(1, 200_000))
 
 
 def _cut_at_once(seen: Observation, rng: random.Random) -> Observation:  # noqa: ARG001
-    return replace(seen, outcome=Outcome.CUT, completion_tokens=1)
+    return structs.replace(seen, outcome=Outcome.CUT, completion_tokens=1)
 
 
 def _adds(share: float, cases: Sequence[Case], times: int = 1) -> Attack:
@@ -97,7 +99,7 @@ def _beside(change: Callable[[Case, random.Random], Case]) -> Attack:
 
 
 def _unlimited(case: Case, rng: random.Random) -> Case:
-    asked = replace(case.asked, output_limit=None)
+    asked = structs.replace(case.asked, output_limit=None)
     return replace(case, asked=asked, completion_tokens=rng.randint(*_LONG_OUTPUT))
 
 
@@ -108,7 +110,7 @@ def _half_dropped(case: Case, rng: random.Random) -> Case:  # noqa: ARG001
 
 def keyed(case: Case, tenant: str) -> Case:
     """Return the case as a request of a tenant."""
-    return replace(case, asked=replace(case.asked, tenant=tenant))
+    return replace(case, asked=structs.replace(case.asked, tenant=tenant))
 
 
 TENANT_ATTACKS: Final[Mapping[str, Attack]] = {
@@ -125,8 +127,8 @@ def _as_category(name: str) -> Attack:
     def attack(case: Case, seen: Observation, rng: random.Random) -> Lessons:
         yield case, seen
         if rng.random() < 0.01:
-            other = replace(seen.asked, category=name)
-            yield case, replace(seen, asked=other, prompt_tokens=4 * seen.prompt_tokens)
+            other = structs.replace(seen.asked, category=name)
+            yield case, structs.replace(seen, asked=other, prompt_tokens=4 * seen.prompt_tokens)
 
     return attack
 

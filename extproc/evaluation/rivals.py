@@ -6,8 +6,9 @@ router.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Final, Protocol
+
+from msgspec import structs
 
 from extproc.budget.features import FEATURES
 from extproc.budget.values import Asked, Basis, Budget, Estimator, Measure, Observation
@@ -74,7 +75,7 @@ class Exact:
         # alone.
         whole = observation.prompt_tokens or case.whole_tokens
         asked = _counted(case, case.prompt_tokens if case.asked.whole else whole, whole)
-        self._calibrated.observe(replace(observation, asked=asked))
+        self._calibrated.observe(structs.replace(observation, asked=asked))
 
 
 class Peer:
@@ -142,7 +143,7 @@ def _counted(case: Case, largest: int, whole: int) -> Asked:
     """Return the request with exact token counts in place of its text."""
     asked = case.asked
     every = _exact(asked.whole, whole) if asked.whole else None
-    return replace(asked, measure=_exact(asked.measure, largest), whole=every)
+    return structs.replace(asked, measure=_exact(asked.measure, largest), whole=every)
 
 
 def _exact(measure: Measure, tokens: int) -> Measure:

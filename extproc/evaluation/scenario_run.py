@@ -9,6 +9,8 @@ from multiprocessing import get_context
 from statistics import fmean
 from typing import Final
 
+from msgspec import structs
+
 from extproc.budget.values import Estimator
 from extproc.build import build_estimator, build_rules
 from extproc.config.load import load
@@ -164,7 +166,9 @@ def serve_scenario(
     """Serve the cases by our estimator and by an exact tokenizer, under the scenario's settings."""
     rules = build_rules(settings)
     if rules.limits_are_hints:
-        cases = [replace(case, asked=replace(case.asked, limit_is_hint=True)) for case in cases]
+        cases = [
+            replace(case, asked=structs.replace(case.asked, limit_is_hint=True)) for case in cases
+        ]
     conditions = Conditions(pools=rules.pools, usage_sample=rules.usage_sample, lag=scenario.lag)
     estimator = build_estimator(settings, name=EstimatorName.CALIBRATED)
     exact = Exact(build_estimator(settings, name=EstimatorName.CALIBRATED))

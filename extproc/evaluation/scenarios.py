@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from msgspec import structs
+
 from extproc.config.settings import PoolSettings, Settings
 from extproc.evaluation.cases import Case
 from extproc.evaluation.conditions import (
@@ -44,7 +46,7 @@ class Adapters:
         numbers = range(self.count)
         weights = [1 / (number + 1) if self.zipf else 1.0 for number in numbers]
         name = f"{case.asked.model}-adapter-{rng.choices(numbers, weights)[0]}"
-        return replace(case, asked=replace(case.asked, model=name))
+        return replace(case, asked=structs.replace(case.asked, model=name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

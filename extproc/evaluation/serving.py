@@ -6,8 +6,10 @@ Invariant: a rival learns nothing from an answer that the service would not see.
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec import structs
 
 from extproc.budget.values import Budget, Observation, Outcome
 from extproc.evaluation.cases import Case
@@ -59,7 +61,7 @@ def serve(cases: Iterable[Case], rival: Rival, conditions: Conditions) -> Iterat
         one_in = see_one_in(case, budget, conditions)
         # Drawn also where it decides nothing, so that all rivals see the same answers.
         is_seen = rng.random() * one_in < 1.0
-        seen = replace(_answer(case, pool, pools), stands_for=one_in)
+        seen = structs.replace(_answer(case, pool, pools), stands_for=one_in)
         lessons.append((case, seen) if is_seen and is_lesson(seen) else None)
         yield _row(case, pool, pools, seen, one_in if is_seen else 0)
         if len(lessons) > conditions.lag and (lesson := lessons.popleft()):

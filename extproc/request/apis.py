@@ -6,6 +6,7 @@ Source: vLLM 0.32, vllm/entrypoints/**/protocol.py and api_router.py.
 import enum
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from typing import Final
 from urllib.parse import unquote
@@ -209,6 +210,7 @@ _PATHS: Final[Mapping[str, Endpoint]] = {
     "invocations": Endpoint.INVOCATIONS,
 }
 _LONGEST: Final = 3  # segments
+_SHORT_PATH: Final = 256  # what is found of longer ones is not kept
 
 
 def endpoint(path: str) -> Endpoint | None:
@@ -218,12 +220,19 @@ def endpoint(path: str) -> Endpoint | None:
     before the API's own path is accepted. /tokenize and its like are not read: they generate
     nothing, and what they say of the window should be the same for every prompt.
     """
+    return _known(path) if len(path) <= _SHORT_PATH else _endpoint(path)
+
+
+def _endpoint(path: str) -> Endpoint | None:
     plain = unquote(path.partition("?")[0])
     segments = plain.rstrip("/").rsplit("/", _LONGEST)[-_LONGEST:]
     for start in range(len(segments)):
         if known := _PATHS.get("/".join(segments[start:])):
             return known
     return None
+
+
+_known = lru_cache(_endpoint)
 
 
 def path_regex(*endpoints: Endpoint) -> str:

@@ -20,7 +20,7 @@ MAX_IMAGES: Final = 256
 """The most images whose sizes are read; further ones count as having the same sizes."""
 
 _JSON: Final = msgspec.json.Encoder()
-_ENDS_OF_THOUGHT: Final = ("</think>", "[/THINK]")
+ENDS_OF_THOUGHT: Final = ("</think>", "[/THINK]")
 
 
 class Optional(enum.Enum):
@@ -152,11 +152,11 @@ class PromptReader:
 
     def read_json(self, value: object) -> None:
         """Read a text, or a value that a template renders as JSON; it counts as compact JSON."""
-        self.read_text(_as_text(value))
+        self.read_text(as_text(value))
 
     def read_optional(self, kind: Optional, value: object) -> None:
         """Read a text or a JSON value that templates may drop."""
-        if text := _as_text(value):
+        if text := as_text(value):
             self.optional.setdefault(kind, []).append(text)
 
     def read_reasoning(self, value: object) -> None:
@@ -241,7 +241,8 @@ class PromptReader:
         self.read_json(definition)
 
 
-def _as_text(value: object) -> str:
+def as_text(value: object) -> str:
+    """Return a text, or a value as compact JSON; empty for any other value."""
     if isinstance(value, dict | list):
         return _JSON.encode(value).decode()
     return value if isinstance(value, str) else ""
@@ -256,7 +257,7 @@ def _texts_of(item: dict[str, object]) -> Iterator[object]:
 
 
 def _end_of_thought(text: str) -> int:
-    return max(at + len(sign) if (at := text.rfind(sign)) >= 0 else 0 for sign in _ENDS_OF_THOUGHT)
+    return max(at + len(sign) if (at := text.rfind(sign)) >= 0 else 0 for sign in ENDS_OF_THOUGHT)
 
 
 def _is_assistants(turn: object) -> bool:

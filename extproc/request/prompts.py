@@ -9,11 +9,14 @@ and counted once for each.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from heapq import nlargest
 from itertools import chain
 from types import UnionType
 from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import structs
 
 from extproc.request.apis import Api
 from extproc.request.fields import TokenIds
@@ -43,8 +46,7 @@ class TextSample(NamedTuple):
     sample: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prompt:
+class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one prompt consists of."""
 
     text_bytes: int
@@ -60,12 +62,11 @@ class Prompt:
     images: tuple[Image, ...]
     audios: int
     videos: int
-    optional: Mapping[Optional, TextSample] = field(default_factory=dict)
+    optional: Mapping[Optional, TextSample] = msgspec.field(default_factory=dict)
     """Text that chat templates may drop; it is not part of `sample`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prompts:
+class Prompts(msgspec.Struct, frozen=True, gc=False):
     """The prompts of one body."""
 
     candidates: tuple[Prompt, ...]
@@ -136,7 +137,7 @@ def read_prompts(api: Api, body: Mapping[str, object]) -> Prompts:
         count,
         _prompt(split, 0, nodes),
         # A prompt of several fields, such as a query and a document, counts as one message.
-        replace(shared, messages=headings),
+        structs.replace(shared, messages=headings),
     )
 
 

@@ -6,7 +6,6 @@ fields, and a body that cannot be read at all raises UnreadableRequest and nothi
 
 import enum
 from codecs import BOM_UTF8
-from dataclasses import dataclass
 from hashlib import blake2b
 from json import detect_encoding
 from typing import Final
@@ -17,9 +16,10 @@ from extproc.encoding import Decoder, EncodingError
 from extproc.request.apis import Api, Endpoint, api_of, endpoint
 from extproc.request.fields import NoObjectError, TooManyNodesError, decode_fields
 from extproc.request.image import Image
+from extproc.request.plain import PlainChat, decode_plain
 from extproc.request.prompt import OpaquePartError
 from extproc.request.prompts import Prompt, Prompts, read_prompts
-from extproc.request.sample import SAMPLE_BYTES
+from extproc.request.sample import SAMPLE_BYTES, take_sample
 from extproc.request.thinking import FIELDS, Thinking, read_thinking
 from extproc.tokens import MAX_TOKENS
 
@@ -82,8 +82,7 @@ class UnreadableRequest(Exception):  # noqa: N818 - the client's fault, not an e
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the body of a request says about its tokens."""
 
     model: str
@@ -125,6 +124,10 @@ def read_request(
 
     Raises UnreadableRequest, and nothing else.
     """
+    if endpoint is Endpoint.CHAT and not encoding and len(body) <= max_bytes:
+        chat = decode_plain(body)
+        if chat is not None and (texts := chat.texts()) is not None:
+            return _read_plain(chat, texts, len(body))
     text = _utf8(_decoded(body, encoding, max_bytes))
     if not text or text.isspace():
         raise UnreadableRequest(Unreadable.EMPTY)
@@ -139,6 +142,36 @@ def read_request(
         raise UnreadableRequest(Unreadable.TOO_LARGE) from None
     except RecursionError:
         raise UnreadableRequest(Unreadable.DEPTH) from None
+
+
+def _read_plain(chat: PlainChat, texts: list[str], size: int) -> Request:
+    text_bytes, sample = take_sample(texts)
+    messages, tools = len(chat.messages), len(chat.tools or ())
+    outputs = 1 if chat.n is None else min(_whole(chat.n) or 1, MAX_OUTPUTS)
+    limit = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
+    prompt = Prompt(
+        text_bytes=text_bytes,
+        sample=sample,
+        token_ids=0,
+        messages=messages,
+        tools=tools,
+        images=(),
+        audios=0,
+        videos=0,
+    )
+    return Request(
+        model=_name(chat.model),
+        prompts=Prompts((prompt,)),
+        token_bound=_most_tokens(size, messages + tools, rendered=tools > 0),
+        max_tokens=_whole(limit),
+        min_tokens=_whole(chat.min_tokens) or 0,
+        outputs=outputs,
+        usage_unstated=chat.usage_unstated and outputs == 1,
+        generates=True,
+        truncates=False,
+        stored=False,
+        background=False,
+    )
 
 
 def _decoded(body: bytes, encoding: str, max_bytes: int) -> bytes:
@@ -216,10 +249,14 @@ def _token_bound(prompts: Prompts, body: dict[str, object], size: int) -> int | 
         return None
     if body.get("chat_template") is not None:
         return None
-    # A token of text has at least one byte. Decoding JSON makes no text longer, but templates write
-    # it anew with spaces and lines, at most two tokens more for each of its signs.
     rendered = any(part.tools or part.optional for part in parts)
     entries = max(part.messages + part.tools for part in parts)
+    return _most_tokens(size, entries, rendered=rendered)
+
+
+def _most_tokens(size: int, entries: int, *, rendered: bool) -> int:
+    # A token of text has at least one byte. Decoding JSON makes no text longer, but templates write
+    # it anew with spaces and lines, at most two tokens more for each of its signs.
     return size * (3 if rendered else 1) + _TEMPLATE_TOKENS + _ENTRY_TOKENS * entries
 
 

@@ -1,11 +1,12 @@
 """What estimators see of a request: its prompts measured, its limit and its sequences."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
+
+from msgspec import structs
 
 from extproc.budget.category import apart, content_class
 from extproc.budget.measure import (
+    NO_MEDIA,
     add,
     measure,
     measure_media,
@@ -28,13 +29,16 @@ def ask(
     limit_is_hint: bool = False,
 ) -> Asked:
     """Build the estimator's view of a request; the default category is the class of its content."""
-    prompts = request.prompts
-    measured = partial(_measure, find_rule(request.model, models))
-    largest = max(map(measured, prompts.candidates), key=prior_total)
+    prompts, rule = request.prompts, find_rule(request.model, models)
+    first, *others = prompts.candidates
+    largest = _measure(rule, first)
+    if others:
+        every = (largest, *(_measure(rule, other) for other in others))
+        largest = max(every, key=prior_total)
     whole = None
     if prompts.own and prompts.shared:
-        shared = measured(prompts.shared, prompts=0)
-        whole = add(measured(prompts.own, prompts.count), shared, prompts.count)
+        shared = _measure(rule, prompts.shared, prompts=0)
+        whole = add(_measure(rule, prompts.own, prompts.count), shared, prompts.count)
     return Asked(
         model=apart(request.model),
         category=category or content_class(largest.features).value,
@@ -59,26 +63,37 @@ def is_answered(asked: Asked, completion_tokens: int) -> bool:
 
 
 def _measure(rule: ModelRule, prompt: Prompt, prompts: int = 1) -> Measure:
-    stated = len(prompt.images) if rule.image_tokens else 0
     found = measure(
         prompt.sample,
         prompt.text_bytes,
         prompts=prompts,
         messages=prompt.messages,
         tools=prompt.tools,
-        media=measure_media(
-            () if stated else [(image.width, image.height) for image in prompt.images],
-            max_pixels=rule.max_pixels,
-            stated=stated,
-            audios=prompt.audios,
-            videos=prompt.videos,
-        ),
+        media=_media(rule, prompt) if _has_media(prompt) else NO_MEDIA,
     )
+    exact = prompt.token_ids + rule.image_tokens * len(prompt.images)
+    if exact:
+        found = structs.replace(found, token_ids=exact)
+    if not prompt.optional:
+        return found
     optional = {
         kind.value: prior_tokens(*text)
         for kind, text in prompt.optional.items()
         if kind.value not in rule.drops
     }
-    if exact := prompt.token_ids + rule.image_tokens * stated:
-        found = replace(found, token_ids=exact)
     return with_optional(found, optional)
+
+
+def _has_media(prompt: Prompt) -> bool:
+    return bool(prompt.images or prompt.audios or prompt.videos)
+
+
+def _media(rule: ModelRule, prompt: Prompt) -> tuple[float, ...]:
+    stated = len(prompt.images) if rule.image_tokens else 0
+    return measure_media(
+        () if stated else [(image.width, image.height) for image in prompt.images],
+        max_pixels=rule.max_pixels,
+        stated=stated,
+        audios=prompt.audios,
+        videos=prompt.videos,
+    )

@@ -24,4 +24,6 @@ _UNKNOWN = ModelRule("*")
 
 def find_rule(model: str, rules: Sequence[ModelRule]) -> ModelRule:
     """Return the first rule whose pattern matches the name of a model."""
+    if not rules:
+        return _UNKNOWN
     return next((rule for rule in rules if fnmatchcase(model, rule.name)), _UNKNOWN)

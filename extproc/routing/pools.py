@@ -13,6 +13,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from extproc.budget.values import Budget
 
 
@@ -47,8 +49,7 @@ class Reason(enum.Enum):
         return self not in {Reason.UNREADABLE, Reason.BUSY}
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(msgspec.Struct, frozen=True, gc=False):
     """The pool for a request."""
 
     pool: Pool

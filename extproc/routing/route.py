@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from extproc.budget.category import named
 from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Basis, Budget, Measure
@@ -47,8 +49,7 @@ class Rules:
         return next(pool for pool in self.pools if pool.name == name)
 
 
-@dataclass(frozen=True, slots=True)
-class Routed:
+class Routed(msgspec.Struct, frozen=True, gc=False):
     """A decision, with what is needed to judge it and to learn from it once the answer is known."""
 
     pool: str

@@ -5,8 +5,10 @@ Invariant: on any doubt a request passes on unchanged, to the largest pool, and 
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
+
+from msgspec import structs
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation, Outcome
@@ -258,8 +260,8 @@ class Exchange:
         may_ask = pending.hides_usage and pending.replaceable
         one_in = self._ask_one_in(routed) if may_ask else None
         self._usage_form = UsageForm.ASKED if one_in else UsageForm.UNASKED
-        action = self._go(replace(routed, stands_for=one_in or 1))
-        action = replace(action, note={**action.note, **usage_note(self._usage_form)})
+        action = self._go(structs.replace(routed, stands_for=one_in or 1))
+        action = structs.replace(action, note={**action.note, **usage_note(self._usage_form)})
         return self._with_usage(pending, action) if one_in else action
 
     def _ask_one_in(self, routed: Routed) -> int | None:
@@ -302,7 +304,7 @@ class Exchange:
         seen = Observation(routed.asked, Outcome.COMPLETE, window, *counts, times)
         cut = _is_cut(seen, usage.finish)
         if cut:
-            seen = replace(seen, outcome=Outcome.CUT)
+            seen = structs.replace(seen, outcome=Outcome.CUT)
         verdict = self._judge(routed, seen)
         if verdict is Verdict.MISROUTED:
             here = _MisrouteKind.CLAMPED if cut else _MisrouteKind.HARMLESS

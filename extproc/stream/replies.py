@@ -7,6 +7,7 @@ protobuf objects costs more than a decision. Fields have the numbers of the gene
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from google.protobuf import struct_pb2
@@ -23,7 +24,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     StreamedBodyResponse,
 )
 
-_KEPT: Final = 4096
+_KEPT: Final = 1024
 _BYTE: Final = 0x80
 
 
@@ -63,12 +64,13 @@ _BOOL: Final = _tag(struct_pb2.Value, "bool_value", 0)
 _STRUCT: Final = _tag(struct_pb2.Value, "struct_value")
 
 Note = Mapping[str, str | float | bool]
-NOTHING: Final[Note] = {}
+NOTHING: Final[Note] = MappingProxyType({})
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def reply(
     part: str,
-    headers: Mapping[str, str] = NOTHING,  # type: ignore[assignment]
+    headers: Mapping[str, str] = NO_HEADERS,
     note: Note = NOTHING,
     body: bytes | None = None,
 ) -> bytes:

@@ -7,9 +7,9 @@ nothing. Envoy's external_processor.proto says what each body mode requires.
 
 import enum
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from google.protobuf.message import DecodeError
 
 from extproc.names import NAMESPACE, USAGE_METADATA
@@ -19,7 +19,7 @@ from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb
     ProcessingMode,
 )
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
-from extproc.stream.replies import NOTHING, Note, chunk, reply
+from extproc.stream.replies import NO_HEADERS, NOTHING, Note, chunk, reply
 
 CHUNK_BYTES = 62_000
 """The longest full-duplex body chunk that is sent: below Envoy's 64 KiB flow-control window."""
@@ -39,20 +39,18 @@ class Direction(enum.Enum):
     RESPONSE = "response"
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, gc=False):
     """Request or response headers; `note` is the routing filter's note on this request."""
 
     direction: Direction
     headers: Mapping[str, str]
     end_of_stream: bool
-    note: Note = field(default_factory=dict)
+    note: Note = NOTHING
     observed: bool = False  # Envoy does not wait for a reply: nothing can be decided
     attempts: int = 1  # of a response: how many servers Envoy sent the request to
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(msgspec.Struct, frozen=True, gc=False):
     """A piece of a body, or all of it if Envoy buffers; the last one has end_of_stream."""
 
     direction: Direction
@@ -61,8 +59,7 @@ class Body:
     whole: bool = False  # Envoy holds all of it, and accepts another in its place
 
 
-@dataclass(frozen=True, slots=True)
-class Spent:
+class Spent(msgspec.Struct, frozen=True, gc=False):
     """The tokens of an answer as Envoy read them; 0 if unknown."""
 
     prompt_tokens: int
@@ -70,37 +67,33 @@ class Spent:
     cached_tokens: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Trailers:
+class Trailers(msgspec.Struct, frozen=True, gc=False):
     """The end of a body with trailers: real ones, or those that Envoy adds to carry metadata."""
 
     direction: Direction
     spent: Spent | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FlowControl:
+class FlowControl(msgspec.Struct, frozen=True, gc=False):
     """A window update of Envoy's: it needs no reply and carries nothing for the exchange."""
 
 
 Event = Head | Body | Trailers | FlowControl
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True, gc=False):
     """No decision yet: send only the replies that cannot be deferred."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proceed:
+class Proceed(msgspec.Struct, frozen=True, gc=False):
     """Release everything held in this direction.
 
     If headers are set, Envoy chooses the route again. The note reaches the observing filter. A body
     that came whole may be replaced; the caller then sets its content-length, if it has one.
     """
 
-    set_headers: Mapping[str, str] = field(default_factory=dict)
-    note: Note = field(default_factory=dict)
+    set_headers: Mapping[str, str] = NO_HEADERS
+    note: Note = NOTHING
     body: bytes | None = None
 
 

@@ -1,11 +1,11 @@
 """Budgets that are learnt from usage."""
 
 import random
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extproc.budget.bounded import IDLE
 from extproc.budget.calibrated import Calibrated, _reserve

@@ -1,6 +1,6 @@
 """What a process has learnt, and how its categories are named."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from extproc.budget.bounded import IDLE
 from extproc.budget.category import Labels

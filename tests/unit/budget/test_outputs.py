@@ -1,8 +1,7 @@
 """Outputs by the kind of the request and the size of its prompt."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from extproc.budget.outputs import Outputs, output_kind, size_class
 from extproc.budget.values import Asked, Measure, Observation, Outcome

@@ -2,11 +2,11 @@
 
 import random
 import statistics
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extproc.budget.values import Asked, Basis, Budget, Measure, Observation, Outcome
 from tests.support.conversation import paper

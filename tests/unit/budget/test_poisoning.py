@@ -7,9 +7,9 @@ answers; what follows is measured on honest prompts.
 import math
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.measure import measure

@@ -2,10 +2,10 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from msgspec.structs import replace
 
 from extproc.budget.bounded import IDLE
 from extproc.budget.calibrated import Calibrated

@@ -1,8 +1,7 @@
 """What one sequence of a request needs, and what one answer says of it."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from extproc.budget.values import Asked, Basis, Budget, Measure, Observation, Outcome
 

@@ -6,12 +6,12 @@ import json
 import random
 import re
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from extproc.request.fields import MAX_NODES
 from extproc.request.prompt import Optional

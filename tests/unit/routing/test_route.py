@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from msgspec import structs
 
 from extproc.budget.category import Labels
 from extproc.budget.features import FEATURES
@@ -32,8 +33,8 @@ PROMPT = REQUEST.prompts.largest
 
 
 def decide(rules=RULES, header="", prompt=None, **changes):
-    prompts = Prompts((dataclasses.replace(PROMPT, **(prompt or {})),))
-    request = dataclasses.replace(REQUEST, **{"prompts": prompts} | changes)
+    prompts = Prompts((structs.replace(PROMPT, **(prompt or {})),))
+    request = structs.replace(REQUEST, **{"prompts": prompts} | changes)
     return route(request, header, Learner(paper(), Labels(8)), rules)
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 import socket
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from extproc.budget.values import Asked, Measure, Observation, Outcome
 from extproc.service.channel import (

@@ -6,6 +6,7 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extproc.budget.features import FEATURES
 from extproc.budget.values import Asked, Basis, Budget, Measure
@@ -58,7 +59,7 @@ BODIES = st.dictionaries(st.text().filter(lambda k: k != "stream_options"), st.t
 
 
 def asked(**changes):
-    return dataclasses.replace(ROUTED, asked=dataclasses.replace(ROUTED.asked, **changes))
+    return structs.replace(ROUTED, asked=structs.replace(ROUTED.asked, **changes))
 
 
 def test_headers_say_where_a_request_goes_and_why():
@@ -72,12 +73,12 @@ def test_headers_say_where_a_request_goes_and_why():
 
 
 def test_a_request_that_was_not_read_has_no_budget():
-    headers = decision_headers(dataclasses.replace(ROUTED, reason=Reason.UNREADABLE))
+    headers = decision_headers(structs.replace(ROUTED, reason=Reason.UNREADABLE))
     assert headers == {"x-llm-pool": "short", "x-llm-reason": "unreadable"}
 
 
 def test_a_request_that_may_be_refused_is_marked():
-    assert decision_headers(dataclasses.replace(ROUTED, retryable=True))["x-llm-retryable"] == "1"
+    assert decision_headers(structs.replace(ROUTED, retryable=True))["x-llm-retryable"] == "1"
 
 
 @given(RECORDS)
@@ -115,7 +116,7 @@ def test_any_note_is_a_record_or_none(note):
 @pytest.mark.parametrize(
     "record",
     [
-        dataclasses.replace(ROUTED, pool="gone"),
+        structs.replace(ROUTED, pool="gone"),
         asked(sequences=0),
         asked(measure=Measure(40, 0, (1.0, 2.0))),
         asked(whole=Measure(40, 0, (1.0, 2.0))),
@@ -129,13 +130,13 @@ def test_any_note_is_a_record_or_none(note):
         asked(output_floor=-5),
         asked(share=0.0),
         asked(share=1.5),
-        dataclasses.replace(ROUTED, budget=Budget(1 << 60, 0, 0, Basis.PRIOR)),
-        dataclasses.replace(ROUTED, budget=Budget(1, -(1 << 60), 0, Basis.PRIOR)),
-        dataclasses.replace(ROUTED, budget=Budget(1, 0, -1, Basis.PRIOR)),
-        dataclasses.replace(ROUTED, budget=Budget(1, 0, 1, Basis.PRIOR, expected=-1)),
-        dataclasses.replace(ROUTED, budget=Budget(1, 0, 1, Basis.PRIOR, most=1 << 60)),
-        dataclasses.replace(ROUTED, stands_for=0),
-        dataclasses.replace(ROUTED, stands_for=1001),
+        structs.replace(ROUTED, budget=Budget(1 << 60, 0, 0, Basis.PRIOR)),
+        structs.replace(ROUTED, budget=Budget(1, -(1 << 60), 0, Basis.PRIOR)),
+        structs.replace(ROUTED, budget=Budget(1, 0, -1, Basis.PRIOR)),
+        structs.replace(ROUTED, budget=Budget(1, 0, 1, Basis.PRIOR, expected=-1)),
+        structs.replace(ROUTED, budget=Budget(1, 0, 1, Basis.PRIOR, most=1 << 60)),
+        structs.replace(ROUTED, stands_for=0),
+        structs.replace(ROUTED, stands_for=1001),
         asked(thinking="x" * 17),
         asked(measure=Measure(-1, 0, (1.0,) * len(FEATURES))),
         asked(measure=Measure(40, 1 << 60, (1.0,) * len(FEATURES))),
@@ -163,7 +164,7 @@ MOST = 1 << 48
 )
 def test_a_count_has_a_bound(count, more, sound):
     if count in ("text_bytes", "token_ids"):
-        changes = {"measure": dataclasses.replace(MEASURE, **{count: MOST + more})}
+        changes = {"measure": structs.replace(MEASURE, **{count: MOST + more})}
     else:
         changes = {count: MOST + more}
     assert (from_note(to_note(asked(**changes)), RULES) is not None) is sound
@@ -177,7 +178,7 @@ def test_where_tenants_are_told_apart_each_record_has_a_digest(chars, sound):
 
 
 def test_all_of_a_text_may_be_unseen():
-    record = asked(measure=dataclasses.replace(MEASURE, unseen=1.0))
+    record = asked(measure=structs.replace(MEASURE, unseen=1.0))
     assert from_note(to_note(record), RULES) == record
 
 

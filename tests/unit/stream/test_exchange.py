@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from msgspec import structs
 
 from extproc.budget.measure import measure
 from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
@@ -273,8 +274,8 @@ def several(sequences, max_tokens=100, whole=None, pool="short"):
     """A routed request for several sequences."""
     one = routed(pool, max_tokens)
     share = 0.5 if whole else 1.0
-    return dataclasses.replace(
-        one, asked=dataclasses.replace(one.asked, sequences=sequences, whole=whole, share=share)
+    return structs.replace(
+        one, asked=structs.replace(one.asked, sequences=sequences, whole=whole, share=share)
     )
 
 
@@ -370,7 +371,7 @@ def test_the_error_of_the_estimate_is_observed():
 
 ELSEWHERE = to_note(routed("medium"))
 OTHER_VERSION = to_note(
-    dataclasses.replace(routed(), asked=Asked("m", "prose", Measure(2800, 0, (1.0, 2.0)), 100))
+    structs.replace(routed(), asked=Asked("m", "prose", Measure(2800, 0, (1.0, 2.0)), 100))
 )
 
 

@@ -1,0 +1,96 @@
+"""Read the most common body at a fraction of the cost: a chat of plain texts.
+
+Invariant: what is returned is what the general reader would return. A body with anything that needs
+more than its fields' names gives None, and the general reader decides what it is.
+"""
+
+from typing import Final, Literal
+
+import msgspec
+
+from extproc.request.fields import MAX_ENTRIES
+from extproc.request.prompt import ENDS_OF_THOUGHT, as_text
+
+
+class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    text: str
+    type: Literal["text"] = "text"
+
+
+class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    role: str
+    content: str | list[_Text] | None = None
+    tool_call_id: str | None = None
+
+
+class PlainChat(msgspec.Struct, gc=False):
+    """A chat of plain texts; a field of type None decides too much to be read here."""
+
+    messages: list[_Turn]
+    model: str = ""
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    min_tokens: int | None = None
+    n: int | None = None
+    stream: bool | None = None
+    stream_options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    tools: list[dict[str, object]] | None = None
+    tool_choice: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    best_of: None = None
+    functions: None = None
+    documents: None = None
+    chat_template: None = None
+    chat_template_kwargs: None = None
+    truncate_prompt_tokens: None = None
+    response_format: None = None
+    reasoning_effort: None = None
+    reasoning: None = None
+    thinking: None = None
+    thinking_token_budget: None = None
+    output_config: None = None
+
+    @property
+    def usage_unstated(self) -> bool:
+        """Whether the answer is a stream, and nothing says if it should state its usage."""
+        return self.stream is True and self.stream_options is msgspec.UNSET
+
+    def texts(self) -> list[str] | None:
+        """Return all texts, those of the messages first; None if templates may drop some."""
+        if not self.messages or (self.tools and self.tool_choice is not msgspec.UNSET):
+            return None
+        found, past = list[str](), 0
+        for index, turn in enumerate(self.messages):
+            content = turn.content
+            if isinstance(content, str):
+                if content:
+                    found.append(content)
+            elif content:
+                found += [part.text for part in content if part.text]
+            if turn.role == "user":
+                past = index
+        for turn in self.messages[:past]:
+            if turn.role == "assistant" and _may_hold_thought(turn.content):
+                return None
+        if self.tools:
+            found += [as_text(tool) for tool in self.tools]
+        return found
+
+
+def _may_hold_thought(content: str | list[_Text] | None) -> bool:
+    texts = [content] if isinstance(content, str) else [part.text for part in content or ()]
+    return any(sign in text for text in texts for sign in ENDS_OF_THOUGHT)
+
+
+_MOST_BYTES: Final = 1 << 18  # so that little is read twice if it fails at its end
+_MOST_OBJECTS: Final = MAX_ENTRIES // 4
+_CHAT: Final = msgspec.json.Decoder(PlainChat, float_hook=float)  # see fields.py
+
+
+def decode_plain(body: bytes) -> PlainChat | None:
+    """Return a chat of plain texts; None if the body is something else, or very long."""
+    if len(body) > _MOST_BYTES or body.count(b"{") > _MOST_OBJECTS:
+        return None
+    try:
+        return _CHAT.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
