@@ -16,7 +16,7 @@ prompt's margin is 207 over its median of 0. The category's outputs have the med
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -204,7 +204,7 @@ class Calibrated:
     def _find(self, asked: Asked) -> _Known:
         """Return what is known. States that are new are kept only once an answer taught them."""
         asked_key = (asked.model, asked.category, asked.tenant)
-        if self._unseen and self._unseen[0] == asked_key:
+        if self._unseen is not None and self._unseen[0] == asked_key:
             return self._unseen[1]
         model_key, found = self._find_model(asked.model)
         model = found or self._new_model(asked.model)
@@ -310,11 +310,10 @@ class Calibrated:
 
 
 def _budget(asked: Asked, found: Prediction, known: _Known) -> Budget:
-    evidence, own = _evidence(known), known.distributions
-    prompt = round(found.tokens) + asked.measure.token_ids
-    total, output = _reserve(asked, found, own, known.steering.level * evidence)
-    expected, _ = _reserve(asked, found, own, CEILING * evidence)
-    most, _ = _reserve(asked, found, own, FLOOR * evidence)
+    evidence, prompt = _evidence(known), round(found.tokens) + asked.measure.token_ids
+    reserve = _reserving(asked, found, known.distributions)
+    total, output = reserve(known.steering.level * evidence)
+    expected, most = reserve(CEILING * evidence)[0], reserve(FLOOR * evidence)[0]
     margin = math.ceil(total) - prompt - output
     return Budget(prompt, margin, output, _basis(known), math.ceil(expected), math.ceil(most))
 
@@ -330,35 +329,40 @@ def _evidence(known: _Known) -> float:
     return min(1.0, 0.2 + 0.8 * (own + lent) / CALIBRATED_FROM)
 
 
-def _reserve(
-    asked: Asked, found: Prediction, category: Distributions, level: float
-) -> tuple[float, int]:
-    """Return the total that a share of `level` exceeds, and the output's part in it, in tokens.
+def _reserving(
+    asked: Asked, found: Prediction, category: Distributions
+) -> Callable[[float], tuple[float, int]]:
+    """Return what tells, for a level, the total that a share of it exceeds, and its output's part.
 
-    Invariant: the total never falls while the level falls; `_risk_bin` relies on it.
+    Both in tokens. Invariant: the total never falls while the level falls; `_risk_bin` relies on
+    it.
     """
-    known = asked.measure.token_ids + found.tokens
-    margin = category.scores.upper(level) * found.deviation
-    if asked.reserved is not None:
-        return known + margin + asked.reserved, asked.reserved
-    outputs = category.outputs.find(output_kind(asked), _size_class(asked, found))
-    # The longest of n outputs exceeds a length about n times as often as one does.
+    known, deviation = asked.measure.token_ids + found.tokens, found.deviation
+    upper, reserved = category.scores.upper, asked.reserved
+    if reserved is not None:
+        return lambda level: (known + upper(level) * deviation + reserved, reserved)
+    outputs = category.outputs.find(output_kind(asked), _size_class(asked, found)).upper
     least, most = asked.output_floor, asked.output_limit or MAX_TOKENS
-    middle, high = (
-        min(max(least, outputs.upper(share / asked.sequences)), most) for share in (0.5, level)
-    )
-    centre = category.scores.upper(0.5) * found.deviation
-    # Independent errors: distances from the medians add up as the root of their squares.
-    return known + centre + middle + math.hypot(margin - centre, high - middle), round(high)
+    sequences, centre = asked.sequences, upper(0.5) * deviation
+    # The longest of n outputs exceeds a length about n times as often as one does.
+    middle = min(max(least, outputs(0.5 / sequences)), most)
+
+    def reserve(level: float) -> tuple[float, int]:
+        high = min(max(least, outputs(level / sequences)), most)
+        # Independent errors: distances from the medians add up as the root of their squares.
+        spread = math.hypot(upper(level) * deviation - centre, high - middle)
+        return known + centre + middle + spread, round(high)
+
+    return reserve
 
 
 def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int:
     """Count the levels at which the request fits the limit: its risk is below each of them."""
     low, high = 0, len(LEVELS)
-    category, evidence = known.distributions, _evidence(known)
+    evidence, reserve = _evidence(known), _reserving(asked, found, known.distributions)
     while low < high:
         middle = (low + high) // 2
-        total, _ = _reserve(asked, found, category, LEVELS[middle] * evidence)
+        total, _ = reserve(LEVELS[middle] * evidence)
         low, high = (middle + 1, high) if math.ceil(total) <= limit else (low, middle)
     return low
 

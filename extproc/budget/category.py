@@ -7,6 +7,7 @@ from the features, or the value of a request header of the operator's choice.
 import enum
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from operator import itemgetter
 
@@ -98,6 +99,7 @@ def apart(name: str) -> str:
     return "/".join(part.upper() if part in _OURS else part for part in name.split("/"))
 
 
+@lru_cache(1024)
 def label(name: str) -> str:
     """Return the name for people and metrics: printable, at most LABEL_CHARS, one for each name.
 

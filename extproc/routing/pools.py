@@ -46,7 +46,7 @@ class Reason(enum.Enum):
     @property
     def is_read(self) -> bool:
         """Whether the request was read, so that something is known of its tokens."""
-        return self not in {Reason.UNREADABLE, Reason.BUSY}
+        return self is not Reason.UNREADABLE and self is not Reason.BUSY
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

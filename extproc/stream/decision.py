@@ -6,6 +6,7 @@ text: metadata itself knows only doubles.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
@@ -45,13 +46,16 @@ def decision_headers(routed: Routed) -> dict[str, str]:
     headers = {POOL_HEADER: routed.pool, REASON_HEADER: routed.reason.value}
     if routed.retryable:
         headers[RETRYABLE_HEADER] = "1"
-    if not routed.reason.is_read:
-        return headers
-    return headers | {
-        BUDGET_HEADER: str(routed.budget.tokens),
-        CATEGORY_HEADER: quote(label(name_category(routed.asked)), safe=_PRINTABLE),
-        BASIS_HEADER: routed.budget.basis.value,
-    }
+    if routed.reason.is_read:
+        headers[BUDGET_HEADER] = str(routed.budget.tokens)
+        headers[CATEGORY_HEADER] = _quoted(label(name_category(routed.asked)))
+        headers[BASIS_HEADER] = routed.budget.basis.value
+    return headers
+
+
+@lru_cache(1024)
+def _quoted(name: str) -> str:
+    return quote(name, safe=_PRINTABLE)
 
 
 def to_note(routed: Routed) -> dict[str, str]:

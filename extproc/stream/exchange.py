@@ -47,9 +47,9 @@ from extproc.stream.session import (
     Body,
     Direction,
     Event,
+    FlowControl,
     Head,
     Proceed,
-    Spent,
     Trailers,
     Wait,
 )
@@ -59,6 +59,7 @@ _HEADERS = (
     *(":method", ":path", ":status"),
     *(f"content-{name}" for name in ("encoding", "length", "type")),
 )
+_PROCEED = Proceed()
 _MOST_LENGTH_DIGITS = 18
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
 
@@ -164,27 +165,36 @@ class Exchange:
 
     def on(self, event: Event) -> Action:
         """Return the action on an event."""
-        match event:
-            case Head(direction=Direction.REQUEST, observed=True):
-                self._routed = from_note(event.note, self._stages.rules)
-                self._usage_form = usage_from_note(event.note)
-            case Head(direction=Direction.REQUEST):
+        if isinstance(event, FlowControl):
+            return _PROCEED
+        if event.direction is Direction.REQUEST:
+            return self._on_request(event)
+        self._on_answer(event)
+        return _PROCEED
+
+    def _on_request(self, event: Head | Body | Trailers) -> Action:
+        if isinstance(event, Head):
+            if not event.observed:
                 return self._begin(event)
-            case Body(direction=Direction.REQUEST) if self._request:
-                return self._read(self._request, event)
-            case Trailers(direction=Direction.REQUEST) if self._request:
-                return self._decide(self._request)
-            case Head():
-                self._answer = PendingAnswer(event)
-            case Body(direction=Direction.RESPONSE) if self._answer:
-                self._answer.feed(event.data)
-            case Trailers(spent=Spent(prompt, completion, cached)) if self._answer:
-                self._answer.reader.tell(prompt, completion, cached)
-            case Trailers(direction=Direction.RESPONSE) if self._answer:
-                self._answer.reader.tell_none()
-            case _:
-                pass
-        return Proceed()
+            self._routed = from_note(event.note, self._stages.rules)
+            self._usage_form = usage_from_note(event.note)
+        elif self._request and isinstance(event, Body):
+            return self._read(self._request, event)
+        elif self._request:
+            return self._decide(self._request)
+        return _PROCEED
+
+    def _on_answer(self, event: Head | Body | Trailers) -> None:
+        if isinstance(event, Head):
+            self._answer = PendingAnswer(event)
+        elif self._answer is None:
+            return
+        elif isinstance(event, Body):
+            self._answer.feed(event.data)
+        elif event.spent is None:
+            self._answer.reader.tell_none()
+        else:
+            self._answer.reader.tell(*structs.astuple(event.spent))
 
     def finish(self) -> None:
         """Judge the decision and learn from the answer; idempotent, and never waits."""
@@ -223,7 +233,7 @@ class Exchange:
         kind = endpoint(head.headers.get(":path", ""))
         if kind is None or head.end_of_stream or head.headers.get(":method") != "POST":
             self._stages.metrics.unread.inc()
-            return Proceed()
+            return _PROCEED
         if self._stages.is_late():
             return self._go(route_by_size(_plain_bytes(head.headers), self._stages.rules))
         self._request = _PendingRequest(kind, head.headers, head.note.get(HIDES_USAGE) is True)

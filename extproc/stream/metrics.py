@@ -6,6 +6,7 @@ enumerations.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -40,6 +41,27 @@ _TENANT_FIGURES = {
 _SECONDS_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2)
 
 
+class _Counter(Counter):
+    """A counter that finds a known series without a lock: it is asked for one in every request."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._known: dict[tuple[str, ...], Counter] = {}
+
+    def labels(self, *values: str) -> Counter:  # type: ignore[override]
+        """Return the series of these label values."""
+        try:
+            return self._known[values]
+        except KeyError:
+            found = self._known[values] = super().labels(*values)
+            return found
+
+    def remove_by_labels(self, labels: dict[str, str]) -> None:
+        """Remove the series with these labels."""
+        super().remove_by_labels(labels)
+        self._known.clear()
+
+
 class Metrics:
     """The metrics that streams update."""
 
@@ -54,13 +76,13 @@ class Metrics:
             metric.remove_by_labels({"category": name})
 
     def _add_decisions(self, registry: CollectorRegistry) -> None:
-        self.decisions = Counter(
+        self.decisions = _Counter(
             "dualpool_decisions",
             "Requests routed, by pool, category, reason and what the estimate is based on.",
             ["pool", "category", "reason", "basis"],
             registry=registry,
         )
-        self.sequences = Counter(
+        self.sequences = _Counter(
             "dualpool_sequences",
             "Sequences that the routed requests ask for, by pool: prompts times n.",
             ["pool"],
@@ -97,7 +119,7 @@ class Metrics:
             buckets=_ERROR_BUCKETS,
             registry=registry,
         )
-        self.verdicts = Counter(
+        self.verdicts = _Counter(
             "dualpool_verdicts",
             "Decisions judged by the answer's tokens, by pool and verdict: right, misrouted "
             "(too long for the pool), over_routed (a smaller pool would have held it).",
@@ -118,7 +140,7 @@ class Metrics:
             ["pool", "cause"],
             registry=registry,
         )
-        self.answers = Counter(
+        self.answers = _Counter(
             "dualpool_answers",
             "Answers seen, by outcome: learnt, or the reason why nothing was learnt.",
             ["outcome"],
@@ -132,7 +154,7 @@ class Metrics:
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.streams_ended = Counter(
+        self.streams_ended = _Counter(
             "dualpool_streams",
             "ext_proc streams ended, by outcome: finished, left (Envoy or the client closed it), "
             "left_chunked (the same while a body in chunks was due, or that was too large), "
