@@ -123,6 +123,7 @@ def _is_countable(measure: Measure) -> bool:
     counts = (*measure.features, measure.text_bytes, measure.token_ids)
     return (
         len(measure.features) == len(FEATURES)
-        and all(0 <= count <= _MOST_COUNT for count in counts)
+        and min(counts) >= 0
+        and max(counts) <= _MOST_COUNT
         and 0 <= measure.unseen <= 1
     )

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from extproc.budget.bounded import IDLE
-from extproc.budget.calibrated import Calibrated, _reserve
+from extproc.budget.calibrated import Calibrated, _reserving
 from extproc.budget.measure import measure, measure_media, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
@@ -231,7 +231,8 @@ def test_a_budget_never_falls_while_the_risk_falls(size, outputs, sequences, flo
         calibrated.observe(replace(truth(asked(number, None)), completion_tokens=output))
     known = calibrated._find(request)
     found = known.predict(request.measure)
-    totals = [_reserve(request, found, known.category, level)[0] for level in LEVELS]
+    reserve = _reserving(request, found, known.category)
+    totals = [reserve(level)[0] for level in LEVELS]
     assert totals == sorted(totals)
 
 
