@@ -56,7 +56,9 @@ class PlainChat(msgspec.Struct, gc=False):
 
     def texts(self) -> list[str] | None:
         """Return all texts, those of the messages first; None if templates may drop some."""
-        if not self.messages or (self.tools and self.tool_choice is not msgspec.UNSET):
+        if not 0 < len(self.messages) < _MOST_TURNS or (
+            self.tools and self.tool_choice is not msgspec.UNSET
+        ):
             return None
         found, past = list[str](), 0
         for index, turn in enumerate(self.messages):
@@ -82,13 +84,13 @@ def _may_hold_thought(content: str | list[_Text] | None) -> bool:
 
 
 _MOST_BYTES: Final = 1 << 18  # so that little is read twice if it fails at its end
-_MOST_OBJECTS: Final = MAX_ENTRIES // 4
+_MOST_TURNS: Final = MAX_ENTRIES // 4
 _CHAT: Final = msgspec.json.Decoder(PlainChat, float_hook=float)  # see fields.py
 
 
 def decode_plain(body: bytes) -> PlainChat | None:
     """Return a chat of plain texts; None if the body is something else, or very long."""
-    if len(body) > _MOST_BYTES or body.count(b"{") > _MOST_OBJECTS:
+    if len(body) > _MOST_BYTES:
         return None
     try:
         return _CHAT.decode(body)
