@@ -25,7 +25,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 
 _KEPT: Final = 1024
-_BYTE: Final = 0x80
+_BYTE, _TWO_BYTES = 1 << 7, 1 << 14  # what so many bytes of a varint cannot say
 
 
 def _tag(message: type[Message], name: str, wire_type: int = 2) -> bytes:
@@ -138,6 +138,8 @@ def _field(tag: bytes, content: bytes) -> bytes:
     size = len(content)
     if size < _BYTE:
         return tag + _ONE_BYTE[size] + content
+    if size < _TWO_BYTES:
+        return tag + bytes((size & 0x7F | _BYTE, size >> 7)) + content
     return b"".join((tag, _varint(size), content))
 
 
