@@ -1,3 +1,3 @@
 """Dualpool: sends each LLM request to the pool whose window fits its token budget."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
