@@ -62,6 +62,7 @@ envoy-config: $(VENV)/dev  ## regenerate envoy/envoy.yaml, envoy/*/routing.yaml 
 	$(BIN)/dualpool config envoy envoy/dualpool.yaml > envoy/envoy.yaml
 	$(BIN)/dualpool config istio envoy/kubernetes/settings.yaml > envoy/istio/routing.yaml
 	$(BIN)/dualpool config envoy-gateway envoy/kubernetes/settings.yaml > envoy/gateway/routing.yaml
+	$(BIN)/dualpool config inference-pools envoy/kubernetes/settings.yaml > envoy/inference-pools/routing.yaml
 	$(BIN)/python -m tests.support.joined_envoy
 
 protos: $(VENV)/dev  ## regenerate extproc/protos

@@ -7,6 +7,7 @@ from extproc.config.load import load, refused
 from extproc.config.settings import Settings
 from extproc.envoy.envoy_gateway import render_envoy_gateway
 from extproc.envoy.fragment import render_fragment
+from extproc.envoy.inference_pools import render_inference_pools
 from extproc.envoy.istio import render_istio
 from extproc.envoy.render import RenderError, render_envoy
 
@@ -42,7 +43,16 @@ def fill(parser: argparse.ArgumentParser) -> None:
         metavar="NAMESPACE/NAME",
         help="the Gateway (default: %(default)s)",
     )
-    for kind in (envoy, istio, envoy_gateway):
+    pickers = kinds.add_parser(
+        "inference-pools", help="objects for InferencePools with endpoint pickers, behind Istio"
+    )
+    pickers.add_argument(
+        "--gateway",
+        default="llm-gateway/llm-gateway",
+        metavar="NAMESPACE/NAME",
+        help="the Gateway that they create (default: %(default)s)",
+    )
+    for kind in (envoy, istio, envoy_gateway, pickers):
         kind.add_argument(
             "file", type=Path, nargs="?", help="settings file (default: none, all defaults)"
         )
@@ -64,6 +74,8 @@ def _render(settings: Settings, options: argparse.Namespace) -> str:
             return render_istio(settings, options.gateway)
         case "envoy-gateway":
             return render_envoy_gateway(settings, options.gateway)
+        case "inference-pools":
+            return render_inference_pools(settings, options.gateway)
         case _ if options.fragment:
             return render_fragment(settings, options.prefix)
         case _:

@@ -49,6 +49,9 @@ def apply(resources, patch):
             filters = manager["typed_config"]["http_filters"]
             sub = patch["match"]["listener"]["filterChain"]["filter"]["subFilter"]["name"]
             filters.insert([f["name"] for f in filters].index(sub), value)
+        case "VIRTUAL_HOST", "MERGE":
+            [host] = manager["typed_config"]["route_config"]["virtual_hosts"]
+            merge(host, value)
         case "HTTP_ROUTE", "INSERT_BEFORE":
             named = patch["match"]["routeConfiguration"]["vhost"]["route"]["name"]
             [host] = manager["typed_config"]["route_config"]["virtual_hosts"]
