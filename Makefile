@@ -46,16 +46,16 @@ wheel: $(VENV)/pip  ## build a wheel into dist/, install it in an empty environm
 
 .PHONY: image release
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' extproc/__init__.py)
+PLATFORMS ?= linux/amd64
 image:  ## build the service's image, its SBOM and its provenance into dist/; needs docker buildx
 	@docker buildx version >/dev/null 2>&1 || { echo 'docker buildx is missing. Install it, then:' \
 		'docker buildx create --use --driver docker-container' >&2; exit 1; }
 	mkdir -p dist
-	docker buildx build --target service --sbom=true --provenance=mode=max \
+	docker buildx build --platform $(PLATFORMS) --target service --sbom=true --provenance=mode=max \
 		--tag dualpool:$(VERSION) --output type=oci,dest=dist/dualpool-$(VERSION).tar .
 
-release:  ## make what a release consists of: the wheel, tried, and the image
-	$(MAKE) wheel
-	$(MAKE) image
+release: $(VENV)/release  ## make what a release consists of in dist/; TAG=vX.Y.Z is compared with the version
+	PLATFORMS=$(PLATFORMS) .ci/release $(BIN)/python $(TAG)
 
 .PHONY: envoy-config protos requirements
 envoy-config: $(VENV)/dev  ## regenerate envoy/envoy.yaml, envoy/*/routing.yaml and docs/examples/join/after.yaml
@@ -93,13 +93,17 @@ versus-vllm: $(VENV)/dev  ## compare the simulator with real vLLM: DUALPOOL_VLLM
 clean:  ## remove the environment and what was built
 	rm -rf $(VENV) $(VENV)-wheel build dist .coverage
 
-$(VENV)/local: $(VENV)/pip pyproject.toml
+$(VENV)/local: $(VENV)/pip pyproject.toml extproc/__init__.py
 	$(BIN)/pip install --quiet --editable '.[local]'
 	@touch $@
 
-$(VENV)/dev: $(VENV)/pip pyproject.toml
+$(VENV)/dev: $(VENV)/pip pyproject.toml extproc/__init__.py
 	$(BIN)/pip install --quiet --editable '.[dev]'
 	@touch $(VENV)/local $@
+
+$(VENV)/release: $(VENV)/pip
+	$(BIN)/pip install --quiet 'build>=1.2,<2' 'cyclonedx-bom>=7,<8'
+	@touch $@
 
 $(VENV)/uv: $(VENV)/pip
 	$(BIN)/pip install --quiet 'uv>=0.13,<1'
