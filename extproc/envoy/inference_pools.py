@@ -34,7 +34,7 @@ def render_inference_pools(settings: Settings, gateway: str) -> str:
 
     Raises RenderError with every fault, or UserError for the gateway.
     """
-    refuse(dict.fromkeys((*gateway_faults(settings), *_pool_faults(settings))))
+    refuse((*gateway_faults(settings), *_pool_faults(settings)))
     name = ObjectName.of_gateway(gateway)
     istio = list(yaml.safe_load_all(render_istio(settings, gateway)))
     objects = [
@@ -55,7 +55,9 @@ def _pool_faults(settings: Settings) -> Iterator[Fault]:
     for index, pool in enumerate(settings.pools):
         place = ("pools", index, "address")
         host, _ = host_port(pool.address)
-        if len(host.split(".")) < 3 or host.split(".")[2] != "svc":
+        if "." not in host:
+            continue  # among gateway_faults
+        if host.split(".")[2:3] != ["svc"]:
             yield place, f"{host} is no Service of Kubernetes: set NAME.NAMESPACE.svc.cluster.local"
             continue
         services.append(_place(pool))

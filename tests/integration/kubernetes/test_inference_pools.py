@@ -65,9 +65,13 @@ def folder_objects():
 
 
 def objects(**changes):
-    """Return the objects for the folder's settings, without mutual TLS."""
+    """Return the objects for the folder's settings, without mutual TLS and for a slow machine."""
     settings = load_settings(SETTINGS)
-    update = {"listen": settings.listen.model_copy(update=NO_TLS), **changes}
+    update = {
+        "listen": settings.listen.model_copy(update=NO_TLS),
+        "envoy": settings.envoy.model_copy(update={"message_timeout_ms": 10_000}),
+        **changes,
+    }
     text = render_inference_pools(settings.model_copy(update=update), GATEWAY)
     return list(yaml.safe_load_all(text))
 
@@ -143,7 +147,7 @@ def rig(form, version, folder):
                     wait(grpc_servers[name].stop())
 
                 found = Rig(own.listener, url, service, pickers, servers, stop_picker)
-                wait_for(lambda: found.ask(body(1))[0].getheader("x-llm-pool"))
+                wait_for(lambda: found.ask(body(1))[0].getheader("x-llm-pool"), seconds=60)
                 yield found
         finally:
             wait(running.__aexit__(None, None, None))

@@ -257,6 +257,19 @@ def test_with_three_changes_the_service_is_where_the_gateway_looks(renamed):
     assert {t["metadata"]["namespace"] for t in only(built, "NetworkPolicy")} == {namespace}
 
 
+def test_a_gateway_and_its_namespace_may_have_names_of_their_own():
+    text = BOTH["gateway"].render(load_settings(SETTINGS), "edge/inference")
+    things = list(yaml.safe_load_all(text))
+    [gateway] = only(things, "Gateway")
+    assert gateway["metadata"] == {"name": "inference", "namespace": "edge"}
+    namespaces = {thing["metadata"]["namespace"] for thing in things}
+    assert namespaces == {"edge", "dualpool"}
+    parents = [
+        parent for route in only(things, "HTTPRoute") for parent in route["spec"]["parentRefs"]
+    ]
+    assert {parent["name"] for parent in parents} == {"inference"}
+
+
 def pod():
     [deployment] = only(load(FOLDERS / "kubernetes"), "Deployment")
     return deployment["spec"]["template"]["spec"]
