@@ -30,7 +30,7 @@ def write_dashboard() -> str:
     dashboard = {
         "uid": "dualpool",
         "title": "Dualpool",
-        "description": "What the service routes, learns and saves, and the state of the pools.",
+        "description": "What the service routes and learns, and the state of the pools.",
         "tags": ["dualpool"],
         "schemaVersion": 39,
         "editable": False,

@@ -119,9 +119,14 @@ PANELS: Final = (
         alarming=0.05,
     ),
     _stat(
-        "GPU-hours saved so far",
-        Query("dualpool:gpu_hours_saved:sum30d", "GPU-hours"),
-        "Over 30 days at most. A closed form that leaves out queues, with the assumptions below.",
+        "Share of the requests",
+        Query(
+            "sum by (pool) (pool:dualpool_decisions:rate5m)"
+            " / scalar(sum(pool:dualpool_decisions:rate5m))",
+            "{{pool}}",
+        ),
+        "What a pool gets of all requests. Whether the split saves GPUs: dualpool plan --from.",
+        Unit.SHARE,
     ),
     Panel(
         title="Traffic by pool and reason",
@@ -225,22 +230,7 @@ PANELS: Final = (
             Query("dualpool:fail_open:rate5m", "without the service"),
         ),
         unit=Unit.PER_SECOND,
-    ),
-    Panel(
-        title="GPUs saved now",
-        note="GPU-seconds saved a second: the load that the fleet is spared, not the GPUs that "
-        "were switched off.",
-        queries=(Query("dualpool:gpus_saved:rate5m", "GPUs"),),
-    ),
-    Panel(
-        title="Assumptions of the saving",
-        note="Change them in deploy/prometheus/rules.yml, group dualpool_saving.",
-        queries=(
-            Query("dualpool:assumed_instance_requests_per_second", "requests/s, {{pool}}"),
-            Query("dualpool:assumed_instance_gpus", "GPUs an instance"),
-            Query("pool:dualpool_gpu_seconds_saved_each > 0", "GPU-s saved, {{pool}}"),
-        ),
-        kind=Kind.STAT,
+        width=24,
     ),
     Panel(
         title="Streams by outcome",

@@ -109,9 +109,9 @@ def _add_plan_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slots",
         choices=["window", "occupancy"],
-        default="window",
-        help="max_num_seqs: as many as fit the KV cache at full length, or 99 %% of the time at "
-        "their actual lengths (default: %(default)s)",
+        default="occupancy",
+        help="max_num_seqs: as many as fit the KV cache at full length (the papers' rule), or 99 "
+        "%% of the time at their actual lengths (default: %(default)s)",
     )
     parser.add_argument(
         "--max-num-seqs",

@@ -13,7 +13,7 @@ from extproc.commands.arguments import (
     input_options,
 )
 
-RULES: Final = ("dualpool", "paper", "input-length", "random", "oracle", "homogeneous")
+RULES: Final = ("dualpool", "paper", "input-length", "random", "oracle", "one-pool", "homogeneous")
 DESCRIPTION = (
     "Simulate every request in every engine of a fleet, and print what clients would see. The "
     "pools are those of the settings, or of --plan or --window; with --config, a flag that "

@@ -12,10 +12,8 @@ from rich.table import Table
 from extproc.local.faults import Fault
 from extproc.local.routing_fit import RoutingFit
 from extproc.local.tally import Report
-from extproc.planner.sizing.closed_form import PUBLISHED_RATES, ClosedForm, split_fleet
 
 _FAULTS_SHOWN = 5
-_RATE_PER_S = 1000.0  # as in arXiv 2604.08075, whose instances PUBLISHED_RATES describes
 
 
 def print_report(console: Console, report: Report) -> None:
@@ -33,14 +31,6 @@ def to_json(report: Report) -> str:
     for category, figures in zip(fields["categories"], report.categories, strict=True):
         category["error"] = figures.error
     fields["fit"]["misrouted"] = report.fit.misrouted
-    fleet = _split(report)
-    fields["saving"] = {
-        **dataclasses.asdict(fleet),
-        "saving": fleet.saving,
-        "alpha": report.short_share,
-        "rate_per_s": _RATE_PER_S,
-        "rates": dataclasses.asdict(PUBLISHED_RATES),
-    }
     return json.dumps(_without_nan(fields), indent=2)
 
 
@@ -137,7 +127,7 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _fit_lines(report.fit)
     yield f"Lost: {len(report.lost)} of {report.requests} answers.{_listed(report.lost)}"
     yield from _recorded_lines(report) if report.recorded else _outside_lines(report)
-    yield _saving_line(report)
+    yield _split_line(report)
     if report.simulated:
         yield (
             "The pools are simulated: a real tokenizer, and an engine model in place of GPUs, "
@@ -188,18 +178,9 @@ def _listed(faults: Sequence[Fault]) -> str:
     return shown + (f"\n    and {left} more" if left > 0 else "")
 
 
-def _split(report: Report) -> ClosedForm:
-    return split_fleet(_RATE_PER_S, report.short_share, PUBLISHED_RATES)
-
-
-def _saving_line(report: Report) -> str:
-    fleet, rates = _split(report), PUBLISHED_RATES
+def _split_line(report: Report) -> str:
     return (
-        f"Saved by splitting the fleet, by the closed form of arXiv 2604.08075 without queues: "
-        f"alpha = {report.short_share:.3f} of the requests are short, and an instance of the short "
-        f"pool serves rho = {rates.short / rates.long:g} times as many; so {_RATE_PER_S:g} "
-        f"requests/s take {fleet.short} + {fleet.long} instances instead of {fleet.homogeneous}: "
-        f"{fleet.saving:.1%} fewer. That is against one pool of 16 sequences per instance, as in "
-        "the paper; against one whose max_num_seqs fits its requests, a split often saves no GPUs "
-        "(see `dualpool plan`)."
+        f"Short: {report.short_share:.1%} of the requests went to the smallest pool. What a split "
+        "saves or does for tail latencies on your GPUs: dualpool plan --from the service, with "
+        "--profile."
     )

@@ -57,7 +57,7 @@ class PlanOptions:
     pools: int = 2
     thresholds: tuple[int, ...] = ()
     names: tuple[str, ...] = ()
-    slots: str = SlotRule.WINDOW.value
+    slots: str = SlotRule.OCCUPANCY.value
     max_num_seqs: int = MAX_NUM_SEQS
     errors: str | None = None
     hours: float = HOURS_PER_YEAR

@@ -23,6 +23,7 @@ from extproc.planner.simulation.records import Records
 from extproc.planner.simulation.results import summarise
 from extproc.planner.simulation.rules import RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
+from extproc.planner.sizing.question import default_num_seqs
 from extproc.planner.traffic.arrivals import arrive, draw_limits
 from extproc.planner.traffic.lengths import InputError, Trace, Workload, poisson, replay
 from extproc.planner.traffic.rows import Reading
@@ -33,11 +34,12 @@ from extproc.progress import Show, showing
 
 COMPARED: Final = (
     RuleName.DUALPOOL,
+    RuleName.ONE_POOL,
     RuleName.PAPER,
-    RuleName.HOMOGENEOUS,
     RuleName.INPUT_LENGTH,
     RuleName.RANDOM,
     RuleName.ORACLE,
+    RuleName.HOMOGENEOUS,
 )
 _WIDTH: Final = 110
 _SHOWN_FROM: Final = 10_000  # requests of a run; fewer take a second or two
@@ -128,7 +130,7 @@ def _compare(
 ) -> Compared:
     """Run a rule with every seed; put the records of its first run into `first`, for a plot."""
     options = inputs.options
-    fleet = inputs.fleet.homogeneous() if rule is RuleName.HOMOGENEOUS else inputs.fleet
+    fleet = _fleet_of(rule, inputs.fleet)
     results = []
     for seed in range(options.seed, options.seed + options.seeds):
         trace = _arrivals(options, inputs.reading, seed)
@@ -138,6 +140,12 @@ def _compare(
         if options.plot:
             first.setdefault(rule.value, records)
     return Compared(rule.value, fleet, tuple(results))
+
+
+def _fleet_of(rule: RuleName, fleet: FleetSpec) -> FleetSpec:
+    if rule is RuleName.ONE_POOL:
+        return fleet.one_pool(default_num_seqs(fleet.pools[-1].engine.max_num_batched_tokens))
+    return fleet.homogeneous() if rule is RuleName.HOMOGENEOUS else fleet
 
 
 @dataclass(frozen=True, slots=True)

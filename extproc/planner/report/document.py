@@ -16,8 +16,11 @@ def as_json(done: Study, notes: Sequence[str]) -> Json:
     return {
         "question": _question(done.question, notes),
         "plan": _plan(done.plan),
-        "by_pools": [_plan(plan) for plan in done.by_pools],
-        "one_pool_by_occupancy": _plan(done.repacked),
+        "one_pool": _plan(done.one_pool),
+        "one_pool_by_default": _plan(done.by_default),
+        "one_pool_by_lengths": _plan(done.by_lengths),
+        "one_pool_by_window": _plan(done.by_window),
+        "splits": [_plan(plan) for plan in done.splits],
         "thresholds": [_plan(plan) for plan in done.curve],
         "drift": [_change(change) for change in done.drift],
         "estimators": [_change(change) for change in done.errors],

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from extproc.planner.report.text import introduction, one_pool, tables
+from extproc.planner.report.text import headline, introduction, tables
 from extproc.planner.sizing.study import Study
 
 _STYLE = """\
@@ -52,7 +52,7 @@ def page(done: Study, notes: Sequence[str], svg: str) -> str:
             '<html lang="en"><head><meta charset="utf-8">',
             f"<title>{markup.escape(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{markup.escape(title)}</h1>",
-            f"<p><b>{markup.escape(done.plan.verdict or one_pool(done.plan))}</b></p>",
+            f"<p><b>{markup.escape(headline(done))}</b></p>",
             *(f"<p>{markup.escape(line)}</p>" for line in lines),
             svg,
             *(line for table in tables(done) for line in _table(table)),
@@ -83,10 +83,10 @@ def _svg(figure: Figure) -> str:
 
 
 def _draw_curve(axes: Axes, done: Study) -> None:
-    alone = done.by_pools[0]
-    axes.axhline(alone.gpus, color="C1", label=f"one pool, {alone.pools[0].max_num_seqs} sequences")
-    seqs = done.repacked.pools[0].max_num_seqs
-    axes.axhline(done.repacked.gpus, color="C1", linestyle="--", label=f"one pool, {seqs}")
+    seqs, papers = (plan.pools[0].max_num_seqs for plan in (done.one_pool, done.by_window))
+    axes.axhline(done.one_pool.gpus, color="C1", label=f"one pool, {seqs} sequences")
+    label = f"one pool, {papers} (the papers' rival)"
+    axes.axhline(done.by_window.gpus, color="grey", linestyle=":", label=label)
     if done.curve:
         thresholds = [plan.thresholds[0] for plan in done.curve]
         axes.plot(thresholds, [plan.gpus for plan in done.curve], "C0.-", label="two pools")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.results import Interval, Result, SimulatedFigures, interval
+from extproc.planner.simulation.rules import RuleName
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +122,19 @@ def _explain(simulation: Simulation) -> str:
         "finished counts as infinite.",
         f"The texts are generated; {simulation.stated:.0%} of the requests state an output limit.",
     ]
+    lines += [text for each in simulation.compared if (text := _rival(each))]
     if len(results) > 1:
         lines.append("± is half of the 95 % interval of the mean over the seeds.")
     return "\n".join([*lines, *(f"Note: {note}." for note in simulation.notes)])
+
+
+def _rival(compared: Compared) -> str:
+    seqs = compared.fleet.pools[-1].engine.max_num_seqs
+    if compared.rule == RuleName.ONE_POOL.value:
+        return f"one-pool: all GPUs in one pool of {seqs} sequences an instance, vLLM's default."
+    if compared.rule == RuleName.HOMOGENEOUS.value:
+        return f"homogeneous: the same with {seqs}, as in the papers; nobody has to run it so."
+    return ""
 
 
 def _rules(simulation: Simulation) -> Table:

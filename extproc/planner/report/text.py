@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extproc.planner.sizing.plans import Plan, PoolPlan
-from extproc.planner.sizing.question import Question, SlotRule
+from extproc.planner.sizing.question import Question, SlotRule, default_num_seqs
 from extproc.planner.sizing.sensitivity import Change
 from extproc.planner.sizing.study import Study
 
@@ -16,14 +16,14 @@ _ROWS: Final = 12  # of the threshold table, at most
 
 
 def print_study(console: Console, done: Study, notes: Sequence[str]) -> None:
-    """Print the plan, its alternatives and its sensitivities."""
+    """Print what to do, the plan, its alternatives and its sensitivities."""
+    console.print(headline(done), highlight=False, markup=False)
+    console.print()
     for line in (*introduction(done.question), *(f"Note: {note}." for note in notes)):
         console.print(line, highlight=False, markup=False)
     for table in tables(done):
         console.print()
         console.print(table)
-    console.print()
-    console.print(done.plan.verdict or one_pool(done.plan), highlight=False, markup=False)
 
 
 def introduction(question: Question) -> Iterator[str]:
@@ -43,9 +43,18 @@ def introduction(question: Question) -> Iterator[str]:
     )
 
 
+def headline(done: Study) -> str:
+    """Return the recommendation, and why."""
+    return done.plan.verdict or one_pool(done.plan)
+
+
 def one_pool(plan: Plan) -> str:
     """Return a sentence on what a plan of one pool needs."""
-    return f"One pool of {plan.gpus} GPUs, ${plan.usd_per_year:,.0f} a year."
+    fails = "" if plan.meets else " It misses the objectives at any size."
+    return (
+        f"One pool with max_num_seqs {plan.pools[0].max_num_seqs}: {plan.gpus} GPUs, "
+        f"${plan.usd_per_year:,.0f} a year.{fails}"
+    )
 
 
 def tables(done: Study) -> Iterator[Table]:
@@ -80,8 +89,8 @@ def _pools(done: Study) -> Table:
         *("pool", "window", "max seqs", "share", "req/s each", "instances", "GPUs", "load"),
         *("P99 TTFT", "P99 TPOT", "holds"),
     )
-    for pool in done.by_pools[0].pools:
-        table.add_row("homogeneous", *_pool_cells(pool))
+    for pool in done.one_pool.pools:
+        table.add_row("one pool", *_pool_cells(pool))
     for pool in done.split.pools if done.split.thresholds else ():
         table.add_row(pool.name, *_pool_cells(pool))
     return table
@@ -104,19 +113,22 @@ def _pool_cells(pool: PoolPlan) -> tuple[str, ...]:
 
 def _counts(done: Study) -> Table:
     table = _table(
-        "How many pools",
-        *("pools", "split at", "instances", "closed form", "GPUs", "$ a year", "saving", "holds"),
+        "Fleets",
+        *("pools", "max seqs", "split at", "instances", "closed form"),
+        *("GPUs", "$ a year", "saving", "holds"),
     )
-    for plan in done.by_pools:
+    default = default_num_seqs(done.question.max_num_batched_tokens)
+    table.add_row(f"1, vLLM's default ({default})", *_plan_cells(done.by_default))
+    table.add_row("1, by actual lengths", *_plan_cells(done.by_lengths))
+    for plan in done.splits:
         table.add_row(f"{len(plan.pools)}", *_plan_cells(plan))
-    if done.question.slot_rule is SlotRule.WINDOW:
-        slots = done.repacked.pools[0].max_num_seqs
-        table.add_row(f"1, {slots} seqs", *_plan_cells(done.repacked))
+    table.add_row("1, the papers' KV / window", *_plan_cells(done.by_window))
     return table
 
 
 def _plan_cells(plan: Plan) -> tuple[str, ...]:
     return (
+        ", ".join(str(pool.max_num_seqs) for pool in plan.pools),
         ", ".join(map(str, plan.thresholds)) or "-",
         f"{plan.instances}",
         f"{plan.closed_form}",

@@ -60,6 +60,13 @@ class FleetSpec:
             Pool(pool.name, pool.engine.max_model_len, pool.threshold) for pool in self.pools
         )
 
+    def one_pool(self, max_num_seqs: int) -> "FleetSpec":
+        """Return the homogeneous fleet with this max_num_seqs."""
+        (pool,) = self.homogeneous().pools
+        batched = max(pool.engine.max_num_batched_tokens, max_num_seqs)
+        engine = replace(pool.engine, max_num_seqs=max_num_seqs, max_num_batched_tokens=batched)
+        return FleetSpec((replace(pool, engine=engine),))
+
     def homogeneous(self) -> "FleetSpec":
         """Return a fleet of the largest pool alone, with as many instances as the GPUs allow."""
         largest = self.pools[-1]

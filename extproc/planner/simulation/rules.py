@@ -108,7 +108,9 @@ class RuleName(enum.Enum):
     INPUT_LENGTH = "input-length"
     RANDOM = "random"
     ORACLE = "oracle"
-    HOMOGENEOUS = "homogeneous"  # nothing to choose: FleetSpec.homogeneous has one pool
+    # Nothing to choose: the fleet has one pool, FleetSpec.one_pool or FleetSpec.homogeneous.
+    ONE_POOL = "one-pool"
+    HOMOGENEOUS = "homogeneous"
 
 
 def make_rule(
@@ -132,7 +134,7 @@ def make_rule(
             return ByInput(pools)
         case RuleName.RANDOM:
             return AtRandom(fleet, seed)
-        case RuleName.ORACLE | RuleName.HOMOGENEOUS:
+        case RuleName.ORACLE | RuleName.ONE_POOL | RuleName.HOMOGENEOUS:
             return Oracle(pools)
 
 

@@ -33,7 +33,7 @@ class PoolPlan:
 class Plan:
     """A fleet for a workload, in ascending order of windows.
 
-    against: the homogeneous fleet for the same workload; None if this is that fleet. over_window:
+    against: the fleet of one pool that it is compared with; None if this is one pool. over_window:
     the share of requests that no pool can hold; every other figure leaves them out.
     """
 
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def saving(self) -> float:
-        """The saved share of the homogeneous fleet's GPUs; negative if the split costs GPUs."""
+        """The saved share of the GPUs of one pool; negative if the split costs GPUs."""
         return 1 - self.gpus / self.against.gpus if self.against else 0.0
 
     @property

@@ -54,6 +54,23 @@ def size_pool(load: PoolLoad) -> SizedPool:
     return loaded(load, model.slots, _instances(load, model))
 
 
+def size_default(load: PoolLoad, max_num_seqs: int) -> SizedPool:
+    """Return the smallest pool of this max_num_seqs that meets the objectives.
+
+    The KV cache may hold fewer sequences; vLLM then runs as many as it holds.
+    """
+    held = max(1, occupancy_slots(load.requests, load.question.profile.kv_tokens))
+    slots = min(max_num_seqs, held)
+    model = PoolModel(requests=load.requests, profile=load.question.profile, slots=slots)
+    least = _instances(load, model)
+    # So many sequences may miss the TPOT objective at the load that the other objectives allow.
+    if model.tpot_p99_s(0) > load.question.objectives.tpot_p99_s:
+        return loaded(load, slots, least)
+    limit = load.question.objectives.tpot_p99_s
+    count = _first(lambda n: loaded(load, slots, n).pool.tpot_p99_s <= limit, least)
+    return loaded(load, slots, count)
+
+
 def loaded(load: PoolLoad, slots: int, instances: int) -> SizedPool:
     """Return a pool of this size under the load, whether or not it meets the objectives."""
     model = PoolModel(requests=load.requests, profile=load.question.profile, slots=slots)

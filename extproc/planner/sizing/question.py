@@ -15,6 +15,7 @@ WINDOW: Final = 65_536
 # (engine/arg_utils.py, get_batch_defaults).
 MAX_NUM_BATCHED_TOKENS: Final = 2048
 MAX_NUM_SEQS: Final = 1024
+_LARGE_BATCH: Final = 8192
 HOURS_PER_YEAR: Final = 8760.0
 
 
@@ -25,7 +26,7 @@ class PlanError(UserError):
 class SlotRule(enum.Enum):
     """How max_num_seqs follows from the KV cache."""
 
-    WINDOW = "window"  # as many as fit at full length: no preemption (as in the papers)
+    WINDOW = "window"  # as many as fit at full length: the papers' rule, which nobody else has
     OCCUPANCY = "occupancy"  # as many as fit at their actual lengths, 99 % of the time
 
 
@@ -49,7 +50,7 @@ class Question:
     """A workload, the instances to serve it, and the objectives.
 
     window: max_model_len of the largest pool. max_num_batched_tokens: vLLM's, for every pool.
-    max_num_seqs: upper bound; vLLM's own default is 256 or 1024. names: those of the pools in
+    max_num_seqs: upper bound of what the planner chooses. names: those of the pools in
     ascending order, for plans of so many pools; others have names of their sizes.
     """
 
@@ -59,7 +60,7 @@ class Question:
     window: int = WINDOW
     objectives: Objectives = Objectives()
     estimator: EstimatorErrors = CALIBRATED
-    slot_rule: SlotRule = SlotRule.WINDOW
+    slot_rule: SlotRule = SlotRule.OCCUPANCY
     max_num_seqs: int = MAX_NUM_SEQS
     max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
     hours_per_year: float = HOURS_PER_YEAR
@@ -74,3 +75,10 @@ class Question:
         # Half of them bounds max_num_seqs, which is at least 1.
         if self.max_num_batched_tokens < 2:
             raise PlanError("max_num_batched_tokens must be at least 2")
+
+
+def default_num_seqs(max_num_batched_tokens: int) -> int:
+    """Return vLLM's default of max_num_seqs where this is its default of batched tokens."""
+    # Both come from the class of the GPU (engine/arg_utils.py, get_batch_defaults): 8192 tokens and
+    # 1024 sequences on the large ones, 2048 and 256 on others.
+    return 1024 if max_num_batched_tokens >= _LARGE_BATCH else 256

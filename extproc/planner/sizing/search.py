@@ -11,8 +11,15 @@ import numpy as np
 
 from extproc.planner.sizing.plans import Plan
 from extproc.planner.sizing.pool_model import requests_of
-from extproc.planner.sizing.pool_sizing import PoolLoad, SizedPool, describe, loaded, size_pool
-from extproc.planner.sizing.question import PlanError, Question, SlotRule
+from extproc.planner.sizing.pool_sizing import (
+    PoolLoad,
+    SizedPool,
+    describe,
+    loaded,
+    size_default,
+    size_pool,
+)
+from extproc.planner.sizing.question import PlanError, Question, SlotRule, default_num_seqs
 from extproc.planner.sizing.verdict import judge
 
 _GRID: Final = 64  # tokens: thresholds are multiples of it
@@ -63,22 +70,35 @@ class Planner:
         return float(self._edges[row - 1]) if row else 0.0
 
     def homogeneous(self) -> Plan:
-        """Return the plan of one pool."""
+        """Return the plan of one pool with max_num_seqs by the rule of the question."""
         return self._plan([self._size(0, self.question.window)])
 
+    def packed(self, rule: SlotRule) -> Plan:
+        """Return the plan of one pool with max_num_seqs by this rule."""
+        if rule is self.question.slot_rule:
+            return self.homogeneous()
+        return Planner(replace(self.question, slot_rule=rule)).homogeneous()
+
+    def as_started(self) -> Plan:
+        """Return the plan of one pool that runs with vLLM's default of max_num_seqs."""
+        most = default_num_seqs(self.question.max_num_batched_tokens)
+        return self._plan([size_default(self._load(0, self.question.window), most)])
+
     @cached_property
-    def repacked(self) -> Plan:
-        """The plan of one pool whose max_num_seqs follows from the actual lengths."""
-        return Planner(replace(self.question, slot_rule=SlotRule.OCCUPANCY)).homogeneous()
+    def one_pool(self) -> Plan:
+        """The best plan of one pool, which every split has to beat."""
+        return min(self.packed(SlotRule.OCCUPANCY), self.as_started(), key=_rank)
 
     def at(self, thresholds: tuple[int, ...]) -> Plan:
         """Return the plan split at these thresholds. Raises PlanError."""
         return self._compared([self._size(*pair) for pair in self._ranges(thresholds)])
 
     def judged(self, plan: Plan) -> Plan:
-        """Return the plan with its verdict; a plan of one pool has none."""
-        by_window = self.question.slot_rule is SlotRule.WINDOW
-        return replace(plan, verdict=judge(plan, self.repacked if by_window else None))
+        """Return the plan beside the best one pool, with its verdict; one pool has none."""
+        if not plan.thresholds:
+            return plan
+        plan = replace(plan, against=self.one_pool)
+        return replace(plan, verdict=judge(plan))
 
     def under(self, plan: Plan) -> Plan:
         """Return the pools of a plan, unchanged in size, under the workload of this question."""
@@ -114,12 +134,12 @@ class Planner:
 
     def best(self, max_pools: int) -> Plan:
         """Return the best plan of 1 to max_pools pools, with verdict; fewer pools win a tie."""
-        plans = [self.best_of(count) for count in range(1, max_pools + 1)]
-        chosen = min(plans, key=lambda each: (each.failing, each.gpus))
+        splits = [self.best_of(count) for count in range(2, max_pools + 1)]
+        chosen = min((self.one_pool, *splits), key=_rank)
         # Where one pool is best, its verdict says why the best split is not.
-        if chosen.thresholds or len(plans) == 1:
+        if chosen.thresholds or not splits:
             return self.judged(chosen)
-        return replace(chosen, verdict=self.judged(plans[1]).verdict)
+        return replace(chosen, verdict=self.judged(splits[0]).verdict)
 
     def curve(self) -> tuple[Plan, ...]:
         """Return the plan of two pools for each candidate threshold."""
@@ -174,6 +194,10 @@ def _cost(pools: Sequence[SizedPool]) -> tuple[int, int]:
     """Order plans: first by pools that miss the objectives, then by GPUs."""
     # Both counts add up over pools, so every part of a best fleet is a best part (best_of).
     return sum(not pool.meets for pool in pools), sum(pool.gpus for pool in pools)
+
+
+def _rank(plan: Plan) -> tuple[bool, int]:
+    return not plan.meets, plan.gpus
 
 
 def pool_names(pools: int) -> tuple[str, ...]:

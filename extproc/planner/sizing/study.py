@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from extproc.planner.sizing.plans import Plan
-from extproc.planner.sizing.question import Question
+from extproc.planner.sizing.question import Question, SlotRule
 from extproc.planner.sizing.search import Planner
 from extproc.planner.sizing.sensitivity import Change, drift, misjudged
 from extproc.planner.traffic.condensing import lightened
@@ -16,19 +16,24 @@ _MANY: Final = 200_000  # rows
 class Study:
     """Answers to one question.
 
-    plan: the recommended one. by_pools: the best of 1, 2, ... pools. split: the plan that `curve`,
-    `drift` and `errors` are about: the best split plan, or the given one. curve: two pools at each
-    candidate threshold. repacked: one pool whose max_num_seqs follows from the actual lengths.
+    plan: the recommended one. one_pool: the best that needs no split, which all splits are compared
+    with. by_default, by_lengths, by_window: one pool with max_num_seqs as vLLM starts, by the
+    actual lengths, and as in the papers. splits: the best of 2, 3, ... pools. split: the plan that
+    `curve`, `drift` and `errors` are about: the best of two pools, or the given one; one pool if
+    no split was asked for. curve: two pools at each candidate threshold.
     """
 
     question: Question
     plan: Plan
-    by_pools: tuple[Plan, ...]
+    one_pool: Plan
+    by_default: Plan
+    by_lengths: Plan
+    by_window: Plan
+    splits: tuple[Plan, ...]
     split: Plan
     curve: tuple[Plan, ...]
     drift: tuple[Change, ...]
     errors: tuple[Change, ...]
-    repacked: Plan
 
 
 def examine(question: Question, max_pools: int = 2, thresholds: tuple[int, ...] = ()) -> Study:
@@ -40,19 +45,24 @@ def examine(question: Question, max_pools: int = 2, thresholds: tuple[int, ...] 
     question = replace(question, workload=lightened(question.workload, _MANY))
     planner = Planner(question)
     if thresholds:
-        by_pools: tuple[Plan, ...] = (planner.homogeneous(), planner.at(thresholds))
-        chosen = planner.judged(by_pools[1])
+        splits = (planner.judged(planner.at(thresholds)),)
+        chosen = splits[0]
     else:
-        by_pools = tuple(planner.best_of(count) for count in range(1, max_pools + 1))
+        counts = range(2, max_pools + 1)
+        splits = tuple(planner.judged(planner.best_of(count)) for count in counts)
         chosen = planner.best(max_pools)
-    split = chosen if chosen.thresholds or len(by_pools) == 1 else by_pools[1]
+    split = chosen if chosen.thresholds or not splits else splits[0]
+    curve = planner.curve() if split.thresholds else ()
     return Study(
         question=question,
         plan=chosen,
-        by_pools=by_pools,
+        one_pool=planner.one_pool,
+        by_default=planner.as_started(),
+        by_lengths=planner.packed(SlotRule.OCCUPANCY),
+        by_window=planner.packed(SlotRule.WINDOW),
+        splits=splits,
         split=split,
-        curve=planner.curve() if split.thresholds else (),
+        curve=tuple(replace(plan, against=planner.one_pool) for plan in curve),
         drift=drift(question, split),
         errors=misjudged(question, split),
-        repacked=planner.repacked,
     )

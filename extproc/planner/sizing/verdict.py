@@ -1,7 +1,10 @@
-"""Explain whether a split pays, and if not, why."""
+"""Say whether to split, against the best that one pool can do, and why.
+
+Invariant: the first sentence says what to do; no plan that misses its objectives saves anything.
+"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from extproc.planner.sizing.plans import Plan, PoolPlan
@@ -9,45 +12,67 @@ from extproc.planner.sizing.plans import Plan, PoolPlan
 _SMALL: Final = 0.05  # a share or saving too small for a second pool
 
 
-def judge(plan: Plan, repacked: Plan | None) -> str:
-    """Return sentences on what a split plan saves over the homogeneous one, and why not more.
-
-    repacked: the homogeneous fleet with max_num_seqs by actual lengths; None if the plan itself is
-    sized like that.
-    """
-    alone = plan.against
-    if alone is None:
+def judge(plan: Plan) -> str:
+    """Return sentences on what a split plan is worth against `plan.against`; "" for one pool."""
+    one = plan.against
+    if one is None:
         return ""
-    return " ".join((_sum(plan, alone), *_reasons(plan, alone), *_packing(plan, repacked)))
+    return " ".join((_advice(plan, one), *_reasons(plan, one), *_outlook(plan, one)))
 
 
-def _sum(plan: Plan, alone: Plan) -> str:
-    if plan.meets and not alone.meets:
-        return f"Only the split fleet meets the objectives, with {plan.gpus} GPUs."
-    if plan.gpus >= alone.gpus:
-        return f"Splitting does not pay: {plan.gpus} GPUs against {alone.gpus}."
-    return f"Splitting saves {alone.gpus - plan.gpus} of {alone.gpus} GPUs ({plan.saving:.1%})."
+def pays(plan: Plan, one: Plan) -> bool:
+    """Return whether the split meets what one pool does not, or meets it with fewer GPUs."""
+    return plan.meets and (not one.meets or plan.gpus < one.gpus)
 
 
-def _reasons(plan: Plan, alone: Plan) -> Iterator[str]:
-    if plan.saving < _SMALL:
-        yield from _why_not(plan, alone.pools[0])
+def _advice(plan: Plan, one: Plan) -> str:
+    alone = f"one pool with max_num_seqs {one.pools[0].max_num_seqs}"
+    if not plan.meets and not one.meets:
+        return (
+            f"No fleet holds the objectives, split ({plan.gpus} GPUs) or not ({one.gpus} GPUs): "
+            "no number of GPUs changes that."
+        )
+    if not pays(plan, one):
+        split = f"the best split takes {plan.gpus}" if plan.meets else "no split holds them"
+        return (
+            f"Do not split: set --max-num-seqs {one.pools[0].max_num_seqs}. One pool holds the "
+            f"objectives with {one.gpus} GPUs, ${one.usd_per_year:,.0f} a year; {split}."
+        )
+    where = ", ".join(map(str, plan.thresholds))
+    if not one.meets:
+        return (
+            f"Split at {where}: only the split fleet holds the objectives, with {plan.gpus} GPUs, "
+            f"${plan.usd_per_year:,.0f} a year; {alone} does not."
+        )
+    return (
+        f"Split at {where}: {plan.gpus} GPUs, ${plan.usd_per_year:,.0f} a year, where {alone} "
+        f"takes {one.gpus}: {1 - plan.gpus / one.gpus:.1%} less."
+    )
+
+
+def _reasons(plan: Plan, one: Plan) -> Iterator[str]:
+    if plan.meets and plan.gpus > (1 - _SMALL) * one.gpus:
+        yield from _why_not(plan, one.pools[0])
     if not plan.meets:
-        failing = " and ".join(pool.name for pool in plan.pools if not pool.meets)
-        yield f"Pool {failing} misses the objectives: no number of GPUs changes that."
+        yield _missing([pool.name for pool in plan.pools if not pool.meets])
     if plan.over_window > 0:
         yield f"{plan.over_window:.3%} of the requests exceed every window and are left out."
 
 
-def _packing(plan: Plan, repacked: Plan | None) -> Iterator[str]:
-    if repacked is None or not repacked.meets or repacked.gpus > plan.gpus * (1 + _SMALL):
-        return
-    slots = repacked.pools[0].max_num_seqs
-    yield (
-        f"One pool with max_num_seqs {slots}, which its KV cache holds 99 % of the time at the "
-        f"actual lengths, needs {repacked.gpus} GPUs: against it, a split saves no memory that "
-        "paging does not save already, and only changes queueing and preemptions."
-    )
+def _missing(names: Sequence[str]) -> str:
+    *rest, last = names
+    if not rest:
+        return f"Pool {last} misses the objectives at any size."
+    return f"Pools {', '.join(rest)} and {last} miss the objectives at any size."
+
+
+def _outlook(plan: Plan, one: Plan) -> Iterator[str]:
+    """Say what would make a split pay where it does not."""
+    if one.meets and not pays(plan, one):
+        yield (
+            "What would change that: cheaper GPUs for the short requests (--pool), or an objective "
+            "for each class of requests (--tails)."
+        )
 
 
 def _why_not(plan: Plan, alone: PoolPlan) -> Iterator[str]:

@@ -41,7 +41,7 @@ def test_the_defaults_are_those_of_a_question():
     assert (asked.window, asked.max_num_seqs) == (WINDOW, MAX_NUM_SEQS)
     assert asked.max_num_batched_tokens == MAX_NUM_BATCHED_TOKENS
     assert asked.hours_per_year == HOURS_PER_YEAR
-    assert (asked.objectives, asked.slot_rule) == (Objectives(), SlotRule.WINDOW)
+    assert (asked.objectives, asked.slot_rule) == (Objectives(), SlotRule.OCCUPANCY)
     assert (asked.estimator, asked.profile) == (CALIBRATED, A100)
 
 

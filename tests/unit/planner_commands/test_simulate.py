@@ -45,7 +45,16 @@ def test_all_rules_have_the_same_gpus(lengths, tmp_path):
     assert dualpool(lengths, "--gpus", 32, "--compare", "--json", file) == 0
     rules = json.loads(file.read_text())["rules"]
     assert {run["fleet"]["gpus"] for runs in rules.values() for run in runs} == {32}
-    assert list(rules) == ["dualpool", "paper", "homogeneous", "input-length", "random", "oracle"]
+    assert list(rules) == [
+        *("dualpool", "one-pool", "paper", "input-length", "random", "oracle", "homogeneous")
+    ]
+
+
+def test_a_comparison_says_what_its_rivals_are(lengths, capsys):
+    assert dualpool(lengths, "--gpus", 32, "--compare") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "one pool of 256 sequences an instance, vLLM's default" in text
+    assert "homogeneous: the same with 16, as in the papers" in text
 
 
 def test_seeds_give_intervals(lengths, tmp_path, capsys):

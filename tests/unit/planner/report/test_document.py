@@ -15,7 +15,7 @@ DOCUMENT = json.loads(msgspec.json.encode(as_json(STUDY, ("a note",))))
 def test_the_question_is_part_of_the_answer():
     question = DOCUMENT["question"]
     assert (question["workload"], question["rate_per_s"]) == ("LMSYS", 200)
-    assert (question["window"], question["slots"]) == (65_536, "window")
+    assert (question["window"], question["slots"]) == (65_536, "occupancy")
     assert question["estimator"] == "perfect"
     assert question["notes"] == ["a note"]
 
@@ -61,9 +61,10 @@ def test_a_pool_has_every_figure():
 
 
 def test_every_alternative_is_listed():
-    assert [len(plan["pools"]) for plan in DOCUMENT["by_pools"]] == [1, 2]
+    assert [len(plan["pools"]) for plan in DOCUMENT["splits"]] == [2]
     assert len(DOCUMENT["thresholds"]) == len(STUDY.curve)
-    assert len(DOCUMENT["one_pool_by_occupancy"]["pools"]) == 1
+    rivals = ("one_pool", "one_pool_by_default", "one_pool_by_lengths", "one_pool_by_window")
+    assert [len(DOCUMENT[name]["pools"]) for name in rivals] == [1, 1, 1, 1]
 
 
 def test_changes_have_the_fleet_as_planned_and_resized():

@@ -56,14 +56,19 @@ def test_the_introduction_states_how_slots_are_chosen(rule, text):
 
 
 def test_one_pool_has_its_gpus_and_its_price():
-    assert one_pool(ALONE_PLAN) == "One pool of 320 GPUs, $64,000 a year."
+    assert one_pool(ALONE_PLAN) == "One pool with max_num_seqs 16: 320 GPUs, $64,000 a year."
+
+
+def test_one_pool_that_fails_says_so():
+    failing = replace(ALONE_PLAN, pools=(replace(ALONE_PLAN.pools[0], meets=False),))
+    assert one_pool(failing).endswith("It misses the objectives at any size.")
 
 
 def test_a_study_has_a_table_for_each_part():
     titles = [each.title for each in tables(STUDY)]
     assert titles == [
         "Pools",
-        "How many pools",
+        "Fleets",
         "Two pools, by threshold",
         "If the share of short requests shifts",
         "With other estimators",
@@ -71,11 +76,11 @@ def test_a_study_has_a_table_for_each_part():
 
 
 def test_one_pool_alone_has_no_thresholds_shifts_and_estimators():
-    assert [each.title for each in tables(SMALL)] == ["Pools", "How many pools"]
+    assert [each.title for each in tables(SMALL)] == ["Pools", "Fleets"]
 
 
-def test_the_pools_begin_with_the_homogeneous_fleet():
-    assert [row[0] for row in rows(table("Pools"))] == ["homogeneous", "short", "long"]
+def test_the_pools_begin_with_the_fleet_that_is_not_split():
+    assert [row[0] for row in rows(table("Pools"))] == ["one pool", "short", "long"]
 
 
 def test_a_pool_has_the_figures_of_its_plan():
@@ -86,19 +91,18 @@ def test_a_pool_has_the_figures_of_its_plan():
     assert row[-1] == "yes"
 
 
-def test_the_fair_comparison_is_the_last_of_the_counts():
-    seqs = STUDY.repacked.pools[0].max_num_seqs
-    assert [row[0] for row in rows(table("How many pools"))] == ["1", "2", f"1, {seqs} seqs"]
-
-
-def test_by_occupancy_one_pool_is_already_the_fair_comparison():
-    study = examine(ask(slot_rule=SlotRule.OCCUPANCY), max_pools=1)
-    assert [row[0] for row in rows(table("How many pools", study))] == ["1"]
+def test_the_papers_rival_is_the_last_of_the_fleets_and_says_so():
+    assert [row[0] for row in rows(table("Fleets"))] == [
+        "1, vLLM's default (256)",
+        "1, by actual lengths",
+        "2",
+        "1, the papers' KV / window",
+    ]
 
 
 def test_one_pool_has_no_threshold_and_no_saving():
-    first = rows(table("How many pools"))[0]
-    assert (first[1], first[6]) == ("-", "-")
+    first = rows(table("Fleets"))[0]
+    assert (first[2], first[7]) == ("-", "-")
 
 
 def test_the_curve_is_thinned_to_a_dozen_rows():
@@ -118,6 +122,6 @@ def test_notes_are_sentences_before_the_tables():
     assert text.index("Note: f: only totals.") < text.index("Pools")
 
 
-def test_the_verdict_is_the_last_line():
-    assert " ".join(printed(STUDY).split()).endswith(STUDY.plan.verdict)
-    assert printed(SMALL).strip().endswith(one_pool(SMALL.plan))
+def test_the_recommendation_is_the_first_line():
+    assert " ".join(printed(STUDY).split()).startswith(STUDY.plan.verdict)
+    assert printed(SMALL).startswith(one_pool(SMALL.plan))

@@ -56,6 +56,12 @@ def test_a_homogeneous_fleet_has_the_largest_pool_on_the_same_gpus():
     assert TWO.homogeneous().gpus == TWO.gpus
 
 
+def test_one_pool_has_its_own_number_of_sequences():
+    (alone,) = TWO.one_pool(100).pools
+    assert (alone.engine.max_num_seqs, alone.instances) == (100, 4)
+    assert alone.engine.max_num_batched_tokens == 100  # vLLM needs as many
+
+
 def test_a_homogeneous_fleet_takes_every_request():
     fleet = FleetSpec((SHORT, replace(LONG, threshold=200)))
     assert fleet.homogeneous().pools[0].threshold == 256

@@ -34,8 +34,9 @@ def same(prompt: int, output: int):
 
 
 def test_at_full_length_the_kv_cache_sets_the_slots():
-    assert choose_slots(load()) == 1_048_576 // 8192
-    assert choose_slots(load(window=65_536)) == 16
+    papers = ask(slot_rule=SlotRule.WINDOW)
+    assert choose_slots(load(papers)) == 1_048_576 // 8192
+    assert choose_slots(load(papers, window=65_536)) == 16
 
 
 def test_by_actual_lengths_more_sequences_fit():

@@ -9,6 +9,7 @@ from extproc.planner.sizing.question import (
     Objectives,
     PlanError,
     SlotRule,
+    default_num_seqs,
 )
 from tests.support.planning_cases import ask
 
@@ -50,8 +51,13 @@ def test_a_plan_error_is_the_users_to_mend():
     assert issubclass(PlanError, UserError)
 
 
-def test_the_defaults_are_the_papers():
+def test_the_objectives_are_the_papers_and_the_slots_are_not():
     question = ask()
     assert (question.window, question.hours_per_year) == (WINDOW, HOURS_PER_YEAR) == (65_536, 8760)
-    assert question.slot_rule is SlotRule.WINDOW
+    assert question.slot_rule is SlotRule.OCCUPANCY
     assert question.objectives == Objectives(ttft_p99_s=2.0, tpot_p99_s=0.08, utilisation=0.85)
+
+
+@pytest.mark.parametrize(("batched", "seqs"), [(2048, 256), (8192, 1024), (16_384, 1024)])
+def test_vllms_defaults_come_in_pairs(batched, seqs):
+    assert default_num_seqs(batched) == seqs

@@ -2,20 +2,21 @@
 
 import pytest
 
+from extproc.planner.sizing.question import SlotRule
 from extproc.planner.sizing.study import examine
 from tests.support.planning_cases import ask
 
 
 def test_a_study_has_a_plan_for_each_number_of_pools():
     done = examine(ask(), max_pools=3)
-    assert [len(plan.pools) for plan in done.by_pools] == [1, 2, 3]
-    assert done.plan.gpus == min(plan.gpus for plan in done.by_pools)
+    assert [len(plan.pools) for plan in done.splits] == [2, 3]
+    assert done.plan.gpus == min(plan.gpus for plan in (done.one_pool, *done.splits))
 
 
 def test_a_given_threshold_is_kept_even_where_it_does_not_pay():
     done = examine(ask(rate_per_s=2), thresholds=(8192,))
     assert done.plan.thresholds == done.split.thresholds == (8192,)
-    assert done.plan.gpus > done.by_pools[0].gpus
+    assert done.plan.gpus > done.one_pool.gpus
 
 
 def test_one_pool_alone_has_no_curve():
@@ -33,4 +34,16 @@ def test_the_best_split_is_studied_even_where_one_pool_is_bought():
 @pytest.mark.parametrize("rate", [2, 200])
 def test_the_plan_is_never_worse_than_one_pool(rate):
     done = examine(ask(rate_per_s=rate))
-    assert done.plan.gpus <= done.by_pools[0].gpus
+    assert done.plan.gpus <= done.one_pool.gpus
+
+
+def test_the_rivals_are_vllms_default_the_lengths_and_the_papers():
+    done = examine(ask())
+    plans = (done.by_default, done.by_lengths, done.by_window)
+    assert [plan.pools[0].max_num_seqs for plan in plans] == [252, 227, 16]
+    assert done.one_pool.gpus < done.by_window.gpus
+
+
+def test_every_split_is_compared_with_the_best_of_one_pool():
+    done = examine(ask(slot_rule=SlotRule.WINDOW))
+    assert {plan.against for plan in (*done.splits, *done.curve)} == {done.one_pool}
