@@ -52,6 +52,9 @@ def run(options: argparse.Namespace) -> int:
             slots=options.slots,
             max_num_seqs=options.max_num_seqs,
             errors=options.errors,
+            slo_long_ttft_ms=options.slo_long_ttft_ms,
+            tails=options.tails,
+            requests=options.requests,
             hours=options.hours,
             price=options.price,
             json=options.json,
@@ -90,6 +93,25 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
 def _add_plan_limits(parser: argparse.ArgumentParser) -> None:
     _add_number(parser, "--slo-ttft-ms", 2000, "MS", "P99 TTFT in each pool, at most")
     _add_number(parser, "--slo-tpot-ms", 80, "MS", "P99 TPOT in each pool, at most")
+    parser.add_argument(
+        "--slo-long-ttft-ms",
+        type=float,
+        metavar="MS",
+        help="P99 TTFT above the smallest pool, at most (default: --slo-ttft-ms)",
+    )
+    parser.add_argument(
+        "--tails",
+        action="store_true",
+        help="simulate what short and long requests see of one pool and of a split, and the least "
+        "GPUs that hold the objectives of both; short is up to --threshold (default: 8192 tokens)",
+    )
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=10_000,
+        metavar="N",
+        help="of each simulation (default: %(default)s)",
+    )
     _add_number(parser, "--utilisation", 0.85, "SHARE", "of the slots, at most")
     parser.add_argument(
         "--pools",

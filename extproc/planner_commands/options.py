@@ -30,6 +30,8 @@ from extproc.simulator.engine.profiles import (
 )
 
 DEFAULT_PROFILE: Final = "a100-llama70b"
+SHORT: Final = 8192
+"""Tokens up to which a request is short for --tails, without --threshold."""
 _OBJECTIVES: Final = Objectives()
 
 
@@ -41,8 +43,9 @@ class PlanOptions:
     planner chooses the pools. names: those of the file's pools, ascending. rate: requests per
     second; None: the trace's own. profile: a name or a file. window: None: that of the file's
     largest pool, or WINDOW. errors: shares of misrouted and over-routed requests, as text; None:
-    measured ones. price: USD per GPU and hour; None: the profile's. json, html, plot: files to
-    write; json may be `-` for standard output.
+    measured ones. slo_long_ttft_ms: TTFT above the smallest pool; None: the same. tails: whether to
+    simulate what each class of requests sees, in runs of `requests`. price: USD per GPU and hour;
+    None: the profile's. json, html, plot: files to write; json may be `-` for standard output.
     """
 
     inputs: InputOptions
@@ -60,6 +63,9 @@ class PlanOptions:
     slots: str = SlotRule.OCCUPANCY.value
     max_num_seqs: int = MAX_NUM_SEQS
     errors: str | None = None
+    slo_long_ttft_ms: float | None = None
+    tails: bool = False
+    requests: int = 10_000
     hours: float = HOURS_PER_YEAR
     price: float | None = None
     json: Path | None = None
@@ -98,16 +104,19 @@ def question_of(
     if not 1 <= options.pools <= 8:
         raise PlanError(f"--pools: {options.pools} is not allowed: from 1 to 8")
     requests = reading.requests
+    goals = Objectives(
+        ttft_p99_s=options.slo_ttft_ms / 1e3,
+        tpot_p99_s=options.slo_tpot_ms / 1e3,
+        utilisation=options.utilisation,
+    )
+    long_ms = options.slo_long_ttft_ms
     return Question(
         workload=requests.workload() if isinstance(requests, Trace) else requests,
         rate_per_s=rate_of(options.rate, reading),
         profile=load_profile(options.profile, options.price),
         window=WINDOW if options.window is None else options.window,
-        objectives=Objectives(
-            ttft_p99_s=options.slo_ttft_ms / 1e3,
-            tpot_p99_s=options.slo_tpot_ms / 1e3,
-            utilisation=options.utilisation,
-        ),
+        objectives=goals,
+        long_objectives=None if long_ms is None else replace(goals, ttft_p99_s=long_ms / 1e3),
         estimator=_errors(options.errors, estimator),
         slot_rule=SlotRule(options.slots),
         max_num_seqs=options.max_num_seqs,
@@ -115,6 +124,17 @@ def question_of(
         hours_per_year=options.hours,
         names=options.names,
     )
+
+
+def class_threshold(options: PlanOptions, question: Question) -> int:
+    """Return the tokens up to which a request is short. Raises PlanError."""
+    threshold = options.thresholds[0] if options.thresholds else min(SHORT, question.window // 2)
+    if not 0 < question.workload.share_within(threshold) < 1 or options.requests < 100:
+        raise PlanError(
+            f"--tails: no request is short, or none is long, at {threshold} tokens, or --requests "
+            "is below 100; give another --threshold, or add a file of long prompts"
+        )
+    return threshold
 
 
 def rate_of(rate: float | None, reading: Reading) -> float:

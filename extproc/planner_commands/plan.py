@@ -11,12 +11,19 @@ from rich.console import Console
 
 from extproc.config.load import load
 from extproc.names import install_hint
+from extproc.planner.proof.tails import SHARES, Tails, study
 from extproc.planner.report.document import as_json
 from extproc.planner.report.text import print_study
-from extproc.planner.sizing.question import PlanError
+from extproc.planner.sizing.question import PlanError, Question
 from extproc.planner.sizing.study import Study, examine
 from extproc.planner_commands.inputs import read_inputs
-from extproc.planner_commands.options import PlanOptions, question_of, with_pools
+from extproc.planner_commands.options import (
+    PlanOptions,
+    class_threshold,
+    question_of,
+    with_pools,
+)
+from extproc.progress import showing
 
 _WIDTH: Final = 110
 
@@ -34,23 +41,33 @@ def run_plan(options: PlanOptions) -> int:
         reading = read_inputs(options.inputs)
         question = question_of(options, reading, settings.budget.estimator)
         done = examine(question, options.pools, options.thresholds)
-    _report(done, reading.notes, options)
-    return 0 if done.plan.meets else 1
+    tails = _tails(options, question) if options.tails else None
+    _report(done, reading.notes, options, tails)
+    return 0 if (tails.least if tails else done.plan.meets) else 1
 
 
-def _report(done: Study, notes: Sequence[str], options: PlanOptions) -> None:
-    document = msgspec.json.format(msgspec.json.encode(as_json(done, notes)), indent=2)
+def _tails(options: PlanOptions, question: Question) -> Tails:
+    threshold = class_threshold(options, question)
+    with showing(Console(stderr=True)) as show:
+        show.begin("Simulating", 1 + len(SHARES))
+        return study(question, threshold, options.requests, show.advance)
+
+
+def _report(done: Study, notes: Sequence[str], options: PlanOptions, tails: Tails | None) -> None:
+    document = msgspec.json.format(msgspec.json.encode(as_json(done, notes, tails)), indent=2)
     if options.json == Path("-"):
         print(document.decode())  # noqa: T201 - the requested output
     else:
         # Outside a terminal rich assumes 80 columns, which would wrap the tables.
-        print_study(Console() if Console().is_terminal else Console(width=_WIDTH), done, notes)
+        print_study(
+            Console() if Console().is_terminal else Console(width=_WIDTH), done, notes, tails
+        )
         if options.json:
             options.json.write_bytes(document + b"\n")
     if options.html or options.plot:
         # Imported here: matplotlib is optional, and slower to load than a plan is to compute.
         draw = importlib.import_module("extproc.planner.report.html")
-        draw.write_reports(done, notes, html=options.html, png=options.plot)
+        draw.write_reports(done, notes, html=options.html, png=options.plot, tails=tails)
 
 
 def _check_packages(options: PlanOptions) -> None:

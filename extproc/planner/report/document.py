@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from extproc.planner.proof.tails import Tails
+from extproc.planner.report.tails import tails_json
 from extproc.planner.sizing.plans import Plan
 from extproc.planner.sizing.question import Question
 from extproc.planner.sizing.sensitivity import Change
@@ -11,7 +13,7 @@ from extproc.planner.sizing.study import Study
 Json = dict[str, object]
 
 
-def as_json(done: Study, notes: Sequence[str]) -> Json:
+def as_json(done: Study, notes: Sequence[str], tails: Tails | None = None) -> Json:
     """Return the content of `--json`: seconds, tokens, USD, shares from 0 to 1."""
     return {
         "question": _question(done.question, notes),
@@ -22,6 +24,7 @@ def as_json(done: Study, notes: Sequence[str]) -> Json:
         "one_pool_by_window": _plan(done.by_window),
         "splits": [_plan(plan) for plan in done.splits],
         "thresholds": [_plan(plan) for plan in done.curve],
+        "tails": tails_json(tails) if tails else None,
         "drift": [_change(change) for change in done.drift],
         "estimators": [_change(change) for change in done.errors],
     }
@@ -35,6 +38,7 @@ def _question(question: Question, notes: Sequence[str]) -> Json:
         "profile": asdict(question.profile),
         "window": question.window,
         "objectives": asdict(question.objectives),
+        "long_objectives": asdict(question.long_objectives) if question.long_objectives else None,
         "estimator": question.estimator.name,
         "slots": question.slot_rule.value,
         "max_num_seqs": question.max_num_seqs,

@@ -2,6 +2,7 @@
 
 import html as markup
 import io
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 from rich.table import Table
 
-from extproc.planner.report.text import headline, introduction, tables
+from extproc.planner.proof.tails import Tails
+from extproc.planner.report.text import headline, introduction, notes_of, tables
 from extproc.planner.sizing.study import Study
 
 _STYLE = """\
@@ -23,28 +26,35 @@ th:first-child, td:first-child { text-align: left } svg { max-width: 100%; heigh
 
 
 def write_reports(
-    done: Study, notes: Sequence[str], *, html: Path | None, png: Path | None
+    done: Study,
+    notes: Sequence[str],
+    *,
+    html: Path | None,
+    png: Path | None,
+    tails: Tails | None = None,
 ) -> None:
     """Write the page, the picture, or both. Raises OSError."""
-    figure = draw(done)
+    figure = draw(done, tails)
     if png:
         figure.savefig(png, format="png", dpi=130)
     if html:
-        html.write_text(page(done, notes, _svg(figure)), encoding="utf-8")
+        html.write_text(page(done, notes, _svg(figure), tails), encoding="utf-8")
 
 
-def draw(done: Study) -> Figure:
+def draw(done: Study, tails: Tails | None = None) -> Figure:
     """Plot GPUs by threshold, and the distribution of lengths with the chosen thresholds."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
-    gpus, lengths = figure.subplots(1, 2)
+    figure = Figure(figsize=(18 if tails else 12, 4.8), layout="constrained")
+    gpus, lengths, *rest = figure.subplots(1, 3 if tails else 2)
     _draw_curve(gpus, done)
     _draw_lengths(lengths, done)
+    if tails:
+        _draw_tails(rest[0], tails)
     return figure
 
 
-def page(done: Study, notes: Sequence[str], svg: str) -> str:
+def page(done: Study, notes: Sequence[str], svg: str, tails: Tails | None = None) -> str:
     """Return the whole page."""
-    lines = (*introduction(done.question), *(f"Note: {note}." for note in notes))
+    lines = (*introduction(done.question), *(f"Note: {note}." for note in notes_of(notes, tails)))
     title = f"A fleet for {done.question.workload.name}"
     return "\n".join(
         (
@@ -52,10 +62,10 @@ def page(done: Study, notes: Sequence[str], svg: str) -> str:
             '<html lang="en"><head><meta charset="utf-8">',
             f"<title>{markup.escape(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{markup.escape(title)}</h1>",
-            f"<p><b>{markup.escape(headline(done))}</b></p>",
+            f"<p><b>{markup.escape(headline(done, tails))}</b></p>",
             *(f"<p>{markup.escape(line)}</p>" for line in lines),
             svg,
-            *(line for table in tables(done) for line in _table(table)),
+            *(line for table in tables(done, tails) for line in _table(table)),
             "</body></html>\n",
         )
     )
@@ -97,10 +107,10 @@ def _draw_curve(axes: Axes, done: Study) -> None:
             "C3x",
             label="two pools, an objective fails",
         )
-        axes.set_xscale("log", base=2)
+        _count_in_tokens(axes)
     axes.set(xlabel="threshold, tokens", ylabel="GPUs", title="GPUs of the fleet")
     axes.set_ylim(bottom=0)
-    axes.legend()
+    _legend_below(axes)
 
 
 def _draw_lengths(axes: Axes, done: Study) -> None:
@@ -109,7 +119,39 @@ def _draw_lengths(axes: Axes, done: Study) -> None:
     axes.step(workload.total[order], np.cumsum(workload.weights[order]), "C0", where="post")
     for threshold in done.split.thresholds:
         axes.axvline(threshold, color="grey", linestyle="--")
-    axes.set_xscale("log", base=2)
+    _count_in_tokens(axes)
     axes.set(
         xlabel="prompt and output tokens", ylabel="share of requests", title="Lengths, and splits"
     )
+
+
+def _draw_tails(axes: Axes, tails: Tails) -> None:
+    """Plot the least GPUs of one pool and of a split over the share of long requests."""
+    shares = [100 * point.share for point in tails.curve]
+    for label, colour, gpus in (
+        ("one pool", "C1.-", [point.one_pool for point in tails.curve]),
+        ("split", "C0.-", [point.split for point in tails.curve]),
+    ):
+        axes.plot(shares, [math.nan if n is None else n for n in gpus], colour, label=label)
+    axes.set(
+        xlabel=f"requests over {tails.threshold} tokens, %",
+        ylabel="GPUs",
+        title="Least GPUs for both classes' objectives",
+    )
+    axes.set_ylim(bottom=0)
+    _legend_below(axes)
+
+
+def _legend_below(axes: Axes) -> None:
+    # Below the axes, where it hides no data.
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.15), ncols=2, frameon=False)
+
+
+def _count_in_tokens(axes: Axes) -> None:
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(FuncFormatter(_tokens))
+
+
+def _tokens(value: float, _: int | None = None) -> str:
+    """Write tokens as 512, 1K, 64K."""
+    return f"{value / 1024:g}K" if value >= 1024 else f"{value:g}"

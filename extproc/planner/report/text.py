@@ -7,6 +7,9 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from extproc.planner.proof.tails import Tails
+from extproc.planner.report.layout import make_table, seconds
+from extproc.planner.report.tails import NOT_MODELLED, advise, tail_tables
 from extproc.planner.sizing.plans import Plan, PoolPlan
 from extproc.planner.sizing.question import Question, SlotRule, default_num_seqs
 from extproc.planner.sizing.sensitivity import Change
@@ -15,20 +18,25 @@ from extproc.planner.sizing.study import Study
 _ROWS: Final = 12  # of the threshold table, at most
 
 
-def print_study(console: Console, done: Study, notes: Sequence[str]) -> None:
+def print_study(
+    console: Console, done: Study, notes: Sequence[str], tails: Tails | None = None
+) -> None:
     """Print what to do, the plan, its alternatives and its sensitivities."""
-    console.print(headline(done), highlight=False, markup=False)
+    console.print(headline(done, tails), highlight=False, markup=False)
     console.print()
-    for line in (*introduction(done.question), *(f"Note: {note}." for note in notes)):
+    for line in (
+        *introduction(done.question),
+        *(f"Note: {note}." for note in notes_of(notes, tails)),
+    ):
         console.print(line, highlight=False, markup=False)
-    for table in tables(done):
+    for table in tables(done, tails):
         console.print()
         console.print(table)
 
 
 def introduction(question: Question) -> Iterator[str]:
     """Yield sentences that state the question."""
-    goals, profile = question.objectives, question.profile
+    goals, profile, long = question.objectives, question.profile, question.long_objectives
     rule = "at full length" if question.slot_rule is SlotRule.WINDOW else "at actual lengths"
     yield f"{question.workload.name}: {question.rate_per_s:g} requests/s on {profile.name}."
     yield (
@@ -37,14 +45,22 @@ def introduction(question: Question) -> Iterator[str]:
         f"max_num_seqs: as many sequences as fit {rule}."
     )
     yield (
-        f"Objectives in each pool: P99 TTFT {seconds(goals.ttft_p99_s)}, P99 TPOT "
+        f"Objectives in each pool: P99 TTFT {seconds(goals.ttft_p99_s)}"
+        f"{f' ({seconds(long.ttft_p99_s)} above the smallest)' if long else ''}, P99 TPOT "
         f"{seconds(goals.tpot_p99_s)}, utilisation {goals.utilisation:.0%}. "
         f"Routed by the {question.estimator.name} estimator, with its errors."
     )
 
 
-def headline(done: Study) -> str:
+def notes_of(notes: Sequence[str], tails: Tails | None) -> Sequence[str]:
+    """Return the notes on the inputs, and those on what was studied."""
+    return (*notes, NOT_MODELLED) if tails else notes
+
+
+def headline(done: Study, tails: Tails | None = None) -> str:
     """Return the recommendation, and why."""
+    if tails:
+        return advise(tails)
     return done.plan.verdict or one_pool(done.plan)
 
 
@@ -57,8 +73,10 @@ def one_pool(plan: Plan) -> str:
     )
 
 
-def tables(done: Study) -> Iterator[Table]:
-    """Yield the tables of a study, the plan first."""
+def tables(done: Study, tails: Tails | None = None) -> Iterator[Table]:
+    """Yield the tables of a study: tails if they were studied, then the plan by formula."""
+    if tails:
+        yield from tail_tables(tails)
     yield _pools(done)
     yield _counts(done)
     if done.curve:
@@ -69,22 +87,8 @@ def tables(done: Study) -> Iterator[Table]:
         yield _changes("With other estimators", "estimator", done.errors)
 
 
-def seconds(value: float) -> str:
-    """Format a time, below a second in ms."""
-    if math.isinf(value):
-        return "never"
-    return f"{value:.2f} s" if value >= 1 else f"{value * 1e3:.0f} ms"
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
-    for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
-    return table
-
-
 def _pools(done: Study) -> Table:
-    table = _table(
+    table = make_table(
         "Pools",
         *("pool", "window", "max seqs", "share", "req/s each", "instances", "GPUs", "load"),
         *("P99 TTFT", "P99 TPOT", "holds"),
@@ -112,7 +116,7 @@ def _pool_cells(pool: PoolPlan) -> tuple[str, ...]:
 
 
 def _counts(done: Study) -> Table:
-    table = _table(
+    table = make_table(
         "Fleets",
         *("pools", "max seqs", "split at", "instances", "closed form"),
         *("GPUs", "$ a year", "saving", "holds"),
@@ -140,7 +144,7 @@ def _plan_cells(plan: Plan) -> tuple[str, ...]:
 
 
 def _curve(curve: Sequence[Plan]) -> Table:
-    table = _table("Two pools, by threshold", "threshold", "share", "GPUs", "saving", "holds")
+    table = make_table("Two pools, by threshold", "threshold", "share", "GPUs", "saving", "holds")
     step = math.ceil(len(curve) / _ROWS)
     for plan in curve[step // 2 :: step]:
         short = plan.pools[0]
@@ -151,7 +155,7 @@ def _curve(curve: Sequence[Plan]) -> Table:
 
 
 def _changes(title: str, name: str, changes: Sequence[Change]) -> Table:
-    table = _table(title, name, "short", "load", "holds", "GPUs needed")
+    table = make_table(title, name, "short", "load", "holds", "GPUs needed")
     for change in changes:
         table.add_row(
             change.name,

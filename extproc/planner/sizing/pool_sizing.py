@@ -12,7 +12,7 @@ from typing import Final
 
 from extproc.planner.sizing.plans import PoolPlan
 from extproc.planner.sizing.pool_model import SHARE, Z99, LoadedPool, PoolModel, Requests
-from extproc.planner.sizing.question import PlanError, Question, SlotRule
+from extproc.planner.sizing.question import Objectives, PlanError, Question, SlotRule
 
 # Ends the doubling in _first where no number of instances meets the objective.
 _MOST_INSTANCES: Final = 1 << 22
@@ -23,6 +23,7 @@ class PoolLoad:
     """The load of a pool with this max_model_len: its requests, their share of all, their rate."""
 
     question: Question
+    objectives: Objectives
     requests: Requests
     window: int
     share: float
@@ -64,9 +65,9 @@ def size_default(load: PoolLoad, max_num_seqs: int) -> SizedPool:
     model = PoolModel(requests=load.requests, profile=load.question.profile, slots=slots)
     least = _instances(load, model)
     # So many sequences may miss the TPOT objective at the load that the other objectives allow.
-    if model.tpot_p99_s(0) > load.question.objectives.tpot_p99_s:
+    if model.tpot_p99_s(0) > load.objectives.tpot_p99_s:
         return loaded(load, slots, least)
-    limit = load.question.objectives.tpot_p99_s
+    limit = load.objectives.tpot_p99_s
     count = _first(lambda n: loaded(load, slots, n).pool.tpot_p99_s <= limit, least)
     return loaded(load, slots, count)
 
@@ -75,7 +76,7 @@ def loaded(load: PoolLoad, slots: int, instances: int) -> SizedPool:
     """Return a pool of this size under the load, whether or not it meets the objectives."""
     model = PoolModel(requests=load.requests, profile=load.question.profile, slots=slots)
     pool = LoadedPool(model=model, instances=instances, rate_per_s=load.rate_per_s)
-    objectives = load.question.objectives
+    objectives = load.objectives
     return SizedPool(
         load=load,
         pool=pool,
@@ -115,7 +116,7 @@ def choose_slots(load: PoolLoad) -> int:
     # Leave at least half of an iteration's tokens for prefills.
     most = min(question.max_num_seqs, question.max_num_batched_tokens // 2, _by_memory(load))
     model = PoolModel(requests=load.requests, profile=question.profile, slots=most)
-    return _last(lambda n: model.tpot_p99_s(n) <= question.objectives.tpot_p99_s, most)
+    return _last(lambda n: model.tpot_p99_s(n) <= load.objectives.tpot_p99_s, most)
 
 
 def _by_memory(load: PoolLoad) -> int:
@@ -142,11 +143,11 @@ def occupancy_slots(requests: Requests, kv_tokens: int) -> int:
 
 def _instances(load: PoolLoad, model: PoolModel) -> int:
     # The utilisation gives a lower bound; waits may need more.
-    least = math.ceil(load.rate_per_s / (model.rate_per_s * load.question.objectives.utilisation))
+    least = math.ceil(load.rate_per_s / (model.rate_per_s * load.objectives.utilisation))
     count = max(1, least)
-    if model.alone_late(load.question.objectives.ttft_p99_s) > 1 - SHARE:
+    if model.alone_late(load.objectives.ttft_p99_s) > 1 - SHARE:
         return count  # more instances do not make the prefill itself faster
-    limit = load.question.objectives.ttft_p99_s
+    limit = load.objectives.ttft_p99_s
     return _first(
         lambda n: (
             LoadedPool(model=model, instances=n, rate_per_s=load.rate_per_s).late(limit)

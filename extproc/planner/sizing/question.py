@@ -51,7 +51,8 @@ class Question:
 
     window: max_model_len of the largest pool. max_num_batched_tokens: vLLM's, for every pool.
     max_num_seqs: upper bound of what the planner chooses. names: those of the pools in
-    ascending order, for plans of so many pools; others have names of their sizes.
+    ascending order, for plans of so many pools; others have names of their sizes. long_objectives:
+    of the pools above the smallest; None: the same for all pools.
     """
 
     workload: Workload
@@ -65,6 +66,7 @@ class Question:
     max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
     hours_per_year: float = HOURS_PER_YEAR
     names: tuple[str, ...] = ()
+    long_objectives: Objectives | None = None
 
     def __post_init__(self) -> None:
         """Validate. Raises PlanError."""
@@ -75,6 +77,22 @@ class Question:
         # Half of them bounds max_num_seqs, which is at least 1.
         if self.max_num_batched_tokens < 2:
             raise PlanError("max_num_batched_tokens must be at least 2")
+
+    def objectives_of(self, above: int, up_to: int) -> Objectives:
+        """Return the objectives of the pool between two thresholds."""
+        if self.long_objectives is None:
+            return self.objectives
+        if above:
+            return self.long_objectives
+        if up_to < self.window:
+            return self.objectives
+        # The percentile of one pool is over both classes. By formula it gets the easier TTFT, which
+        # is too few instances rather than too many; `tails` then counts each class.
+        return Objectives(
+            ttft_p99_s=max(self.objectives.ttft_p99_s, self.long_objectives.ttft_p99_s),
+            tpot_p99_s=min(self.objectives.tpot_p99_s, self.long_objectives.tpot_p99_s),
+            utilisation=self.objectives.utilisation,
+        )
 
 
 def default_num_seqs(max_num_batched_tokens: int) -> int:

@@ -167,6 +167,7 @@ class Planner:
         share = max(0.0, high - low)
         return PoolLoad(
             question=question,
+            objectives=question.objectives_of(above, up_to),
             requests=self._requests.between(low, high),
             # A window above the threshold would cost slots (SlotRule.WINDOW) and serve no request.
             window=up_to,

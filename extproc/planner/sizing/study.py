@@ -45,7 +45,7 @@ def examine(question: Question, max_pools: int = 2, thresholds: tuple[int, ...] 
     question = replace(question, workload=lightened(question.workload, _MANY))
     planner = Planner(question)
     if thresholds:
-        splits = (planner.judged(planner.at(thresholds)),)
+        splits: tuple[Plan, ...] = (planner.judged(planner.at(thresholds)),)
         chosen = splits[0]
     else:
         counts = range(2, max_pools + 1)

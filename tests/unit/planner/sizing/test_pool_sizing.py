@@ -26,7 +26,14 @@ from tests.support.planning_cases import A100, ask
 def load(question: Question | None = None, window: int = 8192, rate: float = 100.0) -> PoolLoad:
     question = question or ask()
     requests = requests_of(question.workload, A100, question.max_num_batched_tokens)
-    return PoolLoad(question=question, requests=requests, window=window, share=1.0, rate_per_s=rate)
+    return PoolLoad(
+        question=question,
+        objectives=question.objectives,
+        requests=requests,
+        window=window,
+        share=1.0,
+        rate_per_s=rate,
+    )
 
 
 def same(prompt: int, output: int):

@@ -1,0 +1,282 @@
+"""What a split does for the tail latencies of short and of long requests, by simulation.
+
+Invariant: a class is its requests' true lengths, whatever pool they went to, so that one pool and a
+split are held to the same objectives. Fleets that are compared get the same arrivals.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
+from extproc.planner.simulation.records import Records
+from extproc.planner.simulation.results import Mask, percentile, warmup
+from extproc.planner.simulation.rules import RuleName, make_rule
+from extproc.planner.simulation.run import Conduct, simulate
+from extproc.planner.sizing.plans import Plan
+from extproc.planner.sizing.question import Objectives, Question, SlotRule, default_num_seqs
+from extproc.planner.sizing.search import Planner
+from extproc.planner.sizing.sensitivity import shifted
+from extproc.planner.traffic.arrivals import arrive, draw_limits
+from extproc.planner.traffic.lengths import Trace, poisson
+from extproc.simulator.engine.profiles import InstanceProfile
+
+SHARES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
+"""Shares of long requests that `study` tries."""
+_MOST: Final = 4  # times the instances by formula: beyond, the objectives are out of reach
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFigures:
+    """Latencies of the requests of one class; NaN if there are none."""
+
+    ttft_p50_s: float
+    ttft_p99_s: float
+    tpot_p50_s: float
+    tpot_p99_s: float
+
+    def hold(self, goals: Objectives) -> bool:
+        """Return whether both 99th percentiles meet the objectives; true without requests."""
+        return not (self.ttft_p99_s > goals.ttft_p99_s or self.tpot_p99_s > goals.tpot_p99_s)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """A pool without its number of instances; the other names are those of PoolPlan."""
+
+    name: str
+    profile: InstanceProfile
+    max_model_len: int
+    max_num_seqs: int
+    threshold: int
+    max_num_batched_tokens: int
+
+    def pool(self, instances: int) -> PoolSpec:
+        """Return the pool with so many instances."""
+        batched = max(self.max_num_batched_tokens, self.max_num_seqs)
+        return PoolSpec(
+            name=self.name,
+            engine=self.profile.engine(self.max_model_len, self.max_num_seqs, batched),
+            profile=self.profile.pace,
+            instances=instances,
+            threshold=self.threshold,
+            gpus=self.profile.gpus,
+            overhead_s=self.profile.overhead_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TailRow:
+    """A fleet, and what the requests of each class see of it."""
+
+    name: str
+    shapes: tuple[Shape, ...]
+    instances: tuple[int, ...]
+    short: ClassFigures
+    long: ClassFigures
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all pools."""
+        counts = zip(self.shapes, self.instances, strict=True)
+        return sum(shape.profile.gpus * count for shape, count in counts)
+
+    @property
+    def usd_per_h(self) -> float:
+        """Cost of all GPUs per hour."""
+        counts = zip(self.shapes, self.instances, strict=True)
+        return sum(s.profile.gpus * s.profile.price_per_gpu_h * count for s, count in counts)
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """The least GPUs at a share of long requests: one pool, and a split. None: none found."""
+
+    share: float
+    one_pool: int | None
+    split: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tails:
+    """The study. equal: fleets of as many GPUs. least: those that hold each class's objectives."""
+
+    threshold: int
+    requests: int
+    share: float
+    goals: tuple[Objectives, Objectives]
+    equal: tuple[TailRow, ...]
+    least: tuple[TailRow, ...]
+    curve: tuple[CurvePoint, ...]
+
+    def least_of(self, pools: int) -> TailRow | None:
+        """Return the cheapest fleet of so many pools that holds the objectives; None: none does."""
+        return min(
+            (row for row in self.least if len(row.shapes) == pools),
+            key=lambda row: row.gpus,
+            default=None,
+        )
+
+
+class Contest:
+    """Fleets under the same arrivals, judged by the classes of a threshold in tokens."""
+
+    def __init__(self, trace: Trace, threshold: int, goals: tuple[Objectives, Objectives]) -> None:
+        self._trace, self._goals = trace, goals
+        self._limits = draw_limits(trace, 0)
+        self._long = trace.total > threshold
+
+    def run(self, name: str, shapes: Sequence[Shape], instances: Sequence[int]) -> TailRow:
+        """Simulate a fleet, routed by the service's own rule if it has several pools."""
+        pools = zip(shapes, instances, strict=True)
+        fleet = FleetSpec(tuple(shape.pool(count) for shape, count in pools))
+        rule = make_rule(RuleName.DUALPOOL if len(shapes) > 1 else RuleName.ONE_POOL, fleet, 0)
+        records = simulate(fleet, arrive(self._trace, self._limits, 0), rule, Conduct())
+        late = records.at_s >= records.at_s[0] + warmup(records)
+        short, long = (_figures(records, late & each) for each in (~self._long, self._long))
+        return TailRow(name, tuple(shapes), tuple(instances), short, long)
+
+    def least(self, name: str, shapes: Sequence[Shape], start: Sequence[int]) -> TailRow | None:
+        """Return the smallest fleet that holds every objective; None if it is out of reach.
+
+        Of several pools the first serves the short class and the last the long one.
+        """
+
+        def held(counts: tuple[int, ...]) -> tuple[bool, ...]:
+            row = self.run(name, shapes, counts)
+            good = row.short.hold(self._goals[0]), row.long.hold(self._goals[1])
+            return good if len(shapes) > 1 else (all(good),)
+
+        found = smallest(held, start)
+        return self.run(name, shapes, found) if found else None
+
+
+def smallest(
+    held: Callable[[tuple[int, ...]], tuple[bool, ...]], start: Sequence[int]
+) -> tuple[int, ...] | None:
+    """Return the smallest counts for which all hold, each bisected on its own.
+
+    held: whether each count suffices. None if four times the start does not.
+    """
+    most = [_MOST * count for count in start]
+    low, high = [0] * len(start), [m + 1 for m in most]  # low fails; high holds, or is out of reach
+    now = list(start)
+    while any(h - lo > 1 for lo, h in zip(low, high, strict=True)):
+        for index, good in enumerate(held(tuple(now))):
+            if good:
+                high[index] = min(high[index], now[index])
+            else:
+                low[index] = max(low[index], now[index])
+        if any(lo >= m for lo, m in zip(low, most, strict=True)):
+            return None
+        now = [max(lo + 1, (lo + h) // 2) for lo, h in zip(low, high, strict=True)]
+    # A pool that shrinks may send more to the other one.
+    while not all(each_holds := held(tuple(high))):
+        high = [count + (not each) for count, each in zip(high, each_holds, strict=True)]
+        if any(count > m for count, m in zip(high, most, strict=True)):
+            return None
+    return tuple(high)
+
+
+def study(
+    question: Question,
+    threshold: int,
+    requests: int,
+    progress: Callable[[], None] = lambda: None,
+) -> Tails:
+    """Compare one pool with a split at `threshold`: equal GPUs, least GPUs, and over shares.
+
+    requests: of each simulation. progress: called 1 + len(SHARES) times. Raises PlanError, and
+    ValueError if no request lies above the threshold, or none below.
+    """
+    goals = question.objectives, question.long_objectives or question.objectives
+    fleets = tuple(_fleets(question, threshold))
+    contest = _contest(question, threshold, requests, goals)
+    equal = tuple(contest.run(*_resized(*fleet, _equal(fleets))) for fleet in fleets)
+    least = [contest.least(*fleet) for fleet in fleets]
+    progress()
+    return Tails(
+        threshold=threshold,
+        requests=requests,
+        share=1 - question.workload.share_within(threshold),
+        goals=goals,
+        equal=equal,
+        least=tuple(row for row in least if row),
+        curve=tuple(_curve(question, threshold, requests, progress)),
+    )
+
+
+def _contest(
+    question: Question, threshold: int, requests: int, goals: tuple[Objectives, Objectives]
+) -> Contest:
+    # Longer than every window would be refused by all fleets alike.
+    fitting = question.workload.between(0, question.window)
+    return Contest(poisson(fitting, question.rate_per_s, requests, 0), threshold, goals)
+
+
+def _curve(
+    question: Question, threshold: int, requests: int, progress: Callable[[], None]
+) -> Iterator[CurvePoint]:
+    goals = question.objectives, question.long_objectives or question.objectives
+    long = 1 - question.workload.share_within(threshold)
+    for share in SHARES:
+        changed = replace(question, workload=shifted(question.workload, threshold, long - share))
+        contest = _contest(changed, threshold, requests, goals)
+        rows = [contest.least(*fleet) for fleet in _fleets(changed, threshold)]
+        *alone, split = (row.gpus if row else None for row in rows)
+        yield CurvePoint(share, min((n for n in alone if n), default=None), split)
+        progress()
+
+
+Fleet = tuple[str, tuple[Shape, ...], tuple[int, ...]]
+
+
+def _fleets(question: Question, threshold: int) -> Iterator[Fleet]:
+    """Yield one pool as vLLM starts, one by the actual lengths if it differs, and the split."""
+    planner = Planner(question)
+    most = default_num_seqs(question.max_num_batched_tokens)
+    name, (shape,), counts = _fleet("one pool, default", planner.as_started(), question)
+    # As vLLM runs it: the KV cache limits what runs at once, not the formula's effective slots.
+    yield name, (replace(shape, max_num_seqs=most),), counts
+    packed = planner.packed(SlotRule.OCCUPANCY)
+    if packed.pools[0].max_num_seqs < most:
+        yield _fleet(f"one pool, {packed.pools[0].max_num_seqs} seqs", packed, question)
+    yield _fleet(f"split at {threshold}", planner.at((threshold,)), question)
+
+
+def _fleet(name: str, plan: Plan, question: Question) -> Fleet:
+    shapes = tuple(
+        Shape(
+            name=pool.name,
+            profile=question.profile,
+            max_model_len=pool.max_model_len,
+            max_num_seqs=pool.max_num_seqs,
+            threshold=pool.threshold,
+            max_num_batched_tokens=question.max_num_batched_tokens,
+        )
+        for pool in plan.pools
+    )
+    return name, shapes, tuple(pool.instances for pool in plan.pools)
+
+
+def _equal(fleets: Sequence[Fleet]) -> int:
+    """Return the instances that all fleets get: what one pool needs, and one for each pool."""
+    return max(2, min(sum(instances) for _, _, instances in fleets))
+
+
+def _resized(name: str, shapes: tuple[Shape, ...], instances: tuple[int, ...], total: int) -> Fleet:
+    if len(instances) == 1:
+        return name, shapes, (total,)
+    first = min(total - 1, max(1, round(total * instances[0] / sum(instances))))
+    return name, shapes, (first, total - first)
+
+
+def _figures(records: Records, which: Mask) -> ClassFigures:
+    ttft, tpot = records.ttft_s[which], records.tpot_s[which]
+    if not ttft.size:
+        return ClassFigures(np.nan, np.nan, np.nan, np.nan)
+    return ClassFigures(
+        percentile(ttft, 50), percentile(ttft, 99), percentile(tpot, 50), percentile(tpot, 99)
+    )

@@ -1,0 +1,87 @@
+"""What the report says of tails: the recommendation first, then the tables."""
+
+import json
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from extproc.planner.proof.tails import ClassFigures, CurvePoint, Shape, TailRow, Tails
+from extproc.planner.report.tails import advise, split_wins_from, tail_tables, tails_json
+from extproc.planner.sizing.question import Objectives
+from tests.support.planning_cases import A100
+
+FAST, SLOW = ClassFigures(0.1, 0.2, 0.01, 0.02), ClassFigures(0.5, 9.0, 0.05, float("nan"))
+SHAPE = Shape(
+    name="all",
+    profile=replace(A100, gpus=1),
+    max_model_len=65_536,
+    max_num_seqs=256,
+    threshold=65_536,
+    max_num_batched_tokens=2048,
+)
+ONE = TailRow("one pool", (SHAPE,), (4,), SLOW, SLOW)
+SPLIT = TailRow("split", (SHAPE, SHAPE), (1, 2), FAST, SLOW)
+TAILS = Tails(
+    threshold=8192,
+    requests=1000,
+    share=0.05,
+    goals=(Objectives(), Objectives(ttft_p99_s=30)),
+    equal=(ONE, SPLIT),
+    least=(ONE, SPLIT),
+    curve=(CurvePoint(0.01, 2, 3), CurvePoint(0.05, 4, 3), CurvePoint(0.1, None, 5)),
+)
+
+
+def test_a_split_that_takes_fewer_gpus_is_recommended():
+    assert advise(TAILS).startswith(
+        "Split at 8192: 3 GPUs (1 + 2 instances) hold the objectives of each class; one pool takes "
+        "4. With 4 GPUs for either, a split takes the P99 TTFT of short requests from 9.00 s to "
+        "200 ms"
+    )
+
+
+def test_a_split_alone_may_hold_them():
+    assert "one pool does not" in advise(replace(TAILS, least=(SPLIT,)))
+
+
+def test_one_pool_that_takes_fewer_is_recommended_and_says_what_would_change_that():
+    text = advise(replace(TAILS, least=(replace(ONE, instances=(3,)), SPLIT)))
+    assert text.startswith("Do not split: set --max-num-seqs 256. One pool of 3 GPUs holds")
+    assert "a split takes 3. A split wins from 5.0% of long requests on." in text
+
+
+def test_one_pool_alone_may_hold_them():
+    text = advise(replace(TAILS, least=(ONE,), curve=()))
+    assert "no split does. With" in text
+
+
+def test_no_fleet_may_hold_them():
+    assert advise(replace(TAILS, least=())).startswith("No fleet tried holds")
+
+
+@pytest.mark.parametrize(
+    ("splits", "share"), [((3, 3, 5), 0.05), ((1, 3, 5), 0.01), ((1, 3, None), None)]
+)
+def test_a_split_wins_from_the_share_on_from_which_it_always_does(splits, share):
+    points = zip(TAILS.curve, splits, strict=True)
+    curve = tuple(replace(point, split=split) for point, split in points)
+    assert split_wins_from(replace(TAILS, curve=curve)) == share
+
+
+def test_there_is_a_table_for_equal_gpus_least_gpus_and_the_shares():
+    tables = list(tail_tables(TAILS))
+    assert [table.row_count for table in tables] == [2, 2, 3]
+    assert list(tables[2].columns[1].cells) == ["2", "4", "none"]
+    assert list(tables[0].columns[-1].cells) == ["-", "-"]
+
+
+def test_without_a_curve_there_is_no_table_of_it():
+    assert len(list(tail_tables(replace(TAILS, curve=())))) == 2
+
+
+def test_json_has_the_advice_and_the_fleets():
+    document = json.loads(msgspec.json.encode(tails_json(TAILS)))
+    assert document["advice"] == advise(TAILS)
+    assert document["equal"][1]["instances"] == [1, 2]
+    assert document["curve"][2] == {"share": 0.1, "one_pool": None, "split": 5}
