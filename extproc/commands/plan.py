@@ -53,6 +53,9 @@ def run(options: argparse.Namespace) -> int:
             max_num_seqs=options.max_num_seqs,
             errors=options.errors,
             slo_long_ttft_ms=options.slo_long_ttft_ms,
+            slo_long_tpot_ms=options.slo_long_tpot_ms,
+            offers=tuple(options.pool),
+            model=options.model,
             tails=options.tails,
             requests=options.requests,
             hours=options.hours,
@@ -98,6 +101,23 @@ def _add_plan_limits(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="MS",
         help="P99 TTFT above the smallest pool, at most (default: --slo-ttft-ms)",
+    )
+    parser.add_argument(
+        "--slo-long-tpot-ms",
+        type=float,
+        metavar="MS",
+        help="P99 TPOT above the smallest pool, at most (default: --slo-tpot-ms)",
+    )
+    parser.add_argument(
+        "--pool",
+        action="append",
+        default=[],
+        metavar="NAME=GPU,...",
+        help="twice, the short pool first: what it may run on, such as l4, h100x8 (eight GPUs for "
+        "an instance) or a profile; prints the cheapest fleets, proved by simulation",
+    )
+    parser.add_argument(
+        "--model", default="llama-3-8b", help="with --pool: its shape (default: %(default)s)"
     )
     parser.add_argument(
         "--tails",

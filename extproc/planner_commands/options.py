@@ -7,6 +7,7 @@ from typing import Final
 
 from extproc.build import build_rules
 from extproc.config.settings import EstimatorName, Settings
+from extproc.planner.proof.catalogue import Machine, machine
 from extproc.planner.sizing.estimators import CALIBRATED, PAPER, EstimatorErrors, measured
 from extproc.planner.sizing.question import (
     HOURS_PER_YEAR,
@@ -43,8 +44,9 @@ class PlanOptions:
     planner chooses the pools. names: those of the file's pools, ascending. rate: requests per
     second; None: the trace's own. profile: a name or a file. window: None: that of the file's
     largest pool, or WINDOW. errors: shares of misrouted and over-routed requests, as text; None:
-    measured ones. slo_long_ttft_ms: TTFT above the smallest pool; None: the same. tails: whether to
-    simulate what each class of requests sees, in runs of `requests`. price: USD per GPU and hour;
+    measured ones. slo_long_ttft_ms, slo_long_tpot_ms: above the smallest pool; None: the same.
+    tails: whether to simulate what each class of requests sees, in runs of `requests`. offers:
+    NAME=GPU,... of the short and of the long pool, which run `model`. price: USD per GPU and hour;
     None: the profile's. json, html, plot: files to write; json may be `-` for standard output.
     """
 
@@ -64,6 +66,9 @@ class PlanOptions:
     max_num_seqs: int = MAX_NUM_SEQS
     errors: str | None = None
     slo_long_ttft_ms: float | None = None
+    slo_long_tpot_ms: float | None = None
+    offers: tuple[str, ...] = ()
+    model: str = "llama-3-8b"
     tails: bool = False
     requests: int = 10_000
     hours: float = HOURS_PER_YEAR
@@ -109,20 +114,47 @@ def question_of(
         tpot_p99_s=options.slo_tpot_ms / 1e3,
         utilisation=options.utilisation,
     )
-    long_ms = options.slo_long_ttft_ms
     return Question(
         workload=requests.workload() if isinstance(requests, Trace) else requests,
         rate_per_s=rate_of(options.rate, reading),
         profile=load_profile(options.profile, options.price),
         window=WINDOW if options.window is None else options.window,
         objectives=goals,
-        long_objectives=None if long_ms is None else replace(goals, ttft_p99_s=long_ms / 1e3),
+        long_objectives=_long_goals(options, goals),
         estimator=_errors(options.errors, estimator),
         slot_rule=SlotRule(options.slots),
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=options.max_num_batched_tokens,
         hours_per_year=options.hours,
         names=options.names,
+    )
+
+
+def machines_of(options: PlanOptions) -> tuple[tuple[Machine, ...], tuple[Machine, ...]]:
+    """Return what the short and the long pool may run on. Raises PlanError or ProfileError."""
+    found = [_machines(offer, options.model) for offer in options.offers]
+    if len(found) != 2:
+        raise PlanError(f"--pool: {len(found)} given; allowed: two, the short pool first")
+    return found[0], found[1]
+
+
+def _machines(offer: str, model: str) -> tuple[Machine, ...]:
+    _, equals, names = offer.partition("=")
+    if not equals or not all(names.split(",")):
+        raise PlanError(f"--pool: {offer} is not allowed: for example short=l4,l40s")
+    return tuple(
+        machine(name, model) or Machine(name, load_profile(name)) for name in names.split(",")
+    )
+
+
+def _long_goals(options: PlanOptions, goals: Objectives) -> Objectives | None:
+    ttft_ms, tpot_ms = options.slo_long_ttft_ms, options.slo_long_tpot_ms
+    if ttft_ms is None and tpot_ms is None:
+        return None
+    return replace(
+        goals,
+        ttft_p99_s=goals.ttft_p99_s if ttft_ms is None else ttft_ms / 1e3,
+        tpot_p99_s=goals.tpot_p99_s if tpot_ms is None else tpot_ms / 1e3,
     )
 
 

@@ -11,8 +11,10 @@ from rich.console import Console
 
 from extproc.config.load import load
 from extproc.names import install_hint
+from extproc.planner.proof.hardware import search
 from extproc.planner.proof.tails import SHARES, Tails, study
 from extproc.planner.report.document import as_json
+from extproc.planner.report.hardware import hardware_json, print_hardware
 from extproc.planner.report.text import print_study
 from extproc.planner.sizing.question import PlanError, Question
 from extproc.planner.sizing.study import Study, examine
@@ -20,6 +22,7 @@ from extproc.planner_commands.inputs import read_inputs
 from extproc.planner_commands.options import (
     PlanOptions,
     class_threshold,
+    machines_of,
     question_of,
     with_pools,
 )
@@ -40,10 +43,42 @@ def run_plan(options: PlanOptions) -> int:
     with Console(stderr=True).status("Planning"):
         reading = read_inputs(options.inputs)
         question = question_of(options, reading, settings.budget.estimator)
+    if options.offers:
+        return _plan_hardware(options, question, reading.notes)
+    with Console(stderr=True).status("Planning"):
         done = examine(question, options.pools, options.thresholds)
     tails = _tails(options, question) if options.tails else None
     _report(done, reading.notes, options, tails)
     return 0 if (tails.least if tails else done.plan.meets) else 1
+
+
+def _plan_hardware(options: PlanOptions, question: Question, notes: tuple[str, ...]) -> int:
+    offers, threshold = machines_of(options), class_threshold(options, question)
+    with showing(Console(stderr=True)) as show:
+        show.say("Simulating the cheapest fleets")
+        found = search(question, offers, threshold, options.requests)
+    if options.json == Path("-"):
+        _write(options.json, hardware_json(found))
+    else:
+        print_hardware(_console(), found, notes)
+        if options.json:
+            _write(options.json, hardware_json(found))
+    if options.plot:
+        importlib.import_module("extproc.planner.report.html").draw_hardware(found, options.plot)
+    return 0 if found.rows else 1
+
+
+def _write(file: Path, document: dict[str, object]) -> None:
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    if file == Path("-"):
+        print(text.decode())  # noqa: T201 - the requested output
+    else:
+        file.write_bytes(text + b"\n")
+
+
+def _console() -> Console:
+    # Outside a terminal rich assumes 80 columns, which would wrap the tables.
+    return Console() if Console().is_terminal else Console(width=_WIDTH)
 
 
 def _tails(options: PlanOptions, question: Question) -> Tails:
@@ -54,16 +89,13 @@ def _tails(options: PlanOptions, question: Question) -> Tails:
 
 
 def _report(done: Study, notes: Sequence[str], options: PlanOptions, tails: Tails | None) -> None:
-    document = msgspec.json.format(msgspec.json.encode(as_json(done, notes, tails)), indent=2)
+    document = as_json(done, notes, tails)
     if options.json == Path("-"):
-        print(document.decode())  # noqa: T201 - the requested output
+        _write(options.json, document)
     else:
-        # Outside a terminal rich assumes 80 columns, which would wrap the tables.
-        print_study(
-            Console() if Console().is_terminal else Console(width=_WIDTH), done, notes, tails
-        )
+        print_study(_console(), done, notes, tails)
         if options.json:
-            options.json.write_bytes(document + b"\n")
+            _write(options.json, document)
     if options.html or options.plot:
         # Imported here: matplotlib is optional, and slower to load than a plan is to compute.
         draw = importlib.import_module("extproc.planner.report.html")

@@ -138,10 +138,17 @@ class Contest:
         short, long = (_figures(records, late & each) for each in (~self._long, self._long))
         return TailRow(name, tuple(shapes), tuple(instances), short, long)
 
-    def least(self, name: str, shapes: Sequence[Shape], start: Sequence[int]) -> TailRow | None:
+    def least(
+        self,
+        name: str,
+        shapes: Sequence[Shape],
+        start: Sequence[int],
+        most: Sequence[int] | None = None,
+    ) -> TailRow | None:
         """Return the smallest fleet that holds every objective; None if it is out of reach.
 
-        Of several pools the first serves the short class and the last the long one.
+        most: instances; None: four times the start. Of several pools the first serves the short
+        class and the last the long one.
         """
 
         def held(counts: tuple[int, ...]) -> tuple[bool, ...]:
@@ -149,18 +156,17 @@ class Contest:
             good = row.short.hold(self._goals[0]), row.long.hold(self._goals[1])
             return good if len(shapes) > 1 else (all(good),)
 
-        found = smallest(held, start)
+        found = smallest(held, start, most or [_MOST * count for count in start])
         return self.run(name, shapes, found) if found else None
 
 
 def smallest(
-    held: Callable[[tuple[int, ...]], tuple[bool, ...]], start: Sequence[int]
+    held: Callable[[tuple[int, ...]], tuple[bool, ...]], start: Sequence[int], most: Sequence[int]
 ) -> tuple[int, ...] | None:
     """Return the smallest counts for which all hold, each bisected on its own.
 
-    held: whether each count suffices. None if four times the start does not.
+    held: whether each count suffices. None if `most` do not.
     """
-    most = [_MOST * count for count in start]
     low, high = [0] * len(start), [m + 1 for m in most]  # low fails; high holds, or is out of reach
     now = list(start)
     while any(h - lo > 1 for lo, h in zip(low, high, strict=True)):
@@ -192,8 +198,8 @@ def study(
     ValueError if no request lies above the threshold, or none below.
     """
     goals = question.objectives, question.long_objectives or question.objectives
-    fleets = tuple(_fleets(question, threshold))
-    contest = _contest(question, threshold, requests, goals)
+    fleets = tuple(fleets_of(question, threshold))
+    contest = contest_of(question, threshold, requests, goals)
     equal = tuple(contest.run(*_resized(*fleet, _equal(fleets))) for fleet in fleets)
     least = [contest.least(*fleet) for fleet in fleets]
     progress()
@@ -208,9 +214,10 @@ def study(
     )
 
 
-def _contest(
+def contest_of(
     question: Question, threshold: int, requests: int, goals: tuple[Objectives, Objectives]
 ) -> Contest:
+    """Return the contest of Poisson arrivals of the question's lengths and rate."""
     # Longer than every window would be refused by all fleets alike.
     fitting = question.workload.between(0, question.window)
     return Contest(poisson(fitting, question.rate_per_s, requests, 0), threshold, goals)
@@ -223,8 +230,8 @@ def _curve(
     long = 1 - question.workload.share_within(threshold)
     for share in SHARES:
         changed = replace(question, workload=shifted(question.workload, threshold, long - share))
-        contest = _contest(changed, threshold, requests, goals)
-        rows = [contest.least(*fleet) for fleet in _fleets(changed, threshold)]
+        contest = contest_of(changed, threshold, requests, goals)
+        rows = [contest.least(*fleet) for fleet in fleets_of(changed, threshold)]
         *alone, split = (row.gpus if row else None for row in rows)
         yield CurvePoint(share, min((n for n in alone if n), default=None), split)
         progress()
@@ -233,20 +240,21 @@ def _curve(
 Fleet = tuple[str, tuple[Shape, ...], tuple[int, ...]]
 
 
-def _fleets(question: Question, threshold: int) -> Iterator[Fleet]:
+def fleets_of(question: Question, threshold: int) -> Iterator[Fleet]:
     """Yield one pool as vLLM starts, one by the actual lengths if it differs, and the split."""
     planner = Planner(question)
     most = default_num_seqs(question.max_num_batched_tokens)
-    name, (shape,), counts = _fleet("one pool, default", planner.as_started(), question)
+    name, (shape,), counts = fleet_of("one pool, default", planner.as_started(), question)
     # As vLLM runs it: the KV cache limits what runs at once, not the formula's effective slots.
     yield name, (replace(shape, max_num_seqs=most),), counts
     packed = planner.packed(SlotRule.OCCUPANCY)
     if packed.pools[0].max_num_seqs < most:
-        yield _fleet(f"one pool, {packed.pools[0].max_num_seqs} seqs", packed, question)
-    yield _fleet(f"split at {threshold}", planner.at((threshold,)), question)
+        yield fleet_of(f"one pool, {packed.pools[0].max_num_seqs} seqs", packed, question)
+    yield fleet_of(f"split at {threshold}", planner.at((threshold,)), question)
 
 
-def _fleet(name: str, plan: Plan, question: Question) -> Fleet:
+def fleet_of(name: str, plan: Plan, question: Question) -> Fleet:
+    """Return the shapes and the instances of a plan."""
     shapes = tuple(
         Shape(
             name=pool.name,

@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from rich.table import Table
 
+from extproc.planner.proof.hardware import Hardware, is_mixed
 from extproc.planner.proof.tails import Tails
+from extproc.planner.report.hardware import usd_per_year
 from extproc.planner.report.text import headline, introduction, notes_of, tables
 from extproc.planner.sizing.study import Study
 
@@ -155,3 +157,17 @@ def _count_in_tokens(axes: Axes) -> None:
 def _tokens(value: float, _: int | None = None) -> str:
     """Write tokens as 512, 1K, 64K."""
     return f"{value / 1024:g}K" if value >= 1024 else f"{value:g}"
+
+
+def draw_hardware(found: Hardware, file: Path) -> None:
+    """Write a PNG of the yearly cost of each fleet. Raises OSError."""
+    figure = Figure(figsize=(9, 1.2 + 0.5 * max(1, len(found.rows))), layout="constrained")
+    axes = figure.subplots()
+    rows = found.rows[::-1]
+    axes.barh(
+        [row.name for row in rows],
+        [usd_per_year(row, found) / 1e3 for row in rows],
+        color=["C0" if is_mixed(row) else "C1" for row in rows],
+    )
+    axes.set(xlabel="1000 $ a year (blue: two accelerators, orange: one)")
+    figure.savefig(file, format="png", dpi=130)

@@ -12,7 +12,7 @@ from extproc.planner.report.layout import make_table, seconds
 
 NOT_MODELLED: Final = (
     "The simulator does not model long_prefill_token_threshold and partial prefills: one pool that "
-    "sets them may do better than the one pool here. none: not with four times the GPUs by formula"
+    "sets them may do better than the one pool here"
 )
 
 
@@ -85,7 +85,10 @@ def tail_tables(tails: Tails) -> Iterator[Table]:
         f"{seconds(long.ttft_p99_s)} of long requests, simulated"
     )
     yield _rows(title, tails.least)
-    table = make_table("Least GPUs by the share of long requests", "long", "one pool", "split")
+    table = make_table(
+        "Least GPUs by the share of long requests (none: more than four times those by formula)",
+        *("long", "one pool", "split"),
+    )
     for point in tails.curve:
         table.add_row(f"{point.share:.1%}", _known(point.one_pool), _known(point.split))
     if tails.curve:

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from extproc.planner.sizing.plans import Plan
+from extproc.planner.sizing.plans import Plan, PoolPlan
 from extproc.planner.sizing.pool_model import requests_of
 from extproc.planner.sizing.pool_sizing import (
     PoolLoad,
@@ -92,6 +92,10 @@ class Planner:
     def at(self, thresholds: tuple[int, ...]) -> Plan:
         """Return the plan split at these thresholds. Raises PlanError."""
         return self._compared([self._size(*pair) for pair in self._ranges(thresholds)])
+
+    def pool(self, above: int, up_to: int) -> PoolPlan:
+        """Return the pool of the requests between two thresholds. Raises PlanError."""
+        return describe(self._size(above, up_to), "pool")
 
     def judged(self, plan: Plan) -> Plan:
         """Return the plan beside the best one pool, with its verdict; one pool has none."""

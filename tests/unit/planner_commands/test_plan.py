@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from extproc.cli import main
+from extproc.planner.proof import tails
 from extproc.planner.traffic.published import LMSYS
 from extproc.simulator.engine.profiles import read_profile, write_profile
 from tests.support.paths import ROOT
@@ -172,3 +173,56 @@ def test_the_profile_on_the_page_is_one():
     page = (EXAMPLES.parent / "planning.md").read_text()
     profile = read_profile(page.split("```json\n")[1].split("```")[0])
     assert profile.gpus == 8
+
+
+LONG = str(EXAMPLES / "long-prompts.csv")
+MIX = ("--weight", "0.9", "--weight", "0.1", "--rate", "4", "--window", "131072")
+GOALS = ("--slo-ttft-ms", "4000", "--slo-long-ttft-ms", "60000", "--slo-tpot-ms", "900")
+
+
+def test_tails_are_simulated_and_come_first(lengths, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(tails, "SHARES", (0.05,))
+    words = (lengths, LONG, *MIX, *GOALS, "--tails", "--requests", "200")
+    assert run(*words, "--slots", "window", "--plot", str(tmp_path / "plan.png")) in {0, 1}
+    text = " ".join(capsys.readouterr().out.split())
+    assert text.startswith(("Split at 8192", "Do not split", "No fleet tried"))
+    assert "does not model long_prefill_token_threshold" in text
+    assert (tmp_path / "plan.png").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--threshold", "8"), "--tails: no request is short, or none is long, at 8 tokens"),
+        (("--requests", "9"), "or --requests is below 100"),
+    ],
+)
+def test_tails_need_both_classes(lengths, words, says, capsys):
+    assert run(lengths, "--rate", "20", "--tails", *words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_pools_of_several_accelerators_are_searched(lengths, tmp_path, capsys):
+    words = (lengths, LONG, *MIX, *GOALS, "--requests", "200")
+    offers = ("--pool", "short=l40s", "--pool", "long=h100")
+    files = ("--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png"))
+    assert run(*words, *offers, *files) == 0
+    assert capsys.readouterr().out.startswith(("Buy l40s + h100", "Do not mix"))
+    assert (tmp_path / "a.png").stat().st_size
+    assert run(*words, *offers, "--json", "-") == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "a.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("offers", "says"),
+    [
+        (("short=h100",), "--pool: 1 given; allowed: two"),
+        (("h100", "h100"), "--pool: h100 is not allowed: for example short=l4,l40s"),
+        (("a=h100,", "b=h100"), "--pool: a=h100, is not allowed"),
+        (("a=b200", "b=h100"), "b200: no such profile"),
+    ],
+)
+def test_wrong_offers_are_refused(lengths, offers, says, capsys):
+    words = [word for offer in offers for word in ("--pool", offer)]
+    assert run(lengths, "--rate", "20", *words) == 2
+    assert says in capsys.readouterr().err

@@ -33,19 +33,19 @@ def test_the_smallest_counts_are_found_from_any_start(start):
     def held(counts):
         return counts[0] >= 3, counts[1] >= 4
 
-    assert smallest(held, start) == (3, 4)
+    assert smallest(held, start, (20, 20)) == (3, 4)
 
 
 def test_counts_out_of_reach_are_none():
-    assert smallest(lambda counts: (counts[0] >= 9,), (2,)) is None
+    assert smallest(lambda counts: (counts[0] >= 9,), (2,), (8,)) is None
 
 
 def test_a_pool_that_needs_what_the_other_lost_gets_it_back():
-    assert smallest(lambda n: (n[0] >= 2, n[1] + n[0] // 3 >= 3), (4, 4)) == (2, 3)
+    assert smallest(lambda n: (n[0] >= 2, n[1] + n[0] // 3 >= 3), (4, 4), (9, 9)) == (2, 3)
 
 
 def test_pools_that_only_hold_together_may_be_out_of_reach():
-    assert smallest(lambda n: (n[0] >= 2, n[0] >= 3 or n[1] >= 99), (3, 3)) is None
+    assert smallest(lambda n: (n[0] >= 2, n[0] >= 3 or n[1] >= 99), (3, 3), (9, 9)) is None
 
 
 def test_the_classes_are_those_of_the_true_lengths():
