@@ -27,6 +27,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all figures as JSON; -: print"
     )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="write dualpool.yaml, vllm.sh and, for two pools, .env of the plan by formula",
+    )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with plots")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the plots as PNG")
 
@@ -60,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
             requests=options.requests,
             hours=options.hours,
             price=options.price,
+            out=options.out,
             json=options.json,
             html=options.html,
             plot=options.plot,

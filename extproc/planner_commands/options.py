@@ -48,6 +48,7 @@ class PlanOptions:
     tails: whether to simulate what each class of requests sees, in runs of `requests`. offers:
     NAME=GPU,... of the short and of the long pool, which run `model`. price: USD per GPU and hour;
     None: the profile's. json, html, plot: files to write; json may be `-` for standard output.
+    out: a folder for the files that start the pools.
     """
 
     inputs: InputOptions
@@ -73,6 +74,7 @@ class PlanOptions:
     requests: int = 10_000
     hours: float = HOURS_PER_YEAR
     price: float | None = None
+    out: Path | None = None
     json: Path | None = None
     html: Path | None = None
     plot: Path | None = None

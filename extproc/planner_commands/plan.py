@@ -15,6 +15,7 @@ from extproc.planner.proof.hardware import search
 from extproc.planner.proof.tails import SHARES, Tails, study
 from extproc.planner.report.document import as_json
 from extproc.planner.report.hardware import hardware_json, print_hardware
+from extproc.planner.report.running import running_files
 from extproc.planner.report.text import print_study
 from extproc.planner.sizing.question import PlanError, Question
 from extproc.planner.sizing.study import Study, examine
@@ -96,6 +97,10 @@ def _report(done: Study, notes: Sequence[str], options: PlanOptions, tails: Tail
         print_study(_console(), done, notes, tails)
         if options.json:
             _write(options.json, document)
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        for name, text in running_files(done.plan, done.question).items():
+            (options.out / name).write_text(text, encoding="utf-8")
     if options.html or options.plot:
         # Imported here: matplotlib is optional, and slower to load than a plan is to compute.
         draw = importlib.import_module("extproc.planner.report.html")

@@ -226,3 +226,9 @@ def test_wrong_offers_are_refused(lengths, offers, says, capsys):
     words = [word for offer in offers for word in ("--pool", offer)]
     assert run(lengths, "--rate", "20", *words) == 2
     assert says in capsys.readouterr().err
+
+
+def test_the_files_that_start_the_pools_are_written(lengths, tmp_path):
+    out = tmp_path / "made" / "here"
+    assert run(lengths, "--rate", "200", "--threshold", "8192", "--out", str(out)) in {0, 1}
+    assert sorted(file.name for file in out.iterdir()) == [".env", "dualpool.yaml", "vllm.sh"]
