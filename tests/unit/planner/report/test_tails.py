@@ -72,7 +72,7 @@ def test_a_split_wins_from_the_share_on_from_which_it_always_does(splits, share)
 def test_there_is_a_table_for_equal_gpus_least_gpus_and_the_shares():
     tables = list(tail_tables(TAILS))
     assert [table.row_count for table in tables] == [2, 2, 3]
-    assert list(tables[2].columns[1].cells) == ["2", "4", "none"]
+    assert list(tables[2].columns[1].cells) == ["2", "4", "over 4x"]
     assert list(tables[0].columns[-1].cells) == ["-", "-"]
 
 
