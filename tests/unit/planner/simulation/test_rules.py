@@ -1,10 +1,10 @@
 """Who routes in a simulated fleet."""
 
 from collections import Counter
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from extproc.budget.values import Outcome
 from extproc.config.settings import Settings
