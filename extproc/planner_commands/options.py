@@ -10,7 +10,6 @@ from extproc.config.settings import EstimatorName, Settings
 from extproc.planner.sizing.estimators import CALIBRATED, PAPER, EstimatorErrors, measured
 from extproc.planner.sizing.question import (
     HOURS_PER_YEAR,
-    MAX_NUM_BATCHED_TOKENS,
     MAX_NUM_SEQS,
     WINDOW,
     Objectives,
@@ -40,9 +39,10 @@ class PlanOptions:
     config: the service's settings file, whose pools and estimator are planned for; None: the
     planner chooses the pools. names: those of the file's pools, ascending. rate: requests per
     second; None: the trace's own. profile: a name or a file. window: None: that of the file's
-    largest pool, or WINDOW. errors: shares of misrouted and over-routed requests, as text; None:
-    measured ones. price: USD per GPU and hour; None: the profile's. json, html, plot: files to
-    write; json may be `-` for standard output.
+    largest pool, or WINDOW. max_num_batched_tokens: None: vLLM's default on the accelerator.
+    errors: shares of misrouted and over-routed requests, as text; None: measured ones. price: USD
+    per GPU and hour; None: the profile's. json, html, plot: files to write; json may be `-` for
+    standard output.
     """
 
     inputs: InputOptions
@@ -50,7 +50,7 @@ class PlanOptions:
     rate: float | None = None
     profile: str = DEFAULT_PROFILE
     window: int | None = None
-    max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
+    max_num_batched_tokens: int | None = None
     slo_ttft_ms: float = _OBJECTIVES.ttft_p99_s * 1e3
     slo_tpot_ms: float = _OBJECTIVES.tpot_p99_s * 1e3
     utilisation: float = _OBJECTIVES.utilisation
@@ -98,10 +98,12 @@ def question_of(
     if not 1 <= options.pools <= 8:
         raise PlanError(f"--pools: {options.pools} is not allowed: from 1 to 8")
     requests = reading.requests
+    profile = load_profile(options.profile, options.price)
+    batched = options.max_num_batched_tokens
     return Question(
         workload=requests.workload() if isinstance(requests, Trace) else requests,
         rate_per_s=rate_of(options.rate, reading),
-        profile=load_profile(options.profile, options.price),
+        profile=profile,
         window=WINDOW if options.window is None else options.window,
         objectives=Objectives(
             ttft_p99_s=options.slo_ttft_ms / 1e3,
@@ -111,7 +113,7 @@ def question_of(
         estimator=_errors(options.errors, estimator),
         slot_rule=SlotRule(options.slots),
         max_num_seqs=options.max_num_seqs,
-        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_num_batched_tokens=profile.max_num_batched_tokens if batched is None else batched,
         hours_per_year=options.hours,
         names=options.names,
     )

@@ -34,8 +34,15 @@ def run_plan(options: PlanOptions) -> int:
         reading = read_inputs(options.inputs)
         question = question_of(options, reading, settings.budget.estimator)
         done = examine(question, options.pools, options.thresholds)
-    _report(done, reading.notes, options)
+    _report(done, (*reading.notes, *_notes(done)), options)
     return 0 if done.plan.meets else 1
+
+
+def _notes(done: Study) -> tuple[str, ...]:
+    """Return what every output must say about the profile."""
+    question = done.question
+    most = max(pool.max_num_seqs for pool in done.plan.pools)
+    return question.profile.notes(most, question.max_num_batched_tokens)
 
 
 def _report(done: Study, notes: Sequence[str], options: PlanOptions) -> None:
