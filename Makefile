@@ -73,7 +73,7 @@ requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 	echo 'bpe-openai>=0.1.4,<0.2' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
 	echo 'hatchling>=1.27,<2' | $(PIN) -o deploy/requirements-build.txt -
 
-.PHONY: bench-envoy bench-transports soak paper versus-vllm
+.PHONY: bench-envoy bench-transports soak paper versus-vllm versus-recorded
 bench-envoy: $(VENV)/local  ## measure what each form costs Envoy, the service and the client; minutes
 	$(BIN)/python -m benchmarks.envoy $(ARGS)
 
@@ -88,6 +88,9 @@ paper: $(VENV)/dev  ## compare our figures with the papers'; PAPER='--fast', '--
 
 versus-vllm: $(VENV)/dev  ## compare the simulator with real vLLM: DUALPOOL_VLLM=DIR or VERSUS='--pools URL,URL'
 	$(BIN)/python -m extproc.profiling.versus $(VERSUS)
+
+versus-recorded: $(VENV)/dev  ## compare the simulator with recorded runs of real vLLM: RECORDED=DIR
+	$(BIN)/python -m extproc.profiling.recorded $(RECORDED)
 
 .PHONY: clean
 clean:  ## remove the environment and what was built

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from extproc.planner_commands.inputs import InputOptions
 
 DEFAULT_PROFILE: Final = "a100-llama70b"
-PROFILES: Final = (DEFAULT_PROFILE, "h100-llama70b", "a10g", "mi300x-qwen235b")
+PROFILES: Final = (DEFAULT_PROFILE, "h100-llama70b", "h100-llama8b", "a10g", "mi300x-qwen235b")
 STATED: Final = 0.85
 
 

@@ -94,9 +94,8 @@ def _add_instances(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-num-batched-tokens",
         type=int,
-        default=2048,
         metavar="TOKENS",
-        help="of every instance (default: %(default)s)",
+        help="of every instance (default: vLLM's on the accelerator, 8192 or 2048)",
     )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 DESCRIPTION = (
     "Measure time to first token and iteration time of an idle vLLM server with requests of known "
-    "length, and fit a profile; takes one to two minutes. Exit code 1 if no profile can be fitted."
+    "length, and fit a profile; takes one to five minutes. Exit code 1 if no profile can be fitted."
 )
 
 
@@ -16,7 +16,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--most",
         type=int,
-        default=64,
+        default=1024,
         metavar="N",
         help="largest number of concurrent sequences to measure (default: %(default)s)",
     )
@@ -26,6 +26,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
         default=2048,
         metavar="TOKENS",
         help="the server's own setting, which its API does not report (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-async-scheduling",
+        action="store_true",
+        help="the server runs without it, as on CPUs; its API does not report it",
     )
     parser.add_argument(
         "--gpus", type=int, default=1, metavar="N", help="GPUs of the server (default: %(default)s)"
@@ -48,5 +53,6 @@ def run(options: argparse.Namespace) -> int:
             max_num_batched_tokens=options.max_num_batched_tokens,
             gpus=options.gpus,
             price_per_gpu_h=options.price,
+            async_scheduling=not options.no_async_scheduling,
         )
     )

@@ -139,9 +139,8 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
     add(
         "--max-num-batched-tokens",
         type=int,
-        default=2048,
         metavar="TOKENS",
-        help="of every instance (default: %(default)s)",
+        help="of every instance (default: vLLM's on the accelerator, 8192 or 2048)",
     )
     add("--prefix-caching", action="store_true", help="cache prefixes, for traces that have them")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
-from extproc.planner.sizing.question import MAX_NUM_BATCHED_TOKENS, Question
+from extproc.planner.sizing.question import Question
 from extproc.planner.sizing.search import Planner, pool_names
 from extproc.planner.traffic.lengths import InputError, Workload
 from extproc.planner_commands.options import DEFAULT_PROFILE, load_profile
@@ -22,7 +22,7 @@ class FleetOptions:
 
     windows: max_model_len of the pools, ascending. thresholds: of all pools but the largest; the
     windows if empty. plan: a file written by `dualpool plan --json`, which replaces all other
-    options but prefix_caching.
+    options but prefix_caching. max_num_batched_tokens: None: vLLM's default on the accelerator.
     """
 
     profile: str = DEFAULT_PROFILE
@@ -32,7 +32,7 @@ class FleetOptions:
     instances: tuple[int, ...] = ()
     gpus: int = 0
     plan: Path | None = None
-    max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
+    max_num_batched_tokens: int | None = None
     prefix_caching: bool = False
 
 
@@ -169,7 +169,7 @@ def _plan_instances(
         rate_per_s=traffic.rate_per_s,
         profile=profile,
         window=pools[-1].max_model_len,
-        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_num_batched_tokens=_batched(options, profile),
     )
     plan = Planner(question).at(tuple(pool.limit for pool in pools[:-1]))
     if not options.gpus:
@@ -210,7 +210,7 @@ def _read_plan(file: Path) -> _PlanFile:
 
 def _spec(pool: _PlannedPool, profile: InstanceProfile, options: FleetOptions) -> PoolSpec:
     # vLLM does not start with fewer batched tokens than sequences.
-    batched = max(options.max_num_batched_tokens, pool.max_num_seqs)
+    batched = max(_batched(options, profile), pool.max_num_seqs)
     engine = profile.engine(pool.max_model_len, pool.max_num_seqs, batched)
     return PoolSpec(
         name=pool.name,
@@ -220,4 +220,10 @@ def _spec(pool: _PlannedPool, profile: InstanceProfile, options: FleetOptions) -
         threshold=pool.threshold,
         gpus=profile.gpus,
         overhead_s=profile.overhead_s,
+        notes=profile.notes(pool.max_num_seqs, batched),
     )
+
+
+def _batched(options: FleetOptions, profile: InstanceProfile) -> int:
+    given = options.max_num_batched_tokens
+    return profile.max_num_batched_tokens if given is None else given

@@ -11,7 +11,6 @@ from extproc.planner.proof.catalogue import Machine, machine
 from extproc.planner.sizing.estimators import CALIBRATED, PAPER, EstimatorErrors, measured
 from extproc.planner.sizing.question import (
     HOURS_PER_YEAR,
-    MAX_NUM_BATCHED_TOKENS,
     MAX_NUM_SEQS,
     WINDOW,
     Objectives,
@@ -43,12 +42,13 @@ class PlanOptions:
     config: the service's settings file, whose pools and estimator are planned for; None: the
     planner chooses the pools. names: those of the file's pools, ascending. rate: requests per
     second; None: the trace's own. profile: a name or a file. window: None: that of the file's
-    largest pool, or WINDOW. errors: shares of misrouted and over-routed requests, as text; None:
-    measured ones. slo_long_ttft_ms, slo_long_tpot_ms: above the smallest pool; None: the same.
-    tails: whether to simulate what each class of requests sees, in runs of `requests`. offers:
-    NAME=GPU,... of the short and of the long pool, which run `model`. price: USD per GPU and hour;
-    None: the profile's. json, html, plot: files to write; json may be `-` for standard output.
-    out: a folder for the files that start the pools.
+    largest pool, or WINDOW. max_num_batched_tokens: None: vLLM's default on the accelerator.
+    errors: shares of misrouted and over-routed requests, as text; None: measured ones.
+    slo_long_ttft_ms, slo_long_tpot_ms: above the smallest pool; None: the same. tails: whether to
+    simulate what each class of requests sees, in runs of `requests`. offers: NAME=GPU,... of the
+    short and of the long pool, which run `model`. price: USD per GPU and hour; None: the profile's.
+    json, html, plot: files to write; json may be `-` for standard output. out: a folder for the
+    files that start the pools.
     """
 
     inputs: InputOptions
@@ -56,7 +56,7 @@ class PlanOptions:
     rate: float | None = None
     profile: str = DEFAULT_PROFILE
     window: int | None = None
-    max_num_batched_tokens: int = MAX_NUM_BATCHED_TOKENS
+    max_num_batched_tokens: int | None = None
     slo_ttft_ms: float = _OBJECTIVES.ttft_p99_s * 1e3
     slo_tpot_ms: float = _OBJECTIVES.tpot_p99_s * 1e3
     utilisation: float = _OBJECTIVES.utilisation
@@ -116,17 +116,19 @@ def question_of(
         tpot_p99_s=options.slo_tpot_ms / 1e3,
         utilisation=options.utilisation,
     )
+    profile = load_profile(options.profile, options.price)
+    batched = options.max_num_batched_tokens
     return Question(
         workload=requests.workload() if isinstance(requests, Trace) else requests,
         rate_per_s=rate_of(options.rate, reading),
-        profile=load_profile(options.profile, options.price),
+        profile=profile,
         window=WINDOW if options.window is None else options.window,
         objectives=goals,
         long_objectives=_long_goals(options, goals),
         estimator=_errors(options.errors, estimator),
         slot_rule=SlotRule(options.slots),
         max_num_seqs=options.max_num_seqs,
-        max_num_batched_tokens=options.max_num_batched_tokens,
+        max_num_batched_tokens=profile.max_num_batched_tokens if batched is None else batched,
         hours_per_year=options.hours,
         names=options.names,
     )

@@ -49,8 +49,15 @@ def run_plan(options: PlanOptions) -> int:
     with Console(stderr=True).status("Planning"):
         done = examine(question, options.pools, options.thresholds)
     tails = _tails(options, question) if options.tails else None
-    _report(done, reading.notes, options, tails)
+    _report(done, (*reading.notes, *_notes(done)), options, tails)
     return 0 if (tails.least if tails else done.plan.meets) else 1
+
+
+def _notes(done: Study) -> tuple[str, ...]:
+    """Return what every output must say about the profile."""
+    question = done.question
+    most = max(pool.max_num_seqs for pool in done.plan.pools)
+    return question.profile.notes(most, question.max_num_batched_tokens)
 
 
 def _plan_hardware(options: PlanOptions, question: Question, notes: tuple[str, ...]) -> int:

@@ -112,7 +112,7 @@ def _simulate_all(options: SimulateOptions) -> tuple[Simulation, dict[str, Recor
         rate=trace.rate,
         poisson=options.rate > 0,
         stated=options.stated,
-        notes=reading.notes,
+        notes=(*reading.notes, *inputs.fleet.notes),
         compared=compared,
     )
     return simulation, first

@@ -22,10 +22,13 @@ from extproc.progress import Show
 _SHORT: Final = 16  # prompt tokens of sequences whose context is negligible
 _MOST_TOKENS, _LEAST_TOKENS = 48, 8  # output tokens of a probe
 _ROUNDS: Final = 5  # over all points, so that drift of the machine does not tilt the fit
+_FEW_ROUNDS: Final = 2  # for loads whose prompts alone take seconds
+_LARGE: Final = 50_000  # prompt tokens of such a load
 _FIRST_TOKENS: Final = 7
 _ROOM: Final = 3  # probes that fit into the answer of a sequence beside them, at least
 _FAILURES: Final = 2  # of a load that was never measured, before it is given up
-_MOST_CONTEXT: Final = 100_000  # tokens; filling a large KV cache would take minutes
+_MOST_CONTEXT: Final = 500_000  # tokens; filling a larger KV cache would take minutes
+_PILOT: Final = 1024  # prompt tokens by which the duration is estimated
 _MOST_ANSWER: Final = 512  # output tokens while max_num_seqs is found; 0.25 s at 0.5 ms each
 _POLL_S: Final = 0.05
 _STEADY_S: Final = 1.0  # without one more running sequence: as many as will run
@@ -89,7 +92,7 @@ class _Load:
 
 
 async def measure(vllm: Vllm, most: int, show: Show) -> Measured:
-    """Measure with up to `most` concurrent sequences; takes about a minute.
+    """Measure with up to `most` concurrent sequences; says how long it will take.
 
     Raises VllmError if nothing could be measured.
     """
@@ -114,13 +117,31 @@ async def _measure_all(
     vllm: Vllm, prefills: list[Measurement], loads: list[_Load], show: Show
 ) -> None:
     prompts = prompt_sizes(vllm.facts)
-    show.begin("Measuring", len(prompts) + _ROUNDS * len(loads))
+    probes = [load for number in range(_ROUNDS) for load in loads if number < rounds_of(load.point)]
+    takes_s = await _estimate_s(vllm, prompts, [load.point for load in probes])
+    show.begin(f"Measuring, about {takes_s:.0f} s", len(prompts) + len(probes))
     for prompt_tokens in prompts:
         prefills.append(await _prefill(vllm, prompt_tokens))
         show.advance()
-    for load in _ROUNDS * loads:
+    for load in probes:
         await load.probe(vllm)
         show.advance()
+
+
+def rounds_of(point: Point) -> int:
+    """Return how often a load is probed."""
+    return _FEW_ROUNDS if point.sequences * point.prompt_tokens > _LARGE else _ROUNDS
+
+
+async def _estimate_s(vllm: Vllm, prompts: Sequence[int], probes: Sequence[Point]) -> float:
+    """Return the seconds that all measurements will take, by the prefill of one prompt."""
+    pilot = min(_PILOT, prompts[-1])
+    each_s = await _first_token(vllm, _SHORT) / 1e3
+    token_s = await _first_token(vllm, pilot) / 1e3 / pilot
+    prefilled = _FIRST_TOKENS * sum(prompts) + sum(p.sequences * p.prompt_tokens for p in probes)
+    # Three requests beside the tokens of a probe, each of which takes about as long as the first.
+    decoded = sum(point.tokens + 3 for point in probes)
+    return token_s * prefilled + each_s * (decoded + _FIRST_TOKENS * len(prompts))
 
 
 def prompt_sizes(facts: Facts) -> tuple[int, ...]:
@@ -142,6 +163,9 @@ def decode_points(facts: Facts, max_num_seqs: int) -> tuple[Point, ...]:
     for share, times in ((0.35, (1, 3)), (0.7, (1, 2, 4))):
         fewest = max(1, math.ceil(share * tokens / (0.75 * facts.max_model_len)))
         points += [_point(facts, k * fewest, int(share * tokens / k / fewest)) for k in times]
+    # As many as will run in the largest pool, with as much in the KV cache as there is at the peak.
+    if (many := max_num_seqs // 2) > 4 * fewest:
+        points.append(_point(facts, many, int(0.7 * tokens / many)))
     return tuple(p for p in points if p.tokens >= _LEAST_TOKENS and p.sequences <= max_num_seqs)
 
 

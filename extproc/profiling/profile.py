@@ -1,7 +1,7 @@
 """`dualpool profile URL`: measures a running vLLM, fits a profile, prints and writes it."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
@@ -9,10 +9,19 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from extproc.profiling.fitting import Decode, FirstToken, Fit, FitError, Measurement, fit
+from extproc.profiling.fitting import (
+    DOUBTFUL,
+    Decode,
+    FirstToken,
+    Fit,
+    FitError,
+    Measurement,
+    fit,
+)
 from extproc.profiling.measuring import Measured, measure
 from extproc.profiling.vllm import Facts, connect, new_session
 from extproc.progress import showing
+from extproc.simulator.engine.instance import GRAPH_SEQUENCES
 from extproc.simulator.engine.profiles import InstanceProfile, write_profile
 
 _WIDTH: Final = 100
@@ -21,17 +30,19 @@ _BELOW_1: Final = "--most: {}, --max-num-batched-tokens: {}, --gpus: {}; all mus
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileOptions:
-    """Options of `dualpool profile`; the last three are not reported by a server's API.
+    """Options of `dualpool profile`; a server's API does not report those after `most`.
 
     most: largest number of concurrent sequences. price_per_gpu_h: USD per GPU and hour.
+    async_scheduling: vLLM's default on GPUs; it has none on CPUs.
     """
 
     url: str
     out: Path | None = None
-    most: int = 64
+    most: int = 1024
     max_num_batched_tokens: int = 2048
     gpus: int = 1
     price_per_gpu_h: float = 0.0
+    async_scheduling: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +53,11 @@ class Profiled:
     measured: Measured
     fit: Fit
 
-    def instance(self, gpus: int = 1, price_per_gpu_h: float = 0.0) -> InstanceProfile:
+    def instance(
+        self, gpus: int = 1, price_per_gpu_h: float = 0.0, *, async_scheduling: bool = True
+    ) -> InstanceProfile:
         """Return the profile for the planner and the simulator."""
+        decodes = [m for m in self.measured.measurements if isinstance(m, Decode)]
         return InstanceProfile(
             name=self.facts.model,
             pace=self.fit.profile,
@@ -52,6 +66,13 @@ class Profiled:
             gpus=gpus,
             price_per_gpu_h=price_per_gpu_h,
             overhead_s=self.fit.overhead_ms / 1e3,
+            async_scheduling=async_scheduling,
+            max_num_batched_tokens=self.fit.profile.chunk_tokens,
+            max_num_seqs=self.measured.max_num_seqs,
+            measured_sequences=max((decode.sequences for decode in decodes), default=0),
+            measured_kv_tokens=round(max((decode.kv_tokens for decode in decodes), default=0)),
+            source="measured by dualpool profile; half of the times are fitted within"
+            f" {self.fit.median_off:.1%}, all within {self.fit.most_off:.1%}",
         )
 
 
@@ -74,8 +95,11 @@ def run_profile(options: ProfileOptions) -> int:
         return _fail(str(error) + ("" if options.out is None else f"; {options.out} not written"))
     print_profile(console, profiled)
     if options.out:
-        instance = profiled.instance(options.gpus, options.price_per_gpu_h)
-        options.out.write_text(write_profile(instance) + "\n", encoding="utf-8")
+        instance = profiled.instance(
+            options.gpus, options.price_per_gpu_h, async_scheduling=options.async_scheduling
+        )
+        points = [asdict(measurement) for measurement in measured.measurements]
+        options.out.write_text(write_profile(instance, points) + "\n", encoding="utf-8")
     return 0
 
 
@@ -119,6 +143,30 @@ def print_profile(console: Console, profiled: Profiled) -> None:
     """Print every measurement with its fitted time, and the terms of the fit."""
     console.print(_residuals(profiled), _terms(profiled.fit), sep="\n")
     _print_facts(console, profiled.facts, profiled.measured)
+    for caution in cautions(profiled):
+        console.print(caution, highlight=False, markup=False)
+
+
+def cautions(profiled: Profiled) -> tuple[str, ...]:
+    """Return how far the fit can be trusted, in whole sentences."""
+    fitted, pace = profiled.fit, profiled.fit.profile
+    form = "prefill computes while weights are read" if pace.overlap else "all terms add up"
+    found = [
+        f"Half of the times are fitted within {fitted.median_off:.1%}, all within"
+        f" {fitted.most_off:.1%}; {form}."
+    ]
+    if fitted.most_off > DOUBTFUL:
+        found.append(
+            f"Times that are off by more than {DOUBTFUL:.0%} are not described: see above."
+        )
+    decodes = [m for m in profiled.measured.measurements if isinstance(m, Decode)]
+    most = max(decode.sequences for decode in decodes)
+    if most <= GRAPH_SEQUENCES:
+        found.append(
+            f"Not measured above {most} sequences. vLLM captures CUDA graphs up to"
+            f" {GRAPH_SEQUENCES}; above, an iteration is taken to last {pace.eager_ms:.1f} ms more."
+        )
+    return tuple(found)
 
 
 def _print_facts(console: Console, facts: Facts, measured: Measured) -> None:
@@ -156,6 +204,8 @@ def _terms(fitted: Fit) -> Table:
         ("per 1000 prefill tokens", 1e3 * pace.prefill_token_ms),
         ("per 1,000,000 pairs of prefill tokens", 1e6 * pace.prefill_pair_ms),
         ("per 1000 KV tokens read by decodes", 1e3 * pace.kv_token_ms),
+        ("launch of a prefill, at least", pace.launch_ms),
+        (f"more above {pace.graph_sequences} sequences", pace.eager_ms),
         ("outside the engine, per request", fitted.overhead_ms),
     ):
         table.add_row(name, f"{value:.3f}")

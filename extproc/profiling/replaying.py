@@ -100,7 +100,7 @@ async def replay(vllm: Vllm, trace: Trace, show: Show) -> InstanceTimes:
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None  # the first failure cancelled the others
     preempted = await vllm.metric("vllm:num_preemptions_total") - preemptions
-    return _times(
+    return times_of(
         trace,
         np.array([answer.first_s for answer in answers]) - start_s,
         np.array([answer.last_s for answer in answers]) - start_s,
@@ -115,10 +115,11 @@ def simulated(trace: Trace, pool: PoolSpec) -> InstanceTimes:
     incoming = arrive(trace, trace.output, 0)
     records = simulate(fleet, incoming, make_rule(RuleName.HOMOGENEOUS, fleet, 0), Conduct())
     first_s, end_s = records.first_s + pool.overhead_s, records.end_s + pool.overhead_s
-    return _times(trace, first_s, end_s, int(records.preemptions.sum()))
+    return times_of(trace, first_s, end_s, int(records.preemptions.sum()))
 
 
-def _times(trace: Trace, first_s: Floats, last_s: Floats, preemptions: int) -> InstanceTimes:
+def times_of(trace: Trace, first_s: Floats, last_s: Floats, preemptions: int) -> InstanceTimes:
+    """Return the times of an instance from those of its tokens, from time 0 of the trace."""
     several = trace.output > 1
     return InstanceTimes(
         ttft_s=first_s - trace.at_s,

@@ -37,6 +37,7 @@ from extproc.profiling.vllm import connect, new_session
 from extproc.progress import Show, showing
 
 _BATCH: Final = 2048  # max_num_batched_tokens, vLLM's default on a CPU
+_MOST: Final = 64  # concurrent sequences that are tried; the servers run 32 and 16
 _OUTPUT_SHARE: Final = 0.25  # of the tokens of a request
 _DIVISOR: Final = 8  # of the lengths of the Azure trace, whose longest then fit 2048 tokens
 _RATES: Final = (10.0, 60.0)
@@ -96,7 +97,7 @@ async def compare(options: VersusOptions, console: Console) -> list[ReplayCompar
         urls = options.urls or await stack.enter_async_context(start_pools(options.vllm))
         with pressure(console, "the profiles"):
             profiled = [
-                await profile(ProfileOptions(url=url, max_num_batched_tokens=_BATCH))
+                await profile(ProfileOptions(url=url, most=_MOST, max_num_batched_tokens=_BATCH))
                 for url in urls
             ]
         for each in profiled:
@@ -155,7 +156,7 @@ def make_cases(options: VersusOptions, short_window: int) -> tuple[ReplayCase, .
 
 def pool_of(profiled: Profiled) -> PoolSpec:
     """Return the pool of one such server for the simulator."""
-    instance = profiled.instance()
+    instance = profiled.instance(async_scheduling=False)  # which vLLM does not have on a CPU
     window = profiled.facts.max_model_len
     return PoolSpec(
         name=instance.name,

@@ -11,8 +11,9 @@ class PoolSpec:
     """One pool.
 
     threshold: the largest budget, in tokens, that is routed to the pool. gpus: of one instance.
-    overhead_s: seconds that a request spends outside the engine before its first token.
-    Raises ValueError if vLLM would not start.
+    overhead_s: seconds that a request spends outside the engine before its first token. notes:
+    sentences on its profile that every output must carry. Raises ValueError if vLLM would not
+    start.
     """
 
     name: str
@@ -22,6 +23,7 @@ class PoolSpec:
     threshold: int
     gpus: int = 1
     overhead_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -53,6 +55,11 @@ class FleetSpec:
     def gpus(self) -> int:
         """GPUs of all pools."""
         return sum(pool.instances * pool.gpus for pool in self.pools)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What every output must say about the pools' profiles, each once."""
+        return tuple(dict.fromkeys(note for pool in self.pools for note in pool.notes))
 
     def routing(self) -> tuple[Pool, ...]:
         """Return the pools as the routing rule takes them."""

@@ -2,11 +2,12 @@
 
 An instance runs n = max_num_seqs sequences. With W, H, K the pace's weights, sequence and KV terms
 and r the KV entries of a decoding sequence, an iteration takes t = W + (H + K r) n, plus the
-computation of prefills. A request stays for I iterations (prefill and decode); meanwhile n others
-arrive, and the prefill of each adds e seconds: E[S] = E[I] t + n E[e], and an instance serves
-mu = n / E[S]. Requests queue twice: for a slot (all slots of the pool, M/G/c) and for the prefill,
-which an instance does one at a time (M/G/1). The slot queue assumes full slots, which is
-conservative; the duration of an iteration is taken at the load.
+computation of prefills; if a token of P takes its time while the weights are read (overlap), W is
+max(W, P n). A request stays for I iterations (prefill and decode); meanwhile n others arrive, and
+the prefill of each adds e seconds: E[S] = E[I] t + n E[e], and an instance serves mu = n / E[S].
+Requests queue twice: for a slot (all slots of the pool, M/G/c) and for the prefill, which an
+instance does one at a time (M/G/1). The slot queue assumes full slots, which is conservative; the
+duration of an iteration is taken at the load.
 """
 
 import math
@@ -77,9 +78,9 @@ def requests_of(workload: Workload, profile: InstanceProfile, batched_tokens: in
     prompt, output, weights = prompt[order], output[order], weights[order]
     pace = profile.pace
     weights_s = pace.weights_ms / pace.speed / 1e3
+    tokens_s = pace.prefill_token_ms * prompt / pace.speed / 1e3
     # Token i attends to the i tokens before it: prompt**2 / 2 pairs.
-    compute_s = pace.prefill_token_ms * prompt + pace.prefill_pair_ms * prompt**2 / 2
-    compute_s /= pace.speed * 1e3
+    pairs_s = pace.prefill_pair_ms * prompt**2 / 2 / pace.speed / 1e3
     # Published profiles read the weights once per chunk_tokens, also within one iteration: 2,000
     # tokens at 512 a chunk and 2048 a batch are 1 step of 4 chunks, so 3 further reads of 8 ms:
     # extra_s = 24 ms. Measured profiles have chunk_tokens = max_num_batched_tokens, and extra reads
@@ -88,15 +89,22 @@ def requests_of(workload: Workload, profile: InstanceProfile, batched_tokens: in
     chunks = np.maximum(steps, np.ceil(prompt / pace.chunk_tokens))
     # Not rounded up: the end of one prompt and the start of the next share an iteration.
     whole = np.maximum(prompt / batched_tokens, prompt / pace.chunk_tokens)
+    own_s, flow_s = weights_s * chunks, weights_s * whole
+    if pace.overlap:
+        # The last chunk of a long prompt may be bound by the weights; it is not counted apart.
+        own_s, flow_s = np.maximum(own_s, tokens_s), np.maximum(flow_s, tokens_s)
+    else:
+        own_s, flow_s = own_s + tokens_s, flow_s + tokens_s
+    own_s = np.maximum(own_s + pairs_s, pace.launch_ms / pace.speed / 1e3)
     return Requests(
         total=prompt + output,
         output=output,
         weights=weights,
-        own_s=weights_s * chunks + compute_s,
-        flow_s=weights_s * whole + compute_s,
+        own_s=own_s,
+        flow_s=flow_s + pairs_s,
         steps=steps,
         flow_steps=prompt / batched_tokens,
-        extra_s=weights_s * (chunks - steps) + compute_s,
+        extra_s=own_s - weights_s * steps,
         # The last step of the prefill yields the first output token.
         iterations=steps + output - 1,
         # The integrals of prompt + k and of its square over the output tokens k. Divided by the
@@ -149,7 +157,20 @@ class PoolModel:
         # Each of the `running` sequences is prefilled once in its I iterations, so an iteration
         # carries running / I prefills.
         prefills = running / self.iterations
-        return self._weights_s + self.sequences_s(running) + prefills * self._extra_s[0]
+        decoded_s = self._dense_s(running) + self.sequences_s(running)
+        if self.profile.pace.overlap:
+            # An iteration that is bound by the computation of a prefill computes for the decoding
+            # sequences too, which else the reading of the weights hides.
+            pace = self.profile.pace
+            decoded_s += min(1.0, prefills) * running * pace.prefill_token_ms / pace.speed / 1e3
+        return decoded_s + prefills * self._extra_s[0]
+
+    def _dense_s(self, running: float) -> float:
+        """Return the seconds in which an iteration that only decodes passes the weights."""
+        pace = self.profile.pace
+        beyond = 0 < pace.graph_sequences < running
+        ms = pace.dense_ms(math.ceil(running), 0) + pace.eager_ms * beyond
+        return ms / pace.speed / 1e3
 
     def tpot_p99_s(self, running: float) -> float:
         """Return the 99th percentile of the mean time between tokens of a request.
@@ -190,6 +211,9 @@ class PoolModel:
         if added >= 1:
             return float(self.slots)
         mean = rate_per_s * self.iterations * self._weights_s / (1 - added)
+        # There tokens take longer than the weights, and more so the more sequences run.
+        if self._dense_s(mean) > self._weights_s:
+            return float(self.slots)
         return min(float(self.slots), mean + Z99 * math.sqrt(mean))
 
     def alone_late(self, limit_s: float) -> float:
@@ -248,8 +272,11 @@ class LoadedPool:
         """TTFT of each request without queueing."""
         requests, model = self.model.requests, self.model
         own = requests.own_s + requests.steps * model.sequences_s(self.running_p99)
-        # An arrival during an iteration waits for its end: at most the whole iteration.
-        return own + model.token_s(self.running_p99) + model.profile.overhead_s
+        # An arrival during an iteration waits for its end, at most the whole iteration; with
+        # asynchronous scheduling for that of the next one too.
+        iterations = 1 + model.profile.async_scheduling
+        waited = iterations * model.token_s(self.running_p99)
+        return own + waited + model.profile.overhead_s
 
     @cached_property
     def _waits(self) -> tuple["_QueueWait", "_QueueWait"]:

@@ -19,9 +19,17 @@ The model relies on two invariants that follow: running and waiting sequences to
 order of submission, so the oldest always makes progress; and between iterations at most one
 prefill is unfinished, that of the last admitted sequence.
 
+With async_scheduling (step_with_batch_queue of v1/engine/core.py) an iteration is scheduled and its
+launch begins as soon as the one before it starts:
+
+- A sequence that arrives, or a slot and the blocks that fall free, during iteration i are seen by
+  iteration i + 2. One that ends leaves i + 1 out, as its limit is known (max_tokens).
+- The launch of a prefill (Profile.launch_ms) overlaps with the iteration before; the iteration ends
+  once it has been launched and computed.
+
 Prefix caching is off by default; see prefix.py for its granularity. Not modelled: priorities,
-speculative decoding, LoRA, encoders, KV connectors, and asynchronous scheduling (vLLM may compute
-one token too many for a sequence that has stopped).
+speculative decoding, LoRA, encoders, KV connectors, and the token too many that asynchronous
+scheduling computes for a sequence that stops before its limit.
 Compared with vLLM 0.32: of 80 simultaneous sequences with 20 to 400 prompt tokens and as many
 output tokens, on 99 blocks of 32 tokens, both preempt 62.
 """
@@ -63,9 +71,15 @@ class Engine:
         self._read = 0  # KV entries of the decoding sequences; each iteration reads all of them
         self._pairs = 0.0  # of attention in the prefills of the current iteration
         self._kv_ns = profile.kv_token_ns
+        self._launch_ns = profile.launch_ns
         self._decode_ns = [profile.iteration_ns(n, 0) for n in range(config.max_num_seqs + 1)]
         self._events: list[Event] = []
         self._cache = PrefixCache(config.block_size) if config.enable_prefix_caching else None
+        self._clock_ns = 0  # the caller's: now_ns may be the end of an iteration under way
+        self._decided_ns = 0  # when the next iteration was scheduled, if others ran then
+        # Finished sequences whose slots and blocks the next iteration still lacks, with the KV
+        # entries of each; always empty without async_scheduling.
+        self._held: list[tuple[Sequence, int]] = []
 
     @property
     def running(self) -> int:
@@ -106,6 +120,7 @@ class Engine:
         if self._blocks(kept) > self.config.num_blocks:
             raise NeverFitsError(f"{kept} tokens exceed the KV cache")
         self._submitted += 1
+        sequence.submitted_ns = self._clock_ns
         sequence.serial = self._submitted
         sequence.state = State.WAITING
         self._waiting.append(sequence)
@@ -117,6 +132,8 @@ class Engine:
         elif sequence.state is State.RUNNING:
             self._running.remove(sequence)
             self._release(sequence)
+            if not self._running:
+                self._release_held()
         else:
             return False
         sequence.state = State.OVER
@@ -148,6 +165,7 @@ class Engine:
                 self._iterate()
         if until_ns is not None and self.now_ns < until_ns:
             self.now_ns = until_ns
+        self._clock_ns = self.now_ns if until_ns is None else until_ns
         events, self._events = self._events, []
         return events
 
@@ -159,7 +177,9 @@ class Engine:
         """
         if self._prefill is not None or self._admissible():
             return 0
-        count = self._next_end() - self._iterations
+        # What is not seen yet may be admitted by the iteration after the next.
+        unseen = self._held or self._unseen()
+        count = 1 if unseen else self._next_end() - self._iterations
         if until_ns is not None:
             count = min(count, self._iterations_until(until_ns))
         # No sequence needs more than count // size + 1 blocks: while those are free, none need be
@@ -208,12 +228,16 @@ class Engine:
         for iteration in range(self._iterations, self._iterations + rest):
             self.free_blocks -= self._growth[iteration % size]
         self._iterations += count
+        self._decided_ns = self.now_ns + self._decoding_ns(count - 1)
         self.now_ns += self._decoding_ns(count)
         self._read += count * len(self._running)
+        self._release_held()
         self._finish()
 
     def _iterate(self) -> None:
         """Run one iteration of any kind, in the order of vLLM's Scheduler.schedule."""
+        if not self._running:
+            self._decided_ns = self.now_ns
         preemptions = self.preemptions
         self._grow_decodes()
         decodes = len(self._running) - (self._prefill is not None)
@@ -222,13 +246,21 @@ class Engine:
         if self.preemptions == preemptions:
             tokens += self._admit(budget - tokens)
         self._iterations += 1
-        self.now_ns += self.profile.iteration_ns(len(self._running), tokens, self._pairs)
         # Sequences that this iteration prefills are read from the next one on.
-        self.now_ns += self._kv_ns * self._read
+        computed_ns = self._kv_ns * self._read
+        computed_ns += self.profile.iteration_ns(len(self._running), tokens, self._pairs)
+        self._pass(computed_ns, self._launch_ns if tokens else 0)
         self._read += decodes
         self._pairs = 0.0
+        self._release_held()
         self._begin_decodes()
         self._finish()
+
+    def _pass(self, computed_ns: int, launch_ns: int) -> None:
+        """Move the time past an iteration."""
+        # The next one is scheduled once this one is launched.
+        self._decided_ns = self.now_ns + launch_ns
+        self.now_ns += max(computed_ns, launch_ns)
 
     def _grow_decodes(self) -> None:
         """Allocate a block to each decoding sequence that needs a new one, oldest first."""
@@ -254,7 +286,8 @@ class Engine:
 
     def _admissible(self) -> bool:
         """Return whether there are a slot and blocks for all tokens of the queue's head."""
-        if not self._waiting or len(self._running) == self.config.max_num_seqs:
+        slots = self.config.max_num_seqs - len(self._held)
+        if not self._waiting or len(self._running) >= slots or self._unseen():
             return False
         # vLLM does not look behind the head either: a long prompt that lacks blocks holds up
         # shorter ones, and in return never starves.
@@ -265,6 +298,12 @@ class Engine:
             # Blocks of idle parts count as free already, those of held parts do not.
             needed -= self._cache.held_blocks(head)
         return needed <= self.free_blocks
+
+    def _unseen(self) -> bool:
+        """Return whether the queue's head arrived after the next iteration was scheduled."""
+        if not self.config.async_scheduling or not self._waiting or not self._running:
+            return False
+        return self._waiting[0].submitted_ns > self._decided_ns
 
     def _admit(self, budget: int) -> int:
         """Start prefills within a budget of tokens; return the number of tokens they compute."""
@@ -309,6 +348,7 @@ class Engine:
 
     def _begin_decodes(self) -> None:
         """Give the next token to each sequence whose prefill the iteration has completed."""
+        read_ns = self._read_ns()
         for sequence in self._prefilled:
             sequence.produced += 1
             sequence.end = self._iterations + sequence.output_tokens - sequence.produced
@@ -317,7 +357,7 @@ class Engine:
             # After a preemption a sequence ends later than before, so no two entries are equal.
             heapq.heappush(self._ends, (sequence.end, sequence.serial, sequence))
             if sequence.produced == 1:
-                self._events.append(Event(self.now_ns, EventKind.FIRST_TOKEN, sequence))
+                self._events.append(Event(read_ns, EventKind.FIRST_TOKEN, sequence))
         self._prefilled.clear()
 
     def _next_end(self) -> int:
@@ -330,22 +370,45 @@ class Engine:
 
     def _finish(self) -> None:
         """Finish the sequences that have all their tokens, oldest first."""
+        read_ns = self._read_ns()
         while self._ends and self._ends[0][0] <= self._iterations:
             end, _, sequence = heapq.heappop(self._ends)
             if sequence.end == end:
                 self._running.remove(sequence)
-                self._release(sequence)
+                self._held.append((sequence, self._kept(sequence)))
+                self._stop(sequence)
                 sequence.state = State.OVER
-                self._events.append(Event(self.now_ns, EventKind.FINISHED, sequence))
+                self._events.append(Event(read_ns, EventKind.FINISHED, sequence))
+        # Without a next iteration under way, the scheduler reads the answers first.
+        if not self.config.async_scheduling or not self._running:
+            self._release_held()
+
+    def _read_ns(self) -> int:
+        """Return when the scheduler reads the tokens of the iteration that ends now."""
+        if not (self.config.async_scheduling and self._running and self._launch_ns):
+            return self.now_ns
+        prefills = self._prefill is not None or self._admissible()
+        return self.now_ns + self._launch_ns * prefills
+
+    def _release_held(self) -> None:
+        for sequence, kept in self._held:
+            self._free(sequence, kept)
+        self._held.clear()
 
     def _release(self, sequence: Sequence) -> None:
         """Free the blocks of a running sequence and store its progress."""
-        freed = self._blocks(self._kept(sequence))
+        self._free(sequence, self._kept(sequence))
+        self._stop(sequence)
+
+    def _free(self, sequence: Sequence, kept: int) -> None:
+        freed = self._blocks(kept)
         if self._cache is not None:
             self._cache.trim(self.free_blocks)
             # Blocks of parts that other sequences still hold stay taken.
             freed -= self._cache.release(sequence)
         self.free_blocks += freed
+
+    def _stop(self, sequence: Sequence) -> None:
         if sequence is self._prefill:
             self._prefill = None
             return

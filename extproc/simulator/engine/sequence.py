@@ -45,6 +45,7 @@ class Sequence:
         "serial",  # order of submission
         "shared",  # number of prefix parts that it holds in the prefix cache
         "state",
+        "submitted_ns",  # the time at which the scheduler may first see it
     )
 
     def __init__(
@@ -57,6 +58,7 @@ class Sequence:
         self.prefix = prefix
         self.state = State.NEW
         self.computed = self.produced = self.serial = self.shared = self.reused = 0
+        self.submitted_ns = 0
         self.end = -1
 
 

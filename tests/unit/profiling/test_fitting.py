@@ -6,8 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.profiling.fitting import Decode, FirstToken, FitError, Measurement, fit
+from extproc.profiling.fitting import (
+    Decode,
+    FirstToken,
+    FitError,
+    Measurement,
+    fit,
+)
 from extproc.simulator.engine.instance import Profile
+from tests.support.gpu_times import LOADS, gpu_times
 
 BATCH = 2048
 TRUE = Profile(
@@ -109,3 +116,29 @@ def test_an_iteration_of_no_time_is_refused():
     idle = replace(TRUE, weights_ms=0.0, sequence_ms=0.0, kv_token_ms=0.01)
     with pytest.raises(FitError, match="an iteration came out to take no time"):
         fit(measured(idle), BATCH)
+
+
+def test_the_launch_of_small_prompts_is_told_from_the_computation_of_large_ones():
+    found = fit(gpu_times(), 8192)
+    assert found.profile.overlap
+    assert found.profile.prefill_token_ms == pytest.approx(0.023, rel=0.01)
+    assert found.profile.launch_ms + found.overhead_ms == pytest.approx(15.0, rel=0.01)
+    assert found.most_off < 0.01
+
+
+def test_what_decoding_costs_beyond_cuda_graphs_is_measured():
+    found = fit(gpu_times(loads=(*LOADS, (1024, 5e4))), 8192)
+    assert found.profile.eager_ms == pytest.approx(14.0, rel=0.02)
+
+
+def test_decoding_beyond_cuda_graphs_is_assumed_to_be_slow_if_it_was_not_measured():
+    pace = fit(gpu_times(), 8192).profile
+    assert pace.eager_ms == 2 * pace.weights_ms
+    assert pace.iteration_ns(513, 0) > 1.5 * pace.iteration_ns(512, 0)
+
+
+def test_the_residuals_of_half_and_of_all_times_are_reported():
+    times = gpu_times()
+    times[0] = replace(times[0], measured_ms=1.5 * times[0].measured_ms)
+    found = fit(times, 8192)
+    assert found.median_off < 0.05 < 0.25 < found.most_off

@@ -1,6 +1,7 @@
 """What is measured of a server, and where."""
 
 import asyncio
+import re
 
 import pytest
 from hypothesis import given
@@ -12,10 +13,12 @@ from extproc.profiling import measuring
 from extproc.profiling.fitting import Decode, FirstToken, fit
 from extproc.profiling.measuring import (
     Measured,
+    Point,
     decode_points,
     find_max_num_seqs,
     measure,
     prompt_sizes,
+    rounds_of,
 )
 from extproc.profiling.vllm import Facts, VllmError, connect, new_session
 from extproc.progress import showing
@@ -53,6 +56,19 @@ def test_no_point_preempts_or_exceeds_the_window(facts, seqs):
         blocks = -(-longest // facts.block_size)
         assert point.sequences <= seqs
         assert point.sequences * blocks <= facts.num_blocks
+
+
+def test_the_loads_reach_the_sequences_and_the_kv_entries_of_a_large_server():
+    facts = Facts(model="m", max_model_len=65_536, block_size=16, num_blocks=28_000)
+    points = decode_points(facts, 1024)
+    assert max(p.sequences for p in points) == 1024
+    fullest = [p.sequences * p.prompt_tokens / facts.kv_tokens for p in points]
+    assert max(fullest) > 0.65
+    assert any(p.sequences == 512 and full > 0.65 for p, full in zip(points, fullest, strict=True))
+
+
+def test_a_load_that_takes_seconds_to_fill_is_probed_less_often():
+    assert rounds_of(Point(8, 16, 48, 200)) > rounds_of(Point(8, 16_000, 48, 200))
 
 
 async def _measure() -> Measured:
@@ -123,7 +139,8 @@ def test_every_prompt_and_every_load_is_measured(few):
 def test_every_step_is_shown(few):
     steps = Steps()
     measure_fake(FakeVllm(slots=2), steps=steps)
-    assert steps.said == ["Finding max_num_seqs", "Measuring"]
+    assert steps.said[0] == "Finding max_num_seqs"
+    assert re.fullmatch(r"Measuring, about \d+ s", steps.said[1])
     assert steps.done == steps.total > 0
 
 

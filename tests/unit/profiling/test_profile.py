@@ -1,8 +1,9 @@
 """`dualpool profile`: what it prints and writes."""
 
 import io
-from dataclasses import replace
+from dataclasses import asdict, replace
 
+import msgspec
 import pytest
 from rich.console import Console
 
@@ -10,9 +11,16 @@ from extproc.cli import main
 from extproc.profiling import profile
 from extproc.profiling.fitting import Decode, FirstToken, fit
 from extproc.profiling.measuring import Measured
-from extproc.profiling.profile import Profiled, ProfileOptions, print_profile, run_profile
+from extproc.profiling.profile import (
+    Profiled,
+    ProfileOptions,
+    cautions,
+    print_profile,
+    run_profile,
+)
 from extproc.profiling.vllm import Facts
-from extproc.simulator.engine.profiles import read_profile, write_profile
+from extproc.simulator.engine.profiles import NAMED, read_profile, write_profile
+from tests.support.paths import ROOT
 
 MEASURED = Measured(
     (
@@ -41,8 +49,30 @@ def test_every_measurement_is_printed_with_its_residual():
     printed = out.getvalue()
     assert printed.count("first token, ") == 4
     assert printed.count("iteration, ") == 4
-    assert printed.count("%") == 8
+    assert printed.count("%") == 8 + 2  # and those of half of the times, and of all
+    assert "Half of the times are fitted within" in printed
     assert "KV cache of 96 blocks of 32 tokens, 8 sequences ran at once" in printed
+
+
+def test_what_was_not_measured_is_said():
+    assert "Not measured above 8 sequences." in " ".join(cautions(PROFILED))
+
+
+def test_times_that_the_fit_does_not_describe_are_said():
+    off = replace(PROFILED, fit=replace(PROFILED.fit, most_off=0.4))
+    assert "off by more than 15%" in " ".join(cautions(off))
+
+
+def test_a_measured_profile_says_how_far_it_was_measured():
+    instance = PROFILED.instance()
+    assert (instance.measured_sequences, instance.measured_kv_tokens) == (8, 2800)
+    assert instance.max_num_seqs == 8
+
+
+def test_the_measurements_are_kept_in_the_file(profiled, tmp_path):
+    file = tmp_path / "profile.json"
+    assert run_profile(ProfileOptions(url="http://h:1", out=file)) == 0
+    assert file.read_text().count('"measured_ms"') == len(MEASURED.measurements)
 
 
 def test_a_server_that_is_not_there_is_one_line_and_exit_code_1(capsys):
@@ -120,3 +150,25 @@ def test_the_terms_are_those_of_the_fit():
     assert f"per sequence {pace.sequence_ms:.3f}" in printed
     assert f"per 1000 prefill tokens {1e3 * pace.prefill_token_ms:.3f}" in printed
     assert f"outside the engine, per request {PROFILED.fit.overhead_ms:.3f}" in printed
+
+
+class Point(msgspec.Struct):
+    measured_ms: float
+    prompt_tokens: int = 0
+    sequences: int = 0
+    kv_tokens: float = 0.0
+
+
+def test_the_shipped_profile_is_the_fit_of_the_points_that_it_ships_with():
+    text = (ROOT / "extproc/profiling/h100-llama8b.json").read_bytes()
+    assert read_profile(text) == NAMED["h100-llama8b"]
+    points = msgspec.json.decode(text, type=dict[str, msgspec.Raw])["measurements"]
+    measurements = [
+        FirstToken(prompt_tokens=p.prompt_tokens, measured_ms=p.measured_ms)
+        if p.prompt_tokens
+        else Decode(sequences=p.sequences, kv_tokens=p.kv_tokens, measured_ms=p.measured_ms)
+        for p in msgspec.json.decode(points, type=list[Point])
+    ]
+    found, shipped = fit(measurements, 8192).profile, NAMED["h100-llama8b"].pace
+    for name, value in asdict(shipped).items():
+        assert getattr(found, name) == pytest.approx(value, rel=1e-4)

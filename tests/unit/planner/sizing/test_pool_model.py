@@ -8,19 +8,24 @@ import pytest
 from extproc.planner.sizing.pool_model import LoadedPool, PoolModel, requests_of
 from extproc.planner.traffic.lengths import equally_weighted, poisson, weighted
 from extproc.simulator.engine import Engine, EventKind, Sequence
+from extproc.simulator.engine.profiles import NAMED
 from tests.support.planning_cases import A100, AZURE_LENGTHS, LMSYS_LENGTHS
 
-BATCHED = 2048
 NS = 1e9
 
 
+H100 = NAMED["h100-llama8b"]
+
+
 def model_of(workload, slots, profile=A100):
-    return PoolModel(requests=requests_of(workload, profile, BATCHED), profile=profile, slots=slots)
+    batched = profile.max_num_batched_tokens
+    return PoolModel(requests=requests_of(workload, profile, batched), profile=profile, slots=slots)
 
 
-def served(workload, slots, rate, n, instances=1):
+def served(workload, slots, rate, n, instances=1, profile=A100):
     """Run n arrivals through engines, each to the one with the fewest; TTFT, TPOT, span in s."""
-    engines = [Engine(A100.engine(65_536, slots, BATCHED), A100.pace) for _ in range(instances)]
+    config = profile.engine(65_536, slots, profile.max_num_batched_tokens)
+    engines = [Engine(config, profile.pace) for _ in range(instances)]
     times = {kind: {} for kind in EventKind}
     arrivals = []
     for arrival in poisson(workload, rate, n, seed=3).arrivals():
@@ -58,6 +63,23 @@ def test_the_percentiles_are_those_of_engines_or_somewhat_above(workload, slots,
     model = model_of(workload, slots)
     rate = 4 * utilisation * model.rate_per_s
     ttft, tpot, _ = served(workload, slots, rate, 6000, instances=4)
+    pool = LoadedPool(model=model, instances=4, rate_per_s=rate)
+    assert 0.95 < pool.ttft_p99_s / np.percentile(ttft, 99) < 2.2
+    assert 0.95 < pool.tpot_p99_s / np.percentile(tpot, 99) < 1.7
+
+
+@pytest.mark.parametrize("slots", [16, 64, 128])
+def test_a_saturated_gpu_that_overlaps_serves_what_the_model_says(slots):
+    _, _, span_s = served(AZURE_LENGTHS, slots, 1e6, 2000, profile=H100)
+    model = model_of(AZURE_LENGTHS, slots, H100)
+    assert model.rate_per_s == pytest.approx(2000 / span_s, rel=0.05)
+
+
+@pytest.mark.parametrize(("slots", "utilisation"), [(16, 0.6), (128, 0.6), (128, 0.8)])
+def test_the_percentiles_of_asynchronous_engines_are_not_underrated(slots, utilisation):
+    model = model_of(AZURE_LENGTHS, slots, H100)
+    rate = 4 * utilisation * model.rate_per_s
+    ttft, tpot, _ = served(AZURE_LENGTHS, slots, rate, 3000, instances=4, profile=H100)
     pool = LoadedPool(model=model, instances=4, rate_per_s=rate)
     assert 0.95 < pool.ttft_p99_s / np.percentile(ttft, 99) < 2.2
     assert 0.95 < pool.tpot_p99_s / np.percentile(tpot, 99) < 1.7

@@ -84,3 +84,36 @@ def test_every_sequence_must_get_a_token_in_an_iteration():
 def test_an_engine_has_blocks_of_16_tokens_and_no_prefix_cache_unless_it_is_told():
     config = EngineConfig(**SIZES)
     assert (config.block_size, config.enable_prefix_caching) == (16, False)
+
+
+GPU = Profile(
+    weights_ms=7.0,
+    sequence_ms=0.0,
+    chunk_tokens=8192,
+    prefill_token_ms=0.02,
+    overlap=True,
+    graph_sequences=512,
+    eager_ms=14.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "prefill", "ms"),
+    [
+        (1, 0, 7),
+        (1, 99, 7),
+        (1, 999, 20),
+        (500, 0, 10),
+        (512, 0, 10.24),
+        (600, 0, 26),
+        (600, 400, 20),
+    ],
+)
+def test_a_gpu_reads_weights_while_it_computes_and_has_no_graphs_beyond_512(sequences, prefill, ms):
+    assert GPU.iteration_ns(sequences, prefill) == ms * 1e6
+
+
+@pytest.mark.parametrize("name", ["launch_ms", "eager_ms", "graph_sequences"])
+def test_no_term_of_a_launch_is_below_0(name):
+    with pytest.raises(ValueError, match="must not be below 0"):
+        Profile(**{"weights_ms": 1.0, "sequence_ms": 0.0, "chunk_tokens": 1, name: -1})

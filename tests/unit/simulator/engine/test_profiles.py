@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from extproc.simulator.engine.profiles import (
+    H100,
+    LLAMA_3_70B,
     MI300X_QWEN3_235B,
     NAMED,
     QWEN3_235B_FP8,
     Accelerator,
     Build,
-    ModelShape,
     ProfileError,
     from_first_principles,
     kv_cache_bytes,
@@ -21,9 +22,6 @@ from extproc.simulator.engine.profiles import (
 
 A100_80GB = Accelerator(
     name="A100-80GB", hbm_gib=80, bandwidth_gb_s=2039, tflops=312, price_per_h=2.21
-)
-LLAMA_3_70B = ModelShape(
-    name="Llama-3-70B", parameters=70.6e9, layers=80, heads=64, kv_heads=8, head_size=128
 )
 
 
@@ -55,7 +53,7 @@ def test_the_papers_a100_holds_128_and_16_sequences(window, sequences):
 
 def test_an_iteration_reads_the_weights_at_the_bandwidth_of_all_gpus():
     build = Build(
-        accelerator=replace(A100_80GB, read_share=1), model=LLAMA_3_70B, tensor_parallel=8
+        accelerator=replace(A100_80GB, weights_share=1), model=LLAMA_3_70B, tensor_parallel=8
     )
     profile = from_first_principles(build)
     assert profile.pace.weights_ms == pytest.approx(141.2e9 / (8 * 2.039e12) * 1e3)
@@ -63,7 +61,7 @@ def test_an_iteration_reads_the_weights_at_the_bandwidth_of_all_gpus():
 
 def test_a_prompt_token_costs_two_flop_for_each_active_parameter():
     pace = NAMED["mi300x-qwen235b"].pace
-    assert pace.prefill_token_ms == pytest.approx(2 * 22e9 / (8 * 2615e12 * 0.5) * 1e3)
+    assert pace.prefill_token_ms == pytest.approx(2 * 22e9 / (8 * 2615e12 * 0.69) * 1e3)
 
 
 def test_a_model_that_leaves_no_kv_cache_is_refused():
@@ -97,6 +95,58 @@ def test_a_file_may_name_an_accelerator_and_a_model():
 def test_a_broken_file_is_refused_with_its_fault(text, says):
     with pytest.raises(ProfileError, match=says):
         read_profile(text)
+
+
+def test_no_named_profile_is_faster_than_its_gpus_unless_it_says_so():
+    honest = {name for name, profile in NAMED.items() if not profile.caution}
+    assert honest == {"h100-llama70b", "h100-llama8b", "mi300x-qwen235b"}
+    flop_per_s = 2 * LLAMA_3_70B.parameters / NAMED["h100-llama70b"].pace.prefill_token_ms * 1e3
+    assert flop_per_s < 8 * H100.tflops * 1e12
+
+
+@pytest.mark.parametrize("name", ["a100-llama70b", "a10g"])
+def test_a_profile_of_the_papers_is_marked_in_every_output(name):
+    assert any("the papers' table" in note for note in NAMED[name].notes(16, 2048))
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "defaults"),
+    [
+        ("H100-80GB", 80, (8192, 1024)),
+        ("A100-80GB", 80, (2048, 256)),
+        ("L4", 24, (2048, 256)),
+        ("MI300X", 178, (8192, 1024)),
+    ],
+)
+def test_vllms_defaults_follow_from_the_accelerator(name, gib, defaults):
+    assert replace(H100, name=name, hbm_gib=gib).batch_defaults == defaults
+
+
+def test_the_defaults_are_said_with_every_output():
+    [note] = NAMED["h100-llama70b"].notes(256, 4096)
+    assert note == (
+        "max_num_batched_tokens 4096; vLLM's defaults on h100-llama70b are 8192, and 1024 for"
+        " max_num_seqs"
+    )
+
+
+def test_a_profile_says_where_it_was_not_measured():
+    narrow = replace(NAMED["h100-llama8b"], measured_sequences=512, measured_kv_tokens=134_001)
+    notes = narrow.notes(1024, 8192)
+    assert notes[1].endswith(
+        "up to 512 sequences at once; the times of up to 1024 are extrapolated"
+    )
+    assert "134001 KV tokens in use" in notes[2]
+    assert len(narrow.notes(512, 8192)) == 2
+
+
+def test_an_h100_at_the_measured_shares_is_the_measured_h100():
+    # Llama-3-8B: 8.03e9 parameters, 32 layers of 32 heads, 8 of them for keys and values.
+    llama = replace(LLAMA_3_70B, parameters=8.03e9, layers=32, heads=32)
+    derived = from_first_principles(Build(accelerator=H100, model=llama, tensor_parallel=1)).pace
+    measured = NAMED["h100-llama8b"].pace
+    for name in ("weights_ms", "prefill_token_ms", "prefill_pair_ms", "kv_token_ms"):
+        assert getattr(derived, name) == pytest.approx(getattr(measured, name), rel=0.08)
 
 
 def test_an_unknown_name_is_told_the_known_ones():
