@@ -81,6 +81,8 @@ class Stages:
     usage_asking: UsageAsking = field(default_factory=UsageAsking)
     is_late: Callable[[], bool] = lambda: False
     """Returns whether requests wait so long that only their size can decide in time."""
+    decided: Callable[[Routed], None] = lambda _: None
+    """Is told each decision."""
 
     @cached_property
     def header_names(self) -> frozenset[str]:
@@ -306,6 +308,7 @@ class Exchange:
             routed.budget.basis.value,
         ).inc()
         metrics.sequences.labels(routed.pool).inc(routed.asked.sequences)
+        self._stages.decided(routed)
         return Proceed(set_headers=decision_headers(routed), note=to_note(routed))
 
     def _answered(self, routed: Routed, pool: Pool, usage: Usage) -> _RetryCause:
