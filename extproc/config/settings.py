@@ -98,11 +98,11 @@ class ListenSettings(Section):
     )
     http: str = keys.text(
         HOST_PORT,
-        "host:port of /metrics, /healthz, /readyz and /state",
+        "host:port of the page, /metrics, /healthz, /readyz and /state",
         "host:port, the port from 0 (any free one) to 65535",
         default="127.0.0.1:8081",
     )
-    http_token_file: str = keys.file("bearer token of /state and /lengths; empty: none needed")
+    http_token_file: str = keys.file("bearer token of the page, /state, /lengths; empty: none")
     max_message_bytes: int = keys.whole(
         "bytes", 1 << 16, _GIB, "the largest gRPC message that is read", default=1 << 26
     )

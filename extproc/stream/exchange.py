@@ -40,6 +40,7 @@ from extproc.stream.decision import (
     to_note,
 )
 from extproc.stream.metrics import Metrics
+from extproc.stream.replies import NOTHING
 from extproc.stream.sampling import Sampling
 from extproc.stream.session import (
     Action,
@@ -80,6 +81,8 @@ class Stages:
     usage_asking: UsageAsking = field(default_factory=UsageAsking)
     is_late: Callable[[], bool] = lambda: False
     """Returns whether requests wait so long that only their size can decide in time."""
+    decided: Callable[[Routed], None] = lambda _: None
+    """Is told each decision."""
 
     @cached_property
     def header_names(self) -> frozenset[str]:
@@ -325,9 +328,10 @@ class Exchange:
             routed.budget.basis.value,
         ).inc()
         metrics.sequences.labels(routed.pool).inc(routed.asked.sequences)
+        self._stages.decided(routed)
         if noted:
             metrics.observed.inc()
-        return Proceed(decision_headers(routed), to_note(noted) if noted else {})
+        return Proceed(decision_headers(routed), to_note(noted) if noted else NOTHING)
 
     def _answered(self, noted: Noted, pool: Pool, usage: Usage) -> _RetryCause:
         counts = usage.prompt_tokens, usage.completion_tokens
