@@ -26,6 +26,7 @@ from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
+from extproc.stream.thinning import Price, Thinning
 
 _SECRET_BYTES: Final = 32
 _LEAST_MESSAGE_BYTES: Final = 1 << 20  # room for all headers
@@ -38,11 +39,15 @@ def build_stages(
     registry: CollectorRegistry,
     tenant_secret: bytes,
 ) -> Stages:
-    """Build what all streams of a process share. `learn` receives every observation."""
+    """Build what all streams of a process share. `learn` receives the observations to learn."""
+    rules = build_rules(settings, tenant_secret)
+    # Each worker learns what any of them observes.
+    price = Price(1.0 / settings.workers, settings.categories.models)
+    thinning = Thinning(learn, learner, rules.pools, time.perf_counter, random.random, price)
     stages = Stages(
-        rules=build_rules(settings, tenant_secret),
+        rules=rules,
         learner=learner,
-        learn=learn,
+        learn=thinning.learn,
         metrics=Metrics(registry),
         clock=time.perf_counter,
         draw=random.random,
