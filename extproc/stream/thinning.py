@@ -9,8 +9,10 @@ every sum over answers stays the same on average.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+from msgspec import structs
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.learner import Learner
@@ -82,7 +84,7 @@ class Thinning:
         kept_in = min(chance_in, _one_in(rates.surprises)) if surprise else chance_in
         if drawn * kept_in < 1.0:
             stands_for, by_chance = seen.stands_for * kept_in, drawn * chance_in < 1.0
-            self._learn(replace(seen, stands_for=stands_for, by_chance=by_chance))
+            self._learn(structs.replace(seen, stands_for=stands_for, by_chance=by_chance))
 
     def _rates(self, model: str) -> _Rates:
         found = self._models.get(model)

@@ -2,9 +2,9 @@
 
 import random
 from collections import Counter
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import Labels
