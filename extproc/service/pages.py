@@ -9,16 +9,12 @@ from typing import TypeVar
 
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
 from extproc.budget.values import Learnt
 from extproc.stream.metrics import LearntCollector
 
-SLICE_S = 0.0005
-"""How long `in_slices` and the thread that writes a page run before the event loop may."""
-_PAUSE_S = 0.0001
+SLICE_S = 0.001
+"""How long `in_slices` runs before it gives way to the event loop."""
 
 _Part = TypeVar("_Part")
 
@@ -50,39 +46,10 @@ def collector_paused() -> Iterator[None]:
 
 
 def write_metrics(registry: CollectorRegistry, learnt: Learnt) -> bytes:
-    """Write the registry's metrics and a gauge for each figure learnt, in Prometheus' format.
-
-    For a thread: it pauses, so that the event loop need not wait for the interpreter lock.
-    """
-    return generate_latest(_Paced(registry, LearntCollector(learnt)))
-
-
-class _Paced(Collector):
-    """Collectors whose samples give way to the event loop, and are freed one by one.
-
-    A thread that never waits keeps the interpreter lock until another asks for it, which on a busy
-    machine takes a turn of the scheduler; and a list of 17,000 samples is freed in one step.
-    """
-
-    def __init__(self, *collectors: Collector) -> None:
-        self._collectors = collectors
-
-    def collect(self) -> Iterator[Metric]:
-        for collector in self._collectors:
-            for metric in collector.collect():
-                # generate_latest reads them once, in order.
-                metric.samples = _paced(metric.samples)  # type: ignore[assignment]
-                yield metric
-
-
-def _paced(samples: list[Sample]) -> Iterator[Sample]:
-    samples.reverse()
-    until = time.perf_counter() + SLICE_S
-    while samples:
-        yield samples.pop()
-        if time.perf_counter() > until:
-            time.sleep(_PAUSE_S)
-            until = time.perf_counter() + SLICE_S
+    """Write the registry's metrics and a gauge for each figure learnt, in Prometheus' format."""
+    figures = CollectorRegistry()
+    figures.register(LearntCollector(learnt))
+    return generate_latest(registry) + generate_latest(figures)
 
 
 def write_state(described: Mapping[str, object], learnt: Learnt) -> bytes:

@@ -6,10 +6,9 @@ import time
 
 import msgspec
 import pytest
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter
 
 from extproc.budget.values import Learnt
-from extproc.service import pages
 from extproc.service.pages import (
     SLICE_S,
     collector_paused,
@@ -17,7 +16,6 @@ from extproc.service.pages import (
     write_metrics,
     write_state,
 )
-from extproc.stream.metrics import Metrics
 
 LEARNT = Learnt({"prose/m": {"samples": 7.0, "basis": "prior"}}, {"m": {"surprise": 1.0}})
 
@@ -87,24 +85,3 @@ def test_the_state_begins_with_the_settings():
     state = msgspec.json.decode(write_state({"target": 0.001}, LEARNT))
     assert list(state) == ["target", "categories", "models", "limits"]
     assert state["categories"] == {"prose/m": {"samples": 7.0, "basis": "prior"}}
-
-
-def many_series():
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    for number in range(100):
-        metrics.budget_error.labels(f"c{number}").observe(0.1)
-    return registry
-
-
-def test_the_metrics_are_those_that_prometheus_client_writes():
-    registry = many_series()
-    assert write_metrics(registry, Learnt()).startswith(generate_latest(registry))
-
-
-def test_the_thread_that_writes_metrics_pauses_for_the_event_loop(monkeypatch):
-    pauses = []
-    monkeypatch.setattr(pages, "SLICE_S", 0.0)
-    monkeypatch.setattr(pages.time, "sleep", pauses.append)
-    write_metrics(many_series(), Learnt())
-    assert len(pauses) > 1000
