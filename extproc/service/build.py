@@ -29,9 +29,8 @@ from extproc.page.digest import Reporter
 from extproc.page.overview import Facts, Overview
 from extproc.routing.route import Routed
 from extproc.service.bearer import BearerToken, read_secret
-from extproc.service.certificates import CertificateFiles, Certificates
+from extproc.service.certificates import CertificateFiles
 from extproc.service.explain import explain_by
-from extproc.service.grpc_server import GrpcServer
 from extproc.service.h2_server import H2Server
 from extproc.service.page_routes import Page
 from extproc.service.streams import Bounds, Server
@@ -39,6 +38,7 @@ from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics, WorkerMetrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
+from extproc.stream.thinning import Price, Thinning
 
 _SECRET_BYTES: Final = 32
 _LEAST_MESSAGE_BYTES: Final = 1 << 20  # room for all headers
@@ -54,12 +54,16 @@ def build_stages(
 ) -> Stages:
     """Build what all streams of a process share.
 
-    `learn` receives every observation, `decided` every decision.
+    `learn` receives the observations to learn, `decided` every decision.
     """
+    rules = build_rules(settings, tenant_secret)
+    # Each worker learns what any of them observes.
+    price = Price(1.0 / settings.workers, settings.categories.models)
+    thinning = Thinning(learn, learner, rules.pools, time.perf_counter, random.random, price)
     stages = Stages(
-        rules=build_rules(settings, tenant_secret),
+        rules=rules,
         learner=learner,
-        learn=learn,
+        learn=thinning.learn,
         metrics=Metrics(registry),
         clock=time.perf_counter,
         draw=random.random,
@@ -115,6 +119,10 @@ def build_server(settings: Settings, stages: Stages, address: str) -> Server:
     )
     if choose_transport(listen) is Transport.H2:
         return H2Server(stages, address, bounds)
+    # Imported where it serves: gRPC takes 8 MB of memory.
+    from extproc.service.credentials import Certificates
+    from extproc.service.grpc_server import GrpcServer
+
     files = certificate_files(listen)
     return GrpcServer(stages, address, bounds, Certificates(files) if files else None)
 

@@ -23,7 +23,7 @@ from extproc.service.build import (
     describe_settings,
 )
 from extproc.service.http import HttpServer
-from extproc.service.memory import keep_large_buffers
+from extproc.service.memory import keep_large_buffers, spare_modules
 from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
 from extproc.service.supervisor import Supervisor
@@ -43,6 +43,7 @@ def serve(settings: Settings) -> None:
     """
     configure_logging(settings)
     keep_large_buffers()
+    spare_modules()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     uvloop.run(_serve(settings))
 

@@ -22,7 +22,7 @@ from extproc.page.digest import EVERY_S
 from extproc.service.build import build_reporter, build_server, build_stages, configure_logging
 from extproc.service.certificates import CertificateError
 from extproc.service.channel import EMPTY, LINE_BYTES, Order, decode, encode, encode_digest, send
-from extproc.service.memory import keep_large_buffers
+from extproc.service.memory import keep_large_buffers, spare_modules
 from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave
 
@@ -82,6 +82,7 @@ async def _run(channel: socket.socket) -> None:
 def main() -> int:
     """Run a worker on the channel whose file descriptor is the only argument."""
     keep_large_buffers()
+    spare_modules()
     try:
         uvloop.run(_run(socket.socket(fileno=int(sys.argv[1]))))
     except (OSError, CertificateError) as error:
