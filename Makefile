@@ -73,6 +73,10 @@ requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 	echo 'bpe-openai>=0.1.4,<0.2' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
 	echo 'hatchling>=1.27,<2' | $(PIN) -o deploy/requirements-build.txt -
 
+.PHONY: screenshots
+screenshots: $(VENV)/dev  ## take docs/images/page-*.png of a running service; needs Chromium; ARGS='--url URL'
+	$(BIN)/python -m tests.support.page_pictures $(ARGS)
+
 .PHONY: bench-envoy bench-transports soak paper versus-vllm versus-recorded
 bench-envoy: $(VENV)/local  ## measure what each form costs Envoy, the service and the client; minutes
 	$(BIN)/python -m benchmarks.envoy $(ARGS)

@@ -160,7 +160,7 @@ class Rig:
                 for name, window in windows.items()
             ],
             # The service asks every stream for usage.
-            "requests": {"usage_sample": 1.0},
+            "requests": {"observe_sample": 1.0},
             "envoy": {
                 "form": str(form),
                 "listen": f"127.0.0.1:{envoy.listener}",

@@ -170,6 +170,8 @@ def make_settings(ports: Ports, http: int) -> dict[str, object]:
             {"name": name, "max_model_len": window, "address": f"127.0.0.1:{port}"}
             for name, window, port in windows
         ],
+        # Each answer that was learnt is compared with what a client was told.
+        "requests": {"observe_sample": 1.0},
         "envoy": {
             "listen": f"127.0.0.1:{ports.listener}",
             "admin": f"127.0.0.1:{ports.admin}",

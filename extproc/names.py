@@ -12,6 +12,8 @@ RETRYABLE_HEADER: Final = "x-llm-retryable"
 
 NAMESPACE: Final = "llm"
 """Dynamic metadata namespace of the note from the routing filter to the observing one."""
+NOTE: Final = "routed"
+"""The key of the note in it; Envoy skips the observing filter for requests without one."""
 HIDES_USAGE: Final = "hides_usage"
 """Set in that namespace by Envoy's filter that removes usage from flagged streams."""
 HIDE_USAGE: Final = "hide_usage"

@@ -146,7 +146,7 @@ class Calibrated:
         asked, weights = seen.asked, known.weights
         tokens = seen.prompt_tokens - asked.every.token_ids
         plausible = weights.plausible(asked.every, tokens)
-        if not known.model.believes(plausible=plausible):
+        if not known.model.believes(plausible=plausible, by_chance=seen.by_chance):
             return
         share = self._keep(known, asked.category, seen.stands_for) * seen.stands_for
         largest = known.predict(asked.measure)
@@ -157,7 +157,7 @@ class Calibrated:
             self._learn_score(score, known, seen.stands_for, share)
         if asked.output_limit != 0:
             self._learn_output(seen, known, largest, share)
-        if plausible or not known.model.member.placed:
+        if seen.by_chance and (plausible or not known.model.member.placed):
             self._learn_weights(known, asked.every, tokens, oddity(score, every.deviation))
 
     def learnt(self) -> Learnt:

@@ -51,10 +51,10 @@ class PaperEstimator:
         )
 
     def observe(self, observation: Observation) -> None:
-        """Update the category's ratio; a refusal, or a prompt without text, teaches nothing."""
+        """Update the category's ratio; a refusal or a prompt without text teaches nothing."""
         asked = observation.asked
         tokens = observation.prompt_tokens - asked.every.token_ids
-        if asked.every.text_bytes <= 0 or tokens <= 0:
+        if asked.every.text_bytes <= 0 or tokens <= 0 or not observation.by_chance:
             return
         ratio = self._taught((asked.category, asked.model))
         observed, beta = asked.every.text_bytes / tokens, self._beta

@@ -48,14 +48,15 @@ class ModelState:
         self._implausible = 0.0
         self._seen = 0
 
-    def believes(self, *, plausible: bool) -> bool:
+    def believes(self, *, plausible: bool, by_chance: bool = True) -> bool:
         """Return whether an answer may teach: a rare one that no tokenizer can have counted lies.
 
         If there are many, the model costs what the prior does not know: then they teach how wrong
-        the estimates are.
+        the estimates are. One that is seen for what it states says nothing of how many there are.
         """
-        self._seen = min(self._seen + 1, _RECENT)
-        self._implausible += ((not plausible) - self._implausible) / self._seen
+        if by_chance:
+            self._seen = min(self._seen + 1, _RECENT)
+            self._implausible += ((not plausible) - self._implausible) / self._seen
         return plausible or self._implausible > OFTEN
 
 

@@ -81,6 +81,9 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
     completion_tokens: int = 0
     stands_for: int = 1
     """How many such answers this one stands for: one in so many is seen."""
+    by_chance: bool = True
+    """Whether what was known of the request decided that it is seen. False: its answer did, so that
+    it teaches only what weighs answers."""
 
     @property
     def largest_prompt(self) -> int:

@@ -11,7 +11,7 @@ from extproc.budget.steering import FLOOR
 from extproc.config.load import load, render
 from extproc.config.settings import EstimatorName, Settings, StatedLimits
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
-from extproc.envoy.review import review
+from extproc.envoy.review import remarks, review
 from extproc.names import install_hint
 
 _MOST_LINES: Final = 10
@@ -63,6 +63,9 @@ def _check_envoy(path: Path, settings: Settings) -> int:
     findings = (*_schema_faults(path, file), *review(settings, file.document))
     for finding in findings:
         print(_located(path, file, finding))
+    for remark in remarks(settings, file.document):
+        # To standard error and without effect on the exit code, as all that is no fault.
+        print(f"note: {_located(path, file, remark)}", file=sys.stderr)
     if not findings:
         print(f"{path} and the settings agree")
     return 1 if findings else 0

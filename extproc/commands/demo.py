@@ -53,6 +53,9 @@ def fill(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="folder of UTF-8 texts, one file or subfolder per kind",
     )
+    parser.add_argument(
+        "--keep", action="store_true", help="keep the stack running after the report, until Ctrl-C"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
 
 
@@ -72,6 +75,7 @@ def run(options: argparse.Namespace) -> int:
             concurrency=options.concurrency,
             exceeding=options.exceeding,
             texts=options.texts,
+            keep=options.keep,
             json=options.json,
         )
     )

@@ -98,11 +98,11 @@ class ListenSettings(Section):
     )
     http: str = keys.text(
         HOST_PORT,
-        "host:port of /metrics, /healthz, /readyz and /state",
+        "host:port of the page, /metrics, /healthz, /readyz and /state",
         "host:port, the port from 0 (any free one) to 65535",
         default="127.0.0.1:8081",
     )
-    http_token_file: str = keys.file("bearer token of /state and /lengths; empty: none needed")
+    http_token_file: str = keys.file("bearer token of the page, /state, /lengths; empty: none")
     max_message_bytes: int = keys.whole(
         "bytes", 1 << 16, _GIB, "the largest gRPC message that is read", default=1 << 26
     )
@@ -289,13 +289,14 @@ class RequestSettings(Section):
         "a larger body gets Envoy's 413",
         default=1 << 25,
     )
-    usage_sample: float = keys.key(
-        "least share of streams without usage that are asked; 0: none",
-        "a share of streams from 0 to 1",
+    observe_sample: float = keys.key(
+        "least share of answers that are read; 1: all",
+        "a share of requests from 0.001 to 1",
         default=0.05,
-        ge=0,
+        ge=0.001,
         le=1,
     )
+    ask_usage: bool = keys.key("ask streams without usage for it", "true or false", default=True)
     # vLLM stores nothing unless it is started with VLLM_ENABLE_RESPONSES_API_STORE=1.
     stored_responses: StoredResponses = keys.one_of(
         StoredResponses.ANY, "for /v1/responses; largest: the pools store them"

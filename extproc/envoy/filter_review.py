@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from extproc.config.settings import Settings
-from extproc.envoy.document import Finding
+from extproc.envoy.document import Finding, Part
 from extproc.envoy.gateway import GatewayFilter, Processor, RouteLevels
-from extproc.names import USAGE_METADATA
+from extproc.names import NAMESPACE, NOTE, USAGE_METADATA
 
 # Envoy's default.
 _MESSAGE_TIMEOUT_S = 0.2
@@ -22,9 +22,33 @@ def filter_findings(
             path = processor.at("failure_mode_allow").path
             yield Finding(path, "requests fail while the service is down: set true")
         if processor.observes:
+            yield from _matcher_findings(each)
             yield from _observer_findings(processor)
         else:
             yield from _router_findings(processor, settings)
+
+
+def observer_remark(each: GatewayFilter) -> Finding | None:
+    """Return that an observing filter runs for all requests, if it does."""
+    if any(each.typed("ExtensionWithMatcher")):
+        return None
+    return Finding(
+        each.part.path,
+        f"{each.name} runs for every request, not only for those whose answers the service wants: "
+        "wrap it as `dualpool config envoy` does",
+    )
+
+
+def _matcher_findings(each: GatewayFilter) -> Iterator[Finding]:
+    for wrapper in each.typed("ExtensionWithMatcher"):
+        if not any(map(_is_note, wrapper.typed("DynamicMetadataInput"))):
+            text = "the service cannot choose whose answers it sees: match its note, as "
+            yield Finding(wrapper.at("xds_matcher").path, f"{text}`dualpool config envoy` does")
+
+
+def _is_note(source: Part) -> bool:
+    path = [each.at("key").text for each in source.at("path").items()]
+    return source.at("filter").text == NAMESPACE and path == [NOTE]
 
 
 def _observer_findings(processor: Processor) -> Iterator[Finding]:

@@ -48,6 +48,10 @@ class PoolGateway:
         """Return those of them that ask it for a pool."""
         return [each for each in self.ours() if not observes(each)]
 
+    def observers(self) -> list[GatewayFilter]:
+        """Return those to which Envoy only shows traffic."""
+        return [each for each in self.ours() if observes(each)]
+
     def others(self) -> list[GatewayFilter]:
         """Return the filters that do not call the service."""
         known = {each.position for each in self.ours()}

@@ -148,7 +148,7 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
             version=envoy.version,
             form=str(choose_form(envoy)),
             has_body_size_limit=envoy.version == _NEWEST,
-            hides_usage=settings.requests.usage_sample > 0,
+            hides_usage=settings.requests.ask_usage,
             sized_pools=_sized(settings, pools),
             own_headers=_OWN_HEADERS,
             unlimited=_UNLIMITED,

@@ -12,7 +12,7 @@ from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.settings import Settings
 from extproc.envoy.cluster_review import pool_findings, service_findings
 from extproc.envoy.document import Finding, Part
-from extproc.envoy.filter_review import filter_findings
+from extproc.envoy.filter_review import filter_findings, observer_remark
 from extproc.envoy.gateway import ManagedListener, RouteLevels, takes_decision, targets
 from extproc.envoy.pool_clusters import PoolClusters, pool_clusters, socket_addresses
 from extproc.envoy.pool_gateway import PoolGateway, has_prompts
@@ -27,16 +27,7 @@ _SERVICE = "dualpool"
 def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
     """Return all findings, each once."""
     fleet = pool_clusters(document, settings)
-    services = _service_names(fleet, settings)
-    gateways = [
-        PoolGateway(ManagedListener(listener, manager), fleet, settings, services)
-        for listener in document.at("static_resources", "listeners").items() or [document]
-        for manager in listener.typed("HttpConnectionManager")
-    ]
-    if not any(gateway.called for gateway in gateways):
-        # Not by name, not by address, not by metadata: then each ext_proc filter may be it.
-        every = frozenset(name for gateway in gateways for name in gateway.processor_clusters())
-        gateways = [PoolGateway(each.part, fleet, settings, every) for each in gateways]
+    gateways = _gateways(fleet, settings, document)
     if not any(gateway.routers() for gateway in gateways):
         text = "no ext_proc filter calls the service: add one, see `dualpool config envoy`"
         return (Finding("", text),)
@@ -48,6 +39,27 @@ def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
     )
     # Aliases, and filters that share a cluster, repeat findings.
     return tuple(dict.fromkeys(found))
+
+
+def remarks(settings: Settings, document: Part) -> tuple[Finding, ...]:
+    """Return what is no fault, but costs more than it must, each once."""
+    gateways = _gateways(pool_clusters(document, settings), settings, document)
+    found = (observer_remark(o) for gateway in gateways for o in gateway.observers())
+    return tuple(dict.fromkeys(each for each in found if each))
+
+
+def _gateways(fleet: PoolClusters, settings: Settings, document: Part) -> list[PoolGateway]:
+    services = _service_names(fleet, settings)
+    gateways = [
+        PoolGateway(ManagedListener(listener, manager), fleet, settings, services)
+        for listener in document.at("static_resources", "listeners").items() or [document]
+        for manager in listener.typed("HttpConnectionManager")
+    ]
+    if any(gateway.called for gateway in gateways):
+        return gateways
+    # Not by name, not by address, not by metadata: then each ext_proc filter may be it.
+    every = frozenset(name for gateway in gateways for name in gateway.processor_clusters())
+    return [PoolGateway(each.part, fleet, settings, every) for each in gateways]
 
 
 def _service_names(fleet: PoolClusters, settings: Settings) -> frozenset[str]:

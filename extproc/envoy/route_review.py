@@ -9,7 +9,7 @@ from extproc.envoy.document import Finding, Part
 from extproc.envoy.filter_order import order_findings
 from extproc.envoy.filter_review import filter_findings
 from extproc.envoy.gateway import GatewayFilter, Processor, RouteLevels, takes_decision, targets
-from extproc.envoy.pool_gateway import PoolGateway, has_prompts, observes
+from extproc.envoy.pool_gateway import PoolGateway, has_prompts
 from extproc.envoy.route_match import SampleRequest, first_match, has_header, samples
 from extproc.names import POOL_HEADER
 
@@ -154,7 +154,7 @@ def _answer_findings(
     modes = [p.at("processing_mode", "response_body_mode").text for p in processors]
     if any(p.observes for p in processors) or any(mode not in ("", "NONE") for mode in modes):
         return
-    observers = [each.name for each in gateway.ours() if observes(each)]
+    observers = [each.name for each in gateway.observers()]
     fix = f"enable {observers[0]} on this route" if observers else "add the observer filter"
     yield Finding(levels.route.path, f"the service learns nothing from these answers: {fix}")
 

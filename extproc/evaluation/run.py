@@ -24,16 +24,18 @@ from extproc.evaluation.options import (
 )
 from extproc.evaluation.poison import REQUESTS as POISON_REQUESTS
 from extproc.evaluation.poison import TENANT_ATTACKS, Effect, keyed, make_attacks, strike
-from extproc.evaluation.replay import replay
+from extproc.evaluation.replay import LONG_POOL, replay
 from extproc.evaluation.report import Evaluation, print_effects, print_evaluation
 from extproc.evaluation.requests import Writer, write_cases
 from extproc.evaluation.rivals import OURS, PAPER, PEER, Rivals, make_rivals
 from extproc.evaluation.scenario_report import WIDTH, print_scenarios
 from extproc.evaluation.scenario_run import run_scenarios, skipped
 from extproc.evaluation.scores import EstimatorResult, error_curve, score_classes, score_rows
+from extproc.evaluation.serving import Conditions, Observed
 from extproc.evaluation.texts import Text, read_bodies, read_texts
 from extproc.evaluation.tokenizer import TextTokenizer, load_tokenizers, tokenize
 from extproc.progress import Show, showing
+from extproc.routing.pools import Pool
 
 _POISONED: Final = (PAPER, PEER, OURS)
 _COST_CASES: Final = 500
@@ -200,14 +202,19 @@ def _poison(options: EvaluateOptions, inputs: _Inputs, show: Show) -> tuple[Effe
     apart = tuple(keyed(case, "others") for case in made.cases)
     by_key = {f"{attack}, by key": teach for attack, teach in TENANT_ATTACKS.items()}
     effects = []
+    conditions = Conditions(
+        pools=(Pool("short", threshold, threshold), LONG_POOL),
+        observe_sample=inputs.settings.requests.observe_sample,
+    )
     for name, cases, tried in (
         *((name, made.cases, attacks) for name in _POISONED),
         (OURS, apart, by_key),
     ):
-        before = strike(cases, rivals[name](threshold), None, threshold, seed)
+        before = strike(cases, Observed(rivals[name](threshold), conditions), None, threshold, seed)
         show.advance()
         for attack, teach in tried.items():
-            after = strike(cases, rivals[name](threshold), teach, threshold, seed)
+            rival = Observed(rivals[name](threshold), conditions)
+            after = strike(cases, rival, teach, threshold, seed)
             effects.append(Effect(attack=attack, estimator=name, before=before, after=after))
             show.advance()
     return tuple(effects)

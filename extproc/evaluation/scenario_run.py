@@ -169,7 +169,9 @@ def serve_scenario(
         cases = [
             replace(case, asked=structs.replace(case.asked, limit_is_hint=True)) for case in cases
         ]
-    conditions = Conditions(pools=rules.pools, usage_sample=rules.usage_sample, lag=scenario.lag)
+    conditions = Conditions(
+        pools=rules.pools, observe_sample=rules.observe_sample, lag=scenario.lag
+    )
     estimator = build_estimator(settings, name=EstimatorName.CALIBRATED)
     exact = Exact(build_estimator(settings, name=EstimatorName.CALIBRATED))
     forecasts, ours = _forecasted(

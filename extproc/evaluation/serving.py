@@ -26,12 +26,12 @@ _NEAR: Final = 0.8, 1.25
 class Conditions:
     """Where cases are served.
 
-    usage_sample: share of the streams without usage that the service asks for it once their
-    category is calibrated. lag: requests that arrive before an answer is learnt.
+    observe_sample: share of the requests that tell little whose answers the service observes, as it
+    does where there are many. lag: requests that arrive before an answer is learnt.
     """
 
     pools: tuple[Pool, ...]
-    usage_sample: float
+    observe_sample: float
     lag: int = 0
     seed: str = ""
 
@@ -58,7 +58,7 @@ def serve(cases: Iterable[Case], rival: Rival, conditions: Conditions) -> Iterat
     for case in cases:
         budget = rival.budget(case)
         pool = choose(budget, pools).pool
-        one_in = see_one_in(case, budget, conditions)
+        one_in = observe_one_in(budget, conditions)
         # Drawn also where it decides nothing, so that all rivals see the same answers.
         is_seen = rng.random() * one_in < 1.0
         seen = structs.replace(_answer(case, pool, pools), stands_for=one_in)
@@ -68,11 +68,28 @@ def serve(cases: Iterable[Case], rival: Rival, conditions: Conditions) -> Iterat
             rival.observe(*lesson)
 
 
-def see_one_in(case: Case, budget: Budget, conditions: Conditions) -> int:
-    """Return of how many such requests the service sees the answer of one, where there are many."""
-    if not case.usage_unstated or is_informative(budget, conditions.pools):
-        return 1
-    return round(1.0 / conditions.usage_sample)
+def observe_one_in(budget: Budget, conditions: Conditions) -> int:
+    """Return of how many such requests the service observes one, where there are many."""
+    return 1 if is_informative(budget, conditions.pools) else round(1 / conditions.observe_sample)
+
+
+class Observed:
+    """A rival that learns from the answers that the service would observe of those given."""
+
+    def __init__(self, rival: Rival, conditions: Conditions) -> None:
+        self._rival = rival
+        self._conditions = conditions
+        self._rng = random.Random(conditions.seed)  # noqa: S311 - reproducible, not secret
+
+    def budget(self, case: Case) -> Budget:
+        """See `Rival`."""
+        return self._rival.budget(case)
+
+    def observe(self, case: Case, observation: Observation) -> None:
+        """See `Rival`."""
+        one_in = observe_one_in(self._rival.budget(case), self._conditions)
+        if self._rng.random() * one_in < 1.0:
+            self._rival.observe(case, structs.replace(observation, stands_for=one_in))
 
 
 def _answer(case: Case, pool: Pool, pools: Sequence[Pool]) -> Observation:

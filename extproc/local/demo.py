@@ -6,6 +6,7 @@ The exit code is 0 if no answer was lost or altered.
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,13 +20,13 @@ from extproc.local.envoy import AccessLogRow, read_rows
 from extproc.local.fleet import StackPool
 from extproc.local.inquiry import count_prompts, count_texts, read_learnt, read_preemptions
 from extproc.local.record import DemoRecord
-from extproc.local.recorder import recording_proxies
+from extproc.local.recorder import Recorder, recording_proxies
 from extproc.local.report import print_report, to_json
 from extproc.local.sources import built_in_sources, folder_sources
 from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.local.tally import tally
 from extproc.local.traffic import Item, Source, TrafficOptions, make_traffic
-from extproc.local.up import run_stoppable
+from extproc.local.up import print_addresses, run_stoppable
 from extproc.progress import Show, showing
 
 _SIMULATED_RATE = 8.0
@@ -41,6 +42,7 @@ class DemoOptions:
     rate: arrivals per second; None means 8 for simulated pools, and for real ones `concurrency`
     requests at a time. exceeding: share of requests that exceed the smallest pool's window.
     texts: folder of texts that replace the built-in ones. json: file for the report.
+    keep: whether the stack runs on after the report, until a signal.
     """
 
     stack: StackOptions = field(default_factory=StackOptions)
@@ -52,6 +54,7 @@ class DemoOptions:
     exceeding: float = 0.12
     texts: Path | None = None
     json: Path | None = None
+    keep: bool = False
 
 
 def run_demo(options: DemoOptions) -> int:
@@ -64,14 +67,34 @@ async def _demo(options: DemoOptions, console: Console) -> int:
     if fault := next(_faults(options), ""):
         raise UserError(fault)
     sources = _sources(options)
-    with showing(console) as show:
-        run = _run_external if options.compose else _run
-        record = await run(options, sources, show)
+    if options.compose:
+        with showing(console) as show:
+            record = await _run_external(options, sources, show)
+        return _report(options, record, console)
+    async with AsyncExitStack() as exits:
+        with showing(console) as show:
+            local = await _open(options, exits, show)
+            console.print(f"The page: {local.gateway.service_url}/", soft_wrap=True)
+            record = await _run(options, local, sources, show)
+        code = _report(options, record, console)
+        if options.keep:
+            await _keep(local, console)
+    return code
+
+
+def _report(options: DemoOptions, record: DemoRecord, console: Console) -> int:
     report = tally(record)
     print_report(console, report)
     if options.json:
         options.json.write_text(to_json(report), encoding="utf-8")
     return 0 if report.sound else 1
+
+
+async def _keep(local: "_Local", console: Console) -> None:
+    print_addresses(console, local.gateway, local.pools)
+    # A signal is how this ends: the exit code is that of the report.
+    with suppress(asyncio.CancelledError):
+        await local.stack.unless_ended(asyncio.Event().wait())
 
 
 def _faults(options: DemoOptions) -> Iterator[str]:
@@ -85,6 +108,8 @@ def _faults(options: DemoOptions) -> Iterator[str]:
         yield f"--exceeding: {options.exceeding} is not allowed: must be between 0 and 1"
     if options.compose and options.stack.pools:
         yield "--compose: a running stack has its own pools; remove --pools"
+    if options.compose and options.keep:
+        yield "--compose: a running stack runs on anyway; remove --keep"
     if options.json and not options.json.parent.is_dir():
         yield f"--json: no such folder: {options.json.parent}"
 
@@ -95,17 +120,34 @@ def _sources(options: DemoOptions) -> tuple[Source, ...]:
     return built_in_sources(options.seed)
 
 
-async def _run(options: DemoOptions, sources: Sequence[Source], show: Show) -> DemoRecord:
-    async with aiohttp.ClientSession() as session, Stack(options.stack, session, show.say) as stack:
-        pools = await stack.open_pools()
-        async with recording_proxies(pools) as (recorder, upstreams):
-            gateway = await stack.open_gateway(pools, upstreams)
-            run = DemoRun(options, session, pools, gateway.url, gateway.service_url, show)
-            record = await stack.unless_ended(run.play(sources))
-            rows = await read_log_rows(
-                gateway, {answer.item.request_id for answer in record.answers}
-            )
-            return replace(record, rows=rows, recordings=recorder.by_request())
+@dataclass(frozen=True, slots=True)
+class _Local:
+    """A running stack of the demo's own."""
+
+    session: aiohttp.ClientSession
+    stack: Stack
+    pools: tuple[StackPool, ...]
+    gateway: StackGateway
+    recorder: Recorder
+
+
+async def _open(options: DemoOptions, exits: AsyncExitStack, show: Show) -> _Local:
+    session = await exits.enter_async_context(aiohttp.ClientSession())
+    stack = await exits.enter_async_context(Stack(options.stack, session, show.say))
+    pools = await stack.open_pools()
+    recorder, upstreams = await exits.enter_async_context(recording_proxies(pools))
+    gateway = await stack.open_gateway(pools, upstreams)
+    return _Local(session, stack, pools, gateway, recorder)
+
+
+async def _run(
+    options: DemoOptions, local: _Local, sources: Sequence[Source], show: Show
+) -> DemoRecord:
+    gateway = local.gateway
+    run = DemoRun(options, local.session, local.pools, gateway.url, gateway.service_url, show)
+    record = await local.stack.unless_ended(run.play(sources))
+    rows = await read_log_rows(gateway, {answer.item.request_id for answer in record.answers})
+    return replace(record, rows=rows, recordings=local.recorder.by_request())
 
 
 async def _run_external(options: DemoOptions, sources: Sequence[Source], show: Show) -> DemoRecord:

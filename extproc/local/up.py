@@ -66,6 +66,7 @@ def print_addresses(console: Console, gateway: StackGateway, pools: Sequence[Sta
     for pool in pools:
         kind = "simulated" if pool.simulated else "real"
         table.add_row(f"pool {pool.name}", pool.url, f"{pool.max_model_len} tokens, {kind}")
+    table.add_row("page", f"{gateway.service_url}/", "what it decides and learns, live")
     table.add_row("service", gateway.service_url, "/metrics /healthz /readyz /state")
     table.add_row("Envoy admin", gateway.admin_url, "/stats /clusters")
     table.add_row("access log", str(gateway.envoy.output.path()), "one line of JSON per request")

@@ -26,11 +26,14 @@ class Rules:
     """The request header that names the category; empty: the content decides."""
     max_body_bytes: int
     """A larger body is not read."""
-    usage_sample: float
-    """The least share of streams without usage that are asked for it; 0: none is."""
+    observe_sample: float
+    """The least share of requests whose answers are observed though they tell little; above 0."""
 
     bytes_per_token: float
     """A body with fewer bytes for each token of a pool's limit fits, if only its size is known."""
+
+    asks_usage: bool = True
+    """Whether observed streams without usage are asked for it."""
 
     responses_are_stored: bool = False
     """Whether the pools keep responses, so that all of them must come from one pool."""
@@ -50,7 +53,7 @@ class Rules:
 
 
 class Routed(msgspec.Struct, frozen=True, gc=False):
-    """A decision, with what is needed to judge it and to learn from it once the answer is known."""
+    """A decision, and what it is based on."""
 
     pool: str
     reason: Reason
@@ -60,8 +63,6 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
     """Whether a 400 of the pool may mean that the request is too long for it."""
     truncates: bool = False
     """Whether the pool may cut the prompt before it counts it."""
-    stands_for: int = 1
-    """How many such requests this one stands for, since the answers of the others are not seen."""
 
 
 _NOTHING = Asked("", "", Measure(0), None), Budget(0, 0, 0, Basis.PRIOR)

@@ -5,7 +5,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -16,16 +16,29 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules
 from extproc.config.addresses import is_of_this_machine
-from extproc.config.settings import MESSAGE_OVERHEAD, ListenSettings, Settings, Transport
+from extproc.config.settings import (
+    MESSAGE_OVERHEAD,
+    EstimatorName,
+    ListenSettings,
+    Settings,
+    Transport,
+)
+from extproc.page.counts import read_counts
+from extproc.page.decisions import Decisions
+from extproc.page.digest import Reporter
+from extproc.page.overview import Facts, Overview
+from extproc.routing.route import Routed
 from extproc.service.bearer import BearerToken, read_secret
-from extproc.service.certificates import CertificateFiles, Certificates
-from extproc.service.grpc_server import GrpcServer
+from extproc.service.certificates import CertificateFiles
+from extproc.service.explain import explain_by
 from extproc.service.h2_server import H2Server
+from extproc.service.page_routes import Page
 from extproc.service.streams import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
-from extproc.stream.metrics import Metrics
+from extproc.stream.metrics import Metrics, WorkerMetrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
+from extproc.stream.thinning import Price, Thinning
 
 _SECRET_BYTES: Final = 32
 _LEAST_MESSAGE_BYTES: Final = 1 << 20  # room for all headers
@@ -37,22 +50,62 @@ def build_stages(
     learn: Callable[[Observation], None],
     registry: CollectorRegistry,
     tenant_secret: bytes,
+    decided: Callable[[Routed], None] = lambda _: None,
 ) -> Stages:
-    """Build what all streams of a process share. `learn` receives every observation."""
+    """Build what all streams of a process share.
+
+    `learn` receives the observations to learn, `decided` every decision.
+    """
+    rules = build_rules(settings, tenant_secret)
+    # Each worker learns what any of them observes.
+    price = Price(1.0 / settings.workers, settings.categories.models)
+    thinning = Thinning(learn, learner, rules.pools, time.perf_counter, random.random, price)
     stages = Stages(
-        rules=build_rules(settings, tenant_secret),
+        rules=rules,
         learner=learner,
-        learn=learn,
+        learn=thinning.learn,
         metrics=Metrics(registry),
         clock=time.perf_counter,
         draw=random.random,
         sampling=Sampling(time.perf_counter),
+        decided=decided,
     )
     # All series begin at 0, so that rate() sees the first increment.
     create_series(stages)
     for outcome in StreamOutcome:
         stages.metrics.streams_ended.labels(outcome.value)
     return stages
+
+
+def build_reporter(stages: Stages, decisions: Decisions) -> Reporter:
+    """Build what tells the page of the streams of a process."""
+    metrics = stages.metrics
+    few = (
+        metrics.verdicts,
+        metrics.misroutes,
+        metrics.retries,
+        metrics.answers,
+        metrics.streams_ended,
+        metrics.unread,
+        metrics.decision_seconds,
+    )
+    return Reporter(decisions, few)
+
+
+def build_page(settings: Settings, learner: Learner, workers: WorkerMetrics) -> Page:
+    """Build the page of a service whose processes tell its overview."""
+    rules = build_rules(settings)
+    estimator = settings.budget.estimator
+    target = settings.budget.target if estimator is EstimatorName.CALIBRATED else 0.0
+    facts = Facts(estimator.value, target, rules.pools)
+
+    def count_workers() -> Mapping[str, float]:
+        return read_counts((workers.configured, workers.ready, workers.restarts))
+
+    return Page(
+        Overview(facts, count_workers),
+        lambda body, kind: explain_by(body, kind, rules, learner),
+    )
 
 
 def build_server(settings: Settings, stages: Stages, address: str) -> Server:
@@ -66,6 +119,10 @@ def build_server(settings: Settings, stages: Stages, address: str) -> Server:
     )
     if choose_transport(listen) is Transport.H2:
         return H2Server(stages, address, bounds)
+    # Imported where it serves: gRPC takes 8 MB of memory.
+    from extproc.service.credentials import Certificates
+    from extproc.service.grpc_server import GrpcServer
+
     files = certificate_files(listen)
     return GrpcServer(stages, address, bounds, Certificates(files) if files else None)
 

@@ -1,20 +1,16 @@
-"""TLS certificates from files that are renewed: reloaded when they change, if they are usable.
+"""The files of TLS certificates: what they must contain, and what is wrong with those that do not.
 
-The files are checked at every handshake, so that no timer is needed and no open stream ends.
+Without gRPC, which a service on the other transport does not load.
 """
 
-import logging
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import grpc
 
 from extproc.config.errors import UserError
 
-_log = logging.getLogger(__name__)
-
-_Stamp = tuple[tuple[int, ...], ...]
+Stamp = tuple[tuple[int, ...], ...]
+"""Changes when one of the files does."""
 
 
 class CertificateError(UserError):
@@ -39,45 +35,30 @@ class CertificateFiles:
         return tuple(path for path in named if path is not None)
 
 
-class Certificates:
-    """The newest usable certificates. Raises CertificateError if the first are unusable."""
+@dataclass(frozen=True, slots=True)
+class CertificateChain:
+    """What the files contain, as PEM."""
 
-    def __init__(self, files: CertificateFiles) -> None:
-        self._files = files
-        self._stamp = _stamp(files)
-        self._first = read_certificates(files)
-
-    def credentials(self) -> grpc.ServerCredentials:
-        """Return the credentials of a gRPC port; they follow the files."""
-        required = self._files.client_ca is not None
-        return grpc.dynamic_ssl_server_credentials(self._first, self._changed, required)
-
-    def _changed(self) -> grpc.ServerCertificateConfiguration:
-        # gRPC calls this before each handshake, one at a time, from a thread of its own.
-        stamp = _stamp(self._files)
-        unchanged: grpc.ServerCertificateConfiguration = None  # type: ignore[assignment]
-        if stamp == self._stamp:
-            return unchanged
-        self._stamp = stamp
-        try:
-            configuration = read_certificates(self._files)
-        except CertificateError as error:
-            _log.error("keeping the previous certificates: %s", error)
-            return unchanged
-        _log.info("loaded new certificates: %s", ", ".join(map(str, self._files.paths)))
-        return configuration
+    cert: bytes
+    key: bytes = field(repr=False)
+    client_ca: bytes | None
 
 
-def read_certificates(files: CertificateFiles) -> grpc.ServerCertificateConfiguration:
+def read_certificates(files: CertificateFiles) -> CertificateChain:
     """Read and check the files. Raises CertificateError."""
-    before = _stamp(files)
+    before = file_stamp(files)
     cert, key = _read(files.cert), _read(files.key)
     client_ca = _read(files.client_ca) if files.client_ca else None
     _check(files)
     # _check reads the files again: make sure that it read the same ones.
-    if _stamp(files) != before:
+    if file_stamp(files) != before:
         raise CertificateError(f"{files.cert}: changed while it was read; start again")
-    return grpc.ssl_server_certificate_configuration([(key, cert)], client_ca)
+    return CertificateChain(cert, key, client_ca)
+
+
+def file_stamp(files: CertificateFiles) -> Stamp:
+    """Return when and how the files were last changed."""
+    return tuple(_one_stamp(path) for path in files.paths)
 
 
 def _check(files: CertificateFiles) -> None:
@@ -119,11 +100,7 @@ def _read(path: Path) -> bytes:
         raise CertificateError(f"{path}: cannot be read: {error.strerror}; {fix}") from error
 
 
-def _stamp(files: CertificateFiles) -> _Stamp:
-    return tuple(_file_stamp(path) for path in files.paths)
-
-
-def _file_stamp(path: Path) -> tuple[int, ...]:
+def _one_stamp(path: Path) -> tuple[int, ...]:
     try:
         found = path.stat()
     except OSError:

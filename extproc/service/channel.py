@@ -2,7 +2,7 @@
 
 Standard output is not used: any library may print to it. The supervisor sends an Order first, then
 observations go both ways. An empty line from the worker reports that it serves; one from the
-supervisor asks it to drain and end.
+supervisor asks it to drain and end. A worker's line that begins with DIGEST is for the page.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from extproc.budget.values import Observation
+from extproc.page.digest import Digest
 
 LINE_BYTES = 64 * 1024
 """The longest line that is read; longer observations are not sent."""
@@ -20,7 +21,11 @@ UNSENT_BYTES = 1024 * 1024
 
 EMPTY = b"\n"
 
+DIGEST = b"="
+"""Begins a line that holds a digest; no JSON text begins so."""
+
 _DECODER = msgspec.json.Decoder(Observation)
+_DIGEST_DECODER = msgspec.json.Decoder(Digest)
 
 
 class OverlongLine(Exception):  # noqa: N818 - says what came, as UnreadableRequest does
@@ -42,6 +47,16 @@ class Order:
 def encode(value: Order | Observation) -> bytes:
     """Return a value as one line."""
     return msgspec.json.encode(value) + b"\n"
+
+
+def encode_digest(digest: Digest) -> bytes:
+    """Return a digest as one line."""
+    return DIGEST + msgspec.json.encode(digest) + b"\n"
+
+
+def decode_digest(line: bytes) -> Digest:
+    """Read a line of encode_digest. Raises msgspec.DecodeError."""
+    return _DIGEST_DECODER.decode(line.removeprefix(DIGEST))
 
 
 def decode(line: bytes) -> Observation:

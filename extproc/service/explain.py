@@ -1,18 +1,18 @@
-"""`dualpool explain`: the decision for one request body, and the figures behind it."""
+"""The decision for one request body, and the figures behind it: `dualpool explain`, the page."""
 
 from dataclasses import dataclass
 
 from extproc.budget.category import content_class
-from extproc.budget.learner import name_category
+from extproc.budget.learner import Learner, name_category
 from extproc.build import build_learner, build_rules
 from extproc.config.settings import Settings
 from extproc.request.reader import Endpoint, UnreadableRequest, read_request
-from extproc.routing.route import Routed, route, route_unread
+from extproc.routing.route import Routed, Rules, route, route_unread
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The decision for a body by a service that has learnt nothing."""
+    """The decision for a body."""
 
     pool: str
     reason: str
@@ -26,6 +26,8 @@ class Explanation:
     margin_tokens: int
     output_tokens: int
     budget_tokens: int
+    placed_tokens: int
+    """What is compared with a threshold."""
     basis: str
     unreadable: str
     """Why the body could not be read; empty if it could."""
@@ -33,12 +35,16 @@ class Explanation:
 
 def explain(body: bytes, kind: Endpoint, settings: Settings) -> Explanation:
     """Decide as the service does for its first request."""
-    rules = build_rules(settings)
+    return explain_by(body, kind, build_rules(settings), build_learner(settings))
+
+
+def explain_by(body: bytes, kind: Endpoint, rules: Rules, learner: Learner) -> Explanation:
+    """Decide as a service does that has learnt what the learner has."""
     try:
         request = read_request(kind, body, max_bytes=rules.max_body_bytes)
     except UnreadableRequest as error:
         return _explanation(route_unread(rules), "", error.reason.value)
-    routed = route(request, "", build_learner(settings), rules)
+    routed = route(request, "", learner, rules)
     return _explanation(routed, content_class(routed.asked.measure.features).value, "")
 
 
@@ -75,6 +81,7 @@ def _explanation(routed: Routed, kind: str, unreadable: str) -> Explanation:
         margin_tokens=budget.margin_tokens,
         output_tokens=budget.output_tokens,
         budget_tokens=budget.tokens,
+        placed_tokens=budget.placed,
         basis=budget.basis.value,
         unreadable=unreadable,
     )

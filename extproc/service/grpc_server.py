@@ -12,7 +12,7 @@ import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from extproc.service.certificates import Certificates
+from extproc.service.credentials import Certificates
 from extproc.service.lateness import Lateness, SelfCheck
 from extproc.service.streams import (
     HEALTH,

@@ -1,4 +1,4 @@
-"""The operator's HTTP side: /metrics, /healthz, /readyz, /state and /lengths.
+"""The operator's HTTP side: the page, /metrics, /healthz, /readyz, /state and /lengths.
 
 Invariant: no page holds the event loop for more than a few milliseconds, however much was learnt,
 because streams wait meanwhile. The learner is read on the loop, a slice at a time; a thread writes
@@ -14,14 +14,17 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar, cast
 
+import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from extproc.budget.learner import Learner
 from extproc.budget.lengths import write_lengths
 from extproc.budget.values import Learnt
+from extproc.page.learnt import describe_learnt
 from extproc.service.bearer import BearerToken
 from extproc.service.connections import Connections
+from extproc.service.page_routes import Access, Page, PageRoutes
 from extproc.service.pages import collector_paused, in_slices, write_metrics, write_state
 
 _PAGES_SHARE = 0.2  # of the time may go to pages: a scrape every 15 s takes far less
@@ -33,8 +36,8 @@ _NO_LOG = cast("logging.Logger", None)  # what aiohttp takes to write no access 
 class HttpServer:
     """Serves metrics, health and what was learnt.
 
-    `described` is shown by /state beside what was learnt. With a token, /state and /lengths need
-    it, since they name tenants.
+    `described` is shown by /state beside what was learnt. With a token, /state, /lengths and the
+    figures of the page need it.
     """
 
     def __init__(
@@ -44,10 +47,13 @@ class HttpServer:
         described: Mapping[str, object],
         is_ready: Callable[[], bool],
         token: BearerToken | None = None,
+        page: Page | None = None,
     ) -> None:
         self._token = token
         self._registry, self._learner = registry, learner
         self._described, self._is_ready = described, is_ready
+        access = Access(self._require_token, self._turn, self._write_learnt)
+        self._page = PageRoutes(page, access) if page else None
         self._writing = asyncio.Lock()
         self._next_page = 0.0
         self._runner: web.AppRunner | None = None
@@ -65,6 +71,7 @@ class HttpServer:
                 web.get("/lengths", self._lengths),
             ]
         )
+        app.add_routes(self._page.routes() if self._page else [])
         app.on_response_prepare.append(_close_after)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -79,6 +86,8 @@ class HttpServer:
         """Stop listening."""
         if self._listener is not None:
             self._listener.close()
+        if self._page is not None:
+            self._page.close()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -111,17 +120,28 @@ class HttpServer:
         body = await self._write(self._learner.lengths.rows(), write_lengths)
         return web.Response(body=body, content_type="application/json")
 
+    async def _write_learnt(self) -> bytes:
+        def write(parts: list[Learnt]) -> bytes:
+            return msgspec.json.encode(describe_learnt(Learnt.merged(parts)))
+
+        return await self._write(self._learner.learnt_parts(), write)
+
     def _require_token(self, request: web.Request) -> None:
         given = request.headers.get("authorization", "")
         if self._token is not None and not self._token.permits(given):
             raise web.HTTPUnauthorized(headers={"www-authenticate": "Bearer"})
 
     async def _write(self, parts: Iterator[_Part], write: Callable[[list[_Part]], bytes]) -> bytes:
-        # One page at a time: a second thread would only compete for the interpreter lock.
-        async with self._writing, self._paced():
+        async with self._turn():
             with collector_paused():
                 taken = await in_slices(parts)
                 return await asyncio.to_thread(_write_and_free, write, taken)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        # One page at a time: a second thread would only compete for the interpreter lock.
+        async with self._writing, self._paced():
+            yield
 
     @asynccontextmanager
     async def _paced(self) -> AsyncIterator[None]:

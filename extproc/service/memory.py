@@ -1,10 +1,11 @@
-"""glibc keeps the memory of large bodies, instead of mapping and unmapping it for each of them.
+"""Memory of a serving process: large buffers are kept, and modules are not searched for garbage.
 
 By default every buffer above 128 KiB may be a mapping of its own, whose pages fault anew. Elsewhere
-(musl, macOS) nothing is changed.
+than with glibc (musl, macOS) this is not changed.
 """
 
 import ctypes
+import gc
 from typing import Final
 
 MMAP_BYTES: Final = 32 << 20
@@ -22,3 +23,12 @@ def keep_large_buffers() -> bool:
     except (AttributeError, OSError):
         return False
     return bool(mallopt(_M_MMAP_THRESHOLD, MMAP_BYTES) and mallopt(_M_TRIM_THRESHOLD, TRIM_BYTES))
+
+
+def spare_modules() -> None:
+    """Leave what was imported out of garbage collections, of which a full one stops all streams.
+
+    It would search 67,000 objects for 12 to 30 ms, and all of them stay.
+    """
+    gc.collect()
+    gc.freeze()

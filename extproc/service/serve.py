@@ -9,7 +9,11 @@ from prometheus_client import CollectorRegistry
 from extproc.build import build_learner
 from extproc.config.addresses import host_port
 from extproc.config.settings import Settings
+from extproc.page.decisions import Decisions
+from extproc.page.digest import EVERY_S
 from extproc.service.build import (
+    build_page,
+    build_reporter,
     build_server,
     build_stages,
     build_tenant_secret,
@@ -19,7 +23,8 @@ from extproc.service.build import (
     describe_settings,
 )
 from extproc.service.http import HttpServer
-from extproc.service.memory import keep_large_buffers
+from extproc.service.memory import keep_large_buffers, spare_modules
+from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
 from extproc.service.supervisor import Supervisor
 from extproc.stream.metrics import WorkerMetrics
@@ -38,6 +43,7 @@ def serve(settings: Settings) -> None:
     """
     configure_logging(settings)
     keep_large_buffers()
+    spare_modules()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     uvloop.run(_serve(settings))
 
@@ -56,11 +62,14 @@ class Service:
         registry = CollectorRegistry()
         learner = build_learner(settings)
         secret = build_tenant_secret(settings)
-        stages = build_stages(settings, learner, learner.learn, registry, secret)
+        decisions = Decisions()
+        stages = build_stages(settings, learner, learner.learn, registry, secret, decisions.note)
         learner.on_replaced = stages.metrics.forget_category
         self._listen = settings.listen
         self._workers = WorkerMetrics(registry)
         self._workers.configured.set(1)
+        self._reporter = build_reporter(stages, decisions)
+        self._page = build_page(settings, learner, self._workers)
         self._serving = False
         self._server = build_server(settings, stages, settings.listen.grpc)
         self._http = HttpServer(
@@ -69,6 +78,7 @@ class Service:
             describe_settings(settings),
             lambda: self._serving,
             build_token(settings.listen),
+            self._page,
         )
 
     async def run(self, stop: Stop) -> None:
@@ -83,11 +93,16 @@ class Service:
             choose_transport(self._listen),
             self._listen.http,
         )
-        await stop.asked.wait()
-        self._set_serving(serving=False)
-        log_stopping(self._listen)
-        await leave(self._server, self._listen, stop)
+        async with repeating(self._report, EVERY_S):
+            await stop.asked.wait()
+            self._set_serving(serving=False)
+            log_stopping(self._listen)
+            await leave(self._server, self._listen, stop)
         await self._http.stop()
+
+    def _report(self) -> None:
+        self._page.overview.tell(0, self._reporter.digest())
+        self._page.overview.tick()
 
     def _set_serving(self, *, serving: bool) -> None:
         self._serving = serving

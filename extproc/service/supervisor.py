@@ -20,15 +20,26 @@ from prometheus_client import CollectorRegistry
 from extproc.build import build_learner
 from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.settings import Settings
+from extproc.page.digest import EVERY_S
 from extproc.service.build import (
+    build_page,
     build_tenant_secret,
     build_token,
     certificate_files,
     describe_settings,
 )
 from extproc.service.certificates import read_certificates
-from extproc.service.channel import EMPTY, LINE_BYTES, Order, OverlongLine, decode
+from extproc.service.channel import (
+    DIGEST,
+    EMPTY,
+    LINE_BYTES,
+    Order,
+    OverlongLine,
+    decode,
+    decode_digest,
+)
 from extproc.service.http import HttpServer
+from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, first_of, log_stopping
 from extproc.service.worker_files import WorkerFilesCollector
 from extproc.service.worker_process import EXIT_S, WorkerProcess
@@ -59,16 +70,25 @@ class Supervisor:
         self._registry = CollectorRegistry()
         self._metrics = WorkerMetrics(self._registry)
         self._metrics.configured.set(len(self._addresses))
+        self._page = build_page(settings, self._learner, self._metrics)
 
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
         with _metrics_folder() as folder:
             WorkerFilesCollector(self._registry, path=str(folder))  # type: ignore[no-untyped-call]
             described = describe_settings(self._settings)
-            http = HttpServer(self._registry, self._learner, described, self._is_ready, self._token)
+            http = HttpServer(
+                self._registry,
+                self._learner,
+                described,
+                self._is_ready,
+                self._token,
+                self._page,
+            )
             await http.start(*host_port(self._settings.listen.http))
             try:
-                await self._supervise(folder, stop)
+                async with repeating(self._page.overview.tick, EVERY_S):
+                    await self._supervise(folder, stop)
             finally:
                 await http.stop()
 
@@ -145,6 +165,8 @@ class Supervisor:
             async for line in worker.lines():
                 if line == EMPTY:
                     self._note_ready(index)
+                elif line.startswith(DIGEST):
+                    self._show(index, line)
                 else:
                     self._learn(index, line)
         except OverlongLine:
@@ -157,6 +179,13 @@ class Supervisor:
         self._ready.add(index)
         self._metrics.ready.set(len(self._ready))
         _log.info("worker %d serves %s", index, self._addresses[index])
+
+    def _show(self, index: int, line: bytes) -> None:
+        try:
+            self._page.overview.tell(index, decode_digest(line))
+        except Exception:  # noqa: BLE001 - as for _learn
+            _log.exception("worker %d sent a digest that cannot be read; dropping it", index)
+            self._metrics.dropped.inc()
 
     def _learn(self, index: int, line: bytes) -> None:
         try:

@@ -17,10 +17,13 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_learner
 from extproc.config.settings import Settings
-from extproc.service.build import build_server, build_stages, configure_logging
+from extproc.page.decisions import Decisions
+from extproc.page.digest import EVERY_S
+from extproc.service.build import build_reporter, build_server, build_stages, configure_logging
 from extproc.service.certificates import CertificateError
-from extproc.service.channel import EMPTY, LINE_BYTES, Order, decode, encode, send
-from extproc.service.memory import keep_large_buffers
+from extproc.service.channel import EMPTY, LINE_BYTES, Order, decode, encode, encode_digest, send
+from extproc.service.memory import keep_large_buffers, spare_modules
+from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave
 
 
@@ -39,12 +42,18 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     secret = bytes.fromhex(order.tenant_secret)
     # Nobody reads this registry: with PROMETHEUS_MULTIPROC_DIR set, values live in files that the
     # supervisor adds up.
-    stages = build_stages(settings, learner, learn, CollectorRegistry(), secret)
+    decisions = Decisions()
+    stages = build_stages(settings, learner, learn, CollectorRegistry(), secret, decisions.note)
+    reporter = build_reporter(stages, decisions)
     server = build_server(settings, stages, order.address)
     await server.start()
     send(writer, EMPTY)
     stop = Stop()
-    async with asyncio.TaskGroup() as tasks:
+
+    def report() -> None:
+        send(writer, encode_digest(reporter.digest()))
+
+    async with repeating(report, EVERY_S), asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(_read_channel(reader, learner, stop))
         await stop.asked.wait()
         await leave(server, settings.listen, stop)
@@ -73,6 +82,7 @@ async def _run(channel: socket.socket) -> None:
 def main() -> int:
     """Run a worker on the channel whose file descriptor is the only argument."""
     keep_large_buffers()
+    spare_modules()
     try:
         uvloop.run(_run(socket.socket(fileno=int(sys.argv[1]))))
     except (OSError, CertificateError) as error:

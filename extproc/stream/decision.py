@@ -7,7 +7,7 @@ text: metadata itself knows only doubles.
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final
+from typing import Final, Self
 from urllib.parse import quote
 
 import msgspec
@@ -15,11 +15,12 @@ import msgspec
 from extproc.budget.category import NAME_CHARS, label
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import name_category
-from extproc.budget.values import Budget, Measure
+from extproc.budget.values import Asked, Measure
 from extproc.names import (
     BASIS_HEADER,
     BUDGET_HEADER,
     CATEGORY_HEADER,
+    NOTE,
     POOL_HEADER,
     REASON_HEADER,
     RETRYABLE_HEADER,
@@ -33,12 +34,38 @@ from extproc.stream.usage_asking import UsageForm
 
 USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
 
-_KEY: Final = "routed"
-_USAGE_KEY: Final = "usage"
 _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MOST_NOTE_CHARS: Final = 32_768  # more than twice the longest that this service writes
 _MOST_COUNT: Final = 1 << 48
-_DECODER: Final = msgspec.json.Decoder(Routed)
+
+
+class Noted(msgspec.Struct, frozen=True, gc=False):
+    """What the observing stream needs of a decision, to judge it and to learn from the answer."""
+
+    pool: str
+    asked: Asked
+    prompt_tokens: int
+    """The estimate."""
+    truncates: bool
+    """Whether the pool may cut the prompt before it counts it."""
+    stands_for: int
+    """How many such requests this one stands for: the answers of the others are not observed."""
+    usage: UsageForm
+
+    @classmethod
+    def of(cls, routed: Routed, stands_for: int = 1, usage: UsageForm = UsageForm.OTHER) -> Self:
+        """Return the record of a request that was read."""
+        return cls(
+            pool=routed.pool,
+            asked=routed.asked,
+            prompt_tokens=routed.budget.prompt_tokens,
+            truncates=routed.truncates,
+            stands_for=stands_for,
+            usage=usage,
+        )
+
+
+_DECODER: Final = msgspec.json.Decoder(Noted)
 
 
 def decision_headers(routed: Routed) -> dict[str, str]:
@@ -58,32 +85,21 @@ def _quoted(name: str) -> str:
     return quote(name, safe=_PRINTABLE)
 
 
-def to_note(routed: Routed) -> dict[str, str]:
+def to_note(noted: Noted) -> dict[str, str]:
     """Return the record as metadata."""
-    return {_KEY: msgspec.json.encode(routed).decode()}
+    return {NOTE: msgspec.json.encode(noted).decode()}
 
 
-def from_note(note: Mapping[str, str | float | bool], rules: Rules) -> Routed | None:
+def from_note(note: Mapping[str, str | float | bool], rules: Rules) -> Noted | None:
     """Return the record, or None if the note holds none that this service can have written."""
-    text = str(note.get(_KEY, ""))
+    text = str(note.get(NOTE, ""))
     if len(text) > _MOST_NOTE_CHARS:
         return None
     try:
-        routed = _DECODER.decode(text)
+        noted = _DECODER.decode(text)
     except msgspec.DecodeError:
         return None
-    return routed if _is_sound(routed, rules) else None
-
-
-def usage_note(form: UsageForm) -> dict[str, str]:
-    """Return what was done about the usage of a request as metadata."""
-    return {_USAGE_KEY: form.value}
-
-
-def usage_from_note(note: Mapping[str, str | float | bool]) -> UsageForm:
-    """Return what was done; OTHER if the note does not tell."""
-    told = note.get(_USAGE_KEY)
-    return next((form for form in UsageForm if form.value == told), UsageForm.OTHER)
+    return noted if _is_sound(noted, rules) else None
 
 
 def ask_for_usage(body: bytes) -> bytes:
@@ -95,8 +111,8 @@ def ask_for_usage(body: bytes) -> bytes:
     return body[:start] + USAGE_REQUEST + body[start:]
 
 
-def _is_sound(routed: Routed, rules: Rules) -> bool:
-    asked = routed.asked
+def _is_sound(noted: Noted, rules: Rules) -> bool:
+    asked = noted.asked
     return (
         all(map(_is_countable, (asked.measure, asked.every)))
         and len(asked.model) <= MAX_MODEL_CHARS
@@ -104,19 +120,13 @@ def _is_sound(routed: Routed, rules: Rules) -> bool:
         and len(asked.tenant) == (DIGEST_CHARS if rules.tenants else 0)
         and any(asked.thinking == known.value for known in Thinking)
         and 0 < asked.sequences <= _MOST_COUNT
-        and 0 < routed.stands_for <= MOST_STOOD_FOR
+        and 0 < noted.stands_for <= MOST_STOOD_FOR
         and 0 < asked.share <= 1
         and 0 <= (asked.output_limit or 0) <= _MOST_COUNT
         and 0 <= asked.output_floor <= _MOST_COUNT
-        and _is_budget(routed.budget)
-        and any(pool.name == routed.pool for pool in rules.pools)
+        and 0 <= noted.prompt_tokens <= _MOST_COUNT
+        and any(pool.name == noted.pool for pool in rules.pools)
     )
-
-
-def _is_budget(budget: Budget) -> bool:
-    totals = (budget.expected or 0, budget.most or 0)
-    parts = (budget.prompt_tokens, budget.output_tokens, abs(budget.margin_tokens), *totals)
-    return all(0 <= tokens <= _MOST_COUNT for tokens in parts)
 
 
 def _is_countable(measure: Measure) -> bool:

@@ -33,14 +33,14 @@ from extproc.routing.route import (
 )
 from extproc.stream.answer import PendingAnswer
 from extproc.stream.decision import (
+    Noted,
     ask_for_usage,
     decision_headers,
     from_note,
     to_note,
-    usage_from_note,
-    usage_note,
 )
 from extproc.stream.metrics import Metrics
+from extproc.stream.replies import NOTHING
 from extproc.stream.sampling import Sampling
 from extproc.stream.session import (
     Action,
@@ -81,6 +81,8 @@ class Stages:
     usage_asking: UsageAsking = field(default_factory=UsageAsking)
     is_late: Callable[[], bool] = lambda: False
     """Returns whether requests wait so long that only their size can decide in time."""
+    decided: Callable[[Routed], None] = lambda _: None
+    """Is told each decision."""
 
     @cached_property
     def header_names(self) -> frozenset[str]:
@@ -149,9 +151,8 @@ class Exchange:
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._request: _PendingRequest | None = None
-        self._routed: Routed | None = None
+        self._noted: Noted | None = None  # None: the answer is not observed
         self._answer: PendingAnswer | None = None
-        self._usage_form = UsageForm.OTHER
 
     @property
     def awaits_request(self) -> bool:
@@ -176,8 +177,7 @@ class Exchange:
         if isinstance(event, Head):
             if not event.observed:
                 return self._begin(event)
-            self._routed = from_note(event.note, self._stages.rules)
-            self._usage_form = usage_from_note(event.note)
+            self._take_note(event)
         elif self._request and isinstance(event, Body):
             return self._read(self._request, event)
         elif self._request:
@@ -186,7 +186,9 @@ class Exchange:
 
     def _on_answer(self, event: Head | Body | Trailers) -> None:
         if isinstance(event, Head):
-            self._answer = PendingAnswer(event)
+            self._take_note(event)
+            if self._noted:
+                self._answer = PendingAnswer(event)
         elif self._answer is None:
             return
         elif isinstance(event, Body):
@@ -196,37 +198,48 @@ class Exchange:
         else:
             self._answer.reader.tell(*structs.astuple(event.spent))
 
+    def _take_note(self, head: Head) -> None:
+        """Read the note of the router's stream, with the first headers that this one gets."""
+        if head.observed and self._noted is None:
+            self._noted = from_note(head.note, self._stages.rules)
+
     def finish(self) -> None:
         """Judge the decision and learn from the answer; idempotent, and never waits."""
-        routed, answer = self._routed, self._answer
-        self._request = self._routed = self._answer = None
-        if routed is None or answer is None or not routed.reason.is_read:
+        noted, answer = self._noted, self._answer
+        self._request = self._noted = self._answer = None
+        if noted is None or answer is None:
             return
         rules, retried = self._stages.rules, answer.attempts > 1
         # Envoy's second attempt goes to the largest pool.
-        pool = rules.pools[-1] if retried else rules.pool(routed.pool)
+        pool = rules.pools[-1] if retried else rules.pool(noted.pool)
         outcome = answer.reader.finish()
-        asking, model = self._stages.usage_asking, routed.asked.model
-        asking.learn(pool.name, model, self._usage_form, answer.shows(outcome))
-        cause = self._conclude(routed, pool, outcome)
+        asking, model = self._stages.usage_asking, noted.asked.model
+        asking.learn(pool.name, model, noted.usage, answer.shows(outcome))
+        cause = self._conclude(noted, pool, outcome)
         if retried:
-            self._stages.metrics.retries.labels(routed.pool, cause.value).inc()
+            self._stages.metrics.retries.labels(noted.pool, cause.value).inc(noted.stands_for)
 
     def _conclude(
-        self, routed: Routed, pool: Pool, outcome: Usage | Refused | Unlearnable
+        self, noted: Noted, pool: Pool, outcome: Usage | Refused | Unlearnable
     ) -> _RetryCause:
         """Judge the answer of `pool`; return why another pool may have been asked before it."""
         match outcome:
             case Usage() as usage:
-                return self._answered(routed, pool, usage)
+                return self._answered(noted, pool, usage)
             case Refused():
-                self._count("refused")
-                self._misrouted(routed, _MisrouteKind.REFUSED, 1)
-                # Seen of every request, whether it was asked for its usage or not.
-                self._stages.learn(Observation(routed.asked, Outcome.REFUSED, pool.max_model_len))
+                self._count("refused", noted)
+                self._misrouted(noted, _MisrouteKind.REFUSED)
+                self._stages.learn(
+                    Observation(
+                        noted.asked,
+                        Outcome.REFUSED,
+                        pool.max_model_len,
+                        stands_for=noted.stands_for,
+                    )
+                )
                 return _RetryCause.MISROUTED
             case reason:
-                self._count(reason.value)
+                self._count(reason.value, noted)
                 return _RetryCause.UNKNOWN
 
     def _begin(self, head: Head) -> Action:
@@ -262,29 +275,38 @@ class Exchange:
         named = pending.headers.get(rules.category_header, "")
         tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
         routed = route(request, named, stages.learner, rules, tenant)
-        action = self._see_to_usage(pending, routed) if request.usage_unstated else self._go(routed)
+        action = self._answer_for(pending, routed, usage_unstated=request.usage_unstated)
         stages.metrics.decision_seconds.observe(stages.clock() - start)
         return action
 
-    def _see_to_usage(self, pending: _PendingRequest, routed: Routed) -> Proceed:
-        may_ask = pending.hides_usage and pending.replaceable
-        one_in = self._ask_one_in(routed) if may_ask else None
-        self._usage_form = UsageForm.ASKED if one_in else UsageForm.UNASKED
-        action = self._go(structs.replace(routed, stands_for=one_in or 1))
-        action = structs.replace(action, note={**action.note, **usage_note(self._usage_form)})
-        return self._with_usage(pending, action) if one_in else action
+    def _answer_for(
+        self, pending: _PendingRequest, routed: Routed, *, usage_unstated: bool
+    ) -> Proceed:
+        one_in = self._observe_one_in(routed)
+        if one_in is None:
+            return self._go(routed)
+        may_ask = usage_unstated and self._may_ask(pending, routed)
+        unasked = UsageForm.UNASKED if usage_unstated else UsageForm.OTHER
+        form = UsageForm.ASKED if may_ask else unasked
+        action = self._go(routed, Noted.of(routed, one_in, form))
+        return self._with_usage(pending, action) if may_ask else action
 
-    def _ask_one_in(self, routed: Routed) -> int | None:
-        """Return of how many such requests this one is asked for its usage; None if it is not."""
+    def _observe_one_in(self, routed: Routed) -> int | None:
+        """Return of how many such requests this one is observed; None if it is not.
+
+        What is known of the request decides, never its answer: so the one stands for all of them.
+        """
         stages, rules = self._stages, self._stages.rules
-        share = rules.usage_sample
-        if share == 0:
-            return None
-        informative = is_informative(routed.budget, rules.pools)
-        one_in = 1 if informative else stages.sampling.one_in(share)
-        drawn = one_in == 1 or stages.draw() * one_in < 1.0
-        may_ask = drawn and stages.usage_asking.may_ask(routed.pool, routed.asked.model)
-        return one_in if may_ask else None
+        if is_informative(routed.budget, rules.pools):
+            return 1
+        one_in = stages.sampling.one_in(rules.observe_sample)
+        return one_in if one_in == 1 or stages.draw() * one_in < 1.0 else None
+
+    def _may_ask(self, pending: _PendingRequest, routed: Routed) -> bool:
+        """Return whether to ask for the usage of an observed stream that does not state it."""
+        may_add = self._stages.rules.asks_usage and pending.hides_usage and pending.replaceable
+        asking = self._stages.usage_asking
+        return may_add and asking.may_ask(routed.pool, routed.asked.model)
 
     def _with_usage(self, pending: _PendingRequest, action: Proceed) -> Proceed:
         self._stages.metrics.usage_asked.inc()
@@ -296,8 +318,8 @@ class Exchange:
         self._stages.metrics.unreadable.labels(reason.value).inc()
         return self._go(route_unread(self._stages.rules))
 
-    def _go(self, routed: Routed) -> Proceed:
-        self._request, self._routed = None, routed
+    def _go(self, routed: Routed, noted: Noted | None = None) -> Proceed:
+        self._request, self._noted = None, noted
         metrics = self._stages.metrics
         metrics.decisions.labels(
             routed.pool,
@@ -306,43 +328,45 @@ class Exchange:
             routed.budget.basis.value,
         ).inc()
         metrics.sequences.labels(routed.pool).inc(routed.asked.sequences)
-        return Proceed(set_headers=decision_headers(routed), note=to_note(routed))
+        self._stages.decided(routed)
+        if noted:
+            metrics.observed.inc()
+        return Proceed(decision_headers(routed), to_note(noted) if noted else NOTHING)
 
-    def _answered(self, routed: Routed, pool: Pool, usage: Usage) -> _RetryCause:
+    def _answered(self, noted: Noted, pool: Pool, usage: Usage) -> _RetryCause:
         counts = usage.prompt_tokens, usage.completion_tokens
-        window, times = pool.max_model_len, routed.stands_for
-        seen = Observation(routed.asked, Outcome.COMPLETE, window, *counts, times)
+        window, times = pool.max_model_len, noted.stands_for
+        seen = Observation(noted.asked, Outcome.COMPLETE, window, *counts, times)
         cut = _is_cut(seen, usage.finish)
         if cut:
             seen = structs.replace(seen, outcome=Outcome.CUT)
-        verdict = self._judge(routed, seen)
+        verdict = self._judge(noted, seen)
         if verdict is Verdict.MISROUTED:
             here = _MisrouteKind.CLAMPED if cut else _MisrouteKind.HARMLESS
-            kind = here if pool.name == routed.pool else _MisrouteKind.RETRIED
-            self._misrouted(routed, kind, routed.stands_for)
-        if _teaches(routed, usage):
-            self._count("learnt")
+            self._misrouted(noted, here if pool.name == noted.pool else _MisrouteKind.RETRIED)
+        if _teaches(noted, usage):
+            self._count("learnt", noted)
             self._stages.learn(seen)
         else:
-            self._count("no_output")
+            self._count("no_output", noted)
         return _RetryCause.MISROUTED if verdict is Verdict.MISROUTED else _RetryCause.FAILED
 
-    def _judge(self, routed: Routed, seen: Observation) -> Verdict:
+    def _judge(self, noted: Noted, seen: Observation) -> Verdict:
         metrics, pools = self._stages.metrics, self._stages.rules.pools
-        verdict = judge(routed.pool, seen.needed, pools, seen.used)
-        metrics.verdicts.labels(routed.pool, verdict.value).inc(seen.stands_for)
-        error = routed.budget.prompt_tokens / seen.largest_prompt - 1
-        errors = metrics.budget_error.labels(self._stages.learner.label(routed.asked))
+        verdict = judge(noted.pool, seen.needed, pools, seen.used)
+        metrics.verdicts.labels(noted.pool, verdict.value).inc(seen.stands_for)
+        error = noted.prompt_tokens / seen.largest_prompt - 1
+        errors = metrics.budget_error.labels(self._stages.learner.label(noted.asked))
         for _ in range(seen.stands_for):
             errors.observe(error)
         return verdict
 
-    def _misrouted(self, routed: Routed, kind: _MisrouteKind, times: int) -> None:
-        if routed.pool != self._stages.rules.pools[-1].name:
-            self._stages.metrics.misroutes.labels(routed.pool, kind.value).inc(times)
+    def _misrouted(self, noted: Noted, kind: _MisrouteKind) -> None:
+        if noted.pool != self._stages.rules.pools[-1].name:
+            self._stages.metrics.misroutes.labels(noted.pool, kind.value).inc(noted.stands_for)
 
-    def _count(self, outcome: str) -> None:
-        self._stages.metrics.answers.labels(outcome).inc()
+    def _count(self, outcome: str, noted: Noted) -> None:
+        self._stages.metrics.answers.labels(outcome).inc(noted.stands_for)
 
 
 def _plain_bytes(headers: Mapping[str, str]) -> int | None:
@@ -354,9 +378,9 @@ def _plain_bytes(headers: Mapping[str, str]) -> int | None:
     return int(stated) if is_number else None
 
 
-def _teaches(routed: Routed, usage: Usage) -> bool:
+def _teaches(noted: Noted, usage: Usage) -> bool:
     """Return whether the prompt was counted, and as it was sent."""
-    return is_answered(routed.asked, usage.completion_tokens) and not routed.truncates
+    return is_answered(noted.asked, usage.completion_tokens) and not noted.truncates
 
 
 def _is_cut(seen: Observation, finish: Finish) -> bool:

@@ -38,6 +38,8 @@ _TENANT_FIGURES = {
     "evicted": "Tenants that the estimator forgot to keep others apart",
     "own_weights": "Token weights that one tenant has for itself",
 }
+# Each observed answer counts as those that it stands for.
+_ESTIMATED = " Estimated for all answers from those that are observed."
 _SECONDS_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2)
 
 
@@ -82,6 +84,11 @@ class Metrics:
             ["pool", "category", "reason", "basis"],
             registry=registry,
         )
+        self.observed = Counter(
+            "dualpool_observed",
+            "Requests routed whose answers are observed: all that tell much, a sample of others.",
+            registry=registry,
+        )
         self.sequences = _Counter(
             "dualpool_sequences",
             "Sequences that the routed requests ask for, by pool: prompts times n.",
@@ -114,7 +121,7 @@ class Metrics:
     def _add_answers(self, registry: CollectorRegistry) -> None:
         self.budget_error = Histogram(
             "dualpool_budget_relative_error",
-            "(Estimated - true) / true prompt tokens, by category.",
+            "(Estimated - true) / true prompt tokens, by category." + _ESTIMATED,
             ["category"],
             buckets=_ERROR_BUCKETS,
             registry=registry,
@@ -122,27 +129,28 @@ class Metrics:
         self.verdicts = _Counter(
             "dualpool_verdicts",
             "Decisions judged by the answer's tokens, by pool and verdict: right, misrouted "
-            "(too long for the pool), over_routed (a smaller pool would have held it).",
+            "(too long for the pool), over_routed (a smaller pool would have held it)."
+            + _ESTIMATED,
             ["pool", "verdict"],
             registry=registry,
         )
         self.misroutes = Counter(
             "dualpool_misroutes",
             "Requests sent to a pool that could not hold them, by outcome: retried on the largest "
-            "pool, refused, clamped (the answer was cut), harmless.",
+            "pool, refused, clamped (the answer was cut), harmless." + _ESTIMATED,
             ["pool", "kind"],
             registry=registry,
         )
         self.retries = Counter(
             "dualpool_retries",
             "Answers that Envoy got from a second server, by the first server's pool and cause: "
-            "misrouted (too long for that pool), failed, unknown.",
+            "misrouted (too long for that pool), failed, unknown." + _ESTIMATED,
             ["pool", "cause"],
             registry=registry,
         )
         self.answers = _Counter(
             "dualpool_answers",
-            "Answers seen, by outcome: learnt, or the reason why nothing was learnt.",
+            "Answers, by outcome: learnt, or the reason why nothing was learnt." + _ESTIMATED,
             ["outcome"],
             registry=registry,
         )

@@ -16,10 +16,13 @@ _SECONDS: Final = 10.0
 
 
 class Sampling:
-    """Counts requests; `clock` returns seconds, monotonic."""
+    """Counts requests; up to `all_below` a second all are observed.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
+    `clock` returns seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float], all_below: float = ALL_BELOW) -> None:
+        self._clock, self._all_below = clock, all_below
         self._rate = 0.0
         self._at = clock()
 
@@ -32,4 +35,4 @@ class Sampling:
         self._rate *= math.exp((self._at - now) / _SECONDS)
         self._rate += 1.0 / _SECONDS
         self._at = now
-        return max(1, min(MOST, round(1.0 / share), math.ceil(self._rate / ALL_BELOW)))
+        return max(1, min(MOST, round(1.0 / share), math.ceil(self._rate / self._all_below)))

@@ -73,7 +73,7 @@ def stages(**changes) -> Stages:
         "pools": (Pool("short", 8192, 8192), Pool("long", 65536, 65536)),
         "category_header": "",
         "max_body_bytes": 1 << 20,
-        "usage_sample": 0.5,
+        "observe_sample": 0.5,
         "bytes_per_token": 2.5,
     }
     learner = Learner(paper(), Labels(8))

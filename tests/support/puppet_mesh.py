@@ -214,7 +214,7 @@ class Mesh:
         document = {
             "listen": listen | {"notice_s": 0, "drain_s": 2, "transport": str(self.transport)},
             "pools": pools,
-            "requests": {"usage_sample": 1.0},
+            "requests": {"observe_sample": 1.0},
             "envoy": envoy | {"message_timeout_ms": int(MESSAGE_TIMEOUT_S * 1000)},
         }
         self.settings.write(json.dumps(document))

@@ -45,13 +45,15 @@ def consecutive_ports(count):
 
 
 @contextmanager
-def serving(tmp_path, workers=1, notice_s=0, drain_s=5, transport="grpc", **environment):
+def serving(
+    tmp_path, workers=1, notice_s=0, drain_s=5, transport="grpc", token_file="", **environment
+):
     """Run `dualpool serve`; yield the process, its gRPC port and its HTTP address."""
     port, http = consecutive_ports(workers)
     file = tmp_path / "dualpool.yaml"
     file.write_text(
         f"listen: {{grpc: '127.0.0.1:{port}', http: '127.0.0.1:{http}', "
-        f"notice_s: {notice_s}, drain_s: {drain_s}}}\n"
+        f"notice_s: {notice_s}, drain_s: {drain_s}, http_token_file: '{token_file}'}}\n"
         f"workers: {workers}\n"
     )
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]

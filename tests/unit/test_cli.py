@@ -42,15 +42,17 @@ def test_help_shows_what_to_type():
     assert "\nexit codes:\n  0 " in done.stdout
 
 
-def test_help_loads_no_library():
-    code = "import sys; from extproc.cli import main; sys.exit(main(['--help']))"
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version_load_no_library(flag):
+    code = f"import sys; from extproc.cli import main; sys.exit(main(['{flag}']))"
     command = [sys.executable, "-X", "importtime", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {
         line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
     }
     assert "extproc" in loaded
-    assert not loaded & {"aiohttp", "grpc", "msgspec", "numpy", "pydantic", "rich", "yaml"}
+    heavy = {"aiohttp", "asyncio", "grpc", "msgspec", "numpy", "pydantic", "rich", "yaml"}
+    assert not loaded & heavy
 
 
 def without_the_commands_packages(*arguments):

@@ -2,6 +2,11 @@
 
 import importlib.util
 import json
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
 
 import pytest
 
@@ -28,6 +33,22 @@ def report(tmp_path_factory):
     file = tmp_path_factory.mktemp("demo") / "report.json"
     assert run_demo(DemoOptions(stack=_FAST, requests=_REQUESTS, seed=5, rate=40.0, json=file)) == 0
     return json.loads(file.read_text())
+
+
+def test_a_kept_stack_shows_its_page_until_a_signal():
+    command = [sys.executable, "-m", "extproc", "demo", "--keep", "--ports", "auto"]
+    command += ["--requests", "12", "--rate", "40", "--speed", "50"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            said = "".join(iter(process.stdout.readline, "Press Ctrl-C to stop.\n"))
+            [url] = re.findall(r"^The page: (\S+)$", said, re.MULTILINE)
+            with urllib.request.urlopen(url, timeout=5) as answer:
+                assert b"<title>Dualpool" in answer.read()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+    assert "Misrouted:" in said
 
 
 def test_nothing_is_lost_or_altered(report):

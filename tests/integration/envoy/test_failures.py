@@ -82,7 +82,7 @@ class Row:
     counted: tuple[str, ...]
 
 
-ROUTER, OBSERVER = "http.llm.ext_proc.router.", "http.llm.ext_proc.observer."
+ROUTER = "http.llm.ext_proc.router."
 ANSWERED = ROUTER + "stream_msgs_received"
 FAIL_OPEN = ROUTER + "failure_mode_allowed"
 ROWS: list[Row] = []
@@ -580,7 +580,12 @@ async def test_a_client_that_leaves_early_reaches_no_pool(mesh):
     return Answer(0)
 
 
-@row("client", "leaves before the first token", Sees.NOTHING, OBSERVER + "streams_closed")
+@row(
+    "client",
+    "leaves before the first token",
+    Sees.NOTHING,
+    "http.llm.downstream_cx_destroy_remote_active_rq",
+)
 async def test_a_client_that_leaves_frees_the_pool(mesh):
     mesh.short.act = "wait"
     asked = asyncio.ensure_future(mesh.ask(USAGE))

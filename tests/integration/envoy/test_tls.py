@@ -10,7 +10,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from extproc.service.certificates import CertificateFiles, Certificates
+from extproc.service.certificates import CertificateFiles
+from extproc.service.credentials import Certificates
 from extproc.service.grpc_server import GrpcServer
 from extproc.service.streams import Bounds
 from tests.support.certificate_authority import Authority

@@ -66,6 +66,7 @@ def test_whatever_ends_it_ends_all(number):
         process.send_signal(number)
         status = process.wait(20)
     assert re.search(r"http://127\.0\.0\.1:\d+/v1 +model simulated", said), said
+    assert re.search(r"page +http://127\.0\.0\.1:\d+/ ", said), said
     assert len(children) == 4
     assert status == (-number if number == signal.SIGKILL else 0)
     asyncio.run(until(lambda: not any(map(_alive, children))))

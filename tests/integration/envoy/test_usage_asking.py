@@ -28,7 +28,7 @@ def answer(_name, body):
 @pytest.fixture(scope="module", params=["trailers", "observed"])
 def stack(request, tmp_path_factory):
     folder, envoy = tmp_path_factory.mktemp("usage"), {"form": request.param}
-    with fronted(folder, envoy=envoy, answer=answer, requests={"usage_sample": 1.0}) as running:
+    with fronted(folder, envoy=envoy, answer=answer, requests={"observe_sample": 1.0}) as running:
         yield running
 
 

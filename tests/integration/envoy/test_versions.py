@@ -14,7 +14,7 @@ CHAT = "/v1/chat/completions"
 CREDULOUS = {"estimator": "paper", "prior_bytes_per_token": 100.0}
 LIMIT = 2_000_000
 LARGE = 1_700_000
-REQUESTS = {"max_body_bytes": LIMIT, "usage_sample": 1.0}
+REQUESTS = {"max_body_bytes": LIMIT, "observe_sample": 1.0}
 
 
 @pytest.fixture(scope="module", params=FORMS, ids="-".join)

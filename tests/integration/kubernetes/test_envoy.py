@@ -84,7 +84,7 @@ def certificates(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stack(certificates):
     # Ask every stream for its usage, however many have taught before.
-    with secured(certificates, requests={"usage_sample": 1.0}) as given:
+    with secured(certificates, requests={"observe_sample": 1.0}) as given:
         yield given
 
 

@@ -156,7 +156,7 @@ VARIANTS = {
             ("max_streams", "max_pool_requests", "pool_silence_s", "request_timeout_s"), 0
         )
     },
-    "health by path": {"envoy": {"pool_health": "/health"}, "requests": {"usage_sample": 0}},
+    "health by path": {"envoy": {"pool_health": "/health"}, "requests": {"ask_usage": False}},
     "single": {"envoy": {"form": "single"}},
 }
 

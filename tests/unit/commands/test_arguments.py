@@ -91,7 +91,7 @@ def test_the_defaults_of_the_demo_are_those_of_its_options(given):
 def test_every_argument_reaches_the_demo(given):
     words = (
         "--requests 9 --rate 2 --concurrency 3 --exceeding 0.5 --texts t --json j --seed 4"
-        " --compose http://h:1"
+        " --compose http://h:1 --keep"
     )
     demo.run(parse(demo.fill, *words.split()))
     assert given == [
@@ -105,6 +105,7 @@ def test_every_argument_reaches_the_demo(given):
             exceeding=0.5,
             texts=Path("t"),
             json=Path("j"),
+            keep=True,
         )
     ]
 

@@ -61,7 +61,8 @@ DEFAULTS = {
     "tenants": {"header": "", "max": 128, "key_file": ""},
     "requests": {
         "max_body_bytes": 33554432,
-        "usage_sample": 0.05,
+        "observe_sample": 0.05,
+        "ask_usage": True,
         "stored_responses": StoredResponses.ANY,
     },
     "envoy": {

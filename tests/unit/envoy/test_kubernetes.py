@@ -232,7 +232,7 @@ def test_the_service_may_be_as_late_to_a_check_as_to_a_request(render, timeout):
 
 @both
 def test_without_sampled_usage_there_is_no_script(render):
-    assert "envoy_on_response" not in str(objects(render, requests={"usage_sample": 0}))
+    assert "envoy_on_response" not in str(objects(render, requests={"ask_usage": False}))
 
 
 @both

@@ -8,6 +8,7 @@ import yaml
 from extproc.config.load import load
 from extproc.config.settings import EnvoySettings, Form, Settings
 from extproc.envoy.render import RenderError, choose_form, render_envoy
+from extproc.names import NAMESPACE, NOTE
 from tests.support.envoys import FORMS, VERSIONS, binary
 from tests.support.paths import ROOT
 
@@ -162,7 +163,7 @@ def test_a_large_body_is_not_shown_to_the_service():
     assert large["match"]["headers"][1]["range_match"]["start"] == 5001
     off = {each["disabled"] for each in large["typed_per_filter_config"].values()}
     assert (set(large["typed_per_filter_config"]), off) == (
-        {"envoy.filters.http.ext_proc", "llm.observer"},
+        {"envoy.filters.http.ext_proc"},
         {True},
     )
 
@@ -239,7 +240,7 @@ def test_the_largest_pool_is_never_given_up_as_a_whole():
 
 def test_where_nothing_is_asked_nothing_is_hidden():
     assert "envoy.filters.http.lua" in filters()
-    assert "envoy.filters.http.lua" not in filters(requests={"usage_sample": 0.0})
+    assert "envoy.filters.http.lua" not in filters(requests={"ask_usage": False})
 
 
 def test_every_worker_is_an_endpoint():
@@ -335,17 +336,35 @@ def test_without_tls_none_is_asked_for():
 
 
 def test_credentials_are_not_shown_to_the_service():
-    for name in ("envoy.filters.http.ext_proc", "llm.observer"):
-        patterns = filters()[name]["forward_rules"]["disallowed_headers"]["patterns"]
-        assert {pattern["exact"] for pattern in patterns} == {
-            "authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"
-        }  # fmt: skip
+    patterns = filters()["envoy.filters.http.ext_proc"]["forward_rules"]["disallowed_headers"]
+    assert {pattern["exact"] for pattern in patterns["patterns"]} == {
+        "authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"
+    }  # fmt: skip
 
 
-def test_a_credential_that_names_tenants_is_shown_to_the_router_alone():
-    given = filters(tenants={"header": "authorization"})
-    router, observer = (
-        {each["exact"] for each in given[name]["forward_rules"]["disallowed_headers"]["patterns"]}
-        for name in ("envoy.filters.http.ext_proc", "llm.observer")
-    )
-    assert observer - router == {"authorization"}
+def observed(given):
+    """Return the configuration of the filter that a matcher wraps."""
+    return given["extension_config"]["typed_config"]
+
+
+def test_the_observer_gets_no_headers_of_a_request_and_three_of_an_answer():
+    config = observed(filters()["llm.observer"])
+    assert config["processing_mode"]["request_header_mode"] == "SKIP"
+    patterns = config["forward_rules"]["allowed_headers"]["patterns"]
+    assert [each["exact"] for each in patterns] == [":status", "content-type", "content-encoding"]
+
+
+@pytest.mark.parametrize("name", ["llm.observer", "envoy.filters.http.ai_protocol_manager"])
+def test_filters_of_answers_are_skipped_for_requests_without_a_note(name):
+    [matcher] = filters()[name]["xds_matcher"]["matcher_list"]["matchers"]
+    predicate = matcher["predicate"]["not_matcher"]["single_predicate"]
+    source = predicate["input"]["typed_config"]
+    assert (source["filter"], source["path"]) == (NAMESPACE, [{"key": NOTE}])
+    assert predicate["custom_match"]["typed_config"]["value"] == {"present_match": True}
+    assert matcher["on_match"]["action"]["typed_config"]["@type"].endswith(".SkipFilter")
+
+
+def test_a_credential_that_names_tenants_is_shown_to_the_router():
+    given = filters(tenants={"header": "authorization"})["envoy.filters.http.ext_proc"]
+    patterns = given["forward_rules"]["disallowed_headers"]["patterns"]
+    assert "authorization" not in {each["exact"] for each in patterns}

@@ -12,7 +12,7 @@ from extproc.cli import main
 from extproc.config.settings import Settings
 from extproc.envoy.document import EnvoyFileError, Part, read_envoy
 from extproc.envoy.render import render_envoy
-from extproc.envoy.review import review
+from extproc.envoy.review import remarks, review
 from tests.support.envoys import FORMS
 
 
@@ -45,7 +45,14 @@ def router(document):
 
 
 def observer(document):
-    return filters(document)["llm.observer"]
+    return filters(document)["llm.observer"]["extension_config"]["typed_config"]
+
+
+def note(document):
+    """Return what the matcher around the observer reads."""
+    [matcher] = filters(document)["llm.observer"]["xds_matcher"]["matcher_list"]["matchers"]
+    predicate = matcher["predicate"]["not_matcher"]["single_predicate"]
+    return predicate["input"]["typed_config"]
 
 
 def cluster(document, name="dualpool"):
@@ -175,6 +182,14 @@ WRONG = {
         lambda d: observer(d).pop("metadata_options"),
         "forwarding_namespaces.untyped: ",
     ),
+    "the observer is matched by another key": (
+        lambda d: note(d).update(path=[{"key": "observe"}]),
+        "xds_matcher: the service cannot choose whose answers it sees: match its note",
+    ),
+    "the observer is matched by others' metadata": (
+        lambda d: note(d).update(filter="envoy.lb"),
+        "xds_matcher: the service cannot choose whose answers it sees: match its note",
+    ),
     "the usage is not shown": (
         lambda d: observer(d)["metadata_options"]["forwarding_namespaces"].pop("typed"),
         "forwarding_namespaces.typed: ",
@@ -188,6 +203,27 @@ WRONG = {
         "no ext_proc filter calls the service",
     ),
 }
+
+
+def unwrapped(document):
+    """Let the observer run for all requests."""
+    filters(document)["llm.observer"].update(
+        filters(document)["llm.observer"].pop("extension_config")["typed_config"]
+    )
+    del filters(document)["llm.observer"]["xds_matcher"]
+    return document
+
+
+def test_an_observer_of_all_requests_is_no_fault_but_remarked():
+    document = unwrapped(rendered())
+    assert findings(document) == []
+    [remark] = remarks(Settings(), Part("", document))
+    assert "http_filters[3]: llm.observer runs for every request" in str(remark)
+
+
+@pytest.mark.parametrize("form", ["trailers", "observed", "single"])
+def test_of_what_is_rendered_nothing_is_remarked(form):
+    assert remarks(Settings(), Part("", rendered(envoy={"form": form}))) == ()
 
 
 @pytest.mark.parametrize("name", WRONG)
@@ -341,6 +377,16 @@ def test_check_says_that_they_agree(tmp_path, capsys):
     file.write_text(capsys.readouterr().out)
     assert main(["check", "--envoy", str(file)]) == 0
     assert capsys.readouterr().out == f"{file} and the settings agree\n"
+
+
+def test_check_remarks_on_what_is_no_fault(tmp_path, capsys):
+    file = tmp_path / "envoy.yaml"
+    file.write_text(yaml.safe_dump(unwrapped(rendered())))
+    assert main(["check", "--envoy", str(file)]) == 0
+    told = capsys.readouterr()
+    assert told.out == f"{file} and the settings agree\n"
+    assert f"note: {file}:" in told.err
+    assert "llm.observer runs for every request" in told.err
 
 
 def test_an_envoy_file_that_is_not_there_is_one_message(capsys):

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from extproc.budget.values import Basis, Budget, Outcome
-from extproc.evaluation.serving import Conditions, see_one_in, serve
+from extproc.budget.values import Basis, Budget, Observation, Outcome
+from extproc.evaluation.serving import Conditions, Observed, observe_one_in, serve
 from extproc.routing.pools import Pool, Verdict
 from tests.support.evaluation_cases import case
 
@@ -30,7 +30,7 @@ class Fixed:
 
 
 def served(cases, rival, **conditions):
-    values = {"pools": POOLS, "usage_sample": 0.02} | conditions
+    values = {"pools": POOLS, "observe_sample": 1.0} | conditions
     return list(serve(cases, rival, Conditions(**values)))
 
 
@@ -62,27 +62,22 @@ def test_an_answer_that_the_window_cut_is_counted_as_misrouted():
     [(Basis.PRIOR, 2, 1), (Basis.BORROWED, 2, 1), (Basis.CALIBRATED, 2, 50),
      (Basis.CALIBRATED, 1500, 1)],
 )  # fmt: skip
-def test_streams_without_usage_are_sampled_if_they_tell_little(basis, most, one_in):
+def test_answers_that_tell_little_are_sampled(basis, most, one_in):
     budget = Budget(1, 0, 0, basis, 1, most)
-    conditions = Conditions(pools=POOLS, usage_sample=0.02)
-    assert see_one_in(case(usage_unstated=True), budget, conditions) == one_in
-
-
-def test_answers_that_state_usage_are_all_seen():
-    budget = Budget(1, 0, 0, Basis.CALIBRATED)
-    assert see_one_in(case(), budget, Conditions(pools=POOLS, usage_sample=0.02)) == 1
+    assert observe_one_in(budget, Conditions(pools=POOLS, observe_sample=0.02)) == one_in
 
 
 def test_an_answer_stands_for_those_that_are_not_seen():
-    rows = served([case(usage_unstated=True)] * 2000, rival := Fixed(500))
+    rows = served([case()] * 2000, rival := Fixed(500), observe_sample=0.02)
     assert 15 < len(rival.taught) < 80
     assert {row.weight for row in rows} == {0, 50}
 
 
 def test_all_rivals_see_the_same_answers():
-    streams = [case(usage_unstated=True)] * 500
+    streams = [case()] * 500
     once, again = (
-        [row.weight for row in served(streams, Fixed(tokens), seed="1")] for tokens in (1, 9000)
+        [row.weight for row in served(streams, Fixed(tokens), seed="1", observe_sample=0.02)]
+        for tokens in (1, 9000)
     )
     assert once == again
 
@@ -122,3 +117,14 @@ def test_a_limit_alone_keeps_a_request_from_the_smallest_pool():
 def test_a_request_is_long_if_the_smallest_pool_cannot_hold_it():
     rows = served([case(words, output=10) for words in (900, 1100)], Fixed(500))
     assert [row.is_long for row in rows] == [False, True]
+
+
+def test_what_an_observed_rival_learns_stands_for_what_it_does_not_learn():
+    conditions = Conditions(pools=POOLS, observe_sample=0.02)
+    observed = Observed(rival := Fixed(500), conditions)
+    seen = Observation(case().asked, Outcome.COMPLETE, 9000, 100, 10)
+    for _ in range(5000):
+        observed.observe(case(), seen)
+    assert {each.stands_for for each in rival.taught} == {50}
+    assert 60 < len(rival.taught) < 140
+    assert observed.budget(case()).tokens == 500

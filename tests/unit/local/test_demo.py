@@ -129,6 +129,11 @@ def test_a_running_stack_and_pools_are_not_asked_for_at_once():
         run_demo(DemoOptions(stack=stack, compose="http://h:2"))
 
 
+def test_a_running_stack_needs_no_keeping():
+    with pytest.raises(UserError, match="--compose: a running stack runs on anyway; remove --keep"):
+        run_demo(DemoOptions(compose="http://h:2", keep=True))
+
+
 def test_a_report_that_could_not_be_written_is_refused_at_once(tmp_path):
     with pytest.raises(UserError, match="--json: no such folder"):
         run_demo(DemoOptions(json=tmp_path / "absent" / "r.json"))

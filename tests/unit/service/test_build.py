@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -152,3 +154,16 @@ def test_the_transport_follows_from_the_address(address, expected):
 def test_with_tls_the_transport_is_grpc():
     listen = ListenSettings(grpc="127.0.0.1:1", tls_cert="/c", tls_key="/k")
     assert choose_transport(listen) is Transport.GRPC
+
+
+def test_the_service_on_h2_does_not_load_grpc():
+    code = (
+        "import sys, extproc.service.serve, extproc.service.worker\n"
+        "from extproc.config.settings import Settings\n"
+        "from extproc.service.serve import Service\n"
+        "Service(Settings())\n"
+        "print('grpc' in sys.modules, 'extproc.service.h2_server' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "False True\n"

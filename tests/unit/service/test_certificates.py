@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives import serialization
 from extproc.service.certificates import (
     CertificateError,
     CertificateFiles,
-    Certificates,
     read_certificates,
 )
+from extproc.service.credentials import Certificates
 from extproc.service.grpc_server import GrpcServer
 from extproc.service.streams import Bounds
 from tests.support.certificate_authority import Authority
@@ -132,6 +132,6 @@ def test_a_broken_renewal_keeps_the_old_and_is_logged_once(authority, service, t
             renewed = authority.issue("service")
             assert await shown() == first_of(renewed)
 
-    with caplog.at_level(logging.WARNING, "extproc.service.certificates"):
+    with caplog.at_level(logging.WARNING, "extproc.service.credentials"):
         asyncio.run(main())
     assert len(caplog.records) == 2

@@ -8,13 +8,18 @@ import pytest
 from msgspec.structs import replace
 
 from extproc.budget.values import Asked, Measure, Observation, Outcome
+from extproc.page.decisions import Shown
+from extproc.page.digest import Digest
 from extproc.service.channel import (
+    DIGEST,
     EMPTY,
     LINE_BYTES,
     UNSENT_BYTES,
     Order,
     decode,
+    decode_digest,
     encode,
+    encode_digest,
     send,
 )
 
@@ -29,6 +34,14 @@ def test_an_observation_is_read_as_it_was_written():
 def test_an_order_is_one_line():
     line = encode(Order('{"a":\n1}', "127.0.0.1:1", ""))
     assert line.index(b"\n") == len(line) - 1
+
+
+def test_a_digest_is_read_as_it_was_written():
+    shown = Shown(1.0, "short", "fits", "m\n", "prose/m", "prior", 10, 5, 20, 35, 30)
+    digest = Digest({"a b": 1.0}, [shown])
+    line = encode_digest(digest)
+    assert (line.index(b"\n"), line[:1]) == (len(line) - 1, DIGEST)
+    assert decode_digest(line) == digest
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,11 @@ from extproc.budget.features import FEATURES
 from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Measure, Observation, Outcome
 from extproc.config.settings import ListenSettings, Settings
+from extproc.page.digest import Digest
 from extproc.service import supervisor as module
 from extproc.service import worker_process
 from extproc.service.certificates import CertificateError
-from extproc.service.channel import LINE_BYTES, Order, encode
+from extproc.service.channel import LINE_BYTES, Order, encode, encode_digest
 from extproc.service.stopping import Stop
 from extproc.service.supervisor import Supervisor
 from extproc.service.worker_process import WorkerProcess
@@ -87,6 +88,9 @@ class Fleet:
 
     def is_ready(self):
         return self.supervisor._is_ready()
+
+    def reasons(self):
+        return self.supervisor._page.overview.now()["pools"][0]["reasons"]
 
     def samples(self):
         return self.supervisor._learner.learnt().categories.get("prose/m", {}).get("samples", 0)
@@ -179,6 +183,32 @@ def test_an_observation_reaches_the_learner_and_the_other_workers(fleet):
             assert given.heard(0) == b""
 
     asyncio.run(main())
+
+
+def test_a_digest_reaches_the_page_alone(fleet):
+    line = encode_digest(Digest({"dualpool_decisions_total short fits": 3.0}))
+    speaks = SERVES + f"channel.sendall({line!r})\n" + HEARS
+
+    async def main():
+        async with fleet(speaks, speaks, SERVES + HEARS) as given:
+            await until(lambda: given.reasons() == {"fits": 6})
+            await until(given.is_ready)
+            assert given.heard(2) == b""
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("line", [b"=broken\n", b"=[]\n", b'={"counts": {"a": "b"}}\n'])
+def test_an_unreadable_digest_is_dropped(fleet, line, caplog):
+    speaks = SERVES + f"channel.sendall({line + OBSERVATION!r})\n" + HEARS
+
+    async def main():
+        async with fleet(speaks) as given:
+            await until(lambda: given.samples() == 1)
+            assert given.figure("worker_lines_dropped_total") == 1
+
+    asyncio.run(main())
+    assert "worker 0 sent a digest that cannot be read; dropping it" in caplog.text
 
 
 def test_a_restarted_worker_is_sent_what_was_learnt_before(fleet):

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 from extproc.budget.learner import Learner
 from extproc.config.settings import ListenSettings, Settings
-from extproc.service.channel import EMPTY, LINE_BYTES, Order, decode, encode
+from extproc.service import worker as module
+from extproc.service.channel import DIGEST, EMPTY, LINE_BYTES, Order, decode, decode_digest, encode
 from extproc.service.worker import work
 from tests.support.running_service import consecutive_ports, play
 
@@ -35,6 +36,13 @@ async def working(settings=SETTINGS):
         await inner_writer.wait_closed()
 
 
+async def observed(reader):
+    """Return the next line that holds an observation."""
+    while (line := await reader.readline()).startswith(DIGEST):
+        pass
+    return line
+
+
 def run(scenario, settings=SETTINGS):
     async def main():
         async with asyncio.timeout(20), working(settings) as given:
@@ -46,10 +54,25 @@ def run(scenario, settings=SETTINGS):
 def test_what_it_learns_it_shares():
     async def scenario(address, reader, writer, task):
         await play(address, "observed")
-        return decode(await reader.readline())
+        return decode(await observed(reader))
 
     observation = run(scenario)
     assert (observation.asked.model, observation.prompt_tokens) == ("m", 560)
+
+
+def test_what_it_decides_it_tells_the_page(monkeypatch):
+    monkeypatch.setattr(module, "EVERY_S", 0.01)
+
+    async def scenario(address, reader, writer, task):
+        await play(address, "observed")
+        while True:
+            line = await reader.readline()
+            if line.startswith(DIGEST) and "dualpool_answers_total learnt" in (
+                counts := decode_digest(line).counts
+            ):
+                return counts
+
+    assert run(scenario)["dualpool_answers_total learnt"] == 1
 
 
 def test_an_empty_line_asks_it_to_drain():
@@ -74,7 +97,7 @@ def test_what_others_learnt_changes_its_budgets(monkeypatch):
 
     async def scenario(address, reader, writer, task):
         await play(address, "observed")
-        line = await reader.readline()
+        line = await observed(reader)
         writer.write(line)
         writer.write(EMPTY)
         await task

@@ -16,13 +16,13 @@ from extproc.routing.route import Routed
 from extproc.routing.tenant import TenantKey
 from extproc.stream.decision import (
     USAGE_REQUEST,
+    Noted,
     ask_for_usage,
     decision_headers,
     from_note,
     to_note,
-    usage_from_note,
-    usage_note,
 )
+from extproc.stream.sampling import MOST as MOST_STOOD_FOR
 from extproc.stream.usage_asking import UsageForm
 from tests.support.conversation import stages
 
@@ -58,8 +58,11 @@ ROUTED = Routed(
 BODIES = st.dictionaries(st.text().filter(lambda k: k != "stream_options"), st.text(), min_size=1)
 
 
+NOTED = Noted.of(ROUTED)
+
+
 def asked(**changes):
-    return structs.replace(ROUTED, asked=structs.replace(ROUTED.asked, **changes))
+    return structs.replace(NOTED, asked=structs.replace(NOTED.asked, **changes))
 
 
 def test_headers_say_where_a_request_goes_and_why():
@@ -90,7 +93,10 @@ def test_every_header_is_printable_ascii_and_short(routed):
 
 
 def test_a_name_beyond_ascii_is_escaped_and_not_dropped():
-    headers = [decision_headers(asked(model=model)) for model in ("通义", "智谱", "a%b")]
+    headers = [
+        decision_headers(structs.replace(ROUTED, asked=structs.replace(ROUTED.asked, model=model)))
+        for model in ("通义", "智谱", "a%b")
+    ]
     assert [each["x-llm-category"] for each in headers] == [
         "prose/%E9%80%9A%E4%B9%89",
         "prose/%E6%99%BA%E8%B0%B1",
@@ -98,9 +104,10 @@ def test_a_name_beyond_ascii_is_escaped_and_not_dropped():
     ]
 
 
-@given(RECORDS)
-def test_a_record_survives_its_way(routed):
-    assert from_note(to_note(routed), RULES) == routed
+@given(RECORDS, st.integers(1, MOST_STOOD_FOR), st.sampled_from(UsageForm))
+def test_a_record_survives_its_way(routed, stands_for, usage):
+    noted = Noted.of(routed, stands_for, usage)
+    assert from_note(to_note(noted), RULES) == noted
 
 
 @pytest.mark.parametrize("thinking", [each.value for each in Thinking])
@@ -116,7 +123,7 @@ def test_any_note_is_a_record_or_none(note):
 @pytest.mark.parametrize(
     "record",
     [
-        structs.replace(ROUTED, pool="gone"),
+        structs.replace(NOTED, pool="gone"),
         asked(sequences=0),
         asked(measure=Measure(40, 0, (1.0, 2.0))),
         asked(whole=Measure(40, 0, (1.0, 2.0))),
@@ -130,13 +137,10 @@ def test_any_note_is_a_record_or_none(note):
         asked(output_floor=-5),
         asked(share=0.0),
         asked(share=1.5),
-        structs.replace(ROUTED, budget=Budget(1 << 60, 0, 0, Basis.PRIOR)),
-        structs.replace(ROUTED, budget=Budget(1, -(1 << 60), 0, Basis.PRIOR)),
-        structs.replace(ROUTED, budget=Budget(1, 0, -1, Basis.PRIOR)),
-        structs.replace(ROUTED, budget=Budget(1, 0, 1, Basis.PRIOR, expected=-1)),
-        structs.replace(ROUTED, budget=Budget(1, 0, 1, Basis.PRIOR, most=1 << 60)),
-        structs.replace(ROUTED, stands_for=0),
-        structs.replace(ROUTED, stands_for=1001),
+        structs.replace(NOTED, prompt_tokens=1 << 60),
+        structs.replace(NOTED, prompt_tokens=-1),
+        structs.replace(NOTED, stands_for=0),
+        structs.replace(NOTED, stands_for=1001),
         asked(thinking="x" * 17),
         asked(measure=Measure(-1, 0, (1.0,) * len(FEATURES))),
         asked(measure=Measure(40, 1 << 60, (1.0,) * len(FEATURES))),
@@ -149,9 +153,9 @@ def test_a_record_that_this_service_cannot_have_written_is_none(record):
     assert from_note(to_note(record), RULES) is None
 
 
-@pytest.mark.parametrize(("chars", "record"), [(32_768, ROUTED), (32_769, None)])
+@pytest.mark.parametrize(("chars", "record"), [(32_768, NOTED), (32_769, None)])
 def test_a_note_of_any_length_is_not_decoded(chars, record):
-    padded = to_note(ROUTED)["routed"].ljust(chars)
+    padded = to_note(NOTED)["routed"].ljust(chars)
     assert from_note({"routed": padded}, RULES) == record
 
 
@@ -186,16 +190,6 @@ def test_the_longest_note_that_this_service_writes_is_read():
     measure = Measure(2**40, 2**40, (123456.7890123,) * len(FEATURES), 0.123456789012345)
     longest = asked(measure=measure, whole=measure, model="\u6a21" * 256, category="\u6a21" * 256)
     assert from_note(to_note(longest), RULES) == longest
-
-
-@pytest.mark.parametrize("form", UsageForm)
-def test_what_was_done_about_usage_survives_its_way(form):
-    assert usage_from_note(usage_note(form)) is form
-
-
-@pytest.mark.parametrize("note", [{}, {"usage": "else"}, {"usage": 1.0}, {"usage": True}])
-def test_a_note_that_tells_nothing_of_usage_is_of_another_request(note):
-    assert usage_from_note(note) is UsageForm.OTHER
 
 
 @given(BODIES, st.sampled_from(["", " ", "\n\t"]))

@@ -12,7 +12,7 @@ from extproc.response.reader import Unlearnable
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
 from extproc.routing.tenant import TenantKey
-from extproc.stream.decision import to_note
+from extproc.stream.decision import Noted, to_note
 from extproc.stream.exchange import Exchange, create_series
 from extproc.stream.session import (
     Body,
@@ -282,7 +282,7 @@ def several(sequences, max_tokens=100, whole=None, pool="short"):
 def observe(given, record, body, status="200"):
     """Play the observing filter for a request that another filter routed."""
     exchange = Exchange(given)
-    head = Head(REQUEST, POST, end_of_stream=False, note=to_note(record), observed=True)
+    head = Head(REQUEST, POST, end_of_stream=False, note=to_note(Noted.of(record)), observed=True)
     assert exchange.on(head) == Proceed()
     answer(exchange, body, status)
 
@@ -369,9 +369,11 @@ def test_the_error_of_the_estimate_is_observed():
     assert (buckets["0.2"], buckets["0.3"]) == (0, 1)  # 700 / 560 - 1
 
 
-ELSEWHERE = to_note(routed("medium"))
+ELSEWHERE = to_note(Noted.of(routed("medium")))
 OTHER_VERSION = to_note(
-    structs.replace(routed(), asked=Asked("m", "prose", Measure(2800, 0, (1.0, 2.0)), 100))
+    Noted.of(
+        structs.replace(routed(), asked=Asked("m", "prose", Measure(2800, 0, (1.0, 2.0)), 100))
+    )
 )
 
 
@@ -395,7 +397,9 @@ def test_a_body_before_any_head_is_let_pass():
 def tell(given, record, spent, status="200", attempts=1):
     """Play the observing filter where Envoy itself reads the usage of an answer."""
     exchange = Exchange(given)
-    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=to_note(record), observed=True))
+    exchange.on(
+        Head(REQUEST, POST, end_of_stream=False, note=to_note(Noted.of(record)), observed=True)
+    )
     exchange.on(Head(RESPONSE, {":status": status}, end_of_stream=False, attempts=attempts))
     exchange.on(Trailers(RESPONSE, spent))
     exchange.finish()
@@ -489,7 +493,7 @@ def test_what_the_largest_pool_answered_in_anothers_place_teaches_as_its_own():
 def test_a_refusal_by_two_pools_is_counted_as_a_retry_and_a_misroute():
     given = stages()
     exchange = Exchange(given)
-    note = to_note(routed())
+    note = to_note(Noted.of(routed()))
     exchange.on(Head(REQUEST, POST, end_of_stream=False, note=note, observed=True))
     exchange.on(Head(RESPONSE, {":status": "400"}, end_of_stream=False, attempts=2))
     exchange.on(Body(RESPONSE, REFUSAL, end_of_stream=True))
@@ -552,7 +556,7 @@ def test_every_other_body_stays_as_it_is(changes):
 
 def calibrated(share, drawn):
     """Stages that know the category, and get more requests a second than are all observed."""
-    given = dataclasses.replace(silent(stages(usage_sample=share)), draw=lambda: drawn)
+    given = dataclasses.replace(silent(stages(observe_sample=share)), draw=lambda: drawn)
     for _ in range(50):
         observe(given, routed(), usage(700, 50))
     for _ in range(100_000):
@@ -565,6 +569,83 @@ def test_of_a_calibrated_category_a_sample_is_asked(drawn, asked):
     assert (ask_stream(calibrated(0.25, drawn)).body is not None) is asked
 
 
+@pytest.mark.parametrize(
+    ("drawn", "observed"), [(0.0, True), (0.24, True), (0.25, False), (0.99, False)]
+)
+@pytest.mark.parametrize("fields", [{}, STREAMED])
+def test_of_a_calibrated_category_a_sample_is_observed(drawn, observed, fields):
+    given = calibrated(0.25, drawn)
+    action = ask(Exchange(given), prompt("word " * 80, **fields))
+    assert ("routed" in action.note) is observed
+    assert given.metrics.observed._value.get() == observed
+
+
+def test_what_is_not_observed_is_decided_all_the_same():
+    seen, unseen = (ask(Exchange(calibrated(0.25, drawn)), prompt("hi")) for drawn in (0.0, 0.9))
+    assert seen.set_headers == unseen.set_headers
+    assert unseen.note == {}
+
+
+def test_a_request_that_was_not_read_is_not_observed():
+    given = stages()
+    assert ask(Exchange(given), b"no json").note == {}
+    assert given.metrics.observed._value.get() == 0
+
+
+def test_one_stream_of_both_sides_ignores_the_answer_if_it_is_not_observed():
+    given = calibrated(0.25, 0.9)
+    before = counted(given.metrics.answers)
+    exchange = Exchange(given)
+    ask(exchange, prompt("word " * 80))
+    answer(exchange, usage(80, 5))
+    assert counted(given.metrics.answers) == before
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "attempts", "metric", "labels"),
+    [
+        (usage(9000, 5), "200", 1, "verdicts", ("short", "misrouted")),
+        (usage(9000, 5), "200", 1, "misroutes", ("short", "harmless")),
+        (usage(9000, 5), "200", 2, "misroutes", ("short", "retried")),
+        (usage(9000, 5), "200", 2, "retries", ("short", "misrouted")),
+        (b"{}", "503", 2, "retries", ("short", "unknown")),
+    ],
+)
+@pytest.mark.parametrize("most", [4, 7])
+def test_of_all_draws_the_counts_sum_to_what_happened(body, status, attempts, metric, labels, most):
+    found = 0
+    for draw in range(most):
+        given = calibrated(1 / most, draw / most)
+        before = counted(getattr(given.metrics, metric)).get(labels, 0)
+        action = ask(Exchange(given), prompt("word " * 80))
+        observed(given, action, body, status, attempts)
+        found += counted(getattr(given.metrics, metric)).get(labels, 0) - before
+    assert found == most
+
+
+def test_a_refusal_counts_and_teaches_as_those_it_stands_for():
+    seen = []
+    given = dataclasses.replace(stages(), learn=seen.append)
+    exchange = Exchange(given)
+    noted = Noted.of(routed(), stands_for=20)
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=to_note(noted), observed=True))
+    answer(exchange, REFUSAL, "400")
+    assert counted(given.metrics.misroutes) == {("short", "refused"): 20}
+    assert counted(given.metrics.answers) == {("refused",): 20}
+    assert [(each.outcome, each.stands_for) for each in seen] == [(Outcome.REFUSED, 20)]
+
+
+def test_the_note_may_come_with_the_answer_alone():
+    given = stages()
+    exchange = Exchange(given)
+    note = to_note(Noted.of(routed()))
+    headers = {":status": "200", "content-type": "application/json"}
+    exchange.on(Head(RESPONSE, headers, end_of_stream=False, note=note, observed=True))
+    exchange.on(Body(RESPONSE, usage(700, 5), end_of_stream=True))
+    exchange.finish()
+    assert counted(given.metrics.answers) == {("learnt",): 1}
+
+
 def test_one_that_is_asked_stands_for_those_that_are_not():
     given = calibrated(0.25, 0.0)
     answered(given, ask_stream(given), STATING + DONE)
@@ -574,16 +655,28 @@ def test_one_that_is_asked_stands_for_those_that_are_not():
 
 
 def test_few_requests_are_all_asked():
-    given = dataclasses.replace(silent(stages(usage_sample=0.01)), draw=lambda: 0.99)
+    given = dataclasses.replace(silent(stages(observe_sample=0.01)), draw=lambda: 0.99)
     for _ in range(50):
         observe(given, routed(), usage(700, 50))
     assert ask_stream(given).body is not None
 
 
-def test_with_a_sample_of_0_nothing_is_ever_asked():
-    given = silent(stages(usage_sample=0.0))
+def test_where_usage_is_not_asked_for_no_body_changes():
+    given = silent(stages(asks_usage=False))
     assert ask_stream(given).body is None
     assert given.metrics.usage_asked._value.get() == 0
+
+
+def observed(given, action, body, status, attempts):
+    """Play the observing filter, which Envoy skips if there is no note."""
+    if "routed" not in action.note:
+        return
+    exchange = Exchange(given)
+    headers = {":status": status, "content-type": "application/json"}
+    head = Head(RESPONSE, headers, False, action.note, observed=True, attempts=attempts)
+    exchange.on(head)
+    exchange.on(Body(RESPONSE, body, end_of_stream=True))
+    exchange.finish()
 
 
 STREAM = b'data: {"choices":[{"index":0,"finish_reason":"stop"}]}\n\n'
