@@ -73,12 +73,9 @@ requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 	echo 'bpe-openai>=0.1.4,<0.2' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
 	echo 'hatchling>=1.27,<2' | $(PIN) -o deploy/requirements-build.txt -
 
-.PHONY: bench-envoy bench-transports soak paper versus-vllm versus-recorded
-bench-envoy: $(VENV)/local  ## measure what each form costs Envoy, the service and the client; minutes
-	$(BIN)/python -m benchmarks.envoy $(ARGS)
-
-bench-transports: $(VENV)/dev  ## measure what each transport costs the service; ARGS='--rounds N'; minutes
-	$(BIN)/python -m benchmarks.transports $(ARGS)
+.PHONY: bench soak paper versus-vllm versus-recorded
+bench: $(VENV)/dev  ## measure what the service costs; ARGS='--only SECTION', '--quick', '--help'; half an hour
+	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/local  ## send 100,000 requests while clients leave and everything restarts; minutes
 	$(BIN)/python -m benchmarks.soak $(ARGS)
