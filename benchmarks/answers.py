@@ -25,7 +25,7 @@ _WARM_POSTS: Final = 5
 _OBSERVED_S: Final = 1.3
 _DECIDED_S: Final = 0.1
 # The service asks every stream for usage.
-_ASK_ALL: Final = {"requests": {"usage_sample": 1.0}}
+_ASK_ALL: Final = {"requests": {"observe_sample": 1.0}}
 _NULL: Final = "grpc_null"
 
 _Rounds = dict[str, list[RoundFigures]]

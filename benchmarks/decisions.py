@@ -142,13 +142,13 @@ class _Row:
         for index in range(max(number, _TAUGHT)):
             body = pairs[index % number][0]
             request = self._requests[index % number]
-            self._engine.teach(request, len(body.data), body.prompt_tokens)
+            self._engine.teach(request, body.prompt_tokens)
         self._answers = []
         self._errors = []
         for request, (body, _) in zip(self._requests, pairs, strict=True):
-            replies, size = self._engine.decide(request), len(body.data)
-            self._answers.append(answer_messages(replies, size, body.prompt_tokens))
-            self._errors.append(answer_messages(replies, size, None))
+            replies = self._engine.decide(request)
+            self._answers.append(answer_messages(replies, body.prompt_tokens))
+            self._errors.append(answer_messages(replies, None))
 
     def measure(self, seconds: float) -> Costs:
         """Measure each of the three for this CPU time."""

@@ -41,9 +41,9 @@ class Engine:
         """Pass the observer's stream about an answer."""
         self._stream(answer)
 
-    def teach(self, request: RequestMessages, body_bytes: int, prompt_tokens: int) -> None:
+    def teach(self, request: RequestMessages, prompt_tokens: int) -> None:
         """Decide a request and observe its answer."""
-        self.observe(answer_messages(self.decide(request), body_bytes, prompt_tokens))
+        self.observe(answer_messages(self.decide(request), prompt_tokens))
 
     def _stream(self, messages: Sequence[bytes]) -> list[bytes]:
         stream = self._streams.open(_PEER, _Patience())

@@ -37,33 +37,28 @@ def request_messages(body: bytes, headers: Mapping[str, str] | None = None) -> R
     return RequestMessages(head.SerializeToString(), held.SerializeToString())
 
 
-def answer_messages(
-    replies: Sequence[bytes], body_bytes: int, prompt_tokens: int | None
-) -> tuple[bytes, ...]:
+def answer_messages(replies: Sequence[bytes], prompt_tokens: int | None) -> tuple[bytes, ...]:
     """Return the observer's messages about the answer to a request with these replies.
 
     prompt_tokens: of the usage; None for an answer with status 500.
     """
-    head = ProcessingRequest(observability_mode=True)
-    head.protocol_config.SetInParent()
-    _fill(head.request_headers.headers, _request_headers(body_bytes))
-    metadata = head.metadata_context.filter_metadata[NAMESPACE]
+    answered = ProcessingRequest(observability_mode=True)
+    answered.protocol_config.SetInParent()
+    metadata = answered.metadata_context.filter_metadata[NAMESPACE]
     metadata.update({HIDES_USAGE: True})
     for reply in map(ProcessingResponse.FromString, replies):
         note = reply.dynamic_metadata.fields.get(NAMESPACE)
         if note is not None:
             metadata.MergeFrom(note.struct_value)
-    answered = ProcessingRequest(observability_mode=True)
     status = "500" if prompt_tokens is None else "200"
     fields = {":status": status, "content-type": "application/json", "content-length": "285"}
     _fill(answered.response_headers.headers, fields)
-    answered.metadata_context.CopyFrom(head.metadata_context)
     answered.attributes["envoy.filters.http.ext_proc"]["upstream.request_attempt_count"] = 1
     ended = ProcessingRequest(observability_mode=True, response_trailers={})
-    ended.metadata_context.CopyFrom(head.metadata_context)
+    ended.metadata_context.CopyFrom(answered.metadata_context)
     if prompt_tokens is not None:
         ended.metadata_context.typed_filter_metadata[USAGE_METADATA].Pack(_usage(prompt_tokens))
-    return tuple(each.SerializeToString() for each in (head, answered, ended))
+    return tuple(each.SerializeToString() for each in (answered, ended))
 
 
 def _usage(prompt_tokens: int) -> TokenUsage:

@@ -65,7 +65,7 @@ async def _teach(port: int, settings: Settings, *, quick: bool) -> None:
         if index % _PER_CONNECTION == 0:
             peer = await connect(port)
         request = request_messages(body.data, {_HEADER: f"task-{index}"})
-        answer = answer_messages(engine.decide(request), len(body.data), body.prompt_tokens)
+        answer = answer_messages(engine.decide(request), body.prompt_tokens)
         number = 4 * (index % _PER_CONNECTION) + 1
         calls.append(partial(_decide, peer, number, (request.head, request.body)))
         calls.append(partial(_observe, peer, number + 2, answer))

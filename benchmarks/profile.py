@@ -49,10 +49,10 @@ async def measure(plan: Plan, tools: Tools, show: Show) -> Result:
 
 
 def _calls(engine: Engine, body: Body) -> tuple[Callable[[], object], Callable[[], object]]:
-    request, size = request_messages(body.data), len(body.data)
+    request = request_messages(body.data)
     for _ in range(100):
-        engine.teach(request, size, body.prompt_tokens)
-    answer = answer_messages(engine.decide(request), size, body.prompt_tokens)
+        engine.teach(request, body.prompt_tokens)
+    answer = answer_messages(engine.decide(request), body.prompt_tokens)
     return lambda: engine.decide(request), lambda: engine.observe(answer)
 
 
