@@ -25,7 +25,7 @@ from benchmarks.run import Plan, Result, Tools
 from extproc.local.children import StackError
 from extproc.progress import Show, showing
 
-_WIDTH: Final = 160
+_WIDTH: Final = 200  # for the widest table
 _PACKAGES: Final = ("grpcio", "hpack", "msgspec", "numpy", "protobuf", "uvloop")
 
 _Section = Callable[[Plan, Tools, Show], Awaitable[Result]]

@@ -9,6 +9,7 @@ from benchmarks.messages import RequestMessages, answer_messages
 from extproc.build import build_learner
 from extproc.config.settings import Settings
 from extproc.service.build import build_stages
+from extproc.service.memory import keep_large_buffers
 from extproc.service.streams import Bounds, Streams
 
 _PEER: Final = "127.0.0.1:1"
@@ -28,6 +29,7 @@ class Engine:
     """All that one process of the service does with a stream's messages; needs a running loop."""
 
     def __init__(self, settings: Settings) -> None:
+        keep_large_buffers()
         registry, learner = CollectorRegistry(), build_learner(settings)
         stages = build_stages(settings, learner, learner.learn, registry, b"")
         bounds = Bounds(message_bytes=1 << 30)

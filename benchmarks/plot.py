@@ -1,6 +1,7 @@
 """Plots the section requests: CPU and requests a second, as ratios within a round."""
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -13,6 +14,7 @@ from benchmarks.requests import GRPC_NULL, NONE, SERVERS, Figures
 _BAR: Final = 0.8
 _COLOURS: Final = dict(zip(SERVERS, mpl.color_sequences["tab10"], strict=False))
 
+_server_us: Final = attrgetter("server_us")
 _Rounds = Mapping[str, Sequence[Figures]]
 
 
@@ -23,7 +25,7 @@ def plot(sections: Mapping[str, Any], path: Path) -> None:
         return
     figure = Figure(figsize=(11, 2.5 + 0.9 * len(cases)), layout="constrained")
     cpu, envoy, rate = figure.subplots(1, 3, sharey=True)
-    _draw(cpu, cases, GRPC_NULL, lambda each: each.server_us)
+    _draw(cpu, cases, GRPC_NULL, _server_us)
     cpu.set_title("CPU of the server per request,\nto the C++ gRPC null")
     cpu.set_xscale("log")
     _draw(envoy, cases, GRPC_NULL, lambda each: each.envoy_us)
@@ -47,7 +49,7 @@ def _draw(
     for index, name in enumerate(names):
         for row, case in enumerate(ordered):
             rounds = cases[case]
-            if name not in rounds or base not in rounds:
+            if name not in rounds or base not in rounds or (name == NONE and key is _server_us):
                 continue
             pairs = zip(rounds[name], rounds[base], strict=True)
             values = [key(each) / key(other) for each, other in pairs]

@@ -208,7 +208,7 @@ def _relative(rounds: _Rounds, name: str, base: str, key: Callable[[Figures], fl
 def _added(rounds: _Rounds, name: str, base: str, key: Callable[[Figures], float]) -> str:
     if name == NONE == base:
         return f"({spread([key(each) / 1000 for each in rounds[name]], '.2f')})"
-    if base not in rounds or name == NONE:
+    if base not in rounds or name in {NONE, base}:
         return ""
     pairs = zip(rounds[name], rounds[base], strict=True)
     return spread([(key(each) - key(other)) / 1000 for each, other in pairs], "+.2f")

@@ -73,8 +73,8 @@ def rotated(items: Sequence[Item], number: int) -> Sequence[Item]:
 
 
 def spread(values: Sequence[float], form: str = ".0f") -> str:
-    """Return the median and, in brackets, the lowest and the highest value."""
-    if len(values) == 1:
+    """Return the median and, in brackets, the lowest and the highest value if they differ."""
+    if min(values) == max(values):
         return f"{values[0]:{form}}"
     return f"{median(values):{form}} [{min(values):{form}}, {max(values):{form}}]"
 
