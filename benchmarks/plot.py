@@ -28,6 +28,8 @@ def plot(sections: Mapping[str, Any], path: Path) -> None:
     _draw(cpu, cases, GRPC_NULL, _server_us)
     cpu.set_title("CPU of the server per request,\nto the C++ gRPC null")
     cpu.set_xscale("log")
+    cpu.xaxis.set_major_formatter("{x:g}")
+    cpu.xaxis.set_minor_formatter("")
     _draw(envoy, cases, GRPC_NULL, lambda each: each.envoy_us)
     envoy.set_title("CPU of Envoy per request,\nto Envoy's with the C++ null")
     closed = {name: rounds for name, rounds in cases.items() if "requests/s" not in name}
