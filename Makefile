@@ -77,12 +77,9 @@ requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 screenshots: $(VENV)/dev  ## take docs/images/page-*.png of a running service; needs Chromium; ARGS='--url URL'
 	$(BIN)/python -m tests.support.page_pictures $(ARGS)
 
-.PHONY: bench-envoy bench-transports soak paper versus-vllm versus-recorded
-bench-envoy: $(VENV)/local  ## measure what each form costs Envoy, the service and the client; minutes
-	$(BIN)/python -m benchmarks.envoy $(ARGS)
-
-bench-transports: $(VENV)/dev  ## measure what each transport costs the service; ARGS='--rounds N'; minutes
-	$(BIN)/python -m benchmarks.transports $(ARGS)
+.PHONY: bench soak paper versus-vllm versus-recorded
+bench: $(VENV)/dev  ## measure what the service costs; ARGS='--only SECTION', '--quick', '--help'; half an hour
+	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/local  ## send 100,000 requests while clients leave and everything restarts; minutes
 	$(BIN)/python -m benchmarks.soak $(ARGS)

@@ -1,4 +1,4 @@
-"""The measured values."""
+"""The measured values of the forms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,16 +36,9 @@ class RoundFigures:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BenchmarkRun:
-    """All rounds of all rows, as written to a file.
+@dataclass(frozen=True, slots=True)
+class FormFigures:
+    """All rounds of all forms: of answers by name, of requests by size in bytes, then by name."""
 
-    streams: by form. requests: by size in bytes, then by form.
-    """
-
-    machine: str
-    versions: str
-    command: str
-    seed: int
     streams: dict[str, list[RoundFigures]]
     requests: dict[int, dict[str, list[RoundFigures]]]

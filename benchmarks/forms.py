@@ -19,12 +19,17 @@ _ROUTER: Final = "envoy.filters.http.ext_proc"
 
 @dataclass(frozen=True, slots=True)
 class FormRow:
-    """One row of a table; states_usage: whether the client itself asks for usage."""
+    """One row of a table.
+
+    states_usage: whether the client itself asks for usage. null: beside the server that decides
+    nothing, instead of the service.
+    """
 
     name: str
     form: Form
     change: Callable[[Document], Document]
     states_usage: bool = True
+    null: bool = False
 
 
 def unchanged(document: Document) -> Document:
@@ -56,6 +61,14 @@ def deciding_only(document: Document) -> Document:
     return document
 
 
+def without_health_checks(document: Document) -> Document:
+    """Remove the checks of the service: the servers that it is compared with know no other call."""
+    for cluster in document["static_resources"]["clusters"]:
+        if cluster["name"] == "dualpool":
+            del cluster["health_checks"]
+    return document
+
+
 def router(document: Document) -> Document:
     """Return the configuration of the filter that requests the decision."""
     filters = {each["name"]: each for each in _manager(document)["http_filters"]}
@@ -75,6 +88,8 @@ STREAMS: Final = (
     FormRow("trailers, O(1)", Form.TRAILERS, unchanged),
     FormRow("single", Form.SINGLE, unchanged),
     FormRow("observed, usage hidden", Form.OBSERVED, unchanged, states_usage=False),
+    FormRow("observed, C++ null", Form.OBSERVED, unchanged, null=True),
+    FormRow("trailers, C++ null", Form.TRAILERS, unchanged, null=True),
 )
 """Forms of observing answers."""
 

@@ -1,41 +1,37 @@
 """The client: reads streams with timed chunks, and posts bodies of a given size."""
 
 import asyncio
-import json
 import random
 import time
 from dataclasses import dataclass
 
 import aiohttp
 
+from benchmarks.bodies import encode_chat
 from benchmarks.rig import BenchmarkError
 from benchmarks.upstream import END, STAMP, USAGE
-from extproc.simulator.pool.words import WORDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LoadPlan:
-    """Concurrent streams, chunks per stream and ms between them; posts per size in bytes."""
+class StreamPlan:
+    """Concurrent streams, chunks per stream and ms between them; posts of each body."""
 
     streams: int = 8
     chunks: int = 500
     gap_ms: float = 5.0
     posts: int = 100
-    sizes: tuple[int, ...] = (1 << 10, 1 << 15, 1 << 18, 1 << 20)
-    rounds: int = 5
-    seed: int = 0
 
 
 async def read_streams(
-    session: aiohttp.ClientSession, url: str, plan: LoadPlan, *, states_usage: bool
+    session: aiohttp.ClientSession, url: str, plan: StreamPlan, *, states_usage: bool
 ) -> list[float]:
     """Read all streams concurrently; return the delays of all chunks in milliseconds.
 
     Raises BenchmarkError if a stream lacks a chunk, its end or its usage, or has usage that its
     client did not request.
     """
-    draw = random.Random(plan.seed)  # noqa: S311 - nothing secret
-    body = json.dumps(_stream_body(states_usage=states_usage)).encode()
+    draw = random.Random(0)  # noqa: S311 - nothing secret
+    body = _stream_body(states_usage=states_usage)
     # Otherwise all streams would write their chunks at the same time.
     starts = [draw.random() * plan.gap_ms / 1000 for _ in range(plan.streams)]
     answers = [_read_stream(session, url, plan, body, start) for start in starts]
@@ -66,28 +62,17 @@ async def post_bodies(
     return times
 
 
-def make_body(size: int, seed: int) -> bytes:
-    """Return a chat request of exactly `size` bytes."""
-    draw = random.Random(seed)  # noqa: S311 - nothing secret
-    frame = len(json.dumps(_chat("")))
-    text = "".join(draw.choices(WORDS, k=size // 4))[: size - frame]
-    return json.dumps(_chat(text.ljust(size - frame, "."))).encode()
-
-
 _JSON = {"content-type": "application/json"}
 
 
-def _chat(text: str) -> dict[str, object]:
-    return {"model": "m", "max_tokens": 500, "messages": [{"role": "user", "content": text}]}
-
-
-def _stream_body(*, states_usage: bool) -> dict[str, object]:
-    stated = {"stream_options": {"include_usage": True}} if states_usage else {}
-    return _chat("Write five hundred words about owls.") | {"stream": True} | stated
+def _stream_body(*, states_usage: bool) -> bytes:
+    stated: dict[str, object] = {"stream_options": {"include_usage": True}} if states_usage else {}
+    text = "Write five hundred words about owls."
+    return encode_chat(text, stream=True, **stated)
 
 
 async def _read_stream(
-    session: aiohttp.ClientSession, url: str, plan: LoadPlan, body: bytes, start_s: float
+    session: aiohttp.ClientSession, url: str, plan: StreamPlan, body: bytes, start_s: float
 ) -> list[tuple[bytes, int]]:
     """Return each event with the time.monotonic_ns() at which it was read."""
     await asyncio.sleep(start_s)

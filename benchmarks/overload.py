@@ -20,8 +20,8 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bodies import make_body
 from benchmarks.forms import REQUESTS, FormRow
-from benchmarks.load import make_body
 from benchmarks.rig import BenchmarkEnvoy, BenchmarkError, Rig
 from extproc.local.children import StackError
 

@@ -1,122 +1,79 @@
-"""Prints the two tables on a terminal."""
+"""The two tables of the forms."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from statistics import median
 from typing import Final
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
 
-from benchmarks.figures import BenchmarkRun, RoundFigures
-from benchmarks.load import LoadPlan
+from benchmarks.figures import FormFigures, RoundFigures
+from benchmarks.load import StreamPlan
+from benchmarks.run import new_table, spread
 
+_NONE: Final = "none"
 _STREAMS: Final = """\
-Messages are gRPC messages between Envoy and the service, both directions. Delay: from the pool's
-write of a chunk to the client's read of it. CPU: seconds for all {streams} answers; in brackets the
-ratio to none (for the service: to Envoy's seconds at none, since it is idle there).
+Median [lowest, highest] of the rounds. Messages: gRPC, both directions. Delay: from the pool's
+write of a chunk to the client's read of it, {streams} answers at once. CPU: of whole answers, by
+chunk. Added: by both processes, to Envoy's CPU at none in the same round.
 usage hidden: the client does not ask for usage, the service does, and Envoy removes it again.
 """
 _REQUESTS: Final = """\
-Added: milliseconds to the end of the answer, minus those of none, which are in brackets. CPU:
-microseconds per request, in brackets the ratio to none (for the service: to Envoy's at none). One
-request at a time, HTTP/1.1.
+Added: milliseconds to the end of the answer, minus those of none in the same round, which are in
+parentheses. One request at a time, HTTP/1.1.
 """
+_MESSAGES, _P50, _P99 = attrgetter("messages"), attrgetter("p50_ms"), attrgetter("p99_ms")
+_ENVOY, _SERVER = attrgetter("envoy_ms"), attrgetter("service_ms")
+
+_Rounds = Sequence[RoundFigures]
 
 
-def print_tables(console: Console, measured: BenchmarkRun, plan: LoadPlan) -> None:
-    """Print the machine, the method and both tables."""
-    console.print(_heading(measured, plan), highlight=False, soft_wrap=True)
-    console.print(_streams(measured, plan))
-    console.print(_STREAMS.format(streams=plan.streams), highlight=False)
-    console.print(_requests(measured))
-    console.print(_REQUESTS, highlight=False)
+def show_forms(measured: FormFigures, plan: StreamPlan) -> Sequence[RenderableType]:
+    """Return both tables, each with what its columns are."""
+    streams = _streams(measured.streams, plan)
+    return streams, _STREAMS.format(streams=plan.streams), _requests(measured), _REQUESTS
 
 
-def _heading(measured: BenchmarkRun, plan: LoadPlan) -> str:
-    return (
-        f"{measured.machine}\n{measured.versions}\n{measured.command}\n"
-        f"{plan.rounds} rounds, each form once in each, with an Envoy of its own; seed"
-        f" {measured.seed}. Each figure is the\nmedian over the rounds; ratios and differences are"
-        " relative to none in the same round.\n"
-    )
-
-
-def _streams(measured: BenchmarkRun, plan: LoadPlan) -> Table:
-    table = _table(
-        f"Answers: {plan.streams} streams x {plan.chunks} chunks, {plan.gap_ms:g} ms apart",
-        ("messages", "per chunk", "delay P50 ms", "P99 ms", "CPU Envoy s", "CPU service s"),
-    )
-    seconds = plan.streams / 1000
-    for name, row in _compared(measured.streams):
-        messages = row.median(_MESSAGES)
+def _streams(measured: Mapping[str, _Rounds], plan: StreamPlan) -> Table:
+    title = f"Answers: {plan.streams} streams x {plan.chunks} chunks, {plan.gap_ms:g} ms apart"
+    costs = ("CPU Envoy us/chunk", "server us/chunk", "added us/chunk")
+    table = new_table(title, "", ("messages/chunk", "delay P50 ms", "P99 ms", *costs))
+    none = [_ENVOY(each) for each in measured[_NONE]]
+    us = 1000 / plan.chunks
+    for name, rounds in measured.items():
+        pairs = zip(rounds, none, strict=True)
+        added = [(_ENVOY(each) + _SERVER(each) - base) * us for each, base in pairs]
+        is_none = name == _NONE
         table.add_row(
             name,
-            f"{messages:.1f}",
-            f"{messages / plan.chunks:.3f}",
-            f"{row.median(_P50):.3f} {row.ratio(_P50, _P50)}",
-            f"{row.median(_P99):.2f} {row.ratio(_P99, _P99)}",
-            f"{row.median(_ENVOY) * seconds:.3f} {row.ratio(_ENVOY, _ENVOY)}",
-            f"{row.median(_SERVICE) * seconds:.3f} {row.ratio(_SERVICE, _ENVOY)}",
+            f"{_MESSAGES(rounds[0]) / plan.chunks:.3f}",
+            spread([_P50(each) for each in rounds], ".3f"),
+            spread([_P99(each) for each in rounds], ".2f"),
+            spread([_ENVOY(each) * us for each in rounds], ".1f"),
+            "" if is_none else spread([_SERVER(each) * us for each in rounds], ".1f"),
+            "" if is_none else spread(added, ".1f"),
         )
     return table
 
 
-def _requests(measured: BenchmarkRun) -> Table:
-    table = _table(
-        "Requests: how the service receives the body",
-        ("messages", "added P50 ms", "added P99 ms", "CPU Envoy us", "CPU service us"),
-    )
+def _requests(measured: FormFigures) -> Table:
+    columns = ("messages", "added P50 ms", "added P99 ms", "CPU Envoy us", "server us")
+    table = new_table("Requests: how the service receives the body", "", columns)
     for size, forms in measured.requests.items():
-        for name, row in _compared(forms):
+        for name, rounds in forms.items():
             table.add_row(
                 f"{size >> 10} KiB {name}",
-                f"{row.median(_MESSAGES):.1f}",
-                *(row.added(key) for key in (_P50, _P99)),
-                f"{row.median(_ENVOY) * 1000:.0f} {row.ratio(_ENVOY, _ENVOY)}",
-                f"{row.median(_SERVICE) * 1000:.0f} {row.ratio(_SERVICE, _ENVOY)}",
+                f"{_MESSAGES(rounds[0]):.1f}",
+                *(_added(forms, name, key) for key in (_P50, _P99)),
+                spread([_ENVOY(each) * 1000 for each in rounds]),
+                "" if name == _NONE else spread([_SERVER(each) * 1000 for each in rounds]),
             )
         table.add_section()
     return table
 
 
-_MESSAGES, _P50, _P99 = attrgetter("messages"), attrgetter("p50_ms"), attrgetter("p99_ms")
-_ENVOY, _SERVICE = attrgetter("envoy_ms"), attrgetter("service_ms")
-
-
-@dataclass(frozen=True, slots=True)
-class _FormRounds:
-    """The rounds of a form, and those of none, by which it is divided."""
-
-    rounds: Sequence[RoundFigures]
-    none: Sequence[RoundFigures]
-
-    def median(self, key: Callable[[RoundFigures], float]) -> float:
-        return median(key(each) for each in self.rounds)
-
-    def ratio(
-        self, key: Callable[[RoundFigures], float], base: Callable[[RoundFigures], float]
-    ) -> str:
-        pairs = zip(self.rounds, self.none, strict=True)
-        return f"({median(key(each) / base(none) for each, none in pairs):.1f}x)"
-
-    def added(self, key: Callable[[RoundFigures], float]) -> str:
-        if self.rounds is self.none:
-            return f"({self.median(key):.2f})"
-        pairs = zip(self.rounds, self.none, strict=True)
-        return f"{median(key(each) - key(none) for each, none in pairs):+.2f}"
-
-
-def _compared(forms: Mapping[str, Sequence[RoundFigures]]) -> Iterator[tuple[str, _FormRounds]]:
-    for name, rounds in forms.items():
-        yield name, _FormRounds(rounds, forms["none"])
-
-
-def _table(title: str, columns: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
+def _added(forms: Mapping[str, _Rounds], name: str, key: Callable[[RoundFigures], float]) -> str:
+    if name == _NONE:
+        return f"({spread([key(each) for each in forms[name]], '.2f')})"
+    pairs = zip(forms[name], forms[_NONE], strict=True)
+    return spread([key(each) - key(none) for each, none in pairs], "+.2f")

@@ -2,7 +2,8 @@
 
 `python -m benchmarks.upstream PORT`. A request with the header x-chunks is answered with that many
 chunks, each containing the time at which it was written; any other request with JSON, once its
-body is read. The bytes are those of vLLM 0.32.
+body is read, whose usage states the prompt tokens of the header x-prompt-tokens. The bytes are
+those of vLLM 0.32.
 """
 
 import asyncio
@@ -42,9 +43,9 @@ _USAGE = (
     '"completion_tokens_details":null}}'
 )
 _JSON = (
-    b'{"id":"chatcmpl-954d7c448ebdbfa0","object":"chat.completion","created":1795286208,"model":"m",'
-    b'"choices":[{"index":0,"message":{"role":"assistant","content":"ok"},"finish_reason":"stop"}],'
-    b'"usage":{"prompt_tokens":20,"total_tokens":22,"completion_tokens":2}}'
+    '{"id":"chatcmpl-954d7c448ebdbfa0","object":"chat.completion","created":1795286208,"model":"m",'
+    '"choices":[{"index":0,"message":{"role":"assistant","content":"ok"},"finish_reason":"stop"}],'
+    '"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":45}}'
 )
 
 
@@ -53,7 +54,10 @@ async def answer(request: web.Request) -> web.StreamResponse:
     body = await request.read()
     chunks = int(request.headers.get("x-chunks", "0"))
     if not chunks:
-        return web.Response(body=_JSON, content_type="application/json")
+        tokens = int(request.headers.get("x-prompt-tokens", "20"))
+        return web.Response(
+            text=_JSON % (tokens, tokens + 45), headers={"content-type": "application/json"}
+        )
     response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
     await response.prepare(request)
     await _stream(response, chunks, float(request.headers["x-gap-ms"]) / 1000)

@@ -3,72 +3,113 @@
 import json
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from benchmarks import compiled
+from benchmarks.__main__ import SECTIONS
 from benchmarks.forms import REQUESTS, STREAMS
+from benchmarks.requests import NULLS
 from extproc.local.children import StackError
 from extproc.local.envoy import find_envoy
 from tests.support.paths import ROOT
-from tests.support.transports import TRANSPORTS
 
-pytestmark = pytest.mark.slow
+# A run of a minute takes several beside the other tests.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+class Answering(BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format, *arguments):  # noqa: A002
+        pass
 
 
 def bench(*arguments):
-    argv = (sys.executable, "-m", "benchmarks.envoy", *arguments)
-    return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
+    return run("__main__", *arguments)
 
 
 @pytest.fixture(scope="module")
-def short_run(tmp_path_factory):
+def quick_run(tmp_path_factory):
     try:
         find_envoy()
     except StackError as error:
         pytest.skip(str(error))
-    file = tmp_path_factory.mktemp("bench") / "figures.json"
-    done = bench("--short", "--json", str(file))
+    file, plot = (tmp_path_factory.mktemp("bench") / name for name in ("run.json", "run.png"))
+    done = bench("--quick", "--json", str(file), "--plot", str(plot))
     assert done.returncode == 0, done.stderr
-    return done.stdout, json.loads(file.read_text())
+    return done.stdout, json.loads(file.read_text()), plot
 
 
-def test_each_form_has_a_row(short_run):
-    table, _ = short_run
-    assert all(row.name in table for row in (*STREAMS, *REQUESTS))
+def test_each_section_has_figures(quick_run):
+    _, figures, _ = quick_run
+    assert set(figures["sections"]) == set(SECTIONS) == set(figures["load_average"])
 
 
-def test_no_form_at_all_costs_no_message(short_run):
-    _, figures = short_run
-    assert figures["streams"]["none"][0]["messages"] == 0
+def test_a_server_that_cannot_be_built_is_named(quick_run):
+    table, figures, _ = quick_run
+    for rounds in figures["sections"]["requests"].values():
+        assert {"no ext_proc", "grpc", "h2"} <= set(rounds)
+        assert all(name in rounds or f"{name} is left out" in table for name in NULLS)
 
 
-def test_the_body_is_one_message_where_envoy_buffers(short_run):
-    _, figures = short_run
-    for forms in figures["requests"].values():
+def test_each_form_has_a_row(quick_run):
+    table, _, _ = quick_run
+    assert all(row.name in table for row in (*STREAMS, *REQUESTS) if not row.null)
+
+
+def test_no_form_at_all_costs_no_message(quick_run):
+    _, figures, _ = quick_run
+    assert figures["sections"]["sse"]["streams"]["none"][0]["messages"] == 0
+
+
+def test_the_body_is_one_message_where_envoy_buffers(quick_run):
+    _, figures, _ = quick_run
+    for forms in figures["sections"]["sse"]["requests"].values():
         assert forms["BUFFERED"][0]["messages"] == 4  # headers, body, and their answers
 
 
-def test_the_length_of_an_answer_costs_no_message_with_trailers(short_run):
-    _, figures = short_run
+def test_the_length_of_an_answer_costs_no_message_with_trailers(quick_run):
+    _, figures, _ = quick_run
     # The decision's four, and the observer's headers and trailers.
-    assert figures["streams"]["trailers, O(1)"][0]["messages"] == 6
+    assert figures["sections"]["sse"]["streams"]["trailers, O(1)"][0]["messages"] == 6
 
 
-def test_each_transport_has_a_row():
-    argv = (sys.executable, "-m", "benchmarks.transports", "--short")
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines()]
-    assert [row[0] for row in rows if row[:1] and row[0] in TRANSPORTS] == list(TRANSPORTS)
+def test_no_held_stream_is_refused(quick_run):
+    _, figures, _ = quick_run
+    for servers in figures["sections"]["streams"].values():
+        assert not any(each["refused"] for rounds in servers.values() for each in rounds)
 
 
-def test_the_memory_of_each_transport_has_a_line():
-    argv = (sys.executable, "-m", "benchmarks.stream_memory", "--streams", "20", "--silent", "2")
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()[-2:]
-    assert [line.partition(":")[0] for line in lines] == ["grpc", "h2"]
-    assert all(" with 20 open" in line for line in lines)
+def test_the_ratios_are_plotted(quick_run):
+    _, _, plot = quick_run
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_a_compiler_the_programs_are_left_out(monkeypatch, tmp_path):
+    monkeypatch.setattr(compiled, "_BUILT", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    programs = compiled.build_programs()
+    assert not programs.paths
+    assert programs.missing["load"] == "no cc"
+
+
+def test_the_client_in_python_measures_too(tmp_path):
+    body = tmp_path / "body"
+    body.write_bytes(b"{}")
+    with HTTPServer(("127.0.0.1", 0), Answering) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = run("http_load", str(server.server_port), "2", "0.2", "50", "/", "", str(body))
+        server.shutdown()
+    figures = json.loads(done.stdout)
+    assert figures["requests"] > 2
+    assert figures["failed"] == 0
 
 
 @pytest.mark.parametrize("rounds", ["0", "-1", "many"])

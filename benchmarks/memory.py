@@ -1,0 +1,100 @@
+"""Section memory: what the service holds idle, after large bodies, and for silent peers."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+from rich.table import Table
+
+from benchmarks.bodies import MIB, text_body
+from benchmarks.client import Load, run_load
+from benchmarks.forms import FormRow, unchanged
+from benchmarks.peer import PeerConnection, connect
+from benchmarks.rig import Rig, Service, rss_kib
+from benchmarks.run import Plan, Result, Tools, new_table, rotated, spread
+from extproc.config.settings import Form, Transport
+from extproc.progress import Show
+from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import (
+    ProcessingMode,
+)
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from extproc.transport import frames
+
+_SILENT: Final = 50
+_PIECE_BYTES: Final = 16_000
+_PIECES: Final = {Transport.GRPC: 4, Transport.H2: 250}  # what the window of a stream has room for
+_SETTLE_S: Final = 1.0
+_CONNECTIONS: Final = 64
+_FORM: Final = FormRow("default", Form.AUTO, unchanged)
+_METHOD: Final = f"""\
+Resident memory in MiB, median [lowest, highest] of the rounds. Bodies of 1 MB: on {_CONNECTIONS}
+connections through Envoy, and then none. Silent peers: {_SILENT} that send pieces of an answer for
+the service to send back, and give it no window.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """MiB of one transport in one round, in a new process for each of the two burdens."""
+
+    idle: float
+    large: float
+    silent: float
+
+
+async def measure(plan: Plan, tools: Tools, show: Show) -> Result:
+    """Measure both transports."""
+    transports = (Transport.GRPC, Transport.H2)
+    found: dict[str, list[Figures]] = {str(each): [] for each in transports}
+    show.begin("memory", plan.rounds * len(transports))
+    async with aiohttp.ClientSession() as session:
+        for number in range(plan.rounds):
+            for transport in rotated(transports, number):
+                found[str(transport)].append(await _measure(session, plan, tools, transport))
+                show.advance()
+    return Result((_table(found), _METHOD), found)
+
+
+async def _measure(
+    session: aiohttp.ClientSession, plan: Plan, tools: Tools, transport: Transport
+) -> Figures:
+    async with Rig(session, Service(transport), pool=tools.pool) as rig:
+        idle = rss_kib(rig.server.pid)
+        async with rig.gateway(_FORM) as gateway:
+            load = Load(4 if plan.quick else _CONNECTIONS)
+            await run_load(tools.client, gateway.port, text_body(MIB), load, 3 * plan.seconds)
+            await asyncio.sleep(_SETTLE_S)
+            large = rss_kib(rig.server.pid)
+    async with Rig(session, Service(transport), pool=tools.pool) as rig:
+        peers = [await _do_not_read(rig.grpc_port, transport) for _ in range(_SILENT)]
+        await asyncio.sleep(_SETTLE_S)
+        silent = rss_kib(rig.server.pid)
+        for peer in peers:
+            peer.abort()
+    return Figures(idle / 1024, large / 1024, silent / 1024)
+
+
+async def _do_not_read(port: int, transport: Transport) -> PeerConnection:
+    peer = await connect(port, {frames.INITIAL_WINDOW_SIZE: 0})
+    head = ProcessingRequest(response_headers={})
+    head.protocol_config.response_body_mode = ProcessingMode.FULL_DUPLEX_STREAMED
+    peer.open([1], head.SerializeToString())
+    piece = ProcessingRequest(response_body={"body": bytes(_PIECE_BYTES)}).SerializeToString()
+    for _ in range(_PIECES[transport]):
+        peer.send(1, piece)
+    return peer
+
+
+def _table(found: Mapping[str, Sequence[Figures]]) -> Table:
+    columns = ("idle", "after bodies of 1 MB", "with silent peers")
+    table = new_table("Memory of the service, MiB", "", columns)
+    for name, rounds in found.items():
+        table.add_row(
+            name,
+            spread([each.idle for each in rounds], ".1f"),
+            spread([each.large for each in rounds], ".1f"),
+            spread([each.silent for each in rounds], ".1f"),
+        )
+    return table
