@@ -21,7 +21,7 @@ from typing import Final
 import aiohttp
 from prometheus_client import CollectorRegistry
 
-from benchmarks.load import make_body
+from benchmarks.bodies import make_body
 from extproc.build import build_learner
 from extproc.config.settings import Settings
 from extproc.local.children import Child, Children, Command, Log

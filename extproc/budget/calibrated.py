@@ -45,7 +45,7 @@ from extproc.budget.values import (
     Observation,
     Outcome,
 )
-from extproc.budget.weights import Prediction, Prior, TokenWeights, oddity
+from extproc.budget.weights import SURPRISE, Prediction, Prior, TokenWeights, oddity
 from extproc.tokens import MAX_TOKENS
 
 CALIBRATED_FROM: Final = 50
@@ -372,7 +372,8 @@ def _size_class(asked: Asked, found: Prediction) -> int:
 
 
 def _basis(known: _Known) -> Basis:
-    if known.distributions.observations >= CALIBRATED_FROM:
+    is_known = known.distributions.observations >= CALIBRATED_FROM
+    if is_known and known.weights.surprise <= SURPRISE:
         return Basis.CALIBRATED
     return Basis.BORROWED if known.weights.observations else Basis.PRIOR
 

@@ -121,7 +121,9 @@ class Basis(enum.Enum):
     """What an estimate is based on."""
 
     PRIOR = "prior"  # no answer of the model was seen yet
-    BORROWED = "borrowed"  # too few answers of the category: based on its model, or on all
+    # Too few answers of the category: based on its model, or on all. Also while the answers of the
+    # model contradict what was learnt.
+    BORROWED = "borrowed"
     CALIBRATED = "calibrated"
 
 
