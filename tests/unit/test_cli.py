@@ -176,6 +176,7 @@ def test_explain_shows_every_figure_of_the_decision(tmp_path):
         "margin_tokens": 0,
         "output_tokens": 50,
         "budget_tokens": 150,
+        "placed_tokens": 150,
         "basis": "prior",
         "unreadable": "",
     }
