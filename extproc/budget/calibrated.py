@@ -52,6 +52,7 @@ CALIBRATED_FROM: Final = 50
 """Observations from which on the estimates of a category are called calibrated."""
 LENT: Final = 5
 """Answers of other names that count for each answer of a name."""
+_MOST_FOUND: Final = 64
 _NOTHING: Final = Learnt()
 
 
@@ -65,8 +66,14 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
     tenant: Tenant | None
     """None if tenants are not told apart."""
     steering: Steering
-    others: int
-    """The answers of the same category of other names."""
+    distributions: Distributions
+    """The errors and outputs that the request is expected to have."""
+    evidence: float
+    """The share of the level that a category may use: a fifth at first, then all.
+
+    Answers of the same category of other names count if they share their weights, up to LENT for
+    each answer of this name: its outputs may be others.
+    """
 
     @property
     def weights(self) -> TokenWeights:
@@ -81,11 +88,6 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
     def predict(self, measure: Measure) -> Prediction:
         """Return the tokens of a prompt without the ids, which are exact."""
         return (self.own_weights or self.model.member).predict(measure)
-
-    @property
-    def distributions(self) -> Distributions:
-        """The errors and outputs that the request is expected to have."""
-        return self.tenant.state if self.tenant else self.category
 
 
 class _Steered(NamedTuple):
@@ -125,7 +127,8 @@ class Calibrated:
         self._other_categories: dict[str | None, CategoryState] = {}
         self._steering = Steering(target, limits)
         self._tenants = Tenants(tenants, self._steering)
-        self._unseen: tuple[tuple[str, str, str], _Known] | None = None  # until the next answer
+        # What was found since the last answer, by model, category and tenant.
+        self._found: dict[tuple[str, str, str], _Known] = {}
 
     def budget(self, asked: Asked) -> Budget:
         """Return a budget that keeps the target if it is compared with windows."""
@@ -135,7 +138,7 @@ class Calibrated:
     def observe(self, observation: Observation) -> None:
         """Learn from an answer, unless no tokenizer can have counted what it states."""
         known = self._find(observation.asked)
-        self._unseen = None
+        self._found.clear()
         if observation.outcome is Outcome.REFUSED:
             self._judge_refusal(observation, known)
             return
@@ -204,8 +207,8 @@ class Calibrated:
     def _find(self, asked: Asked) -> _Known:
         """Return what is known. States that are new are kept only once an answer taught them."""
         asked_key = (asked.model, asked.category, asked.tenant)
-        if self._unseen is not None and self._unseen[0] == asked_key:
-            return self._unseen[1]
+        if (before := self._found.get(asked_key)) is not None:
+            return before
         model_key, found = self._find_model(asked.model)
         model = found or self._new_model(asked.model)
         category_key, kept = self._find_category((model_key, asked.category))
@@ -217,9 +220,21 @@ class Calibrated:
         steering = tenant.account.steering if tenant else self._steering
         every = self._answers.get(asked.category) or 0
         others = max(0, every - category.observations) if category_key else 0
-        known = _Known(model_key, model, category_key, category, tenant, steering, others)
-        if not known.distributions.observations:
-            self._unseen = asked_key, known
+        state = tenant.state if tenant else category
+        lent = min(others, LENT * model.member.answers) if model.member.placed else 0
+        known = _Known(
+            model_key=model_key,
+            model=model,
+            category_key=category_key,
+            category=category,
+            tenant=tenant,
+            steering=steering,
+            distributions=state,
+            evidence=min(1.0, 0.2 + 0.8 * (state.observations + lent) / CALIBRATED_FROM),
+        )
+        if len(self._found) >= _MOST_FOUND:
+            self._found.clear()
+        self._found[asked_key] = known
         return known
 
     def _new_model(self, name: str) -> ModelState:
@@ -310,23 +325,12 @@ class Calibrated:
 
 
 def _budget(asked: Asked, found: Prediction, known: _Known) -> Budget:
-    evidence, prompt = _evidence(known), round(found.tokens) + asked.measure.token_ids
+    evidence, prompt = known.evidence, round(found.tokens) + asked.measure.token_ids
     reserve = _reserving(asked, found, known.distributions)
     total, output = reserve(known.steering.level * evidence)
     expected, most = reserve(CEILING * evidence)[0], reserve(FLOOR * evidence)[0]
     margin = math.ceil(total) - prompt - output
     return Budget(prompt, margin, output, _basis(known), math.ceil(expected), math.ceil(most))
-
-
-def _evidence(known: _Known) -> float:
-    """Return the share of the level that a category may use: a fifth at first, then all.
-
-    Answers of the same category of other names count if they share their weights, up to LENT for
-    each answer of this name: its outputs may be others.
-    """
-    own, member = known.distributions.observations, known.model.member
-    lent = min(known.others, LENT * member.answers) if member.placed else 0
-    return min(1.0, 0.2 + 0.8 * (own + lent) / CALIBRATED_FROM)
 
 
 def _reserving(
@@ -359,7 +363,7 @@ def _reserving(
 def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int:
     """Count the levels at which the request fits the limit: its risk is below each of them."""
     low, high = 0, len(LEVELS)
-    evidence, reserve = _evidence(known), _reserving(asked, found, known.distributions)
+    evidence, reserve = known.evidence, _reserving(asked, found, known.distributions)
     while low < high:
         middle = (low + high) // 2
         total, _ = reserve(LEVELS[middle] * evidence)

@@ -117,7 +117,7 @@ class Observation(msgspec.Struct, frozen=True, gc=False):
         return bool(several) and self.largest_prompt + longest >= self.window
 
 
-class Basis(enum.Enum):
+class Basis(enum.StrEnum):
     """What an estimate is based on."""
 
     PRIOR = "prior"  # no answer of the model was seen yet

@@ -32,7 +32,7 @@ class Pool:
         return min(self.threshold, self.max_model_len)
 
 
-class Reason(enum.Enum):
+class Reason(enum.StrEnum):
     """Why a request went where it went."""
 
     FITS = "fits"  # within the limit of the smallest pool
@@ -66,7 +66,9 @@ def choose(budget: Budget, pools: Sequence[Pool]) -> Decision:
     largest = pools[-1]
     if budget.tokens > largest.max_model_len:
         return Decision(largest, Reason.OVERSIZE)
-    index = next((i for i, pool in enumerate(pools[:-1]) if _fits(budget, pool)), len(pools) - 1)
+    index, last = 0, len(pools) - 1
+    while index < last and not _fits(budget, pools[index]):
+        index += 1
     if index == 0:
         return Decision(pools[0], Reason.FITS)
     held = budget.tokens <= pools[index - 1].max_model_len

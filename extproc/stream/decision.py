@@ -70,13 +70,13 @@ _DECODER: Final = msgspec.json.Decoder(Noted)
 
 def decision_headers(routed: Routed) -> dict[str, str]:
     """Return the request headers that carry a decision; all values are printable ASCII."""
-    headers = {POOL_HEADER: routed.pool, REASON_HEADER: routed.reason.value}
+    headers = {POOL_HEADER: routed.pool, REASON_HEADER: routed.reason}
     if routed.retryable:
         headers[RETRYABLE_HEADER] = "1"
     if routed.reason.is_read:
         headers[BUDGET_HEADER] = str(routed.budget.tokens)
         headers[CATEGORY_HEADER] = _quoted(label(name_category(routed.asked)))
-        headers[BASIS_HEADER] = routed.budget.basis.value
+        headers[BASIS_HEADER] = routed.budget.basis
     return headers
 
 

@@ -324,8 +324,8 @@ class Exchange:
         metrics.decisions.labels(
             routed.pool,
             self._stages.learner.label(routed.asked),
-            routed.reason.value,
-            routed.budget.basis.value,
+            routed.reason,
+            routed.budget.basis,
         ).inc()
         metrics.sequences.labels(routed.pool).inc(routed.asked.sequences)
         self._stages.decided(routed)

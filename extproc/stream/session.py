@@ -7,6 +7,7 @@ nothing. Envoy's external_processor.proto says what each body mode requires.
 
 import enum
 from collections.abc import Collection, Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -32,7 +33,7 @@ class ProtocolError(Exception):
     """Envoy sent a message that the ext_proc protocol does not allow here."""
 
 
-class Direction(enum.Enum):
+class Direction(enum.StrEnum):
     """Which half of the HTTP exchange a part belongs to."""
 
     REQUEST = "request"
@@ -119,46 +120,53 @@ _NAMES: Final = {key: name for name, key in _KINDS.items()}
 _BUFFERED: Final = (ProcessingMode.BUFFERED, ProcessingMode.BUFFERED_PARTIAL)
 
 
+class _Mode:
+    """How Envoy sends a body."""
+
+    __slots__ = ("buffered", "deferrable", "duplex", "none", "whole")
+
+    def __init__(self, mode: int, *, observing: bool, early: bool = False) -> None:
+        """`early`: the body is sent before the headers are answered."""
+        self.none = mode == ProcessingMode.NONE
+        # There is at most one body message, and it is the whole body.
+        self.buffered = mode in _BUFFERED and not observing
+        self.whole = mode == ProcessingMode.BUFFERED and not observing
+        # The reply must carry the bytes of the body.
+        self.duplex = mode == ProcessingMode.FULL_DUPLEX_STREAMED and not observing
+        # The reply to the headers may wait for the body.
+        self.deferrable = self.duplex or (early and mode == ProcessingMode.STREAMED)
+
+
 class _Modes:
-    """The modes of the stream, from its first message."""
+    """The modes of a stream; streams of one filter share them. Raises ProtocolError."""
 
-    __slots__ = ("early_body", "observing", "request", "response")
+    __slots__ = ("observing", "request", "response")
 
-    def __init__(self, message: ProcessingRequest) -> None:
-        # An Envoy older than protocol_config, or a test client, does not tell: nothing is refused.
-        self.request: int = ProcessingMode.STREAMED
-        self.response: int = ProcessingMode.STREAMED
-        self.early_body = False  # the body is sent before the headers are answered
-        self.observing = message.observability_mode
-        if message.HasField("protocol_config"):
-            config = message.protocol_config
-            self.request = config.request_body_mode
-            self.response = config.response_body_mode
-            self.early_body = (
-                config.send_body_without_waiting_for_header_response
-                and self.request == ProcessingMode.STREAMED
-            )
-        if ProcessingMode.GRPC in (self.request, self.response):
+    def __init__(self, request: int, response: int, *, early: bool, observing: bool) -> None:
+        if ProcessingMode.GRPC in (request, response):
             raise ProtocolError("body mode GRPC: this service reads JSON bodies")
+        self.request = _Mode(request, observing=observing, early=early)
+        self.response = _Mode(response, observing=observing)
+        self.observing = observing
 
-    def body(self, direction: Direction) -> int:
-        return self.request if direction is Direction.REQUEST else self.response
 
-    def buffered(self, direction: Direction) -> bool:
-        """Whether there is at most one body message."""
-        return self.body(direction) in _BUFFERED and not self.observing
+_known_modes = lru_cache(_Modes)
 
-    def whole(self, direction: Direction) -> bool:
-        """Whether that one message is the whole body."""
-        return self.body(direction) == ProcessingMode.BUFFERED and not self.observing
 
-    def duplex(self, direction: Direction) -> bool:
-        """Whether the reply must carry the bytes of the body."""
-        return self.body(direction) == ProcessingMode.FULL_DUPLEX_STREAMED and not self.observing
-
-    def deferrable(self, direction: Direction) -> bool:
-        """Whether the reply to the headers may wait for the body."""
-        return self.duplex(direction) or (direction is Direction.REQUEST and self.early_body)
+def _read_modes(message: ProcessingRequest) -> _Modes:
+    """Return the modes that the first message of a stream states. Raises ProtocolError."""
+    observing = message.observability_mode
+    if not message.HasField("protocol_config"):
+        # An Envoy older than protocol_config, or a test client, does not tell: nothing is refused.
+        streamed = ProcessingMode.STREAMED
+        return _known_modes(streamed, streamed, early=False, observing=observing)
+    config = message.protocol_config
+    return _known_modes(
+        config.request_body_mode,
+        config.response_body_mode,
+        early=config.send_body_without_waiting_for_header_response,
+        observing=observing,
+    )
 
 
 class _Side:
@@ -201,9 +209,9 @@ class Session:
             return True
         if self._modes is None or self._modes.observing or request.owed:
             return False
-        if self._modes.response != ProcessingMode.NONE or response.reached:
+        if not self._modes.response.none or response.reached:
             return False
-        return request.ended or (self._released and self._modes.buffered(Direction.REQUEST))
+        return request.ended or (self._released and self._modes.request.buffered)
 
     def receive(self, message: ProcessingRequest) -> Event:
         """Return the event of one message; raises ProtocolError if it is illegal here."""
@@ -213,52 +221,56 @@ class Session:
             self._current = None
             return event
         direction, part = _KINDS[kind]
-        side = self._request if direction is Direction.REQUEST else self._response
-        modes = self._modes or _Modes(message)
+        modes = self._modes or _read_modes(message)
+        if direction is Direction.REQUEST:
+            side, mode = self._request, modes.request
+        else:
+            side, mode = self._response, modes.response
         if message.observability_mode != modes.observing:
             raise ProtocolError("observability_mode changes within a stream")
-        _check_order(side, part, modes)
+        _check_order(side, part, mode)
         if kind == "request_headers" and self._response.reached:
             raise ProtocolError("request headers after the response has begun")
         self._modes, self._current = modes, side
-        return self._advance(side, part, modes, message)
+        side.reached = part
+        # Pieces of a full-duplex body get one reply together.
+        if not modes.observing and not (mode.duplex and part is _BODY and _BODY in side.owed):
+            side.owed.append(part)
+        if part is _HEADERS:
+            return self._take_headers(side, message)
+        if part is _BODY:
+            return _take_body(side, mode, message)
+        side.ended = True
+        return Trailers(direction, _spent(message))
 
     def reply(self, action: Action) -> list[bytes]:
         """Return the replies that are due after `action` on the event received last."""
         side, modes = self._current, self._modes
         if side is None or modes is None or modes.observing:
             return []
+        mode = modes.request if side is self._request else modes.response
         if isinstance(action, Wait):
-            deferred = modes.deferrable(side.direction)
-            return [] if deferred else list(_pay(side, modes, _PROCEED))
+            return [] if mode.deferrable else _pay(side, mode, _PROCEED)
         self._released |= side is self._request
-        return list(_pay(side, modes, action))
+        return _pay(side, mode, action)
 
-    def _advance(
-        self, side: _Side, part: _MessagePart, modes: _Modes, message: ProcessingRequest
-    ) -> Event:
-        side.reached, direction = part, side.direction
-        is_request = direction is Direction.REQUEST
-        # Pieces of a full-duplex body get one reply together.
-        one_reply = part is _BODY and _BODY in side.owed and modes.duplex(direction)
-        if not modes.observing and not one_reply:
-            side.owed.append(part)
-        if part is _TRAILERS:
-            side.ended = True
-            return Trailers(direction, _spent(message))
-        if part is _HEADERS:
-            headers = message.request_headers if is_request else message.response_headers
-            side.ended = headers.end_of_stream
-            found = _headers(headers.headers, self._header_names)
-            note, attempts = _note(message), _attempts(message)
-            return Head(direction, found, side.ended, note, modes.observing, attempts)
-        body = message.request_body if is_request else message.response_body
-        side.ended, data = body.end_of_stream, body.body
-        if modes.duplex(direction):
-            side.held += data
-        # A buffered body is whole, though Envoy does not end the stream if trailers follow.
-        whole = modes.whole(direction)
-        return Body(direction, data, side.ended or whole, whole)
+    def _take_headers(self, side: _Side, message: ProcessingRequest) -> Head:
+        is_request = side is self._request
+        headers = message.request_headers if is_request else message.response_headers
+        side.ended = headers.end_of_stream
+        found, note = _headers(headers.headers, self._header_names), _note(message)
+        observed = message.observability_mode
+        return Head(side.direction, found, side.ended, note, observed, _attempts(message))
+
+
+def _take_body(side: _Side, mode: _Mode, message: ProcessingRequest) -> Body:
+    is_request = side.direction is Direction.REQUEST
+    body = message.request_body if is_request else message.response_body
+    side.ended, data = body.end_of_stream, body.body
+    if mode.duplex:
+        side.held += data
+    # A buffered body is whole, though Envoy does not end the stream if trailers follow.
+    return Body(side.direction, data, side.ended or mode.whole, mode.whole)
 
 
 def _flow_control(message: ProcessingRequest) -> FlowControl:
@@ -267,16 +279,16 @@ def _flow_control(message: ProcessingRequest) -> FlowControl:
     raise ProtocolError("a message without a part of the request or the response")
 
 
-def _check_order(side: _Side, part: _MessagePart, modes: _Modes) -> None:
+def _check_order(side: _Side, part: _MessagePart, mode: _Mode) -> None:
     if side.ended:
         fault = f"{_words(side, part)} after the end of the {side.direction.value}"
     elif part < side.reached or (part is side.reached and part is not _BODY):
         fault = f"{_words(side, part)} after {side.reached.name.lower()}"
     elif part is not _BODY:
         return
-    elif modes.body(side.direction) == ProcessingMode.NONE:
+    elif mode.none:
         fault = f"{_words(side, part)} though its mode is NONE"
-    elif part is side.reached and modes.buffered(side.direction):
+    elif part is side.reached and mode.buffered:
         fault = f"a second {_words(side, part)} though it is buffered"
     else:
         return
@@ -330,19 +342,21 @@ def _spent(message: ProcessingRequest) -> Spent | None:
     return Spent(usage.input_tokens.value, usage.output_tokens.value, cached)
 
 
-def _pay(side: _Side, modes: _Modes, action: Proceed) -> Iterator[bytes]:
-    """Yield the replies owed; the first that can carries the headers and the note."""
-    owed, side.owed = side.owed, []
-    for part in owed:
+def _pay(side: _Side, mode: _Mode, action: Proceed) -> list[bytes]:
+    """Return the replies owed; the first that can carries the headers and the note."""
+    replies = list[bytes]()
+    for part in side.owed:
         name = _NAMES[side.direction, part]
         if part is _TRAILERS:
-            yield reply(name)
-        elif part is _BODY and modes.duplex(side.direction):
-            yield from _chunks(side, name)
+            replies.append(reply(name))
+        elif part is _BODY and mode.duplex:
+            replies += _chunks(side, name)
         else:
             body = action.body if part is _BODY else None
-            yield reply(name, action.set_headers, action.note, body)
+            replies.append(reply(name, action.set_headers, action.note, body))
             action = _PROCEED
+    side.owed.clear()
+    return replies
 
 
 def _chunks(side: _Side, name: str) -> Iterator[bytes]:
