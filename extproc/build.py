@@ -22,7 +22,7 @@ from extproc.routing.tenant import TenantKey
 
 
 def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
-    """Return the rules that decide a request; the secret is that of the tenants' digests."""
+    """Return the rules that decide a request; the secret is that of all digests."""
     header = settings.tenants.header
     return Rules(
         pools=tuple(Pool(p.name, p.max_model_len, p.threshold) for p in settings.pools),
@@ -32,6 +32,7 @@ def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
         asks_usage=settings.requests.ask_usage,
         limits_are_hints=settings.budget.stated_limits is StatedLimits.HINT,
         responses_are_stored=settings.requests.stored_responses is StoredResponses.LARGEST,
+        prefix_key=tenant_secret if settings.budget.prefixes else None,
         tenants=TenantKey(header, tenant_secret) if header else None,
         models=tuple(
             ModelRule(m.name, m.max_pixels, m.image_tokens, frozenset(m.dropped))
@@ -69,6 +70,7 @@ def build_estimator(
                 categories=settings.categories.max,
                 tenants=settings.tenants.max,
                 models=settings.categories.models,
+                prefixes=budget.prefixes,
             )
         case EstimatorName.PAPER:
             return PaperEstimator(

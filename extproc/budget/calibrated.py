@@ -20,19 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec import structs
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER, OTHER_MODELS
 from extproc.budget.families import Families
 from extproc.budget.outputs import Outputs, output_kind, size_class
-from extproc.budget.sketch import Scores, Sketch, score_prior
-from extproc.budget.states import (
-    SCORE_MEMORY,
-    CategoryKey,
-    CategoryState,
-    Distributions,
-    ModelState,
-)
+from extproc.budget.prefixes import CONTRADICTION, Prefixes
+from extproc.budget.states import CategoryKey, CategoryState, Distributions, Errors, ModelState
 from extproc.budget.steering import CEILING, FLOOR, LEVELS, Steering
 from extproc.budget.tenants import Tenant, Tenants
 from extproc.budget.values import (
@@ -44,6 +39,7 @@ from extproc.budget.values import (
     Measure,
     Observation,
     Outcome,
+    Recalled,
 )
 from extproc.budget.weights import SURPRISE, Prediction, Prior, TokenWeights, oddity
 from extproc.tokens import MAX_TOKENS
@@ -101,7 +97,7 @@ class _Steered(NamedTuple):
 class Calibrated:
     """Budgets for all models and categories; one per process. Not thread-safe."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting of its own
         self,
         prior: Prior,
         limits: tuple[int, ...],
@@ -110,15 +106,16 @@ class Calibrated:
         categories: int,
         tenants: int = 1,
         models: int = 256,
+        prefixes: int = 0,
     ) -> None:
         """Take the limits, in tokens: the windows of all pools but the largest, in any order.
 
         `target` is the share of all requests, and of those of each tenant, that may exceed the
         window of their pool. Beyond `categories` categories, `tenants` tenants or `models` names of
-        models, further ones are treated as one, `other`.
+        models, further ones are treated as one, `other`. Of so many `prefixes` the tokens are kept.
         """
         self._families = Families(prior)
-        self._scores = Sketch(Scores(), score_prior(), SCORE_MEMORY)
+        self._errors = Errors()
         self._outputs = Outputs()
         self._models: BoundedMap[str, ModelState] = BoundedMap(models - 1)
         self._categories: BoundedMap[CategoryKey, CategoryState] = BoundedMap(categories)
@@ -127,6 +124,7 @@ class Calibrated:
         self._other_categories: dict[str | None, CategoryState] = {}
         self._steering = Steering(target, limits)
         self._tenants = Tenants(tenants, self._steering)
+        self._prefixes = Prefixes(prefixes)
         # What was found since the last answer, by model, category and tenant.
         self._found: dict[tuple[str, str, str], _Known] = {}
 
@@ -134,6 +132,10 @@ class Calibrated:
         """Return a budget that keeps the target if it is compared with windows."""
         known = self._find(asked)
         return _budget(asked, known.predict(asked.measure), known)
+
+    def recall(self, digest: str) -> Recalled | None:
+        """Return what is known of the beginning of a prompt, if it was seen before."""
+        return self._prefixes.find(digest)
 
     def observe(self, observation: Observation) -> None:
         """Learn from an answer, unless no tokenizer can have counted what it states."""
@@ -150,6 +152,8 @@ class Calibrated:
         tokens = seen.prompt_tokens - asked.every.token_ids
         plausible = weights.plausible(asked.every, tokens)
         if not known.model.believes(plausible=plausible, by_chance=seen.by_chance):
+            if asked.prefix:
+                self._prefixes.forget(asked.prefix)
             return
         share = self._keep(known, asked.category, seen.stands_for) * seen.stands_for
         largest = known.predict(asked.measure)
@@ -157,9 +161,11 @@ class Calibrated:
         self._judge(seen, known, largest, share)
         score = every.score(tokens)
         if known.own_weights or known.model.member.placed:
-            self._learn_score(score, known, seen.stands_for, share)
+            self._learn_score(score, known, seen, share)
         if asked.output_limit != 0:
             self._learn_output(seen, known, largest, share)
+        if self._learn_prefix(seen, known, score):
+            return
         if seen.by_chance and (plausible or not known.model.member.placed):
             self._learn_weights(known, asked.every, tokens, oddity(score, every.deviation))
 
@@ -238,7 +244,7 @@ class Calibrated:
         return known
 
     def _new_model(self, name: str) -> ModelState:
-        return ModelState(self._families.find(name), self._scores, self._outputs)
+        return ModelState(self._families.find(name), self._errors, self._outputs)
 
     def _find_model(self, name: str) -> tuple[str | None, ModelState | None]:
         if self._models.has_room(name):
@@ -304,11 +310,25 @@ class Calibrated:
         if known.tenant and member.placed and member.weights is shared:
             known.tenant.fit.compare(shared, odd)
 
-    def _learn_score(self, score: float, known: _Known, stands_for: int, share: float) -> None:
-        for scores in (known.category.scores, known.model.scores, self._scores):
-            scores.add(score, share)
+    def _learn_prefix(self, seen: Observation, known: _Known, score: float) -> bool:
+        """Learn the tokens of the prompt's beginnings; return whether what was known was wrong."""
+        prefix, asked = seen.asked.prefix, seen.asked
+        if prefix is None:
+            return False
+        wrong = prefix.known and abs(score) > CONTRADICTION
+        if wrong:
+            self._prefixes.forget(prefix)
+        rest = structs.replace(asked.measure, doubt=0.0) if prefix.known else prefix.rest
+        # A mean over answers that are seen for what they state would be biased.
+        found = known.predict(rest) if rest and seen.by_chance else None
+        self._prefixes.learn(prefix, seen.prompt_tokens, found)
+        return wrong
+
+    def _learn_score(self, score: float, known: _Known, seen: Observation, share: float) -> None:
+        for errors in (known.category.errors, known.model.errors, self._errors):
+            errors.of(seen.asked).add(score, share)
         if known.tenant:
-            known.tenant.state.add_score(score, known.weights, stands_for)
+            known.tenant.state.add_score(score, known.weights, seen)
 
     def _learn_output(
         self, seen: Observation, known: _Known, found: Prediction, share: float
@@ -342,7 +362,7 @@ def _reserving(
     it.
     """
     known, deviation = asked.measure.token_ids + found.tokens, found.deviation
-    upper, reserved = category.scores.upper, asked.reserved
+    upper, reserved = category.errors.of(asked).upper, asked.reserved
     if reserved is not None:
         return lambda level: (known + upper(level) * deviation + reserved, reserved)
     outputs = category.outputs.find(output_kind(asked), _size_class(asked, found)).upper

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from extproc.budget.category import OTHER, Labels
 from extproc.budget.lengths import Lengths
-from extproc.budget.values import Asked, Budget, Estimator, Learnt, Observation
+from extproc.budget.values import Asked, Budget, Estimator, Learnt, Observation, Recalled
 
 
 class Learner:
@@ -19,6 +19,10 @@ class Learner:
     def budget(self, asked: Asked) -> Budget:
         """Estimate what a request needs."""
         return self._estimator.budget(asked)
+
+    def recall(self, digest: str) -> Recalled | None:
+        """Return what is known of the beginning of a prompt, if it was seen before."""
+        return self._estimator.recall(digest)
 
     def learn(self, observation: Observation) -> None:
         """Teach the estimator."""

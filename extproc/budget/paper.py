@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER
-from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation
+from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation, Recalled
 
 _LEAST_RATIO = 1 / 16  # bytes per token: keeps a budget finite where sigma exceeds c
 
@@ -61,6 +61,9 @@ class PaperEstimator:
         ratio.mean = beta * ratio.mean + (1 - beta) * observed
         ratio.deviation = beta * ratio.deviation + (1 - beta) * abs(observed - ratio.mean)
         ratio.samples += 1
+
+    def recall(self, digest: str) -> Recalled | None:
+        """Return nothing: the ratio is of whole prompts."""
 
     def learnt(self) -> Learnt:
         """Return bytes_per_token, deviation, conservative (c*) and samples of each category."""

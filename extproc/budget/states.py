@@ -1,11 +1,12 @@
 """What is known of a model name, and of a category of it."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from extproc.budget.families import Member
 from extproc.budget.outputs import Outputs
-from extproc.budget.sketch import Scores, Sketch
-from extproc.budget.values import Budget, Observation
+from extproc.budget.sketch import Scores, Sketch, score_prior
+from extproc.budget.values import Asked, Budget, Observation
 
 SCORE_MEMORY: Final = 1000.0
 OFTEN: Final = 0.05
@@ -38,12 +39,45 @@ class CategoryRecord:
         self.covered += share * ((seen.needed <= budget.tokens) - self.covered)
 
 
+class Errors:
+    """The standardised errors of estimates: of whole prompts, and of the rest after a known part.
+
+    The latter are kept apart: a template that renders the known part otherwise than before makes
+    them large.
+    """
+
+    def __init__(self, wider: "Errors | None" = None, *, outgrows: bool = False) -> None:
+        self._wider = wider
+        self._outgrows = outgrows
+        self.whole: Sketch = self._new(wider.whole if wider else score_prior())
+        self._rest: Sketch | None = None  # most services remember no beginnings
+
+    @property
+    def rest(self) -> Sketch:
+        """Those of the rest after a known part."""
+        if self._rest is None:
+            self._rest = self._new(self._wider.rest if self._wider else score_prior())
+        return self._rest
+
+    @property
+    def observations(self) -> int:
+        """The errors that were counted."""
+        return self.whole.observations + (self._rest.observations if self._rest else 0)
+
+    def of(self, asked: Asked) -> Sketch:
+        """Return those of requests of this kind."""
+        return self.rest if asked.resumes else self.whole
+
+    def _new(self, wider: Sketch | Sequence[float]) -> Sketch:
+        return Sketch(Scores(), wider, SCORE_MEMORY, outgrows=self._outgrows)
+
+
 class ModelState:
     """What is known of one model name."""
 
-    def __init__(self, member: Member, scores: Sketch, outputs: Outputs) -> None:
+    def __init__(self, member: Member, errors: Errors, outputs: Outputs) -> None:
         self.member = member
-        self.scores = Sketch(Scores(), scores, SCORE_MEMORY)
+        self.errors: Errors = Errors(errors)
         self.outputs = Outputs(outputs)
         self._implausible = 0.0
         self._seen = 0
@@ -64,13 +98,13 @@ class Distributions:
     """The errors and the outputs of some requests; `wider` are those of more requests."""
 
     def __init__(self, wider: "ModelState | Distributions", *, outgrows: bool = False) -> None:
-        self.scores: Sketch = Sketch(Scores(), wider.scores, SCORE_MEMORY, outgrows=outgrows)
+        self.errors: Errors = Errors(wider.errors, outgrows=outgrows)
         self.outputs: Outputs = Outputs(wider.outputs, outgrows=outgrows)
 
     @property
     def observations(self) -> int:
         """The answers that were learnt."""
-        return self.scores.observations
+        return self.errors.observations
 
 
 class CategoryState(Distributions):

@@ -16,10 +16,9 @@ from typing import Final
 
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.families import Contradiction
-from extproc.budget.sketch import Scores, Sketch
-from extproc.budget.states import SCORE_MEMORY, CategoryKey, CategoryState, Distributions
+from extproc.budget.states import CategoryKey, CategoryState, Distributions, Errors
 from extproc.budget.steering import Steering
-from extproc.budget.values import Figures
+from extproc.budget.values import Figures, Observation
 from extproc.budget.weights import TokenWeights
 
 OTHERS: Final = ""
@@ -38,12 +37,12 @@ class TenantState(Distributions):
         self._category = category
         self._scored: TokenWeights | None = None
 
-    def add_score(self, score: float, weights: TokenWeights, stands_for: int) -> None:
+    def add_score(self, score: float, weights: TokenWeights, seen: Observation) -> None:
         """Count an error of these weights; those of other weights are forgotten."""
         if self._scored not in (None, weights):
-            self.scores = Sketch(Scores(), self._category.scores, SCORE_MEMORY, outgrows=True)
+            self.errors = Errors(self._category.errors, outgrows=True)
         self._scored = weights
-        self.scores.add(score, stands_for)
+        self.errors.of(seen.asked).add(score, seen.stands_for)
 
 
 class WeightsFit:

@@ -4,12 +4,15 @@ import enum
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
+KNOWN: Final = 0.02
+"""The deviation up to which the tokens of a beginning count as known, as a share of them."""
 
-class Measure(msgspec.Struct, frozen=True, gc=False):
+
+class Measure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """A prompt as estimators see it, without its text."""
 
     text_bytes: int
@@ -20,9 +23,24 @@ class Measure(msgspec.Struct, frozen=True, gc=False):
     """One count for each of features.FEATURES, scaled from the sample to the whole text."""
     unseen: float = 0.0
     """The share of the text that the sample leaves out, 0 to 1."""
+    doubt: float = 0.0
+    """The standard deviation of `token_ids` that are known from earlier answers."""
 
 
-class Asked(msgspec.Struct, frozen=True, gc=False):
+class Prefix(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """The beginnings of a prompt, by digests, whose tokens its answer tells."""
+
+    whole: str
+    """The digest of the whole prompt."""
+    part: str = ""
+    """That of the longest known part of it, or of its instructions; empty if it has none."""
+    rest: Measure | None = None
+    """What follows the part, where its tokens are not known well enough yet."""
+    known: bool = False
+    """Whether the tokens of the part are among those given as ids."""
+
+
+class Asked(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What is known of a request before it is answered."""
 
     model: str
@@ -46,6 +64,13 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     """How long the model is to think: a value of request.thinking.Thinking; empty if unstated."""
     limit_is_hint: bool = False
     """Whether the pools cut an answer at the end of their window, whatever limit is stated."""
+    prefix: Prefix | None = None
+    """None if beginnings are not remembered, or if the prompt is no conversation or a short one."""
+
+    @property
+    def resumes(self) -> bool:
+        """Whether only the rest of the prompt is estimated, after a part that is known."""
+        return self.prefix is not None and self.prefix.known
 
     @property
     def reserved(self) -> int | None:
@@ -157,6 +182,19 @@ class Budget(msgspec.Struct, frozen=True, gc=False):
         return self.placed <= window < most
 
 
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """The tokens of a beginning, and the standard deviation of their error."""
+
+    tokens: float = 0.0
+    deviation: float = math.inf
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it is known better than an estimate of it would be."""
+        return self.deviation <= KNOWN * self.tokens
+
+
 Figures = dict[str, float | str]
 
 
@@ -195,6 +233,9 @@ class Estimator(Protocol):
 
     def observe(self, observation: Observation) -> None:
         """Learn from an answer."""
+
+    def recall(self, digest: str) -> "Recalled | None":
+        """Return what is known of the beginning of a prompt, if it was seen before."""
 
     def learnt(self) -> Learnt:
         """Return what was learnt."""

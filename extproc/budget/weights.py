@@ -153,7 +153,7 @@ class TokenWeights:
         gain = found[: features.size]
         text, least, most = found[features.size :].tolist()
         low, high = max(least, 1.0) / BAND, most * BAND + BAND_TOKENS
-        known, media = max(float(gain @ features), 0.0), 0.0
+        known, media = max(float(gain @ features), 0.0) + measure.doubt**2, 0.0
         if any(measure.features[MEDIA]):
             tokens = self._media_tokens(features)
             text -= float(self._mean[MEDIA] @ features[MEDIA])

@@ -219,6 +219,9 @@ class BudgetSettings(Section):
     stated_limits: StatedLimits = keys.one_of(
         StatedLimits.RESERVE, "max_tokens counts in full; hint: what is used"
     )
+    prefixes: int = keys.whole(
+        "digests", 0, 1 << 20, "beginnings of conversations to remember; 0: none", default=0
+    )
     beta: float = keys.key(
         "paper: share of the past in the running means",
         "a number above 0 and below 1",

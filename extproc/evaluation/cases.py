@@ -6,7 +6,7 @@ A body is dropped once the service's own functions have read it; a Case remains.
 import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from extproc.budget.values import Asked
@@ -16,6 +16,7 @@ from extproc.request.apis import APIS, Endpoint
 from extproc.request.prompt import PromptReader
 from extproc.request.reader import Request, UnreadableRequest, read_request
 from extproc.routing.ask import ask
+from extproc.routing.resume import Trail, find_trail
 from extproc.tokens import needed_tokens
 
 Body = Mapping[str, object]
@@ -67,6 +68,8 @@ class Case:
     """Of one sequence, if neither a limit nor a window cuts it."""
     usage_unstated: bool = False
     """Whether the answer is a stream that states its usage only if the service asks for it."""
+    trail: Trail | None = field(default=None, repr=False, compare=False)
+    """Its beginnings, with its texts; kept only where earlier requests may have them."""
 
     @property
     def used(self) -> int:
@@ -89,6 +92,8 @@ class Draft(NamedTuple):
     body: dict[str, object]
     prompt_tokens: int
     completion_tokens: int
+    repeats: bool = False
+    """Whether it may begin as an earlier one."""
 
 
 class Reader:
@@ -99,14 +104,16 @@ class Reader:
 
     def read(self, draft: Draft, *, ascii_only: bool) -> Case:
         """Encode a body and read it. Raises UnreadableRequest."""
-        request = self.request(draft.body, ascii_only=ascii_only)
+        request = self.request(draft.body, ascii_only=ascii_only, turns=draft.repeats)
         prompts = draft.prompt_tokens, draft.prompt_tokens
-        return _case(draft.kind, draft.body, request, (*prompts, draft.completion_tokens))
+        case = _case(draft.kind, draft.body, request, (*prompts, draft.completion_tokens))
+        trail = find_trail(request, case.asked, b"") if draft.repeats else None
+        return replace(case, trail=trail)
 
-    def request(self, body: Body, *, ascii_only: bool = False) -> Request:
+    def request(self, body: Body, *, ascii_only: bool = False, turns: bool = False) -> Request:
         """Encode a body and read it. Raises UnreadableRequest."""
         sent = json.dumps({"model": self._model, **body}, ensure_ascii=ascii_only).encode()
-        return read_request(_endpoint(body), sent)
+        return read_request(_endpoint(body), sent, turns=turns)
 
 
 def read_cases(
@@ -196,8 +203,8 @@ def _endpoint(body: Body) -> Endpoint:
 
 def _prompt(body: Body) -> PromptReader:
     prompt = PromptReader()
-    for field, reader in APIS[_endpoint(body)].prompt.items():
-        if (value := body.get(field)) is not None:
+    for name, reader in APIS[_endpoint(body)].prompt.items():
+        if (value := body.get(name)) is not None:
             reader(prompt, value)
     return prompt
 

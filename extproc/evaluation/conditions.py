@@ -16,6 +16,7 @@ from extproc.evaluation.chat_template import ChatTemplate, RefusedByTemplate
 from extproc.evaluation.images import ImageTokens, draw_size, image_url
 from extproc.evaluation.lengths import Draw, DrawnLength, draw_azure
 from extproc.evaluation.requests import Writer
+from extproc.evaluation.talks import Talks, TalkShape
 from extproc.evaluation.texts import Text
 from extproc.evaluation.tokenizer import TextTokenizer, tokenize
 from extproc.planner.traffic.texts import STATED
@@ -75,7 +76,8 @@ class Traffic:
 
     share: relative to the other kinds of the same phase. stated: share of them that state an output
     limit. model: the place of the model that serves them. name: of that model, as clients write it.
-    kinds: classes of their texts; all if empty.
+    kinds: classes of their texts; all if empty. talks: conversations that go on from request to
+    request.
     """
 
     share: float = 1.0
@@ -85,6 +87,7 @@ class Traffic:
     model: int = 0
     name: str = "model"
     kinds: tuple[str, ...] = ()
+    talks: TalkShape | None = None
 
 
 Phase = tuple[Traffic, ...]
@@ -99,11 +102,18 @@ def make_cases(
     Leaves out those that the model's chat template refuses.
     """
     rng, reader = random.Random(seed), Reader("")  # noqa: S311 - reproducible, not secret
+    talks: dict[tuple[int, TalkShape], Talks] = {}
     for number in range(count):
         phase = phases[number * len(phases) // count]
         traffic = rng.choices(phase, [each.share for each in phase])[0]
+        model = models[traffic.model % len(models)]
         try:
-            draft = _draft(rng, traffic, models[traffic.model % len(models)])
+            if traffic.talks:
+                open_talks = talks.setdefault((traffic.model, traffic.talks), Talks(traffic.talks))
+                draft = open_talks.go_on(rng, model.writer(traffic.stated, traffic.kinds))
+                draft = draft._replace(body={"model": traffic.name, **draft.body})
+            else:
+                draft = _draft(rng, traffic, model)
         except RefusedByTemplate:
             continue
         # Half of the clients escape other characters as \uXXXX.

@@ -34,7 +34,7 @@ class Writer:
     ) -> None:
         self._texts = tuple(texts)
         self._count = lru_cache(4096)(tokenizer.count)
-        self._template = template
+        self.template = template
         self._stated = stated
 
     def write(self, rng: random.Random, length: DrawnLength) -> Draft:
@@ -50,17 +50,20 @@ class Writer:
         call = _call(rng, tools) if tools and turns > 1 else None
         if call:
             tool_tokens += self._count(call["name"]) + self._count(call["arguments"])
-        added = self._template.tokens(turns + bool(call), len(tools) + bool(call))
+        added = self.template.tokens(turns + bool(call), len(tools) + bool(call))
         # At least one token for each turn, also where tools and template exceed the drawn length.
         parts = _parts(rng, max(length.prompt - tool_tokens - added, turns), turns)
         contents, tokens = self._contents(rng, parts, main, mixed=mixed)
         body: dict[str, object] = {"messages": _messages(rng, contents, call)}
         if tools:
             body["tools"] = tools
-        if rng.random() < self._stated:
-            body["max_tokens"] = stated_limit(length.output)
+        body |= self.limits(rng, length.output)
         prompt_tokens = tokens + tool_tokens + added
         return Draft(MIXED if mixed else main.kind, body, prompt_tokens, length.output)
+
+    def limits(self, rng: random.Random, output: int) -> dict[str, object]:
+        """Return the field of a body that states its limit, for the share of those that do."""
+        return {"max_tokens": stated_limit(output)} if rng.random() < self._stated else {}
 
     def text(self, rng: random.Random, tokens: int) -> tuple[str, int]:
         """Return a text of about `tokens` tokens, at least one, and its exact number."""

@@ -173,9 +173,10 @@ def serve_scenario(
         pools=rules.pools, observe_sample=rules.observe_sample, lag=scenario.lag
     )
     estimator = build_estimator(settings, name=EstimatorName.CALIBRATED)
+    recall = estimator.recall if settings.budget.prefixes else None
     exact = Exact(build_estimator(settings, name=EstimatorName.CALIBRATED))
     forecasts, ours = _forecasted(
-        serve(cases, Served(estimator), conditions), estimator, len(cases)
+        serve(cases, Served(estimator), conditions, recall), estimator, len(cases)
     )
     known = list(serve(cases, exact, conditions))
     return [

@@ -24,6 +24,7 @@ from extproc.evaluation.conditions import (
 )
 from extproc.evaluation.images import gemma_3, llava_1_5, llava_next, qwen_2_vl
 from extproc.evaluation.options import LONG
+from extproc.evaluation.talks import CONVERSATIONS, INSTRUCTIONS
 
 REQUESTS: Final = 12_000
 _LIMIT: Final = 2048
@@ -187,6 +188,12 @@ SCENARIOS: Final = (
     *(Scenario(name=f"chat template{name}", phases=(phase,), requests=4000, renders=True)
       for name, phase in (("", (Traffic(changes=(rendered,)),)),
                           (", reasoning", _some(0.4, _THOUGHTFUL, Traffic(changes=(rendered,)))))),
+    *(Scenario(name=f"{name}{kept}", phases=((Traffic(talks=shape),),), windows=(window,),
+               settings={"budget": {"prefixes": prefixes}})
+      for name, shape, window in (("conversations", CONVERSATIONS, _LIMIT),
+                                  ("conversations at 8192", CONVERSATIONS, 8192),
+                                  ("shared instructions", INSTRUCTIONS, _LIMIT))
+      for kept, prefixes in (("", 0), (", remembered", 16_384))),
     Scenario(name="drift: other tokenizer", phases=((Traffic(),), (Traffic(model=1),))),
     Scenario(name="drift: other languages",
              phases=((Traffic(kinds=_WESTERN),), (Traffic(kinds=_OTHER_SCRIPTS),))),

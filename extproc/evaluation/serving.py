@@ -5,17 +5,18 @@ Invariant: a rival learns nothing from an answer that the service would not see.
 
 import random
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from msgspec import structs
 
-from extproc.budget.values import Budget, Observation, Outcome
+from extproc.budget.values import Budget, Observation, Outcome, Recalled
 from extproc.evaluation.cases import Case
 from extproc.evaluation.replay import answer, is_lesson, judge_case
 from extproc.evaluation.rivals import Rival
 from extproc.routing.pools import Pool, Verdict, choose, judge, limits
+from extproc.routing.resume import resume
 from extproc.routing.route import is_informative
 
 _NEAR: Final = 0.8, 1.25
@@ -51,11 +52,22 @@ class ServedRow:
     """Whether the service counts it as misrouted, if it sees the answer."""
 
 
-def serve(cases: Iterable[Case], rival: Rival, conditions: Conditions) -> Iterator[ServedRow]:
-    """Decide each case, judge it by the truth, and learn from the answers that are seen."""
+def serve(
+    cases: Iterable[Case],
+    rival: Rival,
+    conditions: Conditions,
+    recall: Callable[[str], Recalled | None] | None = None,
+) -> Iterator[ServedRow]:
+    """Decide each case, judge it by the truth, and learn from the answers that are seen.
+
+    `recall` knows the beginnings of prompts.
+    """
     rng = random.Random(conditions.seed)  # noqa: S311 - reproducible, not secret
     pools, lessons = conditions.pools, deque[tuple[Case, Observation] | None]()
-    for case in cases:
+    for sent in cases:
+        case = sent
+        if recall and sent.trail:
+            case = replace(sent, asked=resume(sent.asked, sent.trail, recall), trail=None)
         budget = rival.budget(case)
         pool = choose(budget, pools).pool
         one_in = observe_one_in(budget, conditions)

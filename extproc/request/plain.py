@@ -4,12 +4,16 @@ Invariant: what is returned is what the general reader would return. A body with
 more than its fields' names gives None, and the general reader decides what it is.
 """
 
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Final, Literal
 
 import msgspec
 
+from extproc.request.conversation import Conversation, Mark
 from extproc.request.fields import MAX_ENTRIES
 from extproc.request.prompt import ENDS_OF_THOUGHT, as_text
+from extproc.request.prompts import Prompt
 
 
 class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -76,6 +80,25 @@ class PlainChat(msgspec.Struct, gc=False):
         if self.tools:
             found += [as_text(tool) for tool in self.tools]
         return found
+
+    def conversation(
+        self, texts: list[str], read: Callable[[list[str], int], Prompt]
+    ) -> Conversation:
+        """Return the turns of these texts; `read` makes a prompt of texts and their turns."""
+        counts = [_texts_in(turn.content) for turn in self.messages]
+        marks = [Mark(before, 0, 0, 0) for before in accumulate(counts, initial=0)]
+
+        def read_rest(place: int) -> Prompt:
+            return read(texts[marks[place].texts : marks[-1].texts], len(counts) - place)
+
+        roles = [turn.role for turn in self.messages]
+        return Conversation(roles, marks, texts, [], [], [], [], read_rest)
+
+
+def _texts_in(content: str | list[_Text] | None) -> int:
+    if isinstance(content, str):
+        return bool(content)
+    return sum(bool(part.text) for part in content or ())
 
 
 def _may_hold_thought(content: str | list[_Text] | None) -> bool:

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from extproc.request.conversation import Mark
 from extproc.request.fields import MAX_ENTRIES, TokenIds, TooManyNodesError
 from extproc.request.image import Image, read_image
 
@@ -60,20 +61,24 @@ class PromptReader:
     """
 
     __slots__ = (
+        "_marks",
         "_nodes",
         "_past",
         "_past_answer",
         "audios",
         "images",
+        "marks",
         "optional",
         "texts",
         "token_ids",
         "tools",
+        "unsized",
         "videos",
     )
 
-    def __init__(self, nodes: NodeBudget | None = None) -> None:
+    def __init__(self, nodes: NodeBudget | None = None, *, marks: bool = False) -> None:
         self._nodes = nodes or NodeBudget()
+        self._marks = marks
         self.texts: list[str] = []
         self.optional: dict[Optional, list[str]] = {}
         self._past = False  # within a turn before the last one of the user
@@ -83,6 +88,8 @@ class PromptReader:
         self.images: list[Image] = []
         self.audios = 0
         self.videos = 0
+        self.unsized: list[object] = []  # media whose size is unknown, as they were sent
+        self.marks: list[Mark] = []  # before each turn of a conversation, if they are wanted
 
     def read(self, value: object) -> None:
         """Read a text, token ids, a message, an item, a content part, or lists of them."""
@@ -108,6 +115,7 @@ class PromptReader:
         self._nodes.take(len(turns))
         last = max((i for i, turn in enumerate(turns) if _is_users(turn)), default=0)
         for index, turn in enumerate(turns):
+            self._mark()
             self._past = index < last
             self._past_answer = self._past and _is_assistants(turn)
             if isinstance(turn, list):
@@ -115,6 +123,13 @@ class PromptReader:
             else:
                 self.read(turn)
         self._past = self._past_answer = False
+        self._mark()
+
+    def _mark(self) -> None:
+        if self._marks:
+            thoughts = self.optional.get(Optional.PAST_REASONING, ())
+            counts = map(len, (self.texts, thoughts, self.images, self.unsized))
+            self.marks.append(Mark(*counts))
 
     def _read_node(self, node: dict[str, object], todo: list[object]) -> None:
         self._nodes.take(1)
@@ -210,7 +225,10 @@ class PromptReader:
         """Read one image: a URL or a source, see `image.read_image`."""
         count = len(self.images)
         known = self.images[count % MAX_IMAGES] if count >= MAX_IMAGES else None
-        self.images.append(known or read_image(value))
+        image = known or read_image(value)
+        self.images.append(image)
+        if not image.width or not image.height:
+            self.unsized.append(value)
 
     def read_source(self, value: object) -> None:
         """Read the source of an Anthropic block: an image, a document's text, or an address."""
@@ -222,13 +240,15 @@ class PromptReader:
             case _:
                 self.read_image(value)
 
-    def read_audio(self, _: object) -> None:
+    def read_audio(self, value: object) -> None:
         """Count an audio input."""
         self.audios += 1
+        self.unsized.append(value)
 
-    def read_video(self, _: object) -> None:
+    def read_video(self, value: object) -> None:
         """Count a video input."""
         self.videos += 1
+        self.unsized.append(value)
 
     def read_call(self, arguments: object) -> None:
         """Read the arguments of a tool call; `name` is a key of its own."""

@@ -19,9 +19,10 @@ import msgspec
 from msgspec import structs
 
 from extproc.request.apis import Api
+from extproc.request.conversation import Conversation, role_of
 from extproc.request.fields import TokenIds
 from extproc.request.image import Image
-from extproc.request.prompt import NodeBudget, Optional, PromptReader
+from extproc.request.prompt import MAX_IMAGES, NodeBudget, Optional, PromptReader
 from extproc.request.sample import rough_tokens, take_sample
 
 MAX_OBJECTS: Final = 1 << 10
@@ -76,6 +77,8 @@ class Prompts(msgspec.Struct, frozen=True, gc=False):
     """What the prompts do not share, all together; None if there is only one prompt."""
     shared: Prompt | None = None
     """What each of them has beside its own; None if there is only one prompt."""
+    conversation: Conversation | None = None
+    """The only prompt, if it is a conversation whose beginnings can be told."""
 
     @property
     def largest(self) -> Prompt:
@@ -120,8 +123,8 @@ class _Field:
         return reader.token_ids + sum(map(rough_tokens, texts)) + sum(_sizes(reader)) + media
 
 
-def read_prompts(api: Api, body: Mapping[str, object]) -> Prompts:
-    """Read the prompts of a decoded body.
+def read_prompts(api: Api, body: Mapping[str, object], *, turns: bool = False) -> Prompts:
+    """Read the prompts of a decoded body; `turns` keeps those of a conversation.
 
     Raises TooManyNodesError and OpaquePartError.
     """
@@ -129,7 +132,9 @@ def read_prompts(api: Api, body: Mapping[str, object]) -> Prompts:
     headings = sum(bool(body.get(name)) for name in api.headings)
     split = [each for each in fields if len(each.entries) > 1]
     if not split:
-        return Prompts((_prompt(fields, headings, nodes),))
+        reader = _read(fields, nodes, marks=turns)
+        prompt = _prompt_of(reader, fields, headings)
+        return Prompts((prompt,), conversation=_conversation(reader, fields) if turns else None)
     count, most = max((len(each.entries), index) for index, each in enumerate(split))
     shared = _prompt([each for each in fields if len(each.entries) < 2], headings, nodes)
     return Prompts(
@@ -205,10 +210,49 @@ def _sizes(reader: PromptReader) -> Iterator[float]:
         yield image.width * image.height / _PIXELS_PER_TOKEN or _MEDIUM_TOKENS
 
 
-def _prompt(fields: Sequence[_Field], headings: int, nodes: NodeBudget) -> Prompt:
-    reader = PromptReader(nodes)
+def _read_turns(turns: list[object]) -> Prompt:
+    field = _Field(PromptReader.read_conversation, turns, [turns], conversation=True)
+    return _prompt([field], 0, NodeBudget())
+
+
+def _conversation(reader: PromptReader, fields: Sequence[_Field]) -> Conversation | None:
+    turns = next((each.entries[0] for each in fields if each.conversation and each.entries), None)
+    # Token ids have no text, and of very many images not every size is read.
+    if not isinstance(turns, list) or reader.token_ids or len(reader.images) > MAX_IMAGES:
+        return None
+    marks = reader.marks[1:-1]  # without those of the list that holds the conversation
+    if len(marks) != len(turns) + 1:  # conversations within conversations
+        return None
+    thoughts = reader.optional.get(Optional.PAST_REASONING, [])
+    others = [
+        (kind.value, texts)
+        for kind, texts in reader.optional.items()
+        if kind is not Optional.PAST_REASONING
+    ]
+    return Conversation(
+        list(map(role_of, turns)),
+        marks,
+        reader.texts,
+        thoughts,
+        reader.images,
+        reader.unsized,
+        others,
+        lambda place: _read_turns(turns[place:]),
+    )
+
+
+def _read(fields: Sequence[_Field], nodes: NodeBudget, *, marks: bool = False) -> PromptReader:
+    reader = PromptReader(nodes, marks=marks)
     for each in fields:
         each.read(reader, each.value)
+    return reader
+
+
+def _prompt(fields: Sequence[_Field], headings: int, nodes: NodeBudget) -> Prompt:
+    return _prompt_of(_read(fields, nodes), fields, headings)
+
+
+def _prompt_of(reader: PromptReader, fields: Sequence[_Field], headings: int) -> Prompt:
     text_bytes, sample = take_sample(reader.texts)
     return Prompt(
         text_bytes=text_bytes,

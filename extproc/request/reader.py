@@ -118,22 +118,28 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def read_request(
-    endpoint: Endpoint, body: bytes, encoding: str = "", *, max_bytes: int = MAX_BODY_BYTES
+    endpoint: Endpoint,
+    body: bytes,
+    encoding: str = "",
+    *,
+    max_bytes: int = MAX_BODY_BYTES,
+    turns: bool = False,
 ) -> Request:
     """Read a body that was sent to an endpoint; `encoding` is its content-encoding header.
 
+    `turns` keeps those of a conversation with its prompt, so that its beginnings can be told.
     Raises UnreadableRequest, and nothing else.
     """
     if endpoint is Endpoint.CHAT and not encoding and len(body) <= max_bytes:
         chat = decode_plain(body)
         if chat is not None and (texts := chat.texts()) is not None:
-            return _read_plain(chat, texts, len(body))
+            return _read_plain(chat, texts, len(body), turns=turns)
     text = _utf8(_decoded(body, encoding, max_bytes))
     if not text or text.isspace():
         raise UnreadableRequest(Unreadable.EMPTY)
     try:
         fields = decode_fields(text, lambda found: (*api_of(endpoint, found).fields, *_COMMON))
-        return _read(api_of(endpoint, fields), fields, len(text))
+        return _read(api_of(endpoint, fields), fields, len(text), turns=turns)
     except (NoObjectError, OpaquePartError):
         raise UnreadableRequest(Unreadable.SHAPE) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -144,24 +150,17 @@ def read_request(
         raise UnreadableRequest(Unreadable.DEPTH) from None
 
 
-def _read_plain(chat: PlainChat, texts: list[str], size: int) -> Request:
-    text_bytes, sample = take_sample(texts)
+def _read_plain(chat: PlainChat, texts: list[str], size: int, *, turns: bool) -> Request:
     messages, tools = len(chat.messages), len(chat.tools or ())
     outputs = 1 if chat.n is None else min(_whole(chat.n) or 1, MAX_OUTPUTS)
     limit = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
-    prompt = Prompt(
-        text_bytes=text_bytes,
-        sample=sample,
-        token_ids=0,
-        messages=messages,
-        tools=tools,
-        images=(),
-        audios=0,
-        videos=0,
+    prompts = Prompts(
+        (_plain_prompt(texts, messages, tools),),
+        conversation=chat.conversation(texts, _plain_prompt) if turns else None,
     )
     return Request(
         model=_name(chat.model),
-        prompts=Prompts((prompt,)),
+        prompts=prompts,
         token_bound=_most_tokens(size, messages + tools, rendered=tools > 0),
         max_tokens=_whole(limit),
         min_tokens=_whole(chat.min_tokens) or 0,
@@ -171,6 +170,20 @@ def _read_plain(chat: PlainChat, texts: list[str], size: int) -> Request:
         truncates=False,
         stored=False,
         background=False,
+    )
+
+
+def _plain_prompt(texts: list[str], messages: int, tools: int = 0) -> Prompt:
+    text_bytes, sample = take_sample(texts)
+    return Prompt(
+        text_bytes=text_bytes,
+        sample=sample,
+        token_ids=0,
+        messages=messages,
+        tools=tools,
+        images=(),
+        audios=0,
+        videos=0,
     )
 
 
@@ -211,11 +224,11 @@ def _utf8(text: bytes) -> bytes:
         raise UnreadableRequest(Unreadable.JSON) from None
 
 
-def _read(api: Api, body: dict[str, object], size: int) -> Request:
+def _read(api: Api, body: dict[str, object], size: int, *, turns: bool) -> Request:
     if any(body.get(field) is not None for field in api.opaque):
         raise UnreadableRequest(Unreadable.SHAPE)
     options = _options(api, body)
-    prompts, outputs = read_prompts(api, body), _outputs(api, options)
+    prompts, outputs = read_prompts(api, body, turns=turns), _outputs(api, options)
     return Request(
         model=_name(body.get("model")),
         prompts=prompts,

@@ -31,14 +31,14 @@ def ask(
     """Build the estimator's view of a request; the default category is the class of its content."""
     prompts, rule = request.prompts, find_rule(request.model, models)
     first, *others = prompts.candidates
-    largest = _measure(rule, first)
+    largest = measure_prompt(rule, first)
     if others:
-        every = (largest, *(_measure(rule, other) for other in others))
+        every = (largest, *(measure_prompt(rule, other) for other in others))
         largest = max(every, key=prior_total)
     whole = None
     if prompts.own and prompts.shared:
-        shared = _measure(rule, prompts.shared, prompts=0)
-        whole = add(_measure(rule, prompts.own, prompts.count), shared, prompts.count)
+        shared = measure_prompt(rule, prompts.shared, prompts=0)
+        whole = add(measure_prompt(rule, prompts.own, prompts.count), shared, prompts.count)
     return Asked(
         model=apart(request.model),
         category=category or content_class(largest.features).value,
@@ -62,7 +62,8 @@ def is_answered(asked: Asked, completion_tokens: int) -> bool:
     return completion_tokens > 0 or asked.output_limit == 0
 
 
-def _measure(rule: ModelRule, prompt: Prompt, prompts: int = 1) -> Measure:
+def measure_prompt(rule: ModelRule, prompt: Prompt, prompts: int = 1) -> Measure:
+    """Measure a prompt of a model, or what so many prompts have of their own."""
     found = measure(
         prompt.sample,
         prompt.text_bytes,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -13,6 +13,7 @@ from extproc.request.reader import Request
 from extproc.routing.ask import ask
 from extproc.routing.models import ModelRule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
+from extproc.routing.resume import find_trail, resume
 from extproc.routing.tenant import TenantKey
 
 
@@ -43,6 +44,9 @@ class Rules:
 
     tenants: TenantKey | None = None
     """How requests name their tenant; None: tenants are not told apart."""
+
+    prefix_key: bytes | None = field(default=None, repr=False)
+    """The secret of the digests of prompts' beginnings; None: none are remembered."""
 
     models: tuple[ModelRule, ...] = ()
     """What is known of models; the first whose pattern matches a name counts."""
@@ -80,6 +84,9 @@ def route(
     category = named(header) if rules.category_header else ""
     hints = rules.limits_are_hints
     asked = ask(request, category, tenant, rules.models, limit_is_hint=hints)
+    if rules.prefix_key is not None:
+        trail = find_trail(request, asked, rules.prefix_key, rules.models)
+        asked = resume(asked, trail, learner.recall) if trail else asked
     budget = learner.budget(asked)
     decision = (
         Decision(rules.pools[-1], Reason.STATEFUL)

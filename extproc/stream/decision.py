@@ -15,7 +15,7 @@ import msgspec
 from extproc.budget.category import NAME_CHARS, label
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import name_category
-from extproc.budget.values import Asked, Measure
+from extproc.budget.values import Asked, Measure, Prefix
 from extproc.names import (
     BASIS_HEADER,
     BUDGET_HEADER,
@@ -25,6 +25,7 @@ from extproc.names import (
     REASON_HEADER,
     RETRYABLE_HEADER,
 )
+from extproc.request.conversation import DIGEST_CHARS as PREFIX_CHARS
 from extproc.request.reader import MAX_MODEL_CHARS
 from extproc.request.thinking import Thinking
 from extproc.routing.route import Routed, Rules
@@ -124,8 +125,17 @@ def _is_sound(noted: Noted, rules: Rules) -> bool:
         and 0 < asked.share <= 1
         and 0 <= (asked.output_limit or 0) <= _MOST_COUNT
         and 0 <= asked.output_floor <= _MOST_COUNT
+        and (asked.prefix is None or _is_prefix(asked.prefix))
         and 0 <= noted.prompt_tokens <= _MOST_COUNT
         and any(pool.name == noted.pool for pool in rules.pools)
+    )
+
+
+def _is_prefix(prefix: Prefix) -> bool:
+    return (
+        len(prefix.whole) == PREFIX_CHARS
+        and len(prefix.part) in {0, PREFIX_CHARS}
+        and (prefix.rest is None or _is_countable(prefix.rest))
     )
 
 
@@ -136,4 +146,5 @@ def _is_countable(measure: Measure) -> bool:
         and min(counts) >= 0
         and max(counts) <= _MOST_COUNT
         and 0 <= measure.unseen <= 1
+        and 0 <= measure.doubt <= _MOST_COUNT
     )

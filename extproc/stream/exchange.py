@@ -268,7 +268,11 @@ class Exchange:
         encoding = pending.headers.get("content-encoding", "")
         try:
             request = read_request(
-                pending.endpoint, bytes(pending.body), encoding, max_bytes=rules.max_body_bytes
+                pending.endpoint,
+                bytes(pending.body),
+                encoding,
+                max_bytes=rules.max_body_bytes,
+                turns=rules.prefix_key is not None,
             )
         except UnreadableRequest as error:
             return self._unreadable(error.reason)

@@ -12,7 +12,7 @@ from extproc.budget.calibrated import Calibrated, _reserving
 from extproc.budget.measure import measure, measure_media, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
-from extproc.budget.values import Asked, Basis, Learnt, Measure, Observation, Outcome
+from extproc.budget.values import Asked, Basis, Learnt, Measure, Observation, Outcome, Prefix
 from extproc.tokens import MAX_TOKENS
 
 LIMIT = 2048
@@ -495,3 +495,79 @@ def test_a_name_that_counts_what_no_tokenizer_does_is_placed_and_spoils_no_other
     assert odd.margin_tokens > 3 * calibrated.budget(asked()).margin_tokens
     error = calibrated.budget(asked()).prompt_tokens / truth(asked()).prompt_tokens
     assert error == pytest.approx(1.0, abs=0.03)
+
+
+def continuing(
+    calibrated: Calibrated, text: Asked, number: int, known: int = 10_000, tokens: int | None = None
+) -> Observation:
+    """An answer to a prompt of a known part and 500 words more."""
+    prefix = Prefix(f"whole {number}", "part", known=True)
+    ids = replace(text.measure, token_ids=known)
+    request = replace(text, measure=ids, prefix=prefix)
+    return replace(truth(request), prompt_tokens=tokens or known + truth(text).prompt_tokens)
+
+
+def remembering() -> Calibrated:
+    calibrated, draw = Calibrated(MEASURED, (LIMIT,), target=0.001, categories=8, prefixes=64), 0
+    for draw in range(60):
+        request = replace(asked(100 + 10 * draw), prefix=Prefix(str(draw)))
+        calibrated.observe(truth(request))
+    return calibrated
+
+
+def test_the_tokens_of_an_answered_prompt_are_recalled() -> None:
+    found = remembering().recall("59")
+    assert found is not None
+    assert found.tokens == truth(asked(690)).prompt_tokens
+    assert found.is_known
+    assert fresh().recall("59") is None
+
+
+def test_what_follows_a_part_tells_the_tokens_of_the_part() -> None:
+    calibrated, text = remembering(), asked(500)
+    whole = replace(text, prefix=Prefix("w", "part", rest=text.measure))
+    calibrated.observe(replace(truth(whole), prompt_tokens=1000 + truth(text).prompt_tokens))
+    found = calibrated.recall("part")
+    assert found is not None
+    assert found.tokens == pytest.approx(1000, abs=30)
+
+
+def test_a_known_part_has_a_margin_for_the_rest_alone() -> None:
+    calibrated, text = remembering(), asked(500)
+    seen = continuing(calibrated, text, 0)
+    long = calibrated.budget(seen.asked)
+    assert long.prompt_tokens == pytest.approx(seen.prompt_tokens, rel=0.001)
+    assert long.margin_tokens < 200
+
+
+def test_a_doubted_part_has_a_wider_margin() -> None:
+    calibrated, text = remembering(), asked(500)
+    request = continuing(calibrated, text, 0).asked
+    doubted = replace(request, measure=replace(request.measure, doubt=200.0))
+    assert calibrated.budget(doubted).margin_tokens > 2 * calibrated.budget(request).margin_tokens
+
+
+@pytest.mark.parametrize("tokens", [12_000, 200_000])
+def test_a_part_that_an_answer_contradicts_is_forgotten(tokens: int) -> None:
+    calibrated, text = remembering(), asked(500)
+    calibrated.observe(replace(truth(replace(text, prefix=Prefix("part"))), prompt_tokens=2500))
+    before = calibrated.budget(text).prompt_tokens
+    calibrated.observe(continuing(calibrated, text, 0, tokens=tokens))
+    found = calibrated.recall("part")
+    assert found is None or found.deviation > 0
+    assert calibrated.budget(text).prompt_tokens == before
+
+
+def test_an_implausible_answer_tells_no_prompt() -> None:
+    calibrated = remembering()
+    seen = truth(replace(asked(500), prefix=Prefix("w")))
+    calibrated.observe(replace(seen, prompt_tokens=200_000))
+    assert calibrated.recall("w") is None
+
+
+def test_an_answer_seen_for_what_it_states_tells_its_prompt_but_no_part() -> None:
+    calibrated, text = remembering(), asked(500)
+    whole = replace(text, prefix=Prefix("w", "part", rest=text.measure))
+    calibrated.observe(replace(truth(whole), prompt_tokens=2000, by_chance=False))
+    found = calibrated.recall("w"), calibrated.recall("part")
+    assert [each and each.is_known for each in found] == [True, False]

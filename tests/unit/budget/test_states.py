@@ -1,19 +1,20 @@
 """What is known of a category."""
 
+import pytest
+from msgspec import structs
+
 from extproc.budget.families import Member
 from extproc.budget.outputs import Outputs
 from extproc.budget.prior import MEASURED
-from extproc.budget.sketch import Scores, Sketch, score_prior
-from extproc.budget.states import CategoryState, Distributions, ModelState
-from extproc.budget.values import Asked, Measure, Observation, Outcome
+from extproc.budget.states import CategoryState, Distributions, Errors, ModelState
+from extproc.budget.values import Asked, Measure, Observation, Outcome, Prefix
 from extproc.budget.weights import TokenWeights
 
 SEEN = Observation(Asked("m", "prose", Measure(4), None), Outcome.COMPLETE, 8192, 10, 1000)
 
 
 def category() -> CategoryState:
-    scores = Sketch(Scores(), score_prior(), 1000.0)
-    return CategoryState(ModelState(Member(TokenWeights(MEASURED), placed=True), scores, Outputs()))
+    return CategoryState(model())
 
 
 def test_a_new_state_is_like_the_wider_one() -> None:
@@ -24,11 +25,7 @@ def test_a_new_state_is_like_the_wider_one() -> None:
 
 
 def model() -> ModelState:
-    return ModelState(
-        Member(TokenWeights(MEASURED), placed=True),
-        Sketch(Scores(), score_prior(), 1000.0),
-        Outputs(),
-    )
+    return ModelState(Member(TokenWeights(MEASURED), placed=True), Errors(), Outputs())
 
 
 def test_a_plausible_answer_is_believed() -> None:
@@ -54,5 +51,15 @@ def test_a_new_model_is_believed_at_once() -> None:
 
 def test_the_observations_are_those_of_the_scores() -> None:
     state = category()
-    state.scores.add(1.0)
-    assert state.observations == 1
+    state.errors.whole.add(1.0)
+    state.errors.rest.add(1.0)
+    assert state.observations == 2
+
+
+def test_errors_after_a_known_part_are_kept_apart() -> None:
+    errors = Errors()
+    for _ in range(100):
+        errors.of(SEEN.asked).add(4.0)
+    resumed = structs.replace(SEEN.asked, prefix=Prefix("whole", "part", known=True))
+    assert errors.of(SEEN.asked).upper(0.5) > 3.0
+    assert errors.of(resumed).upper(0.5) == pytest.approx(0.0, abs=0.1)

@@ -13,8 +13,7 @@ from extproc.budget.families import Member
 from extproc.budget.measure import measure
 from extproc.budget.outputs import Outputs
 from extproc.budget.prior import MEASURED
-from extproc.budget.sketch import Scores, Sketch, score_prior
-from extproc.budget.states import CategoryState, ModelState
+from extproc.budget.states import CategoryState, Errors, ModelState
 from extproc.budget.steering import Steering
 from extproc.budget.tenants import FULL, OTHERS, STATES, Tenants, WeightsFit
 from extproc.budget.values import Asked, Basis, Observation, Outcome
@@ -28,8 +27,8 @@ Odd = Callable[[Observation], Observation]
 
 
 def category() -> CategoryState:
-    scores = Sketch(Scores(), score_prior(), 1000.0)
-    return CategoryState(ModelState(Member(TokenWeights(MEASURED), placed=True), scores, Outputs()))
+    member = Member(TokenWeights(MEASURED), placed=True)
+    return CategoryState(ModelState(member, Errors(), Outputs()))
 
 
 def tenants(most: int = 2) -> Tenants:
@@ -215,8 +214,9 @@ def test_contradiction_gives_weights_of_ones_own() -> None:
 def test_errors_of_other_weights_are_forgotten() -> None:
     state = tenants().find("a", KEY, category()).state
     one, other = TokenWeights(MEASURED), TokenWeights(MEASURED)
-    state.add_score(9.0, one, 1)
-    state.add_score(9.0, one, 1)
+    seen = Observation(request(9, "a"), Outcome.COMPLETE, LIMIT, 20, 5)
+    state.add_score(9.0, one, seen)
+    state.add_score(9.0, one, seen)
     assert state.observations == 2
-    state.add_score(0.0, other, 1)
+    state.add_score(0.0, other, seen)
     assert state.observations == 1

@@ -52,6 +52,7 @@ DEFAULTS = {
         "estimator": EstimatorName.CALIBRATED,
         "target": 0.001,
         "stated_limits": StatedLimits.RESERVE,
+        "prefixes": 0,
         "beta": 0.95,
         "gamma": 1.0,
         "prior_bytes_per_token": 4.0,

@@ -9,7 +9,9 @@ from msgspec import structs
 from extproc.budget.category import Labels
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import Learner
-from extproc.budget.values import Basis, Budget
+from extproc.budget.values import Basis, Budget, Observation, Outcome
+from extproc.build import build_learner, build_rules
+from extproc.config.settings import BudgetSettings, Settings
 from extproc.request.reader import Endpoint, Image, Prompts, Thinking, read_request
 from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, Reason
@@ -266,3 +268,26 @@ def test_the_rules_say_if_a_stated_limit_counts_in_full(hints):
 def test_an_answer_informs_if_little_is_known_or_a_window_is_near(basis, expected, most, informs):
     budget = Budget(5, 2, 5, basis, expected, most)
     assert is_informative(budget, THREE.pools) is informs
+
+
+def test_a_request_that_begins_as_an_earlier_one_takes_over_its_tokens():
+    settings = Settings(budget=BudgetSettings(prefixes=8))
+    rules = build_rules(settings, b"secret")
+    learner = build_learner(settings)
+    first = {"role": "user", "content": "a word " * 400}
+    turns = [first, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "Why?"}]
+    earlier, later = (
+        read_request(Endpoint.CHAT, json.dumps({"messages": messages}).encode(), turns=True)
+        for messages in (turns[:1], turns)
+    )
+    asked = route(earlier, "", learner, rules).asked
+    learner.learn(Observation(asked, Outcome.COMPLETE, 8192, 901, 2))
+    assert route(later, "", learner, rules).asked.measure.token_ids == 901
+
+
+def test_by_default_no_beginning_is_remembered():
+    rules = build_rules(Settings(), b"secret")
+    assert rules.prefix_key is None
+    body = json.dumps({"messages": [{"role": "user", "content": "a word " * 400}]}).encode()
+    request = read_request(Endpoint.CHAT, body, turns=True)
+    assert route(request, "", build_learner(Settings()), rules).asked.prefix is None

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from extproc.budget.features import FEATURES
-from extproc.budget.values import Asked, Basis, Budget, Measure
+from extproc.budget.values import Asked, Basis, Budget, Measure, Prefix
+from extproc.names import NOTE
 from extproc.request.reader import Thinking
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
@@ -110,6 +111,16 @@ def test_a_record_survives_its_way(routed, stands_for, usage):
     assert from_note(to_note(noted), RULES) == noted
 
 
+def test_without_beginnings_the_note_names_none():
+    assert "prefix" not in to_note(NOTED)[NOTE]
+
+
+@pytest.mark.parametrize("part", ["", "1" * 32])
+def test_the_beginnings_of_a_prompt_survive(part):
+    prefix = Prefix("0" * 32, part, rest=MEASURE)
+    assert from_note(to_note(asked(prefix=prefix)), RULES).asked.prefix == prefix
+
+
 @pytest.mark.parametrize("thinking", [each.value for each in Thinking])
 def test_how_long_the_model_is_to_think_survives(thinking):
     assert from_note(to_note(asked(thinking=thinking)), RULES).asked.thinking == thinking
@@ -137,6 +148,10 @@ def test_any_note_is_a_record_or_none(note):
         asked(output_floor=-5),
         asked(share=0.0),
         asked(share=1.5),
+        asked(prefix=Prefix("0" * 31)),
+        asked(prefix=Prefix("0" * 32, "1")),
+        asked(prefix=Prefix("0" * 32, rest=Measure(40))),
+        asked(measure=structs.replace(MEASURE, doubt=-1.0)),
         structs.replace(NOTED, prompt_tokens=1 << 60),
         structs.replace(NOTED, prompt_tokens=-1),
         structs.replace(NOTED, stands_for=0),

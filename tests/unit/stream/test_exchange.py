@@ -157,6 +157,14 @@ def test_the_tenant_is_a_digest_in_the_note_and_learnt_from_it():
     assert [seen.asked.tenant for seen in learnt] == [digest]
 
 
+@pytest.mark.parametrize(("key", "told"), [(None, False), (b"k", True)])
+def test_the_beginnings_of_a_conversation_are_told_if_they_are_remembered(key, told):
+    turn = {"role": "user", "content": "word " * 500}
+    body = json.dumps({"model": "m", "messages": [turn]}).encode()
+    action = ask(Exchange(stages(prefix_key=key)), body, POST | {":path": "/v1/chat/completions"})
+    assert ("prefix" in action.note["routed"]) is told
+
+
 def test_without_a_limit_the_default_output_is_reserved():
     headers = POST | {":path": "/v1/chat/completions"}
     action = ask(Exchange(stages()), b'{"messages": [{"content": "0123456789"}]}', headers)
