@@ -15,7 +15,7 @@ from extproc.envoy.render import render_envoy
 from extproc.local.children import Children
 from extproc.local.envoy import envoy_command
 from extproc.local.ports import free_ports
-from extproc.names import USAGE_METADATA
+from extproc.names import NOTE, USAGE_METADATA
 from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
@@ -27,7 +27,8 @@ from tests.support.local_stack import answers, fetch, in_background, wait_for
 from tests.support.paths import DATA
 
 RESPONSES = DATA / "responses"
-# In place of the service: the request header x-hide asks Envoy to hide the usage.
+# In place of the service: a note has every answer observed, and the request header x-hide asks Envoy
+# to hide the usage.
 FLAG = {
     "name": "envoy.filters.http.header_to_metadata",
     "typed_config": {
@@ -40,7 +41,11 @@ FLAG = {
                     "key": "hide_usage",
                     "value": "yes",
                 },
-            }
+            },
+            {
+                "header": "x-unobserved",
+                "on_header_missing": {"metadata_namespace": "llm", "key": NOTE, "value": "{}"},
+            },
         ],
     },
 }

@@ -56,7 +56,7 @@ def _serving(serve_on, scenario, given=None, bounds=BOUNDS):
         options = [("grpc.max_send_message_length", -1)]
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
             try:
-                return await asyncio.wait_for(scenario(channel, server), 30)
+                return await asyncio.wait_for(scenario(channel, server), 100)
             finally:
                 await server.drain(0)
 
