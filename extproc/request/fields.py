@@ -29,6 +29,7 @@ _SPACE: Final = b" \t\r\n"
 _ID_CHARS: Final = b"0123456789,[]"
 _PROBE_BYTES: Final = 256
 _SHORT_BYTES: Final = 4096
+_SMALL_BYTES: Final = MAX_NODES  # each list has a bracket, each string two quotes
 _PIECE_BYTES: Final = 1 << 18  # so that what is compared stays in a cache
 
 
@@ -68,6 +69,11 @@ def decode_fields(
         raise NoObjectError from error
     wanted = [name for name in names(undecoded) if name in undecoded]
     return _decode_all({name: bytes(undecoded[name]) for name in wanted})
+
+
+def is_small(text: bytes) -> bool:
+    """Return whether all of a body may be decoded, whatever it is."""
+    return len(text) <= _SMALL_BYTES or (_strings(text) <= MAX_STRINGS and not _is_large(text))
 
 
 def _is_numeric(text: bytes) -> bool:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from extproc.request.conversation import Conversation, Mark
-from extproc.request.fields import MAX_ENTRIES
+from extproc.request.fields import MAX_ENTRIES, is_small
 from extproc.request.prompt import ENDS_OF_THOUGHT, as_text
 from extproc.request.prompts import Prompt
 
@@ -77,6 +77,8 @@ class PlainChat(msgspec.Struct, gc=False):
         for turn in self.messages[:past]:
             if turn.role == "assistant" and _may_hold_thought(turn.content):
                 return None
+        if len(found) > _MOST_TURNS:
+            return None
         if self.tools:
             found += [as_text(tool) for tool in self.tools]
         return found
@@ -113,7 +115,7 @@ _CHAT: Final = msgspec.json.Decoder(PlainChat, float_hook=float)  # see fields.p
 
 def decode_plain(body: bytes) -> PlainChat | None:
     """Return a chat of plain texts; None if the body is something else, or very long."""
-    if len(body) > _MOST_BYTES:
+    if len(body) > _MOST_BYTES or not is_small(body):
         return None
     try:
         return _CHAT.decode(body)

@@ -1,8 +1,9 @@
 """The operator's HTTP side: the page, /metrics, /healthz, /readyz, /state and /lengths.
 
 Invariant: no page holds the event loop for more than a few milliseconds, however much was learnt,
-because streams wait meanwhile. The learner is read on the loop, a slice at a time; a thread writes
-the page. A connection carries one request, and has a limited time for it.
+because streams wait meanwhile; to explain a pasted body takes as long as to route it. The learner
+is read on the loop, a slice at a time; a thread writes the page. A connection carries one request,
+and has a limited time for it.
 """
 
 import asyncio

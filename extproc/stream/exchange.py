@@ -124,7 +124,9 @@ class _PendingRequest:
         """Whether a field can be added to the body."""
         utf16 = b"\0" in self.body[:4]  # or UTF-32
         plain = not utf16 and not self.headers.get("content-encoding")
-        return self.whole and plain and len(self.body) <= _MOST_REPLACED_BYTES
+        if not self.whole or not plain or len(self.body) > _MOST_REPLACED_BYTES:
+            return False
+        return b"stream_options" not in self.body  # an error that quotes it would name the field
 
 
 def create_series(stages: Stages) -> None:

@@ -2,7 +2,7 @@
 
 Invariants: a server is asked only after a stream came from it unasked and without usage, since to
 hide what it states anyway would take usage from clients that always had it. A server that refuses
-the field is asked again only after ever longer pauses.
+the field is asked again only after longer pauses, of 16,384 streams at most.
 """
 
 import enum
@@ -19,6 +19,7 @@ _UNSURE: Final = 1
 _FIRST_PAUSE: Final = 64 * _SURE
 _LONGER: Final = 16
 """After each refusal in a row, the pause before the next trial is this many times as long."""
+_MOST_PAUSE: Final = _FIRST_PAUSE * _LONGER**2
 
 
 class UsageForm(enum.Enum):
@@ -63,8 +64,10 @@ class _Server:
                 self.phase = _Phase.DUE
 
     def note_refusal(self) -> None:
-        self.wait(self.next_pause)
-        self.next_pause *= _LONGER
+        # Requests that were under way together are refused together: they count once.
+        if self.phase is not _Phase.WAITING:
+            self.wait(self.next_pause)
+            self.next_pause = min(_LONGER * self.next_pause, _MOST_PAUSE)
 
     def note_acceptance(self) -> None:
         self.phase, self.next_pause = _Phase.PROVEN, _FIRST_PAUSE

@@ -88,6 +88,8 @@ def test_a_plain_chat_needs_no_general_reader(body):
         chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]),
         chat(documents=[{}]),
         chat(padding="x" * (1 << 18)),
+        chat(tools=[{}] * 33_000),
+        chat(stop=[""] * 66_000),
     ],
 )
 def test_anything_else_is_left_to_it(body):
@@ -100,6 +102,7 @@ def test_anything_else_is_left_to_it(body):
         {"messages": []},
         {"messages": [{"role": "user"}] * 5000},
         {"tools": [{}], "tool_choice": "none"},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 5000}]},
         {
             "messages": [
                 {"role": "assistant", "content": [{"type": "text", "text": "a</think>"}]},

@@ -554,6 +554,7 @@ def test_a_body_without_a_stated_length_gets_none():
         {"headers": {"content-encoding": "identity"}},
         {"whole": False},
         {"fields": STREAMED | {"user": "x" * (1 << 20)}},
+        {"fields": STREAMED | {"temperature": "stream_options"}},
     ],
 )
 def test_every_other_body_stays_as_it_is(changes):

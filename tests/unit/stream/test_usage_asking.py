@@ -76,7 +76,7 @@ def test_a_server_that_begins_to_state_usage_unasked_is_asked_no_more():
 @pytest.mark.parametrize("seen", [REFUSED, SUSPECT])
 def test_after_each_refusal_the_pause_is_longer(seen):
     asking = after((UNASKED, ABSENT))
-    for pause in (64, 64 * 16, 64 * 16 * 16):
+    for pause in (64, 64 * 16, 64 * 16 * 16, 64 * 16 * 16):
         assert asks(asking) == [True, False, False]
         asking.learn("short", "m", ASKED, seen)
         unasked(asking, pause - 1)
@@ -95,6 +95,14 @@ def test_a_proven_server_that_names_the_field_is_asked_no_more():
     asking = proven()
     asking.learn("short", "m", ASKED, REFUSED)
     assert asks(asking) == [False] * 3
+
+
+def test_refusals_of_requests_that_were_under_way_together_count_once():
+    asking = proven()
+    for _ in range(10):
+        asking.learn("short", "m", ASKED, REFUSED)
+    unasked(asking, 64)
+    assert asks(asking) == [True, False, False]
 
 
 @pytest.mark.parametrize("seen", [SUSPECT, NOTHING, ABSENT, UsageSeen.UNHEARD])
