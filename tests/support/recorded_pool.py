@@ -27,8 +27,8 @@ from tests.support.local_stack import answers, fetch, in_background, wait_for
 from tests.support.paths import DATA
 
 RESPONSES = DATA / "responses"
-# In place of the service: a note has every answer observed, and the request header x-hide asks Envoy
-# to hide the usage.
+# In place of the service: a note has every answer observed, and the request header x-hide asks
+# Envoy to hide the usage.
 FLAG = {
     "name": "envoy.filters.http.header_to_metadata",
     "typed_config": {
