@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
-from extproc.planner.sizing.question import Question
+from extproc.planner.sizing.question import Question, SlotRule
 from extproc.planner.sizing.search import Planner, pool_names
 from extproc.planner.traffic.lengths import InputError, Workload
 from extproc.planner_commands.options import DEFAULT_PROFILE, load_profile
@@ -170,6 +170,8 @@ def _plan_instances(
         profile=profile,
         window=pools[-1].max_model_len,
         max_num_batched_tokens=_batched(options, profile),
+        # As in _size: a pool is sized with the sequences that it then has.
+        slot_rule=SlotRule.OCCUPANCY if options.max_num_seqs else SlotRule.WINDOW,
     )
     plan = Planner(question).at(tuple(pool.limit for pool in pools[:-1]))
     if not options.gpus:

@@ -32,6 +32,7 @@ from extproc.simulator.engine.profiles import (
 DEFAULT_PROFILE: Final = "a100-llama70b"
 SHORT: Final = 8192
 """Tokens up to which a request is short for --tails, without --threshold."""
+_LEAST_OF_A_CLASS: Final = 10
 _OBJECTIVES: Final = Objectives()
 
 
@@ -165,10 +166,12 @@ def _long_goals(options: PlanOptions, goals: Objectives) -> Objectives | None:
 def class_threshold(options: PlanOptions, question: Question) -> int:
     """Return the tokens up to which a request is short. Raises PlanError."""
     threshold = options.thresholds[0] if options.thresholds else min(SHORT, question.window // 2)
-    if not 0 < question.workload.share_within(threshold) < 1 or options.requests < 100:
+    short = question.workload.share_within(threshold)
+    if min(short, 1 - short) * options.requests < _LEAST_OF_A_CLASS:
         raise PlanError(
-            f"--tails: no request is short, or none is long, at {threshold} tokens, or --requests "
-            "is below 100; give another --threshold, or add a file of long prompts"
+            f"--tails: {short:.1%} of the requests have at most {threshold} tokens: of"
+            f" {options.requests} --requests fewer than {_LEAST_OF_A_CLASS} would be short, or"
+            " long; give another --threshold or more --requests, or add a file of long prompts"
         )
     return threshold
 

@@ -30,6 +30,7 @@ from extproc.planner_commands.options import (
 from extproc.progress import showing
 
 _WIDTH: Final = 110
+_LEAST_RUN_S: Final = 30
 
 
 def run_plan(options: PlanOptions) -> int:
@@ -45,19 +46,25 @@ def run_plan(options: PlanOptions) -> int:
         reading = read_inputs(options.inputs)
         question = question_of(options, reading, settings.budget.estimator)
     if options.offers:
+        if options.out:
+            raise PlanError("--out: not with --pool, whose pools have settings of their own")
         return _plan_hardware(options, question, reading.notes)
     with Console(stderr=True).status("Planning"):
         done = examine(question, options.pools, options.thresholds)
     tails = _tails(options, question) if options.tails else None
-    _report(done, (*reading.notes, *_notes(done)), options, tails)
+    _report(done, (*reading.notes, *_notes(done, options)), options, tails)
     return 0 if (tails.least if tails else done.plan.meets) else 1
 
 
-def _notes(done: Study) -> tuple[str, ...]:
-    """Return what every output must say about the profile."""
-    question = done.question
+def _notes(done: Study, options: PlanOptions) -> tuple[str, ...]:
+    """Return what every output must say about the profile and the simulation."""
+    question, seconds = done.question, options.requests / done.question.rate_per_s
+    short_run = (
+        f"A simulated run lasts {seconds:.0f} s, too short to fill queues: give more --requests.",
+    )
     most = max(pool.max_num_seqs for pool in done.plan.pools)
-    return question.profile.notes(most, question.max_num_batched_tokens)
+    told = question.profile.notes(most, question.max_num_batched_tokens)
+    return (*told, *short_run) if options.tails and seconds < _LEAST_RUN_S else told
 
 
 def _plan_hardware(options: PlanOptions, question: Question, notes: tuple[str, ...]) -> int:
@@ -106,8 +113,12 @@ def _report(done: Study, notes: Sequence[str], options: PlanOptions, tails: Tail
             _write(options.json, document)
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
-        for name, text in running_files(done.plan, done.question).items():
+        files = running_files(done.plan, done.question)
+        for name, text in files.items():
             (options.out / name).write_text(text, encoding="utf-8")
+        pools = ", ".join(pool.name for pool in done.plan.pools)
+        told = f"{options.out}: wrote {', '.join(files)} for the plan by formula; pools: {pools}"
+        Console(stderr=True).print(told, markup=False, highlight=False, soft_wrap=True)
     if options.html or options.plot:
         # Imported here: matplotlib is optional, and slower to load than a plan is to compute.
         draw = importlib.import_module("extproc.planner.report.html")

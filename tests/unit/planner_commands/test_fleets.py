@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.planner.sizing.question import Question
+from extproc.planner.sizing.question import Question, SlotRule
 from extproc.planner.sizing.search import Planner
 from extproc.planner.traffic.lengths import InputError
 from extproc.planner_commands.fleets import FleetOptions, build_fleet, choose_pools, share_out
@@ -152,7 +152,10 @@ def test_the_kv_cache_sets_the_slots_unless_they_are_given():
 
 
 def test_the_planner_finds_the_instances_for_the_thresholds():
-    question = Question(workload=LMSYS_LENGTHS, rate_per_s=20, profile=A100)
+    at_full_length = SlotRule.WINDOW  # as simulated without --max-num-seqs
+    question = Question(
+        workload=LMSYS_LENGTHS, rate_per_s=20, profile=A100, slot_rule=at_full_length
+    )
     planned = Planner(question).at((3000,))
     found = fleet().pools
     assert [p.instances for p in found] == [p.instances for p in planned.pools]

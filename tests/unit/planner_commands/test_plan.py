@@ -193,8 +193,8 @@ def test_tails_are_simulated_and_come_first(lengths, tmp_path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--threshold", "8"), "--tails: no request is short, or none is long, at 8 tokens"),
-        (("--requests", "9"), "or --requests is below 100"),
+        (("--threshold", "8"), "of the requests have at most 8 tokens"),
+        (("--requests", "9"), "of 9 --requests fewer than 10 would be short"),
     ],
 )
 def test_tails_need_both_classes(lengths, words, says, capsys):
