@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from extproc.budget.steering import FLOOR
+from extproc.config.errors import UserError
 from extproc.config.load import load, render
 from extproc.config.settings import EstimatorName, Settings, StatedLimits
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
@@ -15,6 +16,11 @@ from extproc.envoy.review import remarks, review
 from extproc.names import install_hint
 
 _MOST_LINES: Final = 10
+# Keys that Envoy's bootstrap does not have, and the files that do.
+_NOT_ENVOYS: Final = {
+    "pools": "a file of settings; name Envoy's with --envoy, and the settings before it",
+    "http_filters": "the parts that config envoy --fragment prints: paste them into your file first",
+}
 _LEAST_SURE_TARGET: Final = FLOOR / 4  # where no more than a quarter of requests are near
 
 DESCRIPTION = (
@@ -60,6 +66,9 @@ def _notes(settings: Settings) -> Iterator[str]:
 
 def _check_envoy(path: Path, settings: Settings) -> int:
     file = read_envoy(path)
+    for key, told in _NOT_ENVOYS.items():
+        if file.document.at(key).value is not None:
+            raise UserError(f"{path}: {told}")
     findings = (*_schema_faults(path, file), *review(settings, file.document))
     for finding in findings:
         print(_located(path, file, finding))

@@ -7,7 +7,7 @@ from typing import Final
 
 from extproc.build import build_rules
 from extproc.config.settings import EstimatorName, Settings
-from extproc.planner.proof.catalogue import Machine, machine
+from extproc.planner.proof.catalogue import ACCELERATORS, Machine, machine
 from extproc.planner.sizing.estimators import CALIBRATED, PAPER, EstimatorErrors, measured
 from extproc.planner.sizing.question import (
     HOURS_PER_YEAR,
@@ -147,9 +147,17 @@ def _machines(offer: str, model: str) -> tuple[Machine, ...]:
     _, equals, names = offer.partition("=")
     if not equals or not all(names.split(",")):
         raise PlanError(f"--pool: {offer} is not allowed: for example short=l4,l40s")
-    return tuple(
-        machine(name, model) or Machine(name, load_profile(name)) for name in names.split(",")
-    )
+    return tuple(_machine(name, model) for name in names.split(","))
+
+
+def _machine(name: str, model: str) -> Machine:
+    if found := machine(name, model):
+        return found
+    try:
+        return Machine(name, load_profile(name))
+    except ProfileError as error:
+        known = ", ".join(ACCELERATORS)
+        raise PlanError(f"--pool: {error}, or GPUs: {known}, each also as in h100x8") from None
 
 
 def _long_goals(options: PlanOptions, goals: Objectives) -> Objectives | None:

@@ -195,3 +195,17 @@ def test_check_says_how_to_get_the_types(tmp_path, capsys, monkeypatch):
     told = capsys.readouterr()
     assert told.out == f"{file} and the settings agree\n"
     assert told.err == (f"{file}: fields and types were not checked: {install_hint('commands')}\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("pools: []", "a file of settings"),
+        ("http_filters: []", "parts that config envoy --fragment"),
+    ],
+)
+def test_a_file_that_is_not_envoys_is_named(tmp_path, capsys, text, told):
+    file = tmp_path / "envoy.yaml"
+    file.write_text(text)
+    assert main(["check", "--envoy", str(file)]) == 2
+    assert told in capsys.readouterr().err
