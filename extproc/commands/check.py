@@ -19,7 +19,7 @@ _MOST_LINES: Final = 10
 # Keys that Envoy's bootstrap does not have, and the files that do.
 _NOT_ENVOYS: Final = {
     "pools": "a file of settings; name Envoy's with --envoy, and the settings before it",
-    "http_filters": "the parts that config envoy --fragment prints: paste them into your file first",
+    "http_filters": "the parts that config envoy --fragment prints: paste them into yours first",
 }
 _LEAST_SURE_TARGET: Final = FLOOR / 4  # where no more than a quarter of requests are near
 
