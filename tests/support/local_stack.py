@@ -128,8 +128,12 @@ class OwnEnvoy:
 
 @contextmanager
 def running(pools=(), envoy=None, envoy_settings=None, **settings) -> Iterator[Running]:
-    """Run a stack; `pools` are URLs of real servers, `envoy` an OwnEnvoy."""
+    """Run a stack; `pools` are URLs of real servers, `envoy` an OwnEnvoy.
+
+    All answers are observed, so that every one is counted as it comes.
+    """
     ports = free_ports()
+    settings["requests"] = {"observe_sample": 1.0} | settings.get("requests", {})
     settings |= {"envoy": envoy_settings} if envoy_settings else {}
     if envoy is not None and (large := envoy.settings.get("large_body_bytes")) is not None:
         # What the service knows of its Envoy.
