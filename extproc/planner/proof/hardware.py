@@ -11,9 +11,16 @@ from itertools import product
 from typing import Final
 
 from extproc.planner.proof.catalogue import Machine
-from extproc.planner.proof.tails import Fleet, Shape, TailRow, contest_of, fleets_of
+from extproc.planner.proof.tails import (
+    Fleet,
+    TailRow,
+    contest_of,
+    fleets_of,
+    goals_of,
+    shape_of,
+)
 from extproc.planner.sizing.plans import PoolPlan
-from extproc.planner.sizing.question import Objectives, PlanError, Question
+from extproc.planner.sizing.question import PlanError, Question
 from extproc.planner.sizing.search import Planner
 
 _MIXED: Final = 3  # combinations that are proved
@@ -100,11 +107,6 @@ def search(
     )
 
 
-def goals_of(question: Question) -> tuple[Objectives, Objectives]:
-    """Return the objectives of the short and of the long class."""
-    return question.objectives, question.long_objectives or question.objectives
-
-
 def _halves(question: Question, machines: Sequence[Machine], above: int, up_to: int) -> list[_Half]:
     """Return the pools between two thresholds that meet their objectives."""
     found = []
@@ -133,20 +135,10 @@ def _mixed(
     for pair in sorted(several, key=_cost)[:_MIXED]:
         name = " + ".join(half.machine.name for half in pair) + f", split at {threshold}"
         shapes = tuple(
-            _shape(half, pool, question) for half, pool in zip(pair, ("short", "long"), strict=True)
+            shape_of(pool, half.pool, _on(question, half.machine))
+            for half, pool in zip(pair, ("short", "long"), strict=True)
         )
         yield name, shapes, tuple(half.pool.instances for half in pair)
-
-
-def _shape(half: _Half, name: str, question: Question) -> Shape:
-    return Shape(
-        name=name,
-        profile=half.machine.profile,
-        max_model_len=half.pool.max_model_len,
-        max_num_seqs=half.pool.max_num_seqs,
-        threshold=half.pool.threshold,
-        max_num_batched_tokens=question.max_num_batched_tokens,
-    )
 
 
 def _single(

@@ -15,7 +15,7 @@ from extproc.planner.simulation.records import Records
 from extproc.planner.simulation.results import Mask, percentile, warmup
 from extproc.planner.simulation.rules import RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
-from extproc.planner.sizing.plans import Plan
+from extproc.planner.sizing.plans import Plan, PoolPlan
 from extproc.planner.sizing.question import Objectives, Question, SlotRule, default_num_seqs
 from extproc.planner.sizing.search import Planner
 from extproc.planner.sizing.sensitivity import shifted
@@ -197,7 +197,7 @@ def study(
     requests: of each simulation. progress: called 1 + len(SHARES) times. Raises PlanError, and
     ValueError if no request lies above the threshold, or none below.
     """
-    goals = question.objectives, question.long_objectives or question.objectives
+    goals = goals_of(question)
     fleets = tuple(fleets_of(question, threshold))
     contest = contest_of(question, threshold, requests, goals)
     equal = tuple(contest.run(*_resized(*fleet, _equal(fleets))) for fleet in fleets)
@@ -212,6 +212,11 @@ def study(
         least=tuple(row for row in least if row),
         curve=tuple(_curve(question, threshold, requests, progress)),
     )
+
+
+def goals_of(question: Question) -> tuple[Objectives, Objectives]:
+    """Return the objectives of the short and of the long class."""
+    return question.objectives, question.long_objectives or question.objectives
 
 
 def contest_of(
@@ -255,18 +260,20 @@ def fleets_of(question: Question, threshold: int) -> Iterator[Fleet]:
 
 def fleet_of(name: str, plan: Plan, question: Question) -> Fleet:
     """Return the shapes and the instances of a plan."""
-    shapes = tuple(
-        Shape(
-            name=pool.name,
-            profile=question.profile,
-            max_model_len=pool.max_model_len,
-            max_num_seqs=pool.max_num_seqs,
-            threshold=pool.threshold,
-            max_num_batched_tokens=question.max_num_batched_tokens,
-        )
-        for pool in plan.pools
-    )
+    shapes = tuple(shape_of(pool.name, pool, question) for pool in plan.pools)
     return name, shapes, tuple(pool.instances for pool in plan.pools)
+
+
+def shape_of(name: str, pool: PoolPlan, question: Question) -> Shape:
+    """Return the shape of a pool on the profile of the question."""
+    return Shape(
+        name=name,
+        profile=question.profile,
+        max_model_len=pool.max_model_len,
+        max_num_seqs=pool.max_num_seqs,
+        threshold=pool.threshold,
+        max_num_batched_tokens=question.max_num_batched_tokens,
+    )
 
 
 def _equal(fleets: Sequence[Fleet]) -> int:

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from extproc.planner.proof.hardware import Hardware, goals_of, is_mixed
-from extproc.planner.proof.tails import TailRow
+from extproc.planner.proof.hardware import Hardware, is_mixed
+from extproc.planner.proof.tails import TailRow, goals_of
 from extproc.planner.report.layout import make_table, seconds
 from extproc.planner.report.tails import NOT_MODELLED
 
