@@ -194,11 +194,7 @@ def _exchange(stream: Stream, draw: random.Random, seed: int) -> _Exchange:
 
 
 def _replies(stream: Stream, message: ProcessingRequest) -> list[ProcessingResponse]:
-    replies = stream.receive_encoded(message.SerializeToString())
-    return [
-        ProcessingResponse.FromString(each if isinstance(each, bytes) else each.SerializeToString())
-        for each in replies
-    ]
+    return [ProcessingResponse.FromString(each) for each in stream.receive(message)]
 
 
 def _add(headers: object, fields: dict[str, str]) -> None:
