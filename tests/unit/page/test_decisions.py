@@ -9,6 +9,7 @@ from extproc.config.settings import Settings
 from extproc.page.decisions import EVERY_S, LATEST, Decisions
 from extproc.request.reader import Endpoint, read_request
 from extproc.routing.route import route, route_unread
+from tests.support.clock import Clock
 
 RULES = build_rules(Settings())
 
@@ -17,13 +18,6 @@ def routed(max_tokens=5, model="m", prompt="Where do owls sleep?"):
     body = json.dumps({"model": model, "prompt": prompt, "max_tokens": max_tokens}).encode()
     request = read_request(Endpoint.COMPLETION, body, max_bytes=1 << 20)
     return route(request, "", build_learner(Settings()), RULES, "digest-of-a-tenant")
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

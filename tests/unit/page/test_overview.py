@@ -10,21 +10,15 @@ from extproc.page.decisions import LATEST, Shown
 from extproc.page.digest import Digest
 from extproc.page.overview import Facts, Overview
 from extproc.routing.pools import Pool
+from tests.support.clock import Clock
 
 POOLS = Pool("short", 8192, 6000), Pool("long", 65536, 65536)
 SHOWN = Shown(1.0, "short", "fits", "m", "prose/m", "prior", 10, 5, 20, 35, 30)
 
 
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

@@ -2,14 +2,8 @@
 
 import pytest
 
+from tests.support.clock import Clock
 from tests.support.transports import TRANSPORTS
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture

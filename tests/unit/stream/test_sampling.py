@@ -3,14 +3,7 @@
 import pytest
 
 from extproc.stream.sampling import MOST, Sampling
-
-
-class Clock:
-    def __init__(self):
-        self.now = 0.0
-
-    def __call__(self):
-        return self.now
+from tests.support.clock import Clock
 
 
 def at_rate(rate, share, seconds=60):
