@@ -4,6 +4,7 @@ import asyncio
 import os
 import platform
 from contextlib import ExitStack
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -12,6 +13,8 @@ from extproc.config.settings import Settings
 from tests.support.local_stack import in_background, running
 from tests.support.puppet_mesh import Mesh
 from tests.support.vllm_servers import POOLS, SERVE, vllm, wait_until_healthy
+
+INTEGRATION = Path(__file__).parent / "integration"
 
 # Test machines are slow and shared: an example may take any time within the test's own limit.
 hypothesis.settings.register_profile("shared", deadline=None)
@@ -69,6 +72,14 @@ def mesh(transport, loop):
         yield mesh
     finally:
         loop(mesh.stop())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Let what waits for servers run beside what computes; all servers are one process's."""
+    for item in items:
+        waits = item.path.is_relative_to(INTEGRATION) or "vllm_urls" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("servers" if waits else "units"))
 
 
 def pytest_report_header():
