@@ -4,21 +4,27 @@ import asyncio
 import os
 import platform
 from contextlib import ExitStack
-from pathlib import Path
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 from extproc.config.settings import Settings
 from tests.support.local_stack import in_background, running
 from tests.support.puppet_mesh import Mesh
 from tests.support.vllm_servers import POOLS, SERVE, vllm, wait_until_healthy
 
-INTEGRATION = Path(__file__).parent / "integration"
-
 # Test machines are slow and shared: an example may take any time within the test's own limit.
 hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
+
+
+class Halves(LoadScopeScheduling):
+    """With `-n 2`, what waits for servers runs beside what computes: each server starts once."""
+
+    def _split_scope(self, nodeid):
+        waits = nodeid.startswith("tests/integration") or "real_vllm" in nodeid
+        return "servers" if waits else "units"
 
 
 @pytest.fixture(scope="session")
@@ -74,12 +80,8 @@ def mesh(transport, loop):
         loop(mesh.stop())
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """Let what waits for servers run beside what computes; all servers are one process's."""
-    for item in items:
-        waits = item.path.is_relative_to(INTEGRATION) or "vllm_urls" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("servers" if waits else "units"))
+def pytest_xdist_make_scheduler(config, log):
+    return Halves(config, log)
 
 
 def pytest_report_header():
