@@ -17,13 +17,15 @@ from extproc.build import build_rules
 from extproc.config.load import load
 from extproc.config.settings import Settings
 from extproc.names import install_hint
+from extproc.planner.proof.capacity import load_of, with_capacity
 from extproc.planner.report.simulated import Compared, Simulation, print_simulation, to_json
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.records import Records
-from extproc.planner.simulation.results import summarise
+from extproc.planner.simulation.results import Result, summarise
 from extproc.planner.simulation.rules import RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
 from extproc.planner.sizing.question import default_num_seqs
+from extproc.planner.sizing.sensitivity import CAPACITIES, HIGH_LOAD
 from extproc.planner.traffic.arrivals import arrive, draw_limits
 from extproc.planner.traffic.lengths import InputError, Trace, Workload, poisson, replay
 from extproc.planner.traffic.rows import Reading
@@ -131,15 +133,29 @@ def _compare(
     """Run a rule with every seed; put the records of its first run into `first`, for a plot."""
     options = inputs.options
     fleet = _fleet_of(rule, inputs.fleet)
-    results = []
+    results, load = [], 0.0
     for seed in range(options.seed, options.seed + options.seeds):
         trace = _arrivals(options, inputs.reading, seed)
         records = _run(inputs, _SimulationRun(fleet, rule, trace, seed), show)
         results.append(summarise(records, options.warmup_s))
+        load = load or load_of(records)
         # 12 columns of 8 bytes: 96 MB for a million requests, kept only where they are drawn.
         if options.plot:
             first.setdefault(rule.value, records)
-    return Compared(rule.value, fleet, tuple(results))
+    capacity = tuple(
+        _rerun(inputs, fleet, rule, 1 + by, show) for by in CAPACITIES if load > HIGH_LOAD
+    )
+    return Compared(rule.value, fleet, tuple(results), load, capacity)
+
+
+def _rerun(
+    inputs: _SimulationInputs, fleet: FleetSpec, rule: RuleName, times: float, show: Show
+) -> Result:
+    """Repeat the first seed on instances that are so many times as fast."""
+    options = inputs.options
+    trace = _arrivals(options, inputs.reading, options.seed)
+    run = _SimulationRun(with_capacity(fleet, times), rule, trace, options.seed)
+    return summarise(_run(inputs, run, show), options.warmup_s)
 
 
 def _fleet_of(rule: RuleName, fleet: FleetSpec) -> FleetSpec:

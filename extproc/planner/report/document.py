@@ -27,6 +27,8 @@ def as_json(done: Study, notes: Sequence[str], tails: Tails | None = None) -> Js
         "tails": tails_json(tails) if tails else None,
         "drift": [_change(change) for change in done.drift],
         "estimators": [_change(change) for change in done.errors],
+        "uncapped": _plan(done.uncapped),
+        "capacity": [_change(change) for change in done.capacity],
     }
 
 

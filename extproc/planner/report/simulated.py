@@ -1,7 +1,7 @@
 """Report the figures of simulated fleets as tables and as JSON."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -12,15 +12,22 @@ from rich.table import Table
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.results import Interval, Result, SimulatedFigures, interval
 from extproc.planner.simulation.rules import RuleName
+from extproc.planner.sizing.sensitivity import CAPACITIES
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One rule, its fleet, and a result per seed."""
+    """One rule, its fleet, and a result per seed.
+
+    load: of its fullest pool with the first seed. capacity: results of that seed on slower and
+    faster instances, in the order of `sensitivity.CAPACITIES`; () at low load.
+    """
 
     rule: str
     fleet: FleetSpec
     results: tuple[Result, ...]
+    load: float = 0.0
+    capacity: tuple[Result, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +82,9 @@ def print_simulation(simulation: Simulation, console: Console) -> None:
     console.print(_rules(simulation))
     _print(console, f"The pools of {first.rule}, mean over the seeds")
     console.print(_pools(first))
+    if any(each.capacity for each in simulation.compared):
+        _print(console, "TTFT P50 / P99 s and TPOT P99 ms if the capacity were 10 % less or more")
+        console.print(_capacity(simulation.compared))
     _print(console, _explain(simulation))
 
 
@@ -91,6 +101,15 @@ def to_json(simulation: Simulation) -> str:
         "rules": {
             compared.rule: [asdict(result) for result in compared.results]
             for compared in simulation.compared
+        },
+        "load": {compared.rule: compared.load for compared in simulation.compared},
+        "capacity": {
+            compared.rule: {
+                f"{by:+.0%}": asdict(result)
+                for by, result in zip(CAPACITIES, compared.capacity, strict=True)
+            }
+            for compared in simulation.compared
+            if compared.capacity
         },
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n"
@@ -155,6 +174,23 @@ def _pools(compared: Compared) -> Table:
         found = [[result.pools[n] for result in compared.results] for n in range(len(pools))]
         table.add_row(row.head, *(_cell(row, figures) for figures in found))
     return table
+
+
+def _capacity(compared: Sequence[Compared]) -> Table:
+    slower, faster = (f"{by:+.0%}" for by in CAPACITIES)
+    table = _table("load", slower, "as it is", faster)
+    for each in compared:
+        if each.capacity:
+            less, more = each.capacity
+            cells = (_tails(result.fleet) for result in (less, each.results[0], more))
+            load = "all at once" if math.isinf(each.load) else f"{each.load:.0%}"
+            table.add_row(each.rule, load, *cells)
+    return table
+
+
+def _tails(of: SimulatedFigures) -> str:
+    times = " / ".join(_written(Interval(v, 0.0), 2) for v in (of.ttft_p50_s, of.ttft_p99_s))
+    return f"{times}, {_written(Interval(1000 * of.tpot_p99_s, 0.0), 1)}"
 
 
 def _table(*heads: str) -> Table:

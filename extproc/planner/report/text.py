@@ -61,7 +61,19 @@ def headline(done: Study, tails: Tails | None = None) -> str:
     """Return the recommendation, and why."""
     if tails:
         return advise(tails)
-    return done.plan.verdict or one_pool(done.plan)
+    return f"{done.plan.verdict or one_pool(done.plan)}{_capped(done)}"
+
+
+def _capped(done: Study) -> str:
+    """Say what the cap on the utilisation costs."""
+    free, plan = done.uncapped, done.plan
+    if not (plan.meets and free.meets and free.gpus < plan.gpus):
+        return ""
+    load = max(pool.utilisation for pool in free.pools)
+    return (
+        f" The cap of {done.question.objectives.utilisation:.0%} on the load decides: {free.gpus} "
+        f"GPUs hold both latency objectives, at {load:.0%} (--utilisation)."
+    )
 
 
 def one_pool(plan: Plan) -> str:
@@ -85,6 +97,8 @@ def tables(done: Study, tails: Tails | None = None) -> Iterator[Table]:
         yield _changes("If the share of short requests shifts", "shift", done.drift)
     if done.errors:
         yield _changes("With other estimators", "estimator", done.errors)
+    if done.capacity:
+        yield _capacity(done.capacity)
 
 
 def _pools(done: Study) -> Table:
@@ -154,6 +168,26 @@ def _curve(curve: Sequence[Plan]) -> Table:
     return table
 
 
+def _capacity(changes: Sequence[Change]) -> Table:
+    columns = ("capacity", "load", "P99 TTFT", "P99 TPOT", "holds", "GPUs needed")
+    table = make_table("If the capacity were 10 % less or more", *columns)
+    for change in changes:
+        pools = change.held.pools
+        table.add_row(
+            change.name,
+            ", ".join(f"{pool.utilisation:.0%}" for pool in pools),
+            ", ".join(seconds(pool.ttft_p99_s) for pool in pools),
+            ", ".join(seconds(pool.tpot_p99_s) for pool in pools),
+            "yes" if change.held.meets else "no",
+            _needed(change),
+        )
+    return table
+
+
+def _needed(change: Change) -> str:
+    return f"{change.resized.gpus}" if change.resized.meets else "none"
+
+
 def _changes(title: str, name: str, changes: Sequence[Change]) -> Table:
     table = make_table(title, name, "short", "load", "holds", "GPUs needed")
     for change in changes:
@@ -162,6 +196,6 @@ def _changes(title: str, name: str, changes: Sequence[Change]) -> Table:
             f"{change.share:.2%}",
             ", ".join(f"{pool.utilisation:.0%}" for pool in change.held.pools),
             "yes" if change.held.meets else "no",
-            f"{change.resized.gpus}" if change.resized.meets else "none",
+            _needed(change),
         )
     return table

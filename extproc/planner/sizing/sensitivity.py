@@ -1,4 +1,4 @@
-"""Check how a plan holds when the workload drifts or the estimator is wrong."""
+"""Check how a plan holds when the workload drifts, or the estimator or the profile is wrong."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +11,13 @@ from extproc.planner.sizing.plans import Plan
 from extproc.planner.sizing.question import Question
 from extproc.planner.sizing.search import Planner
 from extproc.planner.traffic.lengths import Workload, weighted
+from extproc.simulator.engine.profiles import InstanceProfile
 
 SHIFTS: Final = (-0.10, -0.05, -0.02, -0.01, 0.01, 0.02, 0.05, 0.10)
+CAPACITIES: Final = (-0.10, 0.10)
+"""What a profile that was measured may be wrong by."""
+HIGH_LOAD: Final = 0.8
+"""From here on waits grow so fast with the load that a profile's error decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +63,24 @@ def misjudged(
     return tuple(_change(e.name, replace(question, estimator=e), plan) for e in estimators)
 
 
+def capacities(question: Question, plan: Plan) -> tuple[Change, ...]:
+    """Return the plan on instances that are 10 % slower and faster.
+
+    () if no pool's load is above 80 %.
+    """
+    if all(pool.utilisation <= HIGH_LOAD for pool in plan.pools):
+        return ()
+    return tuple(
+        _change(f"{by:+.0%}", replace(question, profile=faster(question.profile, 1 + by)), plan)
+        for by in CAPACITIES
+    )
+
+
+def faster(profile: InstanceProfile, times: float) -> InstanceProfile:
+    """Return the profile of a server that computes so many times as fast."""
+    return replace(profile, pace=replace(profile.pace, speed=profile.pace.speed * times))
+
+
 def shifted(workload: Workload, threshold: int, shift: float) -> Workload:
     """Return the workload with the share within the threshold raised by `shift`."""
     alpha = workload.share_within(threshold)
@@ -70,7 +93,10 @@ def shifted(workload: Workload, threshold: int, shift: float) -> Workload:
 
 def _change(name: str, question: Question, plan: Plan) -> Change:
     planner = Planner(question)
-    resized = planner.at(plan.thresholds)
-    return Change(
-        name=name, share=resized.pools[0].share, held=planner.under(plan), resized=resized
-    )
+    held = planner.under(plan)
+    resized = planner.at(plan.thresholds) if plan.thresholds else planner.one_pool
+    # Sized anew, a pool gets its own max_num_seqs, which may serve a little less: what holds is not
+    # bought again.
+    if held.meets and (held.gpus < resized.gpus or not resized.meets):
+        resized = held
+    return Change(name=name, share=held.pools[0].share, held=held, resized=resized)

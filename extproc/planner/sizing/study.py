@@ -1,15 +1,17 @@
 """Gather everything about one question: plans, alternatives and sensitivities."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from extproc.planner.sizing.plans import Plan
 from extproc.planner.sizing.question import Question, SlotRule
 from extproc.planner.sizing.search import Planner
-from extproc.planner.sizing.sensitivity import Change, drift, misjudged
+from extproc.planner.sizing.sensitivity import Change, capacities, drift, misjudged
 from extproc.planner.traffic.condensing import lightened
 
 _MANY: Final = 200_000  # rows
+_UNCAPPED: Final = 0.99  # utilisation: queues alone decide
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -20,7 +22,9 @@ class Study:
     with. by_default, by_lengths, by_window: one pool with max_num_seqs as vLLM starts, by the
     actual lengths, and as in the papers. splits: the best of 2, 3, ... pools. split: the plan that
     `curve`, `drift` and `errors` are about: the best of two pools, or the given one; one pool if
-    no split was asked for. curve: two pools at each candidate threshold.
+    no split was asked for. curve: two pools at each candidate threshold. uncapped: the plan if the
+    utilisation had no cap. capacity: the plan, the split and `uncapped` on slower and faster
+    instances.
     """
 
     question: Question
@@ -34,6 +38,8 @@ class Study:
     curve: tuple[Plan, ...]
     drift: tuple[Change, ...]
     errors: tuple[Change, ...]
+    uncapped: Plan
+    capacity: tuple[Change, ...]
 
 
 def examine(question: Question, max_pools: int = 2, thresholds: tuple[int, ...] = ()) -> Study:
@@ -52,6 +58,7 @@ def examine(question: Question, max_pools: int = 2, thresholds: tuple[int, ...] 
         splits = tuple(planner.judged(planner.best_of(count)) for count in counts)
         chosen = planner.best(max_pools)
     split = chosen if chosen.thresholds or not splits else splits[0]
+    uncapped = _uncapped(question, chosen)
     curve = planner.curve() if split.thresholds else ()
     return Study(
         question=question,
@@ -65,4 +72,33 @@ def examine(question: Question, max_pools: int = 2, thresholds: tuple[int, ...] 
         curve=tuple(replace(plan, against=planner.one_pool) for plan in curve),
         drift=drift(question, split),
         errors=misjudged(question, split),
+        uncapped=uncapped,
+        capacity=_capacity(question, (chosen, split, uncapped)),
     )
+
+
+def _uncapped(question: Question, plan: Plan) -> Plan:
+    """Return the fleet of as many pools that holds the latency objectives at any utilisation."""
+    long = question.long_objectives
+    planner = Planner(
+        replace(
+            question,
+            objectives=replace(question.objectives, utilisation=_UNCAPPED),
+            long_objectives=replace(long, utilisation=_UNCAPPED) if long else None,
+        )
+    )
+    return planner.at(plan.thresholds) if plan.thresholds else planner.one_pool
+
+
+def _capacity(question: Question, fleets: Sequence[Plan]) -> tuple[Change, ...]:
+    plans = {_title(each): each for each in fleets if each.meets}
+    return tuple(
+        replace(change, name=f"{title}, {change.name}")
+        for title, each in plans.items()
+        for change in capacities(question, each)
+    )
+
+
+def _title(plan: Plan) -> str:
+    where = f"split at {', '.join(map(str, plan.thresholds))}" if plan.thresholds else "one pool"
+    return f"{where}, {plan.gpus} GPUs"

@@ -29,7 +29,7 @@ def test_a_page_has_the_verdict_the_notes_and_every_table():
     text = page(STUDY, ("a note",), "<svg></svg>")
     assert STUDY.plan.verdict.replace("'", "&#x27;") in text
     assert "<p>Note: a note.</p>" in text
-    assert text.count("<table>") == 5
+    assert text.count("<table>") == 6
 
 
 def test_a_page_of_one_pool_says_what_it_costs():

@@ -56,6 +56,15 @@ def simulation(*results: Result, **change: object) -> Simulation:
     return Simulation(**values)
 
 
+def test_a_fleet_near_its_capacity_is_shown_with_less_and_with_more():
+    slow = replace(RESULT, fleet=replace(FIGURES, ttft_p99_s=9.0, tpot_p99_s=0.08))
+    shown = simulation(compared=(Compared("dualpool", TWO, (RESULT,), 0.91, (slow, RESULT)),))
+    text = " ".join(printed(shown).split())
+    assert "dualpool 91% 0.25 / 9.00, 80.0 0.25 / 1.50, never 0.25 / 1.50, never" in text
+    document = json.loads(to_json(shown))
+    assert document["capacity"]["dualpool"]["-10%"]["fleet"]["ttft_p99_s"] == 9.0
+
+
 def printed(shown: Simulation) -> str:
     out = io.StringIO()
     print_simulation(shown, Console(file=out, width=200))

@@ -8,7 +8,14 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from extproc.planner.report.text import introduction, one_pool, print_study, seconds, tables
+from extproc.planner.report.text import (
+    headline,
+    introduction,
+    one_pool,
+    print_study,
+    seconds,
+    tables,
+)
 from extproc.planner.sizing.question import SlotRule
 from extproc.planner.sizing.study import Study, examine
 from tests.support.planning_cases import ALONE_PLAN, ask
@@ -72,11 +79,28 @@ def test_a_study_has_a_table_for_each_part():
         "Two pools, by threshold",
         "If the share of short requests shifts",
         "With other estimators",
+        "If the capacity were 10 % less or more",
     ]
 
 
 def test_one_pool_alone_has_no_thresholds_shifts_and_estimators():
-    assert [each.title for each in tables(SMALL)] == ["Pools", "Fleets"]
+    low = replace(SMALL, capacity=())
+    assert [each.title for each in tables(low)] == ["Pools", "Fleets"]
+
+
+def test_a_fleet_near_its_capacity_is_shown_with_less_and_with_more():
+    found = rows(table("If the capacity were 10 % less or more"))
+    assert [row[0].rpartition(", ")[2] for row in found[:2]] == ["-10%", "+10%"]
+    assert found[0][4] == "no"
+
+
+def test_the_headline_says_what_the_cap_on_the_load_costs():
+    fewer = replace(STUDY.plan.pools[0], gpus=STUDY.plan.pools[0].gpus - 8, utilisation=0.91)
+    free = replace(STUDY.plan, pools=(fewer, *STUDY.plan.pools[1:]))
+    text = headline(replace(STUDY, uncapped=free))
+    assert f"The cap of 85% on the load decides: {free.gpus} GPUs hold both" in text
+    assert "at 91% (--utilisation)" in text
+    assert "The cap" not in headline(replace(STUDY, uncapped=STUDY.plan))
 
 
 def test_the_pools_begin_with_the_fleet_that_is_not_split():
@@ -123,5 +147,5 @@ def test_notes_are_sentences_before_the_tables():
 
 
 def test_the_recommendation_is_the_first_line():
-    assert " ".join(printed(STUDY).split()).startswith(STUDY.plan.verdict)
+    assert " ".join(printed(STUDY).split()).startswith(headline(STUDY))
     assert printed(SMALL).startswith(one_pool(SMALL.plan))

@@ -37,6 +37,13 @@ def test_the_plan_is_never_worse_than_one_pool(rate):
     assert done.plan.gpus <= done.one_pool.gpus
 
 
+def test_without_a_cap_on_the_load_no_more_gpus_are_needed():
+    done = examine(ask())
+    assert done.uncapped.meets
+    assert done.uncapped.gpus < done.plan.gpus
+    assert done.uncapped.pools[0].utilisation > done.question.objectives.utilisation
+
+
 def test_the_rivals_are_vllms_default_the_lengths_and_the_papers():
     done = examine(ask())
     plans = (done.by_default, done.by_lengths, done.by_window)
