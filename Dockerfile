@@ -1,7 +1,8 @@
 # Two images: `service` is the ext_proc service, `pool` a simulated vLLM for machines without GPUs.
 #   docker build --target service -t dualpool .
 #   docker build --target pool -t dualpool-pool .
-# The health checks use bash: the image has no curl, and Python takes half a second to start.
+# The health checks use bash: the image has no curl, and Python takes half a second to start. Their
+# retries outlast a restart on a busy machine: Compose starts nothing that depends on an unhealthy one.
 # The digest fixes the base for all platforms; CONTRIBUTING.md says how to renew it.
 FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
@@ -42,7 +43,7 @@ USER 10001:10001
 FROM base AS pool
 COPY --from=build-pool /opt/dualpool /opt/dualpool
 EXPOSE 8000
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=12 \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8000 && printf 'GET /health HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && grep -q '^HTTP/1.1 200' <&3"]
 ENTRYPOINT ["python", "-m", "extproc.simulator.pool.server", "--host", "0.0.0.0", "--port", "8000"]
 
@@ -50,7 +51,7 @@ FROM base AS service
 COPY envoy/dualpool.yaml /etc/dualpool/dualpool.yaml
 COPY --from=build /opt/dualpool /opt/dualpool
 EXPOSE 8081
-HEALTHCHECK --interval=5s --timeout=3s --start-period=30s \
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=12 \
     CMD ["bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/8081 && printf 'GET /readyz HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && grep -q '^HTTP/1.1 200' <&3"]
 # Exec form, so that SIGTERM reaches the service, which then drains.
 ENTRYPOINT ["dualpool"]

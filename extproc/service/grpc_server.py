@@ -71,6 +71,10 @@ class GrpcServer:
         """Report NOT_SERVING; keep serving."""
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)
 
+    async def settle(self, answers_s: float, decisions_s: float) -> None:
+        """Serve on while what is open now ends: answers for `answers_s`, then only decisions."""
+        await self._streams.settle(answers_s, decisions_s)
+
     async def drain(self, seconds: float) -> None:
         """Refuse new streams, give open ones `seconds` to finish, then end them.
 

@@ -5,6 +5,7 @@ import logging
 import signal
 from typing import Any
 
+from extproc.config.addresses import is_of_this_machine
 from extproc.config.settings import ListenSettings
 from extproc.service.streams import Server
 
@@ -45,6 +46,14 @@ def _log_hangup() -> None:
 
 def log_stopping(listen: ListenSettings) -> None:
     """Log how long the end may take."""
+    if is_of_this_machine(listen.grpc):
+        _log.info(
+            "stopping: serving on for up to %d s, until the answers that are observed have ended, "
+            "and for up to %d s more, until what is due is decided; a second signal stops at once",
+            listen.notice_s,
+            listen.drain_s,
+        )
+        return
     _log.info(
         "stopping: accepting streams for %d s more, then draining for up to %d s; "
         "a second signal stops at once",
@@ -54,7 +63,17 @@ def log_stopping(listen: ListenSettings) -> None:
 
 
 async def leave(server: Server, listen: ListenSettings, stop: Stop) -> None:
-    """Report NOT_SERVING for notice_s, then refuse new streams and drain for up to drain_s."""
+    """End a server: let replicas take over, or serve to the end where there are none.
+
+    With replicas: report NOT_SERVING for notice_s, then refuse new streams and drain for drain_s.
+    """
+    if is_of_this_machine(listen.grpc):
+        # Nobody takes over: whatever is refused, or not sent here, passes on undecided.
+        settled = asyncio.create_task(server.settle(listen.notice_s, listen.drain_s))
+        await first_of(stop.at_once, settled)
+        settled.cancel()
+        await server.drain(0)
+        return
     # In this order: Envoy stops choosing this server only after its next health check has failed,
     # and streams that are refused before fail open.
     await server.announce_end()

@@ -32,6 +32,8 @@ REPORTED: Final = ("", SERVICE)
 """The services whose health is reported; the empty name is the whole server."""
 TOO_MANY: Final = "too many streams are open"
 
+_SETTLING_STEP_S: Final = 0.02
+
 _log = logging.getLogger(__name__)
 
 
@@ -74,6 +76,9 @@ class Server(Protocol):
     async def announce_end(self) -> None:
         """Report NOT_SERVING; keep serving."""
 
+    async def settle(self, answers_s: float, decisions_s: float) -> None:
+        """Serve on while what is open now ends: answers for `answers_s`, then only decisions."""
+
     async def drain(self, seconds: float) -> None:
         """Refuse new streams, give open ones `seconds` to finish, then end them.
 
@@ -88,6 +93,7 @@ class Streams:
         self._stages = replace(stages, is_late=is_late)
         self._bounds = bounds
         self._places = Places(bounds.streams)
+        self._open: set[OpenStream] = set()
         self._faults = BoundedLog(_log, logging.ERROR, time.monotonic)
         self._violations = BoundedLog(_log, logging.WARNING, time.monotonic)
 
@@ -96,10 +102,25 @@ class Streams:
         if not self._places.take(peer, patience):
             return None
         body_until = asyncio.get_running_loop().time() + self._bounds.body_s
-        return OpenStream(self, Stream(self._stages), peer, patience, body_until)
+        stream = OpenStream(self, Stream(self._stages), peer, patience, body_until)
+        self._open.add(stream)
+        return stream
 
-    def leave(self, peer: str, patience: Patience, error: Exception | None) -> None:
+    async def settle(self, answers_s: float, decisions_s: float) -> None:
+        """Wait while streams that are open now end: for `answers_s`, then only for decisions."""
+        loop, waiting = asyncio.get_running_loop(), set(self._open)
+        until = loop.time() + answers_s
+        while waiting and loop.time() < until + decisions_s:
+            waiting &= self._open
+            if loop.time() >= until:
+                waiting = {stream for stream in waiting if stream.awaits_request}
+            await asyncio.sleep(_SETTLING_STEP_S)
+
+    def leave(
+        self, stream: "OpenStream", peer: str, patience: Patience, error: Exception | None
+    ) -> None:
         """Give up the place of a stream that has ended, and log what went wrong."""
+        self._open.discard(stream)
         self._places.leave(peer, patience)
         match error:
             case None:
@@ -127,6 +148,11 @@ class OpenStream:
         """Whether the service ends the stream, without an error."""
         return self._stream.finished
 
+    @property
+    def awaits_request(self) -> bool:
+        """Whether a decision is due once the rest of the request has come."""
+        return self._stream.awaits_request
+
     def receive(self, message: bytes) -> list[bytes]:
         """Return the replies that are due after this message."""
         replies = self._stream.receive_encoded(message)
@@ -139,7 +165,7 @@ class OpenStream:
         if self._open:
             self._open = False
             self._stream.close()
-            self._every.leave(self._peer, self._patience, self._stream.error)
+            self._every.leave(self, self._peer, self._patience, self._stream.error)
 
 
 def described() -> descriptor_pool.DescriptorPool:

@@ -46,13 +46,23 @@ def consecutive_ports(count):
 
 @contextmanager
 def serving(
-    tmp_path, workers=1, notice_s=0, drain_s=5, transport="grpc", token_file="", **environment
+    tmp_path,
+    workers=1,
+    notice_s=0,
+    drain_s=5,
+    transport="grpc",
+    token_file="",
+    host="127.0.0.1",
+    **environment,
 ):
-    """Run `dualpool serve`; yield the process, its gRPC port and its HTTP address."""
+    """Run `dualpool serve`; yield the process, its gRPC port and its HTTP address.
+
+    On another `host` than loopback it ends as one of several replicas.
+    """
     port, http = consecutive_ports(workers)
     file = tmp_path / "dualpool.yaml"
     file.write_text(
-        f"listen: {{grpc: '127.0.0.1:{port}', http: '127.0.0.1:{http}', "
+        f"listen: {{grpc: '{host}:{port}', http: '127.0.0.1:{http}', "
         f"notice_s: {notice_s}, drain_s: {drain_s}, http_token_file: '{token_file}'}}\n"
         f"workers: {workers}\n"
     )

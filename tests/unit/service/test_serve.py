@@ -1,12 +1,15 @@
 """The whole service in one process and in several, over its real ports."""
 
 import asyncio
+import http.client
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from urllib.parse import urlsplit
 
 import grpc
 import pytest
@@ -16,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from extproc.build import build_learner
 from extproc.config.settings import Settings
 from extproc.service import serve
-from tests.support.production_stack import children, fronted
+from tests.support.production_stack import BODY, children, fronted
 from tests.support.running_service import (
     consecutive_ports,
     converse,
@@ -27,6 +30,8 @@ from tests.support.running_service import (
     wait_for,
 )
 from tests.support.transports import SERVED
+
+EVERYWHERE = "0.0.0.0"  # as one of several replicas
 
 both = pytest.mark.parametrize("workers", [1, 2], ids=["one process", "workers"])
 
@@ -93,7 +98,10 @@ def held_open(port):
 
 @both
 def test_a_drain_is_bounded(tmp_path, workers):
-    with serving(tmp_path, workers, drain_s=1) as (process, port, _), held_open(port) as told:
+    with (
+        serving(tmp_path, workers, host=EVERYWHERE, drain_s=1) as (process, port, _),
+        held_open(port) as told,
+    ):
         next(told)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
@@ -101,7 +109,10 @@ def test_a_drain_is_bounded(tmp_path, workers):
 
 @both
 def test_who_leaves_says_so_and_serves_on(tmp_path, workers):
-    with serving(tmp_path, workers, notice_s=60) as (process, port, url), held_open(port) as told:
+    with (
+        serving(tmp_path, workers, host=EVERYWHERE, notice_s=60) as (process, port, url),
+        held_open(port) as told,
+    ):
         assert next(told).status == health_pb2.HealthCheckResponse.SERVING
         process.send_signal(signal.SIGTERM)
         assert next(told).status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -112,7 +123,7 @@ def test_who_leaves_says_so_and_serves_on(tmp_path, workers):
 @both
 def test_after_the_notice_new_streams_are_refused(tmp_path, workers):
     with (
-        serving(tmp_path, workers, notice_s=1, drain_s=60) as (process, port, _),
+        serving(tmp_path, workers, host=EVERYWHERE, notice_s=1, drain_s=60) as (process, port, _),
         held_open(port) as told,
     ):
         next(told)
@@ -123,7 +134,10 @@ def test_after_the_notice_new_streams_are_refused(tmp_path, workers):
 
 @both
 def test_http_answers_while_streams_end(tmp_path, workers):
-    with serving(tmp_path, workers, drain_s=60) as (process, port, url), held_open(port) as told:
+    with (
+        serving(tmp_path, workers, host=EVERYWHERE, drain_s=60) as (process, port, url),
+        held_open(port) as told,
+    ):
         next(told)
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: not listens(port))
@@ -136,7 +150,7 @@ def test_http_answers_while_streams_end(tmp_path, workers):
 
 @both
 def test_a_second_signal_ends_the_notice_at_once(tmp_path, workers):
-    with serving(tmp_path, workers, notice_s=60) as (process, _, url):
+    with serving(tmp_path, workers, host=EVERYWHERE, notice_s=60) as (process, _, url):
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: get(f"{url}/readyz")[0] == 503)
         process.send_signal(signal.SIGINT)
@@ -145,7 +159,10 @@ def test_a_second_signal_ends_the_notice_at_once(tmp_path, workers):
 
 @both
 def test_a_second_signal_ends_the_drain_at_once(tmp_path, workers):
-    with serving(tmp_path, workers, drain_s=60) as (process, port, _), held_open(port) as told:
+    with (
+        serving(tmp_path, workers, host=EVERYWHERE, drain_s=60) as (process, port, _),
+        held_open(port) as told,
+    ):
         next(told)
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: not listens(port))
@@ -285,11 +302,39 @@ def test_no_folder_for_metrics_is_one_clear_message(tmp_path):
 
 
 def test_envoy_sees_a_service_leave_before_it_does(tmp_path):
-    with fronted(tmp_path, {"notice_s": 60}) as stack:
+    listen = {"grpc": f"{EVERYWHERE}:{consecutive_ports(1)[0]}", "notice_s": 60}
+    with fronted(tmp_path, listen) as stack:
         wait_for(lambda: stack.pool() == "short")
         stack.service.send_signal(signal.SIGTERM)
         wait_for(lambda: stack.pool() == "long")
         assert stack.service.poll() is None
+
+
+def test_a_service_without_replicas_decides_until_it_ends(tmp_path):
+    body = json.dumps(BODY)
+    with (
+        fronted(tmp_path, {"notice_s": 60}) as stack,
+        closing(http.client.HTTPConnection(urlsplit(stack.url).netloc, timeout=20)) as slow,
+    ):
+        wait_for(lambda: stack.pool() == "short")
+        wait_for(lambda: "dualpool_streams_open 0" in stack.metrics())
+        slow.putrequest("POST", "/v1/completions")
+        slow.putheader("content-length", str(len(body)))
+        slow.endheaders(body[:9].encode())
+        wait_for(lambda: "dualpool_streams_open 1" in stack.metrics())
+        stack.service.send_signal(signal.SIGTERM)
+        wait_for(lambda: not stack.is_ready())
+        assert {stack.pool() for _ in range(20)} == {"short"}
+        slow.send(body[9:].encode())
+        assert slow.getresponse().read() == b"short"
+        assert stack.service.wait(10) == 0
+
+
+@both
+def test_a_service_without_replicas_ends_at_once_if_nothing_is_due(tmp_path, workers):
+    with serving(tmp_path, workers, notice_s=60, drain_s=60) as (process, _, _):
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
 
 
 def test_workers_serve_on_framing_of_their_own(tmp_path):

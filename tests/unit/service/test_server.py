@@ -502,6 +502,41 @@ def test_a_second_drain_shortens_the_first(serving):
     serving(scenario)
 
 
+def test_a_server_that_settles_serves(serving):
+    async def scenario(channel, server):
+        due = await unfinished(channel)
+        settling = asyncio.create_task(server.settle(0, 60))
+        await asyncio.sleep(0.1)
+        await converse(channel, "buffered-short")
+        assert not settling.done()
+        due.cancel()
+        await asyncio.wait_for(settling, 5)
+
+    serving(scenario)
+
+
+def test_settling_is_bounded(serving):
+    async def scenario(channel, server):
+        await unfinished(channel)
+        await asyncio.wait_for(server.settle(0.1, 0.1), 5)
+
+    serving(scenario)
+
+
+def test_answers_are_waited_for_in_their_time_alone(serving):
+    async def scenario(channel, server):
+        call = process(channel)
+        await call.write(ProcessingRequest(response_headers={}))
+        await call.read()
+        settling = asyncio.create_task(server.settle(60, 60))
+        await asyncio.sleep(0.1)
+        assert not settling.done()
+        settling.cancel()
+        await asyncio.wait_for(server.settle(0.1, 60), 5)
+
+    serving(scenario)
+
+
 def test_a_method_that_is_none_is_not_implemented(serving):
     async def scenario(channel, _):
         return await channel.unary_unary(f"/{SERVICE}/None")(b"").code()

@@ -20,6 +20,10 @@ class Draining:
     async def announce_end(self):
         self.asked.append("announce")
 
+    async def settle(self, answers_s, decisions_s):
+        self.asked.append((answers_s, decisions_s))
+        await self._end.wait()
+
     async def drain(self, seconds):
         self.asked.append(seconds)
         if seconds == 0:
@@ -69,6 +73,11 @@ def test_a_hangup_is_logged_and_changes_nothing(caplog):
     assert caplog.messages[0].startswith("SIGHUP changes nothing: ")
 
 
+def replica(**seconds):
+    """Return the settings of one of several replicas."""
+    return ListenSettings(grpc="0.0.0.0:50051", **seconds)
+
+
 def left(listen, *, at_once):
     async def main():
         stop, server = Stop(), Draining()
@@ -87,15 +96,21 @@ def left(listen, *, at_once):
 
 
 def test_a_second_request_in_the_notice_skips_the_drain():
-    assert left(ListenSettings(notice_s=600, drain_s=600), at_once=True) == ["announce", 600, 0]
+    assert left(replica(notice_s=600, drain_s=600), at_once=True) == ["announce", 600, 0]
 
 
 def test_a_second_request_in_the_drain_cuts_it_short():
-    assert left(ListenSettings(notice_s=0, drain_s=600), at_once=False) == ["announce", 600, 0]
+    assert left(replica(notice_s=0, drain_s=600), at_once=False) == ["announce", 600, 0]
 
 
 def test_a_drain_that_is_done_ends_it():
-    assert left(ListenSettings(notice_s=0, drain_s=0), at_once=False) == ["announce", 0]
+    assert left(replica(notice_s=0, drain_s=0), at_once=False) == ["announce", 0]
+
+
+@pytest.mark.parametrize("grpc", ["127.0.0.1:50051", "unix:/run/dualpool/s"])
+def test_a_service_without_replicas_settles_and_gives_no_notice(grpc):
+    listen = ListenSettings(grpc=grpc, notice_s=3, drain_s=30)
+    assert left(listen, at_once=False) == [(3, 30), 0]
 
 
 def test_work_that_ends_first_ends_the_wait():
@@ -119,8 +134,17 @@ def test_the_wait_ends_with_its_time():
 
 def test_the_log_says_how_long_it_takes(caplog):
     with caplog.at_level("INFO"):
-        log_stopping(ListenSettings(notice_s=3, drain_s=30))
+        log_stopping(replica(notice_s=3, drain_s=30))
     assert caplog.messages == [
         "stopping: accepting streams for 3 s more, then draining for up to 30 s; "
         "a second signal stops at once"
+    ]
+
+
+def test_the_log_says_how_long_a_service_without_replicas_takes(caplog):
+    with caplog.at_level("INFO"):
+        log_stopping(ListenSettings(notice_s=3, drain_s=30))
+    assert caplog.messages == [
+        "stopping: serving on for up to 3 s, until the answers that are observed have ended, "
+        "and for up to 30 s more, until what is due is decided; a second signal stops at once"
     ]
