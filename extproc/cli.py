@@ -37,6 +37,7 @@ _COMMANDS = {
     "serve": "run the service: ext_proc over gRPC for Envoy, HTTP for operators",
     "check": "print the effective settings, or every error in a settings file",
     "config": "print Envoy's configuration for the settings",
+    "doctor": "look at a running Envoy, service and pools, and say what is wrong",
     "explain": "show the pool chosen for a request body, and why",
     "up": "run the whole stack on this machine until Ctrl-C (Linux)",
     "demo": "run the stack, send realistic traffic through it, and report (Linux)",

@@ -12,6 +12,7 @@ from extproc.config.errors import UserError
 _MAX_FILE_BYTES = 1 << 22
 # A Duration in https://protobuf.dev/programming-guides/json/.
 _DURATION = re.compile(r"([0-9]{1,9}(\.[0-9]{0,9})?)s\Z")
+_WHOLE = re.compile(r"-?[0-9]{1,19}\Z")
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_@-]+\Z")
 
 
@@ -81,7 +82,9 @@ class Part:
 
     @property
     def number(self) -> int | None:
-        """The value if it is an integer, else None."""
+        """The value if it is an integer, else None; protobuf's JSON writes 64 bits as text."""
+        if _WHOLE.match(self.text):
+            return int(self.text)
         whole = isinstance(self.value, int) and not isinstance(self.value, bool)
         return self.value if whole and isinstance(self.value, int) else None
 

@@ -1,6 +1,7 @@
 """A certificate authority for tests; writes certificates and keys as PEM files."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -23,9 +24,12 @@ class Authority:
         self.file = folder / "ca.pem"
         self._ca.cert_pem.write_to_path(self.file)
 
-    def issue(self, name: str, into: Path | None = None) -> IssuedCertificate:
+    def issue(
+        self, name: str, into: Path | None = None, until: datetime | None = None
+    ) -> IssuedCertificate:
         """Issue a certificate for 127.0.0.1 and localhost, written as NAME.crt and NAME.key."""
-        leaf = self._ca.issue_cert("127.0.0.1", "localhost", common_name=name)
+        names = ("127.0.0.1", "localhost")
+        leaf = self._ca.issue_cert(*names, common_name=name, not_after=until)
         folder = into or self._folder
         files = IssuedCertificate(folder / f"{name}.crt", folder / f"{name}.key")
         files.cert.write_bytes(b"".join(pem.bytes() for pem in leaf.cert_chain_pems))

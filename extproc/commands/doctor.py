@@ -1,0 +1,63 @@
+"""`dualpool doctor`: look at a live installation."""
+
+import argparse
+from pathlib import Path
+
+from extproc.commands.arguments import add_config
+
+DESCRIPTION = (
+    "Look at a running Envoy, service and pools, and print one line for each thing that is wrong, "
+    "with its evidence and what to do. Nothing is changed. Exit code 0: nothing is wrong; 1: "
+    "something is, or does not answer; 2: wrong arguments or settings."
+)
+
+
+def fill(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    add_config(parser)
+    parser.add_argument(
+        "--envoy",
+        default="",
+        metavar="ADDRESS",
+        help="HOST:PORT of Envoy's admin (default: envoy.admin of the settings)",
+    )
+    parser.add_argument(
+        "--service",
+        default="",
+        metavar="ADDRESS",
+        help="HOST:PORT of the service's HTTP side (default: listen.http of the settings)",
+    )
+    parser.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="the service's bearer token (default: listen.http_token_file of the settings)",
+    )
+    parser.add_argument(
+        "--watch",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="judge the traffic of so many seconds from now (default: all since the start)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    # Imported when the command runs: its help must not wait for its libraries.
+    from extproc.config.errors import UserError
+    from extproc.doctor.run import DoctorOptions, run_doctor
+
+    if not 0 <= options.watch <= 3600:
+        raise UserError(f"dualpool: --watch: {options.watch:g} is not 0 to 3600 seconds")
+    return run_doctor(
+        DoctorOptions(
+            config=options.config,
+            envoy=options.envoy,
+            service=options.service,
+            token_file=options.token_file,
+            watch_s=options.watch,
+            json=options.json,
+        )
+    )

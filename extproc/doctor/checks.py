@@ -1,0 +1,129 @@
+"""What is concluded from the facts: every check, in the order in which to mend what they find."""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from extproc.doctor.facts import (
+    EnvoyFacts,
+    Facts,
+    Served,
+    ServiceFacts,
+    Unseen,
+    pools_of,
+)
+from extproc.doctor.finding import Ailment, Conclusion, Unchecked
+from extproc.doctor.traffic_checks import traffic_checks
+from extproc.envoy.review import review
+
+LEAST_DAYS: Final = 14.0
+"""Days before its end from which on a certificate is reported."""
+
+
+def conclude(facts: Facts) -> tuple[Conclusion, ...]:
+    """Return what is wrong, and what could not be judged."""
+    return (
+        *_service(facts),
+        *_envoy(facts),
+        *_windows(facts),
+        *traffic_checks(facts),
+        *_certificates(facts),
+    )
+
+
+def _service(facts: Facts) -> Iterator[Conclusion]:
+    match facts.service:
+        case Unseen(reason):
+            fix = "start it, or give the address of listen.http with --service"
+            yield Ailment("service", reason, fix)
+        case ServiceFacts(ready=False):
+            text = "/readyz states that the service does not accept streams"
+            yield Ailment("service", text, "read its log; if it has just started, wait")
+        case ServiceFacts(windows=Unseen(reason)):
+            yield Unchecked("settings", reason)
+        case ServiceFacts(windows=dict() as windows) if windows != _windows_of(facts):
+            yield Ailment(
+                "settings",
+                f"the service runs with {_listed(windows)}, the settings say "
+                f"{_listed(_windows_of(facts))}",
+                "restart the service with this file, or name its own with --config",
+            )
+
+
+def _envoy(facts: Facts) -> Iterator[Conclusion]:
+    if isinstance(facts.envoy, Unseen):
+        fix = "start it, or give the address of its admin with --envoy"
+        yield Ailment("envoy", facts.envoy.reason, fix)
+        return
+    yield from _reach(facts.envoy)
+    if facts.envoy.by_xds:
+        yield Unchecked("filters", "a control plane delivers them; see `dualpool config`")
+        return
+    for finding in review(facts.settings, facts.envoy.bootstrap):
+        # Its text is "what: how to fix it"; the path is long, and last.
+        told, _, fix = finding.text.partition(": ")
+        yield Ailment("filters", f"{told} (at {finding.path or 'http_filters'})", fix or told)
+
+
+def _reach(envoy: EnvoyFacts) -> Iterator[Conclusion]:
+    called = {p.at("grpc_service", "envoy_grpc", "cluster_name").text for p in envoy.processors()}
+    for host in envoy.hosts:
+        if host.cluster in called and host.failed:
+            yield Ailment(
+                "reach",
+                f"Envoy cannot use the service at {host.address}: {', '.join(host.failed)}",
+                "start the service there, or correct the address and TLS of Envoy's cluster "
+                f"{host.cluster}",
+            )
+    missing = called - {host.cluster for host in envoy.hosts}
+    for name in sorted(missing):
+        text = f"Envoy knows no server of its cluster {name or '(without a name)'}"
+        yield Ailment("reach", text, "give it the address of listen.grpc")
+
+
+def _windows(facts: Facts) -> Iterator[Conclusion]:
+    if isinstance(facts.envoy, EnvoyFacts):
+        for pool, host in pools_of(facts.envoy, facts.settings):
+            if host.failed:
+                text = f"Envoy does not use {host.address} of {pool.name}: {', '.join(host.failed)}"
+                yield Ailment("pools", text, "start the server, or correct pools.address")
+    for served in facts.served:
+        yield from _served(served)
+    unseen = {pool.name for pool in facts.settings.pools} - {s.pool.name for s in facts.served}
+    for name in sorted(unseen):
+        yield Unchecked("windows", f"Envoy states no server of pool {name}")
+
+
+def _served(served: Served) -> Iterator[Conclusion]:
+    pool, where = served.pool, f"{served.address} of {served.pool.name}"
+    if isinstance(served.windows, Unseen):
+        yield Unchecked("windows", f"{where}: {served.windows.reason}")
+        return
+    for model, window in served.windows.items():
+        if window != pool.max_model_len:
+            yield Ailment(
+                "windows",
+                f"{where} serves {model[:80]} with {window} tokens, the settings say "
+                f"{pool.max_model_len}",
+                f"set max_model_len of {pool.name} to {window}, or start the server with "
+                f"--max-model-len {pool.max_model_len}",
+            )
+
+
+def _certificates(facts: Facts) -> Iterator[Conclusion]:
+    if isinstance(facts.certificate, Unseen):
+        yield Unchecked("certificates", facts.certificate.reason)
+    known = facts.envoy.certificates if isinstance(facts.envoy, EnvoyFacts) else ()
+    own = facts.certificate
+    for each in (*known, *((own,) if own and not isinstance(own, Unseen) else ())):
+        if each.days < LEAST_DAYS:
+            when = f"expires in {each.days:.0f} days" if each.days > 0 else "has expired"
+            fix = "renew it: Envoy and the service load it when its file changes"
+            yield Ailment("certificates", f"{each.name} {when}", fix)
+
+
+def _windows_of(facts: Facts) -> dict[str, int]:
+    return {pool.name: pool.max_model_len for pool in facts.settings.pools}
+
+
+def _listed(windows: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {window}" for name, window in windows.items())

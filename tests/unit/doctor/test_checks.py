@@ -1,0 +1,84 @@
+import pytest
+
+from extproc.config.settings import PoolSettings, Settings
+from extproc.doctor.checks import conclude
+from extproc.doctor.facts import (
+    Certificate,
+    EnvoyFacts,
+    Facts,
+    Host,
+    Served,
+    ServiceFacts,
+    Unseen,
+)
+from extproc.doctor.finding import Ailment
+from extproc.envoy.document import Part
+from extproc.page.counts import Counts
+
+SHORT = PoolSettings(name="short", max_model_len=8192)
+WINDOWS = {"short": 8192, "long": 65536}
+
+
+def service(*, ready=True, windows=WINDOWS):
+    return ServiceFacts(ready=ready, counts=Counts({}), windows=windows)
+
+
+def envoy(bootstrap=None, hosts=(), certificates=()):
+    # What a control plane delivers is not reviewed.
+    return EnvoyFacts(Part("", bootstrap or {"dynamic_resources": {}}), hosts, {}, certificates)
+
+
+def found(told, seen, served=(), certificate=None):
+    facts = Facts(Settings(), told, seen, served, certificate)
+    return [str(each) for each in conclude(facts) if isinstance(each, Ailment)]
+
+
+def test_a_healthy_installation_has_no_finding():
+    assert found(service(), envoy(), (Served(SHORT, "h:1", {"m": 8192}),)) == []
+
+
+def test_a_service_that_is_not_ready_is_found():
+    [text] = found(service(ready=False), envoy())
+    assert "does not accept streams" in text
+
+
+def test_other_settings_than_those_of_the_file_are_found():
+    [text] = found(service(windows={"short": 1}), envoy())
+    assert "runs with short 1, the settings say short 8192, long 65536" in text
+
+
+def test_a_server_of_another_window_is_found_with_both_fixes():
+    [text] = found(service(), envoy(), (Served(SHORT, "h:1", {"m": 4096}),))
+    assert text == (
+        "windows: h:1 of short serves m with 4096 tokens, the settings say 8192; set max_model_len "
+        "of short to 4096, or start the server with --max-model-len 8192"
+    )
+
+
+def test_a_server_that_cannot_be_asked_is_no_finding():
+    assert found(service(), envoy(), (Served(SHORT, "h:1", Unseen("refused")),)) == []
+
+
+def test_an_envoy_without_the_filters_is_found():
+    [text] = found(service(), envoy({"static_resources": {}}))
+    assert text.startswith("filters: no ext_proc filter calls the service")
+
+
+def test_a_service_that_envoy_knows_no_server_of_is_found():
+    call = {"envoy_grpc": {"cluster_name": "dualpool"}}
+    kind = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
+    part = {"dynamic_resources": {}, "filters": [{"@type": kind, "grpc_service": call}]}
+    [text] = found(service(), envoy(part))
+    assert text.startswith("reach: Envoy knows no server of its cluster dualpool")
+    assert found(service(), envoy(part, (Host("dualpool", "h:1", ()),))) == []
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [(13.6, "expires in 14 days"), (-1, "has expired"), (15, "")]
+)
+def test_a_certificate_that_expires_within_two_weeks_is_found(days, said):
+    one = Certificate("Envoy's ca.pem", days)
+    texts = found(service(), envoy(certificates=(one,)))
+    assert bool(texts) == bool(said)
+    assert all(said in text for text in texts)
+    assert found(service(), envoy(), certificate=one) == texts

@@ -1,0 +1,38 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.doctor.facts import Unseen
+from extproc.doctor.looking import read_counts, read_models, read_windows
+
+PAGE = b"""\
+# TYPE dualpool_decisions_total counter
+dualpool_decisions_total{pool="short",category="a",reason="fits",basis="prior"} 2.0
+dualpool_decisions_total{pool="short",category="b",reason="fits",basis="prior"} 3.0
+dualpool_decisions_created{pool="short",category="b",reason="fits",basis="prior"} 9.0
+process_open_fds 7.0
+"""
+
+
+def test_counters_are_added_up_over_the_labels_that_nobody_asks_for():
+    assert read_counts(PAGE).values == {"dualpool_decisions_total short fits": 5.0}
+
+
+def test_the_windows_are_those_that_the_service_states():
+    assert read_windows(b'{"pools": {"short": 8192}}') == {"short": 8192}
+
+
+def test_the_windows_of_a_server_are_those_of_its_models():
+    rows = b'{"data": [{"id": "a", "max_model_len": 8192}, {"id": "b"}, 3]}'
+    assert read_models(rows) == {"a": 8192}
+
+
+def test_a_server_that_states_no_window_is_not_judged():
+    assert isinstance(read_models(b'{"data": [{"id": "gpt"}]}'), Unseen)
+
+
+@given(st.binary(max_size=200))
+def test_whatever_answers_nothing_is_raised(data):
+    read_counts(data)
+    read_windows(data)
+    read_models(data)
+    read_counts(PAGE + data)

@@ -1,0 +1,39 @@
+import json
+
+import pytest
+
+from extproc.config.errors import UserError
+from extproc.doctor.finding import Ailment, Unchecked
+from extproc.doctor.looking import Places
+from extproc.doctor.run import DoctorOptions, run_doctor, written
+
+CONCLUDED = (Unchecked("usage", "only 3 requests"), Ailment("service", "it is down", "start it"))
+PLACES = Places(service="http://s:1", envoy="http://e:2")
+
+
+def test_each_finding_is_one_line_with_its_fix():
+    assert written(CONCLUDED, PLACES, as_json=False).splitlines() == [
+        "service: it is down; start it",
+        "usage: not checked: only 3 requests",
+        "looked at Envoy (http://e:2) and the service (http://s:1): findings: 1",
+    ]
+
+
+def test_the_same_is_written_as_json():
+    assert json.loads(written(CONCLUDED, PLACES, as_json=True)) == {
+        "envoy": "http://e:2",
+        "service": "http://s:1",
+        "findings": [{"check": "service", "evidence": "it is down", "fix": "start it"}],
+        "unchecked": [{"check": "usage", "reason": "only 3 requests"}],
+    }
+
+
+@pytest.mark.parametrize("address", ["host", "host:", "host:0", "host:99999", "http://a/b:1", ":1"])
+def test_what_is_no_address_is_refused(address):
+    with pytest.raises(UserError, match=r"--envoy: .* is not HOST:PORT"):
+        run_doctor(DoctorOptions(envoy=address))
+
+
+def test_nothing_that_answers_is_a_finding(capsys):
+    assert run_doctor(DoctorOptions(envoy="127.0.0.1:1", service="http://127.0.0.1:1/")) == 1
+    assert "connection refused" in capsys.readouterr().out

@@ -1,0 +1,81 @@
+import pytest
+
+from extproc.config.settings import Settings
+from extproc.doctor.facts import EnvoyFacts, Facts, ServiceFacts, Unseen
+from extproc.doctor.finding import Unchecked
+from extproc.doctor.traffic_checks import traffic_checks
+from extproc.envoy.document import Part
+from extproc.page.counts import Counts
+
+ROUTER = {
+    "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
+    "stat_prefix": "router",
+    "grpc_service": {"envoy_grpc": {"cluster_name": "dualpool"}},
+}
+HEALTHY = {
+    "dualpool_decisions_total short fits": 1000.0,
+    "dualpool_answers_total learnt": 1000.0,
+    "dualpool_verdicts_total short right": 1000.0,
+    "dualpool_workers": 2.0,
+    "dualpool_workers_ready": 2.0,
+}
+
+
+NOT_SEEN = Unseen("not looked at")
+
+
+def found(counts, envoy=NOT_SEEN):
+    service = ServiceFacts(ready=True, counts=Counts(HEALTHY | counts), windows={})
+    return {each.check: str(each) for each in traffic_checks(Facts(Settings(), service, envoy))}
+
+
+def envoy(**counters):
+    named = {f"http.llm.ext_proc.router.{name}": value for name, value in counters.items()}
+    return EnvoyFacts(Part("", {"filters": [ROUTER]}), (), named, ())
+
+
+def test_healthy_counters_are_no_finding():
+    assert found({}) == {}
+
+
+@pytest.mark.parametrize(
+    ("counts", "check", "evidence"),
+    [
+        ({"dualpool_answers_total learnt": 0.0}, "usage", "has seen no answer"),
+        ({"dualpool_answers_total absent": 1500.0}, "learning", "60% of 2500 answers"),
+        ({"dualpool_misroutes_total short clamped": 9.0}, "misroutes", "9 of 1000 answers"),
+        ({"dualpool_retries_total short failed": 11.0}, "retries", "1.1% of 1000 answers"),
+        ({"dualpool_decisions_total short busy": 100.0}, "lateness", "9% of 1100 requests"),
+        ({"dualpool_streams_total fault": 1.0}, "streams", "1 streams ended with outcome fault"),
+        ({"dualpool_workers_ready": 1.0}, "workers", "1 workers are missing"),
+    ],
+)
+def test_a_fault_is_found_with_its_evidence(counts, check, evidence):
+    conclusions = found(counts)
+    assert [*conclusions] == [check]
+    assert evidence in conclusions[check]
+
+
+def test_the_misroutes_that_the_target_permits_are_no_finding():
+    assert found({"dualpool_misroutes_total short clamped": 3.0}) == {}
+
+
+def test_few_requests_are_not_judged():
+    service = ServiceFacts(ready=True, counts=Counts({}), windows={})
+    conclusions = traffic_checks(Facts(Settings(), service, Unseen("")))
+    assert [*conclusions] == [Unchecked("usage", "only 0 requests since the start")]
+
+
+def test_the_share_that_envoy_routes_alone_is_found():
+    text = found({}, envoy(failure_mode_allowed=90.0, streams_started=100.0, message_timeouts=9.0))
+    assert "90% of 100 requests since the start by their size" in text["fail open"]
+    assert "(9 because it was late)" in text["fail open"]
+
+
+def test_bodies_in_chunks_that_the_service_refuses_are_not_its_absence():
+    refused = {"dualpool_streams_total left_chunked": 90.0}
+    assert found(refused, envoy(failure_mode_allowed=90.0, streams_started=100.0)) == {}
+
+
+def test_an_envoy_that_counts_nothing_is_not_judged():
+    assert found({}, envoy())["fail open"].startswith("fail open: not checked")
