@@ -5,7 +5,9 @@ plan runs the operator's own settings.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
 from typing import assert_never
 
 from extproc.budget.calibrated import Calibrated
@@ -14,15 +16,29 @@ from extproc.budget.learner import Learner
 from extproc.budget.paper import PaperEstimator
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Estimator
-from extproc.config.settings import EstimatorName, Settings, StatedLimits, StoredResponses
+from extproc.config.errors import UserError
+from extproc.config.keys import Fault, dotted
+from extproc.config.settings import (
+    EstimatorName,
+    ModelSettings,
+    Settings,
+    StatedLimits,
+    StoredResponses,
+)
 from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
 from extproc.routing.tenant import TenantKey
+from extproc.tokenizer_file import TokenizerFileError, count_tokens, open_tokenizer
 
 
 def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
-    """Return the rules that decide a request; the secret is that of all digests."""
+    """Return the rules that decide a request; the secret is that of all digests.
+
+    Raises UserError if a tokenizer cannot be used.
+    """
+    for place, text in tokenizer_faults(settings):
+        raise UserError(f"dualpool: {dotted(place)}: {text}")
     header = settings.tenants.header
     return Rules(
         pools=tuple(Pool(p.name, p.max_model_len, p.threshold) for p in settings.pools),
@@ -35,11 +51,27 @@ def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
         prefix_key=tenant_secret if settings.budget.prefixes else None,
         tenants=TenantKey(header, tenant_secret) if header else None,
         models=tuple(
-            ModelRule(m.name, m.max_pixels, m.image_tokens, frozenset(m.dropped))
+            ModelRule(m.name, m.max_pixels, m.image_tokens, frozenset(m.dropped), _counter(m))
             for m in settings.models
         ),
+        count_bytes=settings.budget.count_bytes if any(m.tokenizer for m in settings.models) else 0,
         bytes_per_token=settings.envoy.fail_open_bytes_per_token,
     )
+
+
+def tokenizer_faults(settings: Settings) -> Iterator[Fault]:
+    """Yield the tokenizers of models that cannot be used, with the reason."""
+    for index, model in enumerate(settings.models):
+        try:
+            _counter(model)
+        except TokenizerFileError as error:
+            yield ("models", index, "tokenizer"), str(error)
+
+
+def _counter(model: ModelSettings) -> Callable[[str], int] | None:
+    if not model.tokenizer:
+        return None
+    return partial(count_tokens, open_tokenizer(Path(model.tokenizer)))
 
 
 def build_learner(

@@ -161,13 +161,15 @@ class Calibrated:
         self._judge(seen, known, largest, share)
         score = every.score(tokens)
         if known.own_weights or known.model.member.placed:
-            self._learn_score(score, known, seen, share)
+            self._learn_score(score, every, known, seen, share)
         if asked.output_limit != 0:
             self._learn_output(seen, known, largest, share)
         if self._learn_prefix(seen, known, score):
             return
         if seen.by_chance and (plausible or not known.model.member.placed):
-            self._learn_weights(known, asked.every, tokens, oddity(score, every.deviation))
+            found = known.weights.predict(asked.every) if every.is_counted else every
+            odd = oddity(found.score(tokens), found.deviation)
+            self._learn_weights(known, asked.every, tokens, odd)
 
     def learnt(self) -> Learnt:
         """Return figures per category, per model, and per limit: its level and its forecast."""
@@ -324,11 +326,13 @@ class Calibrated:
         self._prefixes.learn(prefix, seen.prompt_tokens, found)
         return wrong
 
-    def _learn_score(self, score: float, known: _Known, seen: Observation, share: float) -> None:
+    def _learn_score(
+        self, score: float, found: Prediction, known: _Known, seen: Observation, share: float
+    ) -> None:
         for errors in (known.category.errors, known.model.errors, self._errors):
-            errors.of(seen.asked).add(score, share)
+            errors.of(seen.asked, found).add(score, share)
         if known.tenant:
-            known.tenant.state.add_score(score, known.weights, seen)
+            known.tenant.state.add_score(score, found, known.weights, seen)
 
     def _learn_output(
         self, seen: Observation, known: _Known, found: Prediction, share: float
@@ -362,7 +366,7 @@ def _reserving(
     it.
     """
     known, deviation = asked.measure.token_ids + found.tokens, found.deviation
-    upper, reserved = category.errors.of(asked).upper, asked.reserved
+    upper, reserved = category.errors.of(asked, found).upper, asked.reserved
     if reserved is not None:
         return lambda level: (known + upper(level) * deviation + reserved, reserved)
     outputs = category.outputs.find(output_kind(asked), _size_class(asked, found)).upper

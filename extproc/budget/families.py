@@ -16,6 +16,7 @@ import re
 from typing import Final
 from weakref import WeakSet, WeakValueDictionary
 
+from extproc.budget.counted import Template
 from extproc.budget.values import Measure
 from extproc.budget.weights import (
     CLIP,
@@ -71,6 +72,8 @@ class Member:
         self.weights = weights
         self.placed = placed
         self.answers = 0
+        self.template = Template()
+        """What is added to text that a tokenizer has counted."""
         self._tried = 0  # answers of this probation
         self._samples: list[tuple[Measure, float]] = []
         self._contradiction = Contradiction()
@@ -78,13 +81,18 @@ class Member:
     def predict(self, measure: Measure) -> Prediction:
         """Return the prompt's tokens, less certain during the probation."""
         found = self.weights.predict(measure)
-        if self.placed:
+        if not self.placed:
+            deviation = math.hypot(found.deviation, DOUBT * found.tokens)
+            found = Prediction(found.tokens, deviation)
+        if not measure.counted:
             return found
-        return Prediction(found.tokens, math.hypot(found.deviation, DOUBT * found.tokens))
+        return min(found, self.template.predict(measure), key=lambda each: each.deviation)
 
     def learn(self, families: "Families", measure: Measure, tokens: float, odd: float) -> None:
         """Learn from an answer; `odd` is its oddity by `predict`."""
         self.answers += 1
+        if measure.counted:
+            self.template.learn(measure, tokens)
         if not self.placed:
             self._tried += 1
             # The few tokens of a short prompt fit any tokenizer.

@@ -7,6 +7,7 @@ from extproc.budget.families import Member
 from extproc.budget.outputs import Outputs
 from extproc.budget.sketch import Scores, Sketch, score_prior
 from extproc.budget.values import Asked, Budget, Observation
+from extproc.budget.weights import Prediction
 
 SCORE_MEMORY: Final = 1000.0
 OFTEN: Final = 0.05
@@ -42,8 +43,8 @@ class CategoryRecord:
 class Errors:
     """The standardised errors of estimates: of whole prompts, and of the rest after a known part.
 
-    The latter are kept apart: a template that renders the known part otherwise than before makes
-    them large.
+    The latter, and those beside a text that was counted, are kept apart: they are mostly small, but
+    a template that renders the known part otherwise than before makes them large.
     """
 
     def __init__(self, wider: "Errors | None" = None, *, outgrows: bool = False) -> None:
@@ -54,7 +55,7 @@ class Errors:
 
     @property
     def rest(self) -> Sketch:
-        """Those of the rest after a known part."""
+        """Those of the rest after a known part, or beside a text that was counted."""
         if self._rest is None:
             self._rest = self._new(self._wider.rest if self._wider else score_prior())
         return self._rest
@@ -64,9 +65,9 @@ class Errors:
         """The errors that were counted."""
         return self.whole.observations + (self._rest.observations if self._rest else 0)
 
-    def of(self, asked: Asked) -> Sketch:
-        """Return those of requests of this kind."""
-        return self.rest if asked.resumes else self.whole
+    def of(self, asked: Asked, found: Prediction) -> Sketch:
+        """Return those of requests of this kind, and of estimates like this one."""
+        return self.rest if asked.resumes or found.is_counted else self.whole
 
     def _new(self, wider: Sketch | Sequence[float]) -> Sketch:
         return Sketch(Scores(), wider, SCORE_MEMORY, outgrows=self._outgrows)

@@ -19,7 +19,7 @@ from extproc.budget.families import Contradiction
 from extproc.budget.states import CategoryKey, CategoryState, Distributions, Errors
 from extproc.budget.steering import Steering
 from extproc.budget.values import Figures, Observation
-from extproc.budget.weights import TokenWeights
+from extproc.budget.weights import Prediction, TokenWeights
 
 OTHERS: Final = ""
 """The name of all tenants beyond the permitted number; no digest is empty."""
@@ -37,12 +37,14 @@ class TenantState(Distributions):
         self._category = category
         self._scored: TokenWeights | None = None
 
-    def add_score(self, score: float, weights: TokenWeights, seen: Observation) -> None:
-        """Count an error of these weights; those of other weights are forgotten."""
+    def add_score(
+        self, score: float, found: Prediction, weights: TokenWeights, seen: Observation
+    ) -> None:
+        """Count an error of an estimate by these weights; those of others are forgotten."""
         if self._scored not in (None, weights):
             self.errors = Errors(self._category.errors, outgrows=True)
         self._scored = weights
-        self.errors.of(seen.asked).add(score, seen.stands_for)
+        self.errors.of(seen.asked, found).add(score, seen.stands_for)
 
 
 class WeightsFit:

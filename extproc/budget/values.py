@@ -25,6 +25,8 @@ class Measure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The share of the text that the sample leaves out, 0 to 1."""
     doubt: float = 0.0
     """The standard deviation of `token_ids` that are known from earlier answers."""
+    counted: int = 0
+    """The tokens of the text, if a tokenizer counted them; the features count that text too."""
 
 
 class Prefix(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

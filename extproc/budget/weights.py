@@ -75,6 +75,8 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
 
     tokens: float
     deviation: float
+    is_counted: bool = False
+    """Whether a tokenizer counted the text."""
 
     def score(self, tokens: float) -> float:
         """Return the error of a true count in deviations, positive if it was under-estimated."""

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from extproc.budget.steering import FLOOR
+from extproc.build import tokenizer_faults
 from extproc.config.errors import UserError
-from extproc.config.load import load, render
+from extproc.config.load import load, refused, render
 from extproc.config.settings import EstimatorName, Settings, StatedLimits
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import remarks, review
@@ -43,6 +44,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     settings = load(options.file)
+    if faults := list(tokenizer_faults(settings)):
+        raise refused(options.file, faults)
     if options.envoy is None:
         print(render(settings), end="")
         for note in _notes(settings):

@@ -196,6 +196,7 @@ class ModelSettings(Section):
         f"empty, or with commas any of {', '.join(DROPPED)}",
         default="",
     )
+    tokenizer: str = keys.file("its tokenizer.json, to count short prompts; empty: estimated")
 
     @property
     def dropped(self) -> tuple[str, ...]:
@@ -221,6 +222,14 @@ class BudgetSettings(Section):
     )
     prefixes: int = keys.whole(
         "digests", 0, 1 << 20, "beginnings of conversations to remember; 0: none", default=0
+    )
+    count_bytes: int = keys.whole(
+        "bytes",
+        0,
+        1 << 14,
+        "the longest text that models.tokenizer counts",
+        # Two milliseconds of CPU, seven for rows of numbers.
+        default=1 << 12,
     )
     beta: float = keys.key(
         "paper: share of the past in the running means",

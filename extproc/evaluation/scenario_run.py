@@ -1,7 +1,7 @@
 """`dualpool evaluate --scenarios`: serve every scenario on every tokenizer, on all cores."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import astuple, dataclass, replace
 from functools import cache
@@ -147,6 +147,7 @@ def _serve_task(task: _Task) -> list[ScenarioResult]:
             scenario.over(task.settings),
             list(scenario.named(cases, seed)),
             models[0].name,
+            models[0].count_once,
         )
     ]
 
@@ -161,16 +162,27 @@ def _model(options: EvaluateOptions, index: int) -> Model:
 
 
 def serve_scenario(
-    scenario: Scenario, settings: Settings, cases: Sequence[Case], tokenizer: str
+    scenario: Scenario,
+    settings: Settings,
+    cases: Sequence[Case],
+    tokenizer: str,
+    count: Callable[[str], int] = len,
 ) -> list[ScenarioResult]:
-    """Serve the cases by our estimator and by an exact tokenizer, under the scenario's settings."""
+    """Serve the cases by our estimator and by an exact tokenizer, under the scenario's settings.
+
+    `count` is the tokenizer itself, which the service has in some scenarios.
+    """
     rules = build_rules(settings)
     if rules.limits_are_hints:
         cases = [
             replace(case, asked=structs.replace(case.asked, limit_is_hint=True)) for case in cases
         ]
     conditions = Conditions(
-        pools=rules.pools, observe_sample=rules.observe_sample, lag=scenario.lag
+        pools=rules.pools,
+        observe_sample=rules.observe_sample,
+        lag=scenario.lag,
+        count=count if scenario.counts else None,
+        count_bytes=settings.budget.count_bytes,
     )
     estimator = build_estimator(settings, name=EstimatorName.CALIBRATED)
     recall = estimator.recall if settings.budget.prefixes else None

@@ -57,7 +57,8 @@ class Scenario:
     phases: one after the other, with the same number of requests. windows: max_model_len of the
     smaller pools. thresholds: of the smaller pools; none: the windows. settings: those that differ,
     by section. adapters: the names of models. renders: whether it needs a chat template beside the
-    tokenizer.json. lag: requests until an answer is learnt. apart: the first requests, which are
+    tokenizer.json. counts: whether the service has the tokenizer and counts short prompts. lag:
+    requests until an answer is learnt. apart: the first requests, which are
     reported on their own.
     """
 
@@ -69,6 +70,7 @@ class Scenario:
     requests: int = REQUESTS
     adapters: Adapters | None = None
     renders: bool = False
+    counts: bool = False
     lag: int = 0
     apart: int = 0
 
@@ -145,6 +147,9 @@ _SIX: Final = (2048, 4096, 8192, 16_384, 32_768)
 SCENARIOS: Final = (
     *(Scenario(name=f"base at {limit}", phases=_BASE, windows=(limit,))
       for limit in (2048, 8192, 32_768)),
+    *(Scenario(name=f"base at 2048, {most >> 10} KiB counted", phases=_BASE, counts=True,
+               settings={"budget": {"count_bytes": most}})
+      for most in (1 << 12, 1 << 14)),
     Scenario(name="sampled streams", phases=_sampled(0.85), requests=20_000),
     Scenario(name="sampled streams, 30 % stated", phases=_sampled(0.3), requests=20_000),
     *(Scenario(name=f"all state {limit}, at 8192{name}", phases=phases, windows=(8192,),

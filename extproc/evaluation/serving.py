@@ -15,9 +15,10 @@ from extproc.budget.values import Budget, Observation, Outcome, Recalled
 from extproc.evaluation.cases import Case
 from extproc.evaluation.replay import answer, is_lesson, judge_case
 from extproc.evaluation.rivals import Rival
+from extproc.routing.counting import counted
 from extproc.routing.pools import Pool, Verdict, choose, judge, limits
 from extproc.routing.resume import resume
-from extproc.routing.route import is_informative
+from extproc.routing.route import is_informative, is_open
 
 _NEAR: Final = 0.8, 1.25
 """Times a limit: requests that need so many tokens are near it."""
@@ -28,12 +29,15 @@ class Conditions:
     """Where cases are served.
 
     observe_sample: share of the requests that tell little whose answers the service observes, as it
-    does where there are many. lag: requests that arrive before an answer is learnt.
+    does where there are many. lag: requests that arrive before an answer is learnt. count: the
+    model's tokenizer, if the service has it, for texts of up to count_bytes.
     """
 
     pools: tuple[Pool, ...]
     observe_sample: float
     lag: int = 0
+    count: Callable[[str], int] | None = None
+    count_bytes: int = 0
     seed: str = ""
 
 
@@ -69,6 +73,8 @@ def serve(
         if recall and sent.trail:
             case = replace(sent, asked=resume(sent.asked, sent.trail, recall), trail=None)
         budget = rival.budget(case)
+        if is_open(budget, pools) and (known := _counted(case, conditions)):
+            case, budget = known, rival.budget(known)
         pool = choose(budget, pools).pool
         one_in = observe_one_in(budget, conditions)
         # Drawn also where it decides nothing, so that all rivals see the same answers.
@@ -78,6 +84,13 @@ def serve(
         yield _row(case, pool, pools, seen, one_in if is_seen else 0)
         if len(lessons) > conditions.lag and (lesson := lessons.popleft()):
             rival.observe(*lesson)
+
+
+def _counted(case: Case, conditions: Conditions) -> Case | None:
+    size = case.asked.measure.text_bytes
+    if not conditions.count or not case.texts or size > conditions.count_bytes:
+        return None
+    return replace(case, asked=counted(case.asked, case.texts, conditions.count))
 
 
 def observe_one_in(budget: Budget, conditions: Conditions) -> int:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 from tokenizers import Encoding
-from tokenizers import Tokenizer as File
 
 from extproc.evaluation.cuts import Positions
 from extproc.evaluation.options import EvaluationError
+from extproc.tokenizer_file import TokenizerFileError, count_tokens, open_tokenizer
 
 _CHUNK = 6000  # characters to encode at once, up to the next end of a line
 
@@ -18,15 +18,13 @@ class TokenizerFile:
     def __init__(self, file: Path) -> None:
         self.name = file.parent.name if file.stem == "tokenizer" else file.stem
         try:
-            self._file = File.from_file(str(file))
-        except Exception as error:  # noqa: BLE001 - the package raises the bare Exception
-            raise EvaluationError(f"--tokenizer: {file}: {error}") from None
-        self._file.no_truncation()
-        self._file.no_padding()
+            self._file = open_tokenizer(file)
+        except TokenizerFileError as error:
+            raise EvaluationError(f"--tokenizer: {error}") from None
 
     def count(self, text: str) -> int:
         """See `TextTokenizer`."""
-        return len(self._file.encode(text, add_special_tokens=False).ids)
+        return count_tokens(self._file, text)
 
     def cuts(self, text: str) -> tuple[Positions, Positions]:
         """See `TextTokenizer`: the starts of tokens that begin a character."""

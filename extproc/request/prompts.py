@@ -65,6 +65,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     videos: int
     optional: Mapping[Optional, TextSample] = msgspec.field(default_factory=dict)
     """Text that chat templates may drop; it is not part of `sample`."""
+    texts: Sequence[str] = ()
+    """The texts themselves, kept no longer than the request is decided."""
 
 
 class Prompts(msgspec.Struct, frozen=True, gc=False):
@@ -264,4 +266,5 @@ def _prompt_of(reader: PromptReader, fields: Sequence[_Field], headings: int) ->
         audios=reader.audios,
         videos=reader.videos,
         optional={k: TextSample(*take_sample(texts)) for k, texts in reader.optional.items()},
+        texts=reader.texts,
     )

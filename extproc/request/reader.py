@@ -184,6 +184,7 @@ def _plain_prompt(texts: list[str], messages: int, tools: int = 0) -> Prompt:
         images=(),
         audios=0,
         videos=0,
+        texts=texts,
     )
 
 

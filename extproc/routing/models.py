@@ -1,6 +1,6 @@
 """What the operator states of models, by their names: what no request shows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -17,6 +17,8 @@ class ModelRule:
     """The tokens of every image; 0 if they are unknown or differ."""
     drops: frozenset[str] = frozenset()
     """The names of features.OPTIONAL_FEATURES that the chat template never renders."""
+    count: Callable[[str], int] | None = None
+    """Counts the tokens of a text by the model's own tokenizer; None if it is not configured."""
 
 
 _UNKNOWN = ModelRule("*")

@@ -11,7 +11,8 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request
 from extproc.routing.ask import ask
-from extproc.routing.models import ModelRule
+from extproc.routing.counting import counted, plain_texts
+from extproc.routing.models import ModelRule, find_rule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 from extproc.routing.resume import find_trail, resume
 from extproc.routing.tenant import TenantKey
@@ -51,6 +52,9 @@ class Rules:
     models: tuple[ModelRule, ...] = ()
     """What is known of models; the first whose pattern matches a name counts."""
 
+    count_bytes: int = 0
+    """The longest text that a model's own tokenizer counts."""
+
     def pool(self, name: str) -> Pool:
         """Return the pool of this name; there is one."""
         return next(pool for pool in self.pools if pool.name == name)
@@ -88,6 +92,11 @@ def route(
         trail = find_trail(request, asked, rules.prefix_key, rules.models)
         asked = resume(asked, trail, learner.recall) if trail else asked
     budget = learner.budget(asked)
+    if rules.count_bytes and is_open(budget, rules.pools):
+        count = find_rule(request.model, rules.models).count
+        if count and (texts := plain_texts(request, asked, rules.count_bytes)):
+            asked = counted(asked, texts, count)
+            budget = learner.budget(asked)
     decision = (
         Decision(rules.pools[-1], Reason.STATEFUL)
         if request.background or (request.stored and rules.responses_are_stored)
@@ -105,8 +114,12 @@ def route(
 
 def is_informative(budget: Budget, pools: Sequence[Pool]) -> bool:
     """Return whether the answer to a request tells something that those to others do not."""
-    is_known = budget.basis is Basis.CALIBRATED
-    return not is_known or any(map(budget.is_near, limits(pools)))
+    return budget.basis is not Basis.CALIBRATED or is_open(budget, pools)
+
+
+def is_open(budget: Budget, pools: Sequence[Pool]) -> bool:
+    """Return whether a request may or may not exceed some window."""
+    return any(map(budget.is_near, limits(pools)))
 
 
 def route_unread(rules: Rules) -> Routed:

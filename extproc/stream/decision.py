@@ -140,7 +140,7 @@ def _is_prefix(prefix: Prefix) -> bool:
 
 
 def _is_countable(measure: Measure) -> bool:
-    counts = (*measure.features, measure.text_bytes, measure.token_ids)
+    counts = (*measure.features, measure.text_bytes, measure.token_ids, measure.counted)
     return (
         len(measure.features) == len(FEATURES)
         and min(counts) >= 0

@@ -8,9 +8,10 @@ from extproc.budget.outputs import Outputs
 from extproc.budget.prior import MEASURED
 from extproc.budget.states import CategoryState, Distributions, Errors, ModelState
 from extproc.budget.values import Asked, Measure, Observation, Outcome, Prefix
-from extproc.budget.weights import TokenWeights
+from extproc.budget.weights import Prediction, TokenWeights
 
 SEEN = Observation(Asked("m", "prose", Measure(4), None), Outcome.COMPLETE, 8192, 10, 1000)
+ESTIMATED = Prediction(10.0, 2.0)
 
 
 def category() -> CategoryState:
@@ -59,7 +60,14 @@ def test_the_observations_are_those_of_the_scores() -> None:
 def test_errors_after_a_known_part_are_kept_apart() -> None:
     errors = Errors()
     for _ in range(100):
-        errors.of(SEEN.asked).add(4.0)
+        errors.of(SEEN.asked, ESTIMATED).add(4.0)
     resumed = structs.replace(SEEN.asked, prefix=Prefix("whole", "part", known=True))
-    assert errors.of(SEEN.asked).upper(0.5) > 3.0
-    assert errors.of(resumed).upper(0.5) == pytest.approx(0.0, abs=0.1)
+    assert errors.of(SEEN.asked, ESTIMATED).upper(0.5) > 3.0
+    assert errors.of(resumed, ESTIMATED).upper(0.5) == pytest.approx(0.0, abs=0.1)
+
+
+def test_errors_beside_a_text_that_was_counted_are_kept_apart() -> None:
+    errors = Errors()
+    counted = errors.of(SEEN.asked, Prediction(10.0, 2.0, is_counted=True))
+    assert counted is errors.rest
+    assert counted is not errors.of(SEEN.asked, ESTIMATED)

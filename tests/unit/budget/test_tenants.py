@@ -17,7 +17,7 @@ from extproc.budget.states import CategoryState, Errors, ModelState
 from extproc.budget.steering import Steering
 from extproc.budget.tenants import FULL, OTHERS, STATES, Tenants, WeightsFit
 from extproc.budget.values import Asked, Basis, Observation, Outcome
-from extproc.budget.weights import TokenWeights
+from extproc.budget.weights import Prediction, TokenWeights
 
 LIMIT = 2048
 KEY = ("m", "prose")
@@ -212,11 +212,12 @@ def test_contradiction_gives_weights_of_ones_own() -> None:
 
 
 def test_errors_of_other_weights_are_forgotten() -> None:
+    estimated = Prediction(20.0, 5.0)
     state = tenants().find("a", KEY, category()).state
     one, other = TokenWeights(MEASURED), TokenWeights(MEASURED)
     seen = Observation(request(9, "a"), Outcome.COMPLETE, LIMIT, 20, 5)
-    state.add_score(9.0, one, seen)
-    state.add_score(9.0, one, seen)
+    state.add_score(9.0, estimated, one, seen)
+    state.add_score(9.0, estimated, one, seen)
     assert state.observations == 2
-    state.add_score(0.0, other, seen)
+    state.add_score(0.0, estimated, other, seen)
     assert state.observations == 1

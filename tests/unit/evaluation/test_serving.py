@@ -1,5 +1,6 @@
 """What the service sees of the cases that it serves."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -32,6 +33,19 @@ class Fixed:
 def served(cases, rival, **conditions):
     values = {"pools": POOLS, "observe_sample": 1.0} | conditions
     return list(serve(cases, rival, Conditions(**values)))
+
+
+def test_a_prompt_whose_pool_is_open_is_counted_where_the_service_has_the_tokenizer():
+    class Unsure(Fixed):
+        def budget(self, seen):
+            self.events.append(seen.asked.measure.counted)
+            return Budget(self.tokens, 0, 0, Basis.CALIBRATED, expected=990, most=1100)
+
+    asked, rival = replace(case(500), texts=("two", "texts")), Unsure(1050)
+    served([asked], rival, count=len, count_bytes=asked.asked.measure.text_bytes)
+    served([asked], rival, count=len, count_bytes=10)
+    served([asked], rival)
+    assert [event for event in rival.events if event != "observe"] == [0, 8, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,76 @@
+"""What a template adds to text that was counted."""
+
+import random
+
+from msgspec import structs
+
+from extproc.budget.counted import Template
+from extproc.budget.families import Families
+from extproc.budget.measure import measure
+from extproc.budget.prior import MEASURED
+from extproc.budget.values import Measure
+from extproc.budget.weights import CLIP
+
+WORDS = b"the pool that is chosen holds the prompt and what is answered "
+
+
+def prompt(counted: int, messages: int = 1) -> Measure:
+    text = (WORDS * (counted // 5 + 1))[: 4 * counted]
+    return structs.replace(measure(text, len(text), messages=messages), counted=counted)
+
+
+def taught(template: Template, slope: float = 1.0, answers: int = 120) -> Template:
+    draw = random.Random(1)
+    for _ in range(answers):
+        seen = prompt(draw.randint(20, 900), draw.randint(1, 5))
+        template.learn(seen, 23 + 5 * seen.features[1] + slope * seen.counted)
+    return template
+
+
+def test_the_template_is_exact_after_some_answers():
+    found = taught(Template()).predict(prompt(500, 3))
+    assert abs(found.tokens - (500 + 23 + 15)) < 1
+    assert found.deviation < 1
+    assert found.is_counted
+
+
+def test_a_template_that_is_not_known_yet_widens_the_error():
+    assert 35 < Template().predict(prompt(500)).deviation < 45
+
+
+def test_a_tokenizer_of_another_model_makes_the_error_large():
+    assert taught(Template(), slope=1.2).predict(prompt(500)).deviation > 30
+
+
+def test_one_answer_moves_a_prediction_by_a_few_deviations():
+    template = taught(Template())
+    before = template.predict(prompt(500))
+    template.learn(prompt(500), 90_000)
+    moved = abs(template.predict(prompt(500)).tokens - before.tokens)
+    assert moved <= CLIP * before.deviation
+
+
+def member(slope: float):
+    families = Families(MEASURED)
+    named = families.find("m")
+    draw = random.Random(1)
+    for _ in range(60):
+        seen = prompt(draw.randint(20, 900))
+        named.learn(families, seen, 28 + slope * seen.counted, 1.0)
+    return named
+
+
+def test_a_name_is_estimated_by_the_count_of_its_text():
+    found = member(1.0).predict(prompt(500))
+    assert found.is_counted
+    assert abs(found.tokens - 528) < 1
+
+
+def test_a_wrong_tokenizer_is_not_believed():
+    found = member(1.4).predict(prompt(300))
+    assert not found.is_counted
+    assert abs(found.tokens / 448 - 1) < 0.1
+
+
+def test_text_that_was_not_counted_is_estimated():
+    assert not member(1.0).predict(structs.replace(prompt(500), counted=0)).is_counted

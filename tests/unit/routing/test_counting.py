@@ -1,0 +1,93 @@
+"""Prompts whose text a tokenizer counts."""
+
+import dataclasses
+import json
+
+import pytest
+from msgspec import structs
+
+from extproc.budget.values import Observation, Outcome, Prefix
+from extproc.build import build_learner, build_rules
+from extproc.config.settings import Settings
+from extproc.request.reader import Endpoint, read_request
+from extproc.routing.ask import ask
+from extproc.routing.counting import counted, plain_texts
+from extproc.routing.models import ModelRule
+from extproc.routing.route import route
+
+SAID = {"role": "user", "content": "what is the time"}
+RULES = dataclasses.replace(
+    build_rules(Settings()),
+    models=(ModelRule("m", count=lambda text: len(text.split())),),
+    count_bytes=16_384,
+)
+
+
+def read(**fields):
+    body = {"model": "m", "messages": [SAID], **fields}
+    return read_request(Endpoint.CHAT, json.dumps(body).encode())
+
+
+def texts(request, most=100):
+    return list(plain_texts(request, ask(request), most))
+
+
+def test_the_texts_of_messages_are_counted():
+    request = read(messages=[{"role": "system", "content": "be brief"}, SAID])
+    assert texts(request) == ["be brief", "what is the time"]
+    asked = counted(ask(request), texts(request), len)
+    assert asked.measure.counted == 24
+
+
+def test_a_longer_text_is_not_counted():
+    assert texts(read(), most=16)
+    assert not texts(read(), most=15)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"tools": [{"type": "function", "function": {"name": "f"}}]},
+        {"messages": [{**SAID, "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+        {"messages": [{**SAID, "content": [{"type": "input_audio", "input_audio": {}}]}]},
+        {"messages": [{**SAID, "content": [{"type": "video_url", "video_url": {"url": "x"}}]}]},
+        {"documents": [{"text": "a page"}]},
+    ],
+)
+def test_nothing_but_plain_text_is_counted(fields):
+    assert not texts(read(**fields))
+
+
+def test_several_prompts_are_not_counted():
+    body = {"model": "m", "prompt": ["one", "two"]}
+    assert not texts(read_request(Endpoint.COMPLETION, json.dumps(body).encode()))
+
+
+def test_what_follows_a_known_beginning_is_not_counted():
+    request = read()
+    asked = structs.replace(ask(request), prefix=Prefix("a", "b", known=True))
+    assert not plain_texts(request, asked, 100)
+
+
+@pytest.mark.parametrize(("limit", "tokens"), [(8000, 4), (10, 0), (9000, 0)])
+def test_a_prompt_is_counted_where_its_pool_depends_on_it(limit, tokens):
+    routed = route(read(max_tokens=limit), "", build_learner(Settings()), RULES)
+    assert routed.asked.measure.counted == tokens
+
+
+@pytest.mark.parametrize("changes", [{"count_bytes": 0}, {"models": (ModelRule("m"),)}])
+def test_nothing_is_counted_without_a_tokenizer(changes):
+    rules = dataclasses.replace(RULES, **changes)
+    routed = route(read(max_tokens=8000), "", build_learner(Settings()), rules)
+    assert not routed.asked.measure.counted
+
+
+def test_a_counted_prompt_has_hardly_a_margin():
+    learner = build_learner(Settings())
+    body = read(max_tokens=8150)
+    for _ in range(100):
+        asked = route(body, "", learner, RULES).asked
+        learner.learn(Observation(asked, Outcome.COMPLETE, 8192, 30, 5))
+    budget = learner.budget(counted(ask(body), texts(body), lambda text: len(text.split())))
+    assert (budget.prompt_tokens, budget.margin_tokens) == (30, pytest.approx(2, abs=2))
+    assert route(body, "", learner, RULES).pool == "short"
