@@ -13,11 +13,20 @@ from extproc.budget.category import REPLACED, Labels
 from extproc.budget.learner import Learner
 from extproc.budget.paper import PaperEstimator
 from extproc.budget.prior import MEASURED
+from extproc.budget.rows import RowEstimators
 from extproc.budget.values import Estimator
-from extproc.config.settings import EstimatorName, Settings, StatedLimits, StoredResponses
+from extproc.config.settings import (
+    ANY_MODEL,
+    EstimatorName,
+    PoolSettings,
+    Settings,
+    StatedLimits,
+    StoredResponses,
+)
 from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
+from extproc.routing.rows import Row
 from extproc.routing.tenant import TenantKey
 
 
@@ -25,7 +34,7 @@ def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
     """Return the rules that decide a request; the secret is that of all digests."""
     header = settings.tenants.header
     return Rules(
-        pools=tuple(Pool(p.name, p.max_model_len, p.threshold) for p in settings.pools),
+        pools=_pools(settings.pools),
         category_header=settings.categories.header,
         max_body_bytes=settings.requests.max_body_bytes,
         observe_sample=settings.requests.observe_sample,
@@ -39,7 +48,19 @@ def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
             for m in settings.models
         ),
         bytes_per_token=settings.envoy.fail_open_bytes_per_token,
+        rows=_rows(settings),
     )
+
+
+def _pools(pools: Sequence[PoolSettings]) -> tuple[Pool, ...]:
+    return tuple(Pool(pool.name, pool.max_model_len, pool.threshold) for pool in pools)
+
+
+def _rows(settings: Settings) -> tuple[Row, ...]:
+    """Return the rows; none if one row has every model."""
+    if [ANY_MODEL in row.models for row in settings.fleet] == [True]:
+        return ()
+    return tuple(Row.of(row.models, _pools(row.pools)) for row in settings.rows)
 
 
 def build_learner(
@@ -57,15 +78,21 @@ def build_estimator(
 ) -> Estimator:
     """Build an estimator that has learnt nothing.
 
-    Without `pools` (in ascending order) it is for the pools of the settings, and without `name` it
-    is the estimator of the settings.
+    Without `pools` (in ascending order) it is for the pools of the settings, of each row apart, and
+    without `name` it is the estimator of the settings.
     """
+    if not pools:
+        rules = build_rules(settings)
+        if rules.rows:
+            rows = {row.name: build_estimator(settings, row.pools, name) for row in rules.rows}
+            return RowEstimators(rows, rules.row_number)
+        pools = rules.pools
     budget = settings.budget
     match name or budget.estimator:
         case EstimatorName.CALIBRATED:
             return Calibrated(
                 MEASURED,
-                limits(pools or build_rules(settings).pools),
+                limits(pools),
                 target=budget.target,
                 categories=settings.categories.max,
                 tenants=settings.tenants.max,

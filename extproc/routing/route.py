@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from extproc.budget.category import named
+from extproc.budget.category import apart, named
 from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request
@@ -14,6 +14,7 @@ from extproc.routing.ask import ask
 from extproc.routing.models import ModelRule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 from extproc.routing.resume import find_trail, resume
+from extproc.routing.rows import Row
 from extproc.routing.tenant import TenantKey
 
 
@@ -22,7 +23,7 @@ class Rules:
     """The settings that decide a request."""
 
     pools: tuple[Pool, ...]
-    """In ascending order of their windows."""
+    """Of every model, in ascending order of their windows; or those of all rows."""
     category_header: str
     """The request header that names the category; empty: the content decides."""
     max_body_bytes: int
@@ -51,6 +52,28 @@ class Rules:
     models: tuple[ModelRule, ...] = ()
     """What is known of models; the first whose pattern matches a name counts."""
 
+    rows: tuple[Row, ...] = ()
+    """The pools of each model; none: `pools` are those of every model."""
+
+    def row(self, model: str) -> tuple[Pool, ...]:
+        """Return the pools that have a model; none if no row names it."""
+        if not self.rows:
+            return self.pools
+        index = self.row_number(model)
+        return () if index is None else self.rows[index].pools
+
+    def row_number(self, model: str) -> int | None:
+        """Return the number of the row that has a model; the first has what is not named."""
+        for number, row in enumerate(self.rows):
+            if row.has(model):
+                return number
+        return None if model else 0
+
+    @property
+    def each_row(self) -> tuple[tuple[Pool, ...], ...]:
+        """The pools of each row."""
+        return tuple(row.pools for row in self.rows) or (self.pools,)
+
     def pool(self, name: str) -> Pool:
         """Return the pool of this name; there is one."""
         return next(pool for pool in self.pools if pool.name == name)
@@ -60,16 +83,20 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
     """A decision, and what it is based on."""
 
     pool: str
+    """Empty: Envoy chooses it, as without the service."""
     reason: Reason
     asked: Asked
     budget: Budget
+    row: tuple[Pool, ...] = ()
+    """The pools that have its model; none if it is not known which."""
     retryable: bool = False
     """Whether a 400 of the pool may mean that the request is too long for it."""
     truncates: bool = False
     """Whether the pool may cut the prompt before it counts it."""
 
 
-_NOTHING = Asked("", "", Measure(0), None), Budget(0, 0, 0, Basis.PRIOR)
+_NO_BUDGET = Budget(0, 0, 0, Basis.PRIOR)
+_NOTHING = Asked("", "", Measure(0), None), _NO_BUDGET
 """What is known of a request that was not read."""
 
 
@@ -81,6 +108,10 @@ def route(
     `header` is the value of the category header, `tenant` the digest of the tenant, empty if
     tenants are not told apart.
     """
+    pools = rules.row(apart(request.model)) if rules.rows else rules.pools
+    if not pools:
+        asked = Asked(apart(request.model), "", Measure(0), None)
+        return Routed("", Reason.UNLISTED, asked, _NO_BUDGET)
     category = named(header) if rules.category_header else ""
     hints = rules.limits_are_hints
     asked = ask(request, category, tenant, rules.models, limit_is_hint=hints)
@@ -89,16 +120,17 @@ def route(
         asked = resume(asked, trail, learner.recall) if trail else asked
     budget = learner.budget(asked)
     decision = (
-        Decision(rules.pools[-1], Reason.STATEFUL)
+        Decision(pools[-1], Reason.STATEFUL)
         if request.background or (request.stored and rules.responses_are_stored)
-        else choose(budget, rules.pools)
+        else choose(budget, pools)
     )
     return Routed(
         pool=decision.pool.name,
         reason=decision.reason,
         asked=asked,
         budget=budget,
-        retryable=decision.pool is not rules.pools[-1] and _may_exceed(request, decision.pool),
+        row=pools,
+        retryable=decision.pool is not pools[-1] and _may_exceed(request, decision.pool),
         truncates=request.truncates,
     )
 
@@ -110,16 +142,21 @@ def is_informative(budget: Budget, pools: Sequence[Pool]) -> bool:
 
 
 def route_unread(rules: Rules) -> Routed:
-    """Decide for a request that could not be read: the largest pool, and nothing to learn."""
-    return Routed(rules.pools[-1].name, Reason.UNREADABLE, *_NOTHING)
+    """Decide for a request that could not be read: the largest pool, and nothing to learn.
+
+    Which row has its model is not known: Envoy may still find its name.
+    """
+    return Routed("" if rules.rows else rules.pools[-1].name, Reason.UNREADABLE, *_NOTHING)
 
 
 def route_by_size(body_bytes: int | None, rules: Rules) -> Routed:
     """Decide by the length of the body alone, None if unknown: the smallest that should hold it.
 
     Envoy decides so while the service is away. A pool that cannot hold it refuses it, and Envoy
-    retries it on the largest pool.
+    retries it on the largest pool. With rows it decides itself, once it has the model's name.
     """
+    if rules.rows:
+        return Routed("", Reason.BUSY, *_NOTHING)
     largest = rules.pools[-1]
     size = math.inf if body_bytes is None else body_bytes / rules.bytes_per_token
     pool = next((pool for pool in rules.pools if size < pool.limit), largest)
