@@ -15,12 +15,15 @@ from extproc.budget.category import REPLACED, Labels
 from extproc.budget.learner import Learner
 from extproc.budget.paper import PaperEstimator
 from extproc.budget.prior import MEASURED
+from extproc.budget.rows import RowEstimators
 from extproc.budget.values import Estimator
 from extproc.config.errors import UserError
 from extproc.config.keys import Fault, dotted
 from extproc.config.settings import (
+    ANY_MODEL,
     EstimatorName,
     ModelSettings,
+    PoolSettings,
     Settings,
     StatedLimits,
     StoredResponses,
@@ -28,6 +31,7 @@ from extproc.config.settings import (
 from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
+from extproc.routing.rows import Row
 from extproc.routing.tenant import TenantKey
 from extproc.tokenizer_file import TokenizerFileError, count_tokens, open_tokenizer
 
@@ -41,7 +45,7 @@ def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
         raise UserError(f"dualpool: {dotted(place)}: {text}")
     header = settings.tenants.header
     return Rules(
-        pools=tuple(Pool(p.name, p.max_model_len, p.threshold) for p in settings.pools),
+        pools=_pools(settings.pools),
         category_header=settings.categories.header,
         max_body_bytes=settings.requests.max_body_bytes,
         observe_sample=settings.requests.observe_sample,
@@ -56,6 +60,7 @@ def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
         ),
         count_bytes=settings.budget.count_bytes if any(m.tokenizer for m in settings.models) else 0,
         bytes_per_token=settings.envoy.fail_open_bytes_per_token,
+        rows=_rows(settings),
     )
 
 
@@ -74,6 +79,17 @@ def _counter(model: ModelSettings) -> Callable[[str], int] | None:
     return partial(count_tokens, open_tokenizer(Path(model.tokenizer)))
 
 
+def _pools(pools: Sequence[PoolSettings]) -> tuple[Pool, ...]:
+    return tuple(Pool(pool.name, pool.max_model_len, pool.threshold) for pool in pools)
+
+
+def _rows(settings: Settings) -> tuple[Row, ...]:
+    """Return the rows; none if one row has every model."""
+    if [ANY_MODEL in row.models for row in settings.fleet] == [True]:
+        return ()
+    return tuple(Row.of(row.models, _pools(row.pools)) for row in settings.rows)
+
+
 def build_learner(
     settings: Settings, pools: Sequence[Pool] = (), name: EstimatorName | None = None
 ) -> Learner:
@@ -89,15 +105,21 @@ def build_estimator(
 ) -> Estimator:
     """Build an estimator that has learnt nothing.
 
-    Without `pools` (in ascending order) it is for the pools of the settings, and without `name` it
-    is the estimator of the settings.
+    Without `pools` (in ascending order) it is for the pools of the settings, of each row apart, and
+    without `name` it is the estimator of the settings.
     """
+    if not pools:
+        rules = build_rules(settings)
+        if rules.rows:
+            rows = {row.name: build_estimator(settings, row.pools, name) for row in rules.rows}
+            return RowEstimators(rows, rules.row_number)
+        pools = rules.pools
     budget = settings.budget
     match name or budget.estimator:
         case EstimatorName.CALIBRATED:
             return Calibrated(
                 MEASURED,
-                limits(pools or build_rules(settings).pools),
+                limits(pools),
                 target=budget.target,
                 categories=settings.categories.max,
                 tenants=settings.tenants.max,

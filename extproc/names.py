@@ -10,6 +10,11 @@ BASIS_HEADER: Final = "x-llm-basis"
 RETRYABLE_HEADER: Final = "x-llm-retryable"
 """Tells Envoy's retry policy that a 400 of this pool may mean that the request is too long."""
 
+MODEL_HEADER: Final = "x-llm-model"
+"""The model of a request for which nobody has chosen a pool, as Envoy has read it itself."""
+UNDECIDED: Final = "undecided"
+"""What figures call the pool of a request that Envoy chooses a pool for; no pool has this name."""
+
 NAMESPACE: Final = "llm"
 """Dynamic metadata namespace of the note from the routing filter to the observing one."""
 NOTE: Final = "routed"

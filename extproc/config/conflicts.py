@@ -5,12 +5,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from extproc.config.addresses import MAX_SOCKET_PATH_BYTES, host_port, worker_addresses
-from extproc.config.keys import Place
+from extproc.config.keys import Place, dotted
 from extproc.config.settings import (
+    ANY_MODEL,
     MAX_POOLS,
     MESSAGE_OVERHEAD,
     ListenSettings,
     RequestSettings,
+    RowSettings,
     Settings,
     Transport,
 )
@@ -35,7 +37,6 @@ _DEFAULTS: Mapping[Place, Any] = {
     ("workers",): Settings().workers,
     _MESSAGE: ListenSettings().max_message_bytes,
     _BODY: RequestSettings().max_body_bytes,
-    ("pools",): Settings().pools,
 }
 
 
@@ -51,8 +52,7 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     if values.get(_TRANSPORT) == Transport.H2 and values.get(("listen", "tls_cert")):
         yield _TRANSPORT, Transport.H2.value, "auto or grpc with listen.tls_cert"
     yield from _body_conflicts(values[_BODY], values[_MESSAGE])
-    if (pools := values["pools",]) is not None:
-        yield from _pool_conflicts(values, len(pools))
+    yield from _row_conflicts(values)
     yield from _model_conflicts(values)
 
 
@@ -93,50 +93,80 @@ def _model_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, 
             yield most, values[most], "none beside image_tokens, which are those of every image"
 
 
-def _pool_conflicts(values: Mapping[Place, Any], count: int) -> Iterator[tuple[Place, Any, str]]:
-    if not 1 <= count <= MAX_POOLS:
-        yield ("pools",), values["pools",], Settings.allowed("pools")
-    owners: dict[str, int] = {}
-    for index, name in _sound(_column(values, "name")):
+def _row_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
+    """Yield what is wrong with the lists of pools, and between rows."""
+    rows = range(len(values.get(("rows",)) or ()))
+    if rows and ("pools",) in values:
+        yield ("rows",), values["rows",], "none beside pools: give these to a row, or remove them"
+    lists: list[Place] = [("pools",), *(("rows", index, "pools") for index in rows)]
+    counts = {place: len(values[place]) for place in lists if values.get(place) is not None}
+    owners: dict[str, Place] = {}
+    for place, count in counts.items():
+        if not 1 <= count <= MAX_POOLS:
+            yield place, values[place], RowSettings.allowed("pools")
+        yield from _name_conflicts(_column(values, place, "name"), owners)
+        yield from _window_conflicts(values, place)
+    yield from _row_model_conflicts(values, len(rows))
+
+
+def _row_model_conflicts(
+    values: Mapping[Place, Any], count: int
+) -> Iterator[tuple[Place, Any, str]]:
+    owners: dict[str, Place] = {}
+    for row in range(count):
+        for number in range(len(values.get(("rows", row, "models")) or ())):
+            place: Place = ("rows", row, "models", number)
+            name = values[place]
+            if name is None:
+                continue
+            if name == ANY_MODEL and row < count - 1:
+                yield place, name, "only in the last row, as it takes what no other row names"
+            elif owners.setdefault(name, place) != place:
+                yield place, name, f"a name of its own, this is that of {dotted(owners[name])}"
+
+
+def _name_conflicts(
+    names: Mapping[Place, Any], owners: dict[str, Place]
+) -> Iterator[tuple[Place, Any, str]]:
+    for place, name in _sound(names):
         if name in _RESERVED or name.endswith(_FALLBACK):
             taken = ", ".join([*sorted(_RESERVED), f"...{_FALLBACK}"])
             allowed = f"a name that Envoy's configuration has no other use for ({taken})"
-            yield ("pools", index, "name"), name, allowed
-        if owners.setdefault(name, index) != index:
-            allowed = f"a name of its own, this is that of pools[{owners[name]}]"
-            yield ("pools", index, "name"), name, allowed
-    windows = _column(values, "max_model_len")
-    for (before, low), (index, window) in itertools.pairwise(_sound(windows)):
-        if window <= low:
-            yield (
-                ("pools", index, "max_model_len"),
-                window,
-                f"more than the {low} of pools[{before}]",
-            )
-    yield from _threshold_conflicts(windows, _column(values, "threshold"), count - 1)
+            yield place, name, allowed
+        if owners.setdefault(name, place) != place:
+            allowed = f"a name of its own, this is that of {dotted(owners[name][:-1])}"
+            yield place, name, allowed
 
 
-def _threshold_conflicts(
-    windows: dict[int, Any], thresholds: dict[int, Any], last: int
+def _window_conflicts(
+    values: Mapping[Place, Any], pools: Place
 ) -> Iterator[tuple[Place, Any, str]]:
+    windows = _column(values, pools, "max_model_len")
+    thresholds = _column(values, pools, "threshold")
+    for (before, low), (place, window) in itertools.pairwise(_sound(windows)):
+        if window <= low:
+            yield place, window, f"more than the {low} of {dotted(before[:-1])}"
+    last = (*pools, len(values[pools]) - 1, "threshold")
     if last in thresholds:
         allowed = "none, as the last pool takes every larger budget"
-        yield ("pools", last, "threshold"), thresholds.pop(last), allowed
-    for index, threshold in _sound(thresholds):
-        window = windows.get(index)
+        yield last, thresholds.pop(last), allowed
+    for place, threshold in _sound(thresholds):
+        window = windows.get((*place[:-1], "max_model_len"))
         if window is not None and threshold > window:
-            yield ("pools", index, "threshold"), threshold, f"at most its max_model_len, {window}"
-    limits = _sound({**windows, **thresholds})
-    for (before, low), (index, limit) in itertools.pairwise(limits):
-        if index in thresholds and limit <= low:
-            yield ("pools", index, "threshold"), limit, f"more than the {low} of pools[{before}]"
+            yield place, threshold, f"at most its max_model_len, {window}"
+    # A pool's limit is its threshold, or else its window.
+    limits = {place[:-1]: value for place, value in (windows | thresholds).items()}
+    for (before, low), (pool, limit) in itertools.pairwise(_sound(limits)):
+        place = (*pool, "threshold")
+        if place in thresholds and limit <= low:
+            yield place, limit, f"more than the {low} of {dotted(before)}"
 
 
-def _column(values: Mapping[Place, Any], key: str) -> dict[int, Any]:
-    count = len(values["pools",])
-    places = ((index, ("pools", index, key)) for index in range(count))
-    return {index: values[place] for index, place in places if place in values}
+def _column(values: Mapping[Place, Any], pools: Place, key: str) -> dict[Place, Any]:
+    """Return the values of a key of the pools in a list that state it, by place."""
+    places = ((*pools, index, key) for index in range(len(values[pools])))
+    return {place: values[place] for place in places if place in values}
 
 
-def _sound(column: Mapping[int, Any]) -> list[tuple[int, Any]]:
-    return sorted((index, value) for index, value in column.items() if value is not None)
+def _sound(column: Mapping[Place, Any]) -> list[tuple[Place, Any]]:
+    return [(place, value) for place, value in column.items() if value is not None]

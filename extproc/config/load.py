@@ -16,7 +16,7 @@ from yaml.reader import ReaderError
 from extproc.config.conflicts import conflicts
 from extproc.config.errors import UserError
 from extproc.config.keys import Fault, Place, Section, dotted
-from extproc.config.settings import SECTIONS, Settings
+from extproc.config.settings import SECTIONS, PoolSettings, Settings
 
 __all__ = ["ConfigError", "Settings", "load", "refused", "render"]
 
@@ -69,7 +69,8 @@ def _config_error(path: Path, faults: list[tuple[int, str]]) -> ConfigError:
 
 def render(settings: Settings) -> str:
     """Return the settings as YAML, each key with its unit; `load` reads the same value from it."""
-    return "\n".join(_rendered(settings, "")) + "\n"
+    # Pools that stand in rows are not written twice.
+    return "\n".join(_rendered(settings, "", "pools" if settings.rows else "")) + "\n"
 
 
 def _rendered(section: Section, indent: str, without: str = "") -> Iterator[str]:
@@ -81,11 +82,12 @@ def _rendered(section: Section, indent: str, without: str = "") -> Iterator[str]
             case Section():
                 yield f"{indent}{key}:  # {note}"
                 yield from _rendered(value, f"{indent}  ")
-            case (_, *_):
+            case (Section(), *_):
                 yield f"{indent}{key}:  # {note}"
                 for each in value:
                     last = "threshold" if each is value[-1] else ""
-                    yield "\n".join(_rendered(each, "    ", last)).replace("    ", "  - ", 1)
+                    text = "\n".join(_rendered(each, f"{indent}    ", last))
+                    yield text.replace(f"{indent}    ", f"{indent}  - ", 1)
             case _:
                 # Strings are quoted, so that no YAML parser reads a name like 1e5 as a number.
                 yield f"{indent}{key}: {json.dumps(value)}".ljust(34) + f"  # {note}"
@@ -255,15 +257,22 @@ def _explained(error: ErrorDetails) -> tuple[Place, str]:
         case "extra_forbidden":
             return place, _at(place[:-1]) + _unknown(str(place[-1]), section)
         case "missing":
-            return place, f"{_at(place)}missing: {section.allowed(str(place[-1]))}"
+            return place, f"{_at(place)}missing: {section.allowed(_key(place))}"
         case "model_type":
             keys = ", ".join(_owner((*place, "")).model_fields)
             return place, _not_allowed(place, value, f"a mapping of {keys}")
         case _:
-            return place, _not_allowed(place, value, section.allowed(str(place[-1])))
+            return place, _not_allowed(place, value, section.allowed(_key(place)))
+
+
+def _key(place: Place) -> str:
+    """Return the key of a value, or of the list that it stands in."""
+    return next(key for key in reversed(place) if isinstance(key, str))
 
 
 def _owner(place: Place) -> type[Section]:
+    if place[:1] == ("rows",) and place[2:3] == ("pools",) and len(place) > 4:
+        return PoolSettings
     return SECTIONS[str(place[0])] if len(place) > 1 else Settings
 
 

@@ -1,19 +1,24 @@
 """The settings: frozen values, each key with its unit, its limits and its default."""
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Annotated
 
 from pydantic import Field
 
 from extproc.config import keys
 from extproc.config.addresses import HOST, HOST_PORT, UNIX_PATH
-from extproc.config.keys import Section
+from extproc.config.keys import Place, Section
 
 MAX_POOLS = 16
 MESSAGE_OVERHEAD = 1024
 """Bytes of a gRPC message beside the body in it."""
 
 MAX_MODELS = 64
+MAX_ROWS = 16
+MAX_ROW_MODELS = 1024
+ANY_MODEL = "*"
+"""The pattern of every model's name."""
 
 DROPPED = ("schema", "past_reasoning", "documents", "unused_tools", "template_arguments")
 """Kinds of text that a chat template may drop: those of request.prompt.Optional."""
@@ -202,6 +207,26 @@ class ModelSettings(Section):
     def dropped(self) -> tuple[str, ...]:
         """The kinds of text that are dropped."""
         return tuple(kind.strip() for kind in self.drops.split(",")) if self.drops else ()
+
+
+# Of patterns `*` alone, so that Envoy and the service read them alike.
+_ROW_MODEL = Annotated[str, Field(pattern=r"\A[^\x00-\x1f\x7f?\[\]]{1,256}\Z")]
+
+
+class RowSettings(Section):
+    """The pools of some models, in ascending order of their windows."""
+
+    models: tuple[_ROW_MODEL, ...] = keys.key(
+        "names, aliases and adapters that its servers have; * any characters",
+        f"a list of 1 to {MAX_ROW_MODELS} names of up to 256 characters, * for any of them, "
+        "no ?, [ or ]",
+        strict=False,
+        min_length=1,
+        max_length=MAX_ROW_MODELS,
+    )
+    pools: tuple[PoolSettings, ...] = keys.key(
+        "in ascending max_model_len", f"a list of 1 to {MAX_POOLS} pools", strict=False
+    )
 
 
 class BudgetSettings(Section):
@@ -434,6 +459,12 @@ class EnvoySettings(Section):
         return int(pool.threshold * self.fail_open_bytes_per_token)
 
 
+_TWO_POOLS = (
+    PoolSettings(name="short", max_model_len=8192, threshold=8192),
+    PoolSettings(name="long", max_model_len=65536),
+)
+
+
 class Settings(Section):
     """All settings; `load` also checks the rules that span several keys."""
 
@@ -441,13 +472,20 @@ class Settings(Section):
     workers: int = keys.whole(
         "processes", 1, 256, "at port, port + 1 ... or PATH.0, PATH.1 ...", default=1
     )
+    rows: tuple[RowSettings, ...] = keys.key(
+        "{models, pools} of several models, instead of pools",
+        f"a list of up to {MAX_ROWS} rows, each of models and pools",
+        strict=False,
+        max_length=MAX_ROWS,
+        default=(),
+    )
     pools: tuple[PoolSettings, ...] = keys.key(
         "in ascending max_model_len",
         f"a list of 1 to {MAX_POOLS} pools",
         strict=False,
-        default=(
-            PoolSettings(name="short", max_model_len=8192, threshold=8192),
-            PoolSettings(name="long", max_model_len=65536),
+        # Those of all rows, one row after the other.
+        default_factory=lambda values: (
+            tuple(pool for row in values["rows"] for pool in row.pools) or _TWO_POOLS
         ),
     )
     models: tuple[ModelSettings, ...] = keys.key(
@@ -471,14 +509,30 @@ class Settings(Section):
     )
 
     @property
+    def fleet(self) -> tuple[RowSettings, ...]:
+        """The rows, at least one: `pools` are one for every model."""
+        return self.rows or (RowSettings(models=(ANY_MODEL,), pools=self.pools),)
+
+    def placed_pools(self) -> Iterator[tuple[Place, PoolSettings]]:
+        """Yield each pool with its place in the file."""
+        if not self.rows:
+            yield from ((("pools", number), pool) for number, pool in enumerate(self.pools))
+        for index, row in enumerate(self.rows):
+            for number, pool in enumerate(row.pools):
+                yield ("rows", index, "pools", number), pool
+
+    @property
     def most_read_bytes(self) -> int:
         """The length above which Envoy decides by it alone; 0 if it never does."""
+        if len(self.fleet) > 1:
+            return 0  # nothing but the body says whose it is
         large = self.envoy.large_body_bytes
         return large if large < self.requests.max_body_bytes else 0
 
 
 SECTIONS: Mapping[str, type[Section]] = {
     "listen": ListenSettings,
+    "rows": RowSettings,
     "pools": PoolSettings,
     "models": ModelSettings,
     "budget": BudgetSettings,

@@ -8,6 +8,7 @@ from typing import Final
 
 from extproc.budget.category import label
 from extproc.budget.learner import name_category
+from extproc.names import UNDECIDED
 from extproc.routing.route import Routed
 
 EVERY_S: Final = 0.1
@@ -54,7 +55,7 @@ class Decisions:
 
     def note(self, routed: Routed) -> None:
         """Count a decision, and keep it unless another one was just kept."""
-        key = routed.pool, routed.reason.value
+        key = routed.pool or UNDECIDED, routed.reason.value
         self._counts[key] = self._counts.get(key, 0) + 1
         now = self._clock()
         if now >= self._next:

@@ -42,11 +42,16 @@ class Reason(enum.StrEnum):
     UNREADABLE = "unreadable"  # its body could not be read: the largest pool
     STATEFUL = "stateful"  # later requests name its answer, and those go to the largest pool
     BUSY = "busy"  # the service was too late to read it: by the size of its body
+    UNLISTED = "unlisted"  # no row of pools has its model: Envoy's default route
 
     @property
     def is_read(self) -> bool:
         """Whether the request was read, so that something is known of its tokens."""
-        return self is not Reason.UNREADABLE and self is not Reason.BUSY
+        return (
+            self is not Reason.UNREADABLE
+            and self is not Reason.BUSY
+            and self is not Reason.UNLISTED
+        )
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from extproc.budget.category import named
+from extproc.budget.category import apart, named
 from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request
@@ -15,6 +15,7 @@ from extproc.routing.counting import counted, plain_texts
 from extproc.routing.models import ModelRule, find_rule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 from extproc.routing.resume import find_trail, resume
+from extproc.routing.rows import Row
 from extproc.routing.tenant import TenantKey
 
 
@@ -23,7 +24,7 @@ class Rules:
     """The settings that decide a request."""
 
     pools: tuple[Pool, ...]
-    """In ascending order of their windows."""
+    """Of every model, in ascending order of their windows; or those of all rows."""
     category_header: str
     """The request header that names the category; empty: the content decides."""
     max_body_bytes: int
@@ -55,6 +56,28 @@ class Rules:
     count_bytes: int = 0
     """The longest text that a model's own tokenizer counts."""
 
+    rows: tuple[Row, ...] = ()
+    """The pools of each model; none: `pools` are those of every model."""
+
+    def row(self, model: str) -> tuple[Pool, ...]:
+        """Return the pools that have a model; none if no row names it."""
+        if not self.rows:
+            return self.pools
+        index = self.row_number(model)
+        return () if index is None else self.rows[index].pools
+
+    def row_number(self, model: str) -> int | None:
+        """Return the number of the row that has a model; the first has what is not named."""
+        for number, row in enumerate(self.rows):
+            if row.has(model):
+                return number
+        return None if model else 0
+
+    @property
+    def each_row(self) -> tuple[tuple[Pool, ...], ...]:
+        """The pools of each row."""
+        return tuple(row.pools for row in self.rows) or (self.pools,)
+
     def pool(self, name: str) -> Pool:
         """Return the pool of this name; there is one."""
         return next(pool for pool in self.pools if pool.name == name)
@@ -64,16 +87,20 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
     """A decision, and what it is based on."""
 
     pool: str
+    """Empty: Envoy chooses it, as without the service."""
     reason: Reason
     asked: Asked
     budget: Budget
+    row: tuple[Pool, ...] = ()
+    """The pools that have its model; none if it is not known which."""
     retryable: bool = False
     """Whether a 400 of the pool may mean that the request is too long for it."""
     truncates: bool = False
     """Whether the pool may cut the prompt before it counts it."""
 
 
-_NOTHING = Asked("", "", Measure(0), None), Budget(0, 0, 0, Basis.PRIOR)
+_NO_BUDGET = Budget(0, 0, 0, Basis.PRIOR)
+_NOTHING = Asked("", "", Measure(0), None), _NO_BUDGET
 """What is known of a request that was not read."""
 
 
@@ -85,6 +112,10 @@ def route(
     `header` is the value of the category header, `tenant` the digest of the tenant, empty if
     tenants are not told apart.
     """
+    pools = rules.row(apart(request.model)) if rules.rows else rules.pools
+    if not pools:
+        asked = Asked(apart(request.model), "", Measure(0), None)
+        return Routed("", Reason.UNLISTED, asked, _NO_BUDGET)
     category = named(header) if rules.category_header else ""
     hints = rules.limits_are_hints
     asked = ask(request, category, tenant, rules.models, limit_is_hint=hints)
@@ -92,22 +123,23 @@ def route(
         trail = find_trail(request, asked, rules.prefix_key, rules.models)
         asked = resume(asked, trail, learner.recall) if trail else asked
     budget = learner.budget(asked)
-    if rules.count_bytes and is_open(budget, rules.pools):
+    if rules.count_bytes and is_open(budget, pools):
         count = find_rule(request.model, rules.models).count
         if count and (texts := plain_texts(request, asked, rules.count_bytes)):
             asked = counted(asked, texts, count)
             budget = learner.budget(asked)
     decision = (
-        Decision(rules.pools[-1], Reason.STATEFUL)
+        Decision(pools[-1], Reason.STATEFUL)
         if request.background or (request.stored and rules.responses_are_stored)
-        else choose(budget, rules.pools)
+        else choose(budget, pools)
     )
     return Routed(
         pool=decision.pool.name,
         reason=decision.reason,
         asked=asked,
         budget=budget,
-        retryable=decision.pool is not rules.pools[-1] and _may_exceed(request, decision.pool),
+        row=pools,
+        retryable=decision.pool is not pools[-1] and _may_exceed(request, decision.pool),
         truncates=request.truncates,
     )
 
@@ -123,16 +155,21 @@ def is_open(budget: Budget, pools: Sequence[Pool]) -> bool:
 
 
 def route_unread(rules: Rules) -> Routed:
-    """Decide for a request that could not be read: the largest pool, and nothing to learn."""
-    return Routed(rules.pools[-1].name, Reason.UNREADABLE, *_NOTHING)
+    """Decide for a request that could not be read: the largest pool, and nothing to learn.
+
+    Which row has its model is not known: Envoy may still find its name.
+    """
+    return Routed("" if rules.rows else rules.pools[-1].name, Reason.UNREADABLE, *_NOTHING)
 
 
 def route_by_size(body_bytes: int | None, rules: Rules) -> Routed:
     """Decide by the length of the body alone, None if unknown: the smallest that should hold it.
 
     Envoy decides so while the service is away. A pool that cannot hold it refuses it, and Envoy
-    retries it on the largest pool.
+    retries it on the largest pool. With rows it decides itself, once it has the model's name.
     """
+    if rules.rows:
+        return Routed("", Reason.BUSY, *_NOTHING)
     largest = rules.pools[-1]
     size = math.inf if body_bytes is None else body_bytes / rules.bytes_per_token
     pool = next((pool for pool in rules.pools if size < pool.limit), largest)

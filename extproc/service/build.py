@@ -59,7 +59,7 @@ def build_stages(
     rules = build_rules(settings, tenant_secret)
     # Each worker learns what any of them observes.
     price = Price(1.0 / settings.workers, settings.categories.models)
-    thinning = Thinning(learn, learner, rules.pools, time.perf_counter, random.random, price)
+    thinning = Thinning(learn, learner, rules.row, time.perf_counter, random.random, price)
     stages = Stages(
         rules=rules,
         learner=learner,

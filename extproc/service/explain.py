@@ -15,6 +15,7 @@ class Explanation:
     """The decision for a body."""
 
     pool: str
+    """Empty if Envoy chooses it."""
     reason: str
     category: str
     content_class: str
@@ -45,14 +46,18 @@ def explain_by(body: bytes, kind: Endpoint, rules: Rules, learner: Learner) -> E
     except UnreadableRequest as error:
         return _explanation(route_unread(rules), "", error.reason.value)
     routed = route(request, "", learner, rules)
-    return _explanation(routed, content_class(routed.asked.measure.features).value, "")
+    text_class = content_class(routed.asked.measure.features).value if routed.pool else ""
+    return _explanation(routed, text_class, "")
 
 
 def describe(explanation: Explanation) -> str:
     """Return the explanation as lines of text."""
     e = explanation
     if e.unreadable:
-        return f"unreadable ({e.unreadable}): pool {e.pool}, the largest"
+        told = f"pool {e.pool}, the largest" if e.pool else "no pool, as its row is not known"
+        return f"unreadable ({e.unreadable}): {told}"
+    if not e.pool:
+        return "no row of pools has its model: unlisted"
     return "\n".join(
         [
             f"class      {e.content_class}, category {e.category}",

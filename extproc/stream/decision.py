@@ -71,6 +71,8 @@ _DECODER: Final = msgspec.json.Decoder(Noted)
 
 def decision_headers(routed: Routed) -> dict[str, str]:
     """Return the request headers that carry a decision; all values are printable ASCII."""
+    if not routed.pool:
+        return {REASON_HEADER: routed.reason}
     headers = {POOL_HEADER: routed.pool, REASON_HEADER: routed.reason}
     if routed.retryable:
         headers[RETRYABLE_HEADER] = "1"
@@ -127,7 +129,7 @@ def _is_sound(noted: Noted, rules: Rules) -> bool:
         and 0 <= asked.output_floor <= _MOST_COUNT
         and (asked.prefix is None or _is_prefix(asked.prefix))
         and 0 <= noted.prompt_tokens <= _MOST_COUNT
-        and any(pool.name == noted.pool for pool in rules.pools)
+        and any(pool.name == noted.pool for pool in rules.row(asked.model))
     )
 
 

@@ -12,7 +12,7 @@ from msgspec import structs
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation, Outcome
-from extproc.names import HIDE_USAGE, HIDES_USAGE
+from extproc.names import HIDE_USAGE, HIDES_USAGE, UNDECIDED
 from extproc.request.reader import (
     Endpoint,
     Unreadable,
@@ -137,9 +137,10 @@ def create_series(stages: Stages) -> None:
             metrics.verdicts.labels(pool.name, verdict.value)
         for cause in _RetryCause:
             metrics.retries.labels(pool.name, cause.value)
-    for pool in stages.rules.pools[:-1]:
-        for kind in _MisrouteKind:
-            metrics.misroutes.labels(pool.name, kind.value)
+    for row in stages.rules.each_row:
+        for pool in row[:-1]:
+            for kind in _MisrouteKind:
+                metrics.misroutes.labels(pool.name, kind.value)
     for outcome in ("learnt", "refused", "no_output", *(each.value for each in Unlearnable)):
         metrics.answers.labels(outcome)
 
@@ -212,8 +213,8 @@ class Exchange:
         if noted is None or answer is None:
             return
         rules, retried = self._stages.rules, answer.attempts > 1
-        # Envoy's second attempt goes to the largest pool.
-        pool = rules.pools[-1] if retried else rules.pool(noted.pool)
+        # Envoy's second attempt goes to the largest pool of the row.
+        pool = rules.row(noted.asked.model)[-1] if retried else rules.pool(noted.pool)
         outcome = answer.reader.finish()
         asking, model = self._stages.usage_asking, noted.asked.model
         asking.learn(pool.name, model, noted.usage, answer.shows(outcome))
@@ -300,10 +301,13 @@ class Exchange:
     def _observe_one_in(self, routed: Routed) -> int | None:
         """Return of how many such requests this one is observed; None if it is not.
 
-        What is known of the request decides, never its answer: so the one stands for all of them.
+        None too if no pool was chosen. What is known of the request decides, never its answer: so
+        the one stands for all of them.
         """
         stages, rules = self._stages, self._stages.rules
-        if is_informative(routed.budget, rules.pools):
+        if not routed.pool:
+            return None
+        if is_informative(routed.budget, routed.row):
             return 1
         one_in = stages.sampling.one_in(rules.observe_sample)
         return one_in if one_in == 1 or stages.draw() * one_in < 1.0 else None
@@ -328,12 +332,12 @@ class Exchange:
         self._request, self._noted = None, noted
         metrics = self._stages.metrics
         metrics.decisions.labels(
-            routed.pool,
+            routed.pool or UNDECIDED,
             self._stages.learner.label(routed.asked),
             routed.reason,
             routed.budget.basis,
         ).inc()
-        metrics.sequences.labels(routed.pool).inc(routed.asked.sequences)
+        metrics.sequences.labels(routed.pool or UNDECIDED).inc(routed.asked.sequences)
         self._stages.decided(routed)
         if noted:
             metrics.observed.inc()
@@ -358,7 +362,7 @@ class Exchange:
         return _RetryCause.MISROUTED if verdict is Verdict.MISROUTED else _RetryCause.FAILED
 
     def _judge(self, noted: Noted, seen: Observation) -> Verdict:
-        metrics, pools = self._stages.metrics, self._stages.rules.pools
+        metrics, pools = self._stages.metrics, self._stages.rules.row(noted.asked.model)
         verdict = judge(noted.pool, seen.needed, pools, seen.used)
         metrics.verdicts.labels(noted.pool, verdict.value).inc(seen.stands_for)
         error = noted.prompt_tokens / seen.largest_prompt - 1
@@ -368,7 +372,7 @@ class Exchange:
         return verdict
 
     def _misrouted(self, noted: Noted, kind: _MisrouteKind) -> None:
-        if noted.pool != self._stages.rules.pools[-1].name:
+        if noted.pool != self._stages.rules.row(noted.asked.model)[-1].name:
             self._stages.metrics.misroutes.labels(noted.pool, kind.value).inc(noted.stands_for)
 
     def _count(self, outcome: str, noted: Noted) -> None:

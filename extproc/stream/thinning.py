@@ -50,19 +50,20 @@ class Price:
 class Thinning:
     """Passes a part of the answers on to `learn`.
 
-    `clock` returns seconds, monotonic; `draw` a new random number from 0 to 1.
+    `row` returns the pools that have a model, `clock` seconds, monotonic, and `draw` a new random
+    number from 0 to 1.
     """
 
     def __init__(
         self,
         learn: Callable[[Observation], None],
         learner: Learner,
-        pools: tuple[Pool, ...],
+        row: Callable[[str], Sequence[Pool]],
         clock: Callable[[], float],
         draw: Callable[[], float],
         price: Price,
     ) -> None:
-        self._learn, self._learner, self._pools = learn, learner, pools
+        self._learn, self._learner, self._row = learn, learner, row
         self._clock, self._draw, self._share = clock, draw, price.share
         self._models: BoundedMap[str, _Rates] = BoundedMap(price.models - 1)
         self._others = self._new()
@@ -77,10 +78,11 @@ class Thinning:
 
     def _thin(self, seen: Observation, rates: _Rates, ordinary: int) -> None:
         budget, drawn = self._learner.budget(seen.asked), self._draw()
-        near = is_informative(budget, self._pools)
+        pools = self._row(seen.asked.model)
+        near = is_informative(budget, pools)
         # By what was known before the answer came.
         chance_in = min(ordinary, _one_in(rates.near)) if near else ordinary
-        surprise = _is_surprise(seen, budget, self._pools)
+        surprise = _is_surprise(seen, budget, pools)
         kept_in = min(chance_in, _one_in(rates.surprises)) if surprise else chance_in
         if drawn * kept_in < 1.0:
             stands_for, by_chance = seen.stands_for * kept_in, drawn * chance_in < 1.0

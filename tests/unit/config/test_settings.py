@@ -41,6 +41,7 @@ DEFAULTS = {
         "tls_client_ca": "",
     },
     "workers": 1,
+    "rows": (),
     "pools": (
         {"name": "short", "max_model_len": 8192, "threshold": 8192, "address": "short:8000"}
         | PLAIN,
@@ -130,7 +131,7 @@ def test_what_a_template_drops_is_a_list_with_commas(text, kinds):
 
 def test_every_section_is_known_by_its_key():
     sections = {key for key, value in Settings() if isinstance(value, Section)}
-    assert sections | {"models", "pools"} == set(SECTIONS)
+    assert sections | {"models", "pools", "rows"} == set(SECTIONS)
 
 
 def test_a_setting_does_not_change():

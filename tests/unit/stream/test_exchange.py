@@ -8,11 +8,13 @@ from msgspec import structs
 
 from extproc.budget.measure import measure
 from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
+from extproc.request.reader import Endpoint, read_request
 from extproc.response.reader import Unlearnable
-from extproc.routing.pools import Reason
-from extproc.routing.route import Routed
+from extproc.routing.pools import Pool, Reason
+from extproc.routing.route import Routed, route
+from extproc.routing.rows import Row
 from extproc.routing.tenant import TenantKey
-from extproc.stream.decision import Noted, to_note
+from extproc.stream.decision import Noted, from_note, to_note
 from extproc.stream.exchange import Exchange, create_series
 from extproc.stream.session import (
     Body,
@@ -792,3 +794,61 @@ def test_every_series_of_a_pool_stands_at_0_before_anything_is_counted():
     assert series(given.metrics.retries) == {(pool, cause) for pool in pools for cause in causes}
     outcomes = {"learnt", "refused", "no_output", *(each.value for each in Unlearnable)}
     assert series(given.metrics.answers) == {(each,) for each in outcomes}
+
+
+# Rows of pools for several models
+
+CHAT = (Pool("chat-short", 1000, 1000), Pool("chat-long", 8192, 8192))
+CODE = (Pool("code-short", 4096, 4096), Pool("code-long", 65536, 65536))
+ROWS = {"pools": (*CHAT, *CODE), "rows": (Row.of(["m"], CHAT), Row.of(["code"], CODE))}
+
+
+def test_a_model_that_no_row_names_passes_on_counted_and_unobserved():
+    given = stages(**ROWS)
+    action = ask(Exchange(given), prompt("hi", model="mine"))
+    assert action == Proceed({"x-llm-reason": "unlisted"})
+    assert counted(given.metrics.decisions) == {("undecided", "other", "unlisted", "prior"): 1}
+
+
+def test_a_body_that_cannot_be_read_is_left_to_envoy_where_its_row_is_not_known():
+    assert ask(Exchange(stages(**ROWS)), b"{") == Proceed({"x-llm-reason": "unreadable"})
+
+
+def test_a_misroute_is_judged_within_its_row():
+    given = stages(**ROWS)
+    for model, tokens in (("m", 2000), ("code", 2000)):
+        exchange = Exchange(given)
+        ask(exchange, prompt("hi", model=model))
+        answer(exchange, usage(tokens, 5))
+    assert counted(given.metrics.verdicts) == {
+        ("chat-short", "misrouted"): 1,
+        ("code-short", "right"): 1,
+    }
+
+
+def test_a_second_attempt_is_the_answer_of_the_largest_pool_of_its_row():
+    given, seen = stages(**ROWS), []
+    exchange = Exchange(dataclasses.replace(given, learn=seen.append))
+    ask(exchange, prompt("hi"))
+    head = {":status": "200", "content-type": "application/json"}
+    exchange.on(Head(RESPONSE, head, end_of_stream=False, attempts=2))
+    exchange.on(Body(RESPONSE, usage(2000, 5), end_of_stream=True))
+    exchange.finish()
+    assert [observation.window for observation in seen] == [8192]
+
+
+def test_the_note_of_a_pool_in_another_row_is_not_taken():
+    rules = stages(**ROWS).rules
+    routed = route(read_request(Endpoint.COMPLETION, prompt("hi")), "", stages().learner, rules)
+    assert from_note(to_note(Noted.of(routed)), rules) == Noted.of(routed)
+    moved = structs.replace(Noted.of(routed), pool="code-short")
+    assert from_note(to_note(moved), rules) is None
+
+
+def test_the_largest_pool_of_each_row_has_no_misroutes():
+    given = stages(**ROWS)
+    create_series(given)
+    pools = {
+        sample.labels["pool"] for sample in next(iter(given.metrics.misroutes.collect())).samples
+    }
+    assert pools == {"chat-short", "code-short"}

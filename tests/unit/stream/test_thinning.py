@@ -45,7 +45,8 @@ def thinned(rate, given=ORDINARY, budget=FAR, models=256, seconds=SECONDS, share
     """Pass answers at a steady rate; return those that are learnt in the second half."""
     now, draw, kept = [0.0], random.Random(0), []
     price = Price(share, models)
-    thinning = Thinning(kept.append, Known(budget), POOLS, lambda: now[0], draw.random, price)
+    learner, clock = Known(budget), lambda: now[0]
+    thinning = Thinning(kept.append, learner, lambda _: POOLS, clock, draw.random, price)
     for number in range(rate * seconds):
         if number == rate * seconds // 2:
             kept.clear()
@@ -139,7 +140,7 @@ def test_what_is_learnt_from_a_part_is_what_all_teach():
         learnt.append(seen)
         part.learn(seen)
 
-    thinning = Thinning(learn, part, POOLS, lambda: now[0], draw.random, Price())
+    thinning = Thinning(learn, part, lambda _: POOLS, lambda: now[0], draw.random, Price())
     for _ in range(20_000):
         tokens, output = draw.randint(50, 500), int(draw.lognormvariate(5, 1)) + 1
         asked = replace(ASKED, output_limit=None, measure=sized(4 * tokens))

@@ -1,0 +1,62 @@
+"""The estimators of several rows of pools as one: what a row learns stays in it.
+
+Each row has windows of its own, so that each is steered to the target by itself; then the target
+holds for all of them together too.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from extproc.budget.category import OTHER_MODELS
+from extproc.budget.values import Asked, Budget, Estimator, Figures, Learnt, Observation, Recalled
+
+
+class RowEstimators:
+    """Gives each request to the estimator of its model's row.
+
+    `rows` are the estimators by the names that figures call the rows, and `number` returns that of
+    the row that has a model, None if none has it.
+    """
+
+    def __init__(self, rows: Mapping[str, Estimator], number: Callable[[str], int | None]) -> None:
+        self._rows, self._number = rows, number
+        self._estimators = tuple(rows.values())
+
+    def budget(self, asked: Asked) -> Budget:
+        """Return what to reserve; a model without a row counts as one of the first."""
+        return self._estimators[self._number(asked.model) or 0].budget(asked)
+
+    def observe(self, observation: Observation) -> None:
+        """Learn from an answer, unless no row has its model."""
+        number = self._number(observation.asked.model)
+        if number is not None:
+            self._estimators[number].observe(observation)
+
+    def recall(self, digest: str) -> Recalled | None:
+        """Return what is known of the beginning of a prompt: its digest is that of one model."""
+        found = (estimator.recall(digest) for estimator in self._estimators)
+        return next((recalled for recalled in found if recalled), None)
+
+    def learnt(self) -> Learnt:
+        """Return what was learnt."""
+        return Learnt.merged(self.learnt_parts())
+
+    def learnt_parts(self) -> Iterator[Learnt]:
+        """Yield what was learnt in small parts; a limit is named after its row, `NAME/LIMIT`."""
+        tenants: dict[str, float] = {}
+        for name, estimator in self._rows.items():
+            for part in estimator.learnt_parts():
+                yield Learnt(
+                    categories=_apart(part.categories, name),
+                    models=_apart(part.models, name),
+                    limits={f"{name}/{limit}": row for limit, row in part.limits.items()},
+                    evicted=part.evicted,
+                )
+                for key, value in part.tenants.items():
+                    tenants[key] = tenants.get(key, 0.0) + float(value)
+        yield Learnt(tenants=dict(tenants))
+
+
+def _apart(figures: Mapping[str, Figures], row: str) -> dict[str, Figures]:
+    """Name what all further models of a row share after the row."""
+    others = f"{OTHER_MODELS[:-1]}, {row})"
+    return {name.replace(OTHER_MODELS, others): each for name, each in figures.items()}
