@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import assert_never
+from typing import TypedDict, assert_never
 
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import REPLACED, Labels
@@ -94,10 +94,40 @@ def build_learner(
     settings: Settings, pools: Sequence[Pool] = (), name: EstimatorName | None = None
 ) -> Learner:
     """Build a learner that has learnt nothing; the arguments are those of build_estimator."""
-    estimator = build_estimator(settings, pools, name)
+    return Learner(build_estimator(settings, pools, name), Labels(*_labels(settings)))
+
+
+def retune(learner: Learner, settings: Settings) -> None:
+    """Let a learner go on under other settings.
+
+    An estimator of another kind begins anew, and so does that of a row with another name.
+    """
+    rules, before = build_rules(settings), learner.estimator
+    if rules.rows:
+        known = before.rows if isinstance(before, RowEstimators) else {}
+        rows = {row.name: _retuned(known.get(row.name), settings, row.pools) for row in rules.rows}
+        learner.estimator = RowEstimators(rows, rules.row_number)
+    else:
+        learner.estimator = _retuned(before, settings, rules.pools)
+    learner.relabel(*_labels(settings))
+
+
+def _retuned(before: Estimator | None, settings: Settings, pools: Sequence[Pool]) -> Estimator:
+    match before, settings.budget.estimator:
+        case Calibrated() as calibrated, EstimatorName.CALIBRATED:
+            calibrated.retune(limits(pools), **_calibrated(settings))
+            return calibrated
+        case PaperEstimator() as paper, EstimatorName.PAPER:
+            paper.retune(**_paper(settings))
+            return paper
+        case _:
+            return build_estimator(settings, pools)
+
+
+def _labels(settings: Settings) -> tuple[int, float]:
     most = settings.categories.max
     # The files of the workers' metrics keep every label there ever was.
-    return Learner(estimator, Labels(most, REPLACED * most if settings.workers > 1 else math.inf))
+    return most, REPLACED * most if settings.workers > 1 else math.inf
 
 
 def build_estimator(
@@ -114,25 +144,47 @@ def build_estimator(
             rows = {row.name: build_estimator(settings, row.pools, name) for row in rules.rows}
             return RowEstimators(rows, rules.row_number)
         pools = rules.pools
-    budget = settings.budget
-    match name or budget.estimator:
+    match name or settings.budget.estimator:
         case EstimatorName.CALIBRATED:
-            return Calibrated(
-                MEASURED,
-                limits(pools),
-                target=budget.target,
-                categories=settings.categories.max,
-                tenants=settings.tenants.max,
-                models=settings.categories.models,
-                prefixes=budget.prefixes,
-            )
+            return Calibrated(MEASURED, limits(pools), **_calibrated(settings))
         case EstimatorName.PAPER:
-            return PaperEstimator(
-                beta=budget.beta,
-                gamma=budget.gamma,
-                prior_bytes_per_token=budget.prior_bytes_per_token,
-                default_output_tokens=budget.default_output_tokens,
-                categories=settings.categories.max,
-            )
+            return PaperEstimator(**_paper(settings))
         case unknown:
             assert_never(unknown)
+
+
+class _CalibratedSettings(TypedDict):
+    target: float
+    categories: int
+    tenants: int
+    models: int
+    prefixes: int
+
+
+def _calibrated(settings: Settings) -> _CalibratedSettings:
+    return {
+        "target": settings.budget.target,
+        "categories": settings.categories.max,
+        "tenants": settings.tenants.max,
+        "models": settings.categories.models,
+        "prefixes": settings.budget.prefixes,
+    }
+
+
+class _PaperSettings(TypedDict):
+    beta: float
+    gamma: float
+    prior_bytes_per_token: float
+    default_output_tokens: int
+    categories: int
+
+
+def _paper(settings: Settings) -> _PaperSettings:
+    budget = settings.budget
+    return {
+        "beta": budget.beta,
+        "gamma": budget.gamma,
+        "prior_bytes_per_token": budget.prior_bytes_per_token,
+        "default_output_tokens": budget.default_output_tokens,
+        "categories": settings.categories.max,
+    }

@@ -51,6 +51,14 @@ class BoundedMap(Generic[Key, Value]):
         self._entries.move_to_end(key)
         return gone
 
+    def resize(self, most: int) -> list[Key]:
+        """Keep at most so many keys from now on; return those that had to go."""
+        self._most, gone = most, list[Key]()
+        while len(self._entries) > most:
+            gone.append(self._entries.popitem(last=False)[0])
+        self.evicted += len(gone)
+        return gone
+
     def pass_by(self) -> None:
         """Count a touch of a key that has no room, so that idle keys make room in time."""
         self._touches += 1

@@ -128,6 +128,27 @@ class Calibrated:
         # What was found since the last answer, by model, category and tenant.
         self._found: dict[tuple[str, str, str], _Known] = {}
 
+    def retune(
+        self,
+        limits: tuple[int, ...],
+        *,
+        target: float,
+        categories: int,
+        tenants: int,
+        models: int,
+        prefixes: int,
+    ) -> None:
+        """Go on with other settings. What was learnt stays, but of limits that are new."""
+        self._found.clear()
+        for model in self._models.resize(models - 1):
+            self._forget(model)
+        for category in self._categories.resize(categories):
+            self._tenants.forget(category)
+        self._answers.resize(categories)
+        self._prefixes.resize(prefixes)
+        self._steering.retune(target, limits)
+        self._tenants.retune(tenants)
+
     def budget(self, asked: Asked) -> Budget:
         """Return a budget that keeps the target if it is compared with windows."""
         known = self._find(asked)

@@ -121,6 +121,11 @@ class Labels:
         self._names: BoundedMap[str, str] = BoundedMap(limit - 1)
         self._replaceable = replaceable
 
+    def resize(self, limit: int, replaceable: float = math.inf) -> list[str]:
+        """Admit so many labels from now on; return those that had to go."""
+        self._replaceable = replaceable
+        return self._names.resize(limit - 1)
+
     def known(self, category: str) -> str:
         """Return the label of a category, or OTHER if it is not admitted."""
         return self._names.get(label(category)) or OTHER

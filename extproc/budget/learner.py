@@ -11,27 +11,31 @@ class Learner:
     """Estimates budgets and learns from observations."""
 
     def __init__(self, estimator: Estimator, labels: Labels) -> None:
-        self._estimator, self._labels = estimator, labels
+        self.estimator, self._labels = estimator, labels
         self._lengths = Lengths()
         self.on_replaced: Callable[[str], None] = lambda _: None
         """Is told each label that another one has replaced."""
 
     def budget(self, asked: Asked) -> Budget:
         """Estimate what a request needs."""
-        return self._estimator.budget(asked)
+        return self.estimator.budget(asked)
 
     def recall(self, digest: str) -> Recalled | None:
         """Return what is known of the beginning of a prompt, if it was seen before."""
-        return self._estimator.recall(digest)
+        return self.estimator.recall(digest)
 
     def learn(self, observation: Observation) -> None:
         """Teach the estimator."""
         if gone := self._labels.admit(name_category(observation.asked)):
-            self._lengths.fold(gone, OTHER)
-            self.on_replaced(gone)
-        self._estimator.observe(observation)
+            self._fold(gone)
+        self.estimator.observe(observation)
         if observation.completion_tokens:  # embeddings have no length that a plan could use
             self._lengths.observe(self.label(observation.asked), observation)
+
+    def relabel(self, limit: int, replaceable: float) -> None:
+        """Label at most so many categories from now on; see Labels."""
+        for gone in self._labels.resize(limit, replaceable):
+            self._fold(gone)
 
     def label(self, asked: Asked) -> str:
         """Return the category as a metric label: `other` beyond the permitted number."""
@@ -44,11 +48,15 @@ class Learner:
 
     def learnt(self) -> Learnt:
         """Return what was learnt."""
-        return self._estimator.learnt()
+        return self.estimator.learnt()
 
     def learnt_parts(self) -> Iterator[Learnt]:
         """Yield what was learnt in small parts; more may be learnt between two of them."""
-        return self._estimator.learnt_parts()
+        return self.estimator.learnt_parts()
+
+    def _fold(self, gone: str) -> None:
+        self._lengths.fold(gone, OTHER)
+        self.on_replaced(gone)
 
 
 def name_category(asked: Asked) -> str:

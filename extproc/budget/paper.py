@@ -34,10 +34,29 @@ class PaperEstimator:
         default_output_tokens: int,
         categories: int,
     ) -> None:
-        self._beta, self._gamma, self._prior = beta, gamma, prior_bytes_per_token
-        self._output = default_output_tokens
         self._ratios: BoundedMap[tuple[str, str], _Ratio] = BoundedMap(categories)
         self._other = _Ratio(prior_bytes_per_token)
+        self.retune(
+            beta=beta,
+            gamma=gamma,
+            prior_bytes_per_token=prior_bytes_per_token,
+            default_output_tokens=default_output_tokens,
+            categories=categories,
+        )
+
+    def retune(
+        self,
+        *,
+        beta: float,
+        gamma: float,
+        prior_bytes_per_token: float,
+        default_output_tokens: int,
+        categories: int,
+    ) -> None:
+        """Go on with other settings; the ratios stay."""
+        self._beta, self._gamma, self._prior = beta, gamma, prior_bytes_per_token
+        self._output = default_output_tokens
+        self._ratios.resize(categories)
 
     def budget(self, asked: Asked) -> Budget:
         """ceil(bytes / c*) plus the ids that were given, plus the output."""

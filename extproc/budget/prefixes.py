@@ -32,6 +32,12 @@ class Prefixes:
     def __len__(self) -> int:
         return len(self._known)
 
+    def resize(self, most: int) -> None:
+        """Keep at most so many beginnings from now on."""
+        self._most = most
+        while len(self._known) > most:
+            self._known.popitem(last=False)
+
     def find(self, digest: str) -> Recalled | None:
         """Return what is known of a beginning; its tokens are unknown while it was seen once."""
         return self._known.get(digest)

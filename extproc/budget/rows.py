@@ -18,7 +18,7 @@ class RowEstimators:
     """
 
     def __init__(self, rows: Mapping[str, Estimator], number: Callable[[str], int | None]) -> None:
-        self._rows, self._number = rows, number
+        self.rows, self._number = rows, number
         self._estimators = tuple(rows.values())
 
     def budget(self, asked: Asked) -> Budget:
@@ -43,7 +43,7 @@ class RowEstimators:
     def learnt_parts(self) -> Iterator[Learnt]:
         """Yield what was learnt in small parts; a limit is named after its row, `NAME/LIMIT`."""
         tenants: dict[str, float] = {}
-        for name, estimator in self._rows.items():
+        for name, estimator in self.rows.items():
             for part in estimator.learnt_parts():
                 yield Learnt(
                     categories=_apart(part.categories, name),

@@ -44,9 +44,18 @@ class Steering:
     def __init__(
         self, target: float, limits: Iterable[int], parent: "Steering | None" = None
     ) -> None:
+        self._parent = parent
+        self.risks: dict[int, Risks] = {}
+        self.retune(target, limits)
+
+    def retune(self, target: float, limits: Iterable[int]) -> None:
+        """Steer to another target, over other limits; retune the parent first.
+
+        What was counted of a limit that stays is kept; a new limit begins as in a new service.
+        """
         self.target = target
-        wider: dict[int, Risks] = parent.risks if parent else {}
-        self.risks: dict[int, Risks] = {limit: Risks(wider.get(limit)) for limit in limits}
+        wider: dict[int, Risks] = self._parent.risks if self._parent else {}
+        self.risks = {limit: self.risks.get(limit) or Risks(wider.get(limit)) for limit in limits}
         self._stale = 0
         self._refresh()
 
@@ -59,10 +68,10 @@ class Steering:
     def forecast(self, limit: int | None = None) -> float:
         """Return the share of all requests that the level is expected to misroute.
 
-        With `limit`, those that are expected to exceed that limit alone.
+        With `limit`, those that are expected to exceed that limit alone; 0 if it is none of ours.
         """
         self._freshen()
-        return sum(self._forecasts.values()) if limit is None else self._forecasts[limit]
+        return sum(self._forecasts.values()) if limit is None else self._forecasts.get(limit, 0.0)
 
     def observe(self, limit: int, risk_bin: int, *, exceeds: bool, weight: float = 1.0) -> None:
         """Count a request of a bin of risk (0 to len(LEVELS)) that did or did not fit a limit."""

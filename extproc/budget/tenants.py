@@ -103,6 +103,14 @@ class Tenants:
         self.answers = 0
         """The answers of all tenants, and those that they stand for."""
 
+    def retune(self, most: int) -> None:
+        """Keep at most `most` tenants from now on, and steer all of them as the common steering."""
+        self._accounts.resize(most)
+        self._states.resize(STATES * most)
+        self._fits.resize(STATES * most)
+        for account in (*(each for _, each in self._accounts.items()), self._other_account):
+            account.steering.retune(self._common.target, self._common.risks)
+
     def find(self, digest: str, key: CategoryKey, category: CategoryState) -> Tenant:
         """Return what is known of a tenant in a category. What is new is not kept yet."""
         name = digest if self._accounts.has_room(digest) else OTHERS

@@ -3,14 +3,15 @@
 import argparse
 from pathlib import Path
 
+from extproc.build import tokenizer_faults
 from extproc.commands.arguments import add_config
 from extproc.config.conflicts import conflicts
-from extproc.config.load import ConfigError, Settings, load
+from extproc.config.load import ConfigError, Settings, load, refused
 from extproc.config.settings import Transport
 
 DESCRIPTION = (
     "Serve until SIGTERM or Ctrl-C, then tell Envoy, refuse new streams and drain; "
-    "a second one ends at once."
+    "a second one ends at once. Changes of the file, and SIGHUP, change the settings meanwhile."
 )
 
 
@@ -38,10 +39,20 @@ def fill(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     # Imported when the command runs: its help must not wait for its libraries.
+    from extproc.service.reload import Source
     from extproc.service.serve import serve
 
-    serve(_with_flags(load(options.config), options))
+    source = Source(options.config, lambda: _load(options))
+    serve(source.load(), source)
     return 0
+
+
+def _load(options: argparse.Namespace) -> Settings:
+    """Return the settings of file and flags. Raises ConfigError with the faults `check` prints."""
+    settings = load(options.config)
+    if faults := list(tokenizer_faults(settings)):
+        raise refused(options.config, faults)
+    return _with_flags(settings, options)
 
 
 def _with_flags(settings: Settings, options: argparse.Namespace) -> Settings:

@@ -20,7 +20,7 @@ _WINDOW_POINTS: Final = 60  # ten minutes: over which the plotted shares are tak
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What does not change while the service runs."""
+    """What the settings say."""
 
     estimator: str
     target: float
@@ -41,7 +41,7 @@ class Overview:
 
         `clock` returns seconds since 1970 and never runs back; the default is the machine's.
         """
-        self._facts, self._workers, self._clock = facts, workers, clock or _steady_clock()
+        self.facts, self._workers, self._clock = facts, workers, clock or _steady_clock()
         self._totals: dict[str, float] = {}
         self._told: dict[int, Mapping[str, float]] = {}
         self._latest: deque[Shown] = deque(maxlen=LATEST)
@@ -88,8 +88,8 @@ class Overview:
             "at": now,
             "started": self._started,
             "seconds": min(HOUR_S, now - self._history.times[0]),
-            "estimator": self._facts.estimator,
-            "target": self._facts.target,
+            "estimator": self.facts.estimator,
+            "target": self.facts.target,
             "workers": [
                 int(counts.get(name, 0))
                 for name in (
@@ -99,7 +99,7 @@ class Overview:
                 )
             ],
             "rate": self._rate(now, counts, ANY),
-            "pools": [self._pool(pool, now, counts, hour) for pool in self._facts.pools],
+            "pools": [self._pool(pool, now, counts, hour) for pool in self.facts.pools],
             "judged": answers,
             "misrouted": hour.sum("dualpool_misroutes_total"),
             "over_routed": hour.sum("dualpool_verdicts_total", ANY, "over_routed"),
@@ -127,7 +127,7 @@ class Overview:
             "times": times[1:],
             "pools": {
                 pool.name: _rates(times, self._history.sums("dualpool_decisions_total", pool.name))
-                for pool in self._facts.pools
+                for pool in self.facts.pools
             },
             "misrouted": _shares(self._history.sums("dualpool_misroutes_total"), answers),
             "over_routed": _shares(over_routed, answers),
@@ -162,8 +162,8 @@ class Overview:
     def _seen(self, now: float, counts: Mapping[str, float]) -> Seen:
         full = bool(self._missing) and now - self._missing[0][0] >= 5 * MINUTE - STEP_S
         return Seen(
-            target=self._facts.target,
-            pools=tuple(pool.name for pool in self._facts.pools),
+            target=self.facts.target,
+            pools=tuple(pool.name for pool in self.facts.pools),
             rise=lambda seconds: self._rise(now, counts, seconds),
             least_missing=min(n for _, n in self._missing) if full else 0.0,
         )

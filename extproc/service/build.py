@@ -6,6 +6,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final
@@ -27,12 +28,12 @@ from extproc.page.counts import read_counts
 from extproc.page.decisions import Decisions
 from extproc.page.digest import Reporter
 from extproc.page.overview import Facts, Overview
-from extproc.routing.route import Routed
+from extproc.routing.route import Routed, Rules
 from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.certificates import CertificateFiles
 from extproc.service.explain import explain_by
 from extproc.service.h2_server import H2Server
-from extproc.service.page_routes import Page
+from extproc.service.page_routes import Explain, Page
 from extproc.service.streams import Bounds, Server
 from extproc.stream.exchange import Stages, create_series
 from extproc.stream.metrics import Metrics, WorkerMetrics
@@ -57,24 +58,44 @@ def build_stages(
     `learn` receives the observations to learn, `decided` every decision.
     """
     rules = build_rules(settings, tenant_secret)
-    # Each worker learns what any of them observes.
-    price = Price(1.0 / settings.workers, settings.categories.models)
-    thinning = Thinning(learn, learner, rules.row, time.perf_counter, random.random, price)
     stages = Stages(
         rules=rules,
         learner=learner,
-        learn=thinning.learn,
+        learn=_thinning(settings, learner, learn, rules).learn,
         metrics=Metrics(registry),
         clock=time.perf_counter,
         draw=random.random,
         sampling=Sampling(time.perf_counter),
         decided=decided,
     )
+    _create_series(stages)
+    return stages
+
+
+def renew_stages(
+    before: Stages, settings: Settings, learn: Callable[[Observation], None], tenant_secret: bytes
+) -> Stages:
+    """Build stages for other settings, which count, sample and tell what those before did."""
+    rules = build_rules(settings, tenant_secret)
+    thinning = _thinning(settings, before.learner, learn, rules)
+    stages = replace(before, rules=rules, learn=thinning.learn)
+    _create_series(stages)
+    return stages
+
+
+def _thinning(
+    settings: Settings, learner: Learner, learn: Callable[[Observation], None], rules: Rules
+) -> Thinning:
+    # Each worker learns what any of them observes.
+    price = Price(1.0 / settings.workers, settings.categories.models)
+    return Thinning(learn, learner, rules.row, time.perf_counter, random.random, price)
+
+
+def _create_series(stages: Stages) -> None:
     # All series begin at 0, so that rate() sees the first increment.
     create_series(stages)
     for outcome in StreamOutcome:
         stages.metrics.streams_ended.labels(outcome.value)
-    return stages
 
 
 def build_reporter(stages: Stages, decisions: Decisions) -> Reporter:
@@ -94,18 +115,28 @@ def build_reporter(stages: Stages, decisions: Decisions) -> Reporter:
 
 def build_page(settings: Settings, learner: Learner, workers: WorkerMetrics) -> Page:
     """Build the page of a service whose processes tell its overview."""
-    rules = build_rules(settings)
-    estimator = settings.budget.estimator
-    target = settings.budget.target if estimator is EstimatorName.CALIBRATED else 0.0
-    facts = Facts(estimator.value, target, rules.pools)
 
     def count_workers() -> Mapping[str, float]:
         return read_counts((workers.configured, workers.ready, workers.restarts))
 
-    return Page(
-        Overview(facts, count_workers),
-        lambda body, kind: explain_by(body, kind, rules, learner),
-    )
+    return Page(Overview(_facts(settings), count_workers), _explain(settings, learner))
+
+
+def renew_page(page: Page, settings: Settings, learner: Learner) -> None:
+    """Let a page show other settings."""
+    page.overview.facts = _facts(settings)
+    page.explain = _explain(settings, learner)
+
+
+def _facts(settings: Settings) -> Facts:
+    estimator = settings.budget.estimator
+    target = settings.budget.target if estimator is EstimatorName.CALIBRATED else 0.0
+    return Facts(estimator.value, target, build_rules(settings).pools)
+
+
+def _explain(settings: Settings, learner: Learner) -> Explain:
+    rules = build_rules(settings)
+    return lambda body, kind: explain_by(body, kind, rules, learner)
 
 
 def build_server(settings: Settings, stages: Stages, address: str) -> Server:
@@ -163,11 +194,14 @@ def build_token(listen: ListenSettings) -> BearerToken | None:
     return BearerToken(Path(listen.http_token_file)) if listen.http_token_file else None
 
 
-def build_tenant_secret(settings: Settings) -> bytes:
-    """Return the secret of the tenants' digests: from its file or random. Raises TokenError."""
+def build_tenant_secret(settings: Settings, before: bytes | None = None) -> bytes:
+    """Return the secret of the tenants' digests: from its file, that before, or a random one.
+
+    Raises TokenError.
+    """
     file = settings.tenants.key_file
     if not file:
-        return secrets.token_bytes(_SECRET_BYTES)
+        return before or secrets.token_bytes(_SECRET_BYTES)
     return blake2b(
         read_secret(Path(file), "secret for tenants.key_file"), digest_size=_SECRET_BYTES
     ).digest()
@@ -183,8 +217,8 @@ def describe_settings(settings: Settings) -> dict[str, object]:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Log to standard error at the configured level."""
+    """Log to standard error at the configured level; call it again to change the level."""
+    logging.getLogger().setLevel(settings.log_level.value.upper())
     logging.basicConfig(
-        level=settings.log_level.value.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )

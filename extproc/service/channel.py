@@ -2,7 +2,8 @@
 
 Standard output is not used: any library may print to it. The supervisor sends an Order first, then
 observations go both ways. An empty line from the worker reports that it serves; one from the
-supervisor asks it to drain and end. A worker's line that begins with DIGEST is for the page.
+supervisor asks it to drain and end. A worker's line that begins with DIGEST is for the page; a
+supervisor's that begins with CHANGE holds an Order with other settings.
 """
 
 import asyncio
@@ -24,6 +25,9 @@ EMPTY = b"\n"
 DIGEST = b"="
 """Begins a line that holds a digest; no JSON text begins so."""
 
+CHANGE = b"!"
+"""Begins a line that holds a later order."""
+
 _DECODER = msgspec.json.Decoder(Observation)
 _DIGEST_DECODER = msgspec.json.Decoder(Digest)
 
@@ -34,7 +38,7 @@ class OverlongLine(Exception):  # noqa: N818 - says what came, as UnreadableRequ
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The supervisor's first line: what the worker is to serve."""
+    """The supervisor's first line, and that of a change: what the worker is to serve."""
 
     settings: str
     """Settings as JSON."""

@@ -67,6 +67,10 @@ class GrpcServer:
         await self._report(_SERVING)
         return port
 
+    def use(self, stages: Stages) -> None:
+        """Decide new streams by other stages; those that are open end under their own."""
+        self._streams.use(stages)
+
     async def announce_end(self) -> None:
         """Report NOT_SERVING; keep serving."""
         await self._report(health_pb2.HealthCheckResponse.NOT_SERVING)

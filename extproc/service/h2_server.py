@@ -89,6 +89,10 @@ class H2Server:
         self._ticking = asyncio.create_task(self._tick())
         return int(port)
 
+    def use(self, stages: Stages) -> None:
+        """Decide new streams by other stages; those that are open end under their own."""
+        self.streams.use(stages)
+
     async def announce_end(self) -> None:
         """Report NOT_SERVING; keep serving."""
         self.health.report(health_pb2.HealthCheckResponse.NOT_SERVING)

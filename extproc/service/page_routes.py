@@ -36,9 +36,9 @@ Explain = Callable[[bytes, Endpoint], object]
 """Returns the decision for a body in figures, for JSON."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Page:
-    """What the page shows, beside what was learnt."""
+    """What the page shows, beside what was learnt. `explain` changes with the settings."""
 
     overview: Overview
     explain: Explain

@@ -6,7 +6,7 @@ import sys
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from extproc.build import build_learner
+from extproc.build import build_learner, retune
 from extproc.config.addresses import host_port
 from extproc.config.settings import Settings
 from extproc.page.decisions import Decisions
@@ -21,9 +21,12 @@ from extproc.service.build import (
     choose_transport,
     configure_logging,
     describe_settings,
+    renew_page,
+    renew_stages,
 )
 from extproc.service.http import HttpServer
 from extproc.service.memory import keep_large_buffers, spare_modules
+from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
 from extproc.service.supervisor import Supervisor
@@ -36,46 +39,52 @@ _SWITCH_INTERVAL_S = 0.0002
 _log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, source: Source) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal stops at once.
 
+    SIGHUP and a change of the source's file load the settings again.
     Raises OSError if an address cannot be bound, CertificateError or TokenError for a wrong file.
     """
     configure_logging(settings)
     keep_large_buffers()
     spare_modules()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    uvloop.run(_serve(settings))
+    uvloop.run(_serve(settings, source))
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, source: Source) -> None:
     stop = Stop()
     stop_on_signals(stop)
-    service = Service(settings) if settings.workers == 1 else Supervisor(settings)
+    one = settings.workers == 1
+    service = Service(settings, source) if one else Supervisor(settings, source)
     await service.run(stop)
 
 
 class Service:
     """The service in one process: gRPC for Envoy, HTTP for the operator."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, source: Source) -> None:
         registry = CollectorRegistry()
-        learner = build_learner(settings)
-        secret = build_tenant_secret(settings)
+        self._learner = learner = build_learner(settings)
+        self._secret = build_tenant_secret(settings)
         decisions = Decisions()
-        stages = build_stages(settings, learner, learner.learn, registry, secret, decisions.note)
+        self._stages = stages = build_stages(
+            settings, learner, learner.learn, registry, self._secret, decisions.note
+        )
         learner.on_replaced = stages.metrics.forget_category
         self._listen = settings.listen
         self._workers = WorkerMetrics(registry)
         self._workers.configured.set(1)
         self._reporter = build_reporter(stages, decisions)
         self._page = build_page(settings, learner, self._workers)
+        self._reloader = Reloader(settings, source, self._use, self._workers)
+        self._described = describe_settings(settings)
         self._serving = False
         self._server = build_server(settings, stages, settings.listen.grpc)
         self._http = HttpServer(
             registry,
             learner,
-            describe_settings(settings),
+            self._described,
             lambda: self._serving,
             build_token(settings.listen),
             self._page,
@@ -93,12 +102,22 @@ class Service:
             choose_transport(self._listen),
             self._listen.http,
         )
-        async with repeating(self._report, EVERY_S):
+        async with repeating(self._report, EVERY_S), self._reloader.watching():
             await stop.asked.wait()
             self._set_serving(serving=False)
             log_stopping(self._listen)
             await leave(self._server, self._listen, stop)
         await self._http.stop()
+
+    def _use(self, settings: Settings) -> None:
+        """Go on with other settings. Raises TokenError, and changes nothing then."""
+        self._secret = build_tenant_secret(settings, self._secret)
+        retune(self._learner, settings)
+        self._stages = renew_stages(self._stages, settings, self._learner.learn, self._secret)
+        self._server.use(self._stages)
+        renew_page(self._page, settings, self._learner)
+        self._described.update(describe_settings(settings))
+        configure_logging(settings)
 
     def _report(self) -> None:
         self._page.overview.tell(0, self._reporter.digest())

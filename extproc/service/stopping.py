@@ -30,18 +30,10 @@ class Stop:
 
 
 def stop_on_signals(stop: Stop) -> None:
-    """Call `stop.ask` on each SIGTERM and SIGINT; SIGHUP, which would kill, is logged."""
+    """Call `stop.ask` on each SIGTERM and SIGINT."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
-    loop.add_signal_handler(signal.SIGHUP, _log_hangup)
-
-
-def _log_hangup() -> None:
-    _log.warning(
-        "SIGHUP changes nothing: certificates are reloaded without it, and other settings need a "
-        "restart"
-    )
 
 
 def log_stopping(listen: ListenSettings) -> None:

@@ -73,6 +73,9 @@ class Server(Protocol):
     async def start(self) -> int:
         """Listen; return the port (1 for a Unix socket). Raises OSError if that is impossible."""
 
+    def use(self, stages: Stages) -> None:
+        """Decide new streams by other stages; those that are open end under their own."""
+
     async def announce_end(self) -> None:
         """Report NOT_SERVING; keep serving."""
 
@@ -90,12 +93,17 @@ class Streams:
     """Opens the streams of a server; `is_late` says whether it answers too late."""
 
     def __init__(self, stages: Stages, bounds: Bounds, is_late: Callable[[], bool]) -> None:
-        self._stages = replace(stages, is_late=is_late)
+        self._is_late = is_late
+        self.use(stages)
         self._bounds = bounds
         self._places = Places(bounds.streams)
         self._open: set[OpenStream] = set()
         self._faults = BoundedLog(_log, logging.ERROR, time.monotonic)
         self._violations = BoundedLog(_log, logging.WARNING, time.monotonic)
+
+    def use(self, stages: Stages) -> None:
+        """Open further streams with other stages."""
+        self._stages = replace(stages, is_late=self._is_late)
 
     def open(self, peer: str, patience: Patience) -> "OpenStream | None":
         """Open a stream that ends when `patience` does; None if the server has no place for it."""

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from extproc.build import build_learner
+from extproc.build import build_learner, retune
 from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.settings import Settings
 from extproc.page.digest import EVERY_S
@@ -26,7 +26,9 @@ from extproc.service.build import (
     build_tenant_secret,
     build_token,
     certificate_files,
+    configure_logging,
     describe_settings,
+    renew_page,
 )
 from extproc.service.certificates import read_certificates
 from extproc.service.channel import (
@@ -39,6 +41,7 @@ from extproc.service.channel import (
     decode_digest,
 )
 from extproc.service.http import HttpServer
+from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, first_of, log_stopping
 from extproc.service.worker_files import WorkerFilesCollector
@@ -54,11 +57,11 @@ _log = logging.getLogger(__name__)
 class Supervisor:
     """Runs settings.workers processes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, source: Source) -> None:
         if files := certificate_files(settings.listen):
             read_certificates(files)  # one message, not one from each worker
         self._token = build_token(settings.listen)
-        self._tenant_secret = build_tenant_secret(settings).hex()
+        self._tenant_secret = build_tenant_secret(settings)
         self._settings = settings
         self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
         self._learner = build_learner(settings)
@@ -71,23 +74,25 @@ class Supervisor:
         self._metrics = WorkerMetrics(self._registry)
         self._metrics.configured.set(len(self._addresses))
         self._page = build_page(settings, self._learner, self._metrics)
+        self._reloader = Reloader(settings, source, self._use, self._metrics)
+        self._described = describe_settings(settings)
 
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
         with _metrics_folder() as folder:
             WorkerFilesCollector(self._registry, path=str(folder))  # type: ignore[no-untyped-call]
-            described = describe_settings(self._settings)
             http = HttpServer(
                 self._registry,
                 self._learner,
-                described,
+                self._described,
                 self._is_ready,
                 self._token,
                 self._page,
             )
             await http.start(*host_port(self._settings.listen.http))
             try:
-                async with repeating(self._page.overview.tick, EVERY_S):
+                ticking = repeating(self._page.overview.tick, EVERY_S)
+                async with ticking, self._reloader.watching():
                     await self._supervise(folder, stop)
             finally:
                 await http.stop()
@@ -145,10 +150,11 @@ class Supervisor:
             await asyncio.sleep(_RESTART_S)
 
     async def _run_one(self, index: int, folder: Path) -> None:
-        settings = self._settings.model_dump_json()
-        order = Order(settings, self._addresses[index], self._tenant_secret)
+        order = self._order(index)
         worker = await WorkerProcess.start(order, folder)
         self._workers[index] = worker
+        if order != (latest := self._order(index)):
+            worker.change(latest)
         try:
             worker.replay(list(self._recent))
             if self._stopping:  # it was starting when the others were asked
@@ -159,6 +165,21 @@ class Supervisor:
             self._metrics.ready.set(len(self._ready))
             await worker.wait(folder)
             del self._workers[index]
+
+    def _order(self, index: int) -> Order:
+        settings = self._settings.model_dump_json()
+        return Order(settings, self._addresses[index], self._tenant_secret.hex())
+
+    def _use(self, settings: Settings) -> None:
+        """Go on with other settings. Raises TokenError, and changes nothing then."""
+        self._tenant_secret = build_tenant_secret(settings, self._tenant_secret)
+        self._settings = settings
+        retune(self._learner, settings)
+        for index, worker in self._workers.items():
+            worker.change(self._order(index))
+        renew_page(self._page, settings, self._learner)
+        self._described.update(describe_settings(settings))
+        configure_logging(settings)
 
     async def _listen(self, index: int, worker: WorkerProcess) -> None:
         try:

@@ -7,6 +7,7 @@ import asyncio
 import signal
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
@@ -15,13 +16,28 @@ from prometheus_client import CollectorRegistry
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
-from extproc.build import build_learner
+from extproc.build import build_learner, build_rules, retune
 from extproc.config.settings import Settings
 from extproc.page.decisions import Decisions
 from extproc.page.digest import EVERY_S
-from extproc.service.build import build_reporter, build_server, build_stages, configure_logging
+from extproc.service.build import (
+    build_reporter,
+    build_server,
+    build_stages,
+    configure_logging,
+    renew_stages,
+)
 from extproc.service.certificates import CertificateError
-from extproc.service.channel import EMPTY, LINE_BYTES, Order, decode, encode, encode_digest, send
+from extproc.service.channel import (
+    CHANGE,
+    EMPTY,
+    LINE_BYTES,
+    Order,
+    decode,
+    encode,
+    encode_digest,
+    send,
+)
 from extproc.service.memory import keep_large_buffers, spare_modules
 from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave
@@ -50,22 +66,39 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     send(writer, EMPTY)
     stop = Stop()
 
+    async def change(order: Order) -> None:
+        nonlocal stages
+        settings = Settings.model_validate_json(order.settings)
+        # Opens the tokenizers of models that are new, which takes longer than a request may wait.
+        await asyncio.to_thread(build_rules, settings)
+        configure_logging(settings)
+        retune(learner, settings)
+        stages = renew_stages(stages, settings, learn, bytes.fromhex(order.tenant_secret))
+        server.use(stages)
+
     def report() -> None:
         send(writer, encode_digest(reporter.digest()))
 
     async with repeating(report, EVERY_S), asyncio.TaskGroup() as tasks:
-        reading = tasks.create_task(_read_channel(reader, learner, stop))
+        reading = tasks.create_task(_read_channel(reader, learner, change, stop))
         await stop.asked.wait()
         await leave(server, settings.listen, stop)
         reading.cancel()
 
 
-async def _read_channel(reader: asyncio.StreamReader, learner: Learner, stop: Stop) -> None:
+async def _read_channel(
+    reader: asyncio.StreamReader,
+    learner: Learner,
+    change: Callable[[Order], Awaitable[None]],
+    stop: Stop,
+) -> None:
     # A supervisor that was killed may reset the channel.
     with suppress(ConnectionError):
         async for line in reader:
             if line == EMPTY:
                 stop.ask()
+            elif line.startswith(CHANGE):
+                await change(msgspec.json.decode(line.removeprefix(CHANGE), type=Order))
             else:
                 learner.learn(decode(line))
     stop.ask_at_once()

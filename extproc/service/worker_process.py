@@ -11,7 +11,7 @@ from typing import Self
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from extproc.service.channel import EMPTY, LINE_BYTES, Order, OverlongLine, encode, send
+from extproc.service.channel import CHANGE, EMPTY, LINE_BYTES, Order, OverlongLine, encode, send
 
 COMMAND = (sys.executable, "-m", "extproc.service.worker")
 """What a worker runs; the file descriptor of its channel is added."""
@@ -64,6 +64,11 @@ class WorkerProcess:
     def replay(self, lines: list[bytes]) -> None:
         """Send past observations to a worker that has just started, however many."""
         self._writer.writelines(lines)
+
+    def change(self, order: Order) -> None:
+        """Have the worker go on with other settings, after what it was sent before."""
+        if not self._ending and not self._writer.is_closing():
+            self._writer.write(CHANGE + encode(order))
 
     def ask_to_drain(self) -> None:
         """Ask for the end, with notice and drain."""

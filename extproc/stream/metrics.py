@@ -187,6 +187,18 @@ class WorkerMetrics:
             "Serving processes restarted because they had ended.",
             registry=registry,
         )
+        self.reloads = Counter(
+            "dualpool_reloads",
+            "Changes of the settings file and SIGHUPs, by outcome: applied, unchanged, or refused "
+            "(the log names each fault).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.reloaded = Gauge(
+            "dualpool_settings_loaded_timestamp_seconds",
+            "When the settings in use were loaded, in seconds since 1970.",
+            registry=registry,
+        )
         self.dropped = Counter(
             "dualpool_worker_lines_dropped",
             "Lines dropped because no observation could be read from them, by any worker.",

@@ -157,6 +157,7 @@ def test_a_typo_leaves_what_runs_as_it_is(containers, stack, client, name):
 
 def test_a_new_window_reaches_all_without_new_containers(containers, stack, client):
     before = {name: container.id for name, container in containers.items()}
+    started = started_at(client, "dualpool")
     try:
         up = stack.compose("up", "--detach", "--no-build", SHORT_MAX_MODEL_LEN="4096")
         assert up.returncode == 0, up.stderr
@@ -164,9 +165,14 @@ def test_a_new_window_reaches_all_without_new_containers(containers, stack, clie
         wait_for(lambda: pool_of(chat(3000)) == "short", 60)
         wait_for(lambda: pool_of(chat(5000)) == "long", 60)
         assert {name: container.id for name, container in found(client).items()} == before
+        assert started_at(client, "dualpool") == started  # it has loaded its file again
     finally:
         assert stack.compose("up", "--detach", "--no-build").returncode == 0
         wait_for(lambda: windows() == {"short": 8192, "long": 65536}, 60)
+
+
+def started_at(client, name):
+    return found(client)[name].attrs["State"]["StartedAt"]
 
 
 def windows():

@@ -353,13 +353,37 @@ def test_a_check_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_program_ends_once_its_file_changes(tmp_path):
-    """Here the watcher stops the program itself, which is process 1 of a container."""
+def run_script(folder):
+    """Write run.sh so that its watcher signals the program itself, process 1 of a container."""
     text = (ROOT / "deploy" / "compose" / "run.sh").read_text()
-    script, file = tmp_path / "run.sh", tmp_path / "a.args"
-    script.write_text(
-        text.replace("kill -TERM 1)", "kill -TERM $$)").replace("sleep 2", "sleep 0.1")
+    script = folder / "run.sh"
+    for name in ("HUP", "TERM"):
+        assert f"kill -{name} 1" in text
+        text = text.replace(f"kill -{name} 1", f"kill -{name} $$")
+    script.write_text(text.replace("sleep 2", "sleep 0.1"))
+    return script
+
+
+def test_the_service_loads_its_file_anew_and_restarts_only_if_it_must(tmp_path):
+    script, file = run_script(tmp_path), tmp_path / "dualpool.yaml"
+    text = "# settings\nlisten:\n  http: 0.0.0.0:8081\nbudget: {target: 0.001}\n"
+    file.write_text(text)
+    program = (
+        "import signal, time; signal.signal(signal.SIGHUP, lambda *_: print('loads', flush=True));"
+        "print('runs', flush=True); [time.sleep(1) for _ in range(60)]"
     )
+    command = ["bash", script, file, sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout.readline() == "runs\n"
+        for target in ("0.002", "0.003"):
+            file.write_text(text.replace("0.001", target))
+            assert running.stdout.readline() == "loads\n"
+        file.write_text(text.replace("8081", "8082"))
+        assert running.wait(20) == -signal.SIGTERM
+
+
+def test_the_program_ends_once_its_file_changes(tmp_path):
+    script, file = run_script(tmp_path), tmp_path / "a.args"
     file.write_text("--a=7\nSPACE=2\n--b=8\n")
     program = (
         "import os, sys, time; print(sys.argv[1:], os.environ['SPACE'], flush=True); time.sleep(60)"

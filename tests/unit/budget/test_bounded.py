@@ -45,3 +45,16 @@ def test_a_dropped_key_makes_room():
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=300), st.integers(1, 4))
 def test_it_never_keeps_more_than_its_bound(keys, most):
     assert len(list(touched(most, keys).items())) <= most
+
+
+def test_a_smaller_map_evicts_what_was_touched_first():
+    given = touched(3, "abca")
+    assert given.resize(1) == ["b", "c"]
+    assert [key for key, _ in given.items()] == ["a"]
+    assert given.evicted == 2
+
+
+def test_a_larger_map_has_room():
+    given = touched(1, "a")
+    assert given.resize(2) == []
+    assert given.has_room("b")

@@ -571,3 +571,37 @@ def test_an_answer_seen_for_what_it_states_tells_its_prompt_but_no_part() -> Non
     calibrated.observe(replace(truth(whole), prompt_tokens=2000, by_chance=False))
     found = calibrated.recall("w"), calibrated.recall("part")
     assert [each and each.is_known for each in found] == [True, False]
+
+
+SETTINGS = {
+    "target": 0.001,
+    "categories": CATEGORIES,
+    "tenants": 1,
+    "models": MODELS,
+    "prefixes": 0,
+}
+
+
+def test_other_limits_leave_what_was_learnt_of_prompts_and_outputs() -> None:
+    calibrated, same = taught(), taught()
+    calibrated.retune((4 * LIMIT,), **SETTINGS)
+    assert calibrated.learnt().categories == same.learnt().categories
+    assert calibrated.learnt().models == same.learnt().models
+    assert set(calibrated.learnt().limits) == {str(4 * LIMIT)}
+
+
+def test_the_same_settings_change_no_budget() -> None:
+    calibrated = taught()
+    before = calibrated.budget(asked(output=None))
+    calibrated.retune((LIMIT,), **SETTINGS)
+    assert calibrated.budget(asked(output=None)) == before
+
+
+def test_fewer_models_or_categories_forget_the_others() -> None:
+    for fewer in ({"models": 2}, {"categories": 1}):
+        calibrated = fresh()
+        for model in ("a", "b", "c"):
+            calibrated.observe(truth(replace(asked(), model=model)))
+        calibrated.retune((LIMIT,), **SETTINGS | fewer)
+        assert set(calibrated.learnt().categories) == {"prose/c"}
+        calibrated.observe(truth(replace(asked(), model="c")))

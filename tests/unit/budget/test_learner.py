@@ -66,3 +66,13 @@ def test_what_was_learnt_is_that_of_the_estimator():
     given.learn(Observation(ASKED, Outcome.COMPLETE, 8192, 800, 1))
     assert given.learnt().categories["prose/m"]["samples"] == 1
     assert list(given.learnt_parts()) == [given.learnt()]
+
+
+def test_fewer_labels_fold_the_lengths_of_the_others():
+    given, gone = learner(labels=3), []
+    given.on_replaced = gone.append
+    for model in ("a", "b"):
+        given.learn(Observation(replace(ASKED, model=model), Outcome.COMPLETE, 8192, 20, 5))
+    given.relabel(2, 8)
+    assert gone == ["prose/a"]
+    assert {row[1] for row in given.lengths.rows()} == {"other", "prose/b"}

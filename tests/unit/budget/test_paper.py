@@ -157,3 +157,15 @@ def test_what_was_learnt_comes_in_one_part():
     estimator = paper()
     estimator.observe(answer(asked(4000), 1000))
     assert list(estimator.learnt_parts()) == [estimator.learnt()]
+
+
+def test_ratios_survive_other_settings():
+    estimator = paper()
+    teach(estimator, [3.0] * 50)
+    before = estimator.learnt().categories["prose/m"]
+    estimator.retune(
+        beta=0.5, gamma=0.0, prior_bytes_per_token=3.0, default_output_tokens=7, categories=1
+    )
+    after = estimator.learnt().categories["prose/m"]
+    assert after["bytes_per_token"] == before["bytes_per_token"]
+    assert after["conservative"] == after["bytes_per_token"]

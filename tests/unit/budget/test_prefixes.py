@@ -84,3 +84,10 @@ def test_those_that_were_used_last_are_kept() -> None:
 
 def test_none_are_kept_where_none_are_permitted() -> None:
     assert not len(learnt((Prefix("a", "s"), 100, None), most=0))
+
+
+def test_of_fewer_those_that_were_used_last_are_kept() -> None:
+    prefixes = learnt(*((Prefix(str(number)), 100, None) for number in range(4)), most=4)
+    prefixes.resize(1)
+    assert len(prefixes) == 1
+    assert prefixes.find("3")

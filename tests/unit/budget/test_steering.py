@@ -204,3 +204,32 @@ def test_the_forecast_is_what_is_aimed_at_where_the_level_is_steered() -> None:
     steering, _ = steered(0.1)
     steering.observe(LIMIT, SAFE, exceeds=False)
     assert steering.forecast() == pytest.approx(AIM * 0.001, rel=0.05)
+
+
+def test_what_was_counted_of_a_limit_survives_another_target() -> None:
+    steering, same = steered(0.02)[0], steered(0.02)[0]
+    steering.retune(0.005, [LIMIT])
+    assert risks(steering).counted() == risks(same).counted()
+    assert steering.level > same.level
+
+
+def test_a_new_limit_begins_as_a_new_service() -> None:
+    steering = steered(0.02)[0]
+    steering.retune(0.001, [LIMIT, 2 * LIMIT])
+    assert steering.risks[2 * LIMIT].counted() == risks(new()).counted()
+    assert risks(steering).counted() != risks(new()).counted()
+
+
+def test_a_new_limit_of_a_tenant_begins_with_what_all_have_counted() -> None:
+    wider = Steering(0.001, [LIMIT])
+    own = Steering(0.001, [LIMIT], wider)
+    for each in (wider, own):
+        each.retune(0.001, [2 * LIMIT])
+    wider.observe(2 * LIMIT, 0, exceeds=True, weight=10.0)
+    assert sum(own.risks[2 * LIMIT].counted()[0]) > 0.0
+
+
+def test_a_limit_that_is_gone_has_no_forecast() -> None:
+    steering = new()
+    steering.retune(0.001, [2 * LIMIT])
+    assert steering.forecast(LIMIT) == 0.0

@@ -221,3 +221,23 @@ def test_errors_of_other_weights_are_forgotten() -> None:
     assert state.observations == 2
     state.add_score(0.0, estimated, other, seen)
     assert state.observations == 1
+
+
+def test_tenants_are_steered_to_another_target() -> None:
+    common = Steering(0.001, [LIMIT])
+    given = Tenants(2, common)
+    kept(given, "a")
+    common.retune(0.01, [2 * LIMIT])
+    given.retune(2)
+    for name in ("a", "b"):
+        steering = given.find(name, KEY, category()).account.steering
+        assert (steering.target, list(steering.risks)) == (0.01, [2 * LIMIT])
+
+
+def test_of_fewer_tenants_the_last_are_kept() -> None:
+    given = tenants(2)
+    for name in "ab":
+        kept(given, name)
+    given.retune(1)
+    assert given.figures()["kept"] == 1
+    assert given.find("b", KEY, category()).name == "b"

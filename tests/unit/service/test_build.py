@@ -160,8 +160,9 @@ def test_the_service_on_h2_does_not_load_grpc():
     code = (
         "import sys, extproc.service.serve, extproc.service.worker\n"
         "from extproc.config.settings import Settings\n"
+        "from extproc.service.reload import Source\n"
         "from extproc.service.serve import Service\n"
-        "Service(Settings())\n"
+        "Service(Settings(), Source(None, Settings))\n"
         "print('grpc' in sys.modules, 'extproc.service.h2_server' in sys.modules)"
     )
     command = [sys.executable, "-c", code]

@@ -19,6 +19,7 @@ from prometheus_client import CollectorRegistry
 from extproc.build import build_learner
 from extproc.config.settings import Settings
 from extproc.service import serve
+from extproc.service.reload import Source
 from tests.support.production_stack import BODY, children, fronted
 from tests.support.running_service import (
     consecutive_ports,
@@ -42,7 +43,7 @@ def test_the_series_of_a_category_that_is_replaced_are_removed(monkeypatch):
     monkeypatch.setattr(serve, "CollectorRegistry", lambda: registry)
 
     async def built():
-        serve.Service(Settings())
+        serve.Service(Settings(), Source(None, Settings))
 
     asyncio.run(built())
     error = "dualpool_budget_relative_error_count", {"category": "a/m"}

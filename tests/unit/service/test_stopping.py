@@ -59,20 +59,6 @@ def test_a_signal_asks_for_the_end(number):
     assert asyncio.run(main()) is False
 
 
-def test_a_hangup_is_logged_and_changes_nothing(caplog):
-    async def main():
-        stop = Stop()
-        stop_on_signals(stop)
-        os.kill(os.getpid(), signal.SIGHUP)
-        async with asyncio.timeout(10):
-            while not caplog.messages:
-                await asyncio.sleep(0.01)
-        return stop.asked.is_set()
-
-    assert asyncio.run(main()) is False
-    assert caplog.messages[0].startswith("SIGHUP changes nothing: ")
-
-
 def replica(**seconds):
     """Return the settings of one of several replicas."""
     return ListenSettings(grpc="0.0.0.0:50051", **seconds)

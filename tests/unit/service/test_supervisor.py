@@ -12,12 +12,13 @@ import pytest
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Measure, Observation, Outcome
-from extproc.config.settings import ListenSettings, Settings
+from extproc.config.settings import BudgetSettings, ListenSettings, Settings
 from extproc.page.digest import Digest
 from extproc.service import supervisor as module
 from extproc.service import worker_process
 from extproc.service.certificates import CertificateError
-from extproc.service.channel import LINE_BYTES, Order, encode, encode_digest
+from extproc.service.channel import CHANGE, LINE_BYTES, Order, encode, encode_digest
+from extproc.service.reload import Source
 from extproc.service.stopping import Stop
 from extproc.service.supervisor import Supervisor
 from extproc.service.worker_process import WorkerProcess
@@ -50,7 +51,8 @@ class Fleet:
             ),
             workers=len(scripts),
         )
-        self.supervisor = Supervisor(self.settings)
+        self.next = self.settings
+        self.supervisor = Supervisor(self.settings, Source(None, lambda: self.next))
         self.stop = Stop()
 
     def command(self):
@@ -354,7 +356,7 @@ def test_no_folder_for_the_metrics_is_an_error_with_a_fix(fleet, monkeypatch):
 def test_unusable_certificates_are_one_message(tmp_path):
     listen = ListenSettings(tls_cert=f"{tmp_path}/none", tls_key=f"{tmp_path}/none")
     with pytest.raises(CertificateError, match="cannot be read"):
-        Supervisor(Settings(listen=listen, workers=2))
+        Supervisor(Settings(listen=listen, workers=2), Source(None, Settings))
 
 
 def test_a_worker_that_was_told_to_end_is_sent_nothing(tmp_path, monkeypatch):
@@ -380,3 +382,52 @@ def test_a_worker_that_was_told_to_end_is_sent_nothing(tmp_path, monkeypatch):
         return lines
 
     assert asyncio.run(main()) == [encode(order)]
+
+
+def test_workers_are_sent_settings_that_have_changed(fleet):
+    async def main():
+        async with fleet(SERVES + HEARS, SERVES + HEARS) as given:
+            await until(lambda: given.ready() == 2)
+            given.next = changed(given.settings)
+            await given.supervisor._reloader.reload()
+            await until(lambda: given.heard(0) and given.heard(1))
+            return [order(given.heard(index)) for index in (0, 1)]
+
+    orders = asyncio.run(main())
+    assert [Settings.model_validate_json(each.settings).budget.target for each in orders] == [
+        0.002,
+        0.002,
+    ]
+    assert orders[0].address != orders[1].address
+
+
+def test_a_worker_that_starts_while_settings_change_is_sent_them(fleet, monkeypatch):
+    start = WorkerProcess.start
+
+    async def starting(sent, folder):
+        worker = await start(sent, folder)
+        if not given.changed:
+            given.changed = True
+            given.next = changed(given.settings)
+            await given.supervisor._reloader.reload()
+        return worker
+
+    async def main():
+        nonlocal given
+        async with fleet(SERVES + HEARS) as given:
+            given.changed = False
+            await until(lambda: given.heard(0))
+            return order(given.heard(0))
+
+    given = None
+    monkeypatch.setattr(WorkerProcess, "start", starting)
+    assert Settings.model_validate_json(asyncio.run(main()).settings).budget.target == 0.002
+
+
+def changed(settings):
+    return settings.model_copy(update={"budget": BudgetSettings(target=0.002)})
+
+
+def order(line):
+    assert line.startswith(CHANGE)
+    return msgspec.json.decode(line.removeprefix(CHANGE), type=Order)

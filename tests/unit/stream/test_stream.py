@@ -119,7 +119,7 @@ class Broken:
 
 def broken():
     given = stages()
-    given.learner._estimator = Broken()
+    given.learner.estimator = Broken()
     return given
 
 
@@ -150,7 +150,7 @@ def test_after_a_fault_a_duplex_body_is_still_given_back():
 def test_after_a_fault_nothing_more_is_decided():
     given = broken()
     stream = play("buffered-short", given)
-    given.learner._estimator = stages().learner._estimator
+    given.learner.estimator = stages().learner.estimator
     [path] = [file for file in FILES if file.stem == "buffered-short"]
     again = Stream(given)
     again.error = stream.error

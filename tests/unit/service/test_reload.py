@@ -1,0 +1,170 @@
+"""Settings that change while the service runs."""
+
+import asyncio
+import os
+import signal
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from extproc.config.errors import UserError
+from extproc.config.settings import BudgetSettings, EnvoySettings, ListenSettings, Settings
+from extproc.service import reload as module
+from extproc.service.reload import Outcome, Reloader, Source
+from extproc.stream.metrics import WorkerMetrics
+from tests.support.waiting import until
+
+OTHER = Settings(budget=BudgetSettings(target=0.002))
+
+
+class Reloading:
+    """A reloader of settings that a test sets; `applied` are those that it passed on."""
+
+    def __init__(self, path=None):
+        self.next, self.applied, self.loads = Settings(), [], 0
+        self.registry = CollectorRegistry()
+        source = Source(path, self._load)
+        metrics = WorkerMetrics(self.registry)
+        self.reloader = Reloader(Settings(), source, self.applied.append, metrics)
+
+    def _load(self):
+        self.loads += 1
+        if isinstance(self.next, Exception):
+            raise self.next
+        return self.next
+
+    def reload(self, settings):
+        self.next = settings
+        return asyncio.run(self.reloader.reload())
+
+    def count(self, outcome):
+        name = "dualpool_reloads_total"
+        return self.registry.get_sample_value(name, {"outcome": outcome.value})
+
+    def loaded_at(self):
+        return self.registry.get_sample_value("dualpool_settings_loaded_timestamp_seconds")
+
+
+def test_what_has_changed_is_applied_logged_and_counted(caplog):
+    given = Reloading()
+    with caplog.at_level("INFO"):
+        assert given.reload(OTHER) is Outcome.APPLIED
+    assert given.applied == [OTHER]
+    assert caplog.messages == ["the settings are changed: budget.target: 0.001 -> 0.002"]
+    assert given.count(Outcome.APPLIED) == 1
+
+
+def test_settings_that_are_the_same_are_not_applied():
+    given = Reloading()
+    assert given.reload(Settings()) is Outcome.UNCHANGED
+    assert given.applied == []
+
+
+def test_a_file_with_faults_changes_nothing_and_all_are_logged(caplog):
+    given = Reloading()
+    before = given.loaded_at()
+    assert given.reload(UserError("a: is wrong\nb: is wrong")) is Outcome.REFUSED
+    assert given.applied == []
+    assert caplog.messages == [
+        "the settings are not changed, because of their faults:\na: is wrong\nb: is wrong"
+    ]
+    assert (given.count(Outcome.REFUSED), given.loaded_at()) == (1, before)
+
+
+def test_a_fault_of_ours_changes_nothing(caplog):
+    given = Reloading()
+    assert given.reload(RuntimeError("bug")) is Outcome.REFUSED
+    assert caplog.messages == ["the settings are not changed: they cannot be loaded"]
+
+
+def test_what_cannot_be_applied_stays_to_be_applied():
+    given = Reloading()
+    given.reloader._apply = lambda _settings: (_ for _ in ()).throw(UserError("no such file"))
+    assert given.reload(OTHER) is Outcome.REFUSED
+    given.reloader._apply = given.applied.append
+    assert given.reload(OTHER) is Outcome.APPLIED
+
+
+def test_what_needs_a_restart_stays_and_is_named(caplog):
+    given = Reloading()
+    listen = ListenSettings(http="127.0.0.1:1")
+    wanted = OTHER.model_copy(update={"workers": 3, "listen": listen})
+    assert given.reload(wanted) is Outcome.APPLIED
+    assert given.applied == [OTHER]
+    assert caplog.messages[0] == (
+        "changed, but not before a restart: "
+        'listen.http: "127.0.0.1:8081" -> "127.0.0.1:1"; workers: 1 -> 3'
+    )
+
+
+def test_a_bound_that_envoy_shares_is_named(caplog):
+    given = Reloading()
+    given.reload(Settings(envoy=EnvoySettings(large_body_bytes=9)))
+    assert caplog.messages[0].startswith("changed, but not before a restart: envoy.large_body")
+
+
+def test_what_envoy_holds_too_is_named(caplog):
+    with caplog.at_level("INFO"):
+        Reloading().reload(Settings(envoy=EnvoySettings(fail_open_bytes_per_token=3.0)))
+    assert "render it again" in caplog.messages[0]
+
+
+def watched(given, act):
+    async def main():
+        async with given.reloader.watching():
+            await asyncio.sleep(0.05)
+            act()
+            await until(lambda: given.loads)
+            await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+    return given.loads
+
+
+def test_a_hangup_reloads(tmp_path):
+    given = Reloading(tmp_path / "none")
+    assert watched(given, lambda: os.kill(os.getpid(), signal.SIGHUP)) == 1
+
+
+def test_a_hangup_without_a_file_reloads_the_defaults():
+    given = Reloading()
+    assert watched(given, lambda: os.kill(os.getpid(), signal.SIGHUP)) == 1
+    assert given.count(Outcome.UNCHANGED) == 1
+
+
+def replaced(file):
+    new = file.with_name("new")
+    new.write_text("new")
+    new.replace(file)
+
+
+def relinked(file):
+    new = file.with_name("new")
+    new.symlink_to(file.with_name("other"))
+    new.replace(file)
+
+
+@pytest.mark.parametrize("change", [replaced, relinked, lambda file: file.write_text("longer")])
+def test_a_file_that_changes_is_loaded_once(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(module, "EVERY_S", 0.01)
+    file = tmp_path / "dualpool.yaml"
+    file.write_text("")
+    file.with_name("other").write_text("other")
+    given = Reloading(file)
+    given.next = UserError("wrong")
+    assert watched(given, lambda: change(file)) == 1
+
+
+def test_a_file_that_is_gone_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "EVERY_S", 0.01)
+    file = tmp_path / "dualpool.yaml"
+    file.write_text("")
+    given = Reloading(file)
+
+    async def main():
+        async with given.reloader.watching():
+            file.unlink()
+            await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+    assert given.loads == 0
