@@ -12,7 +12,7 @@ from rich.console import Console
 from extproc.config.load import load
 from extproc.names import install_hint
 from extproc.planner.proof.hardware import search
-from extproc.planner.proof.tails import SHARES, Tails, study
+from extproc.planner.proof.tails import Tails, study
 from extproc.planner.report.document import as_json
 from extproc.planner.report.hardware import hardware_json, print_hardware
 from extproc.planner.report.running import running_files
@@ -27,10 +27,11 @@ from extproc.planner_commands.options import (
     question_of,
     with_pools,
 )
-from extproc.progress import showing
+from extproc.planner_commands.sweep import sized, spreading
 
 _WIDTH: Final = 110
 _LEAST_RUN_S: Final = 30
+_SIMULATIONS: Final = 20  # of --tails and --pool, at least
 
 
 def run_plan(options: PlanOptions) -> int:
@@ -69,9 +70,8 @@ def _notes(done: Study, options: PlanOptions) -> tuple[str, ...]:
 
 def _plan_hardware(options: PlanOptions, question: Question, notes: tuple[str, ...]) -> int:
     offers, threshold = machines_of(options), class_threshold(options, question)
-    with showing(Console(stderr=True)) as show:
-        show.say("Simulating the cheapest fleets")
-        found = search(question, offers, threshold, options.requests)
+    with spreading(sized(options.sweep, _SIMULATIONS * options.requests)) as spread:
+        found = search(question, offers, threshold, options.requests, spread, options.thresholds)
     if options.json == Path("-"):
         _write(options.json, hardware_json(found))
     else:
@@ -98,9 +98,8 @@ def _console() -> Console:
 
 def _tails(options: PlanOptions, question: Question) -> Tails:
     threshold = class_threshold(options, question)
-    with showing(Console(stderr=True)) as show:
-        show.begin("Simulating", 1 + len(SHARES))
-        return study(question, threshold, options.requests, show.advance)
+    with spreading(sized(options.sweep, _SIMULATIONS * options.requests)) as spread:
+        return study(question, threshold, options.requests, spread)
 
 
 def _report(done: Study, notes: Sequence[str], options: PlanOptions, tails: Tails | None) -> None:
