@@ -68,7 +68,7 @@ class Reference:
     def schedule(self) -> dict[Sequence, int]:
         budget, scheduled, preempted, index = self.config.max_num_batched_tokens, {}, False, 0
         several = len(self.running) + len(self.waiting) > 1
-        most = several and self.config.long_prefill_token_threshold or budget
+        most = (several and self.config.long_prefill_token_threshold) or budget
         while index < len(self.running) and budget > 0:
             sequence = self.running[index]
             tokens = min(self.left(sequence), most, budget)
