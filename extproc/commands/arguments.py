@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from extproc.planner_commands.inputs import InputOptions
+    from extproc.planner_commands.sweep import SweepOptions
 
 DEFAULT_PROFILE: Final = "a100-llama70b"
 PROFILES: Final = (DEFAULT_PROFILE, "h100-llama70b", "h100-llama8b", "a10g", "mi300x-qwen235b")
@@ -65,6 +66,30 @@ def add_stack(parser: argparse.ArgumentParser) -> None:
         default=0,
         help="random seed of the traffic and of the simulated pools (default: %(default)s)",
     )
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """Add --jobs and --cluster; sweep_options reads them."""
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="run simulations in this many processes (default: one for each CPU)",
+    )
+    parser.add_argument(
+        "--cluster",
+        default="",
+        metavar="ADDRESS",
+        help="run simulations on the workers of this Dask scheduler, for example tcp://host:8786",
+    )
+
+
+def sweep_options(arguments: argparse.Namespace) -> "SweepOptions":
+    """Return where simulations run."""
+    from extproc.planner_commands.sweep import SweepOptions
+
+    return SweepOptions(arguments.jobs, arguments.cluster)
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:

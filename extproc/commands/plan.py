@@ -8,7 +8,9 @@ from extproc.commands.arguments import (
     PROFILES,
     add_config,
     add_inputs,
+    add_sweep,
     input_options,
+    sweep_options,
 )
 
 DESCRIPTION = (
@@ -24,6 +26,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add_inputs(parser)
     _add_instances(parser)
     _add_plan_limits(parser)
+    add_sweep(parser)
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write all figures as JSON; -: print"
     )
@@ -64,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
             model=options.model,
             tails=options.tails,
             requests=options.requests,
+            sweep=sweep_options(options),
             hours=options.hours,
             price=options.price,
             out=options.out,

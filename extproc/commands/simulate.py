@@ -10,7 +10,9 @@ from extproc.commands.arguments import (
     STATED,
     add_config,
     add_inputs,
+    add_sweep,
     input_options,
+    sweep_options,
 )
 
 RULES: Final = ("dualpool", "paper", "input-length", "random", "oracle", "one-pool", "homogeneous")
@@ -29,6 +31,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _add_arrivals(parser)
     _add_fleet(parser)
     _add_conduct(parser)
+    add_sweep(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="write plots of the latencies as PNG"
@@ -56,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
                 gpus=arguments.gpus,
                 plan=arguments.plan,
                 max_num_batched_tokens=arguments.max_num_batched_tokens,
+                long_prefill_token_threshold=arguments.long_prefill_token_threshold,
                 prefix_caching=arguments.prefix_caching,
             ),
             rate=arguments.rate,
@@ -71,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
                 retry=not arguments.no_retry,
                 drain_s=arguments.drain,
             ),
+            sweep=sweep_options(arguments),
             warmup_s=arguments.warmup,
             json=arguments.json,
             plot=arguments.plot,
@@ -141,6 +146,13 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="TOKENS",
         help="of every instance (default: vLLM's on the accelerator, 8192 or 2048)",
+    )
+    add(
+        "--long-prefill-token-threshold",
+        type=int,
+        default=0,
+        metavar="TOKENS",
+        help="of every instance: most tokens of one prefill in an iteration (default: no limit)",
     )
     add("--prefix-caching", action="store_true", help="cache prefixes, for traces that have them")
 

@@ -22,7 +22,8 @@ class FleetOptions:
 
     windows: max_model_len of the pools, ascending. thresholds: of all pools but the largest; the
     windows if empty. plan: a file written by `dualpool plan --json`, which replaces all other
-    options but prefix_caching. max_num_batched_tokens: None: vLLM's default on the accelerator.
+    options but prefix_caching and long_prefill_token_threshold. max_num_batched_tokens: None:
+    vLLM's default on the accelerator.
     """
 
     profile: str = DEFAULT_PROFILE
@@ -33,6 +34,7 @@ class FleetOptions:
     gpus: int = 0
     plan: Path | None = None
     max_num_batched_tokens: int | None = None
+    long_prefill_token_threshold: int = 0
     prefix_caching: bool = False
 
 
@@ -216,7 +218,11 @@ def _spec(pool: _PlannedPool, profile: InstanceProfile, options: FleetOptions) -
     engine = profile.engine(pool.max_model_len, pool.max_num_seqs, batched)
     return PoolSpec(
         name=pool.name,
-        engine=replace(engine, enable_prefix_caching=options.prefix_caching),
+        engine=replace(
+            engine,
+            enable_prefix_caching=options.prefix_caching,
+            long_prefill_token_threshold=options.long_prefill_token_threshold,
+        ),
         profile=profile.pace,
         instances=pool.instances,
         threshold=pool.threshold,

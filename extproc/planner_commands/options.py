@@ -21,6 +21,7 @@ from extproc.planner.sizing.question import (
 from extproc.planner.traffic.lengths import Trace
 from extproc.planner.traffic.rows import Reading
 from extproc.planner_commands.inputs import InputOptions
+from extproc.planner_commands.sweep import SWEEP, SweepOptions
 from extproc.simulator.engine.profiles import (
     NAMED,
     InstanceProfile,
@@ -49,7 +50,7 @@ class PlanOptions:
     simulate what each class of requests sees, in runs of `requests`. offers: NAME=GPU,... of the
     short and of the long pool, which run `model`. price: USD per GPU and hour; None: the profile's.
     json, html, plot: files to write; json may be `-` for standard output. out: a folder for the
-    files that start the pools.
+    files that start the pools. sweep: where simulations run.
     """
 
     inputs: InputOptions
@@ -73,6 +74,7 @@ class PlanOptions:
     model: str = "llama-3-8b"
     tails: bool = False
     requests: int = 10_000
+    sweep: SweepOptions = SWEEP
     hours: float = HOURS_PER_YEAR
     price: float | None = None
     out: Path | None = None

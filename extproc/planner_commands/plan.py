@@ -2,7 +2,7 @@
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,14 +12,17 @@ from rich.console import Console
 from extproc.config.load import load
 from extproc.names import install_hint
 from extproc.planner.proof.hardware import search
-from extproc.planner.proof.tails import SHARES, Tails, study
+from extproc.planner.proof.tails import Tails, study
 from extproc.planner.report.document import as_json
 from extproc.planner.report.hardware import hardware_json, print_hardware
+from extproc.planner.report.live import category_table, describe_hour
 from extproc.planner.report.running import running_files
 from extproc.planner.report.text import print_study
 from extproc.planner.sizing.question import PlanError, Question
 from extproc.planner.sizing.study import Study, examine
+from extproc.planner.traffic.live import Category
 from extproc.planner_commands.inputs import read_inputs
+from extproc.planner_commands.live import read_hour
 from extproc.planner_commands.options import (
     PlanOptions,
     class_threshold,
@@ -27,10 +30,11 @@ from extproc.planner_commands.options import (
     question_of,
     with_pools,
 )
-from extproc.progress import showing
+from extproc.planner_commands.sweep import sized, spreading
 
 _WIDTH: Final = 110
 _LEAST_RUN_S: Final = 30
+_SIMULATIONS: Final = 20  # of --tails and --pool, at least
 
 
 def run_plan(options: PlanOptions) -> int:
@@ -44,6 +48,9 @@ def run_plan(options: PlanOptions) -> int:
         options = with_pools(options, settings)
     with Console(stderr=True).status("Planning"):
         reading = read_inputs(options.inputs)
+        hour = read_hour(options.inputs.services) if options.inputs.services else None
+        if hour and options.rate is None and not options.inputs.files:
+            options = replace(options, rate=max(hour.busiest_per_s, hour.mean_per_s))
         question = question_of(options, reading, settings.budget.estimator)
     if options.offers:
         if options.out:
@@ -52,7 +59,8 @@ def run_plan(options: PlanOptions) -> int:
     with Console(stderr=True).status("Planning"):
         done = examine(question, options.pools, options.thresholds)
     tails = _tails(options, question) if options.tails else None
-    _report(done, (*reading.notes, *_notes(done, options)), options, tails)
+    notes = (*reading.notes, *_notes(done, options), *(describe_hour(hour, done) if hour else ()))
+    _report(_Findings(done, notes, tails, reading.categories), options)
     return 0 if (tails.least if tails else done.plan.meets) else 1
 
 
@@ -69,9 +77,8 @@ def _notes(done: Study, options: PlanOptions) -> tuple[str, ...]:
 
 def _plan_hardware(options: PlanOptions, question: Question, notes: tuple[str, ...]) -> int:
     offers, threshold = machines_of(options), class_threshold(options, question)
-    with showing(Console(stderr=True)) as show:
-        show.say("Simulating the cheapest fleets")
-        found = search(question, offers, threshold, options.requests)
+    with spreading(sized(options.sweep, _SIMULATIONS * options.requests)) as spread:
+        found = search(question, offers, threshold, options.requests, spread, options.thresholds)
     if options.json == Path("-"):
         _write(options.json, hardware_json(found))
     else:
@@ -98,17 +105,28 @@ def _console() -> Console:
 
 def _tails(options: PlanOptions, question: Question) -> Tails:
     threshold = class_threshold(options, question)
-    with showing(Console(stderr=True)) as show:
-        show.begin("Simulating", 1 + len(SHARES))
-        return study(question, threshold, options.requests, show.advance)
+    with spreading(sized(options.sweep, _SIMULATIONS * options.requests)) as spread:
+        return study(question, threshold, options.requests, spread)
 
 
-def _report(done: Study, notes: Sequence[str], options: PlanOptions, tails: Tails | None) -> None:
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    done: Study
+    notes: tuple[str, ...]
+    tails: Tails | None
+    categories: tuple[Category, ...]
+
+
+def _report(found: _Findings, options: PlanOptions) -> None:
+    done, notes, tails = found.done, found.notes, found.tails
     document = as_json(done, notes, tails)
     if options.json == Path("-"):
         _write(options.json, document)
     else:
         print_study(_console(), done, notes, tails)
+        if found.categories:
+            _console().print()
+            _console().print(category_table(found.categories, done))
         if options.json:
             _write(options.json, document)
     if options.out:

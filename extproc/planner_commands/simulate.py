@@ -6,8 +6,9 @@ Invariant: all rules that are compared get the same arrivals, the same texts and
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +33,7 @@ from extproc.planner.traffic.rows import Reading
 from extproc.planner.traffic.texts import STATED
 from extproc.planner_commands.fleets import FleetOptions, build_fleet, choose_pools
 from extproc.planner_commands.inputs import InputOptions, read_inputs
+from extproc.planner_commands.sweep import SWEEP, SweepOptions, sized, spreading
 from extproc.progress import Show, showing
 
 COMPARED: Final = (
@@ -68,6 +70,7 @@ class SimulateOptions:
     stated: float = STATED
     spill: float | None = None
     conduct: Conduct = field(default_factory=Conduct)
+    sweep: SweepOptions = SWEEP
     warmup_s: float | None = None
     json: Path | None = None
     plot: Path | None = None
@@ -95,6 +98,7 @@ class _SimulationInputs:
     settings: Settings
     reading: Reading
     fleet: FleetSpec
+    requests: int
 
 
 def _simulate_all(options: SimulateOptions) -> tuple[Simulation, dict[str, Records]]:
@@ -104,10 +108,9 @@ def _simulate_all(options: SimulateOptions) -> tuple[Simulation, dict[str, Recor
     reading = read_inputs(options.inputs)
     trace = _arrivals(options, reading, options.seed)
     _check_warmup(options, trace)
-    inputs = _SimulationInputs(options, settings, reading, _fleet(options, settings, trace))
-    first = dict[str, Records]()
-    with showing(Console(stderr=True)) as show:
-        compared = tuple(_compare(inputs, rule, show, first) for rule in options.rules)
+    fleet = _fleet(options, settings, trace)
+    inputs = _SimulationInputs(options, settings, reading, fleet, len(trace))
+    compared, first = _compare_all(inputs)
     simulation = Simulation(
         source=trace.name,
         requests=len(trace),
@@ -127,35 +130,33 @@ def _fleet(options: SimulateOptions, settings: Settings, trace: Trace) -> FleetS
     return build_fleet(options.fleet, pools, trace.workload(), trace.rate)
 
 
-def _compare(
-    inputs: _SimulationInputs, rule: RuleName, show: Show, first: dict[str, Records]
-) -> Compared:
-    """Run a rule with every seed; put the records of its first run into `first`, for a plot."""
+def _compare_all(inputs: _SimulationInputs) -> tuple[tuple[Compared, ...], dict[str, Records]]:
+    """Run every rule with every seed, and what is near its capacity with less and with more."""
     options = inputs.options
-    fleet = _fleet_of(rule, inputs.fleet)
-    results, load = [], 0.0
-    for seed in range(options.seed, options.seed + options.seeds):
-        trace = _arrivals(options, inputs.reading, seed)
-        records = _run(inputs, _SimulationRun(fleet, rule, trace, seed), show)
-        results.append(summarise(records, options.warmup_s))
-        load = load or load_of(records)
-        # 12 columns of 8 bytes: 96 MB for a million requests, kept only where they are drawn.
-        if options.plot:
-            first.setdefault(rule.value, records)
-    capacity = tuple(
-        _rerun(inputs, fleet, rule, 1 + by, show) for by in CAPACITIES if load > HIGH_LOAD
+    seeds = range(options.seed, options.seed + options.seeds)
+    runs = [_SimulationRun(rule, seed) for rule in options.rules for seed in seeds]
+    done = _run_all(inputs, runs, "Runs")
+    # The first run of each rule.
+    loads = {run.rule: run.load for run in done[:: options.seeds]}
+    near = [
+        _SimulationRun(rule, options.seed, 1 + by)
+        for rule in options.rules
+        for by in CAPACITIES
+        if loads[rule] > HIGH_LOAD
+    ]
+    again = _run_all(inputs, near, "Runs with 10 % less and more capacity")
+    compared = tuple(
+        Compared(
+            rule.value,
+            _fleet_of(rule, inputs.fleet),
+            tuple(run.result for run in done if run.rule is rule),
+            loads[rule],
+            tuple(run.result for run in again if run.rule is rule),
+        )
+        for rule in options.rules
     )
-    return Compared(rule.value, fleet, tuple(results), load, capacity)
-
-
-def _rerun(
-    inputs: _SimulationInputs, fleet: FleetSpec, rule: RuleName, times: float, show: Show
-) -> Result:
-    """Repeat the first seed on instances that are so many times as fast."""
-    options = inputs.options
-    trace = _arrivals(options, inputs.reading, options.seed)
-    run = _SimulationRun(with_capacity(fleet, times), rule, trace, options.seed)
-    return summarise(_run(inputs, run, show), options.warmup_s)
+    first = {run.rule.value: run.records for run in reversed(done) if run.records}
+    return compared, first
 
 
 def _fleet_of(rule: RuleName, fleet: FleetSpec) -> FleetSpec:
@@ -166,21 +167,50 @@ def _fleet_of(rule: RuleName, fleet: FleetSpec) -> FleetSpec:
 
 @dataclass(frozen=True, slots=True)
 class _SimulationRun:
-    fleet: FleetSpec
     rule: RuleName
-    trace: Trace
     seed: int
+    capacity: float = 1.0
 
 
-def _run(inputs: _SimulationInputs, run: _SimulationRun, show: Show) -> Records:
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A run; records: for a plot, else None."""
+
+    rule: RuleName
+    result: Result
+    load: float
+    records: Records | None
+
+
+def _run(
+    inputs: _SimulationInputs, run: _SimulationRun, progress: Callable[[int], None] = lambda _: None
+) -> _Done:
     options = inputs.options
-    rule = make_rule(run.rule, run.fleet, run.seed, options.spill, inputs.settings)
-    limits = draw_limits(run.trace, run.seed, options.stated)
+    fleet = with_capacity(_fleet_of(run.rule, inputs.fleet), run.capacity)
+    trace = _arrivals(options, inputs.reading, run.seed)
+    rule = make_rule(run.rule, fleet, run.seed, options.spill, inputs.settings)
+    limits = draw_limits(trace, run.seed, options.stated)
     conduct = replace(options.conduct, seed=run.seed)
-    progress = _progress(f"{run.rule.value}, seed {run.seed}, per cent", len(run.trace), show)
-    return simulate(
-        run.fleet, arrive(run.trace, limits, run.seed), rule, conduct, progress=progress
-    )
+    arrivals = arrive(trace, limits, run.seed)
+    records = simulate(fleet, arrivals, rule, conduct, progress=progress)
+    # 12 columns of 8 bytes: 96 MB for a million requests, kept only where they are drawn.
+    kept = records if options.plot and run.seed == options.seed else None
+    return _Done(run.rule, summarise(records, options.warmup_s), load_of(records), kept)
+
+
+def _run_all(inputs: _SimulationInputs, runs: Sequence[_SimulationRun], text: str) -> list[_Done]:
+    """Run all; a single one in this process, with its arrivals as progress."""
+    if len(runs) == 1 and not inputs.options.sweep.cluster:
+        return [_run_alone(inputs, runs[0])]
+    requests = len(runs) * inputs.requests
+    with spreading(sized(inputs.options.sweep, requests)) as spread:
+        return list(spread(text, [partial(_run, inputs, run) for run in runs])) if runs else []
+
+
+def _run_alone(inputs: _SimulationInputs, run: _SimulationRun) -> _Done:
+    requests = len(_arrivals(inputs.options, inputs.reading, run.seed))
+    with showing(Console(stderr=True)) as show:
+        return _run(inputs, run, _progress(f"{run.rule.value}, per cent", requests, show))
 
 
 def _progress(text: str, requests: int, show: Show) -> Callable[[int], None]:

@@ -67,9 +67,11 @@ class Reference:
 
     def schedule(self) -> dict[Sequence, int]:
         budget, scheduled, preempted, index = self.config.max_num_batched_tokens, {}, False, 0
+        several = len(self.running) + len(self.waiting) > 1
+        most = (several and self.config.long_prefill_token_threshold) or budget
         while index < len(self.running) and budget > 0:
             sequence = self.running[index]
-            tokens = min(self.left(sequence), budget)
+            tokens = min(self.left(sequence), most, budget)
             while not (fits := self.allocate(sequence, tokens)):
                 preempted = True
                 if self.preempt() is sequence:
@@ -81,7 +83,7 @@ class Reference:
             index += 1
         while self.waiting and not preempted and budget > 0:
             sequence = self.waiting[0]
-            tokens = min(self.left(sequence), budget)
+            tokens = min(self.left(sequence), most, budget)
             if len(self.running) == self.config.max_num_seqs:
                 break
             if not self.allocate(sequence, tokens, whole=True):

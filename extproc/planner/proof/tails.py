@@ -6,10 +6,12 @@ split are held to the same objectives. Fleets that are compared get the same arr
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Final
 
 import numpy as np
 
+from extproc.planner.proof.spread import Spread, in_turn
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
 from extproc.planner.simulation.records import Records
 from extproc.planner.simulation.results import Mask, percentile, warmup
@@ -19,12 +21,16 @@ from extproc.planner.sizing.plans import Plan, PoolPlan
 from extproc.planner.sizing.question import Objectives, Question, SlotRule, default_num_seqs
 from extproc.planner.sizing.search import Planner
 from extproc.planner.sizing.sensitivity import shifted
-from extproc.planner.traffic.arrivals import arrive, draw_limits
+from extproc.planner.traffic.arrivals import Incoming, arrive, draw_limits
 from extproc.planner.traffic.lengths import Trace, poisson
 from extproc.simulator.engine.profiles import InstanceProfile
 
 SHARES: Final = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 """Shares of long requests that `study` tries."""
+CHUNKS: Final = (256, 512, 1024, 2048)
+"""Values of long_prefill_token_threshold that `study` tries for one pool."""
+CHUNK: Final = 512
+"""The one of them for fleets that are not studied further."""
 _MOST: Final = 4  # times the instances by formula: beyond, the objectives are out of reach
 
 
@@ -44,7 +50,7 @@ class ClassFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """A pool without its number of instances; the other names are those of PoolPlan."""
+    """A pool without its number of instances; the other names are those of PoolPlan and of vLLM."""
 
     name: str
     profile: InstanceProfile
@@ -52,13 +58,15 @@ class Shape:
     max_num_seqs: int
     threshold: int
     max_num_batched_tokens: int
+    long_prefill_token_threshold: int = 0
 
     def pool(self, instances: int) -> PoolSpec:
         """Return the pool with so many instances."""
         batched = max(self.max_num_batched_tokens, self.max_num_seqs)
+        engine = self.profile.engine(self.max_model_len, self.max_num_seqs, batched)
         return PoolSpec(
             name=self.name,
-            engine=self.profile.engine(self.max_model_len, self.max_num_seqs, batched),
+            engine=replace(engine, long_prefill_token_threshold=self.long_prefill_token_threshold),
             profile=self.profile.pace,
             instances=instances,
             threshold=self.threshold,
@@ -92,11 +100,20 @@ class TailRow:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """The least GPUs at a share of long requests: one pool, and a split. None: none found."""
+    """The least GPUs at a share of long requests. None: none found.
+
+    one_pool: with the best max_num_seqs. chunked: one pool with long_prefill_token_threshold.
+    """
 
     share: float
     one_pool: int | None
+    chunked: int | None
     split: int | None
+
+    @property
+    def unsplit(self) -> int | None:
+        """The least GPUs of one pool, whatever its settings."""
+        return min((n for n in (self.one_pool, self.chunked) if n), default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,18 +142,41 @@ class Contest:
 
     def __init__(self, trace: Trace, threshold: int, goals: tuple[Objectives, Objectives]) -> None:
         self._trace, self._goals = trace, goals
-        self._limits = draw_limits(trace, 0)
         self._long = trace.total > threshold
+
+    def __getstate__(self) -> dict[str, object]:
+        """Leave out the arrivals: the process that runs a task makes them faster than it reads."""
+        return {key: value for key, value in self.__dict__.items() if key != "_arrivals"}
+
+    @cached_property
+    def _arrivals(self) -> list[Incoming]:
+        return list(arrive(self._trace, draw_limits(self._trace, 0), 0))
 
     def run(self, name: str, shapes: Sequence[Shape], instances: Sequence[int]) -> TailRow:
         """Simulate a fleet, routed by the service's own rule if it has several pools."""
+        records = self._simulate(shapes, instances)
+        short, long = (_figures(records, each) for each in self._classes(records))
+        return TailRow(name, tuple(shapes), tuple(instances), short, long)
+
+    def _simulate(self, shapes: Sequence[Shape], instances: Sequence[int]) -> Records:
         pools = zip(shapes, instances, strict=True)
         fleet = FleetSpec(tuple(shape.pool(count) for shape, count in pools))
         rule = make_rule(RuleName.DUALPOOL if len(shapes) > 1 else RuleName.ONE_POOL, fleet, 0)
-        records = simulate(fleet, arrive(self._trace, self._limits, 0), rule, Conduct())
-        late = records.at_s >= records.at_s[0] + warmup(records)
-        short, long = (_figures(records, late & each) for each in (~self._long, self._long))
-        return TailRow(name, tuple(shapes), tuple(instances), short, long)
+        return simulate(fleet, self._arrivals, rule, Conduct())
+
+    def _classes(self, records: Records) -> tuple[Mask, Mask]:
+        """Return which requests are short and which are long, without those of the warm-up."""
+        measured = records.at_s >= records.at_s[0] + warmup(records)
+        return measured & ~self._long, measured & self._long
+
+    def worst(self, row: TailRow) -> float:
+        """Return the largest percentile of a fleet over its objective; above 1 one is missed."""
+        pairs = zip((row.short, row.long), self._goals, strict=True)
+        return max(
+            ratio
+            for each, goals in pairs
+            for ratio in (each.ttft_p99_s / goals.ttft_p99_s, each.tpot_p99_s / goals.tpot_p99_s)
+        )
 
     def least(
         self,
@@ -147,17 +187,27 @@ class Contest:
     ) -> TailRow | None:
         """Return the smallest fleet that holds every objective; None if it is out of reach.
 
-        most: instances; None: four times the start. Of several pools the first serves the short
-        class and the last the long one.
+        most: instances; None: four times the start.
         """
 
         def held(counts: tuple[int, ...]) -> tuple[bool, ...]:
-            row = self.run(name, shapes, counts)
-            good = row.short.hold(self._goals[0]), row.long.hold(self._goals[1])
-            return good if len(shapes) > 1 else (all(good),)
+            return self._suffices(self._simulate(shapes, counts))
 
         found = smallest(held, start, most or [_MOST * count for count in start])
         return self.run(name, shapes, found) if found else None
+
+    def _suffices(self, records: Records) -> tuple[bool, ...]:
+        """Return of each pool whether it is large enough.
+
+        It is not, if it answers most of the late requests of a class that misses an objective.
+        """
+        good = [True] * len(records.fleet.pools)
+        for which, goals in zip(self._classes(records), self._goals, strict=True):
+            if not _figures(records, which).hold(goals):
+                slow = records.ttft_s > goals.ttft_p99_s
+                slow |= records.tpot_s > goals.tpot_p99_s
+                good[int(np.bincount(records.pool[slow & which]).argmax())] = False
+        return tuple(good)
 
 
 def smallest(
@@ -186,31 +236,39 @@ def smallest(
     return tuple(high)
 
 
-def study(
-    question: Question,
-    threshold: int,
-    requests: int,
-    progress: Callable[[], None] = lambda: None,
-) -> Tails:
+def study(question: Question, threshold: int, requests: int, spread: Spread = in_turn) -> Tails:
     """Compare one pool with a split at `threshold`: equal GPUs, least GPUs, and over shares.
 
-    requests: of each simulation. progress: called 1 + len(SHARES) times. Raises PlanError, and
-    ValueError if no request lies above the threshold, or none below.
+    requests: of each simulation. Raises PlanError, and ValueError if no request lies above the
+    threshold, or none below.
     """
     goals = goals_of(question)
     fleets = tuple(fleets_of(question, threshold))
     contest = contest_of(question, threshold, requests, goals)
-    equal = tuple(contest.run(*_resized(*fleet, _equal(fleets))) for fleet in fleets)
-    least = [contest.least(*fleet) for fleet in fleets]
-    progress()
+    chunked = [chunks_of(fleets[0], most) for most in CHUNKS if most <= question.window]
+    trials = [_resized(*fleet, _equal(fleets)) for fleet in (*fleets, *chunked)]
+    rows = list(spread("Equal GPUs", [partial(contest.run, *fleet) for fleet in trials]))
+    best = min(rows[len(fleets) :], key=contest.worst)
+    chunk = best.shapes[0].long_prefill_token_threshold
+    fleets = (*fleets[:-1], chunks_of(fleets[0], chunk), fleets[-1])
+    tasks = [partial(contest.least, *fleet) for fleet in fleets]
+    tasks += [
+        partial(_least_at, question, threshold, requests, share, kind)
+        for share in SHARES
+        for kind in (0, chunk, _SPLIT)
+    ]
+    least = list(spread("The least GPUs", tasks))
+    points = [row.gpus if row else None for row in least[len(fleets) :]]
     return Tails(
         threshold=threshold,
         requests=requests,
         share=1 - question.workload.share_within(threshold),
         goals=goals,
-        equal=equal,
-        least=tuple(row for row in least if row),
-        curve=tuple(_curve(question, threshold, requests, progress)),
+        equal=(*rows[: len(fleets) - 2], best, rows[len(fleets) - 2]),
+        least=tuple(row for row in least[: len(fleets)] if row),
+        curve=tuple(
+            CurvePoint(share, *points[3 * n : 3 * n + 3]) for n, share in enumerate(SHARES)
+        ),
     )
 
 
@@ -228,18 +286,24 @@ def contest_of(
     return Contest(poisson(fitting, question.rate_per_s, requests, 0), threshold, goals)
 
 
-def _curve(
-    question: Question, threshold: int, requests: int, progress: Callable[[], None]
-) -> Iterator[CurvePoint]:
-    goals = question.objectives, question.long_objectives or question.objectives
+_SPLIT: Final = -1
+
+
+def _least_at(
+    question: Question, threshold: int, requests: int, share: float, kind: int
+) -> TailRow | None:
+    """Return the smallest fleet at another share of long requests.
+
+    kind: _SPLIT, or the long_prefill_token_threshold of one pool; 0: none.
+    """
     long = 1 - question.workload.share_within(threshold)
-    for share in SHARES:
-        changed = replace(question, workload=shifted(question.workload, threshold, long - share))
-        contest = contest_of(changed, threshold, requests, goals)
-        rows = [contest.least(*fleet) for fleet in fleets_of(changed, threshold)]
-        *alone, split = (row.gpus if row else None for row in rows)
-        yield CurvePoint(share, min((n for n in alone if n), default=None), split)
-        progress()
+    changed = replace(question, workload=shifted(question.workload, threshold, long - share))
+    contest = contest_of(changed, threshold, requests, goals_of(question))
+    *alone, split = fleets_of(changed, threshold)
+    if kind:
+        return contest.least(*(split if kind == _SPLIT else chunks_of(alone[0], kind)))
+    rows = [row for fleet in alone if (row := contest.least(*fleet))]
+    return min(rows, key=lambda row: row.gpus, default=None)
 
 
 Fleet = tuple[str, tuple[Shape, ...], tuple[int, ...]]
@@ -256,6 +320,13 @@ def fleets_of(question: Question, threshold: int) -> Iterator[Fleet]:
     if packed.pools[0].max_num_seqs < most:
         yield fleet_of(f"one pool, {packed.pools[0].max_num_seqs} seqs", packed, question)
     yield fleet_of(f"split at {threshold}", planner.at((threshold,)), question)
+
+
+def chunks_of(fleet: "Fleet", most: int) -> "Fleet":
+    """Return the fleet of one pool with this long_prefill_token_threshold."""
+    _, (shape,), counts = fleet
+    limited = replace(shape, long_prefill_token_threshold=most)
+    return f"one pool, chunks of {most}", (limited,), counts
 
 
 def fleet_of(name: str, plan: Plan, question: Question) -> Fleet:

@@ -7,7 +7,6 @@ from rich.console import Console
 from extproc.planner.proof.hardware import Hardware, is_mixed
 from extproc.planner.proof.tails import TailRow, goals_of
 from extproc.planner.report.layout import make_table, seconds
-from extproc.planner.report.tails import NOT_MODELLED
 
 
 def advise(found: Hardware) -> str:
@@ -77,7 +76,7 @@ def _lines(found: Hardware, notes: tuple[str, ...]) -> Iterator[str]:
     )
     if found.dearer:
         yield f"Dearer than the cheapest, or out of reach: {'; '.join(found.dearer)}."
-    for note in (*notes, NOT_MODELLED):
+    for note in notes:
         yield f"Note: {note}."
     yield ""
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from extproc.planner.proof.hardware import Hardware, is_mixed
 from extproc.planner.proof.tails import Tails
 from extproc.planner.report.hardware import usd_per_year
-from extproc.planner.report.text import headline, introduction, notes_of, tables
+from extproc.planner.report.text import headline, introduction, tables
 from extproc.planner.sizing.study import Study
 
 _STYLE = """\
@@ -56,7 +56,7 @@ def draw(done: Study, tails: Tails | None = None) -> Figure:
 
 def page(done: Study, notes: Sequence[str], svg: str, tails: Tails | None = None) -> str:
     """Return the whole page."""
-    lines = (*introduction(done.question), *(f"Note: {note}." for note in notes_of(notes, tails)))
+    lines = (*introduction(done.question), *(f"Note: {note}." for note in notes))
     title = f"A fleet for {done.question.workload.name}"
     return "\n".join(
         (
@@ -132,6 +132,7 @@ def _draw_tails(axes: Axes, tails: Tails) -> None:
     shares = [100 * point.share for point in tails.curve]
     for label, colour, gpus in (
         ("one pool", "C1.-", [point.one_pool for point in tails.curve]),
+        ("one pool, prefills in chunks", "C2.-", [point.chunked for point in tails.curve]),
         ("split", "C0.-", [point.split for point in tails.curve]),
     ):
         axes.plot(shares, [math.nan if n is None else n for n in gpus], colour, label=label)

@@ -3,17 +3,11 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Final
 
 from rich.table import Table
 
-from extproc.planner.proof.tails import ClassFigures, TailRow, Tails
+from extproc.planner.proof.tails import ClassFigures, Shape, TailRow, Tails
 from extproc.planner.report.layout import make_table, seconds
-
-NOT_MODELLED: Final = (
-    "The simulator does not model long_prefill_token_threshold and partial prefills: one pool that "
-    "sets them may do better than the one pool here"
-)
 
 
 def advise(tails: Tails) -> str:
@@ -34,13 +28,19 @@ def _least(tails: Tails) -> str:
             f"{rest}."
         )
     if one:
-        seqs = one.shapes[0].max_num_seqs
         rest = f"a split takes {split.gpus}" if split else "no split does"
         return (
-            f"Do not split: set --max-num-seqs {seqs}. One pool of {one.gpus} GPUs holds the "
+            f"Do not split: set {_settings(one.shapes[0])}. One pool of {one.gpus} GPUs holds the "
             f"objectives of each class; {rest}.{_turn(tails)}"
         )
     return "No fleet tried holds the objectives of each class."
+
+
+def _settings(shape: Shape) -> str:
+    """Return the flags of vLLM that this pool needs."""
+    if shape.long_prefill_token_threshold:
+        return f"--long-prefill-token-threshold {shape.long_prefill_token_threshold}"
+    return f"--max-num-seqs {shape.max_num_seqs}"
 
 
 def _turn(tails: Tails) -> str:
@@ -52,20 +52,28 @@ def split_wins_from(tails: Tails) -> float | None:
     """Return the smallest share of long requests from which on a split takes fewer GPUs."""
     found = None
     for point in reversed(tails.curve):
-        if point.split is None or point.split >= (point.one_pool or math.inf):
+        if point.split is None or point.split >= (point.unsplit or math.inf):
             break
         found = point.share
     return found
 
 
 def _equal(tails: Tails) -> str:
-    one, split = tails.equal[0], tails.equal[-1]
+    one, *_, chunked, split = tails.equal
+    most = chunked.shapes[0].long_prefill_token_threshold
+    pools = (
+        ("one pool at vLLM's defaults", one),
+        (f"one pool with --long-prefill-token-threshold {most}", chunked),
+        ("a split", split),
+    )
+    seen = "; ".join(
+        f"{name}: {seconds(row.short.ttft_p99_s)} and {seconds(row.short.tpot_p99_s)}, "
+        f"{seconds(row.long.ttft_p99_s)}"
+        for name, row in pools
+    )
     return (
-        f"With {one.gpus} GPUs for either, a split takes the P99 TTFT of short requests from "
-        f"{seconds(one.short.ttft_p99_s)} to {seconds(split.short.ttft_p99_s)} and their P99 TPOT "
-        f"from {seconds(one.short.tpot_p99_s)} to {seconds(split.short.tpot_p99_s)}; the P99 TTFT "
-        f"of long ones goes from {seconds(one.long.ttft_p99_s)} to "
-        f"{seconds(split.long.ttft_p99_s)}."
+        f"With {one.gpus} GPUs for each, P99 TTFT and TPOT of short requests, and P99 TTFT of long "
+        f"ones: {seen}."
     )
 
 
@@ -87,10 +95,11 @@ def tail_tables(tails: Tails) -> Iterator[Table]:
     yield _rows(title, tails.least)
     table = make_table(
         "Least GPUs by the share of long requests",
-        *("long", "one pool", "split"),
+        *("long", "one pool", "with chunks", "split"),
     )
     for point in tails.curve:
-        table.add_row(f"{point.share:.1%}", _known(point.one_pool), _known(point.split))
+        counts = (point.one_pool, point.chunked, point.split)
+        table.add_row(f"{point.share:.1%}", *map(_known, counts))
     if tails.curve:
         yield table
 
@@ -135,6 +144,7 @@ def _row_json(row: TailRow) -> dict[str, object]:
     return {
         "name": row.name,
         "max_num_seqs": [shape.max_num_seqs for shape in row.shapes],
+        "long_prefill_token_threshold": [s.long_prefill_token_threshold for s in row.shapes],
         "instances": list(row.instances),
         "gpus": row.gpus,
         "short": asdict(row.short),

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from extproc.planner.proof.tails import Tails
 from extproc.planner.report.layout import make_table, seconds
-from extproc.planner.report.tails import NOT_MODELLED, advise, tail_tables
+from extproc.planner.report.tails import advise, tail_tables
 from extproc.planner.sizing.plans import Plan, PoolPlan
 from extproc.planner.sizing.question import Question, SlotRule, default_num_seqs
 from extproc.planner.sizing.sensitivity import Change
@@ -26,7 +26,7 @@ def print_study(
     console.print()
     for line in (
         *introduction(done.question),
-        *(f"Note: {note}." for note in notes_of(notes, tails)),
+        *(f"Note: {note}." for note in notes),
     ):
         console.print(line, highlight=False, markup=False)
     for table in tables(done, tails):
@@ -50,11 +50,6 @@ def introduction(question: Question) -> Iterator[str]:
         f"{seconds(goals.tpot_p99_s)}, utilisation {goals.utilisation:.0%}. "
         f"Routed by the {question.estimator.name} estimator, with its errors."
     )
-
-
-def notes_of(notes: Sequence[str], tails: Tails | None) -> Sequence[str]:
-    """Return the notes on the inputs, and those on what was studied."""
-    return (*notes, NOT_MODELLED) if tails else notes
 
 
 def headline(done: Study, tails: Tails | None = None) -> str:

@@ -6,7 +6,7 @@ live service to GET /lengths.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, groupby
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +15,7 @@ import numpy as np
 from extproc.budget.lengths import LengthHistogram
 from extproc.planner.traffic.cdf import read_cdf, share_column
 from extproc.planner.traffic.lengths import InputError, weighted
+from extproc.planner.traffic.live import Category
 from extproc.planner.traffic.rows import Batch, Format, Reading, Rows, read_tokens, recognise
 
 DOCUMENT_KEYS: Final = frozenset({"cdf", "input_lens", "total_input_tokens", "lengths"})
@@ -158,9 +159,21 @@ def _read_result(fields: dict[str, msgspec.Raw], name: str) -> Reading:
 
 def read_lengths(histogram: LengthHistogram, name: str) -> Reading:
     """Return the lengths that a live service has seen. Raises InputError if there are none."""
-    counts = [counts for _, *counts in histogram.rows()]
-    if not counts:
+    rows = list(histogram.rows())
+    if not rows:
         raise InputError(name, 0, "no request seen yet; at least one is needed")
+    by_category = groupby(rows, key=lambda row: row[0])  # rows come by category
+    categories = [_category(label, found) for label, found in by_category]
+    everything = _category(name, rows)
+    return Reading(
+        requests=everything.lengths,
+        count=everything.count,
+        categories=tuple(sorted(categories, key=lambda each: -each.count)),
+    )
+
+
+def _category(name: str, rows: Iterable[tuple[str, int, int, int]]) -> Category:
+    counts = [counts for _, *counts in rows]
     prompt, output, requests = np.array(counts, dtype=np.int64).T
-    workload = weighted(name, prompt, output, requests.astype(np.float64))
-    return Reading(requests=workload, count=int(requests.sum()))
+    lengths = weighted(name, prompt, output, requests.astype(np.float64))
+    return Category(lengths, int(requests.sum()))

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from extproc.planner.traffic.lengths import InputError, Trace, Workload, equally_weighted
+from extproc.planner.traffic.live import Category
 
 MOST_TOKENS: Final = 1 << 24
 """The longest length that is believed, in tokens."""
@@ -91,12 +92,13 @@ class Reading:
     """What an input holds.
 
     count: its number of requests, 0 for a distribution. notes: what was left out or assumed, one
-    sentence each, without the full stop.
+    sentence each, without the full stop. categories: of a live service, the most frequent first.
     """
 
     requests: Trace | Workload
     count: int
     notes: tuple[str, ...] = ()
+    categories: tuple[Category, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

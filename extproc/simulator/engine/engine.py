@@ -17,7 +17,14 @@ v1/core/kv_cache_manager.py) with its default settings:
 
 The model relies on two invariants that follow: running and waiting sequences together stay in the
 order of submission, so the oldest always makes progress; and between iterations at most one
-prefill is unfinished, that of the last admitted sequence.
+prefill is unfinished, that of the last admitted sequence, unless long_prefill_token_threshold is
+set.
+
+With long_prefill_token_threshold a prefill computes at most so many tokens in an iteration, so that
+prompts behind it start in the same one. vLLM 0.32 applies it while there is more than one sequence,
+and bounds the prefills under way by nothing else (max_num_partial_prefills is no option any more).
+Several may be unfinished; each takes its chunk at its place among the running sequences, and those
+behind the one that uses up max_num_batched_tokens do nothing in that iteration.
 
 With async_scheduling (step_with_batch_queue of v1/engine/core.py) an iteration is scheduled and its
 launch begins as soon as the one before it starts:
@@ -62,7 +69,7 @@ class Engine:
         self._iterations = 0
         self._running: list[Sequence] = []
         self._waiting: deque[Sequence] = deque()
-        self._prefill: Sequence | None = None  # the last of _running, if unfinished
+        self._prefills: list[Sequence] = []  # those of _running that are unfinished, oldest first
         self._prefilled: list[Sequence] = []  # the prefills that the current iteration completes
         self._ends: list[
             tuple[int, int, Sequence]
@@ -70,6 +77,8 @@ class Engine:
         self._growth = [0] * config.block_size  # decodes that need a block, by iteration mod size
         self._read = 0  # KV entries of the decoding sequences; each iteration reads all of them
         self._pairs = 0.0  # of attention in the prefills of the current iteration
+        self._stalled: list[Sequence] = []  # running, but without tokens in the current iteration
+        self._most_tokens = config.max_num_batched_tokens  # of a prefill in the current iteration
         self._kv_ns = profile.kv_token_ns
         self._launch_ns = profile.launch_ns
         self._decode_ns = [profile.iteration_ns(n, 0) for n in range(config.max_num_seqs + 1)]
@@ -175,7 +184,7 @@ class Engine:
         The number of free blocks only falls during them, so a sequence that cannot be admitted now
         cannot be admitted later in the run either.
         """
-        if self._prefill is not None or self._admissible():
+        if self._prefills or self._admissible():
             return 0
         # What is not seen yet may be admitted by the iteration after the next.
         unseen = self._held or self._unseen()
@@ -239,16 +248,23 @@ class Engine:
         if not self._running:
             self._decided_ns = self.now_ns
         preemptions = self.preemptions
-        self._grow_decodes()
-        decodes = len(self._running) - (self._prefill is not None)
-        budget = self.config.max_num_batched_tokens - decodes
-        tokens = self._compute(self._prefill, budget) if self._prefill else 0
+        if self.config.long_prefill_token_threshold:
+            self._limit_prefills()
+        if self._prefills and self.config.long_prefill_token_threshold:
+            decodes, tokens = self._schedule_in_order()
+        else:
+            self._grow_decodes()
+            decodes = len(self._running) - len(self._prefills)
+            budget = self.config.max_num_batched_tokens - decodes
+            tokens = self._compute(self._prefills[0], budget) if self._prefills else 0
         if self.preemptions == preemptions:
-            tokens += self._admit(budget - tokens)
-        self._iterations += 1
+            tokens += self._admit(self.config.max_num_batched_tokens - decodes - tokens)
         # Sequences that this iteration prefills are read from the next one on.
-        computed_ns = self._kv_ns * self._read
-        computed_ns += self.profile.iteration_ns(len(self._running), tokens, self._pairs)
+        computed_ns = self._kv_ns * (self._read - self._stall())
+        self._iterations += 1
+        scheduled = len(self._running) - len(self._stalled)
+        computed_ns += self.profile.iteration_ns(scheduled, tokens, self._pairs)
+        self._stalled.clear()
         self._pass(computed_ns, self._launch_ns if tokens else 0)
         self._read += decodes
         self._pairs = 0.0
@@ -269,10 +285,67 @@ class Engine:
             self.free_blocks -= needed
             return
         for sequence in self._running:  # preemption removes its tail meanwhile
-            if sequence is not self._prefill and self._kept(sequence) % self.config.block_size == 0:
-                if not self.free_blocks and self._preempt() is sequence:
-                    return
-                self.free_blocks -= 1  # every preempted sequence frees at least one
+            if sequence.end >= 0 and not self._grow_decode(sequence):
+                return
+
+    def _grow_decode(self, sequence: Sequence) -> bool:
+        """Allocate a block to a decoding sequence if it needs one; False if it was preempted."""
+        if self._kept(sequence) % self.config.block_size == 0:
+            if not self._make_room(1, sequence):
+                return False
+            self.free_blocks -= 1
+        return True
+
+    def _make_room(self, blocks: int, sequence: Sequence) -> bool:
+        """Preempt until so many blocks are free; False if `sequence` itself was preempted."""
+        while self.free_blocks < blocks:
+            if self._preempt() is sequence:
+                return False
+        return True
+
+    def _limit_prefills(self) -> None:
+        """Set the most tokens of a prefill in this iteration: no limit for one that is alone."""
+        config = self.config
+        waiting = 0 if self._unseen() else len(self._waiting)
+        several = len(self._running) + len(self._held) + waiting > 1
+        self._most_tokens = (
+            config.long_prefill_token_threshold if several else config.max_num_batched_tokens
+        )
+
+    def _schedule_in_order(self) -> tuple[int, int]:
+        """Give every running sequence its tokens, oldest first, while there is budget.
+
+        Return the number of those that decode, and the tokens of the others.
+        """
+        budget, decodes, tokens, index = self.config.max_num_batched_tokens, 0, 0, 0
+        while budget and index < len(self._running):
+            sequence = self._running[index]
+            if sequence.end < 0:
+                chunk = self._compute(sequence, budget)
+                if not chunk:
+                    break
+                tokens, budget = tokens + chunk, budget - chunk
+            elif self._grow_decode(sequence):
+                decodes, budget = decodes + 1, budget - 1
+            else:
+                break
+            index += 1
+        self._stalled = self._running[index:]
+        return decodes, tokens
+
+    def _stall(self) -> int:
+        """Delay the decoding sequences that got no token; return their KV entries."""
+        entries = 0
+        for sequence in self._stalled:
+            if sequence.end < 0:
+                continue
+            entries += self._kept(sequence)
+            phase = self._phase(sequence)
+            self._growth[phase] -= 1
+            self._growth[(phase + 1) % self.config.block_size] += 1
+            sequence.end += 1
+            heapq.heappush(self._ends, (sequence.end, sequence.serial, sequence))
+        return entries
 
     def _preempt(self) -> Sequence:
         """Send the last admitted sequence back to the front of the queue."""
@@ -315,7 +388,7 @@ class Engine:
             if self._cache is not None:
                 self._reuse(sequence, self._cache)
             self._running.append(sequence)
-            self._prefill = sequence
+            self._prefills.append(sequence)
             self._events.append(Event(self.now_ns, EventKind.ADMITTED, sequence))
             tokens += self._compute(sequence, budget - tokens)
         return tokens
@@ -327,12 +400,11 @@ class Engine:
         sequence.computed = sequence.reused = PART_TOKENS * sequence.shared
 
     def _compute(self, sequence: Sequence, budget: int) -> int:
-        """Compute the next chunk of the unfinished prefill; preempt it if blocks are lacking."""
+        """Compute the next chunk of an unfinished prefill; 0 if it was preempted for its blocks."""
         known = sequence.prompt_tokens + sequence.produced
-        computed = min(known, sequence.computed + budget)
+        computed = min(known, sequence.computed + min(budget, self._most_tokens))
         blocks = self._blocks(computed) - self._blocks(sequence.computed)
-        if blocks > self.free_blocks:
-            self._preempt()
+        if not self._make_room(blocks, sequence):
             return 0
         self.free_blocks -= blocks
         chunk = computed - sequence.computed
@@ -342,7 +414,7 @@ class Engine:
             self._cache.trim(self.free_blocks)
             self._cache.add(sequence, computed)
         if computed == known:
-            self._prefill = None
+            self._prefills.remove(sequence)
             self._prefilled.append(sequence)
         return chunk
 
@@ -387,7 +459,7 @@ class Engine:
         """Return when the scheduler reads the tokens of the iteration that ends now."""
         if not (self.config.async_scheduling and self._running and self._launch_ns):
             return self.now_ns
-        prefills = self._prefill is not None or self._admissible()
+        prefills = bool(self._prefills) or self._admissible()
         return self.now_ns + self._launch_ns * prefills
 
     def _release_held(self) -> None:
@@ -409,8 +481,8 @@ class Engine:
         self.free_blocks += freed
 
     def _stop(self, sequence: Sequence) -> None:
-        if sequence is self._prefill:
-            self._prefill = None
+        if sequence.end < 0:
+            self._prefills.remove(sequence)
             return
         self._growth[self._phase(sequence)] -= 1
         self._read -= self._kept(sequence)
@@ -419,7 +491,7 @@ class Engine:
 
     def _kept(self, sequence: Sequence) -> int:
         """Count its tokens that have a KV entry: during decoding all but the last sampled one."""
-        if sequence is self._prefill:
+        if sequence.end < 0:
             return sequence.computed
         return sequence.prompt_tokens + self.generated(sequence) - 1
 

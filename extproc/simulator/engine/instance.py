@@ -88,8 +88,9 @@ class EngineConfig:
     """The settings that determine the schedule of an instance; the names are vLLM's.
 
     num_blocks counts usable blocks: vLLM's num_gpu_blocks minus the null block, which is never
-    allocated. async_scheduling: vLLM's default on GPUs; it has none on CPUs. Raises ValueError if
-    vLLM would not start.
+    allocated. async_scheduling: vLLM's default on GPUs; it has none on CPUs.
+    long_prefill_token_threshold: the most tokens that one prefill computes in an iteration beside
+    other sequences; 0: no limit. Raises ValueError if vLLM would not start.
     """
 
     max_model_len: int
@@ -99,6 +100,7 @@ class EngineConfig:
     block_size: int = 16
     enable_prefix_caching: bool = False
     async_scheduling: bool = False
+    long_prefill_token_threshold: int = 0
 
     def __post_init__(self) -> None:
         """Validate as vLLM does when it starts."""
@@ -106,3 +108,5 @@ class EngineConfig:
             raise ValueError("all sizes of an engine must be at least 1")
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise ValueError("max_num_batched_tokens must be at least max_num_seqs")
+        if not 0 <= self.long_prefill_token_threshold <= self.max_model_len:
+            raise ValueError("long_prefill_token_threshold must be from 0 to max_model_len")

@@ -42,12 +42,12 @@ def histogram(*lengths):
 
 
 @contextmanager
-def serving(body):
-    """Serve one body as /lengths on a free port."""
+def serving(body, path="/lengths"):
+    """Serve one body at this path on a free port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200 if self.path == "/lengths" else 404)
+            self.send_response(200 if self.path == path else 404)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -100,6 +100,19 @@ def test_replicas_of_a_service_merge_by_what_each_has_seen():
         reading = read_services((a, f"{b}/lengths"))
     assert reading.count == 4
     assert reading.requests.share_within(12) == 0.75
+
+
+def test_the_categories_of_a_service_are_kept_the_most_frequent_first():
+    seen = LengthHistogram()
+    for category, prompt in (("code/m", 20), ("prose/m", 10), ("prose/m", 12)):
+        seen.observe(category, prompt, 2)
+    with serving(lengths_json(seen)) as address:
+        categories = read_services((address,)).categories
+    assert [(each.lengths.name, each.count) for each in categories] == [
+        ("prose/m", 2),
+        ("code/m", 1),
+    ]
+    assert categories[0].lengths.total.tolist() == [12, 14]
 
 
 def test_services_are_one_input_beside_the_files(tmp_path):

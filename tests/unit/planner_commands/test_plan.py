@@ -182,11 +182,11 @@ GOALS = ("--slo-ttft-ms", "4000", "--slo-long-ttft-ms", "60000", "--slo-tpot-ms"
 
 def test_tails_are_simulated_and_come_first(lengths, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(tails, "SHARES", (0.05,))
-    words = (lengths, LONG, *MIX, *GOALS, "--tails", "--requests", "200")
+    words = (lengths, LONG, *MIX, *GOALS, "--tails", "--requests", "200", "--jobs", "1")
     assert run(*words, "--slots", "window", "--plot", str(tmp_path / "plan.png")) in {0, 1}
     text = " ".join(capsys.readouterr().out.split())
     assert text.startswith(("Split at 8192", "Do not split", "No fleet tried"))
-    assert "does not model long_prefill_token_threshold" in text
+    assert "one pool with --long-prefill-token-threshold" in text
     assert (tmp_path / "plan.png").stat().st_size
 
 
@@ -203,7 +203,8 @@ def test_tails_need_both_classes(lengths, words, says, capsys):
 
 
 def test_pools_of_several_accelerators_are_searched(lengths, tmp_path, capsys):
-    words = (lengths, LONG, *MIX, *GOALS, "--requests", "200")
+    words = (lengths, LONG, *MIX, *GOALS, "--requests", "200", "--jobs", "1")
+    words = (*words, "--threshold", "8192")
     offers = ("--pool", "short=l40s", "--pool", "long=h100")
     files = ("--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png"))
     assert run(*words, *offers, *files) == 0

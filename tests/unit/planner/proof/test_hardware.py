@@ -48,7 +48,7 @@ def question(**changes):
 
 @pytest.fixture(scope="module")
 def found():
-    return search(question(), (MACHINES, MACHINES), 8192, 300)
+    return search(question(), (MACHINES, MACHINES), 8192, 300, thresholds=(8192,))
 
 
 def test_the_cheapest_mix_beats_every_fleet_of_one_machine(found):
@@ -75,9 +75,20 @@ def test_fleets_of_one_pool_that_are_dearer_are_named(found):
 
 
 def test_one_machine_alone_has_no_mix():
-    done = search(question(), (MACHINES[1:], MACHINES[1:]), 8192, 200)
+    offers = MACHINES[1:], MACHINES[1:]
+    done = search(question(), offers, 8192, 200, thresholds=(8192,))
     assert done.best(mixed=True) is None
     assert not any(is_mixed(row) for row in done.rows)
+
+
+def test_without_a_threshold_the_candidates_are_tried_too():
+    goals = Objectives(ttft_p99_s=5, tpot_p99_s=0.2)
+    offers = MACHINES, MACHINES
+    done = search(question(objectives=goals, long_objectives=None), offers, 8192, 200)
+    assert done.tried == 5
+    assert any("split at 30080" in row.name for row in done.rows)
+    # 384 is as cheap, and further from the threshold of the classes.
+    assert done.best(mixed=True).name == "cheap + fast, split at 8192"
 
 
 def test_objectives_that_no_machine_holds_are_refused():

@@ -1,6 +1,7 @@
 """Tails by class: the same arrivals, objectives of each class, the least instances."""
 
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -71,7 +72,38 @@ def found():
 
 def test_one_pool_and_the_split_get_as_many_gpus(found):
     assert len({row.gpus for row in found.equal}) == 1
-    assert [len(row.shapes) for row in found.equal] == [1, 1, 2]
+    assert [len(row.shapes) for row in found.equal] == [1, 1, 1, 2]
+    assert found.equal[-2].shapes[0].long_prefill_token_threshold in tails.CHUNKS
+
+
+def test_short_requests_do_not_wait_for_long_ones_whose_prefill_is_limited(found):
+    one, *_, chunked, _ = found.equal
+    assert chunked.short.ttft_p99_s < one.short.ttft_p99_s / 2
+
+
+def test_a_pool_is_too_small_if_most_of_the_late_requests_of_a_class_are_its():
+    shapes = [
+        Shape(
+            name=name,
+            profile=A100,
+            max_model_len=window,
+            max_num_seqs=64,
+            threshold=window,
+            max_num_batched_tokens=2048,
+        )
+        for name, window in (("short", 8192), ("long", 65_536))
+    ]
+    strict = Objectives(ttft_p99_s=0.001)
+    for goals, good in (((GOALS[0], strict), (True, False)), ((strict, GOALS[1]), (False, True))):
+        contest = Contest(poisson(MIXED, 2, 200, 0), 8192, goals)
+        assert contest._suffices(contest._simulate(shapes, [4, 4])) == good
+
+
+def test_a_contest_is_sent_without_its_arrivals():
+    contest = Contest(poisson(MIXED, 2, 200, 0), 8192, GOALS)
+    before = len(pickle.dumps(contest))
+    assert len(contest._arrivals) == 200
+    assert len(pickle.dumps(contest)) == before
 
 
 def test_the_least_fleets_hold_both_classes(found):

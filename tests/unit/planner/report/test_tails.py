@@ -21,23 +21,35 @@ SHAPE = Shape(
     max_num_batched_tokens=2048,
 )
 ONE = TailRow("one pool", (SHAPE,), (4,), SLOW, SLOW)
+CHUNKED = TailRow(
+    "one pool, chunks of 512",
+    (replace(SHAPE, long_prefill_token_threshold=512),),
+    (4,),
+    ClassFigures(0.1, 0.6, 0.01, 0.05),
+    SLOW,
+)
 SPLIT = TailRow("split", (SHAPE, SHAPE), (1, 2), FAST, SLOW)
 TAILS = Tails(
     threshold=8192,
     requests=1000,
     share=0.05,
     goals=(Objectives(), Objectives(ttft_p99_s=30)),
-    equal=(ONE, SPLIT),
+    equal=(ONE, CHUNKED, SPLIT),
     least=(ONE, SPLIT),
-    curve=(CurvePoint(0.01, 2, 3), CurvePoint(0.05, 4, 3), CurvePoint(0.1, None, 5)),
+    curve=(
+        CurvePoint(0.01, 3, 2, 3),
+        CurvePoint(0.05, None, 4, 3),
+        CurvePoint(0.1, None, None, 5),
+    ),
 )
 
 
 def test_a_split_that_takes_fewer_gpus_is_recommended():
     assert advise(TAILS).startswith(
         "Split at 8192: 3 GPUs (1 + 2 instances) hold the objectives of each class; one pool takes "
-        "4. With 4 GPUs for either, a split takes the P99 TTFT of short requests from 9.00 s to "
-        "200 ms"
+        "4. With 4 GPUs for each, P99 TTFT and TPOT of short requests, and P99 TTFT of long ones: "
+        "one pool at vLLM's defaults: 9.00 s and nan ms, 9.00 s; one pool with "
+        "--long-prefill-token-threshold 512: 600 ms and 50 ms, 9.00 s; a split: 200 ms and 20 ms, "
     )
 
 
@@ -49,6 +61,11 @@ def test_one_pool_that_takes_fewer_is_recommended_and_says_what_would_change_tha
     text = advise(replace(TAILS, least=(replace(ONE, instances=(3,)), SPLIT)))
     assert text.startswith("Do not split: set --max-num-seqs 256. One pool of 3 GPUs holds")
     assert "a split takes 3. A split wins from 5.0% of long requests on." in text
+
+
+def test_one_pool_that_takes_fewer_with_chunks_names_that_setting():
+    text = advise(replace(TAILS, least=(ONE, replace(CHUNKED, instances=(2,)), SPLIT)))
+    assert text.startswith("Do not split: set --long-prefill-token-threshold 512. One pool of 2")
 
 
 def test_one_pool_alone_may_hold_them():
@@ -71,9 +88,9 @@ def test_a_split_wins_from_the_share_on_from_which_it_always_does(splits, share)
 
 def test_there_is_a_table_for_equal_gpus_least_gpus_and_the_shares():
     tables = list(tail_tables(TAILS))
-    assert [table.row_count for table in tables] == [2, 2, 3]
-    assert list(tables[2].columns[1].cells) == ["2", "4", "over 4x"]
-    assert list(tables[0].columns[-1].cells) == ["-", "-"]
+    assert [table.row_count for table in tables] == [3, 2, 3]
+    assert list(tables[2].columns[2].cells) == ["2", "4", "over 4x"]
+    assert list(tables[0].columns[-1].cells) == ["-", "-", "-"]
 
 
 def test_without_a_curve_there_is_no_table_of_it():
@@ -83,5 +100,7 @@ def test_without_a_curve_there_is_no_table_of_it():
 def test_json_has_the_advice_and_the_fleets():
     document = json.loads(msgspec.json.encode(tails_json(TAILS)))
     assert document["advice"] == advise(TAILS)
-    assert document["equal"][1]["instances"] == [1, 2]
-    assert document["curve"][2] == {"share": 0.1, "one_pool": None, "split": 5}
+    assert document["equal"][2]["instances"] == [1, 2]
+    assert document["equal"][1]["long_prefill_token_threshold"] == [512]
+    last = {"share": 0.1, "one_pool": None, "chunked": None, "split": 5}
+    assert document["curve"][2] == last

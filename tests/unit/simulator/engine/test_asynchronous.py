@@ -11,7 +11,14 @@ PACE = Profile(weights_ms=10.0, sequence_ms=0.0, chunk_tokens=1 << 20)
 LAUNCHED = Profile(weights_ms=10.0, sequence_ms=0.0, chunk_tokens=1 << 20, launch_ms=25.0)
 
 
-def engine(pace: Profile = PACE, *, seqs: int = 4, blocks: int = 64, asynchronous: bool = True):
+def engine(
+    pace: Profile = PACE,
+    *,
+    seqs: int = 4,
+    blocks: int = 64,
+    asynchronous: bool = True,
+    most: int = 0,
+):
     return Engine(
         EngineConfig(
             max_model_len=64,
@@ -20,6 +27,7 @@ def engine(pace: Profile = PACE, *, seqs: int = 4, blocks: int = 64, asynchronou
             num_blocks=blocks,
             block_size=4,
             async_scheduling=asynchronous,
+            long_prefill_token_threshold=most,
         ),
         pace,
     )
@@ -82,9 +90,15 @@ WORK = st.lists(
 )
 
 
-@given(WORK, st.sampled_from([PACE, LAUNCHED]), st.integers(1, 4), st.integers(16, 40))
-def test_every_sequence_finishes_and_every_block_falls_free(work, pace, seqs, blocks):
-    one = engine(pace, seqs=seqs, blocks=blocks)
+@given(
+    WORK,
+    st.sampled_from([PACE, LAUNCHED]),
+    st.integers(1, 4),
+    st.integers(16, 40),
+    st.integers(0, 8),
+)
+def test_every_sequence_finishes_and_every_block_falls_free(work, pace, seqs, blocks, most):
+    one = engine(pace, seqs=seqs, blocks=blocks, most=most)
     events = served(one, *sorted(work))
     assert len(times(events, EventKind.FINISHED)) == len(work)
     assert (one.free_blocks, one.running, one.waiting) == (blocks, 0, 0)
@@ -92,7 +106,7 @@ def test_every_sequence_finishes_and_every_block_falls_free(work, pace, seqs, bl
 
 @given(WORK, st.data())
 def test_an_abort_leaves_no_block_behind(work, data):
-    one = engine(seqs=2, blocks=20)
+    one = engine(seqs=2, blocks=20, most=data.draw(st.integers(0, 8)))
     sent = []
     for at_ms, prompt, output in sorted(work):
         one.advance(at_ms * MS)

@@ -3,6 +3,7 @@
 import csv
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -37,7 +38,13 @@ Action = tuple[int, int] | int | float
 
 
 def config(
-    blocks: int = 64, *, seqs: int = 4, batch: int = 8, window: int = 64, size: int = 4
+    blocks: int = 64,
+    *,
+    seqs: int = 4,
+    batch: int = 8,
+    window: int = 64,
+    size: int = 4,
+    most: int = 0,
 ) -> EngineConfig:
     return EngineConfig(
         max_model_len=window,
@@ -45,6 +52,7 @@ def config(
         max_num_batched_tokens=batch,
         num_blocks=blocks,
         block_size=size,
+        long_prefill_token_threshold=min(most, window),
     )
 
 
@@ -94,14 +102,15 @@ def plain(events: list[Event], sequences: list[Sequence]) -> list[tuple[int, Eve
 
 SHORT = st.tuples(st.integers(1, 40), st.integers(1, 40))
 CONFIGS = st.builds(
-    lambda blocks, seqs, more, window, size: config(
-        blocks, seqs=seqs, batch=seqs + more, window=window, size=size
+    lambda blocks, seqs, more, window, size, most: config(
+        blocks, seqs=seqs, batch=seqs + more, window=window, size=size, most=most
     ),
     st.integers(1, 40),
     st.integers(1, 6),
     st.integers(0, 20),
     st.integers(2, 64),
     st.integers(1, 8),
+    st.just(0) | st.integers(1, 16),
 )
 ACTIONS = st.lists(SHORT | st.integers(0, 50) | st.floats(0, 200, exclude_max=True), max_size=40)
 # Every one of these sequences fits on its own; no two of the longest fit together.
@@ -255,6 +264,22 @@ def test_a_prompt_is_prefilled_in_chunks_of_the_budget():
     assert end.at_ns == 2 * FAST.iteration_ns(1, 8) + FAST.iteration_ns(1, 4)
 
 
+@pytest.mark.parametrize(("most", "first"), [(0, [1, 0]), (4, [0, 1])])
+def test_a_short_prompt_need_not_wait_for_a_long_one(most, first):
+    engine = Engine(config(batch=8, most=most), FAST)
+    long, short = submit_all(engine, [(24, 1), (3, 1)])
+    ended = [event.sequence for event in engine.advance() if is_end(event)]
+    # Without a limit the long prompt fills three iterations; with it the short one joins the first.
+    assert [[short, long].index(sequence) for sequence in ended] == first
+
+
+def test_a_long_prompt_alone_is_not_limited():
+    limited, free = Engine(config(batch=8, most=2), FAST), Engine(config(batch=8), FAST)
+    for engine in (limited, free):
+        submit_all(engine, [(20, 5)])
+    assert limited.advance()[-1].at_ns == free.advance()[-1].at_ns
+
+
 def test_a_decode_costs_the_weights_and_each_sequence():
     profile = Profile(weights_ms=8.0, sequence_ms=0.5, chunk_tokens=512, speed=2.0)
     assert profile.iteration_ns(4, 0) == 5_000_000
@@ -325,6 +350,7 @@ def test_a_sequence_has_tokens(lengths):
     [
         (lambda: config(0), "at least 1"),
         (lambda: config(seqs=9, batch=8), "max_num_batched_tokens"),
+        (lambda: replace(config(window=8), long_prefill_token_threshold=9), "max_model_len"),
         (lambda: Profile(weights_ms=1, sequence_ms=1, chunk_tokens=0), "chunk_tokens"),
         (lambda: Profile(weights_ms=1, sequence_ms=1, chunk_tokens=1, speed=0), "speed"),
     ],
