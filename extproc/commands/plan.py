@@ -25,7 +25,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _add_instances(parser)
     _add_plan_limits(parser)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all figures as JSON; -: print"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all figures as JSON; -: print it, and no tables",
     )
     parser.add_argument(
         "--out",
