@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _whole_parser() -> argparse.ArgumentParser:
+def whole_parser() -> argparse.ArgumentParser:
     """Return the parser with the arguments of all commands."""
     return _parser(*_COMMANDS)
 
@@ -86,7 +86,7 @@ def _parser(*chosen: str) -> argparse.ArgumentParser:
         if name in chosen:
             module = importlib.import_module(f"extproc.commands.{name}")
             command.description = module.DESCRIPTION
-            command.set_defaults(run=module.run, whole_parser=_whole_parser)
+            command.set_defaults(run=module.run, whole_parser=whole_parser)
             module.fill(command)
     return parser
 
