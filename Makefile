@@ -73,6 +73,13 @@ requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 	echo 'bpe-openai>=0.1.4,<0.2' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
 	echo 'hatchling>=1.27,<2' | $(PIN) -o deploy/requirements-build.txt -
 
+.PHONY: site pictures
+site: $(VENV)/dev  ## build the documentation as a site into build/site, strictly
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+pictures: $(VENV)/dev  ## draw docs/images/*.svg
+	$(BIN)/python docs/site/pictures.py
+
 .PHONY: screenshots
 screenshots: $(VENV)/dev  ## take docs/images/page-*.png of a running service; needs Chromium; ARGS='--url URL'
 	$(BIN)/python -m tests.support.page_pictures $(ARGS)

@@ -29,6 +29,8 @@ exit codes:
   1    the command ran, and found a problem or failed
   2    wrong arguments, settings or input files; the message says what to change
   130  interrupted by Ctrl-C
+
+Colours are only for terminals; the environment variable NO_COLOR switches them off.
 """
 
 # One module of extproc.commands each. Only the command given is imported: the imports of all of
@@ -41,6 +43,7 @@ _COMMANDS = {
     "explain": "show the pool chosen for a request body, and why",
     "up": "run the whole stack on this machine until Ctrl-C (Linux)",
     "demo": "run the stack, send realistic traffic through it, and report (Linux)",
+    "completion": "print the completion script of a shell",
     "evaluate": "compare the estimators on your texts, tokenizers and thresholds",
     "plan": "compute how many GPUs the traffic needs, and where to split it",
     "simulate": "simulate a fleet request by request, with the service's own routing",
@@ -64,7 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser(chosen: str) -> argparse.ArgumentParser:
+def whole_parser() -> argparse.ArgumentParser:
+    """Return the parser with the arguments of all commands."""
+    return _parser(*_COMMANDS)
+
+
+def _parser(*chosen: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dualpool",
         description="Send each LLM request to the pool whose window fits its token budget.",
@@ -75,10 +83,10 @@ def _parser(chosen: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text)
-        if name == chosen:
+        if name in chosen:
             module = importlib.import_module(f"extproc.commands.{name}")
             command.description = module.DESCRIPTION
-            command.set_defaults(run=module.run)
+            command.set_defaults(run=module.run, whole_parser=whole_parser)
             module.fill(command)
     return parser
 

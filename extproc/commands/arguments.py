@@ -54,6 +54,13 @@ def add_stack(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     parser.add_argument(
+        "--logs",
+        type=Path,
+        metavar="DIR",
+        help="keep the logs of all parts there, overwriting earlier ones; dualpool plan reads "
+        "envoy-access.log (default: they end with the stack)",
+    )
+    parser.add_argument(
         "--speed",
         type=float,
         default=1.0,

@@ -9,6 +9,7 @@ from typing import Final
 
 from extproc.budget.steering import FLOOR
 from extproc.build import tokenizer_faults
+from extproc.config.addresses import is_of_this_machine
 from extproc.config.errors import UserError
 from extproc.config.load import load, refused, render
 from extproc.config.settings import EstimatorName, Settings, StatedLimits
@@ -56,7 +57,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _notes(settings: Settings) -> Iterator[str]:
     """Yield what is valid and may not do what its operator expects."""
-    budget = settings.budget
+    budget, listen = settings.budget, settings.listen
+    if not is_of_this_machine(listen.grpc) and not listen.tls_cert:
+        yield (
+            f"listen.grpc: {listen.grpc} takes streams of other machines without TLS: set "
+            "tls_cert, tls_key and tls_client_ca, or listen on 127.0.0.1 or a Unix socket"
+        )
     if budget.estimator is EstimatorName.PAPER and budget.stated_limits is StatedLimits.HINT:
         yield "budget.stated_limits: hint has no effect with estimator paper, which reserves"
     if budget.estimator is EstimatorName.CALIBRATED and budget.target < _LEAST_SURE_TARGET:

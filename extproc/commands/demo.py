@@ -56,7 +56,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", action="store_true", help="keep the stack running after the report, until Ctrl-C"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report as JSON")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the report as JSON too; -: print it, and all else to standard error",
+    )
 
 
 def run(options: argparse.Namespace) -> int:

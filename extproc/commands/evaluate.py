@@ -66,7 +66,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
         metavar="TEXT",
         help="run named scenarios of traffic instead, or those with TEXT in their name",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures as JSON too")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write the figures as JSON too; -: print it, and no tables",
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot as PNG")
 
 

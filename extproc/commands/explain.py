@@ -1,6 +1,7 @@
 """`dualpool explain`: one decision, in figures."""
 
 import argparse
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +12,11 @@ from extproc.commands.arguments import add_config
 from extproc.config.errors import UserError
 from extproc.config.load import Settings, load
 from extproc.request.apis import Endpoint, endpoint, typical_path
+from extproc.request.reader import Unreadable
 from extproc.service.explain import describe, explain
 
 # Only the names of the fields are needed: their values stay undecoded.
+_OFFSET = re.compile(r" \(byte ([0-9]+)\)")
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 DESCRIPTION = "Decide for one request body as a service that has learnt nothing yet."
@@ -41,7 +44,26 @@ def run(options: argparse.Namespace) -> int:
         print(msgspec.json.format(msgspec.json.encode(asdict(explanation)), indent=2).decode())
     else:
         print(describe(explanation))
+    if explanation.unreadable == Unreadable.JSON.value:
+        print(f"dualpool: {options.file}: {_broken(body)}", file=sys.stderr)
     return 0
+
+
+def _broken(body: bytes) -> str:
+    """Return where a body stops being JSON, and why, without a byte of it."""
+    try:
+        msgspec.json.decode(body.decode())
+    except msgspec.DecodeError as error:
+        found = _OFFSET.search(str(error))
+        end, why = int(found[1]) if found else len(body), _OFFSET.sub("", str(error))
+    except UnicodeDecodeError as error:
+        end, why = error.start, "not UTF-8"
+    except RecursionError:
+        return "nested too deeply"
+    else:
+        return "some text of it cannot be encoded"
+    line, column = body.count(b"\n", 0, end) + 1, end - body.rfind(b"\n", 0, end)
+    return f"line {line}, column {column} (byte {end}): {why}"
 
 
 def _read(file: str) -> bytes:

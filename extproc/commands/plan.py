@@ -28,7 +28,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _add_plan_limits(parser)
     add_sweep(parser)
     parser.add_argument(
-        "--json", type=Path, metavar="FILE", help="write all figures as JSON; -: print"
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all figures as JSON; -: print it, and no tables",
     )
     parser.add_argument(
         "--out",

@@ -12,7 +12,13 @@ DESCRIPTION = (
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("url", metavar="URL", help="base URL, such as http://127.0.0.1:8000")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the profile as JSON")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the profile as JSON; -: print it, and no tables",
+    )
+    parser.add_argument("--json", dest="out", type=Path, metavar="FILE", help="the same as --out")
     parser.add_argument(
         "--most",
         type=int,

@@ -32,7 +32,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
     _add_fleet(parser)
     _add_conduct(parser)
     add_sweep(parser)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures as JSON")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="write all figures as JSON; -: print it, and no tables",
+    )
     parser.add_argument(
         "--plot", type=Path, metavar="FILE", help="write plots of the latencies as PNG"
     )

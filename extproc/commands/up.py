@@ -40,6 +40,7 @@ def stack_options(options: argparse.Namespace) -> "StackOptions":
         named=settings is not None,
         ports=_ports(options.ports, len(sizes)),
         listen=options.listen,
+        logs=options.logs,
         speed=options.speed,
         seed=options.seed,
         # mode=json: the stack writes them as JSON, which takes no enum.

@@ -19,6 +19,13 @@ def host_port(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def with_port(address: str, port: int) -> str:
+    """Return the address with the port that a server got; of a Unix socket the path alone."""
+    if address.startswith("unix:"):
+        return address
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
 def is_of_this_machine(address: str) -> bool:
     """Return whether nothing outside this machine reaches it: a Unix socket, or loopback."""
     if address.startswith("unix:"):

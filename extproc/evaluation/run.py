@@ -34,6 +34,7 @@ from extproc.evaluation.scores import EstimatorResult, error_curve, score_classe
 from extproc.evaluation.serving import Conditions, Observed
 from extproc.evaluation.texts import Text, read_bodies, read_texts
 from extproc.evaluation.tokenizer import TextTokenizer, load_tokenizers, tokenize
+from extproc.output import STDOUT, report_console, write_json
 from extproc.progress import Show, showing
 from extproc.routing.pools import Pool
 
@@ -78,10 +79,11 @@ def run_evaluate(options: EvaluateOptions) -> int:
     with showing(Console(stderr=True)) as show:
         found = _poison(options, inputs, show) if options.poison else None
         evaluation = None if found else _evaluate(options, inputs, show)
-    if found:
-        print_effects(_console(), found)
+    if found and options.json != STDOUT:
+        print_effects(report_console(_WIDTH), found)
     if evaluation:
-        print_evaluation(_console(), evaluation, by_class=options.by_class)
+        if options.json != STDOUT:
+            print_evaluation(report_console(_WIDTH), evaluation, by_class=options.by_class)
         _plot(options, evaluation)
     _write(options, found or evaluation)
     return 0
@@ -90,19 +92,15 @@ def run_evaluate(options: EvaluateOptions) -> int:
 def _scenarios(options: EvaluateOptions) -> int:
     with showing(Console(stderr=True)) as show:
         found = run_scenarios(options, show)
-    print_scenarios(_console(WIDTH), found, skipped(options, found))
+    if options.json != STDOUT:
+        print_scenarios(report_console(WIDTH), found, skipped(options, found))
     _write(options, found)
     return 0
 
 
 def _write(options: EvaluateOptions, found: object) -> None:
     if options.json:
-        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(found)))
-
-
-def _console(width: int = _WIDTH) -> Console:
-    # Outside a terminal rich assumes 80 columns, which would wrap the tables.
-    return Console() if Console().is_terminal else Console(width=width)
+        write_json(options.json, msgspec.json.format(msgspec.json.encode(found)).decode())
 
 
 def _read(options: EvaluateOptions) -> _Inputs:

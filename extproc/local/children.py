@@ -2,7 +2,7 @@
 
 Invariant: no child outlives its owner, even if that is killed; the kernel ends it (tether.py).
 Each child leads its own process group, so that Ctrl-C reaches only the owner, and logs to an
-unnamed file, so that nothing is left on disk.
+unnamed file, so that nothing is left on disk, or to files of a folder that the user names.
 """
 
 import asyncio
@@ -29,18 +29,24 @@ class StackError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command: its name in messages, its arguments, and its grace period after SIGTERM."""
+    """A command: its name in messages, its arguments, and its grace period after SIGTERM.
+
+    writes: what it writes to standard output, for the name of a file.
+    """
 
     name: str
     argv: tuple[str, ...]
     grace_s: float = 5.0
+    writes: str = "output"
 
 
 class Log:
-    """An unnamed file that a child writes and its owner reads."""
+    """A file that a child writes and its owner reads; unnamed, unless a path is given."""
 
-    def __init__(self) -> None:
-        self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the child
+    def __init__(self, path: Path | None = None) -> None:
+        self._path = path
+        # Both live as long as the child.
+        self._file: IO[bytes] = path.open("w+b") if path else tempfile.TemporaryFile()  # noqa: SIM115
 
     def fileno(self) -> int:
         """Return the file descriptor that a child writes to."""
@@ -48,7 +54,7 @@ class Log:
 
     def path(self) -> Path:
         """Return a path by which other processes can open it while this process lives."""
-        return Path(f"/proc/{os.getpid()}/fd/{self.fileno()}")
+        return self._path or Path(f"/proc/{os.getpid()}/fd/{self.fileno()}")
 
     def read(self, start: int = 0) -> bytes:
         """Return all bytes from offset `start` on; does not move a read position."""
@@ -126,9 +132,10 @@ class Child:
 
 
 class Children:
-    """Owns all child processes; call stop in a `finally`."""
+    """Owns all child processes; call stop in a `finally`. Their logs stay in `folder`, if any."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
         self._children: list[Child] = []
 
     async def stop(self) -> None:
@@ -140,7 +147,10 @@ class Children:
 
     async def start(self, command: Command) -> Child:
         """Start a command."""
-        log, output = Log(), Log()
+        log, output = (
+            self._log(f"{command.name}.log"),
+            self._log(f"{command.name}-{command.writes}.log"),
+        )
         # -I -S: without site-packages the interpreter starts in milliseconds; tether.py needs none.
         argv = (sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command.argv)
         process = await asyncio.create_subprocess_exec(
@@ -153,6 +163,9 @@ class Children:
         child = Child(command, process, log, output)
         self._children.append(child)
         return child
+
+    def _log(self, name: str) -> Log:
+        return Log(self._folder / name.replace(" ", "-") if self._folder else None)
 
     async def first_end(self) -> Child:
         """Wait until any child has ended; return it."""

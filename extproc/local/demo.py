@@ -27,6 +27,7 @@ from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.local.tally import tally
 from extproc.local.traffic import Item, Source, TrafficOptions, make_traffic
 from extproc.local.up import print_addresses, run_stoppable
+from extproc.output import STDOUT, write_json
 from extproc.progress import Show, showing
 
 _SIMULATED_RATE = 8.0
@@ -60,7 +61,8 @@ class DemoOptions:
 def run_demo(options: DemoOptions) -> int:
     """Run the demo; return 0 if nothing was lost or altered, else 1."""
     # 130 is the shell's code for Ctrl-C (128 + SIGINT): a run that was stopped proves nothing.
-    return run_stoppable(lambda console: _demo(options, console), when_stopped=130)
+    console = Console(stderr=options.json == STDOUT)
+    return run_stoppable(lambda: _demo(options, console), when_stopped=130)
 
 
 async def _demo(options: DemoOptions, console: Console) -> int:
@@ -86,7 +88,7 @@ def _report(options: DemoOptions, record: DemoRecord, console: Console) -> int:
     report = tally(record)
     print_report(console, report)
     if options.json:
-        options.json.write_text(to_json(report), encoding="utf-8")
+        write_json(options.json, to_json(report))
     return 0 if report.sound else 1
 
 

@@ -51,7 +51,7 @@ def envoy_command(configuration: str, *, validate: bool = False) -> Command:
         "--file-flush-interval-msec", "200",
         "--log-level", "warning",
     )  # fmt: skip
-    return Command("envoy", argv)
+    return Command("envoy", argv, writes="access")
 
 
 @dataclass(frozen=True, slots=True)

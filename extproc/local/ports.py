@@ -4,6 +4,7 @@ import secrets
 import socket
 from dataclasses import dataclass
 
+from extproc.config.errors import UserError
 from extproc.local.children import StackError
 
 LOCALHOST = "127.0.0.1"
@@ -39,12 +40,12 @@ def fixed_ports(pools: int) -> Ports:
 
 
 def read_ports(text: str, pools: int) -> Ports:
-    """Parse `--ports N,N,N,N,N...`: one for each part in the order of Ports; raises StackError."""
+    """Parse `--ports N,N,N,N,N...`: one for each part in the order of Ports; raises UserError."""
     words = text.split(",")
     numbers = [int(word) for word in words if word.isascii() and word.isdecimal()]
     valid = [number for number in numbers if 0 < number < 65536]
     if not len(words) == len(set(valid)) == 4 + pools:
-        raise StackError(
+        raise UserError(
             f"--ports: {text!r} is not allowed: fixed, auto, or {4 + pools} different ports with "
             f"commas: Envoy, its admin, the service's gRPC and HTTP, and {pools} simulated pools"
         )
@@ -53,11 +54,11 @@ def read_ports(text: str, pools: int) -> Ports:
 
 
 def read_listener(text: str) -> tuple[str, int]:
-    """Parse `--listen HOST:PORT`; raises StackError."""
+    """Parse `--listen HOST:PORT`; raises UserError."""
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536):
-        raise StackError(f"--listen: {text!r} is not HOST:PORT")
+        raise UserError(f"--listen: {text!r} is not HOST:PORT")
     return host, int(port)
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -52,6 +53,7 @@ class StackOptions:
     speed, seed: of the simulated pools; a speed of 2 halves the time of every iteration.
     ready_s: seconds that each part may take to become ready.
     settings: settings of the service and of Envoy, of which the addresses are replaced.
+    logs: a folder in which the logs of all parts stay; None: they end with the stack.
     """
 
     pools: tuple[str, ...] = ()
@@ -63,6 +65,7 @@ class StackOptions:
     seed: int = 0
     ready_s: float = 60.0
     settings: Mapping[str, object] = field(default_factory=dict)
+    logs: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +91,14 @@ class Stack:
         self._ports = _ports(options)
         self._session = session
         self._say = say
-        self._children = Children()
+        self._children = Children(options.logs)
 
     async def __aenter__(self) -> Self:
         find_envoy()
         if not self._options.pools:
             check_tokenizer()
+        if self._options.logs:
+            self._options.logs.mkdir(parents=True, exist_ok=True)
         require_free(self._ports, with_pools=not self._options.pools)
         return self
 

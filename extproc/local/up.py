@@ -19,17 +19,15 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 def run_up(options: StackOptions) -> int:
     """Run the stack until a signal; return the exit code."""
     # A signal is how `up` ends, so it is no failure.
-    return run_stoppable(lambda console: _up(options, console), when_stopped=0)
+    return run_stoppable(lambda: _up(options, Console()), when_stopped=0)
 
 
-def run_stoppable(
-    main: Callable[[Console], Coroutine[None, None, int]], *, when_stopped: int
-) -> int:
+def run_stoppable(main: Callable[[], Coroutine[None, None, int]], *, when_stopped: int) -> int:
     """Run `main`, which the first SIGINT, SIGTERM or SIGHUP cancels; return the exit code.
 
     Further signals do not interrupt its clean-up.
     """
-    return asyncio.run(_stoppable(main(Console()), when_stopped))
+    return asyncio.run(_stoppable(main(), when_stopped))
 
 
 async def _stoppable(main: Coroutine[None, None, int], when_stopped: int) -> int:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extproc.config.errors import UserError
+from extproc.output import report_console
 from extproc.papers.fleets import planners_section, reliability_section
 from extproc.papers.plans import curve_section, differences_section, plan_row, traces_section
 from extproc.papers.sections import (
@@ -33,7 +34,7 @@ _SR_SIM: Final = "vllm-sr-sim"
 def run_paper(traces: Sequence[Path], sr_sim: Path | None, *, fast: bool) -> int:
     """Print all sections, without simulations if `fast`; return the exit code."""
     # Outside a terminal rich assumes 80 columns, which would wrap the tables.
-    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    console = report_console(_WIDTH)
     try:
         raw = [raw_traces_section(traces)] if traces else []
         for section in _sections(raw, sr_sim, fast=fast):

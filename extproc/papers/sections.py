@@ -138,7 +138,7 @@ def table_5_section() -> PaperSection:
         f" {_PAPER.prior_bytes_per_token}",
         tuple(rows),
         "How often that misroutes depends on the share of requests near the threshold: `dualpool"
-        " evaluate` measures it on real texts and tokenizers (README, How good it is).",
+        " evaluate` measures it on real texts and tokenizers (docs/evaluation.md).",
     )
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from extproc.config.load import load
 from extproc.names import install_hint
+from extproc.output import STDOUT, report_console, write_json
 from extproc.planner.proof.hardware import search
 from extproc.planner.proof.tails import Tails, study
 from extproc.planner.report.document import as_json
@@ -79,28 +80,17 @@ def _plan_hardware(options: PlanOptions, question: Question, notes: tuple[str, .
     offers, threshold = machines_of(options), class_threshold(options, question)
     with spreading(sized(options.sweep, _SIMULATIONS * options.requests)) as spread:
         found = search(question, offers, threshold, options.requests, spread, options.thresholds)
-    if options.json == Path("-"):
+    if options.json != STDOUT:
+        print_hardware(report_console(_WIDTH), found, notes)
+    if options.json:
         _write(options.json, hardware_json(found))
-    else:
-        print_hardware(_console(), found, notes)
-        if options.json:
-            _write(options.json, hardware_json(found))
     if options.plot:
         importlib.import_module("extproc.planner.report.html").draw_hardware(found, options.plot)
     return 0 if found.rows else 1
 
 
 def _write(file: Path, document: dict[str, object]) -> None:
-    text = msgspec.json.format(msgspec.json.encode(document), indent=2)
-    if file == Path("-"):
-        print(text.decode())  # noqa: T201 - the requested output
-    else:
-        file.write_bytes(text + b"\n")
-
-
-def _console() -> Console:
-    # Outside a terminal rich assumes 80 columns, which would wrap the tables.
-    return Console() if Console().is_terminal else Console(width=_WIDTH)
+    write_json(file, msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
 
 
 def _tails(options: PlanOptions, question: Question) -> Tails:
@@ -119,16 +109,14 @@ class _Findings:
 
 def _report(found: _Findings, options: PlanOptions) -> None:
     done, notes, tails = found.done, found.notes, found.tails
-    document = as_json(done, notes, tails)
-    if options.json == Path("-"):
-        _write(options.json, document)
-    else:
-        print_study(_console(), done, notes, tails)
+    if options.json != STDOUT:
+        console = report_console(_WIDTH)
+        print_study(console, done, notes, tails)
         if found.categories:
-            _console().print()
-            _console().print(category_table(found.categories, done))
-        if options.json:
-            _write(options.json, document)
+            console.print()
+            console.print(category_table(found.categories, done))
+    if options.json:
+        _write(options.json, as_json(done, notes, tails))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         files = running_files(done.plan, done.question)

@@ -18,6 +18,7 @@ from extproc.build import build_rules
 from extproc.config.load import load
 from extproc.config.settings import Settings
 from extproc.names import install_hint
+from extproc.output import STDOUT, write_json
 from extproc.planner.proof.capacity import load_of, with_capacity
 from extproc.planner.report.simulated import Compared, Simulation, print_simulation, to_json
 from extproc.planner.simulation.fleet import FleetSpec
@@ -82,9 +83,10 @@ def run_simulate(options: SimulateOptions) -> int:
     Raises UserError for wrong options or inputs, and OSError if a file cannot be written.
     """
     simulation, records = _simulate_all(options)
-    print_simulation(simulation, Console(width=max(_WIDTH, Console().width)))
+    if options.json != STDOUT:
+        print_simulation(simulation, Console(width=max(_WIDTH, Console().width)))
     if options.json:
-        options.json.write_text(to_json(simulation), encoding="utf-8")
+        write_json(options.json, to_json(simulation))
     if options.plot:
         # Imported here: matplotlib is optional.
         plot = importlib.import_module("extproc.planner.report.plot")

@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from extproc.output import STDOUT, report_console, write_json
 from extproc.profiling.fitting import (
     DOUBTFUL,
     Decode,
@@ -84,7 +85,7 @@ def run_profile(options: ProfileOptions) -> int:
     if min(options.most, options.max_num_batched_tokens, options.gpus) < 1:
         numbers = (options.most, options.max_num_batched_tokens, options.gpus)
         return _fail(_BELOW_1.format(*numbers), 2)
-    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    console = report_console(_WIDTH)
     facts, measured = asyncio.run(measure_server(options))
     for reason in measured.missing:
         _say(f"not measured: {reason}")
@@ -93,13 +94,14 @@ def run_profile(options: ProfileOptions) -> int:
     except FitError as error:
         print_measured(console, facts, measured)
         return _fail(str(error) + ("" if options.out is None else f"; {options.out} not written"))
-    print_profile(console, profiled)
+    if options.out != STDOUT:
+        print_profile(console, profiled)
     if options.out:
         instance = profiled.instance(
             options.gpus, options.price_per_gpu_h, async_scheduling=options.async_scheduling
         )
         points = [asdict(measurement) for measurement in measured.measurements]
-        options.out.write_text(write_profile(instance, points) + "\n", encoding="utf-8")
+        write_json(options.out, write_profile(instance, points))
     return 0
 
 

@@ -27,6 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extproc.config.errors import UserError
+from extproc.output import report_console
 from extproc.planner.simulation.fleet import PoolSpec
 from extproc.planner.traffic.lengths import Trace, from_cdf, poisson
 from extproc.planner.traffic.published import AZURE_2023, scaled
@@ -77,7 +78,7 @@ class ReplayComparison:
 
 def run_versus(options: VersusOptions) -> int:
     """Run the comparison and print the tables; return 1 if a server cannot be used."""
-    console = Console() if Console().is_terminal else Console(width=_WIDTH)
+    console = report_console(_WIDTH)
     try:
         compared = asyncio.run(compare(options, console))
     except UserError as error:

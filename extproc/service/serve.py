@@ -7,7 +7,7 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from extproc.build import build_learner, retune
-from extproc.config.addresses import host_port
+from extproc.config.addresses import host_port, with_port
 from extproc.config.settings import Settings
 from extproc.page.decisions import Decisions
 from extproc.page.digest import EVERY_S
@@ -93,14 +93,14 @@ class Service:
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
         # HTTP first: if it fails, gRPC has not yet left the file of a Unix socket behind.
-        await self._http.start(*host_port(self._listen.http))
-        await self._server.start()
+        http = await self._http.start(*host_port(self._listen.http))
+        grpc = await self._server.start()
         self._set_serving(serving=True)
         _log.info(
             "serving: gRPC on %s (transport %s), HTTP on %s",
-            self._listen.grpc,
+            with_port(self._listen.grpc, grpc),
             choose_transport(self._listen),
-            self._listen.http,
+            with_port(self._listen.http, http),
         )
         async with repeating(self._report, EVERY_S), self._reloader.watching():
             await stop.asked.wait()

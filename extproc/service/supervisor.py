@@ -18,7 +18,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from extproc.build import build_learner, retune
-from extproc.config.addresses import host_port, worker_addresses
+from extproc.config.addresses import host_port, with_port, worker_addresses
 from extproc.config.settings import Settings
 from extproc.page.digest import EVERY_S
 from extproc.service.build import (
@@ -89,7 +89,8 @@ class Supervisor:
                 self._token,
                 self._page,
             )
-            await http.start(*host_port(self._settings.listen.http))
+            port = await http.start(*host_port(self._settings.listen.http))
+            _log.info("HTTP on %s", with_port(self._settings.listen.http, port))
             try:
                 ticking = repeating(self._page.overview.tick, EVERY_S)
                 async with ticking, self._reloader.watching():

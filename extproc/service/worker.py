@@ -4,6 +4,7 @@ It ends at once if the channel to its supervisor closes, so it never outlives it
 """
 
 import asyncio
+import logging
 import signal
 import socket
 import sys
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_learner, build_rules, retune
+from extproc.config.addresses import with_port
 from extproc.config.settings import Settings
 from extproc.page.decisions import Decisions
 from extproc.page.digest import EVERY_S
@@ -42,6 +44,8 @@ from extproc.service.memory import keep_large_buffers, spare_modules
 from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave
 
+_log = logging.getLogger(__name__)
+
 
 async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve as ordered until the supervisor asks for the end or closes the channel."""
@@ -62,7 +66,9 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     stages = build_stages(settings, learner, learn, CollectorRegistry(), secret, decisions.note)
     reporter = build_reporter(stages, decisions)
     server = build_server(settings, stages, order.address)
-    await server.start()
+    port = await server.start()
+    if with_port(order.address, port) != order.address:
+        _log.info("a worker listens on %s", with_port(order.address, port))
     send(writer, EMPTY)
     stop = Stop()
 

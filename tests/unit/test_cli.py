@@ -2,8 +2,11 @@
 
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 
 import pytest
@@ -13,7 +16,7 @@ from extproc.config.errors import UserError
 from extproc.names import install_hint
 
 COMMANDS = (
-    *("serve", "check", "config", "explain", "up", "demo", "evaluate"),
+    *("serve", "check", "config", "doctor", "explain", "up", "demo", "completion", "evaluate"),
     *("plan", "simulate", "profile"),
 )
 CHAT = {"model": "m", "max_tokens": 50, "messages": [{"role": "user", "content": "x" * 400}]}
@@ -37,7 +40,7 @@ def test_help_shows_what_to_type():
     done = run("--help")
     assert done.returncode == 0
     for command in COMMANDS:
-        assert f"  {command} " in done.stdout
+        assert re.search(rf"^    {command}\s", done.stdout, re.MULTILINE)
     assert "dualpool check dualpool.yaml" in done.stdout
     assert "\nexit codes:\n  0 " in done.stdout
 
@@ -111,6 +114,48 @@ def test_an_error_of_a_command_is_one_message(error, message, code, monkeypatch,
     monkeypatch.setattr("extproc.commands.check.run", run)
     assert main(["check"]) == code
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["check"], 0),
+        (["check", "--envoy", "{bad}"], 1),
+        (["doctor", "--envoy", "127.0.0.1:1", "--service", "127.0.0.1:1"], 1),
+        (["profile", "http://127.0.0.1:1"], 1),
+        (["nothing"], 2),
+        (["check", "--nothing"], 2),
+        (["check", "/nowhere.yaml"], 2),
+        (["serve", "--config", "/nowhere.yaml"], 2),
+        (["config", "envoy", "/nowhere.yaml"], 2),
+        (["explain", "/nowhere.json"], 2),
+        (["doctor", "--envoy", "host"], 2),
+        (["doctor", "--watch", "-1"], 2),
+        (["up", "--ports", "1,2"], 2),
+        (["up", "--ports", "a,b,c,d,e,f"], 2),
+        (["up", "--listen", "host:99999"], 2),
+        (["up", "--pools", "nonsense://"], 2),
+        (["demo", "--requests", "0"], 2),
+        (["demo", "--ports", "70000,1,2,3,4,5"], 2),
+        (["plan", "/nowhere.csv", "--rate", "1"], 2),
+        (["simulate", "/nowhere.csv"], 2),
+        (["evaluate", "--requests", "0"], 2),
+        (["completion", "fish"], 2),
+    ],
+)
+def test_the_exit_code_says_whose_fault_it_is(words, code, tmp_path, capsys):
+    bad = tmp_path / "envoy.yaml"
+    bad.write_text("static_resources: {}\n")
+    words = [word.format(bad=bad) for word in words]
+    assert exit_code(words) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def exit_code(words):
+    try:
+        return main(words)
+    except SystemExit as end:  # of argparse
+        return end.code
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -199,6 +244,83 @@ def test_explain_for_a_reader_says_unreadable(capsys, tmp_path):
     file.write_text("{")
     assert main(["explain", str(file)]) == 0
     assert capsys.readouterr().out == "unreadable (json): pool long, the largest\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        (b'{"a": [1,\n 2}', "line 2, column 3 (byte 12): JSON is malformed: expected ',' or ']'"),
+        (b'{"secret": "\xff"}', "line 1, column 13 (byte 12): not UTF-8"),
+        (b'{"secret', "line 1, column 9 (byte 8): Input data was truncated"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_explain_says_where_the_json_breaks_and_none_of_it(body, where, tmp_path, capsys):
+    file = tmp_path / "body"
+    file.write_bytes(body)
+    assert main(["explain", str(file), "--path", "/v1/chat/completions"]) == 0
+    told = capsys.readouterr().err
+    assert told in (f"dualpool: {file}: {where}\n", "")
+    assert bool(told) is (body[:2] != b"[[")  # the service calls that `depth`
+
+
+@pytest.mark.parametrize(
+    ("listen", "noted"),
+    [("0.0.0.0:50051", True), ("127.0.0.1:50051", False), ("unix:/run/d.sock", False)],
+)
+def test_check_notes_streams_without_tls_from_elsewhere(listen, noted, tmp_path, capsys):
+    (tmp_path / "dualpool.yaml").write_text(f'listen: {{grpc: "{listen}"}}\n')
+    assert main(["check", str(tmp_path / "dualpool.yaml")]) == 0
+    assert ("note: listen.grpc" in capsys.readouterr().err) is noted
+
+
+COMPLETED = """\
+source <({python} -m extproc completion bash)
+COMP_WORDS=(dualpool {words})
+COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_shtab_dualpool
+echo "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("do", "doctor"), ("doctor --e", "--envoy"), ("completion z", "zsh")],
+)
+def test_bash_completes_commands_and_their_arguments(words, completed):
+    script = COMPLETED.format(python=sys.executable, words=words)
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [completed]
+
+
+def test_zsh_gets_a_script_of_its_own(capsys):
+    assert main(["completion", "zsh"]) == 0
+    assert capsys.readouterr().out.startswith("#compdef dualpool\n")
+
+
+def painted(tmp_path, **environment):
+    """Return what a command with tables writes to a terminal."""
+    lengths = tmp_path / "lengths.csv"
+    lengths.write_text("prompt_tokens,completion_tokens\n" + "100,50\n" * 20)
+    command = [sys.executable, "-m", "extproc", "plan", str(lengths), "--rate", "5"]
+    master, slave = pty.openpty()
+    environment = (
+        {"TERM": "xterm"} | {k: v for k, v in os.environ.items() if k != "TERM"} | environment
+    )
+    subprocess.run(command, stdout=slave, stderr=subprocess.DEVNULL, check=False, env=environment)
+    os.close(slave)
+    told = b""
+    with suppress(OSError):  # the other end is closed
+        while piece := os.read(master, 65536):
+            told += piece
+    os.close(master)
+    return told
+
+
+def test_colours_are_for_terminals_and_no_color_switches_them_off(tmp_path):
+    assert b"\x1b[" in painted(tmp_path)
+    # Bold and faint are no colours.
+    assert not re.search(rb"\x1b\[([0-9]*;)?[34][0-9]", painted(tmp_path, NO_COLOR="1"))
 
 
 def test_explain_refuses_a_path_that_carries_no_prompt(tmp_path, capsys):

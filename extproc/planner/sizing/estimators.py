@@ -1,7 +1,7 @@
 """How often each estimator misroutes and over-routes, which shifts load between pools.
 
-The figures come from `dualpool evaluate` on 14 classes of text and 11 tokenizers (README, "How
-good it is"): shares of all requests, mean over the tokenizers.
+The figures come from `dualpool evaluate` on 14 classes of text and 11 tokenizers
+(docs/evaluation.md): shares of all requests, mean over the tokenizers.
 """
 
 import math

@@ -35,7 +35,7 @@ MORE_MESSAGES: Final = 0.65
 """Probability that a conversation has another message."""
 MOST_MESSAGES: Final = 40
 # Student's t with 4 degrees of freedom and this scale gives the calibrated estimator's errors on
-# real texts: 1.2 % in the median, 9 % at the 99th percentile (README, `dualpool evaluate`).
+# real texts: 1.2 % in the median, 9 % at the 99th percentile (docs/evaluation.md).
 _UNEXPLAINED: Final = 0.016
 _FREEDOM: Final = 4
 _TEMPLATE: Final = (10, 5)  # tokens that the chat template adds per request and per message

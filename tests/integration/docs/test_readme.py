@@ -1,4 +1,4 @@
-"""The README: its commands run, its links lead somewhere, its lists are complete."""
+"""The README and the pages it leads to: commands run, links lead somewhere, lists are complete."""
 
 import os
 import re
@@ -14,7 +14,23 @@ from extproc.request.reader import Endpoint
 from extproc.service.explain import explain
 from tests.support.paths import ROOT
 
-TEXT = (ROOT / "README.md").read_text()
+PAGES = [
+    ROOT / name
+    for name in (
+        "README.md",
+        *(f"docs/{page}.md" for page in ("concepts", "doctor", "evaluation", "limits", "operate")),
+        *("docs/comparison.md", "docs/tutorial.md"),
+        *(f"docs/how-to/{page}.md" for page in ("compose", "envoy", "kubernetes", "local")),
+        *(f"docs/how-to/{page}.md" for page in ("tenants", "tuning")),
+    )
+]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+PLANNING = ROOT / "docs" / "planning.md"
+LINKS = [
+    pytest.param(page, link, id=f"{page.relative_to(ROOT)}: {link}")
+    for page in (*PAGES, PLANNING)
+    for link in sorted(set(re.findall(r"\]\((?!http)([^)#]+)", page.read_text())))
+]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
 CONSOLE = [text for kind, text in BLOCKS if kind == "console"]
 # Where each of the others runs.
@@ -66,7 +82,10 @@ def test_a_console_block_prints_what_it_shows(block, tmp_path):
 
 
 def test_every_command_is_run_somewhere():
+    # Those of the plans are at the head of their page.
+    head = PLANNING.read_text().partition("## A plan")[0]
     commands = "".join(text for kind, text in BLOCKS if kind == "sh").splitlines()
+    commands += "".join(re.findall(r"^```sh\n(.*?)^```", head, re.M | re.S)).splitlines()
     known = set().union(*ELSEWHERE.values())
     assert {line.partition("#")[0].strip() for line in commands} == known
     assert all((ROOT / place).exists() for place in ELSEWHERE)
@@ -87,9 +106,9 @@ def test_every_metric_is_documented():
         assert f"`{name}" in TEXT
 
 
-@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", TEXT))))
-def test_a_link_leads_somewhere(link):
-    assert (ROOT / link).exists()
+@pytest.mark.parametrize(("page", "link"), LINKS)
+def test_a_link_leads_somewhere(page, link):
+    assert (page.parent / link).exists()
 
 
 def test_the_command_is_installed():

@@ -27,10 +27,10 @@ _UP = (sys.executable, "-m", "extproc", "up", "--ports", "auto")
 
 
 @contextmanager
-def _up():
+def _up(*options: str):
     environment = os.environ | {"COLUMNS": "200"}
     with subprocess.Popen(
-        _UP, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        [*_UP, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
         try:
             yield process
@@ -70,6 +70,16 @@ def test_whatever_ends_it_ends_all(number):
     assert len(children) == 4
     assert status == (-number if number == signal.SIGKILL else 0)
     asyncio.run(until(lambda: not any(map(_alive, children))))
+
+
+def test_the_logs_stay_in_the_folder_that_is_named(tmp_path):
+    with _up("--logs", str(tmp_path / "logs")) as process:
+        said = _said(process)
+        process.send_signal(signal.SIGINT)
+        process.wait(20)
+    kept = {file.name for file in (tmp_path / "logs").iterdir()}
+    assert {"envoy-access.log", "envoy.log", "service.log", "pool-short.log"} <= kept
+    assert f"access log {tmp_path}/logs/envoy-access.log " in " ".join(said.split()) + " "
 
 
 def test_a_pool_that_dies_ends_all():

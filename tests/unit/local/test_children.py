@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import pytest
 
-from extproc.local.children import Child, Children, Command
+from extproc.local.children import Child, Children, Command, Log
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the local stack is for Linux")
@@ -57,6 +57,13 @@ def _run(argv: tuple[str, ...], look: Callable[[Child], Result]) -> Result:
         return seen
 
     return asyncio.run(run())
+
+
+def test_a_log_with_a_path_stays_there(tmp_path):
+    log = Log(tmp_path / "a.log")
+    log.write("told")
+    log.close()
+    assert (log.path(), log.path().read_text()) == (tmp_path / "a.log", "told")
 
 
 def test_an_end_is_described_with_the_last_words():

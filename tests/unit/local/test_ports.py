@@ -2,6 +2,7 @@ import socket
 
 import pytest
 
+from extproc.config.errors import UserError
 from extproc.local.children import StackError
 from extproc.local.ports import (
     Ports,
@@ -64,7 +65,7 @@ def test_ports_of_ones_choice_are_read_in_order():
 
 @pytest.mark.parametrize("text", ["1,2,3,4,5", "1,2,3,4,5,5", "1,2,3,4,5,65536", "a,2,3,4,5,6", ""])
 def test_ports_that_are_too_few_or_wrong_are_refused(text):
-    with pytest.raises(StackError, match=r"--ports: .* or 6 different ports with commas"):
+    with pytest.raises(UserError, match=r"--ports: .* or 6 different ports with commas"):
         read_ports(text, 2)
 
 
@@ -78,7 +79,7 @@ def test_a_listener_is_read(text, listener):
 
 @pytest.mark.parametrize("text", ["80", ":80", "a:", "a:0", "a:65536", "a:b"])
 def test_a_wrong_listener_is_refused(text):
-    with pytest.raises(StackError, match=r"--listen: .* is not HOST:PORT"):
+    with pytest.raises(UserError, match=r"--listen: .* is not HOST:PORT"):
         read_listener(text)
 
 

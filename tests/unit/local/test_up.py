@@ -34,7 +34,7 @@ def printed() -> Iterator[str]:
 
 @pytest.mark.parametrize("status", [0, 1])
 def test_the_exit_code_is_that_of_the_command(status):
-    async def main(_console: Console) -> int:
+    async def main() -> int:
         return status
 
     assert run_stoppable(main, when_stopped=130) == status
@@ -42,7 +42,7 @@ def test_the_exit_code_is_that_of_the_command(status):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops_the_command(number):
-    async def main(_console: Console) -> int:
+    async def main() -> int:
         os.kill(os.getpid(), number)
         await asyncio.Event().wait()
         return 0
@@ -53,7 +53,7 @@ def test_a_signal_stops_the_command(number):
 def test_a_second_signal_does_not_disturb_the_clean_up():
     ended = []
 
-    async def main(_console: Console) -> int:
+    async def main() -> int:
         try:
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.Event().wait()
@@ -68,7 +68,7 @@ def test_a_second_signal_does_not_disturb_the_clean_up():
 
 
 def test_a_fault_of_the_stack_is_left_to_the_command_line():
-    async def main(_console: Console) -> int:
+    async def main() -> int:
         raise StackError("port 1 is taken")
 
     with pytest.raises(StackError, match="port 1 is taken") as caught:
@@ -77,7 +77,7 @@ def test_a_fault_of_the_stack_is_left_to_the_command_line():
 
 
 def test_a_fault_of_ours_is_not_hidden():
-    async def main(_console: Console) -> int:
+    async def main() -> int:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -64,7 +64,7 @@ def test_a_long_prompt_is_seen_in_part():
 
 
 def test_the_calibrated_estimator_errs_as_on_real_texts():
-    # README, "How good it is": 1.2 % in the median, 9 % in one of a hundred.
+    # docs/evaluation.md: 1.2 % in the median, 9 % in one of a hundred.
     estimator = Calibrated(MEASURED, (2048,), target=0.001, categories=64)
     errors = []
     for each, tokens in zip(write_prompts(TOKENS, 0), TOKENS.tolist(), strict=True):

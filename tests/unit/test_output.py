@@ -1,0 +1,17 @@
+import json
+
+from extproc.output import STDOUT, report_console, write_json
+
+
+def test_json_is_written_to_a_file(tmp_path):
+    write_json(tmp_path / "a.json", '{"a": 1}')
+    assert (tmp_path / "a.json").read_text() == '{"a": 1}\n'
+
+
+def test_a_hyphen_is_standard_output(capsys):
+    write_json(STDOUT, '{"a": 1}\n')
+    assert json.loads(capsys.readouterr().out) == {"a": 1}
+
+
+def test_a_table_is_not_wrapped_outside_a_terminal():
+    assert report_console(200).width == 200
