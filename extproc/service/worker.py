@@ -51,12 +51,14 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     stop = Stop()
 
     def report() -> None:
+        stages.metrics.publish()
         send(writer, encode_digest(reporter.digest()))
 
     async with repeating(report, EVERY_S), asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(_read_channel(reader, learner, stop))
         await stop.asked.wait()
         await leave(server, settings.listen, stop)
+        stages.metrics.publish()
         reading.cancel()
 
 
