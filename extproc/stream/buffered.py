@@ -58,8 +58,11 @@ def read_head(data: bytes, names: Mapping[bytes, str]) -> tuple[dict[str, str], 
         return None
 
 
-def read_body(data: bytes) -> bytes | None:
-    """Return the body in the second message; None if the message says anything else."""
+def read_body(data: bytes | memoryview) -> bytes | memoryview | None:
+    """Return the body in the second message; None if the message says anything else.
+
+    Of a view, the body is a view too.
+    """
     try:
         return _read_body(data)
     except IndexError:
@@ -89,10 +92,11 @@ def _read_headers(
         size, start = data[at + 1], at + 2
         if size >= _MORE:
             size, start = _varint(data, at + 1)
-        if data[at] != _HEADER or data[start] != _KEY:
+        key_size = data[start + 1]
+        if data[at] != _HEADER or data[start] != _KEY or key_size >= _MORE:
             return None
         at = start + size
-        value_at = start + 2 + data[start + 1]
+        value_at = start + 2 + key_size
         name = names.get(data[start + 2 : value_at])
         if name is not None:
             # Envoy fills raw_value and leaves value empty.
@@ -105,14 +109,14 @@ def _read_headers(
     return found if at == end else None
 
 
-def _read_body(data: bytes) -> bytes | None:
+def _read_body(data: bytes | memoryview) -> bytes | memoryview | None:
     if data[0] != _REQUEST_BODY:
         return None
     size, at = _varint(data, 1)
     end = at + size
     if (
         not 0 <= len(data) - end <= _MOST_TAIL_BYTES
-        or not _says_nothing(data[end:])
+        or not _says_nothing(bytes(data[end:]))
         or data[at] != _BODY
     ):
         return None
@@ -121,7 +125,7 @@ def _read_body(data: bytes) -> bytes | None:
     return data[at:last] if last == end or data[last:end] == _ENDS else None
 
 
-def _varint(data: bytes, at: int) -> tuple[int, int]:
+def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """Return a number, and where what follows it starts. Raises IndexError."""
     number = data[at]
     at += 1

@@ -122,17 +122,19 @@ class _PendingRequest:
     endpoint: Endpoint
     headers: Mapping[str, str]
     hides_usage: bool  # Envoy removes from the answer what is asked for here
-    body: bytes | bytearray = field(default_factory=bytearray)
+    pieces: bytearray = field(default_factory=bytearray)
+    body: bytes | bytearray | memoryview = b""
     whole: bool = False  # Envoy accepts another body in its place
 
     @property
     def replaceable(self) -> bool:
         """Whether a field can be added to the body."""
-        utf16 = b"\0" in self.body[:4]  # or UTF-32
+        utf16 = b"\0" in bytes(self.body[:4])  # or UTF-32
         plain = not utf16 and not self.headers.get("content-encoding")
         if not self.whole or not plain or len(self.body) > _MOST_REPLACED_BYTES:
             return False
-        return b"stream_options" not in self.body  # an error that quotes it would name the field
+        # An error that quotes it would name the field.
+        return b"stream_options" not in bytes(self.body)
 
 
 def create_series(stages: Stages) -> None:
@@ -262,17 +264,18 @@ class Exchange:
         self._request = _PendingRequest(kind, headers, note.get(HIDES_USAGE) is True)
         return _WAIT
 
-    def read_whole(self, body: bytes) -> Proceed:
+    def read_whole(self, body: bytes | memoryview) -> Proceed:
         """Return the action on a body that came whole, behind headers that wait for it."""
         assert self._request is not None, "begin has returned Wait"  # noqa: S101 - for the type
         self._request.body, self._request.whole = body, True
         return self._decide(self._request)
 
     def _read(self, pending: _PendingRequest, body: Body) -> Action:
-        if body.end_of_stream and not pending.body:
+        if body.end_of_stream and not pending.pieces:
             pending.body = body.data  # whole, so not copied: it may have 32 MiB
         else:
-            pending.body += body.data
+            pending.pieces += body.data
+            pending.body = pending.pieces
         pending.whole = body.whole
         if body.end_of_stream or len(pending.body) > self._stages.rules.max_body_bytes:
             return self._decide(pending)
@@ -287,7 +290,7 @@ class Exchange:
         try:
             request = read_request(
                 pending.endpoint,
-                bytes(pending.body),
+                pending.body,
                 encoding,
                 max_bytes=rules.max_body_bytes,
                 turns=rules.prefix_key is not None,

@@ -57,14 +57,14 @@ class Stream:
         """Whether the rest of a request is due before anything can be decided."""
         return self._exchange.awaits_request
 
-    def receive_encoded(self, data: bytes) -> list[bytes]:
+    def receive_encoded(self, data: bytes | memoryview) -> list[bytes]:
         """Return the replies that are due after this message; both as they are sent."""
         if self._session is None and not self.finished:
             replies = self._receive_body(data) if self._head else self._receive_head(data)
             if replies is not None:
                 return replies
         try:
-            return self.receive(ProcessingRequest.FromString(data))
+            return self.receive(ProcessingRequest.FromString(bytes(data)))
         except DecodeError:
             return self._break(ProtocolError("a message that is not a ProcessingRequest"))
 
@@ -93,7 +93,8 @@ class Stream:
         metrics.streams.now -= 1
         metrics.streams_ended.count(self._outcome(left).value)
 
-    def _receive_head(self, data: bytes) -> list[bytes] | None:
+    def _receive_head(self, data: bytes | memoryview) -> list[bytes] | None:
+        data = bytes(data)
         read = read_head(data, self._stages.encoded_names)
         if read is None:
             return None
@@ -104,7 +105,7 @@ class Stream:
         self.finished = True
         return [reply("request_headers", action.set_headers, action.note)]
 
-    def _receive_body(self, data: bytes) -> list[bytes] | None:
+    def _receive_body(self, data: bytes | memoryview) -> list[bytes] | None:
         body = read_body(data)
         if body is None:
             return None
