@@ -154,6 +154,8 @@ OTHER_FEATURES: Final = COUNTED_FEATURES + OPTIONAL_FEATURES
 FEATURES: Final = OTHER_FEATURES + TEXT_FEATURES
 MEDIA: Final = slice(len(TEMPLATE_FEATURES), len(TEMPLATE_FEATURES + MEDIA_FEATURES))
 """The places of MEDIA_FEATURES in FEATURES."""
+NO_MEDIA: Final = (0.0,) * len(MEDIA_FEATURES)
+"""What they are without media."""
 
 
 def _selection() -> NDArray[np.float64]:
