@@ -7,8 +7,10 @@ from typing import Final
 from extproc.transport.calls import RESOURCE_EXHAUSTED, UNIMPLEMENTED, Status
 
 PREFIX_BYTES: Final = 5
-read_prefix = struct.Struct(">BI").unpack_from
+_PREFIX: Final = struct.Struct(">BI")
+read_prefix = _PREFIX.unpack_from
 """Return whether a message is compressed, and its length."""
+write_prefix = _PREFIX.pack
 
 _LONG_BYTES: Final = 1 << 16  # for less, a copy costs less than another way
 
