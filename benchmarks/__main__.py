@@ -17,7 +17,17 @@ import msgspec
 import uvloop
 from rich.console import Console
 
-from benchmarks import answers, decisions, held, memory, pages, profile, requests, start
+from benchmarks import (
+    answers,
+    decisions,
+    held,
+    memory,
+    pages,
+    profile,
+    requests,
+    start,
+    workers,
+)
 from benchmarks.compiled import build_programs
 from benchmarks.environment import describe_machine, describe_versions
 from benchmarks.rig import BenchmarkError
@@ -38,6 +48,7 @@ SECTIONS: Final[Mapping[str, _Section]] = {
     "memory": memory.measure,
     "metrics": pages.measure,
     "start": start.measure,
+    "workers": workers.measure,
 }
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Final, cast
 
 from extproc.service.streams import SERVICE
@@ -108,11 +109,14 @@ class PeerConnection(asyncio.Protocol):
             self._transport.write(data)
 
 
-async def connect(port: int, settings: dict[int, int] | None = None) -> PeerConnection:
-    """Connect to a server of ext_proc streams on this machine."""
+async def connect(address: int | Path, settings: dict[int, int] | None = None) -> PeerConnection:
+    """Connect to a server of ext_proc streams on this machine, by its port or its socket's path."""
     wanted = {frames.INITIAL_WINDOW_SIZE: frames.MAX_WINDOW} if settings is None else settings
-    loop = asyncio.get_running_loop()
-    _, peer = await loop.create_connection(lambda: PeerConnection(wanted), "127.0.0.1", port)
+    loop, peer = asyncio.get_running_loop(), PeerConnection(wanted)
+    if isinstance(address, Path):
+        await loop.create_unix_connection(lambda: peer, str(address))
+    else:
+        await loop.create_connection(lambda: peer, "127.0.0.1", address)
     async with asyncio.timeout(_GREETING_S):
         await peer.greeted()
     return peer

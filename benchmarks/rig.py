@@ -118,8 +118,8 @@ class Null:
 class Rig:
     """Runs a pool and a server of Envoy's streams as long as the benchmark.
 
-    pool: the command of the pool, without its port. more: settings of the service. No request times
-    out: it would pass without a decision.
+    pool: the command of the pool, without its port. more: settings of the service. socket: its Unix
+    socket, in place of a port. No request times out: it would pass without a decision.
     """
 
     def __init__(
@@ -129,12 +129,14 @@ class Rig:
         *,
         pool: Sequence[str] = (sys.executable, "-m", "benchmarks.upstream"),
         more: Mapping[str, object] | None = None,
+        socket: Path | None = None,
         message_timeout_ms: int = 10_000,
     ) -> None:
         self._session = session
         self._server = server or Service()
         self._pool = pool
         self._more = more or {}
+        self._socket = socket
         self._message_timeout_ms = message_timeout_ms
         self._children = Children()
         self._ports = free_ports()
@@ -204,9 +206,10 @@ class Rig:
     def _settings(self, form: Form, envoy: Ports) -> dict[str, object]:
         pool = f"127.0.0.1:{self._ports.pools[0]}"
         windows = {"short": 8192, "long": 65536}
-        listen = {"grpc": self._ports.grpc, "http": self._ports.http}
+        grpc = f"unix:{self._socket}" if self._socket else f"127.0.0.1:{self._ports.grpc}"
+        http = f"127.0.0.1:{self._ports.http}"
         return {
-            "listen": {key: f"127.0.0.1:{port}" for key, port in listen.items()} | {"notice_s": 0},
+            "listen": {"grpc": grpc, "http": http, "notice_s": 0},
             "pools": [
                 {"name": name, "max_model_len": window, "address": pool}
                 for name, window in windows.items()

@@ -6,13 +6,11 @@ from the features, or the value of a request header of the operator's choice.
 
 import enum
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from hashlib import blake2b
-from operator import itemgetter
 
 from extproc.budget.bounded import BoundedMap
-from extproc.budget.features import FEATURES, MEDIA
+from extproc.budget.features import FEATURES, MEDIA, NO_MEDIA
 
 LABEL_CHARS = 96
 """The longest label; a longer name is cut and ends in a digest of it."""
@@ -48,29 +46,28 @@ class ContentClass(enum.Enum):
     MEDIA = "media"  # text of any kind with images, audio or video
 
 
-def _places(*names: str) -> "itemgetter[tuple[float, ...]]":
-    return itemgetter(*(FEATURES.index(name) for name in names))
+def _places(*names: str) -> tuple[int, ...]:
+    return tuple(FEATURES.index(name) for name in names)
 
 
 # Features count pairs of characters: run starts and pairs within runs add up to all punctuation,
 # and to all digits but single ones.
-_LETTERS = _places("lower", "upper")
-_PUNCTUATION = _places("punct_runs", "punct_punct")
-_DIGITS = _places("digit_digit", "space_digit", "punct_digit")
-_WIDE2 = _places("greek_cyrillic", "semitic", "latin_accents")
-_WIDE3 = _places("han_kana", "hangul", "indic")
+_LOWER, _UPPER = _places("lower", "upper")
+_PUNCT_RUNS, _PUNCT_PUNCT = _places("punct_runs", "punct_punct")
+_DIGIT_DIGIT, _SPACE_DIGIT, _PUNCT_DIGIT = _places("digit_digit", "space_digit", "punct_digit")
+_GREEK_CYRILLIC, _SEMITIC, _ACCENTS = _places("greek_cyrillic", "semitic", "latin_accents")
+_HAN_KANA, _HANGUL, _INDIC = _places("han_kana", "hangul", "indic")
 
 
-def content_class(features: Sequence[float]) -> ContentClass:
+def content_class(features: tuple[float, ...]) -> ContentClass:
     """Classify a prompt by its `features.FEATURES`; an empty one is prose."""
-    if any(features[MEDIA]):
+    if features[MEDIA] != NO_MEDIA:
         return ContentClass.MEDIA
-    letters, punctuation, digits = (
-        sum(_LETTERS(features)),
-        sum(_PUNCTUATION(features)),
-        sum(_DIGITS(features)),
-    )
-    wide2, wide3 = sum(_WIDE2(features)), sum(_WIDE3(features))
+    letters = features[_LOWER] + features[_UPPER]
+    punctuation = features[_PUNCT_RUNS] + features[_PUNCT_PUNCT]
+    digits = features[_DIGIT_DIGIT] + features[_SPACE_DIGIT] + features[_PUNCT_DIGIT]
+    wide2 = features[_GREEK_CYRILLIC] + features[_SEMITIC] + features[_ACCENTS]
+    wide3 = features[_HAN_KANA] + features[_HANGUL] + features[_INDIC]
     # In bytes: a wide character costs at least as many tokens as that many ASCII letters.
     wide = 2 * wide2 + 3 * wide3
     total = letters + punctuation + digits + wide
@@ -90,6 +87,7 @@ def named(value: str) -> str:
     return apart(_cut(value.strip(), NAME_CHARS)) or UNNAMED
 
 
+@lru_cache(1024)
 def apart(name: str) -> str:
     """Return a client's name, of which no part between slashes is a name of ours.
 

@@ -154,6 +154,8 @@ OTHER_FEATURES: Final = COUNTED_FEATURES + OPTIONAL_FEATURES
 FEATURES: Final = OTHER_FEATURES + TEXT_FEATURES
 MEDIA: Final = slice(len(TEMPLATE_FEATURES), len(TEMPLATE_FEATURES + MEDIA_FEATURES))
 """The places of MEDIA_FEATURES in FEATURES."""
+NO_MEDIA: Final = (0.0,) * len(MEDIA_FEATURES)
+"""What they are without media."""
 
 
 def _selection() -> NDArray[np.float64]:
@@ -168,9 +170,30 @@ def _selection() -> NDArray[np.float64]:
 
 _SELECT: Final = np.ascontiguousarray(_selection().T)
 
+# ASCII text has so few classes that a pair of them is one byte: the number of the first class among
+# these, times ten, plus that of the second.
+_IN_ASCII: Final = sorted({_CLASS[byte] for byte in range(0x80)})
+_RADIX: Final = len(_IN_ASCII)
+_SECONDS: Final = bytes(_IN_ASCII.index(_CLASS[byte]) if byte < 0x80 else 0 for byte in range(256))
+_FIRSTS: Final = bytes(_RADIX * place for place in _SECONDS)
+_SELECT_ASCII: Final = np.ascontiguousarray(
+    _SELECT[:, [first * _CLASSES + second for first in _IN_ASCII for second in _IN_ASCII]]
+)
+
 
 def text_features(sample: bytes) -> NDArray[np.float64]:
     """Count `TEXT_FEATURES` in UTF-8 text, as if a newline preceded it."""
+    return _ascii_features(sample) if sample.isascii() else _unicode_features(sample)
+
+
+def _ascii_features(sample: bytes) -> NDArray[np.float64]:
+    firsts = np.frombuffer((b"\n" + sample).translate(_FIRSTS), np.uint8, len(sample))
+    pairs = firsts + np.frombuffer(sample.translate(_SECONDS), np.uint8)
+    counts = np.bincount(pairs, minlength=_RADIX * _RADIX)
+    return np.asarray(_SELECT_ASCII @ counts)
+
+
+def _unicode_features(sample: bytes) -> NDArray[np.float64]:
     classes = np.frombuffer(b"\x04" + sample.translate(_CLASS, _CONTINUATION), np.uint8)
     firsts = classes[:-1].astype(np.uint16)
     pairs = np.bincount(firsts * _CLASSES + classes[1:], minlength=_CLASSES * _CLASSES)

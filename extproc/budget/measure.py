@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from extproc.budget.features import (
     COUNTED_FEATURES,
-    MEDIA_FEATURES,
+    NO_MEDIA,
     OPTIONAL_FEATURES,
     OTHER_FEATURES,
     text_features,
@@ -39,8 +39,6 @@ _GRIDS: Final = np.array(
         if math.gcd(columns, rows) == 1
     ]
 )
-NO_MEDIA: Final = (0.0,) * len(MEDIA_FEATURES)
-"""What `measure_media` finds if there are none."""
 _NO_OPTIONAL: Final = (0.0,) * len(OPTIONAL_FEATURES)
 _NO_SIZES: Final = (0.0,) * (len(_MOST_PATCHES) + 2)
 

@@ -24,6 +24,7 @@ from extproc.budget.features import (
     FEATURES,
     MEDIA,
     MEDIA_FEATURES,
+    NO_MEDIA,
     OPTIONAL_FEATURES,
     SIZED_FEATURES,
     TEMPLATE_FEATURES,
@@ -105,7 +106,7 @@ class TokenWeights:
         With media a model can count any number.
         """
         features, limit = np.array(measure.features), 2 * BAND
-        if any(measure.features[MEDIA]):
+        if measure.features[MEDIA] != NO_MEDIA:
             return True
         bounds: Vector = self._all[-2:] @ features
         low, high = bounds.tolist()
@@ -117,7 +118,7 @@ class TokenWeights:
         found, gain = self._predict(measure, features)
         error = tokens - float(self._mean @ features)
         score = error / found.deviation
-        if any(measure.features[MEDIA]):
+        if measure.features[MEDIA] != NO_MEDIA:
             self._learn_media_noise(features, error, found.deviation)
         size, shared = features.size, self._all
         shared[size] += gain * (max(-CLIP, min(CLIP, score)) / found.deviation)
@@ -156,7 +157,7 @@ class TokenWeights:
         text, least, most = found[features.size :].tolist()
         low, high = max(least, 1.0) / BAND, most * BAND + BAND_TOKENS
         known, media = max(float(gain @ features), 0.0) + measure.doubt**2, 0.0
-        if any(measure.features[MEDIA]):
+        if measure.features[MEDIA] != NO_MEDIA:
             tokens = self._media_tokens(features)
             text -= float(self._mean[MEDIA] @ features[MEDIA])
             media = float(tokens.sum())

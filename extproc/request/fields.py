@@ -71,9 +71,14 @@ def decode_fields(
     return _decode_all({name: bytes(undecoded[name]) for name in wanted})
 
 
+def has_few_strings(text: bytes | bytearray | memoryview) -> bool:
+    """Return whether a body has at most MAX_STRINGS, keys included."""
+    return len(text) <= 2 * MAX_STRINGS or _strings(text) <= MAX_STRINGS
+
+
 def is_small(text: bytes) -> bool:
-    """Return whether all of a body may be decoded, whatever it is."""
-    return len(text) <= _SMALL_BYTES or (_strings(text) <= MAX_STRINGS and not _is_large(text))
+    """Return whether all of a JSON value may be decoded, whatever it is."""
+    return len(text) <= _SMALL_BYTES or (has_few_strings(text) and not _is_large(text))
 
 
 def _is_numeric(text: bytes) -> bool:
@@ -100,18 +105,18 @@ def _is_large(*texts: bytes) -> bool:
     return nodes > MAX_NODES or sum(_count(text, b",") for text in texts) >= MAX_VALUES
 
 
-def _strings(text: bytes) -> int:
+def _strings(text: bytes | bytearray | memoryview) -> int:
     quotes = _count(text, b'"')
-    if quotes > 2 * MAX_STRINGS and b"\\" in text:
-        text = text.replace(rb"\\", b"")  # so that a backslash before a quote escapes it
+    if quotes > 2 * MAX_STRINGS:
+        text = bytes(text).replace(rb"\\", b"")  # so that a backslash before a quote escapes it
         quotes = _count(text, b'"') - text.count(rb"\"")
     return quotes // 2
 
 
-def _count(text: bytes, sign: bytes) -> int:
+def _count(text: bytes | bytearray | memoryview, sign: bytes) -> int:
     """Count a byte, of a long text with numpy: bytes.count takes ten times as long."""
     if len(text) < _SHORT_BYTES:
-        return text.count(sign)
+        return bytes(text).count(sign)
     every = np.frombuffer(text, np.uint8)
     pieces = (every[start : start + _PIECE_BYTES] for start in range(0, len(text), _PIECE_BYTES))
     return sum(int(np.count_nonzero(piece == sign[0])) for piece in pieces)

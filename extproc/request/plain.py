@@ -11,7 +11,7 @@ from typing import Final, Literal
 import msgspec
 
 from extproc.request.conversation import Conversation, Mark
-from extproc.request.fields import MAX_ENTRIES, is_small
+from extproc.request.fields import MAX_ENTRIES, has_few_strings, is_small
 from extproc.request.prompt import ENDS_OF_THOUGHT, as_text
 from extproc.request.prompts import Prompt
 
@@ -38,7 +38,7 @@ class PlainChat(msgspec.Struct, gc=False):
     n: int | None = None
     stream: bool | None = None
     stream_options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    tools: list[dict[str, object]] | None = None
+    tools: list[msgspec.Raw] | None = None
     tool_choice: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     best_of: None = None
     functions: None = None
@@ -80,7 +80,8 @@ class PlainChat(msgspec.Struct, gc=False):
         if len(found) > _MOST_TURNS:
             return None
         if self.tools:
-            found += [as_text(tool) for tool in self.tools]
+            tools = _decode_tools(self.tools)
+            return None if tools is None else found + tools
         return found
 
     def conversation(
@@ -108,16 +109,32 @@ def _may_hold_thought(content: str | list[_Text] | None) -> bool:
     return any(sign in text for text in texts for sign in ENDS_OF_THOUGHT)
 
 
-_MOST_BYTES: Final = 1 << 18  # so that little is read twice if it fails at its end
+_MOST_BYTES: Final = 1 << 21  # so that little is read twice if it fails at its end
 _MOST_TURNS: Final = MAX_ENTRIES // 4
-_CHAT: Final = msgspec.json.Decoder(PlainChat, float_hook=float)  # see fields.py
+# Python's float: see fields.py.
+_CHAT: Final = msgspec.json.Decoder(PlainChat, float_hook=float)
+_TOOL: Final = msgspec.json.Decoder(dict[str, object], float_hook=float)
+_NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def decode_plain(body: bytes) -> PlainChat | None:
-    """Return a chat of plain texts; None if the body is something else, or very long."""
-    if len(body) > _MOST_BYTES or not is_small(body):
+def decode_plain(body: bytes | bytearray | memoryview) -> PlainChat | None:
+    """Return a chat of plain texts; None if the body is something else, or very long.
+
+    What is built is bounded by the strings of the body: each turn and each text has two or more.
+    """
+    if len(body) > _MOST_BYTES or not has_few_strings(body):
         return None
     try:
         return _CHAT.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _NOT_READ:
+        return None
+
+
+def _decode_tools(tools: list[msgspec.Raw]) -> list[str] | None:
+    """Return tools as texts; None if the general reader must read them."""
+    if len(tools) > _MOST_TURNS or not is_small(b",".join(tools)):
+        return None
+    try:
+        return [as_text(_TOOL.decode(tool)) for tool in tools]
+    except _NOT_READ:
         return None

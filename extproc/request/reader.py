@@ -119,7 +119,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 def read_request(
     endpoint: Endpoint,
-    body: bytes,
+    body: bytes | bytearray | memoryview,
     encoding: str = "",
     *,
     max_bytes: int = MAX_BODY_BYTES,
@@ -134,7 +134,7 @@ def read_request(
         chat = decode_plain(body)
         if chat is not None and (texts := chat.texts()) is not None:
             return _read_plain(chat, texts, len(body), turns=turns)
-    text = _utf8(_decoded(body, encoding, max_bytes))
+    text = _utf8(_decoded(bytes(body), encoding, max_bytes))
     if not text or text.isspace():
         raise UnreadableRequest(Unreadable.EMPTY)
     try:

@@ -46,19 +46,19 @@ def take_sample(texts: Sequence[str]) -> tuple[int, bytes]:
 
 def _windows(texts: list[str | bytes], total: int) -> Iterator[bytes]:
     start = 0  # of this text within all texts, in bytes
+    size = min(_WINDOW_BYTES, total // _WINDOWS)
     for text in texts:
         end = start + len(text)
-        for window in range(start * _WINDOWS // total, -(-end * _WINDOWS // total)):
-            first = window * total // _WINDOWS
-            last = min(first + _WINDOW_BYTES, (window + 1) * total // _WINDOWS)
-            yield _part(text, max(first - start, 0), max(last - start, 0))
+        numbers = range(start * _WINDOWS // total, -(-end * _WINDOWS // total))
+        # Those of the first window may begin in the text before, and end there.
+        places = [number * total // _WINDOWS - start for number in numbers]
+        if isinstance(text, str):
+            yield "".join([text[max(at, 0) : max(at + size, 0)] for at in places]).encode()
+        else:
+            yield from (
+                text[_edge(text, max(at, 0)) : _edge(text, max(at + size, 0))] for at in places
+            )
         start = end
-
-
-def _part(text: str | bytes, first: int, last: int) -> bytes:
-    if isinstance(text, str):
-        return text[first:last].encode()
-    return text[_edge(text, first) : _edge(text, last)]
 
 
 def _edge(text: bytes, at: int) -> int:

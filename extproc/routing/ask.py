@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from msgspec import structs
 
 from extproc.budget.category import apart, content_class
+from extproc.budget.features import NO_MEDIA
 from extproc.budget.measure import (
-    NO_MEDIA,
     add,
     measure,
     measure_media,

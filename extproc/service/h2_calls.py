@@ -79,9 +79,9 @@ class _HealthCheck:
         self._health = health
         self.status: Status | None = None
 
-    def receive(self, message: bytes) -> tuple[bytes, ...]:
+    def receive(self, message: bytes | memoryview) -> tuple[bytes, ...]:
         try:
-            service = health_pb2.HealthCheckRequest.FromString(message).service
+            service = health_pb2.HealthCheckRequest.FromString(bytes(message)).service
         except DecodeError:
             self.status = _NOT_PARSED
             return ()

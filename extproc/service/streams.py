@@ -161,7 +161,7 @@ class OpenStream:
         """Whether a decision is due once the rest of the request has come."""
         return self._stream.awaits_request
 
-    def receive(self, message: bytes) -> list[bytes]:
+    def receive(self, message: bytes | memoryview) -> list[bytes]:
         """Return the replies that are due after this message."""
         replies = self._stream.receive_encoded(message)
         if not self._stream.finished:

@@ -83,12 +83,14 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         server.use(stages)
 
     def report() -> None:
+        stages.metrics.publish()
         send(writer, encode_digest(reporter.digest()))
 
     async with repeating(report, EVERY_S), asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(_read_channel(reader, learner, change, stop))
         await stop.asked.wait()
         await leave(server, settings.listen, stop)
+        stages.metrics.publish()
         reading.cancel()
 
 

@@ -40,7 +40,7 @@ from extproc.stream.decision import (
     to_note,
 )
 from extproc.stream.metrics import Metrics
-from extproc.stream.replies import NOTHING
+from extproc.stream.replies import NOTHING, Note
 from extproc.stream.sampling import Sampling
 from extproc.stream.session import (
     Action,
@@ -60,6 +60,7 @@ _HEADERS = (
     *(f"content-{name}" for name in ("encoding", "length", "type")),
 )
 _PROCEED = Proceed()
+_WAIT = Wait()
 _MOST_LENGTH_DIGITS = 18
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
 
@@ -91,6 +92,11 @@ class Stages:
         named = (self.rules.category_header, tenants.header if tenants else "")
         return frozenset({*_HEADERS, *named})
 
+    @cached_property
+    def encoded_names(self) -> Mapping[bytes, str]:
+        """The headers that are read, by the bytes of their names."""
+        return {name.encode("latin-1"): name for name in self.header_names}
+
 
 class _RetryCause(enum.Enum):
     """Why Envoy asked a second server."""
@@ -116,17 +122,19 @@ class _PendingRequest:
     endpoint: Endpoint
     headers: Mapping[str, str]
     hides_usage: bool  # Envoy removes from the answer what is asked for here
-    body: bytes | bytearray = field(default_factory=bytearray)
+    pieces: bytearray = field(default_factory=bytearray)
+    body: bytes | bytearray | memoryview = b""
     whole: bool = False  # Envoy accepts another body in its place
 
     @property
     def replaceable(self) -> bool:
         """Whether a field can be added to the body."""
-        utf16 = b"\0" in self.body[:4]  # or UTF-32
+        utf16 = b"\0" in bytes(self.body[:4])  # or UTF-32
         plain = not utf16 and not self.headers.get("content-encoding")
         if not self.whole or not plain or len(self.body) > _MOST_REPLACED_BYTES:
             return False
-        return b"stream_options" not in self.body  # an error that quotes it would name the field
+        # An error that quotes it would name the field.
+        return b"stream_options" not in bytes(self.body)
 
 
 def create_series(stages: Stages) -> None:
@@ -179,7 +187,7 @@ class Exchange:
     def _on_request(self, event: Head | Body | Trailers) -> Action:
         if isinstance(event, Head):
             if not event.observed:
-                return self._begin(event)
+                return self.begin(event.headers, event.note, ends=event.end_of_stream)
             self._take_note(event)
         elif self._request and isinstance(event, Body):
             return self._read(self._request, event)
@@ -220,7 +228,8 @@ class Exchange:
         asking.learn(pool.name, model, noted.usage, answer.shows(outcome))
         cause = self._conclude(noted, pool, outcome)
         if retried:
-            self._stages.metrics.retries.labels(noted.pool, cause.value).inc(noted.stands_for)
+            retries = self._stages.metrics.retries
+            retries.count(noted.pool, cause.value, times=noted.stands_for)
 
     def _conclude(
         self, noted: Noted, pool: Pool, outcome: Usage | Refused | Unlearnable
@@ -245,34 +254,44 @@ class Exchange:
                 self._count(reason.value, noted)
                 return _RetryCause.UNKNOWN
 
-    def _begin(self, head: Head) -> Action:
-        kind = endpoint(head.headers.get(":path", ""))
-        if kind is None or head.end_of_stream or head.headers.get(":method") != "POST":
-            self._stages.metrics.unread.inc()
+    def begin(self, headers: Mapping[str, str], note: Note, *, ends: bool = False) -> Action:
+        """Return the action on the headers of a request; `ends`: it has no body."""
+        kind = endpoint(headers.get(":path", ""))
+        if kind is None or ends or headers.get(":method") != "POST":
+            self._stages.metrics.unread.count()
             return _PROCEED
         if self._stages.is_late():
-            return self._go(route_by_size(_plain_bytes(head.headers), self._stages.rules))
-        self._request = _PendingRequest(kind, head.headers, head.note.get(HIDES_USAGE) is True)
-        return Wait()
+            return self._go(route_by_size(_plain_bytes(headers), self._stages.rules))
+        self._request = _PendingRequest(kind, headers, note.get(HIDES_USAGE) is True)
+        return _WAIT
+
+    def read_whole(self, body: bytes | memoryview) -> Proceed:
+        """Return the action on a body that came whole, behind headers that wait for it."""
+        assert self._request is not None, "begin has returned Wait"  # noqa: S101 - for the type
+        self._request.body, self._request.whole = body, True
+        return self._decide(self._request)
 
     def _read(self, pending: _PendingRequest, body: Body) -> Action:
-        if body.end_of_stream and not pending.body:
+        if body.end_of_stream and not pending.pieces:
             pending.body = body.data  # whole, so not copied: it may have 32 MiB
         else:
-            pending.body += body.data
+            pending.pieces += body.data
+            pending.body = pending.pieces
         pending.whole = body.whole
-        if len(pending.body) > self._stages.rules.max_body_bytes:
-            return self._unreadable(Unreadable.TOO_LARGE)
-        return self._decide(pending) if body.end_of_stream else Wait()
+        if body.end_of_stream or len(pending.body) > self._stages.rules.max_body_bytes:
+            return self._decide(pending)
+        return _WAIT
 
-    def _decide(self, pending: _PendingRequest) -> Action:
+    def _decide(self, pending: _PendingRequest) -> Proceed:
         stages = self._stages
         rules, start = stages.rules, stages.clock()
+        if len(pending.body) > rules.max_body_bytes:
+            return self._unreadable(Unreadable.TOO_LARGE)
         encoding = pending.headers.get("content-encoding", "")
         try:
             request = read_request(
                 pending.endpoint,
-                bytes(pending.body),
+                pending.body,
                 encoding,
                 max_bytes=rules.max_body_bytes,
                 turns=rules.prefix_key is not None,
@@ -283,7 +302,7 @@ class Exchange:
         tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
         routed = route(request, named, stages.learner, rules, tenant)
         action = self._answer_for(pending, routed, usage_unstated=request.usage_unstated)
-        stages.metrics.decision_seconds.observe(stages.clock() - start)
+        stages.metrics.decision_seconds.count(stages.clock() - start)
         return action
 
     def _answer_for(
@@ -319,28 +338,26 @@ class Exchange:
         return may_add and asking.may_ask(routed.pool, routed.asked.model)
 
     def _with_usage(self, pending: _PendingRequest, action: Proceed) -> Proceed:
-        self._stages.metrics.usage_asked.inc()
+        self._stages.metrics.usage_asked.count()
         body = ask_for_usage(bytes(pending.body))
         length = {"content-length": str(len(body))} if "content-length" in pending.headers else {}
         return Proceed({**action.set_headers, **length}, {**action.note, HIDE_USAGE: True}, body)
 
     def _unreadable(self, reason: Unreadable) -> Proceed:
-        self._stages.metrics.unreadable.labels(reason.value).inc()
+        self._stages.metrics.unreadable.count(reason.value)
         return self._go(route_unread(self._stages.rules))
 
     def _go(self, routed: Routed, noted: Noted | None = None) -> Proceed:
         self._request, self._noted = None, noted
         metrics = self._stages.metrics
-        metrics.decisions.labels(
-            routed.pool or UNDECIDED,
-            self._stages.learner.label(routed.asked),
-            routed.reason,
-            routed.budget.basis,
-        ).inc()
-        metrics.sequences.labels(routed.pool or UNDECIDED).inc(routed.asked.sequences)
+        pool = routed.pool or UNDECIDED
+        metrics.decisions.count(
+            pool, self._stages.learner.label(routed.asked), routed.reason, routed.budget.basis
+        )
+        metrics.sequences.count(pool, times=routed.asked.sequences)
         self._stages.decided(routed)
         if noted:
-            metrics.observed.inc()
+            metrics.observed.count()
         return Proceed(decision_headers(routed), to_note(noted) if noted else NOTHING)
 
     def _answered(self, noted: Noted, pool: Pool, usage: Usage) -> _RetryCause:
@@ -364,7 +381,7 @@ class Exchange:
     def _judge(self, noted: Noted, seen: Observation) -> Verdict:
         metrics, pools = self._stages.metrics, self._stages.rules.row(noted.asked.model)
         verdict = judge(noted.pool, seen.needed, pools, seen.used)
-        metrics.verdicts.labels(noted.pool, verdict.value).inc(seen.stands_for)
+        metrics.verdicts.count(noted.pool, verdict.value, times=seen.stands_for)
         error = noted.prompt_tokens / seen.largest_prompt - 1
         errors = metrics.budget_error.labels(self._stages.learner.label(noted.asked))
         for _ in range(seen.stands_for):
@@ -373,10 +390,11 @@ class Exchange:
 
     def _misrouted(self, noted: Noted, kind: _MisrouteKind) -> None:
         if noted.pool != self._stages.rules.row(noted.asked.model)[-1].name:
-            self._stages.metrics.misroutes.labels(noted.pool, kind.value).inc(noted.stands_for)
+            misroutes = self._stages.metrics.misroutes
+            misroutes.count(noted.pool, kind.value, times=noted.stands_for)
 
     def _count(self, outcome: str, noted: Noted) -> None:
-        self._stages.metrics.answers.labels(outcome).inc(noted.stands_for)
+        self._stages.metrics.answers.count(outcome, times=noted.stands_for)
 
 
 def _plain_bytes(headers: Mapping[str, str]) -> int | None:

@@ -6,7 +6,6 @@ enumerations.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -15,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from extproc.budget.category import label
 from extproc.budget.values import Figures, Learnt
+from extproc.stream.counters import TallyCounter, TallyGauge, TallyHistogram
 
 _ERROR_BUCKETS = (
     -0.5,
@@ -43,27 +43,6 @@ _ESTIMATED = " Estimated for all answers from those that are observed."
 _SECONDS_BUCKETS = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.2)
 
 
-class _Counter(Counter):
-    """A counter that finds a known series without a lock: it is asked for one in every request."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._known: dict[tuple[str, ...], Counter] = {}
-
-    def labels(self, *values: str) -> Counter:  # type: ignore[override]
-        """Return the series of these label values."""
-        try:
-            return self._known[values]
-        except KeyError:
-            found = self._known[values] = super().labels(*values)
-            return found
-
-    def remove_by_labels(self, labels: dict[str, str]) -> None:
-        """Remove the series with these labels."""
-        super().remove_by_labels(labels)
-        self._known.clear()
-
-
 class Metrics:
     """The metrics that streams update."""
 
@@ -72,47 +51,53 @@ class Metrics:
         self._add_answers(registry)
         self._add_streams(registry)
 
+    def publish(self) -> None:
+        """Hand all figures to the library, for another process that reads them."""
+        for metric in vars(self).values():
+            if isinstance(metric, TallyCounter | TallyHistogram | TallyGauge):
+                metric.publish()
+
     def forget_category(self, name: str) -> None:
         """Remove the series of a label that was replaced; only where processes share no files."""
         for metric in (self.decisions, self.budget_error):
             metric.remove_by_labels({"category": name})
 
     def _add_decisions(self, registry: CollectorRegistry) -> None:
-        self.decisions = _Counter(
+        self.decisions = TallyCounter(
             "dualpool_decisions",
             "Requests routed, by pool, category, reason and what the estimate is based on.",
             ["pool", "category", "reason", "basis"],
             registry=registry,
         )
-        self.observed = Counter(
+        self.observed = TallyCounter(
             "dualpool_observed",
             "Requests routed whose answers are observed: all that tell much, a sample of others.",
             registry=registry,
         )
-        self.sequences = _Counter(
+        self.sequences = TallyCounter(
             "dualpool_sequences",
             "Sequences that the routed requests ask for, by pool: prompts times n.",
             ["pool"],
             registry=registry,
         )
-        self.unreadable = Counter(
+        self.unreadable = TallyCounter(
             "dualpool_unreadable_requests",
             "Requests sent to the largest pool because their body could not be read, by reason.",
             ["reason"],
             registry=registry,
         )
-        self.unread = Counter(
+        self.unread = TallyCounter(
             "dualpool_unread_requests",
             "Requests passed on unread because their path carries no prompt.",
             registry=registry,
         )
-        self.decision_seconds = Histogram(
+        self.decision_seconds = TallyHistogram(
             "dualpool_decision_seconds",
             "Seconds from the last byte of a request's body to the decision.",
             buckets=_SECONDS_BUCKETS,
             registry=registry,
         )
-        self.usage_asked = Counter(
+        self.usage_asked = TallyCounter(
             "dualpool_usage_asked",
             "Streamed requests to which the service added stream_options.include_usage.",
             registry=registry,
@@ -126,7 +111,7 @@ class Metrics:
             buckets=_ERROR_BUCKETS,
             registry=registry,
         )
-        self.verdicts = _Counter(
+        self.verdicts = TallyCounter(
             "dualpool_verdicts",
             "Decisions judged by the answer's tokens, by pool and verdict: right, misrouted "
             "(too long for the pool), over_routed (a smaller pool would have held it)."
@@ -134,21 +119,21 @@ class Metrics:
             ["pool", "verdict"],
             registry=registry,
         )
-        self.misroutes = Counter(
+        self.misroutes = TallyCounter(
             "dualpool_misroutes",
             "Requests sent to a pool that could not hold them, by outcome: retried on the largest "
             "pool, refused, clamped (the answer was cut), harmless." + _ESTIMATED,
             ["pool", "kind"],
             registry=registry,
         )
-        self.retries = Counter(
+        self.retries = TallyCounter(
             "dualpool_retries",
             "Answers that Envoy got from a second server, by the first server's pool and cause: "
             "misrouted (too long for that pool), failed, unknown." + _ESTIMATED,
             ["pool", "cause"],
             registry=registry,
         )
-        self.answers = _Counter(
+        self.answers = TallyCounter(
             "dualpool_answers",
             "Answers, by outcome: learnt, or the reason why nothing was learnt." + _ESTIMATED,
             ["outcome"],
@@ -156,13 +141,13 @@ class Metrics:
         )
 
     def _add_streams(self, registry: CollectorRegistry) -> None:
-        self.streams = Gauge(
+        self.streams = TallyGauge(
             "dualpool_streams_open",
             "Open ext_proc streams.",
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.streams_ended = _Counter(
+        self.streams_ended = TallyCounter(
             "dualpool_streams",
             "ext_proc streams ended, by outcome: finished, left (Envoy or the client closed it), "
             "left_chunked (the same while a body in chunks was due, or that was too large), "

@@ -258,7 +258,7 @@ class Session:
         is_request = side is self._request
         headers = message.request_headers if is_request else message.response_headers
         side.ended = headers.end_of_stream
-        found, note = _headers(headers.headers, self._header_names), _note(message)
+        found, note = _headers(headers.headers, self._header_names), read_note(message)
         observed = message.observability_mode
         return Head(side.direction, found, side.ended, note, observed, _attempts(message))
 
@@ -309,7 +309,8 @@ def _headers(headers: HeaderMap, names: Collection[str] | None) -> dict[str, str
     return found
 
 
-def _note(message: ProcessingRequest) -> Note:
+def read_note(message: ProcessingRequest) -> Note:
+    """Return the note that Envoy shows of its metadata."""
     if not message.HasField("metadata_context"):
         return NOTHING
     metadata = message.metadata_context.filter_metadata

@@ -5,12 +5,19 @@ the only place in the core that catches every exception.
 """
 
 import enum
+from collections.abc import Callable
+from typing import TypeVar, TypeVarTuple
 
 from google.protobuf.message import DecodeError
 
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from extproc.stream.buffered import read_body, read_head
 from extproc.stream.exchange import Exchange, Stages
-from extproc.stream.session import Action, Event, Proceed, ProtocolError, Session
+from extproc.stream.replies import reply
+from extproc.stream.session import Proceed, ProtocolError, Session, Wait
+
+_Acted = TypeVar("_Acted")
+_Given = TypeVarTuple("_Given")
 
 
 class StreamOutcome(enum.Enum):
@@ -27,49 +34,50 @@ class StreamOutcome(enum.Enum):
 class Stream:
     """Pass each message to `receive` and send what it returns; end the stream once `finished`.
 
-    Call `close` however it ended. `error` is what went wrong, for the log.
+    Call `close` however it ended. `error` is what went wrong, for the log. If a stream ends without
+    an error and without a reply, Envoy passes the request on: so it does after a violation of the
+    protocol and after a fault of the session.
     """
+
+    __slots__ = ("_exchange", "_head", "_open", "_session", "_stages", "error", "finished")
 
     def __init__(self, stages: Stages) -> None:
         self.error: Exception | None = None
-        self._session = Session(stages.header_names)
+        self.finished = False  # the service should end the stream
+        self._stages = stages
         self._exchange = Exchange(stages)
-        self._metrics = stages.metrics
-        self._broken = False  # the session cannot tell what Envoy is owed
+        # None as long as `buffered` can read what comes; `_head` is what it has read of it.
+        self._session: Session | None = None
+        self._head: bytes | None = None
         self._open = True
-        self._metrics.streams.inc()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the service should end the stream.
-
-        If a stream ends without an error and without a reply, Envoy passes the request on: so it
-        does after a violation of the protocol and after a fault of the session.
-        """
-        return self._session.finished or self._broken
+        stages.metrics.streams.now += 1
 
     @property
     def awaits_request(self) -> bool:
         """Whether the rest of a request is due before anything can be decided."""
         return self._exchange.awaits_request
 
-    def receive_encoded(self, data: bytes) -> list[bytes]:
+    def receive_encoded(self, data: bytes | memoryview) -> list[bytes]:
         """Return the replies that are due after this message; both as they are sent."""
+        if self._session is None and not self.finished:
+            replies = self._receive_body(data) if self._head else self._receive_head(data)
+            if replies is not None:
+                return replies
         try:
-            message = ProcessingRequest.FromString(data)
+            return self.receive(ProcessingRequest.FromString(bytes(data)))
         except DecodeError:
-            fault = ProtocolError("a message that is not a ProcessingRequest")
-            self.error, self._broken = self.error or fault, True
-            return []
-        return self.receive(message)
+            return self._break(ProtocolError("a message that is not a ProcessingRequest"))
 
     def receive(self, message: ProcessingRequest) -> list[bytes]:
         """Return the replies that are due after this message."""
         try:
-            return self._session.reply(self._act(self._session.receive(message)))
+            session = self._session or self._begin_session()
+            event = session.receive(message)
+            replies = session.reply(self._act(self._exchange.on, event))
         except Exception as error:  # noqa: BLE001 - see the module's invariant
-            self.error, self._broken = self.error or error, True
-            return []
+            return self._break(error)
+        self.finished |= session.finished
+        return replies
 
     def close(self) -> None:
         """Learn from the exchange and count the end; idempotent, and never waits."""
@@ -81,14 +89,49 @@ class Stream:
             self._exchange.finish()
         except Exception as error:  # noqa: BLE001 - see the module's invariant
             self.error = error
-        self._metrics.streams.dec()
-        self._metrics.streams_ended.labels(self._outcome(left).value).inc()
+        metrics = self._stages.metrics
+        metrics.streams.now -= 1
+        metrics.streams_ended.count(self._outcome(left).value)
 
-    def _act(self, event: Event) -> Action:
+    def _receive_head(self, data: bytes | memoryview) -> list[bytes] | None:
+        data = bytes(data)
+        read = read_head(data, self._stages.encoded_names)
+        if read is None:
+            return None
+        action = self._act(self._exchange.begin, *read)
+        if isinstance(action, Wait):
+            self._head = data
+            return [reply("request_headers")]
+        self.finished = True
+        return [reply("request_headers", action.set_headers, action.note)]
+
+    def _receive_body(self, data: bytes | memoryview) -> list[bytes] | None:
+        body = read_body(data)
+        if body is None:
+            return None
+        action = self._act(self._exchange.read_whole, body)
+        self.finished = True
+        return [reply("request_body", action.set_headers, action.note, action.body)]
+
+    def _begin_session(self) -> Session:
+        """Begin to read messages of all kinds, behind the one that was read already."""
+        self._session = session = Session(self._stages.header_names)
+        if self._head:
+            session.receive(ProcessingRequest.FromString(self._head))
+            session.reply(Wait())
+            self._head = None
+        return session
+
+    def _break(self, error: Exception) -> list[bytes]:
+        """End the stream: the session cannot tell what Envoy is owed."""
+        self.error, self.finished = self.error or error, True
+        return []
+
+    def _act(self, act: Callable[[*_Given], _Acted], *given: *_Given) -> _Acted | Proceed:
         if self.error:
             return Proceed()
         try:
-            return self._exchange.on(event)
+            return act(*given)
         except Exception as error:  # noqa: BLE001 - see the module's invariant
             self.error = error
             return Proceed()
@@ -96,7 +139,7 @@ class Stream:
     def _outcome(self, left: StreamOutcome) -> StreamOutcome:
         match self.error:
             case None:
-                return StreamOutcome.FINISHED if self._session.finished else left
+                return StreamOutcome.FINISHED if self.finished else left
             case ProtocolError():
                 return StreamOutcome.PROTOCOL
             case _:

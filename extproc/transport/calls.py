@@ -27,8 +27,8 @@ class Call(Protocol):
     def status(self) -> Status | None:
         """How the service ends the stream; None while it goes on."""
 
-    def receive(self, message: bytes) -> Iterable[bytes]:
-        """Return the replies that are due after this message."""
+    def receive(self, message: bytes | memoryview) -> Iterable[bytes]:
+        """Return the replies that are due after this message; a view is of a long one."""
 
     def close(self) -> None:
         """Clean up, however the stream ended; called once or more."""

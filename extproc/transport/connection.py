@@ -200,7 +200,7 @@ class FramedConnection:
                 self._extend_stream_credit(stream)
                 return
         try:
-            for message in stream.reader.feed(data[start:end]):
+            for message in stream.reader.feed(memoryview(data)[start:end]):
                 self._deliver(stream, message)
                 if stream.status is not None:
                     break
@@ -216,7 +216,7 @@ class FramedConnection:
         self._held_bytes += held - stream.held_bytes
         stream.held_bytes = held
 
-    def _deliver(self, stream: H2Stream, message: bytes) -> None:
+    def _deliver(self, stream: H2Stream, message: bytes | memoryview) -> None:
         stream.spoken = True
         call = stream.call
         for reply in call.receive(message):

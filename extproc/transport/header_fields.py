@@ -58,6 +58,8 @@ class HeaderReader:
         self._skipped: dict[bytes, _Field] = {}  # by the bytes of the name
         self._fields: dict[bytes, _Field] = {}  # by all bytes
         self._requests: dict[tuple[_Field, ...], RequestHeaders] = {}
+        # Without tracing all requests have the same block.
+        self._blocks: dict[bytes, RequestHeaders] = {}
 
     def require_empty_table(self) -> None:
         """Take an index into the dynamic table for an error: the peer has acknowledged that."""
@@ -65,14 +67,23 @@ class HeaderReader:
 
     def read(self, block: bytes) -> RequestHeaders:
         """Decode a block. Raises hpack.HPACKError, after which no other block can be read."""
-        plain = not self._decoder.header_table_size and len(block) <= _CUT_BYTES
-        fields = self._cut(block) if plain else None
-        if fields is not None:
-            return self._request(tuple(fields))
+        if not self._decoder.header_table_size and len(block) <= _CUT_BYTES:
+            found = self._blocks.get(block) or self._read_plain(block)
+            if found is not None:
+                return found
         decoded = list(self._decoder.decode(block, raw=True))
         size = sum(len(name) + len(value) + 32 for name, value in decoded)
         plain_fields = [(bytes(name), bytes(value)) for name, value in decoded]
         return _request_headers(plain_fields, large=size > MAX_LIST_BYTES)
+
+    def _read_plain(self, block: bytes) -> RequestHeaders | None:
+        """Read a block while the table is empty; None if only the library can."""
+        fields = self._cut(block)
+        if fields is None:
+            return None
+        found = self._request(tuple(fields))
+        _keep(self._blocks, block, found)
+        return found
 
     def _request(self, fields: tuple[_Field, ...]) -> RequestHeaders:
         known = self._requests.get(fields)

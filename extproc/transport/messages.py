@@ -7,8 +7,12 @@ from typing import Final
 from extproc.transport.calls import RESOURCE_EXHAUSTED, UNIMPLEMENTED, Status
 
 PREFIX_BYTES: Final = 5
-read_prefix = struct.Struct(">BI").unpack_from
+_PREFIX: Final = struct.Struct(">BI")
+read_prefix = _PREFIX.unpack_from
 """Return whether a message is compressed, and its length."""
+write_prefix = _PREFIX.pack
+
+_LONG_BYTES: Final = 1 << 16  # for less, a copy costs less than another way
 
 
 class MessageFault(Exception):  # noqa: N818 - says whose fault it is, as frames' does
@@ -34,10 +38,15 @@ class MessageReader:
         """Bytes of a message that has not arrived whole."""
         return len(self._held)
 
-    def feed(self, piece: bytes) -> Iterator[bytes]:
+    def feed(self, piece: bytes | memoryview) -> Iterator[bytes | memoryview]:
         """Yield the messages that the piece completes. Raises MessageFault."""
         held, at = self._held, 0
         held += piece
+        if len(held) > _LONG_BYTES and self._is_one(held):
+            # As of a long body: it is handed over, not copied.
+            self._held = bytearray()
+            yield memoryview(held)[PREFIX_BYTES:]
+            return
         while len(held) - at >= PREFIX_BYTES:
             compressed, length = read_prefix(held, at)
             self._check(compressed, length)
@@ -51,6 +60,11 @@ class MessageReader:
     def drop(self) -> None:
         """Forget what is held."""
         self._held.clear()
+
+    def _is_one(self, held: bytearray) -> bool:
+        """Return whether the bytes are one message that may be read."""
+        compressed, length = read_prefix(held, 0)
+        return not compressed and len(held) - PREFIX_BYTES == length <= self._most_bytes
 
     def _check(self, compressed: int, length: int) -> None:
         if compressed:

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from extproc.transport import frames
-from extproc.transport.calls import Status
+from extproc.transport.calls import OK, Status
 from extproc.transport.faults import ConnectionFault
 from extproc.transport.frames import frame
 from extproc.transport.h2_stream import H2Stream
+from extproc.transport.messages import PREFIX_BYTES, write_prefix
 
 DEFAULT_WINDOW: Final = 65_535
 """Of a stream and of a connection, before the peer says otherwise."""
@@ -44,9 +45,14 @@ class Outgoing:
         if not stream.started:
             stream.started = True
             self._headers(stream.number, _GRPC)
-        prefixed = b"\0" + len(message).to_bytes(4) + message
-        size = len(prefixed)
-        if not stream.queue and size <= min(stream.window, self._window, self._frame_bytes):
+        size = PREFIX_BYTES + len(message)
+        prefixed = write_prefix(0, len(message)) + message
+        if (
+            size <= stream.window
+            and size <= self._window
+            and size <= self._frame_bytes
+            and not stream.queue
+        ):
             self._data(stream, prefixed)
             return
         stream.queue.append(memoryview(prefixed))
@@ -129,6 +135,8 @@ class Outgoing:
 
 
 def _trailers(status: Status) -> bytes:
+    if status is OK:
+        return _GRPC_STATUS + b"\x010"
     code = str(status.code).encode()
     block = _GRPC_STATUS + bytes((len(code),)) + code
     if status.message:

@@ -138,7 +138,7 @@ def test_there_are_never_more_labels_than_permitted(names, limit):
 
 
 def features(**counts):
-    return [float(counts.get(name, 0.0)) for name in FEATURES]
+    return tuple(float(counts.get(name, 0.0)) for name in FEATURES)
 
 
 @pytest.mark.parametrize(

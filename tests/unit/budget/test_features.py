@@ -4,7 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.features import TEXT_FEATURES, text_features
+from extproc.budget.features import (
+    TEXT_FEATURES,
+    _ascii_features,
+    _unicode_features,
+    text_features,
+)
 
 
 def count(text: str, feature: str) -> float:
@@ -62,3 +67,9 @@ def test_a_feature_counts(text: str, feature: str, expected: float) -> None:
 def test_no_text_is_without_a_feature_but_single_spaces(text: str) -> None:
     seen = text.strip(" ")
     assert not seen or text_features(text.encode()).sum() > 0
+
+
+@given(st.text(st.characters(max_codepoint=0x7F)))
+def test_ascii_counts_as_all_text_does(text):
+    sample = text.encode()
+    assert _ascii_features(sample).tolist() == _unicode_features(sample).tolist()

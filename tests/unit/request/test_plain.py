@@ -87,8 +87,7 @@ def test_a_plain_chat_needs_no_general_reader(body):
         b"\xff\xfe",
         chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]),
         chat(documents=[{}]),
-        chat(padding="x" * (1 << 18)),
-        chat(tools=[{}] * 33_000),
+        chat(padding="x" * (1 << 21)),
         chat(stop=[""] * 66_000),
     ],
 )
@@ -102,6 +101,9 @@ def test_anything_else_is_left_to_it(body):
         {"messages": []},
         {"messages": [{"role": "user"}] * 5000},
         {"tools": [{}], "tool_choice": "none"},
+        {"tools": [{}] * 33_000},
+        {"tools": [{"values": [0] * 70_000}]},
+        {"tools": ["a"]},
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 5000}]},
         {
             "messages": [

@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.budget.category import label
 from extproc.budget.values import Learnt
 from extproc.stream.metrics import LearntCollector, Metrics, WorkerMetrics
-from tests.support.conversation import stages
+from tests.support.conversation import counted, stages
 
 LEARNT = Learnt(
     categories={"prose/m": {"samples": 7, "basis": "prior"}, "code/m": {"samples": 3}},
@@ -52,8 +52,8 @@ def test_every_metric_has_the_prefix_and_help():
 
 def test_two_services_can_count_apart_in_one_process():
     one, other = stages(), stages()
-    one.metrics.unread.inc()
-    assert other.metrics.unread._value.get() == 0
+    one.metrics.unread.count()
+    assert counted(other.metrics.unread) == {}
 
 
 def test_a_long_name_has_the_label_that_counters_have():
@@ -71,3 +71,14 @@ def test_the_series_of_a_label_that_was_replaced_are_removed():
     for metric in (metrics.decisions, metrics.budget_error):
         samples = [s for family in metric.collect() for s in family.samples]
         assert {s.labels["category"] for s in samples} == {"b/m"}
+
+
+def test_all_tallies_are_published():
+    metrics = stages().metrics
+    metrics.unread.count()
+    metrics.decision_seconds.count(0.001)
+    metrics.streams.now = 3
+    metrics.publish()
+    assert metrics.unread._value.get() == 1
+    assert metrics.decision_seconds._sum.get() == 0.001
+    assert metrics.streams._value.get() == 3

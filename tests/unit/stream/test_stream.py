@@ -195,10 +195,10 @@ def test_a_fault_while_learning_is_counted():
 def test_open_streams_are_counted_down():
     given = stages()
     stream = Stream(given)
-    assert given.metrics.streams._value.get() == 1
+    assert given.metrics.streams.now == 1
     stream.close()
     stream.close()
-    assert given.metrics.streams._value.get() == 0
+    assert given.metrics.streams.now == 0
 
 
 def test_a_learnt_ratio_changes_the_budget():

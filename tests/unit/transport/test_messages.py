@@ -41,3 +41,14 @@ def test_messages_before_a_fault_are_read():
     assert next(messages) == b"hello"
     with pytest.raises(MessageFault):
         next(messages)
+
+
+@pytest.mark.parametrize("more", [b"", b"\0\0\0\0\1x"])
+def test_long_messages_are_whole(more):
+    sent, found = message(b"a" * 100_000) + more, []
+    reader = MessageReader(1 << 20)
+    for start in range(0, len(sent), 16_384):
+        found += reader.feed(sent[start : start + 16_384])
+    assert [bytes(each) for each in found] == [b"a" * 100_000, b"x"][: len(found)]
+    assert len(found) == 1 + bool(more)
+    assert reader.held_bytes == 0
