@@ -26,9 +26,9 @@ from extproc.config.settings import (
     RowSettings,
     Settings,
 )
-from extproc.names import MODEL_HEADER
+from extproc.names import ROW_HEADER
 from extproc.request.apis import Endpoint, path_regex
-from extproc.routing.rows import names_regex
+from extproc.routing.rows import split_names
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel has the folder envoy/ inside the package, a clone beside it.
@@ -106,13 +106,16 @@ class PoolCluster:
 class RowClusters:
     """The clusters of a row, in ascending order of their windows.
 
-    `sized` are those that some requests are sent to by their size alone. `matcher` is the condition
-    on the model that Envoy has read, as a header matcher; empty if the row has every model.
+    `sized` are those that some requests are sent to by their size alone. Its models are those of
+    these names, and those that begin and end as `patterns` say.
     """
 
     pools: tuple[PoolCluster, ...]
     sized: tuple[PoolCluster, ...]
-    matcher: str
+    names: tuple[str, ...]
+    patterns: tuple[tuple[str, str], ...]
+    is_named: bool
+    """Whether it has only the models that it names."""
 
     @property
     def largest(self) -> PoolCluster:
@@ -120,9 +123,9 @@ class RowClusters:
         return self.pools[-1]
 
     @property
-    def is_named(self) -> bool:
-        """Whether it has only the models that it names."""
-        return bool(self.matcher)
+    def matcher(self) -> str:
+        """The condition on the row that Envoy has read, as a header matcher."""
+        return f"{{name: {ROW_HEADER}, string_match: {{exact: {json.dumps(self.largest.name)}}}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +173,7 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
     refuse(render_faults(settings))
     envoy = settings.envoy
     rows = [_row(settings, row) for row in settings.fleet]
-    # What states no model goes to the row that has every model, or else to the first.
-    unnamed = rows[0] if rows[-1].is_named else rows[-1]
+    unnamed = _row(settings, settings.unnamed_row)
     return (
         _environment()
         .get_template(name)
@@ -195,8 +197,12 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
             service=_service(settings),
             tls=_tls(settings),
             rows=rows,
+            sized_pools=unnamed.sized,
             pools=[pool for row in rows for pool in row.pools],
-            unnamed_row=replace(unnamed, sized=(), matcher=""),
+            unnamed_row=replace(
+                unnamed, is_named=False, sized=() if rows[-1].is_named else unnamed.sized
+            ),
+            lua=_lua,
             largest=unnamed.largest,
             reads_model=any(row.is_named for row in rows),
             **more,
@@ -239,14 +245,20 @@ def _environment() -> Environment:
     )
 
 
+def _lua(text: str) -> str:
+    # A name has no control characters, so that JSON escapes what Lua does: quote and backslash.
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _row(settings: Settings, row: RowSettings) -> RowClusters:
     pools = _pools(settings, row.pools)
-    regex = json.dumps(names_regex(row.models))
-    matcher = f"{{name: {MODEL_HEADER}, string_match: {{safe_regex: {{regex: {regex}}}}}}}"
+    names, patterns = split_names(row.models)
     return RowClusters(
         pools=tuple(pools),
         sized=tuple(_sized(settings, pools)),
-        matcher="" if ANY_MODEL in row.models else matcher,
+        names=names,
+        patterns=patterns,
+        is_named=ANY_MODEL not in row.models,
     )
 
 

@@ -1,7 +1,28 @@
--- Reads the model of a request that nobody has chosen a pool for, so that a route can keep it among
--- the pools that have this model. It runs while the service does not answer. Every loop is bounded.
+-- Reads the model of a request that nobody has chosen a pool for, and names its row of pools by the
+-- largest of them: a route keeps it there. It runs while the service does not answer. Every loop is
+-- bounded.
 local MOST_BYTES = 4194304
 local MOST_STEPS = 200000
+-- The models of each row: whole names, and what others begin and end with.
+local ROWS = {
+{% for row in rows %}
+  {name = {{ row.largest.name | tojson }}, names = {
+{%- for name in row.names %}[{{ lua(name) }}]=true,{% endfor %}}, patterns = {
+{%- for first, last in row.patterns %}{ {{- lua(first) }}, {{ lua(last) -}} },{% endfor %}}},
+{% endfor %}
+}
+
+local function row_of(model)
+  for _, row in ipairs(ROWS) do
+    if row.names[model] then return row.name end
+    for _, ends in ipairs(row.patterns) do
+      local first, last = ends[1], ends[2]
+      local fits = #model >= #first + #last and model:sub(1, #first) == first
+      if fits and model:sub(#model - #last + 1) == last then return row.name end
+    end
+  end
+  return nil
+end
 
 -- Returns the place of the quote that ends the string which begins at `first`, and the steps left.
 local function string_end(text, first, steps)
@@ -35,7 +56,7 @@ local function model_of(text)
       if value then
         local stop = string_end(text, value, steps)
         local name = stop and text:sub(value + 1, stop - 1):gsub("\\/", "/") or ""
-        return not name:find("[%c\\]") and name or nil
+        return not name:find("\\", 1, true) and name or nil
       end
       at = last
     elseif byte == 123 or byte == 91 then
@@ -61,8 +82,9 @@ function envoy_on_request(handle)
   local plain = not compressed and body:length() <= MOST_BYTES
   local model = plain and model_of(body:getBytes(0, body:length())) or nil
   if model == "" then return end
-  if model and #model <= 256 then
-    handle:headers():replace("x-llm-model", model)
+  if model then
+    local row = row_of(model)
+    handle:headers():replace(row and "x-llm-row" or "x-llm-reason", row or "unlisted")
     handle:clearRouteCache()
   elseif reason ~= "unreadable" then
     -- Rather than the 404 of a pool that does not have it.
