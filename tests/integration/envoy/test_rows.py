@@ -4,19 +4,13 @@ import gzip
 import json
 import os
 import signal
-import sys
 from contextlib import ExitStack, contextmanager
 
 import pytest
-import yaml
 
-from extproc.config.load import load
-from extproc.envoy.render import render_envoy
-from extproc.local.children import StackError
-from extproc.local.envoy import envoy_command, find_envoy
-from extproc.local.ports import free_ports
 from tests.support.local_stack import fetch
-from tests.support.production_stack import Fronted, pool, started, wait_for
+from tests.support.production_stack import pool, wait_for
+from tests.support.rows_stack import ask, fronted_rows
 
 pytestmark = pytest.mark.slow
 
@@ -48,11 +42,6 @@ def answer(name, body):
 
 @contextmanager
 def fleet(folder, code_models=("code",), **envoy):
-    try:
-        find_envoy()
-    except StackError as error:
-        pytest.skip(str(error))
-    ports = free_ports()
     with ExitStack() as stack:
         rows = [
             {
@@ -68,48 +57,7 @@ def fleet(folder, code_models=("code",), **envoy):
             }
             for models, windows in ((["chat", "*-lora"], CHAT), (list(code_models), CODE))
         ]
-        document = {
-            "rows": rows,
-            "listen": {
-                "grpc": f"127.0.0.1:{ports.grpc}",
-                "http": f"127.0.0.1:{ports.http}",
-                "notice_s": 0,
-                "drain_s": 0,
-            },
-            "requests": {"observe_sample": 1.0},
-            "envoy": {
-                "listen": f"127.0.0.1:{ports.listener}",
-                "admin": f"127.0.0.1:{ports.admin}",
-                "message_timeout_ms": 2000,
-            }
-            | envoy,
-        }
-        file = folder / "dualpool.yaml"
-        file.write_text(yaml.safe_dump(document))
-        command = (sys.executable, "-m", "extproc", "serve", "--config", str(file))
-        service = stack.enter_context(started(command))
-        stack.enter_context(started(envoy_command(render_envoy(load(file))).argv))
-        found = Fronted(
-            url=f"http://127.0.0.1:{ports.listener}",
-            http=f"http://127.0.0.1:{ports.http}",
-            admin=f"http://127.0.0.1:{ports.admin}",
-            service=service,
-        )
-        wait_for(found.is_ready)
-        wait_for(lambda: decides(found))
-        yield found
-
-
-def decides(stack):
-    try:
-        return ask(stack).headers.get("x-llm-reason") == "fits"
-    except OSError:
-        return False
-
-
-def ask(stack, model="chat", text="Where do owls sleep?", **fields):
-    body = {"prompt": text, "max_tokens": 5, "model": model} | fields
-    return fetch(f"{stack.url}/v1/completions", body)
+        yield stack.enter_context(fronted_rows(folder, rows, "chat", **envoy))
 
 
 @pytest.fixture(scope="module", params=["trailers", "observed", "single"])
@@ -123,7 +71,7 @@ def alone(tmp_path_factory):
     """A fleet whose service is stopped after it has decided once."""
     with fleet(tmp_path_factory.mktemp("alone")) as running:
         os.kill(running.service.pid, signal.SIGKILL)
-        wait_for(lambda: "x-llm-reason" not in ask(running).headers)
+        wait_for(lambda: "x-llm-reason" not in ask(running, "chat").headers)
         yield running
 
 
@@ -248,7 +196,7 @@ def test_envoy_alone_refuses_what_it_cannot_decompress(alone):
 )
 def test_envoy_alone_leaves_the_error_of_a_broken_body_to_a_pool(alone, body):
     assert fetch(f"{alone.url}/v1/completions", body).status in (200, 404, 503)
-    assert ask(alone).status == 200
+    assert ask(alone, "chat").status == 200
 
 
 def test_a_last_row_may_have_every_other_model(tmp_path):
@@ -256,6 +204,6 @@ def test_a_last_row_may_have_every_other_model(tmp_path):
         assert ask(running, "mine").status == 404  # of the pool
         assert ask(running, "mine").headers["x-llm-reason"] == "fits"
         os.kill(running.service.pid, signal.SIGKILL)
-        wait_for(lambda: "x-llm-reason" not in ask(running).headers)
+        wait_for(lambda: "x-llm-reason" not in ask(running, "chat").headers)
         assert ask(running, "sql-lora").pool == "chat-short"
         assert ask(running, "code").pool == "code-short"
