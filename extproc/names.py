@@ -10,8 +10,8 @@ BASIS_HEADER: Final = "x-llm-basis"
 RETRYABLE_HEADER: Final = "x-llm-retryable"
 """Tells Envoy's retry policy that a 400 of this pool may mean that the request is too long."""
 
-MODEL_HEADER: Final = "x-llm-model"
-"""The model of a request for which nobody has chosen a pool, as Envoy has read it itself."""
+ROW_HEADER: Final = "x-llm-row"
+"""The largest pool of a request's row, as Envoy has read it itself where no pool was chosen."""
 UNDECIDED: Final = "undecided"
 """What figures call the pool of a request that Envoy chooses a pool for; no pool has this name."""
 

@@ -6,6 +6,7 @@ SHORT_MAX_NUM_SEQS, SHORT_MAX_NUM_BATCHED_TOKENS, SHORT_GPU_MEMORY and SHORT_CPU
 in the settings file. With --check nothing is written.
 """
 
+import itertools
 import os
 import re
 import sys
@@ -24,7 +25,7 @@ SETTINGS_NAME = os.environ.get("SETTINGS_FILE", "envoy/dualpool.yaml")
 ENV_FILE = Path(os.environ.get("ENV_FILE", "/etc/dualpool/.env"))
 
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?(\w+)\s*=\s*(.*?)\s*$")
-_WINDOW_FAULT = re.compile(r".*?:\d+: pools\[(\d+)\]\.max_model_len: (.*)")
+_WINDOW_FAULT = re.compile(r".*?:\d+: (?:rows\[(\d+)\]\.)?pools\[(\d+)\]\.max_model_len: (.*)")
 _WHOLE = "a whole number from 1 to 1000000000"
 _SHARE = "a number above 0 and up to 1"
 
@@ -88,13 +89,13 @@ def read_settings(source: Path, draft: Path) -> Settings:
     Raises EnvironmentFileError; `draft` is where they are left.
     """
     try:
-        names = [pool.name for pool in load(source).pools]
+        names = [[pool.name for pool in row.pools] for row in load(source).fleet]
     except ConfigError as error:
         raise EnvironmentFileError(str(error).replace(str(source), SETTINGS_NAME)) from None
-    if faults := list(environment_faults(names)):
+    if faults := list(environment_faults(list(itertools.chain(*names)))):
         raise EnvironmentFileError("\n".join(faults))
     document = yaml.safe_load(source.read_text(encoding="utf-8"))
-    for pool in document["pools"]:
+    for pool in (pool for row in document.get("rows") or [document] for pool in row["pools"]):
         window = os.environ.get(variable(str(pool["name"]), "MAX_MODEL_LEN"))
         pool["max_model_len"] = int(window) if window else pool["max_model_len"]
     draft.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
@@ -105,11 +106,11 @@ def read_settings(source: Path, draft: Path) -> Settings:
         raise EnvironmentFileError("\n".join(explained(line, names) for line in lines)) from None
 
 
-def explained(line: str, names: list[str]) -> str:
+def explained(line: str, names: list[list[str]]) -> str:
     """Return a fault of the draft, by the file that the operator has written."""
     if found := _WINDOW_FAULT.fullmatch(line):
-        name = variable(names[int(found[1])], "MAX_MODEL_LEN")
-        return f"{place(name)}: {name}: {found[2]}"
+        name = variable(names[int(found[1] or 0)][int(found[2])], "MAX_MODEL_LEN")
+        return f"{place(name)}: {name}: {found[3]}"
     return f"{SETTINGS_NAME} with the windows of .env: {line.split(': ', 1)[-1]}"
 
 

@@ -27,7 +27,8 @@ _HEADERS: Final = {
     names.CATEGORY_HEADER: "the category whose errors and outputs were used",
     names.BASIS_HEADER: "`prior`, nothing was learnt of this model; `borrowed`, other categories; "
     "`calibrated`, 50 answers of this one or more",
-    names.MODEL_HEADER: "the model of a request that the service has not decided, as Envoy read it",
+    names.ROW_HEADER: "without a decision: the largest pool of the row with the model, as Envoy "
+    "has read it",
     names.RETRYABLE_HEADER: "`1`: a 400 of this pool may mean that the request is too long for it",
 }
 

@@ -27,11 +27,11 @@ def run(options: argparse.Namespace) -> int:
 
 def stack_options(options: argparse.Namespace) -> "StackOptions":
     """Return the stack's options from the parsed arguments of add_stack."""
-    from extproc.config.load import load
+    from extproc.config.load import load_row
     from extproc.local.fleet import PAPER_SIZES, PoolSize
     from extproc.local.stack import StackOptions
 
-    settings = load(options.config) if options.config else None
+    settings = load_row(options.config) if options.config else None
     pools = settings.pools if settings else ()
     sizes = tuple(PoolSize(pool.name, pool.max_model_len) for pool in pools) or PAPER_SIZES
     return StackOptions(

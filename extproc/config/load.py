@@ -18,7 +18,7 @@ from extproc.config.errors import UserError
 from extproc.config.keys import Fault, Place, Section, dotted
 from extproc.config.settings import SECTIONS, PoolSettings, Settings
 
-__all__ = ["ConfigError", "Settings", "load", "refused", "render"]
+__all__ = ["ConfigError", "Settings", "load", "load_row", "refused", "render"]
 
 _MAX_FILE_BYTES = 1 << 20
 _MAX_DEPTH = 16
@@ -51,6 +51,15 @@ def load(path: Path | None) -> Settings:
     faults = document.twice + [(document.line(place), text) for place, text in wrong]
     if settings is None or faults:
         raise _config_error(path, faults)
+    return settings
+
+
+def load_row(path: Path | None) -> Settings:
+    """Read the settings for a command that looks at one row of pools, as `load` does."""
+    settings = load(path)
+    if (count := len(settings.rows)) > 1:
+        text = f"this command looks at one row, not {count}: write its pools to a file of their own"
+        raise refused(path, [(("rows",), text)])
     return settings
 
 

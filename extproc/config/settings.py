@@ -209,17 +209,18 @@ class ModelSettings(Section):
         return tuple(kind.strip() for kind in self.drops.split(",")) if self.drops else ()
 
 
-# Of patterns `*` alone, so that Envoy and the service read them alike.
-_ROW_MODEL = Annotated[str, Field(pattern=r"\A[^\x00-\x1f\x7f?\[\]]{1,256}\Z")]
+# One `*`, whose matching costs the same whatever name a client sends.
+_ROW_MODEL = Annotated[
+    str, Field(pattern=r"\A(?!.*\*.*\*)[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,256}\Z")
+]
 
 
 class RowSettings(Section):
     """The pools of some models, in ascending order of their windows."""
 
     models: tuple[_ROW_MODEL, ...] = keys.key(
-        "names, aliases and adapters that its servers have; * any characters",
-        f"a list of 1 to {MAX_ROW_MODELS} names of up to 256 characters, * for any of them, "
-        "no ?, [ or ]",
+        "names, aliases and adapters that its servers have; a *: any text",
+        f"a list of 1 to {MAX_ROW_MODELS} names of up to 256 characters, one * in a name at most",
         strict=False,
         min_length=1,
         max_length=MAX_ROW_MODELS,
@@ -512,6 +513,12 @@ class Settings(Section):
     def fleet(self) -> tuple[RowSettings, ...]:
         """The rows, at least one: `pools` are one for every model."""
         return self.rows or (RowSettings(models=(ANY_MODEL,), pools=self.pools),)
+
+    @property
+    def unnamed_row(self) -> RowSettings:
+        """The row of what states no model: that of every other model, or else the first."""
+        last = self.fleet[-1]
+        return last if ANY_MODEL in last.models else self.fleet[0]
 
     def placed_pools(self) -> Iterator[tuple[Place, PoolSettings]]:
         """Yield each pool with its place in the file."""

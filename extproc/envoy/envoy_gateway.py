@@ -49,7 +49,13 @@ def render_envoy_gateway(settings: Settings, gateway: str) -> str:
 
 
 def _rule_faults(settings: Settings) -> Iterator[Fault]:
-    if (count := len(settings.pools)) > _MOST_POOLS:
+    if settings.rows:
+        text = (
+            "Envoy Gateway cannot route by the model in a body, so an outage of the service would "
+            "mix the rows; write one file with pools, and one Gateway, for each row"
+        )
+        yield ("rows",), text
+    elif (count := len(settings.pools)) > _MOST_POOLS:
         text = f"{count} need more rules than an HTTPRoute can have; Envoy Gateway takes "
         yield ("pools",), f"{text}{_MOST_POOLS} pools"
 

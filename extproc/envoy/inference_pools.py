@@ -11,11 +11,12 @@ import yaml
 
 from extproc.config.addresses import host_port
 from extproc.config.keys import Fault
-from extproc.config.settings import PoolSettings, Settings
+from extproc.config.settings import ANY_MODEL, PoolSettings, RowSettings, Settings
 from extproc.envoy.fragment import dump
-from extproc.envoy.istio import render_istio
+from extproc.envoy.istio import render_istio, undecided_route
 from extproc.envoy.kubernetes import ObjectName, client_secret, gateway_faults
 from extproc.envoy.render import refuse
+from extproc.names import POOL_HEADER, ROW_HEADER
 
 _INTRODUCTION = """\
 # The pools {pools} as InferencePools, behind a Gateway of Istio: written by `dualpool config
@@ -23,6 +24,8 @@ _INTRODUCTION = """\
 # A request:  strip -> router (asks the service) -> route by x-llm-pool -> picker -> a server.
 """
 _PICKER_PORT = 9002
+# Gateway API's limit of the rules of a route.
+_MOST_RULES = 16
 # What istiod calls its filter for pickers, which has the pool's picker by the route.
 _PICKER_FILTER = "envoy.filters.http.ext_proc"
 # A client could have any address called by it while no picker answers.
@@ -51,9 +54,13 @@ def render_inference_pools(settings: Settings, gateway: str) -> str:
 
 
 def _pool_faults(settings: Settings) -> Iterator[Fault]:
+    named = sum(ANY_MODEL not in row.models for row in settings.rows)
+    if (count := len(settings.pools) + named) > _MOST_RULES:
+        text = f"{count} rules for pools and rows; an HTTPRoute can have {_MOST_RULES}"
+        yield ("rows",), text
     services = []
-    for index, pool in enumerate(settings.pools):
-        place = ("pools", index, "address")
+    for of, pool in settings.placed_pools():
+        place = (*of, "address")
         host, _ = host_port(pool.address)
         if "." not in host:
             continue  # among gateway_faults
@@ -106,10 +113,13 @@ def _gateway(name: ObjectName, routes_of: str) -> dict[str, Any]:
 
 
 def _route(settings: Settings, gateway: ObjectName) -> dict[str, Any]:
-    """Return the route by x-llm-pool; what nobody has decided goes to the largest pool."""
-    *smaller, largest = settings.pools
+    """Return the route by x-llm-pool; what nobody has decided goes to a largest pool."""
+    largest = settings.unnamed_row.pools[-1]
+    smaller = [pool for pool in settings.pools if pool is not largest]
+    decided = [[{"headers": [{"name": POOL_HEADER, "value": pool.name}]}] for pool in smaller]
     rules = [
-        _rule(pool, [{"headers": [{"name": "x-llm-pool", "value": pool.name}]}]) for pool in smaller
+        *map(_rule, smaller, decided),
+        *(_undecided(row) for row in settings.rows if ANY_MODEL not in row.models),
     ]
     spec = {
         "parentRefs": [{"name": gateway.name, "namespace": gateway.namespace}],
@@ -117,6 +127,13 @@ def _route(settings: Settings, gateway: ObjectName) -> dict[str, Any]:
     }
     place = ObjectName(_place(largest).namespace, "dualpool")
     return _object("gateway.networking.k8s.io/v1", "HTTPRoute", place, spec=spec)
+
+
+def _undecided(row: RowSettings) -> dict[str, Any]:
+    """Return the rule for the models of a row, as Envoy has read them, without a decision."""
+    header = {"name": ROW_HEADER, "value": row.pools[-1].name}
+    rule = _rule(row.pools[-1], [{"headers": [header]}])
+    return rule | {"name": f"{rule['name']}.undecided"}
 
 
 def _rule(pool: PoolSettings, matches: list[Any]) -> dict[str, Any]:
@@ -175,7 +192,7 @@ def _kept(patches: list[Any]) -> Iterator[dict[str, Any]]:
 def _host_patch(patches: list[Any]) -> dict[str, Any]:
     """Return the patch with what a route of our own Envoy has: the limit of a body, the answer."""
     routes = [each["patch"]["value"] for each in patches if each["applyTo"] == "HTTP_ROUTE"]
-    undecided = routes[-1]
+    undecided = undecided_route(routes)
     keys = ("request_body_buffer_limit", "response_headers_to_add")
     return {
         "applyTo": "VIRTUAL_HOST",

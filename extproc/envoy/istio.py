@@ -65,7 +65,9 @@ def render_istio(settings: Settings, gateway: str) -> str:
     settings = gateway_settings(settings)
     document = whole_configuration(settings)
     parts = fragment_parts(document, "/")
-    pools = list(_pools(settings, document))
+    largest = settings.unnamed_row.pools[-1].name
+    # The largest last: it gets what the routes before it do not match.
+    pools = sorted(_pools(settings, document), key=lambda pool: pool.name == largest)
     names = _cluster_names(pools, parts["clusters"])
     first_route = f"dualpool-{pools[0].name}"
     socket = _mutual_tls(secret, settings.envoy.service) if secret else {}
@@ -90,10 +92,10 @@ def render_istio(settings: Settings, gateway: str) -> str:
 
 
 def _service_faults(settings: Settings) -> Iterator[Fault]:
-    for index, pool in enumerate(settings.pools):
+    for place, pool in settings.placed_pools():
         if (count := len(pool.addresses)) > 1:
             text = f"{count} addresses; set the one of a Service, whose servers Istio knows"
-            yield ("pools", index, "address"), text
+            yield (*place, "address"), text
 
 
 def _pools(settings: Settings, document: Part) -> Iterator[_Pool]:
@@ -192,13 +194,18 @@ def _filter_patch(each: dict[str, Any]) -> dict[str, Any]:
 
 def _routes(routes: list[Any], names: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     """Yield the routes for the gateway's clusters, that of WebSockets first."""
-    *_, undecided = routes
+    undecided = undecided_route(routes)
     # istiod allows WebSockets and has no filters of their own for them: a body would be waited for.
     upgrade = {"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}}
     action = {key: undecided["route"][key] for key in ("cluster", "timeout", "idle_timeout")}
     match = {"prefix": "/", "headers": [upgrade]}
     for route in ({"name": "llm_websocket", "match": match, "route": action}, *routes):
         yield _for_gateway(route, names)
+
+
+def undecided_route(routes: list[Any]) -> dict[str, Any]:
+    """Return the route of what nobody has chosen a pool for."""
+    return dict(next(each for each in routes if each["name"] == "llm_undecided"))
 
 
 def _for_gateway(route: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

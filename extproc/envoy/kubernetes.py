@@ -7,7 +7,7 @@ from typing import Self
 
 from extproc.config.addresses import host_port
 from extproc.config.errors import UserError
-from extproc.config.keys import Fault
+from extproc.config.keys import Fault, Place
 from extproc.config.settings import PoolSettings, Settings
 from extproc.envoy.render import render_faults
 
@@ -73,15 +73,15 @@ def gateway_faults(settings: Settings) -> Iterator[Fault]:
     if not _SERVICE.fullmatch(envoy.service):
         text = f"{envoy.service} is no Service of Kubernetes: set NAME.NAMESPACE.svc.cluster.local"
         yield ("envoy", "service"), text
-    for index, pool in enumerate(settings.pools):
-        yield from _pool_faults(index, pool)
+    for place, pool in settings.placed_pools():
+        yield from _pool_faults(place, pool)
     yield from render_faults(gateway_settings(settings))
 
 
-def _pool_faults(index: int, pool: PoolSettings) -> Iterator[Fault]:
+def _pool_faults(place: Place, pool: PoolSettings) -> Iterator[Fault]:
     if pool.tls_ca:
         yield (
-            ("pools", index, "tls_ca"),
+            (*place, "tls_ca"),
             "TLS to a pool is not written for a gateway of Kubernetes; leave it out and add it "
             "to the objects",
         )
@@ -89,7 +89,7 @@ def _pool_faults(index: int, pool: PoolSettings) -> Iterator[Fault]:
     for host, port in map(host_port, pool.addresses):
         if "." not in host and ":" not in host:
             wanted = f"{host}.NAMESPACE.svc.cluster.local:{port}"
-            yield ("pools", index, "address"), f"{host}:{port} names no namespace: set {wanted}"
+            yield (*place, "address"), f"{host}:{port} names no namespace: set {wanted}"
 
 
 def gateway_settings(settings: Settings) -> Settings:

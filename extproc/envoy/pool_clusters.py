@@ -13,16 +13,20 @@ _MAX_DEPTH = 8
 
 @dataclass(frozen=True, slots=True)
 class PoolClusters:
-    """The clusters of a file by name; `addresses` are the pools' own, with the pool of each."""
+    """The clusters of a file by name; `addresses` are the pools' own, with the pool of each.
+
+    `largest` is the largest pool, with rows that of the row of what states no model.
+    """
 
     clusters: Mapping[str, Part]
     pools: tuple[str, ...]
+    largest: str
     addresses: Mapping[tuple[str, int], str]
 
     @property
-    def largest(self) -> str:
-        """The name of the largest pool."""
-        return self.pools[-1]
+    def others(self) -> tuple[str, ...]:
+        """The names of all other pools."""
+        return tuple(name for name in self.pools if name != self.largest)
 
     def leads_to(self, name: str, depth: int = 0) -> tuple[str, ...]:
         """Return the pools behind a cluster, the preferred first; none if it is another's."""
@@ -76,7 +80,7 @@ def pool_clusters(document: Part, settings: Settings) -> PoolClusters:
     for name in pools:
         if name in clusters:
             addresses |= dict.fromkeys(socket_addresses(clusters[name]), name)
-    return PoolClusters(clusters, pools, addresses)
+    return PoolClusters(clusters, pools, settings.unnamed_row.pools[-1].name, addresses)
 
 
 def endpoints(cluster: Part) -> Iterator[Part]:

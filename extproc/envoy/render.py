@@ -5,8 +5,9 @@ what the version of Envoy supports.
 """
 
 import ipaddress
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -16,14 +17,18 @@ from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.errors import UserError
 from extproc.config.keys import Fault, dotted
 from extproc.config.settings import (
+    ANY_MODEL,
     MESSAGE_OVERHEAD,
     EnvoySettings,
     FailOpen,
     Form,
     PoolSettings,
+    RowSettings,
     Settings,
 )
+from extproc.names import ROW_HEADER
 from extproc.request.apis import Endpoint, path_regex
+from extproc.routing.rows import split_names
 
 _PACKAGE = Path(__file__).parents[1]
 # A wheel has the folder envoy/ inside the package, a clone beside it.
@@ -81,18 +86,46 @@ class _ServiceCluster:
 class PoolCluster:
     """A pool's cluster, and `route_to`, the cluster that adds the pool `fallback`.
 
-    Without a second pool there is no fallback, and `route_to` is the pool itself. `undecided` is
-    the range of body bytes, the end exclusive, that the pool is given without a decision.
+    Without a second pool there is no fallback, and `route_to` is the pool itself. `is_largest` is
+    of its row. `undecided` is the range of body bytes, the end exclusive, that the pool is given
+    without a decision.
     """
 
     name: str
     fallback: str
     route_to: str
+    is_largest: bool
     undecided: tuple[int, int]
     max_model_len: int
     discovery: str
     addresses: tuple[_RenderedAddress, ...]
     tls: "_UpstreamTls | None"
+
+
+@dataclass(frozen=True, slots=True)
+class RowClusters:
+    """The clusters of a row, in ascending order of their windows.
+
+    `sized` are those that some requests are sent to by their size alone. Its models are those of
+    these names, and those that begin and end as `patterns` say.
+    """
+
+    pools: tuple[PoolCluster, ...]
+    sized: tuple[PoolCluster, ...]
+    names: tuple[str, ...]
+    patterns: tuple[tuple[str, str], ...]
+    is_named: bool
+    """Whether it has only the models that it names."""
+
+    @property
+    def largest(self) -> PoolCluster:
+        """The largest pool."""
+        return self.pools[-1]
+
+    @property
+    def matcher(self) -> str:
+        """The condition on the row that Envoy has read, as a header matcher."""
+        return f"{{name: {ROW_HEADER}, string_match: {{exact: {json.dumps(self.largest.name)}}}}}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +172,8 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
     """Return a template's text for the settings and `more` variables; raises RenderError."""
     refuse(render_faults(settings))
     envoy = settings.envoy
-    pools = _pools(settings)
+    rows = [_row(settings, row) for row in settings.fleet]
+    unnamed = _row(settings, settings.unnamed_row)
     return (
         _environment()
         .get_template(name)
@@ -149,7 +183,6 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
             form=str(choose_form(envoy)),
             has_body_size_limit=envoy.version == _NEWEST,
             hides_usage=settings.requests.ask_usage,
-            sized_pools=_sized(settings, pools),
             own_headers=_OWN_HEADERS,
             unlimited=_UNLIMITED,
             sized_paths=path_regex(*_SIZED),
@@ -163,8 +196,15 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
             connect_timeout=_seconds(envoy.connect_timeout_ms),
             service=_service(settings),
             tls=_tls(settings),
-            pools=pools,
-            largest=pools[-1],
+            rows=rows,
+            sized_pools=unnamed.sized,
+            pools=[pool for row in rows for pool in row.pools],
+            unnamed_row=replace(
+                unnamed, is_named=False, sized=() if rows[-1].is_named else unnamed.sized
+            ),
+            lua=_lua,
+            largest=unnamed.largest,
+            reads_model=any(row.is_named for row in rows),
             **more,
         )
     )
@@ -205,14 +245,32 @@ def _environment() -> Environment:
     )
 
 
-def _pools(settings: Settings) -> list[PoolCluster]:
-    pools, clusters, low = settings.pools, [], 1
+def _lua(text: str) -> str:
+    # A name has no control characters, so that JSON escapes what Lua does: quote and backslash.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _row(settings: Settings, row: RowSettings) -> RowClusters:
+    pools = _pools(settings, row.pools)
+    names, patterns = split_names(row.models)
+    return RowClusters(
+        pools=tuple(pools),
+        sized=tuple(_sized(settings, pools)),
+        names=names,
+        patterns=patterns,
+        is_named=ANY_MODEL not in row.models,
+    )
+
+
+def _pools(settings: Settings, pools: Sequence[PoolSettings]) -> list[PoolCluster]:
+    clusters, last = list[PoolCluster](), len(pools) - 1
+    low = 1
     for index, pool in enumerate(pools):
         # A smaller pool falls back on the largest, the largest on the one before it.
-        other = pools[-1] if index < len(pools) - 1 else pools[index - 1]
+        other = pools[-1] if index < last else pools[index - 1]
         fallback = other.name if len(pools) > 1 else ""
         high = settings.envoy.undecided_bytes(pool)
-        clusters.append(_pool(pool, fallback, (low, max(low, high))))
+        clusters.append(_pool(pool, fallback, (low, max(low, high)), is_largest=index == last))
         low = max(low, high)
     return clusters
 
@@ -224,7 +282,9 @@ def _sized(settings: Settings, pools: list[PoolCluster]) -> list[PoolCluster]:
     return [pool for pool in pools[:-1] if pool.undecided[0] < pool.undecided[1]]
 
 
-def _pool(pool: PoolSettings, fallback: str, undecided: tuple[int, int]) -> PoolCluster:
+def _pool(
+    pool: PoolSettings, fallback: str, undecided: tuple[int, int], *, is_largest: bool
+) -> PoolCluster:
     addresses = tuple(_address(text) for text in pool.addresses)
     # Never a pool's own name: those have no underscores.
     route_to = f"{pool.name}_then_{fallback}" if fallback else pool.name
@@ -232,6 +292,7 @@ def _pool(pool: PoolSettings, fallback: str, undecided: tuple[int, int]) -> Pool
         pool.name,
         fallback,
         route_to,
+        is_largest,
         undecided,
         pool.max_model_len,
         _discovery(*(address.host for address in addresses)),

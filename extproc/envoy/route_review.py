@@ -73,14 +73,14 @@ def _entry_findings(
     yield from _own_filter_findings(levels, gateway, request)
     if any(_buffers(p) for each in routers for p in each.processors(levels)):
         yield from body_findings(levels, gateway)
-    for pool in fleet.pools[:-1]:
+    for pool in fleet.others:
         yield from _decision_findings(levels, gateway, request.with_pool(pool), pool)
 
 
 def _size_findings(route: Part, gateway: PoolGateway) -> Iterator[Finding]:
     """Yield bodies that a smaller pool gets by their size alone, against the settings."""
     envoy, ends = gateway.settings.envoy, _size_bounds(route, "end")
-    for pool in gateway.settings.pools[:-1]:
+    for pool in (pool for row in gateway.settings.fleet for pool in row.pools[:-1]):
         if not gateway.fleet.prefers(route, pool.name):
             continue
         if envoy.fail_open is FailOpen.LARGEST:

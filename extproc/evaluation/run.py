@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from extproc.build import build_rules
-from extproc.config.load import load
+from extproc.config.load import load_row
 from extproc.config.settings import Settings
 from extproc.evaluation.cases import TEMPLATES, Case, Reader, Template, read_cases
 from extproc.evaluation.cpu import Cost, measure_costs
@@ -104,7 +104,7 @@ def _write(options: EvaluateOptions, found: object) -> None:
 
 
 def _read(options: EvaluateOptions) -> _Inputs:
-    settings, given = load(options.config), options.texts
+    settings, given = load_row(options.config), options.texts
     bodies = read_bodies(given, options.requests or REQUESTS) if given and given.is_file() else ()
     pools = build_rules(settings).pools
     own = tuple(p.limit for p in pools[:-1] or pools) if options.config else THRESHOLDS

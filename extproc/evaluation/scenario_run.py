@@ -13,7 +13,7 @@ from msgspec import structs
 
 from extproc.budget.values import Estimator
 from extproc.build import build_estimator, build_rules
-from extproc.config.load import load
+from extproc.config.load import load_row
 from extproc.config.settings import EstimatorName, Settings
 from extproc.evaluation.cases import TEMPLATES, Case
 from extproc.evaluation.chat_template import ChatTemplate, find_chat_template
@@ -99,7 +99,7 @@ def _tasks(options: EvaluateOptions, chosen: Sequence[Scenario]) -> list[_Task]:
     groups: dict[object, list[Scenario]] = {}
     for scenario in chosen:
         groups.setdefault((scenario.phases, scenario.requests), []).append(scenario)
-    settings, tokenizers = load(options.config), range(len(load_tokenizers(options.tokenizers)))
+    settings, tokenizers = load_row(options.config), range(len(load_tokenizers(options.tokenizers)))
     tasks = [
         _Task(options, settings, names, i)
         for group in groups.values()

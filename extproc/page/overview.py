@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from extproc.names import UNDECIDED
 from extproc.page.alerts import ALERTS, MINUTE, Seen, judged
 from extproc.page.counts import ANY, Counts
 from extproc.page.decisions import LATEST, Shown
@@ -25,7 +26,13 @@ class Facts:
     estimator: str
     target: float
     """The share of requests that may be misrouted; 0: the estimator has none."""
-    pools: tuple[Pool, ...]
+    rows: tuple[tuple[Pool, ...], ...]
+    """The pools of each row, in ascending order."""
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools of all rows."""
+        return tuple(pool for row in self.rows for pool in row)
 
 
 class Overview:
@@ -99,7 +106,12 @@ class Overview:
                 )
             ],
             "rate": self._rate(now, counts, ANY),
-            "pools": [self._pool(pool, now, counts, hour) for pool in self.facts.pools],
+            "pools": [
+                {"row": number, **self._pool(pool, now, counts, hour)}
+                for number, row in enumerate(self.facts.rows)
+                for pool in row
+            ],
+            "undecided": hour.by_label("dualpool_decisions_total", UNDECIDED),
             "judged": answers,
             "misrouted": hour.sum("dualpool_misroutes_total"),
             "over_routed": hour.sum("dualpool_verdicts_total", ANY, "over_routed"),

@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from rich.console import Console
 
-from extproc.config.load import load
+from extproc.config.load import load_row
 from extproc.names import install_hint
 from extproc.output import STDOUT, report_console, write_json
 from extproc.planner.proof.hardware import search
@@ -44,7 +44,7 @@ def run_plan(options: PlanOptions) -> int:
     Raises UserError for wrong options or inputs, and OSError if a file cannot be written.
     """
     _check_packages(options)
-    settings = load(options.config)
+    settings = load_row(options.config)
     if options.config:
         options = with_pools(options, settings)
     with Console(stderr=True).status("Planning"):

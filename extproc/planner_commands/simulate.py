@@ -15,7 +15,7 @@ from typing import Final
 from rich.console import Console
 
 from extproc.build import build_rules
-from extproc.config.load import load
+from extproc.config.load import load_row
 from extproc.config.settings import Settings
 from extproc.names import install_hint
 from extproc.output import STDOUT, write_json
@@ -106,7 +106,7 @@ class _SimulationInputs:
 def _simulate_all(options: SimulateOptions) -> tuple[Simulation, dict[str, Records]]:
     """Run every rule with every seed; return the figures, and the records of each first run."""
     _check(options)
-    settings = load(options.config)
+    settings = load_row(options.config)
     reading = read_inputs(options.inputs)
     trace = _arrivals(options, reading, options.seed)
     _check_warmup(options, trace)

@@ -1,10 +1,9 @@
 """Rows of pools, side by side: which of them has the model of a request.
 
-The first row that names a model has it, as Envoy's own routes read the same patterns while the
-service does not answer.
+The first row that names a model has it; envoy/find_row.lua does the same while the service does not
+answer.
 """
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -21,17 +20,15 @@ class Row:
 
     pools: tuple[Pool, ...]
     names: frozenset[str]
-    pattern: re.Pattern[str] | None
-    """Matches all further names as a whole."""
+    patterns: tuple[tuple[str, str], ...]
+    """What further names begin and end with."""
 
     @classmethod
     def of(cls, models: Sequence[str], pools: Sequence[Pool]) -> Self:
-        """Return the row of models by their names, in which `*` stands for any characters."""
+        """Return the row of models by their names, in which a `*` stands for any characters."""
+        names, patterns = split_names(models)
         # As requests name them to estimators.
-        names = frozenset(apart(name) for name in models if _ANY not in name)
-        patterns = [name for name in models if _ANY in name]
-        regex = re.compile(names_regex(patterns), re.DOTALL) if patterns else None
-        return cls(tuple(pools), names, regex)
+        return cls(tuple(pools), frozenset(map(apart, names)), patterns)
 
     @property
     def name(self) -> str:
@@ -40,11 +37,16 @@ class Row:
 
     def has(self, model: str) -> bool:
         """Return whether its servers have a model of this name."""
-        return model in self.names or (
-            self.pattern is not None and self.pattern.fullmatch(model) is not None
+        return model in self.names or any(
+            model.startswith(first)
+            and model.endswith(last)
+            and len(model) >= len(first) + len(last)
+            for first, last in self.patterns
         )
 
 
-def names_regex(models: Sequence[str]) -> str:
-    """Return a regular expression, of Python and of RE2, for any of these names."""
-    return "|".join(".*".join(map(re.escape, name.split(_ANY))) for name in models)
+def split_names(models: Sequence[str]) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """Return the names without a `*`, and of the others what is before and behind it."""
+    patterns = (name.partition(_ANY) for name in models if _ANY in name)
+    names = tuple(name for name in models if _ANY not in name)
+    return names, tuple((first, last) for first, _, last in patterns)

@@ -21,6 +21,7 @@ from extproc.config.settings import (
     MESSAGE_OVERHEAD,
     EstimatorName,
     ListenSettings,
+    RowSettings,
     Settings,
     Transport,
 )
@@ -131,7 +132,7 @@ def renew_page(page: Page, settings: Settings, learner: Learner) -> None:
 def _facts(settings: Settings) -> Facts:
     estimator = settings.budget.estimator
     target = settings.budget.target if estimator is EstimatorName.CALIBRATED else 0.0
-    return Facts(estimator.value, target, build_rules(settings).pools)
+    return Facts(estimator.value, target, build_rules(settings).each_row)
 
 
 def _explain(settings: Settings, learner: Learner) -> Explain:
@@ -170,9 +171,11 @@ def message_bytes(settings: Settings) -> int:
     """Return the longest gRPC message that is received.
 
     Envoy decides a body above envoy.large_body_bytes by its content-length. If a body has none, its
-    message is refused here before it is held, and Envoy sends it to the largest pool as well.
+    message is refused here before it is held, and Envoy sends it to the largest pool as well. With
+    several rows all bodies are read: nothing else says whose they are.
     """
-    most, large = settings.listen.max_message_bytes, settings.envoy.large_body_bytes
+    most = settings.listen.max_message_bytes
+    large = settings.envoy.large_body_bytes if len(settings.fleet) == 1 else 0
     return min(most, max(large, _LEAST_MESSAGE_BYTES) + MESSAGE_OVERHEAD) if large else most
 
 
@@ -213,7 +216,12 @@ def describe_settings(settings: Settings) -> dict[str, object]:
         "estimator": settings.budget.estimator.value,
         "target": settings.budget.target,
         "pools": {pool.name: pool.max_model_len for pool in settings.pools},
+        **({"rows": [_describe_row(row) for row in settings.rows]} if settings.rows else {}),
     }
+
+
+def _describe_row(row: RowSettings) -> dict[str, object]:
+    return {"models": row.models, "pools": [pool.name for pool in row.pools]}
 
 
 def configure_logging(settings: Settings) -> None:

@@ -17,9 +17,10 @@ START_S = 300
 
 
 @contextmanager
-def vllm(folder, core, port, max_model_len, max_num_seqs, model="tiny-qwen"):
+def vllm(folder, core, port, max_model_len, max_num_seqs, model="tiny-qwen", flags=()):
+    """Run a server; `flags` are further ones of vLLM, and go before those that all have."""
     arguments = [SERVE, folder, model, str(port), str(max_model_len), str(max_num_seqs), *FLAGS]
-    arguments += ["--served-model-name", "tiny-qwen"]
+    arguments += ["--served-model-name", "tiny-qwen", *flags]
     environment = os.environ | {"CORE": str(core)} | (STORE if port == POOLS[-1][0] else {})
     log = Path(os.environ.get("TMPDIR", "/tmp")) / f"dualpool-vllm-{port}.log"
     with log.open("w") as out:

@@ -65,11 +65,13 @@ function showNow(now) {
   document.querySelectorAll(".span").forEach((each) => texts(each, lasting(now.seconds)));
   showAlerts(now.alerts);
   showGlance(now);
-  fill("pools", now.pools.map((pool) => [
+  const rows = now.pools.map((pool) => [
     pool.name, whole(pool.window), whole(pool.threshold), rate(pool.rate),
     named(pool.reasons), named(pool.misroutes),
     whole(pool.verdicts.over_routed || 0), named(pool.retries),
-  ]));
+  ]);
+  if (total(now.undecided)) rows.push(["left to Envoy", "–", "–", "–", named(now.undecided), "–", "–", "–"]);
+  fill("pools", rows);
   if (!$("hold").checked) showLatest(now.latest);
 }
 
@@ -126,11 +128,13 @@ function showGlance(now) {
 
 function why(d) {
   const pool = pools.find((each) => each.name === d.pool);
-  const smaller = pools[pools.indexOf(pool) - 1];
+  const before = pools[pools.indexOf(pool) - 1];
+  const smaller = before && before.row === pool.row ? before : undefined;
   const sum = `${whole(d.prompt_tokens)} prompt + ${whole(d.margin_tokens)} margin + ` +
     `${whole(d.output_tokens)} output = ${whole(d.budget_tokens)}`;
   switch (d.reason) {
     case "unreadable": return "the body could not be read";
+    case "unlisted": return "no row of pools has this model";
     case "busy": return "the service was late: by the size of the body";
     case "stateful": return "later requests name this answer";
     case "oversize": return `${sum}, above every window`;
@@ -142,8 +146,8 @@ function why(d) {
 
 function showLatest(latest) {
   fill("latest", latest.map((d) => [
-    clock(d.at), d.pool, d.reason, [why(d), "why"],
-    [d.category || "–", "name"], d.basis || "–",
+    clock(d.at), d.pool || "–", d.reason, [why(d), "why"],
+    [d.category || d.model || "–", "name"], d.basis || "–",
   ]), "none yet");
 }
 
@@ -156,7 +160,7 @@ function showLearnt(learnt) {
     shares(row.relative_error), shares(row.relative_margin),
   ]), "nothing yet");
   const limits = learnt.limits.map((limit) =>
-    `window ${whole(Number(limit.name))}: misroutes forecast ${percent(limit.misroute_forecast)} of target ${percent(limit.target)}`);
+    `window ${limit.name.replace(/\d+$/, (tokens) => whole(Number(tokens)))}: misroutes forecast ${percent(limit.misroute_forecast)} of target ${percent(limit.target)}`);
   texts($("learnt-more"), [learnt.more ? `and ${whole(learnt.more)} more categories` : "", ...limits].filter(Boolean).join("; "));
 }
 
@@ -300,8 +304,8 @@ $("explain").addEventListener("submit", async (event) => {
 });
 
 function explainWith(e) {
-  const lines = e.unreadable
-    ? [`Pool ${e.pool}: the body could not be read (${e.unreadable}).`]
+  const lines = !e.pool || e.unreadable
+    ? [`${e.pool ? `Pool ${e.pool}` : "No pool"}: ${why(e)}${e.unreadable ? ` (${e.unreadable})` : ""}.`]
     : [`Pool ${e.pool} (${e.reason}): ${why(e)}.`,
       `Category ${e.category}, ${e.basis}: ${whole(e.text_bytes)} bytes of text at ${e.bytes_per_token.toFixed(2)} bytes per token` +
       `${e.token_ids ? `, and ${whole(e.token_ids)} token ids` : ""}.`];

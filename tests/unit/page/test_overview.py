@@ -23,7 +23,7 @@ def clock():
 
 @pytest.fixture
 def overview(clock):
-    return Overview(Facts("calibrated", 0.001, POOLS), dict, clock)
+    return Overview(Facts("calibrated", 0.001, (POOLS,)), dict, clock)
 
 
 def decided(count, pool="short", reason="fits"):
@@ -160,7 +160,7 @@ def test_an_alert_that_no_longer_holds_is_gone(overview, clock):
 
 def test_a_worker_is_missing_for_five_minutes(clock):
     workers = {"dualpool_workers": 2.0, "dualpool_workers_ready": 1.0}
-    overview = Overview(Facts("paper", 0.0, POOLS), lambda: workers, clock)
+    overview = Overview(Facts("paper", 0.0, (POOLS,)), lambda: workers, clock)
     names = []
     for _ in range(37):
         clock.now += 10

@@ -13,7 +13,7 @@ from extproc.config.settings import PoolSettings, RowSettings, Settings
 from extproc.request.reader import Endpoint, read_request
 from extproc.routing.pools import Pool, Reason
 from extproc.routing.route import route, route_by_size, route_unread
-from extproc.routing.rows import Row, names_regex
+from extproc.routing.rows import Row
 from tests.support.conversation import stages
 
 CHAT = tuple(Pool(f"chat-{n}", size, size) for n, size in enumerate((64, 8192, 65536)))
@@ -67,10 +67,15 @@ def test_a_row_is_called_after_its_largest_pool():
     assert [row.name for row in ROWS] == ["chat-2", "code-long"]
 
 
-@given(st.text("a.*+ -/\n", max_size=8), st.text("a.*+ -/\n", max_size=8))
-def test_only_a_star_stands_for_other_characters(name, text):
-    plain = name.replace("*", "")
-    assert (re.fullmatch(names_regex([plain]), text) is not None) is (plain == text)
+TEXTS = st.text("ab.+\n", max_size=4)
+
+
+@given(TEXTS, TEXTS, st.text("ab.+\n", max_size=10))
+def test_a_star_stands_for_any_characters(first, last, model):
+    pattern = f"{re.escape(first)}.*{re.escape(last)}"
+    found = re.fullmatch(pattern, model, re.DOTALL) is not None
+    assert Row.of([f"{first}*{last}"], CODE).has(model) is found
+    assert Row.of([first + last], CODE).has(model) is (model == first + last)
 
 
 def test_a_request_stays_in_its_row():
