@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.budget.values import Basis, Budget
-from extproc.routing.pools import Decision, Pool, Reason, Verdict, choose, judge, judge_moved, limits
+from extproc.routing.pools import (
+    Decision,
+    Pool,
+    Reason,
+    Verdict,
+    choose,
+    judge,
+    judge_moved,
+    limits,
+)
 
 SHORT, LONG = Pool("short", 8192, 4096), Pool("long", 65536, 65536)
 THREE = (Pool("s", 4096, 4096), Pool("m", 16384, 8192), Pool("l", 65536, 65536))
