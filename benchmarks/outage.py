@@ -52,11 +52,11 @@ class FailOpen:
     def __post_init__(self) -> None:
         self._names = [pool.name for pool in self.fleet.pools]
 
-    def choose(self, incoming: Incoming, loads: Sequence[float]) -> int:
+    def choose(self, incoming: Incoming) -> int:
         """See `extproc.planner.simulation.rules.Rule`."""
         begin, end = self.away_ns
         if not begin <= incoming.at_ns < end:
-            return self.service.choose(incoming, loads)
+            return self.service.choose(incoming)
         largest = len(self._names) - 1
         if self.rules is None:
             return largest

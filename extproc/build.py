@@ -28,6 +28,7 @@ from extproc.config.settings import (
     StatedLimits,
     StoredResponses,
 )
+from extproc.routing.load.spill import Limits, Spill
 from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
@@ -88,6 +89,17 @@ def _rows(settings: Settings) -> tuple[Row, ...]:
     if [ANY_MODEL in row.models for row in settings.fleet] == [True]:
         return ()
     return tuple(Row.of(row.models, _pools(row.pools)) for row in settings.rows)
+
+
+def build_spill(
+    settings: Settings,
+    pools: Sequence[Pool],
+    clock: Callable[[], float],
+    draw: Callable[[], float],
+) -> Spill:
+    """Build what moves requests between pools by their load; the arguments are those of Spill."""
+    load = settings.load
+    return Spill(pools, Limits(load.wait_ms / 1000, load.stale_s), clock, draw)
 
 
 def build_learner(

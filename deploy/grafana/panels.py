@@ -132,7 +132,8 @@ PANELS: Final = (
         title="Traffic by pool and reason",
         note="fits: within the smallest pool. threshold, capacity: too large for the next smaller "
         "pool. oversize: too large for every pool. unreadable: the body could not be read. "
-        "busy: the service was late, the size decided. stateful: the answer may be stored.",
+        "busy: the service was late, the size decided. stateful: the answer may be stored. "
+        "spill: the load moved it from a saturated pool.",
         queries=(
             Query("pool_reason:dualpool_decisions:rate5m", "{{pool}}: {{reason}}"),
             Query("dualpool:fail_open:rate5m", "largest: without the service"),

@@ -187,10 +187,8 @@ def _add_conduct(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--spill",
-        type=float,
-        metavar="LOAD",
-        help="requests per slot from which on a request goes to the least loaded pool that can "
-        "hold its budget (default: never; the service does not look at loads)",
+        action="store_true",
+        help="let the rule dualpool move requests from a saturated pool, as load.spill does",
     )
     add(
         "--warmup",

@@ -341,6 +341,27 @@ class RequestSettings(Section):
     )
 
 
+class LoadSettings(Section):
+    """What the servers of the pools are asked, and what their load changes."""
+
+    spill: bool = keys.key(
+        "requests leave a saturated pool for one that holds them", "true or false", default=False
+    )
+    # A quarter of the 2 s that arXiv 2604.08075 permits for the first token.
+    wait_ms: int = keys.whole(
+        "milliseconds", 10, 600_000, "expected in its queue: a pool is saturated", default=500
+    )
+    every_ms: int = keys.whole(
+        "milliseconds", 50, 60_000, "between two questions to a server, with spill", default=250
+    )
+    timeout_ms: int = keys.whole("milliseconds", 10, 60_000, "for its answer", default=1000)
+
+    @property
+    def stale_s(self) -> float:
+        """Seconds after which a report counts as missing."""
+        return max(2.0, 4 * self.every_ms / 1000) + self.timeout_ms / 1000
+
+
 class EnvoySettings(Section):
     """Envoy's configuration beside the pools, for `dualpool config envoy`."""
 
@@ -504,6 +525,7 @@ class Settings(Section):
         default=TenantSettings(), description="whose answers are kept apart"
     )
     requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
+    load: LoadSettings = Field(default=LoadSettings(), description="of the pools' servers")
     envoy: EnvoySettings = Field(default=EnvoySettings(), description="Envoy's configuration")
     log_level: LogLevel = keys.one_of(
         LogLevel.INFO, "debug, info, warning or error: the least that is logged"
@@ -546,5 +568,6 @@ SECTIONS: Mapping[str, type[Section]] = {
     "categories": CategorySettings,
     "tenants": TenantSettings,
     "requests": RequestSettings,
+    "load": LoadSettings,
     "envoy": EnvoySettings,
 }

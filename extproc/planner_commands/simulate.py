@@ -24,8 +24,9 @@ from extproc.planner.report.simulated import Compared, Simulation, print_simulat
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.records import Records
 from extproc.planner.simulation.results import Result, summarise
-from extproc.planner.simulation.rules import RuleName, make_rule
+from extproc.planner.simulation.rules import Rule, RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
+from extproc.planner.simulation.spilling import Spilling
 from extproc.planner.sizing.question import default_num_seqs
 from extproc.planner.sizing.sensitivity import CAPACITIES, HIGH_LOAD
 from extproc.planner.traffic.arrivals import arrive, draw_limits
@@ -56,7 +57,7 @@ class SimulateOptions:
 
     config: the service's settings file; None: its defaults. rate: Poisson arrivals per second of
     `requests` requests; 0: the trace's own times, `speed` times as fast. seeds: runs of each rule.
-    warmup_s: None for `results.warmup`.
+    spill: whether the rule `dualpool` moves requests by load. warmup_s: None for `results.warmup`.
     """
 
     inputs: InputOptions
@@ -69,7 +70,7 @@ class SimulateOptions:
     seeds: int = 1
     seed: int = 0
     stated: float = STATED
-    spill: float | None = None
+    spill: bool = False
     conduct: Conduct = field(default_factory=Conduct)
     sweep: SweepOptions = SWEEP
     warmup_s: float | None = None
@@ -190,11 +191,16 @@ def _run(
     options = inputs.options
     fleet = with_capacity(_fleet_of(run.rule, inputs.fleet), run.capacity)
     trace = _arrivals(options, inputs.reading, run.seed)
-    rule = make_rule(run.rule, fleet, run.seed, options.spill, inputs.settings)
+    rule: Rule
+    if options.spill and run.rule is RuleName.DUALPOOL:
+        rule = Spilling(fleet.routing(), inputs.settings, run.seed)
+    else:
+        rule = make_rule(run.rule, fleet, run.seed, inputs.settings)
     limits = draw_limits(trace, run.seed, options.stated)
     conduct = replace(options.conduct, seed=run.seed)
     arrivals = arrive(trace, limits, run.seed)
-    records = simulate(fleet, arrivals, rule, conduct, progress=progress)
+    watch = rule.watch if isinstance(rule, Spilling) else None
+    records = simulate(fleet, arrivals, rule, conduct, progress, watch)
     # 12 columns of 8 bytes: 96 MB for a million requests, kept only where they are drawn.
     kept = records if options.plot and run.seed == options.seed else None
     return _Done(run.rule, summarise(records, options.warmup_s), load_of(records), kept)
@@ -243,7 +249,7 @@ def _arrivals(options: SimulateOptions, reading: Reading, seed: int) -> Trace:
 
 def _check(options: SimulateOptions) -> None:
     """Raise InputError for the first number out of range."""
-    warmup_s, spill, conduct = options.warmup_s, options.spill, options.conduct
+    warmup_s, conduct = options.warmup_s, options.conduct
     allowed = (
         ("--rate", 0 <= options.rate < math.inf, "requests per second, above 0"),
         ("--requests", options.requests >= 2, "at least 2"),
@@ -254,7 +260,6 @@ def _check(options: SimulateOptions) -> None:
         ("--choices", conduct.choices >= 1, "at least 1 instance"),
         ("--drain", conduct.drain_s >= 0, "seconds, at least 0"),
         ("--warmup", warmup_s is None or warmup_s >= 0, "seconds, at least 0"),
-        ("--spill", spill is None or spill > 0, "requests per slot, above 0"),
     )
     for flag, good, text in allowed:
         if not good:

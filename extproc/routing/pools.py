@@ -41,6 +41,7 @@ class Reason(enum.StrEnum):
     OVERSIZE = "oversize"  # no pool can hold it
     UNREADABLE = "unreadable"  # its body could not be read: the largest pool
     STATEFUL = "stateful"  # later requests name its answer, and those go to the largest pool
+    SPILL = "spill"  # moved from a saturated pool to one that is not, and that holds its budget
     BUSY = "busy"  # the service was too late to read it: by the size of its body
     UNLISTED = "unlisted"  # no row of pools has its model: Envoy's default route
 
@@ -91,6 +92,21 @@ class Verdict(enum.Enum):
     MISROUTED = "misrouted"  # its pool could not hold it, a larger one exists
     OVER_ROUTED = "over_routed"  # a smaller pool could have held it
     RESERVED = "reserved"  # a smaller pool held what it used, but not the output limit it states
+
+
+def judge_moved(
+    name: str, home: str, needed: int, pools: Sequence[Pool], used: int | None = None
+) -> Verdict:
+    """Judge the choice of the pool `home`, whose request the load moved to the pool `name`.
+
+    That a smaller pool could have held it is no fault of a move, and that `home` could not have
+    held it did no harm. The arguments are those of `judge`.
+    """
+    verdict = judge(name, needed, pools, used)
+    if verdict in (Verdict.RIGHT, Verdict.MISROUTED):
+        return verdict
+    at_home = judge(home, needed, pools, used)
+    return Verdict.RIGHT if at_home is Verdict.MISROUTED else at_home
 
 
 def judge(name: str, needed: int, pools: Sequence[Pool], used: int | None = None) -> Verdict:

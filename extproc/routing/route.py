@@ -12,6 +12,7 @@ from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request
 from extproc.routing.ask import ask
 from extproc.routing.counting import counted, plain_texts
+from extproc.routing.load.spill import Spill
 from extproc.routing.models import ModelRule, find_rule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 from extproc.routing.resume import find_trail, resume
@@ -97,6 +98,8 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
     """Whether a 400 of the pool may mean that the request is too long for it."""
     truncates: bool = False
     """Whether the pool may cut the prompt before it counts it."""
+    home: str = ""
+    """The pool that the budget alone chooses, if the load moved the request to another one."""
 
 
 _NO_BUDGET = Budget(0, 0, 0, Basis.PRIOR)
@@ -105,12 +108,18 @@ _NOTHING = Asked("", "", Measure(0), None), _NO_BUDGET
 
 
 def route(
-    request: Request, header: str, learner: Learner, rules: Rules, tenant: str = ""
+    request: Request,
+    header: str,
+    learner: Learner,
+    rules: Rules,
+    tenant: str = "",
+    *,
+    spill: Spill | None = None,
 ) -> Routed:
     """Decide for a request that could be read.
 
     `header` is the value of the category header, `tenant` the digest of the tenant, empty if
-    tenants are not told apart.
+    tenants are not told apart. `spill` moves requests between the pools of a row by their load.
     """
     pools = rules.row(apart(request.model)) if rules.rows else rules.pools
     if not pools:
@@ -128,11 +137,13 @@ def route(
         if count and (texts := plain_texts(request, asked, rules.count_bytes)):
             asked = counted(asked, texts, count)
             budget = learner.budget(asked)
-    decision = (
+    home = decision = (
         Decision(pools[-1], Reason.STATEFUL)
         if request.background or (request.stored and rules.responses_are_stored)
         else choose(budget, pools)
     )
+    if spill is not None:
+        decision = spill.move(home, budget, pools)
     return Routed(
         pool=decision.pool.name,
         reason=decision.reason,
@@ -141,6 +152,7 @@ def route(
         row=pools,
         retryable=decision.pool is not pools[-1] and _may_exceed(request, decision.pool),
         truncates=request.truncates,
+        home="" if decision is home else home.pool.name,
     )
 
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
-from extproc.build import build_rules
+from extproc.build import build_rules, build_spill
 from extproc.config.addresses import is_of_this_machine
 from extproc.config.settings import (
     MESSAGE_OVERHEAD,
@@ -29,6 +29,7 @@ from extproc.page.counts import read_counts
 from extproc.page.decisions import Decisions
 from extproc.page.digest import Reporter
 from extproc.page.overview import Facts, Overview
+from extproc.routing.load.spill import Spill
 from extproc.routing.route import Routed, Rules
 from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.certificates import CertificateFiles
@@ -60,6 +61,7 @@ def build_stages(
     """
     rules = build_rules(settings, tenant_secret)
     stages = Stages(
+        spill=_spill(settings, rules),
         rules=rules,
         learner=learner,
         learn=_thinning(settings, learner, learn, rules).learn,
@@ -79,9 +81,16 @@ def renew_stages(
     """Build stages for other settings, which count, sample and tell what those before did."""
     rules = build_rules(settings, tenant_secret)
     thinning = _thinning(settings, before.learner, learn, rules)
-    stages = replace(before, rules=rules, learn=thinning.learn)
+    spill = _spill(settings, rules)
+    stages = replace(before, rules=rules, learn=thinning.learn, spill=spill)
     _create_series(stages)
     return stages
+
+
+def _spill(settings: Settings, rules: Rules) -> Spill | None:
+    if not settings.load.spill:
+        return None
+    return build_spill(settings, rules.pools, time.perf_counter, random.random)
 
 
 def _thinning(

@@ -3,16 +3,19 @@
 Standard output is not used: any library may print to it. The supervisor sends an Order first, then
 observations go both ways. An empty line from the worker reports that it serves; one from the
 supervisor asks it to drain and end. A worker's line that begins with DIGEST is for the page; a
-supervisor's that begins with CHANGE holds an Order with other settings.
+supervisor's that begins with CHANGE holds an Order with other settings, one that begins with LOADS
+the load of the pools.
 """
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 
 from extproc.budget.values import Observation
 from extproc.page.digest import Digest
+from extproc.routing.load.pool_load import PoolLoad
 
 LINE_BYTES = 64 * 1024
 """The longest line that is read; longer observations are not sent."""
@@ -28,8 +31,12 @@ DIGEST = b"="
 CHANGE = b"!"
 """Begins a line that holds a later order."""
 
+LOADS = b"~"
+"""Begins a line that holds the load of the pools."""
+
 _DECODER = msgspec.json.Decoder(Observation)
 _DIGEST_DECODER = msgspec.json.Decoder(Digest)
+_LOADS_DECODER = msgspec.json.Decoder(dict[str, PoolLoad])
 
 
 class OverlongLine(Exception):  # noqa: N818 - says what came, as UnreadableRequest does
@@ -61,6 +68,16 @@ def encode_digest(digest: Digest) -> bytes:
 def decode_digest(line: bytes) -> Digest:
     """Read a line of encode_digest. Raises msgspec.DecodeError."""
     return _DIGEST_DECODER.decode(line.removeprefix(DIGEST))
+
+
+def encode_loads(loads: Mapping[str, PoolLoad]) -> bytes:
+    """Return the load of the pools as one line."""
+    return LOADS + msgspec.json.encode(loads) + b"\n"
+
+
+def decode_loads(line: bytes) -> Mapping[str, PoolLoad]:
+    """Read a line of encode_loads. Raises msgspec.DecodeError."""
+    return _LOADS_DECODER.decode(line.removeprefix(LOADS))
 
 
 def decode(line: bytes) -> Observation:

@@ -37,15 +37,15 @@ _NO_LOG = cast("logging.Logger", None)  # what aiohttp takes to write no access 
 class HttpServer:
     """Serves metrics, health and what was learnt.
 
-    `described` is shown by /state beside what was learnt. With a token, /state, /lengths and the
-    figures of the page need it.
+    `described` returns what /state shows beside what was learnt. With a token, /state, /lengths and
+    the figures of the page need it.
     """
 
     def __init__(
         self,
         registry: CollectorRegistry,
         learner: Learner,
-        described: Mapping[str, object],
+        described: Callable[[], Mapping[str, object]],
         is_ready: Callable[[], bool],
         token: BearerToken | None = None,
         page: Page | None = None,
@@ -110,8 +110,10 @@ class HttpServer:
     async def _state(self, request: web.Request) -> web.Response:
         self._require_token(request)
 
+        described = self._described()
+
         def write(parts: list[Learnt]) -> bytes:
-            return write_state(self._described, Learnt.merged(parts))
+            return write_state(described, Learnt.merged(parts))
 
         body = await self._write(self._learner.learnt_parts(), write)
         return web.Response(body=body, content_type="application/json")

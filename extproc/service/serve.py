@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -11,6 +12,7 @@ from extproc.config.addresses import host_port, with_port
 from extproc.config.settings import Settings
 from extproc.page.decisions import Decisions
 from extproc.page.digest import EVERY_S
+from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.build import (
     build_page,
     build_reporter,
@@ -26,6 +28,7 @@ from extproc.service.build import (
 )
 from extproc.service.http import HttpServer
 from extproc.service.memory import keep_large_buffers, spare_modules
+from extproc.service.pool_watch import PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
@@ -79,12 +82,13 @@ class Service:
         self._page = build_page(settings, learner, self._workers)
         self._reloader = Reloader(settings, source, self._use, self._workers)
         self._described = describe_settings(settings)
+        self._watch = PoolWatch(settings, registry, self._tell)
         self._serving = False
         self._server = build_server(settings, stages, settings.listen.grpc)
         self._http = HttpServer(
             registry,
             learner,
-            self._described,
+            lambda: {**self._described, **self._describe_load()},
             lambda: self._serving,
             build_token(settings.listen),
             self._page,
@@ -102,7 +106,8 @@ class Service:
             choose_transport(self._listen),
             with_port(self._listen.http, http),
         )
-        async with repeating(self._report, EVERY_S), self._reloader.watching():
+        reporting = repeating(self._report, EVERY_S)
+        async with self._watch.running(), reporting, self._reloader.watching():
             await stop.asked.wait()
             self._set_serving(serving=False)
             log_stopping(self._listen)
@@ -110,14 +115,24 @@ class Service:
         await self._http.stop()
 
     def _use(self, settings: Settings) -> None:
-        """Go on with other settings. Raises TokenError, and changes nothing then."""
-        self._secret = build_tenant_secret(settings, self._secret)
+        """Go on with other settings. Raises UserError, and changes nothing then."""
+        secret = build_tenant_secret(settings, self._secret)
+        self._watch.use(settings)
+        self._secret = secret
         retune(self._learner, settings)
         self._stages = renew_stages(self._stages, settings, self._learner.learn, self._secret)
         self._server.use(self._stages)
         renew_page(self._page, settings, self._learner)
         self._described.update(describe_settings(settings))
         configure_logging(settings)
+
+    def _tell(self, loads: Mapping[str, PoolLoad]) -> None:
+        if self._stages.spill is not None:
+            self._stages.spill.tell(loads)
+
+    def _describe_load(self) -> dict[str, object]:
+        spill = self._stages.spill
+        return {"load": spill.describe()} if spill is not None else {}
 
     def _report(self) -> None:
         self._page.overview.tell(0, self._reporter.digest())

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from extproc.build import build_learner, retune
 from extproc.config.addresses import host_port, with_port, worker_addresses
 from extproc.config.settings import Settings
 from extproc.page.digest import EVERY_S
+from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.build import (
     build_page,
     build_tenant_secret,
@@ -39,8 +40,10 @@ from extproc.service.channel import (
     OverlongLine,
     decode,
     decode_digest,
+    encode_loads,
 )
 from extproc.service.http import HttpServer
+from extproc.service.pool_watch import PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, first_of, log_stopping
@@ -76,6 +79,7 @@ class Supervisor:
         self._page = build_page(settings, self._learner, self._metrics)
         self._reloader = Reloader(settings, source, self._use, self._metrics)
         self._described = describe_settings(settings)
+        self._watch = PoolWatch(settings, self._registry, self._pass_on)
 
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
@@ -84,7 +88,7 @@ class Supervisor:
             http = HttpServer(
                 self._registry,
                 self._learner,
-                self._described,
+                lambda: {**self._described, **self._describe_load()},
                 self._is_ready,
                 self._token,
                 self._page,
@@ -93,10 +97,19 @@ class Supervisor:
             _log.info("HTTP on %s", with_port(self._settings.listen.http, port))
             try:
                 ticking = repeating(self._page.overview.tick, EVERY_S)
-                async with ticking, self._reloader.watching():
+                async with self._watch.running(), ticking, self._reloader.watching():
                     await self._supervise(folder, stop)
             finally:
                 await http.stop()
+
+    def _pass_on(self, loads: Mapping[str, PoolLoad]) -> None:
+        """Tell the workers the load of the pools: one process asks for all."""
+        line = encode_loads(loads)
+        for worker in self._workers.values():
+            worker.send(line)
+
+    def _describe_load(self) -> dict[str, object]:
+        return {"load": self._watch.describe()} if self._settings.load.spill else {}
 
     async def _supervise(self, folder: Path, stop: Stop) -> None:
         keeping = [
@@ -172,8 +185,10 @@ class Supervisor:
         return Order(settings, self._addresses[index], self._tenant_secret.hex())
 
     def _use(self, settings: Settings) -> None:
-        """Go on with other settings. Raises TokenError, and changes nothing then."""
-        self._tenant_secret = build_tenant_secret(settings, self._tenant_secret)
+        """Go on with other settings. Raises UserError, and changes nothing then."""
+        secret = build_tenant_secret(settings, self._tenant_secret)
+        self._watch.use(settings)
+        self._tenant_secret = secret
         self._settings = settings
         retune(self._learner, settings)
         for index, worker in self._workers.items():

@@ -8,8 +8,9 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 
 import msgspec
 import uvloop
@@ -22,6 +23,7 @@ from extproc.config.addresses import with_port
 from extproc.config.settings import Settings
 from extproc.page.decisions import Decisions
 from extproc.page.digest import EVERY_S
+from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.build import (
     build_reporter,
     build_server,
@@ -34,8 +36,10 @@ from extproc.service.channel import (
     CHANGE,
     EMPTY,
     LINE_BYTES,
+    LOADS,
     Order,
     decode,
+    decode_loads,
     encode,
     encode_digest,
     send,
@@ -45,6 +49,14 @@ from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Orders:
+    """What a worker does on lines of its supervisor that are not observations."""
+
+    change: Callable[[Order], Awaitable[None]]
+    tell: Callable[[Mapping[str, PoolLoad]], None]
 
 
 async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,12 +94,16 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         stages = renew_stages(stages, settings, learn, bytes.fromhex(order.tenant_secret))
         server.use(stages)
 
+    def tell(loads: Mapping[str, PoolLoad]) -> None:
+        if stages.spill is not None:
+            stages.spill.tell(loads)
+
     def report() -> None:
         stages.metrics.publish()
         send(writer, encode_digest(reporter.digest()))
 
     async with repeating(report, EVERY_S), asyncio.TaskGroup() as tasks:
-        reading = tasks.create_task(_read_channel(reader, learner, change, stop))
+        reading = tasks.create_task(_read_channel(reader, learner, _Orders(change, tell), stop))
         await stop.asked.wait()
         await leave(server, settings.listen, stop)
         stages.metrics.publish()
@@ -97,7 +113,7 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def _read_channel(
     reader: asyncio.StreamReader,
     learner: Learner,
-    change: Callable[[Order], Awaitable[None]],
+    orders: _Orders,
     stop: Stop,
 ) -> None:
     # A supervisor that was killed may reset the channel.
@@ -106,7 +122,9 @@ async def _read_channel(
             if line == EMPTY:
                 stop.ask()
             elif line.startswith(CHANGE):
-                await change(msgspec.json.decode(line.removeprefix(CHANGE), type=Order))
+                await orders.change(msgspec.json.decode(line.removeprefix(CHANGE), type=Order))
+            elif line.startswith(LOADS):
+                orders.tell(decode_loads(line))
             else:
                 learner.learn(decode(line))
     stop.ask_at_once()

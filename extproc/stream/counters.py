@@ -5,12 +5,12 @@ processes serve. Here the figures are plain numbers, which `publish` hands to th
 metrics are collected, and from time to time where another process reads them.
 
 Invariant: what is published is the figure itself, never a difference, so that it does not matter
-which thread publishes, and how often.
+which thread publishes, and how often; a series that one removes while another publishes is gone
+with the next publication.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterable
-from threading import Lock
 from typing import Any, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -48,7 +48,6 @@ class TallyCounter(Counter):
         super().__init__(*args, **kwargs)
         self._totals: dict[tuple[str, ...], int] = {}
         self._figures: dict[tuple[str, ...], _Figure] = {}
-        self._publishing = Lock()  # a series that is removed meanwhile must not come back
 
     def count(self, *values: str, times: int = 1) -> None:
         """Count events with these values of the labels."""
@@ -60,13 +59,15 @@ class TallyCounter(Counter):
 
     def publish(self) -> None:
         """Hand the figures to the library."""
-        with self._publishing:
-            for values, total in list(self._totals.items()):
-                figure = self._figures.get(values)
-                if figure is None:
-                    series = self.labels(*values) if values else self
-                    figure = self._figures[values] = _Figure(series._value)  # noqa: SLF001
-                figure.set(total)
+        for values, total in list(self._totals.items()):
+            figure = self._figures.get(values)
+            if figure is None:
+                series = self.labels(*values) if values else self
+                figure = self._figures[values] = _Figure(series._value)  # noqa: SLF001
+            figure.set(total)
+        for values in list(self._figures):
+            if values not in self._totals:  # removed by another thread in the meantime
+                self._drop(values)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric."""
@@ -76,12 +77,15 @@ class TallyCounter(Counter):
     def remove_by_labels(self, labels: dict[str, str]) -> None:
         """Remove the series with these labels."""
         wanted = {self._labelnames.index(name): value for name, value in labels.items()}
-        with self._publishing:
-            for values in list(self._totals):
-                if all(values[place] == value for place, value in wanted.items()):
-                    del self._totals[values]
-                    self._figures.pop(values, None)
-            super().remove_by_labels(labels)
+        for values in list(self._totals):
+            if all(values[place] == value for place, value in wanted.items()):
+                del self._totals[values]
+                self._drop(values)
+        super().remove_by_labels(labels)
+
+    def _drop(self, values: tuple[str, ...]) -> None:
+        self._figures.pop(values, None)
+        self.remove(*values)
 
 
 class TallyHistogram(Histogram):

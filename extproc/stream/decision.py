@@ -40,7 +40,7 @@ _MOST_NOTE_CHARS: Final = 32_768  # more than twice the longest that this servic
 _MOST_COUNT: Final = 1 << 48
 
 
-class Noted(msgspec.Struct, frozen=True, gc=False):
+class Noted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What the observing stream needs of a decision, to judge it and to learn from the answer."""
 
     pool: str
@@ -52,6 +52,8 @@ class Noted(msgspec.Struct, frozen=True, gc=False):
     stands_for: int
     """How many such requests this one stands for: the answers of the others are not observed."""
     usage: UsageForm
+    home: str = ""
+    """The pool that the budget alone chose, if the load moved the request to another one."""
 
     @classmethod
     def of(cls, routed: Routed, stands_for: int = 1, usage: UsageForm = UsageForm.OTHER) -> Self:
@@ -63,6 +65,7 @@ class Noted(msgspec.Struct, frozen=True, gc=False):
             truncates=routed.truncates,
             stands_for=stands_for,
             usage=usage,
+            home=routed.home,
         )
 
 
@@ -129,7 +132,7 @@ def _is_sound(noted: Noted, rules: Rules) -> bool:
         and 0 <= asked.output_floor <= _MOST_COUNT
         and (asked.prefix is None or _is_prefix(asked.prefix))
         and 0 <= noted.prompt_tokens <= _MOST_COUNT
-        and any(pool.name == noted.pool for pool in rules.row(asked.model))
+        and {noted.pool, noted.home or noted.pool} <= {pool.name for pool in rules.row(asked.model)}
     )
 
 

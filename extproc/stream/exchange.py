@@ -22,7 +22,8 @@ from extproc.request.reader import (
 )
 from extproc.response.reader import Finish, Refused, Unlearnable, Usage
 from extproc.routing.ask import is_answered
-from extproc.routing.pools import Pool, Verdict, judge
+from extproc.routing.load.spill import Spill
+from extproc.routing.pools import Pool, Verdict, judge_moved
 from extproc.routing.route import (
     Routed,
     Rules,
@@ -84,6 +85,8 @@ class Stages:
     """Returns whether requests wait so long that only their size can decide in time."""
     decided: Callable[[Routed], None] = lambda _: None
     """Is told each decision."""
+    spill: Spill | None = None
+    """Moves requests between pools by their load; None: nothing does."""
 
     @cached_property
     def header_names(self) -> frozenset[str]:
@@ -300,7 +303,7 @@ class Exchange:
             return self._unreadable(error.reason)
         named = pending.headers.get(rules.category_header, "")
         tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
-        routed = route(request, named, stages.learner, rules, tenant)
+        routed = route(request, named, stages.learner, rules, tenant, spill=stages.spill)
         action = self._answer_for(pending, routed, usage_unstated=request.usage_unstated)
         stages.metrics.decision_seconds.count(stages.clock() - start)
         return action
@@ -355,6 +358,8 @@ class Exchange:
             pool, self._stages.learner.label(routed.asked), routed.reason, routed.budget.basis
         )
         metrics.sequences.count(pool, times=routed.asked.sequences)
+        if self._stages.spill is not None and routed.pool:
+            self._stages.spill.count(routed.pool)
         self._stages.decided(routed)
         if noted:
             metrics.observed.count()
@@ -380,7 +385,8 @@ class Exchange:
 
     def _judge(self, noted: Noted, seen: Observation) -> Verdict:
         metrics, pools = self._stages.metrics, self._stages.rules.row(noted.asked.model)
-        verdict = judge(noted.pool, seen.needed, pools, seen.used)
+        home = noted.home or noted.pool
+        verdict = judge_moved(noted.pool, home, seen.needed, pools, seen.used)
         metrics.verdicts.count(noted.pool, verdict.value, times=seen.stands_for)
         error = noted.prompt_tokens / seen.largest_prompt - 1
         errors = metrics.budget_error.labels(self._stages.learner.label(noted.asked))

@@ -5,7 +5,7 @@ several workers, whose files keep replaced labels), `pool` by the settings, all 
 enumerations.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from extproc.budget.category import label
 from extproc.budget.values import Figures, Learnt
+from extproc.routing.load.pool_load import PoolLoad, State
 from extproc.stream.counters import TallyCounter, TallyGauge, TallyHistogram
 
 _ERROR_BUCKETS = (
@@ -189,6 +190,63 @@ class WorkerMetrics:
             "Lines dropped because no observation could be read from them, by any worker.",
             registry=registry,
         )
+
+
+class LoadCollector(Collector):
+    """The metrics of what the pools' servers report, where they are asked."""
+
+    def __init__(
+        self,
+        loads: Callable[[], Mapping[str, PoolLoad]],
+        polls: Callable[[], Mapping[tuple[str, str], int]],
+    ) -> None:
+        """`polls` returns how often the servers of a pool were asked, by pool and outcome."""
+        self._loads, self._polls = loads, polls
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the load of each pool, that of an unknown one without requests and cache."""
+        requests = GaugeMetricFamily(
+            "dualpool_pool_requests",
+            "Requests in the servers of a pool, by state: running, waiting.",
+            labels=["pool", "state"],
+        )
+        usage = GaugeMetricFamily(
+            "dualpool_pool_kv_usage",
+            "Share of the KV cache in use, mean of a pool's servers.",
+            labels=["pool"],
+        )
+        preemptions = GaugeMetricFamily(
+            "dualpool_pool_preemptions_per_second",
+            "Preemptions per second in the servers of a pool, over some ten seconds.",
+            labels=["pool"],
+        )
+        servers = GaugeMetricFamily(
+            "dualpool_pool_servers",
+            "Servers of a pool, by state: reporting, silent (no report that can be read of late), "
+            "down (reported before, refuse connections now).",
+            labels=["pool", "state"],
+        )
+        for name, load in self._loads().items():
+            silent = load.servers - load.known - load.down
+            for state, count in (
+                ("reporting", load.known),
+                ("silent", silent),
+                ("down", load.down),
+            ):
+                servers.add_metric([name, state], count)
+            if load.state is State.KNOWN:
+                requests.add_metric([name, "running"], load.running)
+                requests.add_metric([name, "waiting"], load.waiting)
+                usage.add_metric([name], load.kv_usage)
+                preemptions.add_metric([name], load.preemptions)
+        polls = CounterMetricFamily(
+            "dualpool_pool_polls",
+            "Questions to the servers of a pool for their load, by outcome.",
+            labels=["pool", "outcome"],
+        )
+        for (name, outcome), count in self._polls().items():
+            polls.add_metric([name, outcome], count)
+        yield from (requests, usage, preemptions, servers, polls)
 
 
 class LearntCollector(Collector):

@@ -53,18 +53,19 @@ def serving(
     transport="grpc",
     token_file="",
     host="127.0.0.1",
+    more="",
     **environment,
 ):
     """Run `dualpool serve`; yield the process, its gRPC port and its HTTP address.
 
-    On another `host` than loopback it ends as one of several replicas.
+    On another `host` than loopback it ends as one of several replicas. `more`: other settings.
     """
     port, http = consecutive_ports(workers)
     file = tmp_path / "dualpool.yaml"
     file.write_text(
         f"listen: {{grpc: '{host}:{port}', http: '127.0.0.1:{http}', "
         f"notice_s: {notice_s}, drain_s: {drain_s}, http_token_file: '{token_file}'}}\n"
-        f"workers: {workers}\n"
+        f"workers: {workers}\n{more}"
     )
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
     command += ["--transport", transport]

@@ -137,6 +137,7 @@ function why(d) {
     case "unlisted": return "no row of pools has this model";
     case "busy": return "the service was late: by the size of the body";
     case "stateful": return "later requests name this answer";
+    case "spill": return `${sum}, which fits here; its own pool is saturated`;
     case "oversize": return `${sum}, above every window`;
     case "threshold": return `${sum}; expected ${whole(d.placed_tokens)}, above the threshold of ${smaller ? smaller.name : d.pool}`;
     case "capacity": return `${sum}, above the window of ${smaller ? smaller.name : d.pool}`;

@@ -23,31 +23,22 @@ _DEFAULTS: Final = Settings()
 class Rule(Protocol):
     """Chooses pools and learns from answers."""
 
-    def choose(self, incoming: Incoming, loads: Sequence[float]) -> int:
-        """Return the index of a pool; `loads` are requests per slot of each pool."""
+    def choose(self, incoming: Incoming) -> int:
+        """Return the index of a pool."""
 
     def learn(self, incoming: Incoming, pool: int, outcome: Outcome, tokens: int) -> None:
         """Learn from the answer of the pool that was chosen: `tokens` of output, 0 if refused."""
 
 
 class Estimated:
-    """The service's rule: estimate the budget, learn from answers, compare with the thresholds.
+    """The service's rule: estimate the budget, learn from answers, compare with the thresholds."""
 
-    spill: once the chosen pool has this many requests per slot, the least loaded pool that can
-    hold the budget gets the request (arXiv 2604.08075, step 5c). None: never, as in the service,
-    which does not look at the load of its pools.
-    """
+    def __init__(self, pools: Sequence[Pool], learner: Learner) -> None:
+        self._pools, self._learner = pools, learner
 
-    def __init__(self, pools: Sequence[Pool], learner: Learner, spill: float | None = None) -> None:
-        self._pools, self._learner, self._spill = pools, learner, spill
-
-    def choose(self, incoming: Incoming, loads: Sequence[float]) -> int:
+    def choose(self, incoming: Incoming) -> int:
         """See `Rule`."""
-        budget = self._learner.budget(incoming.asked)
-        index = self._pools.index(choose(budget, self._pools).pool)
-        if self._spill is None or loads[index] < self._spill:
-            return index
-        return _spill(index, budget.tokens, self._pools, loads)
+        return self._pools.index(choose(self._learner.budget(incoming.asked), self._pools).pool)
 
     def learn(self, incoming: Incoming, pool: int, outcome: Outcome, tokens: int) -> None:
         """See `Rule`."""
@@ -63,7 +54,7 @@ class ByInput:
     def __init__(self, pools: Sequence[Pool]) -> None:
         self._pools = pools
 
-    def choose(self, incoming: Incoming, loads: Sequence[float]) -> int:  # noqa: ARG002
+    def choose(self, incoming: Incoming) -> int:
         """See `Rule`."""
         return _smallest(incoming.prompt_tokens, self._pools)
 
@@ -77,7 +68,7 @@ class Oracle:
     def __init__(self, pools: Sequence[Pool]) -> None:
         self._pools = pools
 
-    def choose(self, incoming: Incoming, loads: Sequence[float]) -> int:  # noqa: ARG002
+    def choose(self, incoming: Incoming) -> int:
         """See `Rule`."""
         return _smallest(incoming.prompt_tokens + incoming.wanted_tokens, self._pools)
 
@@ -92,7 +83,7 @@ class AtRandom:
         self._rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._weights = [pool.instances for pool in fleet.pools]
 
-    def choose(self, incoming: Incoming, loads: Sequence[float]) -> int:  # noqa: ARG002
+    def choose(self, incoming: Incoming) -> int:  # noqa: ARG002
         """See `Rule`."""
         return self._rng.choices(range(len(self._weights)), self._weights)[0]
 
@@ -117,19 +108,19 @@ def make_rule(
     name: RuleName,
     fleet: FleetSpec,
     seed: int,
-    spill: float | None = None,
     settings: Settings = _DEFAULTS,
 ) -> Rule:
     """Return a rule that has learnt nothing.
 
-    spill and settings apply to the rules that estimate. The fleet replaces the settings' pools.
+    The settings apply to the rules that estimate, but for their section `load`. The fleet replaces
+    the settings' pools.
     """
     pools = fleet.routing()
     match name:
         case RuleName.DUALPOOL:
-            return Estimated(pools, build_learner(settings, pools), spill)
+            return Estimated(pools, build_learner(settings, pools))
         case RuleName.PAPER:
-            return Estimated(pools, build_learner(settings, pools, EstimatorName.PAPER), spill)
+            return Estimated(pools, build_learner(settings, pools, EstimatorName.PAPER))
         case RuleName.INPUT_LENGTH:
             return ByInput(pools)
         case RuleName.RANDOM:
@@ -141,9 +132,3 @@ def make_rule(
 def _smallest(tokens: int, pools: Sequence[Pool]) -> int:
     fitting = (index for index, pool in enumerate(pools) if tokens <= pool.limit)
     return next(fitting, len(pools) - 1)
-
-
-def _spill(index: int, tokens: int, pools: Sequence[Pool], loads: Sequence[float]) -> int:
-    """Return the least loaded pool that can hold the tokens, `index` if there is no better one."""
-    holding = (i for i, pool in enumerate(pools) if tokens <= pool.max_model_len)
-    return min((index, *holding), key=lambda i: loads[i])

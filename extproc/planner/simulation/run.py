@@ -23,6 +23,7 @@ from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
 from extproc.planner.simulation.records import Fate, Floats, Ints, Records
 from extproc.planner.simulation.rules import Rule
 from extproc.planner.traffic.arrivals import Incoming
+from extproc.routing.load.report import Report
 from extproc.simulator.engine import Engine, Event, EventKind, NeverFitsError, Sequence
 
 _NEVER: Final = -1
@@ -43,13 +44,22 @@ class Conduct:
     """Seconds from the last arrival to the end of the run; open requests are then unfinished."""
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told, every so many nanoseconds, what each instance of each pool reports."""
+
+    every_ns: int
+    told: Callable[[int, list[list[Report]]], None]
+
+
 class _Instance:
-    __slots__ = ("active", "due_ns", "engine", "pool")
+    __slots__ = ("active", "due_ns", "engine", "finished", "pool")
 
     def __init__(self, pool: int, spec: PoolSpec) -> None:
         self.pool = pool
         self.engine = Engine(spec.engine, spec.profile)
         self.active = 0  # open requests
+        self.finished = 0
         self.due_ns = _NEVER
 
 
@@ -95,8 +105,6 @@ class _FleetRun:
             for index, spec in enumerate(fleet.pools)
         ]
         self._windows = [spec.engine.max_model_len for spec in fleet.pools]
-        self._slots = [spec.slots for spec in fleet.pools]
-        self._active = [0] * len(fleet.pools)
         self._due: list[tuple[int, int, _Instance]] = []  # heap, stale entries included
         self._pushed = 0  # orders entries of the same time: instances cannot be compared
         # An iteration that has begun may end after now. Its answers are known but wait here, or the
@@ -107,8 +115,7 @@ class _FleetRun:
     def take(self, incoming: Incoming) -> None:
         """Advance to the arrival of a request and send it to a pool."""
         self.catch_up(incoming.at_ns)
-        loads = [active / n for active, n in zip(self._active, self._slots, strict=True)]
-        pool = self._rule.choose(incoming, loads)
+        pool = self._rule.choose(incoming)
         index = self.columns.add(incoming, pool)
         if self._send(index, incoming, pool):
             return
@@ -128,6 +135,13 @@ class _FleetRun:
                 self._advance(instance, now_ns)
         while self._ends and self._ends[0][0] <= now_ns:
             self._end(heapq.heappop(self._ends)[2])
+
+    def report(self, now_ns: int) -> list[list[Report]]:
+        """Return what each instance of each pool reports now."""
+        for instance in (each for pool in self._pools for each in pool):
+            self._advance(instance, now_ns)
+        self.catch_up(now_ns)
+        return [[_report(instance) for instance in pool] for pool in self._pools]
 
     def drain(self, until_ns: float) -> None:
         """Process events after the last arrival, up to a time that may be infinite."""
@@ -149,7 +163,6 @@ class _FleetRun:
         finally:
             self._arm(instance)
         instance.active += 1
-        self._active[pool] += 1
         return True
 
     def _balance(self, instances: list[_Instance]) -> _Instance:
@@ -193,7 +206,7 @@ class _FleetRun:
         columns, index, incoming = self.columns, job.index, job.incoming
         pool = job.instance.pool
         job.instance.active -= 1
-        self._active[pool] -= 1
+        job.instance.finished += 1
         columns.tokens[index], columns.reused[index] = job.output_tokens, job.reused
         if job.output_tokens < incoming.wanted_tokens:
             columns.fate[index] = Fate.CLAMPED
@@ -212,14 +225,19 @@ def simulate(
     rule: Rule,
     conduct: Conduct,
     progress: Callable[[int], None] = lambda _: None,
+    watch: Watch | None = None,
 ) -> Records:
     """Run a fleet until every request is answered or the drain is over.
 
     arrivals: in order of time. progress: called with the number of arrivals since the last call.
+    watch: is told of the load until the last arrival.
     """
     run = _FleetRun(fleet, rule, conduct)
-    count = last_ns = 0
+    count = last_ns = due_ns = 0
     for count, incoming in enumerate(arrivals, 1):
+        while watch and due_ns <= incoming.at_ns:
+            watch.told(due_ns, run.report(due_ns))
+            due_ns += watch.every_ns
         run.take(incoming)
         last_ns = incoming.at_ns
         if count % _STRIDE == 0:
@@ -255,6 +273,17 @@ def _seconds(times_ns: "array[int]") -> Floats:
 
 def _whole(counts: "array[int]") -> Ints:
     return np.asarray(counts, dtype=np.int64)
+
+
+def _report(instance: _Instance) -> Report:
+    engine = instance.engine
+    return Report(
+        running=engine.running,
+        waiting=engine.waiting,
+        finished=instance.finished,
+        kv_usage=engine.usage,
+        preemptions=engine.preemptions,
+    )
 
 
 def _active(instance: _Instance) -> int:

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.budget.values import Basis, Budget
-from extproc.routing.pools import Decision, Pool, Reason, Verdict, choose, judge, limits
+from extproc.routing.pools import (
+    Decision,
+    Pool,
+    Reason,
+    Verdict,
+    choose,
+    judge,
+    judge_moved,
+    limits,
+)
 
 SHORT, LONG = Pool("short", 8192, 4096), Pool("long", 65536, 65536)
 THREE = (Pool("s", 4096, 4096), Pool("m", 16384, 8192), Pool("l", 65536, 65536))
@@ -111,3 +120,26 @@ def test_a_decision_is_judged_by_the_true_total(name, tokens, verdict):
 )
 def test_a_limit_that_was_reserved_and_not_used_is_told(used, verdict):
     assert judge("long", 9000, (SHORT, LONG), used) is verdict
+
+
+@pytest.mark.parametrize(
+    ("name", "home", "needed", "used", "verdict"),
+    [
+        ("long", "short", 3000, None, Verdict.RIGHT),  # a smaller pool held it, and was saturated
+        ("long", "short", 8000, 3000, Verdict.RIGHT),
+        ("long", "short", 9000, None, Verdict.RIGHT),  # the move undid a misroute
+        ("short", "long", 7000, None, Verdict.RIGHT),
+        ("short", "long", 9000, None, Verdict.MISROUTED),
+        ("long", "medium", 3000, None, Verdict.OVER_ROUTED),  # by its budget already
+        ("long", "medium", 9000, 3000, Verdict.RESERVED),
+    ],
+)
+def test_a_request_that_the_load_moved_is_judged_by_what_its_budget_chose(
+    name, home, needed, used, verdict
+):
+    pools = (
+        Pool("short", 8192, 8192),
+        Pool("medium", 16384, 16384),
+        Pool("long", 65536, 65536),
+    )
+    assert judge_moved(name, home, needed, pools, used) is verdict

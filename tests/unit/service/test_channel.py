@@ -10,16 +10,20 @@ from msgspec.structs import replace
 from extproc.budget.values import Asked, Measure, Observation, Outcome
 from extproc.page.decisions import Shown
 from extproc.page.digest import Digest
+from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.channel import (
     DIGEST,
     EMPTY,
     LINE_BYTES,
+    LOADS,
     UNSENT_BYTES,
     Order,
     decode,
     decode_digest,
+    decode_loads,
     encode,
     encode_digest,
+    encode_loads,
     send,
 )
 
@@ -34,6 +38,13 @@ def test_an_observation_is_read_as_it_was_written():
 def test_an_order_is_one_line():
     line = encode(Order('{"a":\n1}', "127.0.0.1:1", ""))
     assert line.index(b"\n") == len(line) - 1
+
+
+def test_loads_are_read_as_they_were_written():
+    loads = {"short": PoolLoad(servers=2, known=1, running=3.5)}
+    line = encode_loads(loads)
+    assert line.startswith(LOADS)
+    assert decode_loads(line) == loads
 
 
 def test_a_digest_is_read_as_it_was_written():

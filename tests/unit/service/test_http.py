@@ -37,7 +37,7 @@ def asking(scenario, *, ready=True, registry=None, token=None):
     async def main():
         described = {"estimator": "paper"}
         server = HttpServer(
-            registry or CollectorRegistry(), Learnable(), described, lambda: ready, token
+            registry or CollectorRegistry(), Learnable(), lambda: described, lambda: ready, token
         )
         port = await server.start("127.0.0.1", 0)
         try:
@@ -204,7 +204,7 @@ RAW = {
 @pytest.mark.parametrize("request_bytes", RAW.values(), ids=RAW)
 def test_an_answer_names_no_software_and_ends_the_connection(token, request_bytes):
     async def main():
-        server = HttpServer(CollectorRegistry(), Learnable(), {}, lambda: True, token)
+        server = HttpServer(CollectorRegistry(), Learnable(), dict, lambda: True, token)
         port = await server.start("127.0.0.1", 0)
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -222,7 +222,7 @@ def test_an_answer_names_no_software_and_ends_the_connection(token, request_byte
 
 
 def never_started():
-    return HttpServer(CollectorRegistry(), Learnable(), {}, lambda: True)
+    return HttpServer(CollectorRegistry(), Learnable(), dict, lambda: True)
 
 
 def test_stopping_what_never_started_is_allowed():

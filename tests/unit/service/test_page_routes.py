@@ -29,7 +29,7 @@ def build(token=None):
     settings = Settings()
     learner = build_learner(settings)
     page = build_page(settings, learner, WorkerMetrics(CollectorRegistry()))
-    server = HttpServer(CollectorRegistry(), learner, {}, lambda: True, token, page)
+    server = HttpServer(CollectorRegistry(), learner, dict, lambda: True, token, page)
     return server, page.overview
 
 

@@ -9,6 +9,8 @@ import socket
 import subprocess
 import sys
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from urllib.parse import urlsplit
 
 import grpc
@@ -31,6 +33,7 @@ from tests.support.running_service import (
     wait_for,
 )
 from tests.support.transports import SERVED
+from tests.unit.routing.load.test_report import VLLM
 
 EVERYWHERE = "0.0.0.0"  # as one of several replicas
 
@@ -345,3 +348,62 @@ def test_workers_serve_on_framing_of_their_own(tmp_path):
         wait_for(lambda: samples(url) == before + 1)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+
+
+class SaturatedOrIdle(BaseHTTPRequestHandler):
+    """A server's metrics: under /metrics of one port with a queue, of the other without."""
+
+    def do_GET(self):
+        waiting = b"90.0" if self.server.saturated else b"0.0"
+        body = VLLM.replace(b" 7.0", b" " + waiting)
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def reporting(*, saturated):
+    """Run a server that only reports; yield its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SaturatedOrIdle)
+    server.saturated = saturated
+    thread = Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@both
+def test_requests_leave_a_pool_whose_servers_report_a_queue(tmp_path, workers):
+    with reporting(saturated=True) as short, reporting(saturated=False) as long:
+        more = (
+            "load: {spill: true, every_ms: 50}\n"
+            f"pools: [{{name: short, max_model_len: 8192, address: '{short}'}}, "
+            f"{{name: long, max_model_len: 65536, address: '{long}'}}]\n"
+        )
+        with serving(tmp_path, workers, more=more) as (_, port, url):
+
+            def load(pool):
+                return json.loads(get(f"{url}/state")[1])["load"][pool]
+
+            wait_for(lambda: load("short").get("room") and load("long")["state"] == "known")
+            assert load("short")["waiting"] == 90
+
+            def spilled():
+                converse(port, "buffered-short")
+                lines = get(f"{url}/metrics")[1].splitlines()
+                return [
+                    line for line in lines if 'reason="spill"' in line and 'pool="long"' in line
+                ]
+
+            wait_for(spilled)
+            text = get(f"{url}/metrics")[1]
+            assert 'dualpool_pool_requests{pool="short",state="waiting"} 90.0' in text
+            assert 'dualpool_pool_servers{pool="long",state="reporting"} 1.0' in text

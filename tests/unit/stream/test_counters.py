@@ -46,6 +46,14 @@ def test_removed_series_begin_anew(registry):
     assert registry.get_sample_value("events_total", {"kind": "a", "pool": "short"}) == 1
 
 
+def test_a_series_that_was_removed_while_it_was_published_goes_with_the_next(registry):
+    counter = TallyCounter("events", "E.", ["kind"], registry=registry)
+    counter.count("a")
+    counter.publish()
+    del counter._totals[("a",)]  # what the other thread has seen last
+    assert registry.get_sample_value("events_total", {"kind": "a"}) is None
+
+
 @pytest.mark.parametrize(("value", "expected"), [(0.5, 1), (1.0, 1), (1.5, 0)])
 def test_a_bucket_holds_values_up_to_its_bound(registry, value, expected):
     histogram = TallyHistogram("seconds", "S.", buckets=(1.0, 2.0), registry=registry)

@@ -216,3 +216,12 @@ def test_the_body_says_one_thing_more(fields, space):
 @pytest.mark.parametrize("body", [b'{"a":1e400, "a" : "\\u00e9"}', b' {\r\n"stream":true}\n'])
 def test_every_byte_of_the_client_stays(body):
     assert ask_for_usage(body).replace(USAGE_REQUEST, b"", 1) == body
+
+
+def test_a_note_names_the_pool_that_the_budget_alone_chose():
+    moved = structs.replace(ROUTED, pool="long", reason=Reason.SPILL, home="short")
+    noted = from_note(to_note(Noted.of(moved)), RULES)
+    assert noted
+    assert (noted.pool, noted.home) == ("long", "short")
+    other = to_note(Noted.of(structs.replace(moved, home="other")))
+    assert from_note(other, RULES) is None

@@ -10,6 +10,8 @@ from extproc.budget.measure import measure
 from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
 from extproc.request.reader import Endpoint, read_request
 from extproc.response.reader import Unlearnable
+from extproc.routing.load.pool_load import PoolLoad
+from extproc.routing.load.spill import Limits, Spill
 from extproc.routing.pools import Pool, Reason
 from extproc.routing.route import Routed, route
 from extproc.routing.rows import Row
@@ -280,6 +282,11 @@ def routed(pool="short", max_tokens=100, reason=Reason.FITS):
     return Routed(pool, reason, asked, budget)
 
 
+def moved(pool, home):
+    """A request that the load moved to a pool."""
+    return structs.replace(routed(pool, reason=Reason.SPILL), home=home)
+
+
 def several(sequences, max_tokens=100, whole=None, pool="short"):
     """A routed request for several sequences."""
     one = routed(pool, max_tokens)
@@ -307,6 +314,7 @@ JUDGED = [
     (routed("long"), usage(700, 100), "over_routed", {}),
     (routed("long", 8000), usage(700, 100), "reserved", {}),
     (routed("long", 8000), usage(700, 7500), "right", {}),
+    (moved("long", "short"), usage(700, 100), "right", {}),
 ]
 
 
@@ -852,3 +860,36 @@ def test_the_largest_pool_of_each_row_has_no_misroutes():
         sample.labels["pool"] for sample in next(iter(given.metrics.misroutes.collect())).samples
     }
     assert pools == {"chat-short", "code-short"}
+
+
+FULL = PoolLoad(servers=1, known=1, running=4, waiting=40, rate=2, room=4, arrivals=4)
+IDLE = PoolLoad(servers=1, known=1, running=1, rate=2)
+
+
+def spilling(given, **loads):
+    """Return the stages with all requests of a saturated pool moving."""
+    times = iter(range(1000))
+    limits = Limits(wait_s=0.5, stale_s=1e9)
+    spill = Spill(given.rules.pools, limits, lambda: next(times) / 1e3, lambda: 0.0)
+    spill.tell(loads)
+    return dataclasses.replace(given, spill=spill)
+
+
+def test_a_saturated_pool_s_requests_move_and_every_one_is_counted():
+    given = spilling(stages(), short=FULL, long=IDLE)
+    action = ask(Exchange(given), prompt("Hello", max_tokens=10))
+    assert action.set_headers["x-llm-pool"] == "long"
+    assert action.set_headers["x-llm-reason"] == "spill"
+    assert [(key[0], key[2]) for key in counted(given.metrics.decisions)] == [("long", "spill")]
+    assert from_note(action.note, given.rules).home == "short"
+
+
+def test_a_request_moves_within_its_row_alone():
+    loads = {"chat-short": FULL, "chat-long": FULL, "code-short": IDLE, "code-long": IDLE}
+    given = spilling(stages(**ROWS), **loads)
+    assert ask(Exchange(given), prompt("hi", max_tokens=5)).set_headers["x-llm-reason"] == "fits"
+    given = spilling(stages(**ROWS), **loads | {"chat-long": IDLE})
+    action = ask(Exchange(given), prompt("hi", max_tokens=5))
+    assert action.set_headers["x-llm-pool"] == "chat-long"
+    unlisted = ask(Exchange(given), prompt("hi", model="mine"))
+    assert unlisted.set_headers["x-llm-reason"] == "unlisted"

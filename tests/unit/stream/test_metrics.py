@@ -5,7 +5,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.budget.category import label
 from extproc.budget.values import Learnt
-from extproc.stream.metrics import LearntCollector, Metrics, WorkerMetrics
+from extproc.routing.load.pool_load import PoolLoad
+from extproc.stream.metrics import LearntCollector, LoadCollector, Metrics, WorkerMetrics
 from tests.support.conversation import counted, stages
 
 LEARNT = Learnt(
@@ -45,6 +46,7 @@ def test_every_metric_has_the_prefix_and_help():
     Metrics(registry)
     WorkerMetrics(registry)
     registry.register(LearntCollector(LEARNT))
+    registry.register(LoadCollector(dict, dict))
     for family in registry.collect():
         assert family.name.startswith("dualpool_")
         assert family.documentation.endswith(".")
@@ -82,3 +84,29 @@ def test_all_tallies_are_published():
     assert metrics.unread._value.get() == 1
     assert metrics.decision_seconds._sum.get() == 0.001
     assert metrics.streams._value.get() == 3
+
+
+def test_the_load_of_a_pool_is_shown_if_it_is_known():
+    loads = {
+        "short": PoolLoad(servers=3, known=2, down=1, running=5, waiting=1, kv_usage=0.5),
+        "long": PoolLoad(servers=2),
+    }
+    polls = {("long", "timeout"): 7}
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in LoadCollector(lambda: loads, lambda: polls).collect()
+        for sample in family.samples
+    }
+    assert found == {
+        ("dualpool_pool_requests", "short", "running"): 5,
+        ("dualpool_pool_requests", "short", "waiting"): 1,
+        ("dualpool_pool_kv_usage", "short"): 0.5,
+        ("dualpool_pool_preemptions_per_second", "short"): 0,
+        ("dualpool_pool_servers", "short", "reporting"): 2,
+        ("dualpool_pool_servers", "short", "silent"): 0,
+        ("dualpool_pool_servers", "short", "down"): 1,
+        ("dualpool_pool_servers", "long", "reporting"): 0,
+        ("dualpool_pool_servers", "long", "silent"): 2,
+        ("dualpool_pool_servers", "long", "down"): 0,
+        ("dualpool_pool_polls_total", "long", "timeout"): 7,
+    }

@@ -15,12 +15,11 @@ from extproc.planner.traffic.arrivals import Incoming, arrive, draw_limits
 from tests.support.small_fleets import TWO, incoming, pool, trace
 
 WIDE = FleetSpec((pool("short", 2048, instances=2), pool("long", 16384, instances=2)))
-IDLE = [0.0, 0.0]
 
 
 def chosen(name: RuleName, prompt: int, output: int, max_tokens: int = 0) -> int:
     (each,) = incoming([(0, prompt, output)], max_tokens)
-    return make_rule(name, WIDE, 0).choose(each, IDLE)
+    return make_rule(name, WIDE, 0).choose(each)
 
 
 def teach(rule: Rule, lengths: list[tuple[int, int]], max_tokens: int = 128) -> None:
@@ -48,32 +47,16 @@ def test_chance_gives_each_instance_the_same_share():
     fleet = FleetSpec((pool("short", 64, instances=3), pool("long", 256, instances=1)))
     rule = make_rule(RuleName.RANDOM, fleet, 0)
     (each,) = incoming([(0, 10, 10)])
-    counts = Counter(rule.choose(each, IDLE) for _ in range(4000))
+    counts = Counter(rule.choose(each) for _ in range(4000))
     assert counts[0] / 4000 == pytest.approx(0.75, abs=0.03)
 
 
 def test_the_service_s_rule_learns_as_it_goes():
     rule = make_rule(RuleName.DUALPOOL, WIDE, 0)
     (near,) = incoming([(0, 1500, 100)], max_tokens=128)
-    before = rule.choose(near, IDLE)
+    before = rule.choose(near)
     teach(rule, [(1000 + n, 100) for n in range(300)])
-    assert (before, rule.choose(near, IDLE)) == (1, 0)
-
-
-def test_without_spill_no_load_moves_a_request():
-    (each,) = incoming([(0, 100, 10)], max_tokens=128)
-    assert make_rule(RuleName.DUALPOOL, WIDE, 0).choose(each, [50.0, 0.0]) == 0
-
-
-@pytest.mark.parametrize(("loads", "index"), [([1.0, 0.2], 1), ([0.9, 0.2], 0), ([1.0, 1.5], 0)])
-def test_a_full_pool_spills_to_one_less_loaded(loads, index):
-    (each,) = incoming([(0, 100, 10)], max_tokens=128)
-    assert make_rule(RuleName.DUALPOOL, WIDE, 0, spill=1.0).choose(each, loads) == index
-
-
-def test_what_a_smaller_window_cannot_hold_never_spills_to_it():
-    (each,) = incoming([(0, 8000, 10)], max_tokens=128)
-    assert make_rule(RuleName.DUALPOOL, WIDE, 0, spill=1.0).choose(each, [0.0, 9.0]) == 1
+    assert (before, rule.choose(near)) == (1, 0)
 
 
 def test_the_promise_is_kept_on_lengths_that_straddle_the_threshold():
@@ -113,7 +96,7 @@ def test_the_settings_give_the_constants_of_the_paper_s_rule():
     generous = Settings.model_validate({"budget": {"default_output_tokens": 4000}})
     (each,) = incoming([(0, 100, 5)])
     chosen = [
-        make_rule(RuleName.PAPER, WIDE, 0, settings=settings).choose(each, IDLE)
+        make_rule(RuleName.PAPER, WIDE, 0, settings=settings).choose(each)
         for settings in (Settings(), generous)
     ]
     assert chosen == [0, 1]
@@ -125,7 +108,7 @@ def test_a_batch_is_routed_by_its_largest_prompt(name):
     one = each.asked.measure
     every = replace(one, text_bytes=100 * one.text_bytes)
     asked = replace(each.asked, sequences=100, whole=every)
-    assert make_rule(name, WIDE, 0).choose(each._replace(asked=asked), IDLE) == 0
+    assert make_rule(name, WIDE, 0).choose(each._replace(asked=asked)) == 0
 
 
 def test_a_refusal_teaches_no_tokens():

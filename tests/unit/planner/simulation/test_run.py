@@ -13,10 +13,11 @@ from extproc.budget.values import Outcome
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.records import Fate, Records
 from extproc.planner.simulation.rules import RuleName, make_rule
-from extproc.planner.simulation.run import Conduct, _FleetRun, simulate
+from extproc.planner.simulation.run import Conduct, Watch, _FleetRun, simulate
 from extproc.planner.sizing.queueing import Queue, erlang_c, mean_wait_s
 from extproc.planner.traffic.arrivals import Incoming, arrive, draw_limits
 from extproc.planner.traffic.lengths import equally_weighted, poisson
+from extproc.routing.load.report import Report
 from extproc.simulator.engine import Engine, EventKind, Sequence
 from extproc.simulator.engine.instance import EngineConfig, Profile
 from tests.support.small_fleets import TWO, incoming, pool
@@ -39,8 +40,8 @@ class Fixed:
         self.pool = pool
         self.told = list[tuple[str, int, object]]()
 
-    def choose(self, incoming: Incoming, loads: object) -> int:
-        self.told.append(("chosen", incoming.at_ns, loads))
+    def choose(self, incoming: Incoming) -> int:
+        self.told.append(("chosen", incoming.at_ns, None))
         return self.pool
 
     def learn(self, incoming: Incoming, pool: int, outcome: Outcome, tokens: int) -> None:
@@ -184,11 +185,15 @@ def test_nothing_is_learnt_before_it_has_happened(rows):
             assert round(ends_ns[at_ns]) <= next(later, 1 << 62)
 
 
-def test_loads_count_what_is_not_answered_yet():
-    rule = Fixed()
-    simulate(TWO, incoming([(0, 4, 30), (0.01, 4, 30), (60, 4, 30)]), rule, Conduct())
-    loads = [told for kind, _, told in rule.told if kind == "chosen"]
-    assert loads == [[0.0, 0.0], [1 / 8, 0.0], [0.0, 0.0]]
+def test_a_watch_is_told_what_every_instance_reports():
+    told = list[tuple[int, list[list[Report]]]]()
+    watch = Watch(400_000_000, lambda at_ns, reports: told.append((at_ns, reports)))
+    arrivals = incoming([(0, 4, 90), (0.01, 4, 90), (1.0, 4, 30)])
+    simulate(TWO, arrivals, Fixed(), Conduct(), watch=watch)
+    assert [at_ns for at_ns, _ in told] == [0, 400_000_000, 800_000_000]
+    running = [[sum(report.running for report in pool) for pool in each] for _, each in told]
+    assert running == [[0, 0], [2, 0], [0, 0]]
+    assert [sum(report.finished for report in each[0]) for _, each in told] == [0, 0, 2]
 
 
 def test_the_balancer_prefers_the_instance_with_fewer_requests():

@@ -1,0 +1,217 @@
+"""The servers of the pools, asked for their load over real connections."""
+
+import asyncio
+import socket
+import ssl
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+from aiohttp import web
+
+from extproc.routing.load.pool_load import PoolLoad, State, Tracker
+from extproc.service import polling as module
+from extproc.service.polling import MOST_BYTES, OUTCOMES, Pace, Polled, Poller
+from tests.support.certificate_authority import Authority
+from tests.unit.routing.load.test_report import VLLM
+
+PACE = Pace(every_s=0.02, timeout_s=0.3)
+
+
+class FakeServer:
+    """Answers /metrics as told, on a port that it keeps."""
+
+    def __init__(self, body: bytes = VLLM, status: int = 200, delay_s: float = 0.0) -> None:
+        self.body, self.status, self.delay_s = body, status, delay_s
+        self.hosts = set[str]()
+        self.asked = 0
+        self.port = 0
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        app = web.Application()
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/elsewhere", self._metrics)
+        self._runner = web.AppRunner(app, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=tls)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        assert self._runner
+        await self._runner.cleanup()
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        self.asked += 1
+        self.hosts.add(request.headers["host"])
+        await asyncio.sleep(self.delay_s)
+        headers = {"location": "/elsewhere"} if self.status == 302 else {}
+        return web.Response(body=self.body, status=self.status, headers=headers)
+
+
+@dataclass
+class Polling:
+    """A running Poller, and what it tells."""
+
+    told: list[dict[str, PoolLoad]] = field(default_factory=list)
+    polls: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def load(self) -> PoolLoad:
+        return self.told[-1]["short"] if self.told else PoolLoad()
+
+    @property
+    def state(self) -> State:
+        return self.load.state
+
+
+@asynccontextmanager
+async def polled(*addresses: str, tls: ssl.SSLContext | None = None, tls_name: str = ""):
+    polling = Polling()
+    tracker = Tracker(["short"], 2.0)
+    pools = [Polled("short", addresses, tls, tls_name)]
+    poller = Poller(
+        pools, PACE, tracker, lambda loads: polling.told.append(dict(loads)), polling.polls
+    )
+    task = asyncio.create_task(poller.run())
+    try:
+        yield polling
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+def playing(scenario, server: FakeServer | None = None):
+    async def main():
+        fake = server or FakeServer()
+        await fake.start()
+        try:
+            async with asyncio.timeout(20):
+                return await scenario(fake)
+        finally:
+            await fake.stop()
+
+    return asyncio.run(main())
+
+
+def test_the_load_is_told_while_the_servers_report():
+    async def scenario(server):
+        async with polled(server.address) as polling:
+            await until(lambda: polling.state is State.KNOWN)
+            assert server.hosts == {server.address}
+            assert polling.load.waiting == 7.0
+            assert polling.polls["short", "reported"] >= 1
+
+    playing(scenario)
+
+
+def test_all_servers_that_a_name_stands_for_are_asked(monkeypatch):
+    async def scenario(server):
+        loop = asyncio.get_running_loop()
+        place = ("127.0.0.1", server.port)
+        closed = ("127.0.0.2", server.port)
+        infos = [(0, 0, 0, "", each) for each in (place, closed, place)]
+
+        async def found(*asked, **limits):
+            assert (asked, limits) == (("pool", 8000), {"type": socket.SOCK_STREAM})
+            return infos
+
+        monkeypatch.setattr(module, "_RESOLVED_EVERY_S", 0.02)
+        monkeypatch.setattr(type(loop), "getaddrinfo", lambda self, *a, **k: found(*a, **k))
+        async with polled("pool:8000") as polling:
+            await until(lambda: polling.state is State.KNOWN)
+            assert polling.load.servers == 2
+            assert server.hosts == {"pool:8000"}
+            del infos[1]
+            await until(lambda: polling.load.servers == 1)
+
+    playing(scenario)
+
+
+@pytest.mark.parametrize(
+    ("server", "outcome"),
+    [
+        (FakeServer(b"no metrics"), "unreadable"),
+        (FakeServer(status=404), "unreadable"),
+        (FakeServer(status=302), "unreadable"),
+        (FakeServer(VLLM + b"#" * MOST_BYTES), "unreadable"),
+        (FakeServer(delay_s=1.0), "timeout"),
+    ],
+    ids=["other text", "not found", "redirected", "too long", "slow"],
+)
+def test_what_is_no_report_is_counted_and_leaves_the_pool_unknown(server, outcome):
+    async def scenario(fake):
+        async with polled(fake.address) as polling:
+            await until(lambda: polling.polls["short", outcome])
+            assert polling.state is State.UNKNOWN
+            assert set(polling.polls) == {("short", outcome)}
+            assert outcome in OUTCOMES
+
+    playing(scenario, server)
+
+
+def test_a_server_that_goes_away_is_down_and_comes_back():
+    async def scenario(server):
+        async with polled(server.address) as polling:
+            await until(lambda: polling.state is State.KNOWN)
+            await server.stop()
+            await until(lambda: polling.state is State.DOWN)
+            await server.start()
+            await until(lambda: polling.state is State.KNOWN)
+
+    playing(scenario)
+
+
+def test_a_name_that_does_not_resolve_is_counted():
+    async def scenario(server):
+        async with polled("no-such-host.invalid:8000") as polling:
+            await until(lambda: polling.polls["short", "unresolved"])
+            assert polling.state is State.UNKNOWN
+
+    playing(scenario)
+
+
+def test_a_server_that_does_not_answer_is_asked_less_often(monkeypatch):
+    monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 30.0)
+
+    async def scenario(server):
+        async with polled(server.address):
+            await until(lambda: server.asked >= 4)
+            await asyncio.sleep(0.2)
+            assert server.asked < 9
+
+    playing(scenario, FakeServer(status=500))
+
+
+@pytest.mark.parametrize(("name", "known"), [("", True), ("localhost", True), ("other", False)])
+def test_a_pool_with_tls_is_asked_with_it(tmp_path, name, known):
+    authority = Authority(tmp_path)
+    issued = authority.issue("pool")
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(issued.cert, issued.key)
+    trusted = ssl.create_default_context(cafile=str(authority.file))
+
+    async def main():
+        server = FakeServer()
+        await server.start(served)
+        try:
+            async with polled(server.address, tls=trusted, tls_name=name) as polling:
+                await until(lambda: sum(polling.polls.values()) >= 2)
+                assert (polling.polls["short", "reported"] > 0) == known
+        finally:
+            await server.stop()
+
+    asyncio.run(main())

@@ -1,0 +1,132 @@
+"""The questions to the pools' servers, as the settings come and go."""
+
+import asyncio
+import logging
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from extproc.config.settings import LoadSettings, PoolSettings, Settings
+from extproc.routing.load.pool_load import State
+from extproc.service.certificates import CertificateError
+from extproc.service.polling import Poller
+from extproc.service.pool_watch import PoolWatch
+from tests.support.certificate_authority import Authority
+from tests.unit.service.test_polling import FakeServer, until
+
+
+def settings(server: FakeServer, *, spill: bool = True) -> Settings:
+    pools = (PoolSettings(name="only", max_model_len=8192, address=server.address),)
+    return Settings(pools=pools, load=LoadSettings(spill=spill, every_ms=50))
+
+
+def watching(scenario, *, spill: bool = True):
+    async def main():
+        server, told = FakeServer(), []
+        await server.start()
+        try:
+            watch = PoolWatch(settings(server, spill=spill), CollectorRegistry(), told.append)
+            async with asyncio.timeout(20):
+                return await scenario(server, watch, told)
+        finally:
+            await server.stop()
+
+    return asyncio.run(main())
+
+
+def is_known(told) -> bool:
+    return bool(told) and told[-1]["only"].state is State.KNOWN
+
+
+def test_nobody_is_asked_unless_the_load_counts():
+    async def scenario(server, watch, told):
+        async with watch.running():
+            await asyncio.sleep(0.2)
+        assert (server.asked, told, watch.describe()) == (0, [], {})
+
+    watching(scenario, spill=False)
+
+
+def test_the_questions_begin_and_end_with_the_setting():
+    async def scenario(server, watch, told):
+        async with watch.running():
+            watch.use(settings(server))
+            await until(lambda: is_known(told))
+            assert watch.describe()["only"]["waiting"] == 7.0
+            watch.use(settings(server, spill=False))
+            asked = server.asked
+            await asyncio.sleep(0.2)
+            assert server.asked <= asked + 1
+            assert watch.describe() == {}
+
+    watching(scenario, spill=False)
+
+
+def test_other_servers_are_asked_once_the_settings_name_them():
+    async def scenario(server, watch, told):
+        other = FakeServer()
+        await other.start()
+        try:
+            async with watch.running():
+                await until(lambda: is_known(told))
+                watch.use(settings(other))
+                await until(lambda: other.asked)
+        finally:
+            await other.stop()
+
+    watching(scenario)
+
+
+def test_settings_that_change_nothing_here_leave_the_questions_alone():
+    async def scenario(server, watch, told):
+        async with watch.running():
+            await until(lambda: is_known(told))
+            watch.use(settings(server).model_copy(update={"workers": 2}))
+            assert watch.describe()
+
+    watching(scenario)
+
+
+def test_settings_may_change_before_it_runs():
+    async def scenario(server, watch, told):
+        watch.use(settings(server))
+        async with watch.running():
+            await until(lambda: is_known(told))
+
+    watching(scenario, spill=False)
+
+
+def test_a_fault_is_logged_and_ends_the_questions_alone(monkeypatch, caplog):
+    async def broken(self):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Poller, "run", broken)
+
+    async def scenario(server, watch, told):
+        async with watch.running():
+            await until(lambda: "asked no more" in caplog.text)
+
+    with caplog.at_level(logging.ERROR):
+        watching(scenario)
+
+
+def with_tls(tls_ca: str) -> Settings:
+    pools = (PoolSettings(name="only", max_model_len=8, tls_ca=tls_ca),)
+    return Settings(pools=pools, load=LoadSettings(spill=True))
+
+
+def test_a_tls_ca_that_cannot_be_read_is_named_with_the_fix_and_changes_nothing(tmp_path):
+    missing = str(tmp_path / "ca.pem")
+
+    async def scenario(server, watch, told):
+        async with watch.running():
+            with pytest.raises(CertificateError, match=f"{missing} .*pool only.*load.spill to f"):
+                watch.use(with_tls(missing))
+            await until(lambda: is_known(told))
+
+    watching(scenario)
+
+
+def test_a_pool_with_tls_is_asked_with_its_authority(tmp_path):
+    file = str(Authority(tmp_path).file)
+    assert PoolWatch(with_tls(file), CollectorRegistry(), print)._poller
