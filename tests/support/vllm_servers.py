@@ -35,8 +35,8 @@ def vllm(folder, core, port, max_model_len, max_num_seqs, model="tiny-qwen", fla
                 process.kill()
 
 
-def wait_until_healthy(urls):
-    end = time.monotonic() + START_S
+def wait_until_healthy(urls, seconds=START_S):
+    end = time.monotonic() + seconds
     while not all(healthy(url) for url in urls):
         assert time.monotonic() < end, "vLLM did not come up"
         time.sleep(1)

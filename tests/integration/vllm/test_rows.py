@@ -13,7 +13,7 @@ from tests.support.production_stack import wait_for
 from tests.support.rows_stack import ask, fronted_rows
 from tests.support.vllm_servers import SERVE, vllm, wait_until_healthy
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 # name: port, max_model_len, max_num_seqs
 CHAT = {
@@ -59,7 +59,8 @@ def stack(tmp_path_factory):
             servers.enter_context(vllm(folder, core % 2, *pool, flags=chat))
         for core, pool in enumerate(CODE.values()):
             servers.enter_context(vllm(folder, core, *pool, "tiny-llama", code))
-        wait_until_healthy([f"http://127.0.0.1:{port}" for port, *_ in (CHAT | CODE).values()])
+        urls = [f"http://127.0.0.1:{port}" for port, *_ in (CHAT | CODE).values()]
+        wait_until_healthy(urls, seconds=1500)  # five at once, on few cores
         rows = [
             {"models": ["chat", "chat-*", "sql-lora"], "pools": described(CHAT)},
             {"models": ["code"], "pools": described(CODE)},

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.config.keys import Section
-from extproc.config.load import ConfigError, Settings, load, render
+from extproc.config.load import ConfigError, Settings, load, load_row, render
 from extproc.config.settings import (
     BudgetSettings,
     CategorySettings,
@@ -335,3 +335,45 @@ def test_any_value_in_a_pool_gives_settings_or_faults(file, sound, key, value, d
     tree = yaml.safe_load(render(Settings(pools=sound)))
     data.draw(st.sampled_from(tree["pools"]))[key] = value
     settings_or_faults(file, yaml.safe_dump(tree))
+
+
+# Rows of pools
+
+ROWS = """rows:
+  - {models: [a, "b-*"], pools: [{name: a, max_model_len: 8192}, {name: b, max_model_len: 9000}]}
+  - {models: ["*"], pools: [{name: c, max_model_len: 4096}]}
+"""
+
+
+def test_rows_have_pools_of_their_own_and_all_of_them_together(file):
+    settings = read(file, ROWS)
+    assert [[pool.name for pool in row.pools] for row in settings.fleet] == [["a", "b"], ["c"]]
+    assert [pool.name for pool in settings.pools] == ["a", "b", "c"]
+    assert [place for place, _ in settings.placed_pools()][-1] == ("rows", 1, "pools", 0)
+    assert settings.unnamed_row.pools[0].name == "c"
+
+
+def test_pools_are_one_row_of_every_model():
+    [row] = Settings().fleet
+    assert (row.models, row.pools) == (("*",), Settings().pools)
+    assert [place for place, _ in Settings().placed_pools()] == [("pools", 0), ("pools", 1)]
+
+
+def test_rows_that_are_rendered_are_read_to_the_same_value(file):
+    settings = read(file, ROWS)
+    text = render(settings)
+    assert read(file, text) == settings
+    assert "\npools:" not in text
+    assert text.count("threshold: ") == 1
+
+
+def test_no_rows_may_be_written_beside_pools(file):
+    assert read(file, f"rows: []\n{POOLS}").rows == ()
+
+
+def test_a_command_for_one_row_refuses_several(file):
+    file.write_text(ROWS)
+    with pytest.raises(ConfigError, match=r":1: rows: this command looks at one row, not 2"):
+        load_row(file)
+    file.write_text(POOLS)
+    assert load_row(file) == load(file)

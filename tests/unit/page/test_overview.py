@@ -169,3 +169,18 @@ def test_a_worker_is_missing_for_five_minutes(clock):
     assert names[10] == []
     assert names[-1] == ["DualpoolWorkerMissing"]
     assert shown(overview)["workers"] == [2, 1, 0]
+
+
+def test_what_is_left_to_envoy_is_counted_apart(overview):
+    overview.tell(0, decided(3, "undecided", "unlisted"))
+    assert shown(overview)["undecided"] == {"unlisted": 3}
+    assert pool(overview)["reasons"] == {}
+
+
+def test_a_pool_is_shown_with_the_number_of_its_row(clock):
+    rows = (POOLS, (Pool("other", 4096, 4096),))
+    pools = shown(Overview(Facts("paper", 0.0, rows), dict, clock))["pools"]
+    assert [(each["row"], each["name"]) for each in pools] == [
+        *((0, each.name) for each in POOLS),
+        (1, "other"),
+    ]

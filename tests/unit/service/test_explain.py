@@ -2,7 +2,7 @@
 
 import json
 
-from extproc.config.settings import ModelSettings, Settings
+from extproc.config.settings import ModelSettings, PoolSettings, RowSettings, Settings
 from extproc.request.apis import Endpoint
 from extproc.service.explain import describe, explain
 
@@ -47,3 +47,19 @@ def test_an_unreadable_body_goes_to_the_largest_pool_with_the_reason():
 def test_the_text_has_a_line_for_each_figure():
     words = [line.split()[0] for line in describe(explained(BODY)).splitlines()]
     assert words == ["class", "text", "ratio", "prompt", "output", "budget", "pool"]
+
+
+def rows(*models):
+    pools = (PoolSettings(name="a", max_model_len=8192),)
+    return Settings(rows=(RowSettings(models=models, pools=pools),))
+
+
+def test_a_model_that_no_row_names_has_no_pool():
+    found = explain(json.dumps(BODY).encode(), Endpoint.COMPLETION, rows("n"))
+    assert (found.pool, found.reason, found.category) == ("", "unlisted", "")
+    assert describe(found) == "no row of pools has its model: unlisted"
+
+
+def test_a_body_that_cannot_be_read_has_no_pool_where_its_row_is_not_known():
+    found = explain(b"{", Endpoint.COMPLETION, rows("n"))
+    assert describe(found).endswith("no pool, as its row is not known")
