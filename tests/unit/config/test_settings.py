@@ -100,6 +100,7 @@ DEFAULTS = {
         "tls_cert": "",
         "tls_key": "",
     },
+    "shadow": False,
     "log_level": LogLevel.INFO,
 }
 
