@@ -526,6 +526,9 @@ class Settings(Section):
     )
     requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
     load: LoadSettings = Field(default=LoadSettings(), description="of the pools' servers")
+    shadow: bool = keys.key(
+        "decide and learn, but leave all to the largest pool", "true or false", default=False
+    )
     envoy: EnvoySettings = Field(default=EnvoySettings(), description="Envoy's configuration")
     log_level: LogLevel = keys.one_of(
         LogLevel.INFO, "debug, info, warning or error: the least that is logged"
@@ -549,6 +552,11 @@ class Settings(Section):
         for index, row in enumerate(self.rows):
             for number, pool in enumerate(row.pools):
                 yield ("rows", index, "pools", number), pool
+
+    @property
+    def routed(self) -> "Settings":
+        """The settings by which Envoy routes: of a shadow, those with the largest pool alone."""
+        return self.model_copy(update={"pools": self.pools[-1:]}) if self.shadow else self
 
     @property
     def most_read_bytes(self) -> int:

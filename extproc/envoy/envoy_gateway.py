@@ -33,7 +33,7 @@ def render_envoy_gateway(settings: Settings, gateway: str) -> str:
     """
     refuse((*gateway_faults(settings), *_rule_faults(settings)))
     secret = client_secret(settings)
-    settings = gateway_settings(settings)
+    settings = gateway_settings(settings).routed
     return render_template(
         "gateway/routing.yaml.j2",
         settings,
@@ -41,11 +41,19 @@ def render_envoy_gateway(settings: Settings, gateway: str) -> str:
         dualpool=ObjectName.of_service(settings),
         secret=secret,
         marker=NOT_DECIDED,
-        decision_headers=_DECISION,
+        decision_headers=_stripped(settings),
         digits_between=digits_between,
         digits_from=digits_from,
         named=_named,
     )
+
+
+def _stripped(settings: Settings) -> tuple[str, ...]:
+    """Return the headers that no client may send."""
+    if not settings.shadow:
+        return _DECISION
+    told = (names.POOL_HEADER, *_DECISION)
+    return (*_DECISION, *(names.SHADOW_PREFIX + name.removeprefix(names.PREFIX) for name in told))
 
 
 def _rule_faults(settings: Settings) -> Iterator[Fault]:

@@ -38,7 +38,7 @@ def render_inference_pools(settings: Settings, gateway: str) -> str:
     Raises RenderError with every fault, or UserError for the gateway.
     """
     refuse((*gateway_faults(settings), *_pool_faults(settings)))
-    name = ObjectName.of_gateway(gateway)
+    name, settings = ObjectName.of_gateway(gateway), settings.routed
     istio = list(yaml.safe_load_all(render_istio(settings, gateway)))
     objects = [
         *map(_inference_pool, settings.pools),

@@ -62,7 +62,7 @@ def render_istio(settings: Settings, gateway: str) -> str:
     """
     refuse((*gateway_faults(settings), *_service_faults(settings)))
     secret = client_secret(settings)
-    settings = gateway_settings(settings)
+    settings = gateway_settings(settings).routed
     document = whole_configuration(settings)
     parts = fragment_parts(document, "/")
     largest = settings.unnamed_row.pools[-1].name

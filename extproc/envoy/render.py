@@ -171,6 +171,7 @@ def render_envoy(settings: Settings) -> str:
 def render_template(name: str, settings: Settings, **more: object) -> str:
     """Return a template's text for the settings and `more` variables; raises RenderError."""
     refuse(render_faults(settings))
+    settings = settings.routed
     envoy = settings.envoy
     rows = [_row(settings, row) for row in settings.fleet]
     unnamed = _row(settings, settings.unnamed_row)
@@ -182,7 +183,8 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
             version=envoy.version,
             form=str(choose_form(envoy)),
             has_body_size_limit=envoy.version == _NEWEST,
-            hides_usage=settings.requests.ask_usage,
+            hides_usage=settings.requests.ask_usage and not settings.shadow,
+            shadow="shadow-" if settings.shadow else "",
             own_headers=_OWN_HEADERS,
             unlimited=_UNLIMITED,
             sized_paths=path_regex(*_SIZED),

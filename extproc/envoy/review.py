@@ -26,6 +26,7 @@ _SERVICE = "dualpool"
 
 def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
     """Return all findings, each once."""
+    settings = settings.routed
     fleet = pool_clusters(document, settings)
     gateways = _gateways(fleet, settings, document)
     if not any(gateway.routers() for gateway in gateways):
@@ -43,6 +44,7 @@ def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
 
 def remarks(settings: Settings, document: Part) -> tuple[Finding, ...]:
     """Return what is no fault, but costs more than it must, each once."""
+    settings = settings.routed
     gateways = _gateways(pool_clusters(document, settings), settings, document)
     found = (observer_remark(o) for gateway in gateways for o in gateway.observers())
     return tuple(dict.fromkeys(each for each in found if each))

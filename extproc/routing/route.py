@@ -39,6 +39,9 @@ class Rules:
     asks_usage: bool = True
     """Whether observed streams without usage are asked for it."""
 
+    is_shadow: bool = False
+    """Whether nothing is routed: the largest pool answers, whatever is decided."""
+
     responses_are_stored: bool = False
     """Whether the pools keep responses, so that all of them must come from one pool."""
 

@@ -26,7 +26,7 @@ EVERY_S: Final = 2.0
 _NEED_RESTART: Final = ("listen", "workers")
 # Bounds of the servers, which follow from Envoy's configuration.
 _BOUNDS: Final = (("envoy", "message_timeout_ms"), ("envoy", "large_body_bytes"))
-_ENVOYS: Final = ("pools", "envoy")
+_ENVOYS: Final = ("pools", "rows", "shadow", "envoy")
 
 _log = logging.getLogger(__name__)
 

@@ -22,8 +22,10 @@ from extproc.names import (
     CATEGORY_HEADER,
     NOTE,
     POOL_HEADER,
+    PREFIX,
     REASON_HEADER,
     RETRYABLE_HEADER,
+    SHADOW_PREFIX,
 )
 from extproc.request.conversation import DIGEST_CHARS as PREFIX_CHARS
 from extproc.request.reader import MAX_MODEL_CHARS
@@ -84,6 +86,13 @@ def decision_headers(routed: Routed) -> dict[str, str]:
         headers[CATEGORY_HEADER] = _quoted(label(name_category(routed.asked)))
         headers[BASIS_HEADER] = routed.budget.basis
     return headers
+
+
+def shadow_headers(routed: Routed) -> dict[str, str]:
+    """Return the headers that tell a decision to people, and that no route looks at."""
+    headers = decision_headers(routed)
+    headers.pop(RETRYABLE_HEADER, None)
+    return {SHADOW_PREFIX + name.removeprefix(PREFIX): value for name, value in headers.items()}
 
 
 @lru_cache(1024)

@@ -38,6 +38,7 @@ from extproc.stream.decision import (
     ask_for_usage,
     decision_headers,
     from_note,
+    shadow_headers,
     to_note,
 )
 from extproc.stream.metrics import Metrics
@@ -223,9 +224,12 @@ class Exchange:
         self._request = self._noted = self._answer = None
         if noted is None or answer is None:
             return
-        rules, retried = self._stages.rules, answer.attempts > 1
-        # Envoy's second attempt goes to the largest pool of the row.
-        pool = rules.row(noted.asked.model)[-1] if retried else rules.pool(noted.pool)
+        rules = self._stages.rules
+        # In a shadow Envoy's second attempt is one to the same pool.
+        retried = answer.attempts > 1 and not rules.is_shadow
+        # Else it goes to the largest pool of the row.
+        largest = retried or rules.is_shadow
+        pool = rules.row(noted.asked.model)[-1] if largest else rules.pool(noted.pool)
         outcome = answer.reader.finish()
         asking, model = self._stages.usage_asking, noted.asked.model
         asking.learn(pool.name, model, noted.usage, answer.shows(outcome))
@@ -363,7 +367,8 @@ class Exchange:
         self._stages.decided(routed)
         if noted:
             metrics.observed.count()
-        return Proceed(decision_headers(routed), to_note(noted) if noted else NOTHING)
+        headers = shadow_headers if self._stages.rules.is_shadow else decision_headers
+        return Proceed(headers(routed), to_note(noted) if noted else NOTHING)
 
     def _answered(self, noted: Noted, pool: Pool, usage: Usage) -> _RetryCause:
         counts = usage.prompt_tokens, usage.completion_tokens
@@ -374,14 +379,21 @@ class Exchange:
             seen = structs.replace(seen, outcome=Outcome.CUT)
         verdict = self._judge(noted, seen)
         if verdict is Verdict.MISROUTED:
-            here = _MisrouteKind.CLAMPED if cut else _MisrouteKind.HARMLESS
-            self._misrouted(noted, here if pool.name == noted.pool else _MisrouteKind.RETRIED)
+            self._misrouted(noted, self._kind(noted, pool, cut=cut))
         if _teaches(noted, usage):
             self._count("learnt", noted)
             self._stages.learn(seen)
         else:
             self._count("no_output", noted)
         return _RetryCause.MISROUTED if verdict is Verdict.MISROUTED else _RetryCause.FAILED
+
+    def _kind(self, noted: Noted, pool: Pool, *, cut: bool) -> _MisrouteKind:
+        """Return what became of a misrouted request that `pool` has answered."""
+        if self._stages.rules.is_shadow:
+            return _MisrouteKind.HARMLESS
+        if pool.name != noted.pool:
+            return _MisrouteKind.RETRIED
+        return _MisrouteKind.CLAMPED if cut else _MisrouteKind.HARMLESS
 
     def _judge(self, noted: Noted, seen: Observation) -> Verdict:
         metrics, pools = self._stages.metrics, self._stages.rules.row(noted.asked.model)

@@ -51,6 +51,13 @@ ELSEWHERE = {
         "docker compose --profile gpu up",
         "docker compose --profile cpu up",
     },
+    "tests/integration/envoy/test_shadow.py": {
+        "cp dualpool.yaml shadow.yaml && echo 'shadow: true' >> shadow.yaml",
+        "dualpool config envoy shadow.yaml > envoy.yaml",
+        "dualpool serve --config shadow.yaml",
+        "curl -s http://127.0.0.1:8081/metrics | grep dualpool_verdicts_total",
+        "dualpool plan --from http://127.0.0.1:8081 --config shadow.yaml --rate 20",
+    },
     "tests/unit/planner_commands": {
         "dualpool plan docs/examples/lmsys.csv --rate 200 --slo-ttft-ms 500",
         "dualpool simulate docs/examples/azure-2023.csv --rate 100 --window 4096,65536 --compare",

@@ -101,6 +101,7 @@ DEFAULTS = {
         "tls_cert": "",
         "tls_key": "",
     },
+    "shadow": False,
     "log_level": LogLevel.INFO,
 }
 

@@ -893,3 +893,31 @@ def test_a_request_moves_within_its_row_alone():
     assert action.set_headers["x-llm-pool"] == "chat-long"
     unlisted = ask(Exchange(given), prompt("hi", model="mine"))
     assert unlisted.set_headers["x-llm-reason"] == "unlisted"
+
+
+def shadow():
+    return stages(is_shadow=True)
+
+
+def test_a_shadow_tells_its_decision_where_no_route_looks():
+    action = ask(Exchange(shadow()), prompt("hi"))
+    assert action.set_headers["x-llm-shadow-pool"] == "short"
+    assert all(name.startswith("x-llm-shadow-") for name in action.set_headers)
+    assert "x-llm-shadow-retryable" not in action.set_headers
+
+
+@pytest.mark.parametrize("finish", ["stop", "length"])
+def test_what_a_shadow_would_have_misrouted_is_counted_and_harmed_nobody(finish):
+    given, seen = shadow(), []
+    exchange = Exchange(dataclasses.replace(given, learn=seen.append))
+    ask(exchange, prompt("hi"))
+    answer(exchange, usage(20_000, 5, finish))
+    assert counted(given.metrics.verdicts) == {("short", "misrouted"): 1}
+    assert counted(given.metrics.misroutes) == {("short", "harmless"): 1}
+    assert seen[0].window == 65536  # of the pool that answered
+
+
+def test_a_second_attempt_in_a_shadow_is_no_retry():
+    given = shadow()
+    tell(given, routed(), Spent(20_000, 50), attempts=2)
+    assert counted(given.metrics.retries) == {}
