@@ -3,13 +3,13 @@
 Both run through joblib. Invariant: the results, and their order, do not depend on where they run.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-import joblib
 from rich.console import Console
 
 from extproc.config.errors import UserError
@@ -50,11 +50,12 @@ def spreading(options: SweepOptions) -> Iterator[Spread]:
     with showing(Console(stderr=True)) as show, ExitStack() as stack:
         if options.cluster:
             stack.enter_context(_dask(options.cluster))
-        yield _Sweep(show, -1 if options.cluster else options.jobs or joblib.cpu_count())
+        yield _Sweep(show, -1 if options.cluster else options.jobs or -1)
 
 
 class _Sweep:
     def __init__(self, show: Show, jobs: int) -> None:
+        """`jobs` as joblib counts them: -1 for each CPU or worker."""
         self._show, self._jobs = show, jobs
 
     def __call__(self, text: str, tasks: Sequence[Callable[[], T]]) -> Iterator[T]:
@@ -67,10 +68,16 @@ class _Sweep:
     def _run(self, tasks: Sequence[Callable[[], T]]) -> Iterator[T]:
         if self._jobs == 1 or len(tasks) == 1:
             return (task() for task in tasks)
+        joblib = _joblib()
         # One task at a time: they take from a second to a minute.
         parallel = joblib.Parallel(n_jobs=self._jobs, batch_size=1, return_as="generator")
         results: Iterator[T] = parallel(joblib.delayed(_call)(task) for task in tasks)
         return results
+
+
+def _joblib() -> Any:
+    # Imported where it is used: that takes 0.3 s, as long as a plan by formula.
+    return importlib.import_module("joblib")
 
 
 def _call(task: Callable[[], T]) -> T:
@@ -87,5 +94,5 @@ def _dask(address: str) -> Iterator[None]:
         client = distributed.Client(address, timeout=_CONNECT_S)
     except (OSError, TimeoutError, ValueError) as error:
         raise SweepError(f"--cluster: {address}: {error}; allowed: tcp://HOST:PORT") from None
-    with client, joblib.parallel_config(backend="dask"):
+    with client, _joblib().parallel_config(backend="dask"):
         yield

@@ -76,6 +76,9 @@ ACCELERATORS: Final[Mapping[str, Accelerator]] = MappingProxyType(
 )
 MODELS: Final[Mapping[str, ModelShape]] = MappingProxyType(
     {
+        "llama-2-7b": ModelShape(
+            name="Llama-2-7B", parameters=6.74e9, layers=32, heads=32, kv_heads=32, head_size=128
+        ),
         "llama-3-8b": ModelShape(
             name="Llama-3-8B", parameters=8.03e9, layers=32, heads=32, kv_heads=8, head_size=128
         ),

@@ -3,7 +3,9 @@
 import html as markup
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +18,20 @@ from rich.table import Table
 from extproc.planner.proof.hardware import Hardware, is_mixed
 from extproc.planner.proof.tails import Tails
 from extproc.planner.report.hardware import usd_per_year
+from extproc.planner.report.layout import seconds
 from extproc.planner.report.text import headline, introduction, tables
+from extproc.planner.sizing.question import default_num_seqs
 from extproc.planner.sizing.study import Study
 
 _STYLE = """\
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse; margin: 1.5em 0 } caption { text-align: left; font-weight: 600 }
-th, td { padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }
-th:first-child, td:first-child { text-align: left } svg { max-width: 100%; height: auto }
+h1 { overflow-wrap: anywhere }
+.wide { overflow-x: auto; margin: 1.5em 0 }
+table { border-collapse: collapse } caption { text-align: left; font-weight: 600 }
+th, td { padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }
+th:first-child, td:first-child { text-align: left }
+.plots { display: flex; flex-wrap: wrap; gap: 1em }
+.plots svg { flex: 1 1 20em; width: 100%; max-width: 29em; height: auto }
 """
 
 
@@ -36,25 +44,38 @@ def write_reports(
     tails: Tails | None = None,
 ) -> None:
     """Write the page, the picture, or both. Raises OSError."""
-    figure = draw(done, tails)
     if png:
-        figure.savefig(png, format="png", dpi=130)
+        draw(done, tails).savefig(png, format="png", dpi=130)
     if html:
-        html.write_text(page(done, notes, _svg(figure), tails), encoding="utf-8")
+        # One picture for each: side by side they would be too small on a phone.
+        plots = "\n".join(_svg(title, panel) for title, panel in _panels(done, tails))
+        html.write_text(page(done, notes, plots, tails), encoding="utf-8")
+
+
+Panel = Callable[[Axes], None]
+
+
+def _panels(done: Study, tails: Tails | None) -> Iterator[tuple[str, Panel]]:
+    """Yield the plots: every candidate first."""
+    yield "candidates", partial(_draw_candidates, candidates=list(_candidates(done, tails)))
+    if tails:
+        yield "tails", partial(_draw_tails, tails=tails)
+    yield "thresholds", partial(_draw_curve, done=done)
+    yield "lengths", partial(_draw_lengths, done=done)
 
 
 def draw(done: Study, tails: Tails | None = None) -> Figure:
-    """Plot GPUs by threshold, and the distribution of lengths with the chosen thresholds."""
-    figure = Figure(figsize=(18 if tails else 12, 4.8), layout="constrained")
-    gpus, lengths, *rest = figure.subplots(1, 3 if tails else 2)
-    _draw_curve(gpus, done)
-    _draw_lengths(lengths, done)
-    if tails:
-        _draw_tails(rest[0], tails)
+    """Plot the candidates, GPUs by threshold, and the lengths with the chosen thresholds."""
+    panels = list(_panels(done, tails))
+    columns = 2 if tails else 3
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.4 * columns, 4.2 * rows), layout="constrained")
+    for number, (_, panel) in enumerate(panels, 1):
+        panel(figure.add_subplot(rows, columns, number))
     return figure
 
 
-def page(done: Study, notes: Sequence[str], svg: str, tails: Tails | None = None) -> str:
+def page(done: Study, notes: Sequence[str], plots: str, tails: Tails | None = None) -> str:
     """Return the whole page."""
     lines = (*introduction(done.question), *(f"Note: {note}." for note in notes))
     title = f"A fleet for {done.question.workload.name}"
@@ -62,11 +83,12 @@ def page(done: Study, notes: Sequence[str], svg: str, tails: Tails | None = None
         (
             "<!DOCTYPE html>",
             '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{markup.escape(title)}</title><style>{_STYLE}</style></head><body>",
             f"<h1>{markup.escape(title)}</h1>",
             f"<p><b>{markup.escape(headline(done, tails))}</b></p>",
+            f'<div class="plots">{plots}</div>',
             *(f"<p>{markup.escape(line)}</p>" for line in lines),
-            svg,
             *(line for table in tables(done, tails) for line in _table(table)),
             "</body></html>\n",
         )
@@ -74,24 +96,69 @@ def page(done: Study, notes: Sequence[str], svg: str, tails: Tails | None = None
 
 
 def _table(table: Table) -> Iterator[str]:
+    yield '<div class="wide">'
     yield f"<table><caption>{markup.escape(str(table.title))}</caption>"
     yield _row("th", [str(column.header) for column in table.columns])
     for cells in zip(*(column.cells for column in table.columns), strict=True):
         yield _row("td", [str(cell) for cell in cells])
-    yield "</table>"
+    yield "</table></div>"
 
 
 def _row(tag: str, cells: Sequence[str]) -> str:
     return f"<tr>{''.join(f'<{tag}>{markup.escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
-def _svg(figure: Figure) -> str:
-    out = io.StringIO()
-    # Keep the page reproducible: no date, and ids from a fixed salt.
-    with rc_context({"svg.hashsalt": "dualpool", "svg.fonttype": "none"}):
+def _svg(name: str, panel: Panel) -> str:
+    figure, out = Figure(figsize=(4.6, 3.6), layout="constrained"), io.StringIO()
+    panel(figure.add_subplot())
+    # Keep the page reproducible: no date, and ids from a fixed salt, one for each plot.
+    with rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(out, format="svg", metadata={"Date": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    name: str
+    gpus: int
+    seen: str
+    colour: str
+
+
+def _candidates(done: Study, tails: Tails | None) -> Iterator[_Candidate]:
+    if tails:
+        for title, rows in (("least", tails.least), ("equal GPUs", tails.equal)):
+            for row in rows:
+                short, long = (seconds(each.ttft_p99_s) for each in (row.short, row.long))
+                colour = "C0" if len(row.shapes) > 1 else "C1"
+                yield _Candidate(f"{row.name} ({title})", row.gpus, f"{short}, {long}", colour)
+        return
+    default = default_num_seqs(done.question.max_num_batched_tokens)
+    plans = (
+        (f"1, vLLM's default ({default})", done.by_default, "C1"),
+        (f"1, {done.by_lengths.pools[0].max_num_seqs} sequences", done.by_lengths, "C1"),
+        *((f"{len(plan.pools)} pools", plan, "C0") for plan in done.splits),
+        ("1, the papers' KV / window", done.by_window, "lightgrey"),
+    )
+    for name, plan, colour in plans:
+        seen = seconds(max(pool.ttft_p99_s for pool in plan.pools))
+        yield _Candidate(name, plan.gpus, seen if plan.meets else f"{seen}, fails", colour)
+
+
+def _draw_candidates(axes: Axes, candidates: Sequence[_Candidate]) -> None:
+    rows = candidates[::-1]
+    bars = axes.barh(
+        [row.name for row in rows], [row.gpus for row in rows], color=[row.colour for row in rows]
+    )
+    axes.bar_label(bars, [f"{row.gpus}: {row.seen}" for row in rows], padding=3, fontsize="small")
+    several = any(", " in row.seen and "fails" not in row.seen for row in rows)
+    title = "GPUs: P99 TTFT of short, of long" if several else "GPUs: P99 TTFT"
+    axes.set(xlabel="GPUs", title=title)
+    axes.set_xlim(
+        right=(2.2 if several else 1.6) * max(row.gpus for row in rows)
+    )  # room for the labels
+    axes.tick_params(axis="y", labelsize="small")
 
 
 def _draw_curve(axes: Axes, done: Study) -> None:
@@ -147,7 +214,7 @@ def _draw_tails(axes: Axes, tails: Tails) -> None:
 
 def _legend_below(axes: Axes) -> None:
     # Below the axes, where it hides no data.
-    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.15), ncols=2, frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), frameon=False, fontsize="small")
 
 
 def _count_in_tokens(axes: Axes) -> None:
