@@ -54,6 +54,8 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     yield from _body_conflicts(values[_BODY], values[_MESSAGE])
     if values.get(("shadow",)) and values.get(("rows",)):
         yield ("shadow",), True, "false with rows: without a decision Envoy finds no row"
+    if values.get(("shadow",)) and values.get(("load", "spill")):
+        yield ("load", "spill"), True, "false with shadow, as nothing moves"
     yield from _row_conflicts(values)
     yield from _model_conflicts(values)
 
