@@ -1,4 +1,7 @@
-"""Two models of real vLLM in two rows, one of them with three pools and an adapter."""
+"""Two models of real vLLM in two rows, one of them with three pools and an adapter.
+
+Five servers need 12 GB and some minutes of two quiet cores: only with DUALPOOL_VLLM_ROWS=1.
+"""
 
 import json
 import os
@@ -46,8 +49,8 @@ def write_adapter(folder, config):
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory):
     folder = os.environ.get("DUALPOOL_VLLM")
-    if not folder or not SERVE.exists():
-        pytest.skip("no real vLLM: set DUALPOOL_VLLM")
+    if not folder or not SERVE.exists() or not os.environ.get("DUALPOOL_VLLM_ROWS"):
+        pytest.skip("no real vLLM: set DUALPOOL_VLLM, and DUALPOOL_VLLM_ROWS=1 for five servers")
     adapter = tmp_path_factory.mktemp("adapter")
     with open(f"{folder}/models/tiny-qwen/config.json") as file:
         write_adapter(adapter, json.load(file))
