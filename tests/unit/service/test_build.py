@@ -110,6 +110,7 @@ def test_the_state_shows_estimator_target_and_windows():
     assert describe_settings(Settings(pools=pools)) == {
         "estimator": "calibrated",
         "target": 0.001,
+        "shadow": False,
         "pools": {"a": 10, "b": 20},
     }
 
