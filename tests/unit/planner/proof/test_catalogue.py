@@ -32,7 +32,7 @@ def test_other_names_are_not_in_the_catalogue(name):
 
 
 def test_an_unknown_model_is_refused_with_those_there_are():
-    with pytest.raises(ProfileError, match="--model: gpt is not allowed: llama-3-8b, llama-3-70b"):
+    with pytest.raises(ProfileError, match="--model: gpt is not allowed: llama-2-7b, llama-3"):
         machine("h100", "gpt")
 
 
