@@ -190,11 +190,13 @@ def _ascii_features(sample: bytes) -> NDArray[np.float64]:
     firsts = np.frombuffer((b"\n" + sample).translate(_FIRSTS), np.uint8, len(sample))
     pairs = firsts + np.frombuffer(sample.translate(_SECONDS), np.uint8)
     counts = np.bincount(pairs, minlength=_RADIX * _RADIX)
-    return np.asarray(_SELECT_ASCII @ counts)
+    found: NDArray[np.float64] = _SELECT_ASCII.dot(counts)
+    return found
 
 
 def _unicode_features(sample: bytes) -> NDArray[np.float64]:
     classes = np.frombuffer(b"\x04" + sample.translate(_CLASS, _CONTINUATION), np.uint8)
     firsts = classes[:-1].astype(np.uint16)
     pairs = np.bincount(firsts * _CLASSES + classes[1:], minlength=_CLASSES * _CLASSES)
-    return np.asarray(_SELECT @ pairs)
+    found: NDArray[np.float64] = _SELECT.dot(pairs)
+    return found

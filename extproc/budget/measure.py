@@ -105,7 +105,7 @@ def measure(
         text = np.rint(text * (10.0 * scale)) / 10.0
         unseen = round(1.0 - 1.0 / scale, 3)
     counts = (float(prompts), float(messages), float(tools), 1.0 if tools else 0.0)
-    features = (*counts, *media, *_NO_OPTIONAL, *text.tolist())
+    features = counts + media + _NO_OPTIONAL + tuple(text.tolist())
     return Measure(text_bytes, features=features, unseen=unseen)
 
 

@@ -13,6 +13,7 @@ prediction has for text never leaves the band around the prior.
 
 import copy
 import math
+import struct
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,6 +63,8 @@ _KINDS: Final = np.array(
     [[name in SIZED_FEATURES, name not in SIZED_FEATURES] for name in MEDIA_FEATURES], np.float64
 )
 
+_PACK: Final = struct.Struct(f"{len(FEATURES)}d").pack
+
 
 @dataclass(frozen=True, slots=True)
 class Prior:
@@ -98,14 +101,14 @@ class TokenWeights:
 
     def predict(self, measure: Measure) -> Prediction:
         """Return prompt tokens without the ids, which are exact and added by the caller."""
-        return self._predict(measure, np.array(measure.features))[0]
+        return self._predict(measure, _vector(measure.features))[0]
 
     def plausible(self, measure: Measure, tokens: float) -> bool:
         """Return whether some model could count so many; other counts must not move weights.
 
         With media a model can count any number.
         """
-        features, limit = np.array(measure.features), 2 * BAND
+        features, limit = _vector(measure.features), 2 * BAND
         if measure.features[MEDIA] != NO_MEDIA:
             return True
         bounds: Vector = self._all[-2:] @ features
@@ -114,7 +117,7 @@ class TokenWeights:
 
     def learn(self, measure: Measure, tokens: float) -> None:
         """Update the weights by a true count, which the caller found `plausible`."""
-        features = np.array(measure.features)
+        features = _vector(measure.features)
         found, gain = self._predict(measure, features)
         error = tokens - float(self._mean @ features)
         score = error / found.deviation
@@ -152,11 +155,11 @@ class TokenWeights:
 
     def _predict(self, measure: Measure, features: Vector) -> tuple[Prediction, Vector]:
         """Return the prediction, and what one token of error would teach each weight."""
-        found = self._all @ features
+        found = self._all.dot(features)
         gain = found[: features.size]
         text, least, most = found[features.size :].tolist()
         low, high = max(least, 1.0) / BAND, most * BAND + BAND_TOKENS
-        known, media = max(float(gain @ features), 0.0) + measure.doubt**2, 0.0
+        known, media = max(float(gain.dot(features)), 0.0) + measure.doubt**2, 0.0
         if measure.features[MEDIA] != NO_MEDIA:
             tokens = self._media_tokens(features)
             text -= float(self._mean[MEDIA] @ features[MEDIA])
@@ -190,6 +193,11 @@ class TokenWeights:
         covariance *= 1.0 - walk
         variances = covariance.reshape(-1)[:: size + 1]  # a view
         variances += walk * self._spread
+
+
+def _vector(features: tuple[float, ...]) -> Vector:
+    """Return features as an array, in a third of the time that numpy takes for a tuple."""
+    return np.frombuffer(_PACK(*features))
 
 
 def oddity(score: float, deviation: float) -> float:

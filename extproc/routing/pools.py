@@ -64,7 +64,7 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
 
 def limits(pools: Sequence[Pool]) -> tuple[int, ...]:
     """Return the windows that a request must not exceed: of every pool but the largest."""
-    return tuple(pool.max_model_len for pool in pools[:-1]) or (pools[0].max_model_len,)
+    return tuple([pool.max_model_len for pool in pools[:-1]]) or (pools[0].max_model_len,)
 
 
 def choose(budget: Budget, pools: Sequence[Pool]) -> Decision:

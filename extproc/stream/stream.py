@@ -59,14 +59,17 @@ class Stream:
 
     def receive_encoded(self, data: bytes | memoryview) -> list[bytes]:
         """Return the replies that are due after this message; both as they are sent."""
-        if self._session is None and not self.finished:
-            replies = self._receive_body(data) if self._head else self._receive_head(data)
-            if replies is not None:
-                return replies
         try:
-            return self.receive(ProcessingRequest.FromString(bytes(data)))
+            if self._session is None and not self.finished:
+                replies = self._receive_body(data) if self._head else self._receive_head(data)
+                if replies is not None:
+                    return replies
+            message = ProcessingRequest.FromString(bytes(data))
         except DecodeError:
             return self._break(ProtocolError("a message that is not a ProcessingRequest"))
+        except Exception as error:  # noqa: BLE001 - see the module's invariant
+            return self._break(error)
+        return self.receive(message)
 
     def receive(self, message: ProcessingRequest) -> list[bytes]:
         """Return the replies that are due after this message."""

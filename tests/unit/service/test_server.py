@@ -140,7 +140,7 @@ def test_a_fault_of_ours_is_logged_with_its_traceback(serving, caplog, monkeypat
     def fail(*_):
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Exchange, "on", fail)
+    monkeypatch.setattr(Exchange, "begin", fail)
     serving(lambda channel, _: unfinished(channel))
     assert "stream failed; its request passes on unchanged" in caplog.text
     assert "RuntimeError: a bug" in caplog.text

@@ -152,6 +152,16 @@ def test_a_message_behind_the_decision_breaks_the_protocol():
     assert counted(given_stages.metrics.streams_ended) == {("protocol",): 1}
 
 
+def test_a_fault_of_the_short_way_ends_the_stream(monkeypatch):
+    given_stages = stages()
+    stream = Stream(given_stages)
+    monkeypatch.setattr("extproc.stream.stream.read_head", lambda *_: 1 // 0)
+    assert stream.receive_encoded(post().SerializeToString()) == []
+    stream.close()
+    assert stream.finished
+    assert counted(given_stages.metrics.streams_ended) == {("fault",): 1}
+
+
 def test_a_request_that_is_not_read_is_released_with_its_headers():
     stream = Stream(stages())
     replies = stream.receive_encoded(head([(":path", "/metrics")]).SerializeToString())
