@@ -20,12 +20,16 @@ _LATIN, _CYRILLIC, _SEMITIC, _INDIC, _KANA, _HAN, _HANGUL, _ASTRAL = range(8, 16
 _RARE, _EXTENDED, _VIETNAMESE, _VOWEL, _STAR, _GREEK = range(16, 22)
 _CLASSES: Final = 22
 # Astral: emoji and everything else that costs a token or more a character, such as controls.
-_ASCII: Final = (("\n", _NEWLINE), ("\t\r", _TAB), (" ", _SPACE), ("\"'{}[]():,;", _BRACKET))
-# Rare in English and in code: words that have them are of another language, or names.
-_RARE_LETTERS: Final = "jkqz"
-# Words of abbreviations and encoded data have fewer of them.
-_VOWELS: Final = "aeiou"
-_STARS: Final = "*#~+"  # often in a row, as ornaments
+_ASCII: Final = (
+    ("\n", _NEWLINE),
+    ("\t\r", _TAB),
+    (" ", _SPACE),
+    ("\"'{}[]():,;", _BRACKET),
+    # Rare in English and in code: words that have them are of another language, or names.
+    ("jkqz", _RARE),
+    ("aeiou", _VOWEL),  # abbreviations and encoded data have fewer of them
+    ("*#~+", _STAR),  # often in a row, as ornaments
+)
 _LEADS: Final = (
     (0xC0, _LATIN),
     (0xC4, _EXTENDED),  # Latin of Central Europe, Turkish and Vietnamese
@@ -50,12 +54,6 @@ def _ascii_class(byte: int) -> int:
     for chars, found in _ASCII:
         if char in chars:
             return found
-    if char in _RARE_LETTERS:
-        return _RARE
-    if char in _VOWELS:
-        return _VOWEL
-    if char in _STARS:
-        return _STAR
     if char.isalpha():
         return _LOWER if char.islower() else _UPPER
     if not char.isprintable():
@@ -152,13 +150,17 @@ SIZED_FEATURES: Final = (
     "image_patches",
     "image_patches_640",
     "image_patches_1280",
+    "image_patches_2560",
+    "image_patches_5120",
     "image_patches_1024px",
     "image_tiles",
+    "image_anyres",
     "stated_images",
 )
 """Images of known size; their patches: all, at most so many of each image, and those of the image
-with its longer side shrunk to so many pixels; and their tiles. Together they tell models apart that
-make a fixed number of tokens of an image, cap its area or its side, or cut it into tiles. Images
+with its longer side shrunk to so many pixels; their tiles; and their tokens as LLaVA-NeXT counts
+them. Together they tell models apart that make a fixed number of tokens of an image, cap its area
+or its side, or cut it into tiles: a cap between two of these is a mean of both. Images
 whose tokens the settings state count as `stated_images` alone."""
 UNSIZED_FEATURES: Final = ("unsized_images", "audios", "videos")
 """Media whose size the request does not show: each costs any number of tokens."""

@@ -23,8 +23,11 @@ _TOKENS: Final[dict[str, tuple[float, float]]] = {
     "image_patches": (0.15, 0.4),
     "image_patches_640": (0.1, 0.65),
     "image_patches_1280": (0.3, 0.8),
+    "image_patches_2560": (0.0, 0.8),
+    "image_patches_5120": (0.0, 0.8),
     "image_patches_1024px": (0.3, 0.8),
     "image_tiles": (15.0, 120.0),
+    "image_anyres": (0.0, 0.8),
     "stated_images": (3.0, 30.0),
     # A frame of a video costs about as much as an image; vLLM samples 32 (media/video.py), two of
     # which make the tokens of one image in the common models.
