@@ -1,6 +1,6 @@
 """Count cheap features of a text, from which its tokens are estimated.
 
-A table maps every byte to one of 19 character classes and drops UTF-8 continuation bytes, which
+A table maps every byte to one of 22 character classes and drops UTF-8 continuation bytes, which
 leaves one class byte per character. A histogram of adjacent pairs of classes then holds every
 feature. For example, "ab 12" has the classes lower lower space digit digit, hence one word start
 at "a" and one at "1", one digit_digit and one space_digit.
@@ -16,18 +16,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _TAB, _BRACKET, _PUNCT = range(8)
-_LATIN, _GREEK_CYRILLIC, _SEMITIC, _INDIC, _KANA, _HAN, _HANGUL, _ASTRAL = range(8, 16)
-_RARE, _EXTENDED, _VIETNAMESE = range(16, 19)
-_CLASSES: Final = 19
+_LATIN, _CYRILLIC, _SEMITIC, _INDIC, _KANA, _HAN, _HANGUL, _ASTRAL = range(8, 16)
+_RARE, _EXTENDED, _VIETNAMESE, _VOWEL, _STAR, _GREEK = range(16, 22)
+_CLASSES: Final = 22
 # Astral: emoji and everything else that costs a token or more a character, such as controls.
-_ASCII: Final = (("\n", _NEWLINE), ("\t\r", _TAB), (" ", _SPACE), ("\"'{}[]():,;", _BRACKET))
-# Rare in English and in code: words that have them are of another language, or names.
-_RARE_LETTERS: Final = "jkqz"
+_ASCII: Final = (
+    ("\n", _NEWLINE),
+    ("\t\r", _TAB),
+    (" ", _SPACE),
+    ("\"'{}[]():,;", _BRACKET),
+    # Rare in English and in code: words that have them are of another language, or names.
+    ("jkqz", _RARE),
+    ("aeiou", _VOWEL),  # abbreviations and encoded data have fewer of them
+    ("*#~+", _STAR),  # often in a row, as ornaments
+)
 _LEADS: Final = (
     (0xC0, _LATIN),
     (0xC4, _EXTENDED),  # Latin of Central Europe, Turkish and Vietnamese
     (0xC6, _LATIN),  # also IPA and modifiers
-    (0xCE, _GREEK_CYRILLIC),
+    (0xCE, _GREEK),
+    (0xD0, _CYRILLIC),
     (0xD7, _SEMITIC),
     (0xE0, _INDIC),  # also Thai
     (0xE1, _VIETNAMESE),  # also Ethiopic, Georgian and Khmer
@@ -46,8 +54,6 @@ def _ascii_class(byte: int) -> int:
     for chars, found in _ASCII:
         if char in chars:
             return found
-    if char in _RARE_LETTERS:
-        return _RARE
     if char.isalpha():
         return _LOWER if char.islower() else _UPPER
     if not char.isprintable():
@@ -64,15 +70,17 @@ def _class_table() -> bytes:
 
 
 _CLASS: Final = _class_table()
-_LOWERS: Final = (_LOWER, _RARE)
+_LOWERS: Final = (_LOWER, _RARE, _VOWEL)
 _LETTERS: Final = (*_LOWERS, _UPPER)
 _ALNUM: Final = (*_LETTERS, _DIGIT)
-_PUNCTS: Final = (_BRACKET, _PUNCT)
+_SIGNS: Final = (_PUNCT, _STAR)
+_PUNCTS: Final = (_BRACKET, *_SIGNS)
 _EVERY: Final = tuple(range(_CLASSES))
 _INDICS: Final = (_INDIC, _VIETNAMESE)
 _LATINS: Final = (_LATIN, _EXTENDED)
-_NON_ASCII: Final = (*range(_LATIN, _RARE), _EXTENDED, _VIETNAMESE)
-_WORDS: Final = (*_LETTERS, *_LATINS, _GREEK_CYRILLIC, _SEMITIC, _VIETNAMESE)
+_GREEK_CYRILLIC: Final = (_GREEK, _CYRILLIC)
+_NON_ASCII: Final = (*range(_LATIN, _RARE), _EXTENDED, _VIETNAMESE, _GREEK)
+_WORDS: Final = (*_LETTERS, *_LATINS, *_GREEK_CYRILLIC, _SEMITIC, _VIETNAMESE)
 
 _Pairs = tuple[tuple[Iterable[int], Iterable[int]], ...]
 
@@ -91,7 +99,7 @@ _FEATURES: Final[dict[str, _Pairs]] = {
     "astral": ((_EVERY, (_ASTRAL,)),),
     "indic": ((_EVERY, _INDICS),),
     "semitic": ((_EVERY, (_SEMITIC,)),),
-    "greek_cyrillic": ((_EVERY, (_GREEK_CYRILLIC,)),),
+    "greek_cyrillic": ((_EVERY, _GREEK_CYRILLIC),),
     "non_ascii_runs": _starts(_NON_ASCII),
     "latin_accents": ((_EVERY, _LATINS),),
     "lower": ((_EVERY, _LOWERS),),
@@ -100,11 +108,11 @@ _FEATURES: Final[dict[str, _Pairs]] = {
     "digit_digit": (((_DIGIT,), (_DIGIT,)),),
     "digit_upper": (((_DIGIT,), (_UPPER,)),),
     "space_digit": (((_SPACE,), (_DIGIT,)),),
-    "punct_digit": (((_PUNCT,), (_DIGIT,)),),
+    "punct_digit": ((_SIGNS, (_DIGIT,)),),
     "space_upper": (((_SPACE,), (_UPPER,)),),
-    "upper_punct": (((_UPPER,), (_PUNCT,)),),
-    "punct_bracket": (((_PUNCT,), (_BRACKET,)),),
-    "bracket_punct": (((_BRACKET,), (_PUNCT,)),),
+    "upper_punct": (((_UPPER,), _SIGNS),),
+    "punct_bracket": ((_SIGNS, (_BRACKET,)),),
+    "bracket_punct": (((_BRACKET,), _SIGNS),),
     "bracket_newline": (((_BRACKET,), (_NEWLINE,)),),
     "space_punct": (((_SPACE,), _PUNCTS),),
     "punct_punct": ((_PUNCTS, _PUNCTS),),
@@ -117,10 +125,14 @@ _FEATURES: Final[dict[str, _Pairs]] = {
     "word_typographic": ((_WORDS, (_INDIC,)),),
     "upper_bracket": (((_UPPER,), (_BRACKET,)),),
     "digit_bracket": (((_DIGIT,), (_BRACKET,)),),
-    "space_sign": (((_SPACE,), (_PUNCT,)),),
-    "newline_sign": (((_NEWLINE,), (_PUNCT,)),),
-    "sign_newline": (((_PUNCT,), (_NEWLINE,)),),
+    "space_sign": (((_SPACE,), _SIGNS),),
+    "newline_sign": (((_NEWLINE,), _SIGNS),),
+    "sign_newline": ((_SIGNS, (_NEWLINE,)),),
     "lower_digit": ((_LOWERS, (_DIGIT,)),),
+    "vowel_consonant": (((_VOWEL,), (_LOWER, _RARE)),),
+    "stars": ((_EVERY, (_STAR,)),),
+    "upper_space": (((_UPPER,), (_SPACE,)),),
+    "greek": ((_EVERY, (_GREEK,)),),
 }
 TEXT_FEATURES: Final = tuple(_FEATURES)
 OPTIONAL_FEATURES: Final = (
@@ -138,13 +150,17 @@ SIZED_FEATURES: Final = (
     "image_patches",
     "image_patches_640",
     "image_patches_1280",
+    "image_patches_2560",
+    "image_patches_5120",
     "image_patches_1024px",
     "image_tiles",
+    "image_anyres",
     "stated_images",
 )
 """Images of known size; their patches: all, at most so many of each image, and those of the image
-with its longer side shrunk to so many pixels; and their tiles. Together they tell models apart that
-make a fixed number of tokens of an image, cap its area or its side, or cut it into tiles. Images
+with its longer side shrunk to so many pixels; their tiles; and their tokens as LLaVA-NeXT counts
+them. Together they tell models apart that make a fixed number of tokens of an image, cap its area
+or its side, or cut it into tiles: a cap between two of these is a mean of both. Images
 whose tokens the settings state count as `stated_images` alone."""
 UNSIZED_FEATURES: Final = ("unsized_images", "audios", "videos")
 """Media whose size the request does not show: each costs any number of tokens."""

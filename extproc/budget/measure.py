@@ -25,7 +25,8 @@ _Floats = NDArray[np.float64]
 
 PIXELS_PER_PATCH: Final = 784
 """28 x 28 pixels, the merged patch of the Qwen-VL family; other models learn another weight."""
-_MOST_PATCHES: Final = (math.inf, 640.0, 1280.0)
+# 16,384 is what Qwen2-VL has unless max_pixels is set; others have less.
+_MOST_PATCHES: Final = (16_384.0, 640.0, 1280.0, 2560.0, 5120.0)
 _LONGEST_SIDE: Final = 1024.0
 # InternVL cuts an image into at most 12 squares, in the rows and columns that are nearest to its
 # aspect ratio, and of those with one ratio in as many as the image fills by half.
@@ -39,8 +40,12 @@ _GRIDS: Final = np.array(
         if math.gcd(columns, rows) == 1
     ]
 )
+# LLaVA-NeXT fits an image into the grid of tiles that keeps most of its pixels, without padding.
+_TILE: Final = 336
+_TILE_PATCHES: Final = 24
+_ANYRES: Final = np.array([(1, 2), (2, 1), (2, 2), (1, 3), (3, 1)], np.float64)
 _NO_OPTIONAL: Final = (0.0,) * len(OPTIONAL_FEATURES)
-_NO_SIZES: Final = (0.0,) * (len(_MOST_PATCHES) + 2)
+_NO_SIZES: Final = (0.0,) * (len(_MOST_PATCHES) + 3)
 
 _WEIGHTS: Final = np.array(MEASURED.mean)
 _TEXT_WEIGHTS: Final = _WEIGHTS[len(OTHER_FEATURES) :]
@@ -71,7 +76,8 @@ def _sized(sizes: _Floats, max_pixels: float) -> list[float]:
     patches = np.minimum(pixels, max_pixels) / PIXELS_PER_PATCH
     shrunk = patches * np.square(np.minimum(_LONGEST_SIDE / sizes.max(axis=1), 1.0))
     capped = [np.minimum(patches, most) for most in _MOST_PATCHES]
-    return [round(float(each.sum()), 1) for each in (*capped, shrunk, _tiles(sizes))]
+    counts = (*capped, shrunk, _tiles(sizes), _anyres(sizes))
+    return [round(float(each.sum()), 1) for each in counts]
 
 
 def _tiles(sizes: _Floats) -> _Floats:
@@ -83,6 +89,23 @@ def _tiles(sizes: _Floats) -> _Floats:
     most = np.floor(np.sqrt(_MOST_TILES / tiles))
     tiles *= np.square(np.clip(times, 1.0, most))
     return tiles + (tiles > 1.0)
+
+
+def _anyres(sizes: _Floats) -> _Floats:
+    """Return the tokens of each image with its tiles, as LLaVA-NeXT makes them."""
+    width, height = sizes[:, :1], sizes[:, 1:]
+    across, down = _ANYRES.T
+    scale = np.minimum(_TILE * across / width, _TILE * down / height)
+    kept = np.minimum(np.floor(width * scale) * np.floor(height * scale), width * height)
+    # Of grids that keep as much, the one that wastes least.
+    chosen = (kept - 1e-9 * _TILE**2 * across * down).argmax(axis=1)
+    columns, rows = _TILE_PATCHES * _ANYRES[chosen].T
+    wide = sizes[:, 0] / sizes[:, 1]
+    is_wide = wide > columns / rows
+    narrower = columns - 2 * np.floor((columns - np.floor(rows * wide)) / 2)
+    lower = rows - 2 * np.floor((rows - np.floor(columns / wide)) / 2)
+    columns, rows = np.where(is_wide, columns, narrower), np.where(is_wide, lower, rows)
+    return _TILE_PATCHES**2 + rows * columns + rows
 
 
 def measure(

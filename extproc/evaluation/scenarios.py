@@ -165,6 +165,12 @@ SCENARIOS: Final = (
     Scenario(name="2 models, 30 adapters each", phases=_TWO_MODELS, adapters=Adapters(30)),
     *(Scenario(name=f"images: {name}", phases=(_some(0.3, Traffic(changes=(change,))),))
       for name, change in _IMAGES.items()),
+    *(Scenario(name=f"images: {name}, at 8192", windows=(8192,),
+               phases=(_some(0.3, Traffic(changes=(change,))),))
+      for name, change in (("LLaVA-NeXT", with_images(llava_next)),
+                           *((f"Qwen2-VL, {patches} patches",
+                              with_images(qwen_2_vl(patches * 28 * 28)))
+                             for patches in (512, 4096, 16_384)))),
     *(Scenario(name=f"history: {name}", phases=(_some(0.4, Traffic(changes=(change,))),))
       for name, change in (("reasoning", with_past_reasoning), ("<think>", with_inline_thinking))),
     Scenario(

@@ -57,6 +57,13 @@ def count(text: str, feature: str) -> float:
         ("a\n#b\n- c", "newline_sign", 2),
         ("a;\nb!\n", "sign_newline", 1),
         ("a1 k2 3", "lower_digit", 2),
+        ("owls at noon", "vowel_consonant", 3),
+        ("owls at noon", "lower", 10),
+        ("*** a+b", "stars", 4),
+        ("*** a+b", "punct_runs", 2),
+        ("NO way, I", "upper_space", 1),
+        ("σοφία мир", "greek", 5),
+        ("σοφία мир", "greek_cyrillic", 8),
     ],
 )
 def test_a_feature_counts(text: str, feature: str, expected: float) -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from extproc.budget.features import FEATURES, MEDIA_FEATURES
 from extproc.budget.measure import add, measure, measure_media, prior_tokens, with_optional
 from extproc.budget.values import Measure
+from extproc.evaluation.images import llava_next
 
 
 def value(found: Measure, feature: str) -> float:
@@ -46,8 +47,11 @@ def test_an_image_counts_in_patches_that_are_capped_or_shrunk() -> None:
         "image_patches": pytest.approx(2 + 2674.9, abs=0.1),
         "image_patches_640": 642,
         "image_patches_1280": 1282,
+        "image_patches_2560": 2562,
+        "image_patches_5120": pytest.approx(2 + 2674.9, abs=0.1),
         "image_patches_1024px": pytest.approx(2 + 2674.9 / 4, abs=0.1),
         "image_tiles": 3 + 9,  # at most 12, with two columns for each row: 4 x 2, and the whole
+        "image_anyres": 876 + 1752,  # tested below
     }
 
 
@@ -66,6 +70,13 @@ def test_an_image_counts_in_patches_that_are_capped_or_shrunk() -> None:
 )
 def test_an_image_is_cut_into_tiles_near_its_aspect_ratio(size, tiles) -> None:
     assert counted([size])["image_tiles"] == tiles
+
+
+@pytest.mark.parametrize(
+    "size", [(56, 28), (2048, 1024), (100, 4000), (4000, 100), (640, 480), (672, 672), (800, 2400)]
+)
+def test_an_image_has_the_tokens_that_llava_next_makes_of_it(size) -> None:
+    assert counted([size])["image_anyres"] == llava_next(*size)
 
 
 def test_an_image_is_shrunk_to_the_area_of_the_model() -> None:

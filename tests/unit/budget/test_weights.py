@@ -10,6 +10,7 @@ from extproc.budget.measure import measure, measure_media, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Measure
 from extproc.budget.weights import BAND, BAND_TOKENS, TokenWeights, oddity
+from extproc.evaluation.images import llava_next
 
 PROSE = b"The pool that is chosen holds the prompt and what is answered. "
 
@@ -167,9 +168,9 @@ def image_prompt(
 SIZES = [(1920, 1080), (4032, 3024), (1024, 1024), (512, 512), (1240, 1754), (640, 480), (224, 224)]
 
 
-def anyres_patches(width: int, height: int) -> float:
-    """Qwen2-VL with max_pixels of 1280 patches, but for rounding."""
-    return min(width * height / 784, 1280.0) + 2
+def capped_patches(most: int) -> Callable[[int, int], float]:
+    """Qwen2-VL with max_pixels of so many patches, but for rounding."""
+    return lambda width, height: min(width * height / 784, most) + 2
 
 
 def side_patches(width: int, height: int) -> float:
@@ -188,9 +189,11 @@ def tiles(width: int, height: int) -> float:
 
 @pytest.mark.parametrize(
     "tokens_of",
-    [lambda *_: 260, lambda *_: 576, lambda *_: 1, anyres_patches, side_patches, tiles],
-    ids=["gemma-3", "llava", "mllama", "qwen2-vl", "pixtral", "internvl"],
-)
+    [lambda *_: 260, lambda *_: 576, lambda *_: 1, side_patches, tiles, llava_next,
+     *(capped_patches(most) for most in (512, 1280, 4096, 16_384))],
+    ids=["gemma-3", "llava", "mllama", "pixtral", "internvl", "llava-next",
+         "qwen2-vl-512", "qwen2-vl-1280", "qwen2-vl-4096", "qwen2-vl"],
+)  # fmt: skip
 def test_what_an_image_costs_is_learnt(tokens_of: Callable[[int, int], float]) -> None:
     weights, draw = TokenWeights(MEASURED), random.Random(4)
     for _ in range(300):
