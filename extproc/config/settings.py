@@ -362,6 +362,24 @@ class LoadSettings(Section):
         return max(2.0, 4 * self.every_ms / 1000) + self.timeout_ms / 1000
 
 
+class TracingSettings(Section):
+    """Traces of decisions and of what is learnt, and Envoy's own, by OpenTelemetry."""
+
+    otlp: str = keys.text(
+        rf"(http://{HOST_PORT})?",
+        "http://host:port of an OTLP receiver (HTTP); empty: off",
+        "empty, or http://host:port, such as http://otel-collector:4318",
+        default="",
+    )
+    share: float = keys.key(
+        "share of requests that are traced",
+        "a share of requests from 0 to 1",
+        default=0.01,
+        ge=0,
+        le=1,
+    )
+
+
 class EnvoySettings(Section):
     """Envoy's configuration beside the pools, for `dualpool config envoy`."""
 
@@ -529,6 +547,9 @@ class Settings(Section):
     shadow: bool = keys.key(
         "decide and learn, but leave all to the largest pool", "true or false", default=False
     )
+    tracing: TracingSettings = Field(
+        default=TracingSettings(), description="traces, by OpenTelemetry"
+    )
     envoy: EnvoySettings = Field(default=EnvoySettings(), description="Envoy's configuration")
     log_level: LogLevel = keys.one_of(
         LogLevel.INFO, "debug, info, warning or error: the least that is logged"
@@ -577,5 +598,6 @@ SECTIONS: Mapping[str, type[Section]] = {
     "tenants": TenantSettings,
     "requests": RequestSettings,
     "load": LoadSettings,
+    "tracing": TracingSettings,
     "envoy": EnvoySettings,
 }

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from extproc.config.errors import UserError
-from extproc.config.settings import Settings
+from extproc.config.settings import Settings, TracingSettings
 from extproc.envoy.document import Part
 from extproc.envoy.render import render_envoy
 
@@ -75,7 +75,9 @@ def render_fragment(settings: Settings, prefix: str) -> str:
 
 def whole_configuration(settings: Settings) -> Part:
     """Return Envoy's whole configuration; raises RenderError."""
-    return Part("", yaml.safe_load(render_envoy(settings)))
+    # What traces is the connection manager, which is not a part of it.
+    untraced = settings.model_copy(update={"tracing": TracingSettings()})
+    return Part("", yaml.safe_load(render_envoy(untraced)))
 
 
 def connection_manager(document: Part) -> Part:

@@ -83,6 +83,16 @@ class _ServiceCluster:
 
 
 @dataclass(frozen=True, slots=True)
+class _Receiver:
+    """Where Envoy sends its traces, and of how many per cent of the requests."""
+
+    url: str
+    percent: float
+    discovery: str
+    address: _RenderedAddress
+
+
+@dataclass(frozen=True, slots=True)
 class PoolCluster:
     """A pool's cluster, and `route_to`, the cluster that adds the pool `fallback`.
 
@@ -207,6 +217,7 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
             lua=_lua,
             largest=unnamed.largest,
             reads_model=any(row.is_named for row in rows),
+            tracing=_receiver(settings),
             **more,
         )
     )
@@ -332,6 +343,15 @@ def _san_type(name: str) -> str:
 
 def _seconds(milliseconds: int) -> str:
     return f"{milliseconds / 1000:.3f}s"
+
+
+def _receiver(settings: Settings) -> _Receiver | None:
+    url = settings.tracing.otlp
+    if not url:
+        return None
+    address = _address(url.removeprefix("http://"))
+    percent = round(100 * settings.tracing.share, 4)  # of the precision that Envoy has
+    return _Receiver(url, percent, _discovery(address.host), address)
 
 
 def _address(text: str) -> _RenderedAddress:

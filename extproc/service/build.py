@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry
 
@@ -17,6 +17,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules, build_spill
 from extproc.config.addresses import is_of_this_machine
+from extproc.config.errors import UserError
 from extproc.config.settings import (
     MESSAGE_OVERHEAD,
     EstimatorName,
@@ -25,6 +26,7 @@ from extproc.config.settings import (
     Settings,
     Transport,
 )
+from extproc.names import install_hint
 from extproc.page.counts import read_counts
 from extproc.page.decisions import Decisions
 from extproc.page.digest import Reporter
@@ -42,6 +44,9 @@ from extproc.stream.metrics import Metrics, WorkerMetrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
 from extproc.stream.thinning import Price, Thinning
+
+if TYPE_CHECKING:
+    from extproc.service.grpc_server import BeginTrace
 
 _SECRET_BYTES: Final = 32
 _LEAST_MESSAGE_BYTES: Final = 1 << 20  # room for all headers
@@ -158,21 +163,37 @@ def build_server(settings: Settings, stages: Stages, address: str) -> Server:
         body_s=listen.body_timeout_s,
         late_s=_late_s(settings),
     )
-    if choose_transport(listen) is Transport.H2:
+    if choose_transport(settings) is Transport.H2:
         return H2Server(stages, address, bounds)
     # Imported where it serves: gRPC takes 8 MB of memory.
     from extproc.service.credentials import Certificates
     from extproc.service.grpc_server import GrpcServer
 
     files = certificate_files(listen)
-    return GrpcServer(stages, address, bounds, Certificates(files) if files else None)
+    certificates = Certificates(files) if files else None
+    return GrpcServer(stages, address, bounds, certificates, _build_tracing(settings))
 
 
-def choose_transport(listen: ListenSettings) -> Transport:
+def _build_tracing(settings: Settings) -> "BeginTrace | None":
+    """Return what begins traces; None if there are none. Raises UserError without the packages."""
+    if not settings.tracing.otlp:
+        return None
+    # Imported where they are used: an extra, and 20 MB of memory.
+    try:
+        from extproc.service.tracing import Tracing
+    except ModuleNotFoundError as error:
+        text = f"tracing.otlp needs the package {error.name}: {install_hint('tracing')}"
+        raise UserError(text) from None
+    return Tracing(settings.tracing.otlp, settings.tracing.share, random.random).begin
+
+
+def choose_transport(settings: Settings) -> Transport:
     """Return the transport that carries Envoy's streams: GRPC or H2."""
+    listen = settings.listen
     if listen.transport is not Transport.AUTO:
         return listen.transport
-    plain = is_of_this_machine(listen.grpc) and not listen.tls_cert
+    # Only gRPC shows the span of Envoy's, which comes in the metadata of its stream.
+    plain = is_of_this_machine(listen.grpc) and not listen.tls_cert and not settings.tracing.otlp
     return Transport.H2 if plain else Transport.GRPC
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 
 import grpc
@@ -26,6 +26,9 @@ from extproc.service.streams import (
 )
 from extproc.service.unix_socket import PathLock, for_owner_and_group, reserve
 from extproc.stream.exchange import Stages
+from extproc.stream.traced import Trace
+
+BeginTrace = Callable[[Iterable[tuple[str, str | bytes]]], Trace | None]
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _log = logging.getLogger(__name__)
@@ -35,14 +38,21 @@ class GrpcServer:
     """Serves Envoy on one address with grpc.aio, over TLS if certificates are given."""
 
     def __init__(
-        self, stages: Stages, address: str, bounds: Bounds, certificates: Certificates | None = None
+        self,
+        stages: Stages,
+        address: str,
+        bounds: Bounds,
+        certificates: Certificates | None = None,
+        begin_trace: BeginTrace | None = None,
     ) -> None:
+        """`begin_trace` returns the trace of a stream with this metadata; None: it has none."""
         lateness = Lateness(bounds.late_s, time.monotonic)
         self._self_check = SelfCheck(lateness)
         self._streams = Streams(stages, bounds, lateness.is_over)
         self._address = address
         self._bounds = bounds
         self._certificates = certificates
+        self._begin_trace = begin_trace
         self._path_lock: PathLock | None = None
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(options=_options(bounds))
@@ -114,7 +124,9 @@ class GrpcServer:
         patience = asyncio.timeout(self._bounds.first_message_s)
         # peer() is address and port, so one for each connection; all connections over a Unix socket
         # are `unix:`, one peer.
-        stream = self._streams.open(context.peer(), patience)
+        begin = self._begin_trace
+        trace = None if begin is None else begin(context.invocation_metadata() or ())
+        stream = self._streams.open(context.peer(), patience, trace)
         if stream is None:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY)
         try:

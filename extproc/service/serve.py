@@ -76,6 +76,7 @@ class Service:
         )
         learner.on_replaced = stages.metrics.forget_category
         self._listen = settings.listen
+        self._transport = choose_transport(settings)
         self._workers = WorkerMetrics(registry)
         self._workers.configured.set(1)
         self._reporter = build_reporter(stages, decisions)
@@ -103,7 +104,7 @@ class Service:
         _log.info(
             "serving: gRPC on %s (transport %s), HTTP on %s",
             with_port(self._listen.grpc, grpc),
-            choose_transport(self._listen),
+            self._transport,
             with_port(self._listen.http, http),
         )
         reporting = repeating(self._report, EVERY_S)

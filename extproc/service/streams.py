@@ -25,6 +25,7 @@ from extproc.service.places import Patience, Places
 from extproc.stream.exchange import Stages
 from extproc.stream.session import ProtocolError
 from extproc.stream.stream import Stream
+from extproc.stream.traced import Trace
 
 SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -105,12 +106,14 @@ class Streams:
         """Open further streams with other stages."""
         self._stages = replace(stages, is_late=self._is_late)
 
-    def open(self, peer: str, patience: Patience) -> "OpenStream | None":
+    def open(
+        self, peer: str, patience: Patience, trace: Trace | None = None
+    ) -> "OpenStream | None":
         """Open a stream that ends when `patience` does; None if the server has no place for it."""
         if not self._places.take(peer, patience):
             return None
         body_until = asyncio.get_running_loop().time() + self._bounds.body_s
-        stream = OpenStream(self, Stream(self._stages), peer, patience, body_until)
+        stream = OpenStream(self, Stream(self._stages, trace), peer, patience, body_until)
         self._open.add(stream)
         return stream
 

@@ -15,6 +15,7 @@ from extproc.budget.values import Observation, Outcome
 from extproc.names import HIDE_USAGE, HIDES_USAGE, UNDECIDED
 from extproc.request.reader import (
     Endpoint,
+    Request,
     Unreadable,
     UnreadableRequest,
     endpoint,
@@ -102,7 +103,7 @@ class Stages:
         return {name.encode("latin-1"): name for name in self.header_names}
 
 
-class _RetryCause(enum.Enum):
+class RetryCause(enum.Enum):
     """Why Envoy asked a second server."""
 
     MISROUTED = "misrouted"  # the pool could not hold the request
@@ -120,7 +121,7 @@ class _MisrouteKind(enum.Enum):
 
 
 @dataclass(slots=True)
-class _PendingRequest:
+class PendingRequest:
     """A request whose body is still arriving."""
 
     endpoint: Endpoint
@@ -147,7 +148,7 @@ def create_series(stages: Stages) -> None:
     for pool in stages.rules.pools:
         for verdict in Verdict:
             metrics.verdicts.labels(pool.name, verdict.value)
-        for cause in _RetryCause:
+        for cause in RetryCause:
             metrics.retries.labels(pool.name, cause.value)
     for row in stages.rules.each_row:
         for pool in row[:-1]:
@@ -165,7 +166,7 @@ class Exchange:
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._request: _PendingRequest | None = None
+        self._request: PendingRequest | None = None
         self._noted: Noted | None = None  # None: the answer is not observed
         self._answer: PendingAnswer | None = None
 
@@ -240,7 +241,7 @@ class Exchange:
 
     def _conclude(
         self, noted: Noted, pool: Pool, outcome: Usage | Refused | Unlearnable
-    ) -> _RetryCause:
+    ) -> RetryCause:
         """Judge the answer of `pool`; return why another pool may have been asked before it."""
         match outcome:
             case Usage() as usage:
@@ -256,10 +257,10 @@ class Exchange:
                         stands_for=noted.stands_for,
                     )
                 )
-                return _RetryCause.MISROUTED
+                return RetryCause.MISROUTED
             case reason:
                 self._count(reason.value, noted)
-                return _RetryCause.UNKNOWN
+                return RetryCause.UNKNOWN
 
     def begin(self, headers: Mapping[str, str], note: Note, *, ends: bool = False) -> Action:
         """Return the action on the headers of a request; `ends`: it has no body."""
@@ -269,7 +270,7 @@ class Exchange:
             return _PROCEED
         if self._stages.is_late():
             return self._go(route_by_size(_plain_bytes(headers), self._stages.rules))
-        self._request = _PendingRequest(kind, headers, note.get(HIDES_USAGE) is True)
+        self._request = PendingRequest(kind, headers, note.get(HIDES_USAGE) is True)
         return _WAIT
 
     def read_whole(self, body: bytes | memoryview) -> Proceed:
@@ -278,7 +279,7 @@ class Exchange:
         self._request.body, self._request.whole = body, True
         return self._decide(self._request)
 
-    def _read(self, pending: _PendingRequest, body: Body) -> Action:
+    def _read(self, pending: PendingRequest, body: Body) -> Action:
         if body.end_of_stream and not pending.pieces:
             pending.body = body.data  # whole, so not copied: it may have 32 MiB
         else:
@@ -289,31 +290,38 @@ class Exchange:
             return self._decide(pending)
         return _WAIT
 
-    def _decide(self, pending: _PendingRequest) -> Proceed:
-        stages = self._stages
-        rules, start = stages.rules, stages.clock()
-        if len(pending.body) > rules.max_body_bytes:
+    def _decide(self, pending: PendingRequest) -> Proceed:
+        stages, start = self._stages, self._stages.clock()
+        if len(pending.body) > stages.rules.max_body_bytes:
             return self._unreadable(Unreadable.TOO_LARGE)
-        encoding = pending.headers.get("content-encoding", "")
         try:
-            request = read_request(
-                pending.endpoint,
-                pending.body,
-                encoding,
-                max_bytes=rules.max_body_bytes,
-                turns=rules.prefix_key is not None,
-            )
+            request = self._read_body(pending)
         except UnreadableRequest as error:
             return self._unreadable(error.reason)
-        named = pending.headers.get(rules.category_header, "")
-        tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
-        routed = route(request, named, stages.learner, rules, tenant, spill=stages.spill)
+        routed = self._route(pending, request, stages.learner)
         action = self._answer_for(pending, routed, usage_unstated=request.usage_unstated)
         stages.metrics.decision_seconds.count(stages.clock() - start)
         return action
 
+    def _read_body(self, pending: PendingRequest) -> Request:
+        """Return what the body says. Raises UnreadableRequest."""
+        rules = self._stages.rules
+        return read_request(
+            pending.endpoint,
+            pending.body,
+            pending.headers.get("content-encoding", ""),
+            max_bytes=rules.max_body_bytes,
+            turns=rules.prefix_key is not None,
+        )
+
+    def _route(self, pending: PendingRequest, request: Request, learner: Learner) -> Routed:
+        rules, spill = self._stages.rules, self._stages.spill
+        named = pending.headers.get(rules.category_header, "")
+        tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
+        return route(request, named, learner, rules, tenant, spill=spill)
+
     def _answer_for(
-        self, pending: _PendingRequest, routed: Routed, *, usage_unstated: bool
+        self, pending: PendingRequest, routed: Routed, *, usage_unstated: bool
     ) -> Proceed:
         one_in = self._observe_one_in(routed)
         if one_in is None:
@@ -338,13 +346,13 @@ class Exchange:
         one_in = stages.sampling.one_in(rules.observe_sample)
         return one_in if one_in == 1 or stages.draw() * one_in < 1.0 else None
 
-    def _may_ask(self, pending: _PendingRequest, routed: Routed) -> bool:
+    def _may_ask(self, pending: PendingRequest, routed: Routed) -> bool:
         """Return whether to ask for the usage of an observed stream that does not state it."""
         may_add = self._stages.rules.asks_usage and pending.hides_usage and pending.replaceable
         asking = self._stages.usage_asking
         return may_add and asking.may_ask(routed.pool, routed.asked.model)
 
-    def _with_usage(self, pending: _PendingRequest, action: Proceed) -> Proceed:
+    def _with_usage(self, pending: PendingRequest, action: Proceed) -> Proceed:
         self._stages.metrics.usage_asked.count()
         body = ask_for_usage(bytes(pending.body))
         length = {"content-length": str(len(body))} if "content-length" in pending.headers else {}
@@ -370,7 +378,7 @@ class Exchange:
         headers = shadow_headers if self._stages.rules.is_shadow else decision_headers
         return Proceed(headers(routed), to_note(noted) if noted else NOTHING)
 
-    def _answered(self, noted: Noted, pool: Pool, usage: Usage) -> _RetryCause:
+    def _answered(self, noted: Noted, pool: Pool, usage: Usage) -> RetryCause:
         counts = usage.prompt_tokens, usage.completion_tokens
         window, times = pool.max_model_len, noted.stands_for
         seen = Observation(noted.asked, Outcome.COMPLETE, window, *counts, times)
@@ -385,7 +393,7 @@ class Exchange:
             self._stages.learn(seen)
         else:
             self._count("no_output", noted)
-        return _RetryCause.MISROUTED if verdict is Verdict.MISROUTED else _RetryCause.FAILED
+        return RetryCause.MISROUTED if verdict is Verdict.MISROUTED else RetryCause.FAILED
 
     def _kind(self, noted: Noted, pool: Pool, *, cut: bool) -> _MisrouteKind:
         """Return what became of a misrouted request that `pool` has answered."""

@@ -15,6 +15,7 @@ from extproc.stream.buffered import read_body, read_head
 from extproc.stream.exchange import Exchange, Stages
 from extproc.stream.replies import reply
 from extproc.stream.session import Proceed, ProtocolError, Session, Wait
+from extproc.stream.traced import Trace, TracedExchange
 
 _Acted = TypeVar("_Acted")
 _Given = TypeVarTuple("_Given")
@@ -36,16 +37,16 @@ class Stream:
 
     Call `close` however it ended. `error` is what went wrong, for the log. If a stream ends without
     an error and without a reply, Envoy passes the request on: so it does after a violation of the
-    protocol and after a fault of the session.
+    protocol and after a fault of the session. `trace` is told what happens; None: nobody is.
     """
 
     __slots__ = ("_exchange", "_head", "_open", "_session", "_stages", "error", "finished")
 
-    def __init__(self, stages: Stages) -> None:
+    def __init__(self, stages: Stages, trace: Trace | None = None) -> None:
         self.error: Exception | None = None
         self.finished = False  # the service should end the stream
         self._stages = stages
-        self._exchange = Exchange(stages)
+        self._exchange = Exchange(stages) if trace is None else TracedExchange(stages, trace)
         # None as long as `buffered` can read what comes; `_head` is what it has read of it.
         self._session: Session | None = None
         self._head: bytes | None = None

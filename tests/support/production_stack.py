@@ -59,7 +59,7 @@ class Fronted:
 
 
 @contextmanager
-def fronted(folder, listen=None, envoy=None, workers=1, answer=None, requests=None):
+def fronted(folder, listen=None, envoy=None, workers=1, answer=None, requests=None, tracing=None):
     """Run Envoy, the service and two pools; yield when Envoy and the service answer.
 
     `answer` is a function of a pool's name and a request's body; it returns the content type, the
@@ -89,6 +89,7 @@ def fronted(folder, listen=None, envoy=None, workers=1, answer=None, requests=No
                 {"name": "long", "max_model_len": 65536, "address": addresses[1]},
             ],
             "requests": requests or {},
+            "tracing": tracing or {},
             "envoy": {
                 "listen": f"127.0.0.1:{ports.listener}",
                 "admin": f"127.0.0.1:{ports.admin}",

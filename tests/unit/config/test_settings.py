@@ -102,6 +102,7 @@ DEFAULTS = {
         "tls_key": "",
     },
     "shadow": False,
+    "tracing": {"otlp": "", "share": 0.01},
     "log_level": LogLevel.INFO,
 }
 

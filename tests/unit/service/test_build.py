@@ -149,12 +149,12 @@ def test_the_server_is_that_of_the_transport(listen, kind):
     ],
 )
 def test_the_transport_follows_from_the_address(address, expected):
-    assert choose_transport(ListenSettings(grpc=address)) is expected
+    assert choose_transport(Settings(listen=ListenSettings(grpc=address))) is expected
 
 
 def test_with_tls_the_transport_is_grpc():
     listen = ListenSettings(grpc="127.0.0.1:1", tls_cert="/c", tls_key="/k")
-    assert choose_transport(listen) is Transport.GRPC
+    assert choose_transport(Settings(listen=listen)) is Transport.GRPC
 
 
 def test_the_service_on_h2_does_not_load_grpc():
