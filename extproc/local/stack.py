@@ -9,7 +9,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -92,6 +92,7 @@ class Stack:
         self._session = session
         self._say = say
         self._children = Children(options.logs)
+        self._files = ExitStack()
 
     async def __aenter__(self) -> Self:
         find_envoy()
@@ -109,6 +110,7 @@ class Stack:
         trace: TracebackType | None,
     ) -> None:
         await self._children.stop()
+        self._files.close()
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -149,19 +151,19 @@ class Stack:
         Raises StackError if one does not become ready.
         """
         self._say("Waiting for the service and Envoy")
-        # An unnamed file, read by the service at its start and by render_envoy, and gone after
-        # that.
-        with closing(Log()) as file:
-            document = service_settings(self._ports, pools, upstreams, self._options.settings)
-            file.write(json.dumps(document))
-            service = await self._children.start(_service_command(file))
-            url = f"http://127.0.0.1:{self._ports.http}"
-            # Before Envoy, which checks the service's health before it routes the first request.
-            await self.unless_ended(self._ready(f"{url}/readyz", service))
-            configuration = render_envoy(load(file.path()))
-            envoy = await self._children.start(envoy_command(configuration))
-            admin_url = f"http://127.0.0.1:{self._ports.admin}"
-            await self.unless_ended(self._ready(f"{admin_url}/ready", envoy))
+        # An unnamed file. It stays while the service may load it again: its path is that of a file
+        # descriptor, which another file would have after it.
+        file = self._files.enter_context(closing(Log()))
+        document = service_settings(self._ports, pools, upstreams, self._options.settings)
+        file.write(json.dumps(document))
+        service = await self._children.start(_service_command(file))
+        url = f"http://127.0.0.1:{self._ports.http}"
+        # Before Envoy, which checks the service's health before it routes the first request.
+        await self.unless_ended(self._ready(f"{url}/readyz", service))
+        configuration = render_envoy(load(file.path()))
+        envoy = await self._children.start(envoy_command(configuration))
+        admin_url = f"http://127.0.0.1:{self._ports.admin}"
+        await self.unless_ended(self._ready(f"{admin_url}/ready", envoy))
         return StackGateway(self._ports.url, admin_url, url, envoy, service)
 
     async def unless_ended(self, work: Awaitable[Result]) -> Result:

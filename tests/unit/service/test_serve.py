@@ -384,7 +384,7 @@ def reporting(*, saturated):
 def test_requests_leave_a_pool_whose_servers_report_a_queue(tmp_path, workers):
     with reporting(saturated=True) as short, reporting(saturated=False) as long:
         more = (
-            "load: {spill: true, every_ms: 50}\n"
+            "load: {spill: true, every_ms: 50, timeout_ms: 5000}\n"
             f"pools: [{{name: short, max_model_len: 8192, address: '{short}'}}, "
             f"{{name: long, max_model_len: 65536, address: '{long}'}}]\n"
         )
