@@ -102,6 +102,7 @@ DEFAULTS = {
         "tls_key": "",
     },
     "shadow": False,
+    "state": "",
     "log_level": LogLevel.INFO,
 }
 
