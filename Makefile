@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIN = UV_CUSTOM_COMPILE_COMMAND='make requirements' $(BIN)/uv pip compile --quiet --upgrade \
 	--python-version 3.12 --universal --generate-hashes --no-emit-index-url --no-emit-find-links
 # What every request passes through: its branch coverage is 100 %.
-CORE := budget build encoding request response routing stream tokens transport
+CORE := budget build encoding request response routing state stream tokens transport
 
 .DEFAULT_GOAL := help
 

@@ -4,11 +4,22 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final, Generic, TypeVar
 
+import msgspec
+
+from extproc.budget.saved import Count
+
 IDLE: Final = 32
 """A key is idle once 32 touches for every place of the map went to other keys."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+
+
+class SavedTouches(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The counts of a map in a snapshot."""
+
+    touches: Count
+    evicted: Count
 
 
 class BoundedMap(Generic[Key, Value]):
@@ -62,6 +73,25 @@ class BoundedMap(Generic[Key, Value]):
     def pass_by(self) -> None:
         """Count a touch of a key that has no room, so that idle keys make room in time."""
         self._touches += 1
+
+    def touched(self, key: Key) -> int:
+        """Return when a key that is kept was touched last, in touches of the map."""
+        return self._entries[key][1]
+
+    def save(self) -> SavedTouches:
+        """Return what a snapshot keeps beside the keys, in their order."""
+        return SavedTouches(self._touches, self.evicted)
+
+    def load(self, saved: SavedTouches) -> None:
+        """Continue with the counts of a map that was saved; `restore` its keys then."""
+        self._touches, self.evicted = saved.touches, saved.evicted
+
+    def restore(self, key: Key, value: Value, touched: int) -> bool:
+        """Keep a key that was saved; return False if it is kept already, or there is no room."""
+        if key in self._entries or len(self._entries) >= self._most:
+            return False
+        self._entries[key] = value, touched
+        return True
 
     def drop(self, key: Key) -> None:
         """Forget a key that is kept."""

@@ -16,20 +16,37 @@ prompt's margin is 207 over its median of 0. The category's outputs have the med
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from msgspec import structs
 
-from extproc.budget.bounded import BoundedMap
+from extproc.budget.bounded import BoundedMap, SavedTouches
 from extproc.budget.category import OTHER, OTHER_MODELS
-from extproc.budget.families import Families
+from extproc.budget.families import Families, Member, SavedWord
 from extproc.budget.outputs import Outputs, output_kind, size_class
-from extproc.budget.prefixes import CONTRADICTION, Prefixes
-from extproc.budget.states import CategoryKey, CategoryState, Distributions, Errors, ModelState
-from extproc.budget.steering import CEILING, FLOOR, LEVELS, Steering
-from extproc.budget.tenants import Tenant, Tenants
+from extproc.budget.prefixes import CONTRADICTION, Prefixes, SavedPrefixes
+from extproc.budget.saved import Count, Name
+from extproc.budget.states import (
+    CategoryKey,
+    CategoryState,
+    Distributions,
+    Errors,
+    ModelState,
+    SavedCategory,
+    SavedDistributions,
+    SavedModel,
+)
+from extproc.budget.steering import CEILING, FLOOR, LEVELS, SavedSteering, Steering
+from extproc.budget.tenants import (
+    SavedAccount,
+    SavedFit,
+    SavedTenants,
+    SavedTenantState,
+    Tenant,
+    Tenants,
+)
 from extproc.budget.values import (
     Asked,
     Basis,
@@ -41,7 +58,14 @@ from extproc.budget.values import (
     Outcome,
     Recalled,
 )
-from extproc.budget.weights import SURPRISE, Prediction, Prior, TokenWeights, oddity
+from extproc.budget.weights import (
+    SURPRISE,
+    Prediction,
+    Prior,
+    SavedWeights,
+    TokenWeights,
+    oddity,
+)
 from extproc.tokens import MAX_TOKENS
 
 CALIBRATED_FROM: Final = 50
@@ -86,6 +110,18 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
         return (self.own_weights or self.model.member).predict(measure)
 
 
+class SavedCalibrated(msgspec.Struct, frozen=True, array_like=True, tag=0):
+    """What a snapshot of this estimator begins with: what all requests share."""
+
+    known: SavedDistributions
+    steering: SavedSteering
+    models: SavedTouches
+    categories: SavedTouches
+    answers: SavedTouches
+    answered: Annotated[list[tuple[Name, Count, Count]], msgspec.Meta(max_length=1 << 13)]
+    """The categories of all names: answers, and the last touch."""
+
+
 class _Steered(NamedTuple):
     """The recent answers of a tenant, or of all, and what their steering says."""
 
@@ -114,6 +150,7 @@ class Calibrated:
         window of their pool. Beyond `categories` categories, `tenants` tenants or `models` names of
         models, further ones are treated as one, `other`. Of so many `prefixes` the tokens are kept.
         """
+        self._prior = prior
         self._families = Families(prior)
         self._errors = Errors()
         self._outputs = Outputs()
@@ -211,6 +248,105 @@ class Calibrated:
             yield Learnt(limits={str(limit): self._limit_figures(limit, tenants)})
         yield Learnt(evicted=self._categories.evicted, tenants=self._tenants.figures())
 
+    def save(self) -> Iterator[msgspec.Struct]:
+        """Yield what a snapshot keeps in small parts; nothing may be learnt between two of them."""
+        yield SavedCalibrated(
+            SavedDistributions(self._errors.save(), self._outputs.save()),
+            self._steering.save(),
+            self._models.save(),
+            self._categories.save(),
+            self._answers.save(),
+            [(name, seen, self._answers.touched(name)) for name, seen in self._answers.items()],
+        )
+        used = [model.member.weights for _, model in self._all_models()]
+        places = {
+            weights: place
+            for place, weights in enumerate(dict.fromkeys([*used, *self._tenants.own_weights()]))
+        }
+        for weights in places:
+            yield weights.save()
+
+        def place(weights: TokenWeights | None) -> int:
+            return places.get(weights, -1) if weights else -1
+
+        for name, model in self._models.items():
+            yield model.save(name, self._models.touched(name), model.member.save(place))
+        if self._other_model:
+            yield self._other_model.save(None, 0, self._other_model.member.save(place))
+        yield from self._families.save(place)
+        for key, state in self._categories.items():
+            touched = self._categories.touched(key)
+            yield SavedCategory(*key, touched, state.save(), state.record.save())
+        for other, state in self._other_categories.items():
+            yield SavedCategory(other, None, 0, state.save(), state.record.save())
+        yield from self._tenants.save(place)
+        yield from self._prefixes.save()
+
+    def load(self, parts: Iterable[object]) -> None:
+        """Continue as the one that was saved; this one has learnt nothing. Raises ValueError."""
+        table = list[TokenWeights]()
+
+        def weights_at(place: int) -> TokenWeights:
+            if not 0 <= place < len(table):
+                raise ValueError("no such weights")
+            return table[place]
+
+        for part in parts:
+            match part:
+                case SavedCalibrated():
+                    self._load_common(part)
+                case SavedWeights():
+                    table.append(TokenWeights(self._prior))
+                    table[-1].load(part)
+                case SavedModel():
+                    self._load_model(part, Member.load(part.member, weights_at))
+                case SavedWord():
+                    self._families.load(part, weights_at)
+                case SavedCategory():
+                    self._load_category(part)
+                case SavedPrefixes():
+                    self._prefixes.load(part)
+                case SavedTenants() | SavedAccount() | SavedTenantState() | SavedFit():
+                    self._tenants.load(part, self._kept_category, weights_at)
+                case _:
+                    raise ValueError(f"{type(part).__name__} is of another estimator")
+
+    def _load_common(self, saved: SavedCalibrated) -> None:
+        self._errors.load(saved.known.errors)
+        self._outputs.load(saved.known.outputs)
+        self._steering.load(saved.steering)
+        self._models.load(saved.models)
+        self._categories.load(saved.categories)
+        self._answers.load(saved.answers)
+        for name, seen, touched in saved.answered:
+            self._answers.restore(name, seen, touched)
+
+    def _load_model(self, saved: SavedModel, member: Member) -> None:
+        model = ModelState(member, self._errors, self._outputs)
+        model.load(saved)
+        if saved.name is None:
+            self._other_model = model
+        elif self._models.restore(saved.name, model, saved.touched):
+            self._families.restore(saved.name, member)
+
+    def _load_category(self, saved: SavedCategory) -> None:
+        model = self._other_model if saved.model is None else self._models.get(saved.model)
+        if model is None:  # there is room for fewer models now
+            return
+        category = CategoryState(model)
+        category.load(saved.known)
+        category.record.load(saved.record)
+        if saved.category is None:
+            self._other_categories[saved.model] = category
+        else:
+            key = saved.model, saved.category
+            self._categories.restore(key, category, saved.touched)
+
+    def _kept_category(self, key: CategoryKey) -> CategoryState | None:
+        model, category = key
+        own = self._categories.get(key)
+        return self._other_categories.get(model) if category == OTHER else own
+
     def _limit_figures(self, limit: int, tenants: Sequence[_Steered]) -> Figures:
         """Return the figures of a limit: means over recent answers if tenants are told apart."""
         common = self._steering
@@ -304,6 +440,7 @@ class Calibrated:
             self._categories.drop(key)
             self._tenants.forget(key)
         self._other_categories.pop(model, None)
+        self._families.forget(model)
         self._tenants.forget((model, OTHER))
         self._tenants.forget_fits(model)
 
@@ -323,7 +460,7 @@ class Calibrated:
                 bin_ = _risk_bin(seen.asked, limit, found, known)
                 known.steering.observe(limit, bin_, exceeds=True, weight=seen.stands_for)
 
-    def _learn_weights(self, known: _Known, measure: Measure, tokens: float, odd: float) -> None:
+    def _learn_weights(self, known: _Known, measure: Measure, tokens: int, odd: float) -> None:
         # Which answers are seen depends on the prompt alone: that does not bias a regression.
         if known.own_weights:
             known.own_weights.learn(measure, tokens)
@@ -350,8 +487,8 @@ class Calibrated:
     def _learn_score(
         self, score: float, found: Prediction, known: _Known, seen: Observation, share: float
     ) -> None:
-        for errors in (known.category.errors, known.model.errors, self._errors):
-            errors.of(seen.asked, found).add(score, share)
+        for errors in (self._errors, known.model.errors, known.category.errors):
+            errors.add(seen.asked, found, score, share)
         if known.tenant:
             known.tenant.state.add_score(score, found, known.weights, seen)
 

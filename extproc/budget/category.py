@@ -8,9 +8,13 @@ import enum
 import math
 from functools import lru_cache
 from hashlib import blake2b
+from typing import Annotated
 
-from extproc.budget.bounded import BoundedMap
+import msgspec
+
+from extproc.budget.bounded import BoundedMap, SavedTouches
 from extproc.budget.features import FEATURES, MEDIA, NO_MEDIA
+from extproc.budget.saved import Count, Name
 
 LABEL_CHARS = 96
 """The longest label; a longer name is cut and ends in a digest of it."""
@@ -107,6 +111,13 @@ def label(name: str) -> str:
     return _cut(name, LABEL_CHARS)
 
 
+class SavedLabels(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Labels in a snapshot, each with its last touch."""
+
+    touches: SavedTouches
+    names: Annotated[list[tuple[Name, Count]], msgspec.Meta(max_length=1 << 13)]
+
+
 class Labels:
     """The categories that metrics name, at most `limit` with OTHER, which all others are.
 
@@ -127,6 +138,17 @@ class Labels:
     def known(self, category: str) -> str:
         """Return the label of a category, or OTHER if it is not admitted."""
         return self._names.get(label(category)) or OTHER
+
+    def save(self) -> SavedLabels:
+        """Return what is kept in a snapshot."""
+        names = [(name, self._names.touched(name)) for name, _ in self._names.items()]
+        return SavedLabels(self._names.save(), names)
+
+    def load(self, saved: SavedLabels) -> None:
+        """Continue with the labels that were saved."""
+        self._names.load(saved.touches)
+        for name, touched in saved.names:
+            self._names.restore(name, name, touched)
 
     def admit(self, category: str) -> str | None:
         """Admit the category of an answer if there is room; return the label that it replaced."""

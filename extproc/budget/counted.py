@@ -10,6 +10,9 @@ Invariant: one answer moves a prediction by at most CLIP of its deviations.
 import math
 from typing import Final
 
+import msgspec
+
+from extproc.budget.saved import Amount, Finite
 from extproc.budget.values import Measure
 from extproc.budget.weights import CLIP, Prediction
 
@@ -20,6 +23,15 @@ _LEAST_NOISE: Final = 0.25  # the square of half a token: counts are whole
 _NOISE_RATE: Final = 0.05
 _WALK: Final = 1e-4
 """The share of the first variance that every answer restores."""
+
+
+class SavedTemplate(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A template in a snapshot."""
+
+    request: Finite
+    message: Finite
+    covariance: tuple[Amount, Finite, Amount]
+    noise: Amount
 
 
 class Template:
@@ -60,6 +72,15 @@ class Template:
         own = self.noise / variance
         self.noise += _NOISE_RATE * own * own * (error * error - variance)
         self.noise = max(self.noise, _LEAST_NOISE)
+
+    def save(self) -> SavedTemplate:
+        """Return what is kept in a snapshot."""
+        return SavedTemplate(self.request, self.message, self.covariance, self.noise)
+
+    def load(self, saved: SavedTemplate) -> None:
+        """Continue as the template that was saved."""
+        self.request, self.message = saved.request, saved.message
+        self.covariance, self.noise = saved.covariance, max(saved.noise, _LEAST_NOISE)
 
     def _gain(self, requests: float, messages: float) -> tuple[float, float, float]:
         """Return what one token of error teaches each weight, and the variance of their sum."""

@@ -13,10 +13,15 @@ Invariant: there are at most MOST_WEIGHTS sets of weights; further names share w
 
 import math
 import re
-from typing import Final
-from weakref import WeakSet, WeakValueDictionary
+from collections.abc import Callable, Iterator
+from typing import Annotated, Final, Self
 
-from extproc.budget.counted import Template
+import msgspec
+from msgspec import Meta
+
+from extproc.budget.counted import SavedTemplate, Template
+from extproc.budget.features import FEATURES
+from extproc.budget.saved import Amount, Count, Name
 from extproc.budget.values import Measure
 from extproc.budget.weights import (
     CLIP,
@@ -28,6 +33,7 @@ from extproc.budget.weights import (
     oddity,
 )
 
+_Tokens = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
 PROBATION: Final = 8
 """The answers by which a name is placed, to prompts that tell tokenizers apart."""
 MOST_PROBATION: Final = 64
@@ -40,13 +46,50 @@ CONTRADICTION: Final = 200.0
 answers in a row that are wrong by CLIP deviations or more."""
 _WORD: Final = re.compile(r"[^-_.:/@ ]*")
 
+Place = Annotated[int, Meta(ge=-1)]
+"""Where weights are among those of a snapshot; -1 if nobody uses them any more."""
+
+
+class SavedContradiction(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A contradiction in a snapshot."""
+
+    excess: Amount
+    of: Place
+    since: Annotated[int, Meta(ge=-1)]
+    answers: Count
+
+
+class SavedMember(msgspec.Struct, frozen=True, array_like=True):
+    """A name in a snapshot."""
+
+    weights: Place
+    placed: bool
+    answers: Count
+    tried: Count
+    samples: Annotated[list[tuple[Measure, _Tokens]], Meta(max_length=PROBATION)]
+    contradiction: SavedContradiction
+    template: SavedTemplate
+
+
+class SavedWord(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
+    """The weights of the names that begin with a word, in a snapshot."""
+
+    word: Name
+    weights: Place
+
+
+PlaceOf = Callable[[TokenWeights | None], int]
+"""Tells the place of weights in a snapshot."""
+WeightsAt = Callable[[int], TokenWeights]
+"""Tells the weights at a place; raises ValueError if there are none."""
+
 
 class Contradiction:
     """Whether answers keep contradicting weights that others share."""
 
     def __init__(self) -> None:
         self._excess = 0.0
-        self._of = 0  # whose answers: the weights' identity
+        self._of: TokenWeights | None = None  # whose answers
         self._since = 0  # answers that they had learnt before the first of these
         self._answers = 0
 
@@ -56,13 +99,22 @@ class Contradiction:
         Without an answer of anybody else meanwhile there is nobody to keep apart: the weights
         themselves then learn what has changed.
         """
-        if self._excess == 0.0 or self._of != id(shared):
-            self._excess, self._of = 0.0, id(shared)
+        if self._excess == 0.0 or self._of is not shared:
+            self._excess, self._of = 0.0, shared
             self._since, self._answers = shared.observations - 1, 0
         self._answers += 1
         self._excess = max(0.0, self._excess + min(odd, CLIP * CLIP) - SURPRISE)
         others = shared.observations - self._since - self._answers
         return self._excess > CONTRADICTION and others > 0
+
+    def save(self, place: PlaceOf) -> SavedContradiction:
+        """Return what is kept in a snapshot."""
+        return SavedContradiction(self._excess, place(self._of), self._since, self._answers)
+
+    def load(self, saved: SavedContradiction, weights: WeightsAt) -> None:
+        """Continue as the one that was saved. Raises ValueError."""
+        self._excess, self._since, self._answers = saved.excess, saved.since, saved.answers
+        self._of = weights(saved.of) if saved.of >= 0 else None
 
 
 class Member:
@@ -75,7 +127,7 @@ class Member:
         self.template = Template()
         """What is added to text that a tokenizer has counted."""
         self._tried = 0  # answers of this probation
-        self._samples: list[tuple[Measure, float]] = []
+        self._samples: list[tuple[Measure, int]] = []
         self._contradiction = Contradiction()
 
     def predict(self, measure: Measure) -> Prediction:
@@ -88,7 +140,7 @@ class Member:
             return found
         return min(found, self.template.predict(measure), key=lambda each: each.deviation)
 
-    def learn(self, families: "Families", measure: Measure, tokens: float, odd: float) -> None:
+    def learn(self, families: "Families", measure: Measure, tokens: int, odd: float) -> None:
         """Learn from an answer; `odd` is its oddity by `predict`."""
         self.answers += 1
         if measure.counted:
@@ -113,40 +165,97 @@ class Member:
             self.weights.learn(measure, tokens)
         self.placed, self._samples = True, []
 
+    def save(self, place: PlaceOf) -> SavedMember:
+        """Return what is kept in a snapshot."""
+        return SavedMember(
+            place(self.weights),
+            self.placed,
+            self.answers,
+            self._tried,
+            self._samples,
+            self._contradiction.save(place),
+            self.template.save(),
+        )
+
+    @classmethod
+    def load(cls, saved: SavedMember, weights: WeightsAt) -> Self:
+        """Return the name that was saved. Raises ValueError."""
+        member = cls(weights(saved.weights), placed=saved.placed)
+        member.answers, member._tried = saved.answers, min(saved.tried, MOST_PROBATION - 1)
+        for measure, _ in saved.samples[: PROBATION - 1]:
+            measure.check(len(FEATURES))
+        member._samples = list(saved.samples[: PROBATION - 1])
+        member._contradiction.load(saved.contradiction, weights)
+        member.template.load(saved.template)
+        return member
+
 
 class Families:
     """The sets of weights that names share."""
 
     def __init__(self, prior: Prior) -> None:
         self._prior = prior
-        # Those that no name has any more are forgotten.
-        self._weights: WeakSet[TokenWeights] = WeakSet()
-        self._words: WeakValueDictionary[str, TokenWeights] = WeakValueDictionary()
+        # In the order of their last answers: all processes that learn the same have one order.
+        self._members: dict[str, Member] = {}
+        self._words: dict[str, TokenWeights] = {}
+
+    @property
+    def weights(self) -> list[TokenWeights]:
+        """Those that names have."""
+        return list(dict.fromkeys(member.weights for member in self._members.values()))
 
     def find(self, name: str) -> Member:
         """Return a new name: on probation, unless it is the first of all. It is not kept yet."""
-        if not self._weights:
+        kept = self.weights
+        if not kept:
             return Member(TokenWeights(self._prior), placed=True)
-        most = max(self._weights, key=lambda weights: weights.observations)
-        return Member(self._words.get(_word(name), most), placed=False)
+        most = max(kept, key=lambda weights: weights.observations)
+        word = self._words.get(_word(name))
+        return Member(word if word in kept else most, placed=False)
 
     def keep(self, name: str, member: Member) -> None:
         """Keep the weights of a name that an answer has taught."""
-        self._weights.add(member.weights)
-        if member.placed and (_word(name) in self._words or len(self._words) < MOST_WEIGHTS):
-            self._words[_word(name)] = member.weights
+        self._members.pop(name, None)
+        self._members[name] = member
+        word = _word(name)
+        if not member.placed or self._words.get(word) is member.weights:
+            return
+        kept = self.weights
+        self._words = {each: known for each, known in self._words.items() if known in kept}
+        if word in self._words or len(self._words) < MOST_WEIGHTS:
+            self._words[word] = member.weights
 
-    def fitting(self, samples: list[tuple[Measure, float]]) -> TokenWeights:
+    def forget(self, name: str) -> None:
+        """Forget a name; weights that no other name has go with it."""
+        self._members.pop(name, None)
+
+    def save(self, place: PlaceOf) -> Iterator[SavedWord]:
+        """Yield what is kept in a snapshot beside the names, in their order."""
+        kept = self.weights
+        for word, weights in self._words.items():
+            if weights in kept:
+                yield SavedWord(word, place(weights))
+
+    def restore(self, name: str, member: Member) -> None:
+        """Continue with a name that was saved."""
+        self._members[name] = member
+
+    def load(self, saved: SavedWord, weights: WeightsAt) -> None:
+        """Continue with a word that was saved. Raises ValueError."""
+        if saved.weights >= 0 and len(self._words) < MOST_WEIGHTS:
+            self._words[saved.word] = weights(saved.weights)
+
+    def fitting(self, samples: list[tuple[Measure, int]]) -> TokenWeights:
         """Return the weights that fit some answers best, or new ones if none fit."""
-        odd, best = math.inf, TokenWeights(self._prior)
-        for weights in self._weights:
+        odd, best, kept = math.inf, TokenWeights(self._prior), self.weights
+        for weights in kept:
             if (found := _oddity(weights, samples)) < odd:
                 odd, best = found, weights
-        fits = odd <= SURPRISE or len(self._weights) >= MOST_WEIGHTS
+        fits = odd <= SURPRISE or len(kept) >= MOST_WEIGHTS
         return best if fits else TokenWeights(self._prior)
 
 
-def _oddity(weights: TokenWeights, samples: list[tuple[Measure, float]]) -> float:
+def _oddity(weights: TokenWeights, samples: list[tuple[Measure, int]]) -> float:
     total = 0.0
     for measure, tokens in samples:
         found = weights.predict(measure)

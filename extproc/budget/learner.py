@@ -1,9 +1,11 @@
 """What one process has learnt: the estimator, the categories with labels, and the lengths."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from extproc.budget.category import OTHER, Labels
-from extproc.budget.lengths import Lengths
+import msgspec
+
+from extproc.budget.category import OTHER, Labels, SavedLabels
+from extproc.budget.lengths import Lengths, SavedLengths
 from extproc.budget.values import Asked, Budget, Estimator, Learnt, Observation, Recalled
 
 
@@ -40,6 +42,34 @@ class Learner:
     def label(self, asked: Asked) -> str:
         """Return the category as a metric label: `other` beyond the permitted number."""
         return self._labels.known(name_category(asked))
+
+    def save(self) -> Iterator[msgspec.Struct]:
+        """Yield what a snapshot keeps in small parts; nothing may be learnt between two of them."""
+        yield self._labels.save()
+        yield from self._lengths.save()
+        yield from self.estimator.save()
+
+    def load(self, parts: Iterable[object]) -> None:
+        """Continue as the one that was saved; this one has learnt nothing. Raises ValueError."""
+        self.estimator.load(self._own(parts))
+
+    def replace(self, other: "Learner") -> None:
+        """Know what another learner has learnt, instead of what this one has."""
+        # ruff does not see that they are of the same class.
+        self.estimator = other.estimator
+        self._labels = other._labels  # noqa: SLF001
+        self._lengths = other._lengths  # noqa: SLF001
+
+    def _own(self, parts: Iterable[object]) -> Iterator[object]:
+        """Load the parts of a learner; yield those of its estimator."""
+        for part in parts:
+            match part:
+                case SavedLabels():
+                    self._labels.load(part)
+                case SavedLengths():
+                    self._lengths.load(part, self._labels.known(part.category))
+                case _:
+                    yield part
 
     @property
     def lengths(self) -> Lengths:

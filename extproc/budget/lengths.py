@@ -9,10 +9,11 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from operator import add
-from typing import Annotated, Final, NamedTuple, Self
+from typing import Annotated, Final, Literal, NamedTuple, Self
 
 import msgspec
 
+from extproc.budget.saved import Name
 from extproc.budget.values import Observation
 
 MOST_PROMPT_TOKENS: Final = 1 << 24
@@ -47,6 +48,14 @@ class _LengthsDocument(msgspec.Struct, omit_defaults=True):
     """The answered requests of each category."""
     sequences: dict[str, list[_Row]] = {}
     """The sequences of each category in which a request had several."""
+
+
+class SavedLengths(msgspec.Struct, frozen=True, array_like=True, tag=10):
+    """The lengths of one category in a snapshot, by a table and prompt tokens."""
+
+    table: Literal["lengths", "sequences"]
+    category: Name
+    rows: Annotated[list[_Row], msgspec.Meta(max_length=1 << 15)]
 
 
 class LengthHistogram:
@@ -98,6 +107,16 @@ class LengthHistogram:
                 if count:
                     yield category, _PROMPT_VALUES[row], _OUTPUT_VALUES[column], count
 
+    def save(self, table: Literal["lengths", "sequences"]) -> Iterator[SavedLengths]:
+        """Yield what is kept in a snapshot."""
+        for category in self._counts:
+            yield SavedLengths(table, category, [row[1:] for row in self.rows_of(category)])
+
+    def load(self, saved: SavedLengths, category: str) -> None:
+        """Count the lengths that were saved as those of a category."""
+        for row in saved.rows:
+            self.observe(category, *row)
+
     @classmethod
     def from_json(cls, text: bytes | str) -> Self:
         """Read the sequences in what `write_lengths` wrote, also in a version with other bins.
@@ -137,6 +156,16 @@ class Lengths:
             self._count_sequences(into)
         self._requests.fold(category, into)
         self._sequences.fold(category, into)
+
+    def save(self) -> Iterator[SavedLengths]:
+        """Yield what is kept in a snapshot."""
+        yield from self._requests.save("lengths")
+        yield from self._sequences.save("sequences")
+
+    def load(self, saved: SavedLengths, category: str) -> None:
+        """Count the lengths that were saved as those of a category."""
+        histogram = self._requests if saved.table == "lengths" else self._sequences
+        histogram.load(saved, category)
 
     def _count_sequences(self, category: str) -> None:
         """Count sequences apart from now on; so far each request had one."""

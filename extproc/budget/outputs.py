@@ -8,9 +8,13 @@ of a size from its kind.
 Invariant: memory is bounded: there are two kinds for each value of request.thinking.Thinking.
 """
 
-from typing import Final
+from typing import Annotated, Final
 
-from extproc.budget.sketch import Counts, Sketch, count_prior
+import msgspec
+from msgspec import Meta
+
+from extproc.budget.saved import Name
+from extproc.budget.sketch import Counts, SavedSketch, Sketch, count_prior
 from extproc.budget.values import Asked, Observation, Outcome
 
 OUTPUT_MEMORY: Final = 1500.0
@@ -29,6 +33,22 @@ def output_kind(asked: Asked) -> Kind | None:
 def size_class(prompt_tokens: float) -> int:
     """Return the class of a prompt's size."""
     return max(0, min(SIZES - 1, int(prompt_tokens).bit_length() - 9))
+
+
+class SavedOutput(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The outputs of one kind in a snapshot, and of a size of it."""
+
+    thinking: Name
+    hint: bool
+    size: Annotated[int, Meta(ge=0, lt=SIZES)] | None
+    sketch: SavedSketch
+
+
+class SavedOutputs(msgspec.Struct, frozen=True, array_like=True):
+    """Outputs in a snapshot."""
+
+    every: SavedSketch
+    kinds: Annotated[list[SavedOutput], Meta(max_length=512)]
 
 
 class Outputs:
@@ -54,16 +74,39 @@ class Outputs:
 
     def add(self, kind: Kind | None, size: int, seen: Observation, weight: float) -> None:
         """Count an output in this distribution; the wider ones were told of it before."""
-        if kind is not None:
-            _add(self._add_size(kind, size), seen, weight)
-            _add(self._kinds[kind], seen, weight)
         _add(self.every, seen, weight)
+        if kind is not None:
+            own = self._add_size(kind, size)
+            _add(self._kinds[kind], seen, weight)
+            _add(own, seen, weight)
 
-    def _add_size(self, kind: Kind, size: int) -> Sketch:
+    def save(self) -> SavedOutputs:
+        """Return what is kept in a snapshot."""
+        kinds = [SavedOutput(*kind, None, each.save()) for kind, each in self._kinds.items()]
+        sizes = [
+            SavedOutput(*kind, size, each.save()) for (kind, size), each in self._sizes.items()
+        ]
+        return SavedOutputs(self.every.save(), kinds + sizes)
+
+    def load(self, saved: SavedOutputs) -> None:
+        """Continue as those that were saved; load the wider ones first. Raises ValueError."""
+        self.every.load(saved.every)
+        for each in saved.kinds:
+            kind = each.thinking, each.hint
+            if not each.sketch.observations:
+                raise ValueError("a kind without an output")
+            own = self._add_kind(kind) if each.size is None else self._add_size(kind, each.size)
+            own.load(each.sketch)
+
+    def _add_kind(self, kind: Kind) -> Sketch:
         if kind not in self._kinds:
             self._kinds[kind] = self._new(self.find_kind(kind) or self.every)
+        return self._kinds[kind]
+
+    def _add_size(self, kind: Kind, size: int) -> Sketch:
+        parent = self._add_kind(kind)
         if (kind, size) not in self._sizes:
-            self._sizes[kind, size] = self._new(self._kinds[kind])
+            self._sizes[kind, size] = self._new(parent)
         return self._sizes[kind, size]
 
     def _new(self, parent: Sketch | None) -> Sketch:

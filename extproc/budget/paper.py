@@ -1,11 +1,16 @@
 """The estimator of arXiv 2604.08075, section 3: one ratio of bytes per token for each category."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
-from extproc.budget.bounded import BoundedMap
+import msgspec
+from msgspec import Meta
+
+from extproc.budget.bounded import BoundedMap, SavedTouches
 from extproc.budget.category import OTHER
+from extproc.budget.saved import Amount, Count, Name
 from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation, Recalled
 
 _LEAST_RATIO = 1 / 16  # bytes per token: keeps a budget finite where sigma exceeds c
@@ -16,6 +21,23 @@ class _Ratio:
     mean: float  # bytes per token
     deviation: float = 0.0
     samples: int = 0
+
+
+class SavedRatio(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=21):
+    """A ratio in a snapshot; `category` is None for all others."""
+
+    category: Name | None
+    model: Name
+    touched: Count
+    mean: Annotated[float, Meta(gt=0, le=1e12)]
+    deviation: Amount
+    samples: Count
+
+
+class SavedRatios(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20):
+    """The counts over all ratios in a snapshot."""
+
+    touches: SavedTouches
 
 
 class PaperEstimator:
@@ -95,6 +117,30 @@ class PaperEstimator:
     def learnt_parts(self) -> Iterator[Learnt]:
         """Yield what was learnt, in one part: it is cheap."""
         yield self.learnt()
+
+    def save(self) -> Iterator[msgspec.Struct]:
+        """Yield what is kept in a snapshot."""
+        yield SavedRatios(self._ratios.save())
+        for (category, model), ratio in self._ratios.items():
+            touched = self._ratios.touched((category, model))
+            yield SavedRatio(category, model, touched, ratio.mean, ratio.deviation, ratio.samples)
+        other = self._other
+        yield SavedRatio(None, "", 0, other.mean, other.deviation, other.samples)
+
+    def load(self, parts: Iterable[object]) -> None:
+        """Continue as the one that was saved. Raises ValueError."""
+        for part in parts:
+            match part:
+                case SavedRatios():
+                    self._ratios.load(part.touches)
+                case SavedRatio():
+                    ratio = _Ratio(part.mean, part.deviation, part.samples)
+                    if part.category is None:
+                        self._other = ratio
+                    else:
+                        self._ratios.restore((part.category, part.model), ratio, part.touched)
+                case _:
+                    raise ValueError(f"{type(part).__name__} is of another estimator")
 
     def _figures(self, ratio: _Ratio) -> Figures:
         return {

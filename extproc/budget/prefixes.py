@@ -11,8 +11,13 @@ What an answer contradicts is forgotten.
 
 import math
 from collections import OrderedDict
-from typing import Final
+from collections.abc import Iterator
+from typing import Annotated, Final
 
+import msgspec
+from msgspec import Meta
+
+from extproc.budget.saved import Finite, Name
 from extproc.budget.values import Prefix, Recalled
 from extproc.budget.weights import Prediction
 
@@ -20,6 +25,15 @@ STEADY: Final = 32.0
 """Each answer counts at least as one in so many: estimates of what follows change as they learn."""
 CONTRADICTION: Final = 4.0
 """The error, in deviations, after which a beginning is not believed any more."""
+
+
+_AT_ONCE: Final = 256
+
+
+class SavedPrefixes(msgspec.Struct, frozen=True, array_like=True, tag=9):
+    """Beginnings in a snapshot, in their order; a deviation of -1 is infinite."""
+
+    known: Annotated[list[tuple[Name, Finite, Finite]], Meta(max_length=_AT_ONCE)]
 
 
 class Prefixes:
@@ -49,6 +63,22 @@ class Prefixes:
         if prefix.part:
             self._keep(prefix.part, self._part(prefix.part, prompt_tokens, rest))
         self._keep(prefix.whole, Recalled(float(prompt_tokens), 0.0))
+
+    def save(self) -> Iterator[SavedPrefixes]:
+        """Yield what is kept in a snapshot."""
+        known = list(self._known.items())
+        for start in range(0, len(known), _AT_ONCE):
+            yield SavedPrefixes(
+                [
+                    (digest, each.tokens, -1.0 if math.isinf(each.deviation) else each.deviation)
+                    for digest, each in known[start : start + _AT_ONCE]
+                ]
+            )
+
+    def load(self, saved: SavedPrefixes) -> None:
+        """Continue with beginnings that were saved."""
+        for digest, tokens, deviation in saved.known if self._most else ():
+            self._keep(digest, Recalled(tokens, math.inf if deviation < 0.0 else deviation))
 
     def forget(self, prefix: Prefix) -> None:
         """Forget a part that an answer contradicts."""

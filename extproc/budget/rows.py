@@ -4,10 +4,19 @@ Each row has windows of its own, so that each is steered to the target by itself
 holds for all of them together too.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
 
 from extproc.budget.category import OTHER_MODELS
+from extproc.budget.saved import Name
 from extproc.budget.values import Asked, Budget, Estimator, Figures, Learnt, Observation, Recalled
+
+
+class SavedRow(msgspec.Struct, frozen=True, array_like=True, tag=30):
+    """A row in a snapshot; the parts of its estimator follow."""
+
+    name: Name
 
 
 class RowEstimators:
@@ -35,6 +44,27 @@ class RowEstimators:
         """Return what is known of the beginning of a prompt: its digest is that of one model."""
         found = (estimator.recall(digest) for estimator in self._estimators)
         return next((recalled for recalled in found if recalled), None)
+
+    def save(self) -> Iterator[msgspec.Struct]:
+        """Yield what a snapshot keeps in small parts; nothing may be learnt between two of them."""
+        for name, estimator in self.rows.items():
+            yield SavedRow(name)
+            yield from estimator.save()
+
+    def load(self, parts: Iterable[object]) -> None:
+        """Continue as those that were saved, in rows of the same names. Raises ValueError."""
+        rows: dict[str, list[object]] = {}
+        row = None
+        for part in parts:
+            if isinstance(part, SavedRow):
+                row = rows.setdefault(part.name, [])
+            elif row is None:
+                raise ValueError("a part of no row")
+            else:
+                row.append(part)
+        for name, own in rows.items():
+            if name in self.rows:
+                self.rows[name].load(own)
 
     def learnt(self) -> Learnt:
         """Return what was learnt."""

@@ -2,7 +2,8 @@
 
 Invariants: a quantile is that of the counts and of `BORROWED` more observations distributed like
 the parent's, so that a new category starts from what its parent has learnt. A value that stands for
-several, since only one in so many is seen, counts as that many.
+several, since only one in so many is seen, counts as that many. To read a distribution changes
+nothing, so that processes which learn the same in the same order hold the same.
 """
 
 import math
@@ -12,11 +13,17 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Final, Protocol
 
+import msgspec
+
+from extproc.budget.saved import Amount, Count, Growing, Share, doubles, whole
+
 BORROWED: Final = 30.0
 """The weight of the parent's distribution, in observations."""
 _RENORMALISE: Final = 1e9
 _MOST_UPPERS: Final = 16
 _GOLDEN: Final = 0.6180339887498949
+_MOST_WEIGHT: Final = 1e9
+"""More than the weight of any one value."""
 
 
 class Shape(Protocol):
@@ -61,6 +68,19 @@ class Counts:
         return float(2.0 ** (position / 6.0))
 
 
+class SavedSketch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A distribution in a snapshot."""
+
+    counts: bytes
+    shares: bytes
+    weight: Growing
+    total: Amount
+    squares: Amount
+    golden: Share
+    fresh_until: Count
+    observations: Count
+
+
 class Sketch:
     """One distribution; `parent` is a wider one, or fixed shares of the bins.
 
@@ -84,10 +104,10 @@ class Sketch:
         self._counts = array("d", bytes(8 * shape.size))
         self._total = 0.0
         self._squares = 0.0
-        self._shares = array("d")
-        self._tails = array("d")
+        # Until it has a value of its own it is its parent.
+        self._as = parent if isinstance(parent, Sketch) else None
+        self._show([] if isinstance(parent, Sketch) else parent)
         self._fresh_until = 0
-        self._uppers: dict[float, float] = {}  # what `upper` has found in these shares
         self._golden = 0.0
         self.observations = 0
 
@@ -100,6 +120,8 @@ class Sketch:
         self.observations += 1
         if self._weight > _RENORMALISE:
             self._rescale()
+        if self.observations >= self._fresh_until:
+            self._refresh()
 
     def add_censored(self, value: float, weight: float = 1.0) -> None:
         """Count a value that is known to be larger than this.
@@ -112,24 +134,51 @@ class Sketch:
 
     def exceeding(self, value: float) -> float:
         """Return the probability of the bins above that of a value."""
-        self.shares()
+        if self._as:
+            return self._as.exceeding(value)
         return self._tails[self._shape.size - 1 - self._shape.bin(value)] - self._share_of(value)
 
     def shares(self) -> Sequence[float]:
         """Return the probability of every bin, with the parent's part; at most 1/32 is stale."""
-        if self.observations >= self._fresh_until:
-            self._refresh()
-        return self._shares
+        return self._as.shares() if self._as else self._shares
 
     def upper(self, level: float) -> float:
         """Return the value that a share of `level` exceeds."""
-        shares = self.shares()
+        if self._as:
+            return self._as.upper(level)
         if (known := self._uppers.get(level)) is not None:
             return known
         if len(self._uppers) >= _MOST_UPPERS:
             self._uppers.clear()
-        self._uppers[level] = found = self._find_upper(level, shares)
+        self._uppers[level] = found = self._find_upper(level, self._shares)
         return found
+
+    def save(self) -> SavedSketch:
+        """Return what is kept in a snapshot."""
+        return SavedSketch(
+            self._counts.tobytes(),
+            self._shares.tobytes(),
+            self._weight,
+            self._total,
+            self._squares,
+            self._golden,
+            self._fresh_until,
+            self.observations,
+        )
+
+    def load(self, saved: SavedSketch) -> None:
+        """Continue as the distribution that was saved. Raises ValueError if there was none such."""
+        if not saved.observations:
+            return
+        self._counts = doubles(saved.counts, self._shape.size)
+        self._weight, self._total, self._squares = saved.weight, saved.total, saved.squares
+        if not 0.0 < saved.squares <= _MOST_WEIGHT * saved.total:
+            raise ValueError("counts of no values")
+        self._golden, self.observations = saved.golden, saved.observations
+        self._fresh_until = min(saved.fresh_until, saved.observations + 33)
+        shares = doubles(saved.shares, self._shape.size, most=1.0)
+        whole(sum(shares))
+        self._show(shares)
 
     def _find_upper(self, level: float, shares: Sequence[float]) -> float:
         # _tails[i] is the probability of the i + 1 highest bins
@@ -150,10 +199,14 @@ class Sketch:
             borrowed *= (borrowed / self._total) ** 2
         scale = 1.0 / (self._total + borrowed)
         pairs = zip(self._counts, wider, strict=True)
-        self._shares = array("d", [(n + borrowed * w) * scale for n, w in pairs])
-        self._tails = array("d", accumulate(reversed(self._shares)))
-        self._uppers.clear()
+        self._show([(n + borrowed * w) * scale for n, w in pairs])
         self._fresh_until = self.observations + min(self.observations // 32, 32) + 1
+
+    def _show(self, shares: Sequence[float]) -> None:
+        self._as = self._as if not shares else None
+        self._shares = array("d", shares)
+        self._tails = array("d", accumulate(reversed(self._shares)))
+        self._uppers: dict[float, float] = {}  # what `upper` has found in these shares
 
     def _rescale(self) -> None:
         self._counts = array("d", [n / self._weight for n in self._counts])

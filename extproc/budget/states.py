@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
-from extproc.budget.families import Member
-from extproc.budget.outputs import Outputs
-from extproc.budget.sketch import Scores, Sketch, score_prior
+import msgspec
+
+from extproc.budget.families import Member, SavedMember
+from extproc.budget.outputs import Outputs, SavedOutputs
+from extproc.budget.saved import Count, Finite, Name, Share
+from extproc.budget.sketch import SavedSketch, Scores, Sketch, score_prior
 from extproc.budget.values import Asked, Budget, Observation
 from extproc.budget.weights import Prediction
 
@@ -16,6 +19,51 @@ _RECENT: Final = 200
 
 CategoryKey = tuple[str | None, str]
 """Model and category; None for all other models."""
+
+
+class SavedRecord(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A record in a snapshot."""
+
+    bytes_per_token: Finite
+    error: Finite
+    margin: Finite
+    covered: Finite
+    seen: Count
+
+
+class SavedErrors(msgspec.Struct, frozen=True, array_like=True):
+    """Errors in a snapshot."""
+
+    whole: SavedSketch
+    rest: SavedSketch | None
+
+
+class SavedDistributions(msgspec.Struct, frozen=True, array_like=True):
+    """Distributions in a snapshot."""
+
+    errors: SavedErrors
+    outputs: SavedOutputs
+
+
+class SavedModel(msgspec.Struct, frozen=True, array_like=True, tag=2):
+    """A model in a snapshot; `name` is None for all others."""
+
+    name: Name | None
+    touched: Count
+    member: SavedMember
+    known: SavedDistributions
+    implausible: Share
+    seen: Count
+
+
+class SavedCategory(msgspec.Struct, frozen=True, array_like=True, tag=3):
+    """A category in a snapshot; `category` is None for all others of the model."""
+
+    model: Name | None
+    category: Name | None
+    touched: Count
+    known: SavedDistributions
+    record: SavedRecord
 
 
 class CategoryRecord:
@@ -39,6 +87,15 @@ class CategoryRecord:
         self.margin += share * (budget.margin_tokens / prompt - self.margin)
         self.covered += share * ((seen.needed <= budget.tokens) - self.covered)
 
+    def save(self) -> SavedRecord:
+        """Return what is kept in a snapshot."""
+        return SavedRecord(self.bytes_per_token, self.error, self.margin, self.covered, self._seen)
+
+    def load(self, saved: SavedRecord) -> None:
+        """Continue as the record that was saved."""
+        self.bytes_per_token, self.error = saved.bytes_per_token, saved.error
+        self.margin, self.covered, self._seen = saved.margin, saved.covered, saved.seen
+
 
 class Errors:
     """The standardised errors of estimates: of whole prompts, and of the rest after a known part.
@@ -51,14 +108,21 @@ class Errors:
         self._wider = wider
         self._outgrows = outgrows
         self.whole: Sketch = self._new(wider.whole if wider else score_prior())
-        self._rest: Sketch | None = None  # most services remember no beginnings
+        # Most services remember no beginnings.
+        self._rest: Sketch | None = None if wider else self._new(score_prior())
 
     @property
     def rest(self) -> Sketch:
-        """Those of the rest after a known part, or beside a text that was counted."""
-        if self._rest is None:
-            self._rest = self._new(self._wider.rest if self._wider else score_prior())
-        return self._rest
+        """Those of the rest after a known part, or beside a text that was counted.
+
+        They are those of more requests while there are none here.
+        """
+        return self._rest or (self._wider.rest if self._wider else self.whole)
+
+    def add(self, asked: Asked, found: Prediction, score: float, weight: float) -> None:
+        """Count an error; the wider ones were told of it before."""
+        is_rest = asked.resumes or found.is_counted
+        (self._own_rest() if is_rest else self.whole).add(score, weight)
 
     @property
     def observations(self) -> int:
@@ -68,6 +132,21 @@ class Errors:
     def of(self, asked: Asked, found: Prediction) -> Sketch:
         """Return those of requests of this kind, and of estimates like this one."""
         return self.rest if asked.resumes or found.is_counted else self.whole
+
+    def save(self) -> SavedErrors:
+        """Return what is kept in a snapshot."""
+        return SavedErrors(self.whole.save(), self._rest.save() if self._rest else None)
+
+    def load(self, saved: SavedErrors) -> None:
+        """Continue as those that were saved. Raises ValueError."""
+        self.whole.load(saved.whole)
+        if saved.rest:
+            self._own_rest().load(saved.rest)
+
+    def _own_rest(self) -> Sketch:
+        if self._rest is None:
+            self._rest = self._new(self.rest)
+        return self._rest
 
     def _new(self, wider: Sketch | Sequence[float]) -> Sketch:
         return Sketch(Scores(), wider, SCORE_MEMORY, outgrows=self._outgrows)
@@ -94,6 +173,17 @@ class ModelState:
             self._implausible += ((not plausible) - self._implausible) / self._seen
         return plausible or self._implausible > OFTEN
 
+    def save(self, name: str | None, touched: int, member: SavedMember) -> SavedModel:
+        """Return what is kept in a snapshot."""
+        known = SavedDistributions(self.errors.save(), self.outputs.save())
+        return SavedModel(name, touched, member, known, self._implausible, self._seen)
+
+    def load(self, saved: SavedModel) -> None:
+        """Continue as the model that was saved, beside its member. Raises ValueError."""
+        self.errors.load(saved.known.errors)
+        self.outputs.load(saved.known.outputs)
+        self._implausible, self._seen = saved.implausible, min(saved.seen, _RECENT)
+
 
 class Distributions:
     """The errors and the outputs of some requests; `wider` are those of more requests."""
@@ -106,6 +196,15 @@ class Distributions:
     def observations(self) -> int:
         """The answers that were learnt."""
         return self.errors.observations
+
+    def save(self) -> SavedDistributions:
+        """Return what is kept in a snapshot."""
+        return SavedDistributions(self.errors.save(), self.outputs.save())
+
+    def load(self, saved: SavedDistributions) -> None:
+        """Continue as those that were saved. Raises ValueError."""
+        self.errors.load(saved.errors)
+        self.outputs.load(saved.outputs)
 
 
 class CategoryState(Distributions):

@@ -15,9 +15,13 @@ Invariant: the level stays in [FLOOR, CEILING], whatever is reported.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Final
+from typing import Annotated, Final
+
+import msgspec
+
+from extproc.budget.saved import Amount, Count, Growing
 
 LEVELS: Final = (0.5, 0.35, 0.25, 0.18, 0.125, 0.09, 0.06, 0.04, 0.025, 0.015, 0.008, 0.004, 0.002)
 """Risks between the bins, descending: bin 0 has the highest risks, the last bin the lowest."""
@@ -32,6 +36,28 @@ _PRIOR_SHARE: Final = 0.006  # of requests in each of the bins between the level
 _PRIOR_EVENTS: Final = 4.0
 _RISK: Final = tuple(math.sqrt(a * b) for a, b in pairwise(LEVELS))
 _STALE: Final = 8
+
+
+_Bins = Annotated[list[Amount], msgspec.Meta(min_length=_BINS, max_length=_BINS)]
+
+
+class SavedRisks(msgspec.Struct, frozen=True, array_like=True):
+    """The risks of one limit in a snapshot."""
+
+    limit: Count
+    forecast: Amount
+    weight: Growing
+    requests: _Bins
+    exceeded: _Bins
+
+
+class SavedSteering(msgspec.Struct, frozen=True, array_like=True):
+    """A steering in a snapshot."""
+
+    target: Amount
+    level: Annotated[float, msgspec.Meta(ge=FLOOR, le=CEILING)]
+    stale: Count
+    risks: Annotated[list[SavedRisks], msgspec.Meta(max_length=64)]
 
 
 class Steering:
@@ -54,7 +80,7 @@ class Steering:
         What was counted of a limit that stays is kept; a new limit begins as in a new service.
         """
         self.target = target
-        wider: dict[int, Risks] = self._parent.risks if self._parent else {}
+        wider: Mapping[int, Risks] = self._parent.risks if self._parent else {}
         self.risks = {limit: self.risks.get(limit) or Risks(wider.get(limit)) for limit in limits}
         self._stale = 0
         self._refresh()
@@ -62,7 +88,6 @@ class Steering:
     @property
     def level(self) -> float:
         """The highest risk with which a request is sent to a pool that is not the largest."""
-        self._freshen()
         return self._level
 
     def forecast(self, limit: int | None = None) -> float:
@@ -70,18 +95,30 @@ class Steering:
 
         With `limit`, those that are expected to exceed that limit alone; 0 if it is none of ours.
         """
-        self._freshen()
         return sum(self._forecasts.values()) if limit is None else self._forecasts.get(limit, 0.0)
 
     def observe(self, limit: int, risk_bin: int, *, exceeds: bool, weight: float = 1.0) -> None:
         """Count a request of a bin of risk (0 to len(LEVELS)) that did or did not fit a limit."""
         self.risks[limit].observe(risk_bin, exceeds=exceeds, weight=weight)
         self._stale += 1
-
-    def _freshen(self) -> None:
         if self._stale >= _STALE * len(self.risks):
             self._stale = 0
             self._refresh()
+
+    def save(self) -> SavedSteering:
+        """Return what is kept in a snapshot."""
+        risks = [each.save(limit, self._forecasts[limit]) for limit, each in self.risks.items()]
+        return SavedSteering(self.target, self._level, self._stale, risks)
+
+    def load(self, saved: SavedSteering) -> None:
+        """Continue as the one that was saved, for the limits that both have."""
+        for each in saved.risks:
+            if each.limit in self.risks:
+                self.risks[each.limit].load(each)
+        self._refresh()
+        if [each.limit for each in saved.risks] == list(self.risks) and saved.target == self.target:
+            self._level, self._stale = saved.level, saved.stale
+            self._forecasts = {each.limit: each.forecast for each in saved.risks}
 
     def _refresh(self) -> None:
         # As shares of all requests, so that the limits add up.
@@ -122,6 +159,15 @@ class Risks:
         self._weight *= self._growth
         if self._weight > 1e9:
             self._rescale()
+
+    def save(self, limit: int, forecast: float) -> SavedRisks:
+        """Return what is kept in a snapshot."""
+        return SavedRisks(limit, forecast, self._weight, self._requests, self._exceeded)
+
+    def load(self, saved: SavedRisks) -> None:
+        """Continue as the risks that were saved."""
+        self._weight = saved.weight
+        self._requests, self._exceeded = list(saved.requests), list(saved.exceeded)
 
     def costs(self) -> tuple[list[float], float]:
         """Return misroutes as shares of requests: if all bins from each one on are taken, and safe.

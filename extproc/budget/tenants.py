@@ -10,14 +10,29 @@ steering as FULL answers at most. Memory is bounded: tenants beyond the permitte
 as one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias, assert_never
 
-from extproc.budget.bounded import BoundedMap
-from extproc.budget.families import Contradiction
-from extproc.budget.states import CategoryKey, CategoryState, Distributions, Errors
-from extproc.budget.steering import Steering
+import msgspec
+
+from extproc.budget.bounded import BoundedMap, SavedTouches
+from extproc.budget.families import (
+    Contradiction,
+    Place,
+    PlaceOf,
+    SavedContradiction,
+    WeightsAt,
+)
+from extproc.budget.saved import Amount, Count, Name
+from extproc.budget.states import (
+    CategoryKey,
+    CategoryState,
+    Distributions,
+    Errors,
+    SavedDistributions,
+)
+from extproc.budget.steering import SavedSteering, Steering
 from extproc.budget.values import Figures, Observation
 from extproc.budget.weights import Prediction, TokenWeights
 
@@ -29,13 +44,61 @@ STATES: Final = 4
 """States, and weights, that are kept for each permitted tenant: on average, not of each one."""
 
 
+_UNUSED: Final = -1  # what a Place is of weights that nobody has
+_UNSCORED: Final = -2
+
+
+class SavedTenants(msgspec.Struct, frozen=True, array_like=True, tag=5):
+    """The counts over all tenants in a snapshot."""
+
+    answers: Count
+    accounts: SavedTouches
+    states: SavedTouches
+    fits: SavedTouches
+
+
+class SavedAccount(msgspec.Struct, frozen=True, array_like=True, tag=6):
+    """The account of a tenant in a snapshot."""
+
+    name: Name
+    touched: Count
+    recent: Amount
+    at: Count
+    steering: SavedSteering
+
+
+class SavedTenantState(msgspec.Struct, frozen=True, array_like=True, tag=7):
+    """A state of a tenant in a snapshot."""
+
+    tenant: Name
+    model: Name | None
+    category: Name
+    touched: Count
+    known: SavedDistributions
+    scored: int
+    """The place of the weights whose errors are counted, _UNUSED or _UNSCORED."""
+
+
+class SavedFit(msgspec.Struct, frozen=True, array_like=True, tag=8):
+    """How weights fit a tenant, in a snapshot."""
+
+    tenant: Name
+    model: Name | None
+    touched: Count
+    own: Place
+    contradiction: SavedContradiction
+
+
+SavedTenant: TypeAlias = SavedTenants | SavedAccount | SavedTenantState | SavedFit
+
+
 class TenantState(Distributions):
     """What is known of one tenant in one category of one model."""
 
     def __init__(self, category: CategoryState) -> None:
         super().__init__(category, outgrows=True)
         self._category = category
-        self._scored: TokenWeights | None = None
+        self._scored: TokenWeights | str | None = None
 
     def add_score(
         self, score: float, found: Prediction, weights: TokenWeights, seen: Observation
@@ -44,7 +107,24 @@ class TenantState(Distributions):
         if self._scored not in (None, weights):
             self.errors = Errors(self._category.errors, outgrows=True)
         self._scored = weights
-        self.errors.of(seen.asked, found).add(score, seen.stands_for)
+        self.errors.add(seen.asked, found, score, seen.stands_for)
+
+    def save_as(
+        self, tenant: str, key: CategoryKey, touched: int, place: PlaceOf
+    ) -> SavedTenantState:
+        """Return what is kept in a snapshot."""
+        scored = self._scored
+        where = _UNSCORED if scored is None else _UNUSED
+        if isinstance(scored, TokenWeights):
+            where = place(scored)
+        return SavedTenantState(tenant, *key, touched, self.save(), where)
+
+    def load_as(self, saved: SavedTenantState, weights: WeightsAt) -> None:
+        """Continue as the state that was saved. Raises ValueError."""
+        self.load(saved.known)
+        self._scored = None if saved.scored == _UNSCORED else "others"
+        if saved.scored >= 0:
+            self._scored = weights(saved.scored)
 
 
 class WeightsFit:
@@ -58,6 +138,15 @@ class WeightsFit:
         """Compare an answer with the common weights, which mispredicted it and have learnt it."""
         if self._contradiction.add(common, odd):
             self.own = common.copy()
+
+    def save(self, tenant: str, model: str | None, touched: int, place: PlaceOf) -> SavedFit:
+        """Return what is kept in a snapshot."""
+        return SavedFit(tenant, model, touched, place(self.own), self._contradiction.save(place))
+
+    def load(self, saved: SavedFit, weights: WeightsAt) -> None:
+        """Continue as the one that was saved. Raises ValueError."""
+        self.own = weights(saved.own) if saved.own >= 0 else None
+        self._contradiction.load(saved.contradiction, weights)
 
 
 class _Account:
@@ -76,6 +165,15 @@ class _Account:
         """Count an answer; return the share of it that teaches what is common."""
         self._recent, self._at = self.recent(now) + stands_for, now
         return min(1.0, FULL / self._recent)
+
+    def save(self, name: str, touched: int) -> SavedAccount:
+        """Return what is kept in a snapshot."""
+        return SavedAccount(name, touched, self._recent, self._at, self.steering.save())
+
+    def load(self, saved: SavedAccount) -> None:
+        """Continue as the account that was saved."""
+        self._recent, self._at = saved.recent, saved.at
+        self.steering.load(saved.steering)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +269,73 @@ class Tenants:
         for account in (*accounts, self._other_account):
             if (recent := account.recent(self.answers)) > 0.0:
                 yield recent, account.steering
+
+    def own_weights(self) -> Iterator[TokenWeights]:
+        """Yield the weights that tenants have for themselves."""
+        for _, fit in self._fits.items():
+            if fit.own:
+                yield fit.own
+
+    def save(self, place: PlaceOf) -> Iterator[SavedTenant]:
+        """Yield what is kept in a snapshot."""
+        yield SavedTenants(
+            self.answers, self._accounts.save(), self._states.save(), self._fits.save()
+        )
+        yield self._other_account.save(OTHERS, 0)
+        for name, account in self._accounts.items():
+            yield account.save(name, self._accounts.touched(name))
+        for place_key, state in self._states.items():
+            yield state.save_as(*place_key, self._states.touched(place_key), place)
+        for key, state in self._other_states.items():
+            yield state.save_as(OTHERS, key, 0, place)
+        for fit_key, fit in self._fits.items():
+            yield fit.save(*fit_key, self._fits.touched(fit_key), place)
+
+    def load(
+        self,
+        saved: SavedTenant,
+        categories: Callable[[CategoryKey], CategoryState | None],
+        weights: WeightsAt,
+    ) -> None:
+        """Continue with a part that was saved. Raises ValueError."""
+        match saved:
+            case SavedTenants():
+                self.answers = saved.answers
+                self._accounts.load(saved.accounts)
+                self._states.load(saved.states)
+                self._fits.load(saved.fits)
+            case SavedAccount():
+                self._load_account(saved)
+            case SavedTenantState():
+                category = categories((saved.model, saved.category))
+                if category:
+                    self._load_state(saved, category, weights)
+            case SavedFit():
+                fit = WeightsFit()
+                fit.load(saved, weights)
+                self._fits.restore((saved.tenant, saved.model), fit, saved.touched)
+            case unknown:
+                assert_never(unknown)
+
+    def _load_account(self, saved: SavedAccount) -> None:
+        if saved.at > self.answers:
+            raise ValueError("an answer before it was counted")
+        if saved.name == OTHERS:
+            self._other_account.load(saved)
+            return
+        account = self._account()
+        account.load(saved)
+        self._accounts.restore(saved.name, account, saved.touched)
+
+    def _load_state(
+        self, saved: SavedTenantState, category: CategoryState, weights: WeightsAt
+    ) -> None:
+        state, key = TenantState(category), (saved.model, saved.category)
+        state.load_as(saved, weights)
+        if saved.tenant == OTHERS:
+            self._other_states[key] = state
+        else:
+            self._states.restore((saved.tenant, key), state, saved.touched)
 
     def _has_state(self, name: str, key: CategoryKey) -> bool:
         return name != OTHERS and self._states.has_room((name, key))

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+_MOST: Final = 1 << 40  # more than any count of a request
 KNOWN: Final = 0.02
 """The deviation up to which the tokens of a beginning count as known, as a share of them."""
 
@@ -27,6 +28,13 @@ class Measure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The standard deviation of `token_ids` that are known from earlier answers."""
     counted: int = 0
     """The tokens of the text, if a tokenizer counted them; the features count that text too."""
+
+    def check(self, features: int) -> None:
+        """Raise ValueError unless it has so many features, and all counts are in range."""
+        known = (self.text_bytes, self.token_ids, self.unseen, self.doubt, self.counted)
+        counts = (*known, *self.features)
+        if len(self.features) != features or not all(0 <= count <= _MOST for count in counts):
+            raise ValueError("no measure of a prompt")
 
 
 class Prefix(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -244,3 +252,9 @@ class Estimator(Protocol):
 
     def learnt_parts(self) -> Iterator[Learnt]:
         """Yield what was learnt in small parts; more may be learnt between two of them."""
+
+    def save(self) -> Iterator[msgspec.Struct]:
+        """Yield what a snapshot keeps in small parts; nothing may be learnt between two of them."""
+
+    def load(self, parts: Iterable[object]) -> None:
+        """Continue as the one that was saved; this one has learnt nothing. Raises ValueError."""

@@ -30,6 +30,7 @@ from extproc.budget.features import (
     SIZED_FEATURES,
     TEMPLATE_FEATURES,
 )
+from extproc.budget.saved import Amount, Count, doubles
 from extproc.budget.values import Measure
 
 Vector = NDArray[np.float64]
@@ -59,6 +60,10 @@ BAND_TOKENS: Final = 1000.0
 """What is predicted for text differs from the prior by at most this factor, plus tokens for a
 template."""
 
+MOST_WEIGHT: Final = 1e12
+"""More than any weight, and than the covariance of any two."""
+_BOUNDS: Final = 2  # rows
+
 _KINDS: Final = np.array(
     [[name in SIZED_FEATURES, name not in SIZED_FEATURES] for name in MEDIA_FEATURES], np.float64
 )
@@ -85,6 +90,15 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
     def score(self, tokens: float) -> float:
         """Return the error of a true count in deviations, positive if it was under-estimated."""
         return (tokens - self.tokens) / self.deviation
+
+
+class SavedWeights(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """Weights in a snapshot; other parts name them by their place among all of them."""
+
+    all: bytes
+    media_noise: tuple[Amount, Amount]
+    surprise: Amount
+    observations: Count
 
 
 class TokenWeights:
@@ -133,6 +147,24 @@ class TokenWeights:
         self._surprise += 0.03 * informative * (odd - self._surprise)
         self._fade(informative * (SURPRISED_WALK if self._surprise > SURPRISE else WALK))
         self.observations += 1
+
+    def save(self) -> SavedWeights:
+        """Return what is kept in a snapshot."""
+        noise: tuple[float, float] = tuple(self._media_noise.tolist())
+        learnt = self._all[:-_BOUNDS].tobytes()
+        return SavedWeights(learnt, noise, self._surprise, self.observations)
+
+    def load(self, saved: SavedWeights) -> None:
+        """Continue as the weights that were saved. Raises ValueError if there were none such."""
+        rows, columns = self._all.shape
+        numbers = (rows - _BOUNDS) * columns
+        learnt = np.array(doubles(saved.all, numbers, MOST_WEIGHT, -MOST_WEIGHT))
+        learnt = learnt.reshape(rows - _BOUNDS, columns)
+        if learnt.diagonal().min() < 0.0:
+            raise ValueError("a negative variance")
+        self._all[:-_BOUNDS] = learnt
+        self._media_noise[:] = saved.media_noise
+        self._surprise, self.observations = saved.surprise, saved.observations
 
     def copy(self) -> "TokenWeights":
         """Return the same weights, to learn apart from these."""

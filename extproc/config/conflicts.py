@@ -29,6 +29,7 @@ _TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that 
 _RESERVED = frozenset({"dualpool", "undecided"})
 _FALLBACK = "-fallback"
 _TRANSPORT: Place = ("listen", "transport")
+_KEY_FILE: Place = ("tenants", "key_file")
 _MESSAGE: Place = ("listen", "max_message_bytes")
 _BODY: Place = ("requests", "max_body_bytes")
 _DEFAULTS: Mapping[Place, Any] = {
@@ -60,6 +61,7 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
         yield ("load", "spill"), True, "false with shadow, as nothing moves"
     yield from _row_conflicts(values)
     yield from _model_conflicts(values)
+    yield from _state_conflicts(values)
 
 
 def _listen_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
@@ -97,6 +99,14 @@ def _model_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, 
         most, fixed = (("models", index, key) for key in ("max_pixels", "image_tokens"))
         if values.get(most) and values.get(fixed):
             yield most, values[most], "none beside image_tokens, which are those of every image"
+
+
+def _state_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
+    # A random secret is another one after each start: what was learnt by digests would be lost.
+    if values.get(("state",)) and not values.get(_KEY_FILE, ""):
+        for place in (("tenants", "header"), ("budget", "prefixes")):
+            if values.get(place):
+                yield place, values[place], "none with state unless tenants.key_file is set"
 
 
 def _row_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:

@@ -542,6 +542,12 @@ class Settings(Section):
     tenants: TenantSettings = Field(
         default=TenantSettings(), description="whose answers are kept apart"
     )
+    state: str = keys.text(
+        r"|file:/[^\x00-\x1f\x7f]*",
+        "file:/PATH keeps what was learnt; empty: it is forgotten",
+        "empty, or file: and the absolute path of a file",
+        default="",
+    )
     requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
     load: LoadSettings = Field(default=LoadSettings(), description="of the pools' servers")
     shadow: bool = keys.key(

@@ -38,9 +38,11 @@ from extproc.service.certificates import CertificateFiles
 from extproc.service.explain import explain_by
 from extproc.service.h2_server import H2Server
 from extproc.service.page_routes import Explain, Page
+from extproc.service.state_file import StateFile
 from extproc.service.streams import Bounds, Server
+from extproc.state.snapshot import fingerprint
 from extproc.stream.exchange import Stages, create_series
-from extproc.stream.metrics import Metrics, WorkerMetrics
+from extproc.stream.metrics import Metrics, StateMetrics, WorkerMetrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
 from extproc.stream.thinning import Price, Thinning
@@ -240,6 +242,31 @@ def build_tenant_secret(settings: Settings, before: bytes | None = None) -> byte
     ).digest()
 
 
+def build_mark(settings: Settings, tenant_secret: bytes) -> bytes:
+    """Return the fingerprint of the snapshots of what is learnt by these settings."""
+    # Only with these are digests learnt that another secret would make meaningless.
+    keyed = settings.tenants.header or settings.budget.prefixes
+    form = f"{settings.budget.estimator.value} {'rows' if build_rules(settings).rows else ''}"
+    return fingerprint(form, tenant_secret if keyed else b"")
+
+
+def build_state(
+    settings: Settings,
+    mark: Callable[[], bytes],
+    build: Callable[[], Learner],
+    registry: CollectorRegistry,
+) -> StateFile | None:
+    """Return what keeps what is learnt; None if nothing does. See StateFile."""
+    if not settings.state:
+        return None
+    return StateFile(
+        Path(settings.state.removeprefix("file:")),
+        mark,
+        build,
+        StateMetrics(registry),
+    )
+
+
 def describe_settings(settings: Settings) -> dict[str, object]:
     """Return the settings that GET /state shows beside what was learnt."""
     return {
@@ -253,6 +280,11 @@ def describe_settings(settings: Settings) -> dict[str, object]:
 
 def _describe_row(row: RowSettings) -> dict[str, object]:
     return {"models": row.models, "pools": [pool.name for pool in row.pools]}
+
+
+def describe_state(state: StateFile | None) -> dict[str, object]:
+    """Return what GET /state shows of how the state is kept; it changes while the service runs."""
+    return {"state": state.described} if state else {}
 
 
 def configure_logging(settings: Settings) -> None:

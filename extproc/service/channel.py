@@ -1,15 +1,19 @@
 """The channel between the supervisor and a worker: one JSON text a line, on a socket of its own.
 
 Standard output is not used: any library may print to it. The supervisor sends an Order first, then
-observations go both ways. An empty line from the worker reports that it serves; one from the
-supervisor asks it to drain and end. A worker's line that begins with DIGEST is for the page; a
-supervisor's that begins with CHANGE holds an Order with other settings, one that begins with LOADS
-the load of the pools.
+observations go both ways: a worker sends what it observes, and learns what the supervisor sends, in
+that order, its own among it. Before the first, and wherever a worker is too far behind to be sent
+all, the supervisor names a snapshot to continue from. An empty line from the worker reports that it
+serves; one from the supervisor asks it to drain and end. A worker's line that begins with DIGEST is
+for the page; a supervisor's that begins with CHANGE holds an Order with other settings, one that
+begins with LOADS the load of the pools.
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -33,6 +37,9 @@ CHANGE = b"!"
 
 LOADS = b"~"
 """Begins a line that holds the load of the pools."""
+
+SNAPSHOT = b"@"
+"""Begins a line that holds the path of a snapshot."""
 
 _DECODER = msgspec.json.Decoder(Observation)
 _DIGEST_DECODER = msgspec.json.Decoder(Digest)
@@ -65,6 +72,16 @@ def encode_digest(digest: Digest) -> bytes:
     return DIGEST + msgspec.json.encode(digest) + b"\n"
 
 
+def encode_snapshot(path: Path) -> bytes:
+    """Return the path of a snapshot as one line; the supervisor's own folder has no line ends."""
+    return SNAPSHOT + bytes(path) + b"\n"
+
+
+def decode_snapshot(line: bytes) -> Path:
+    """Read a line of encode_snapshot."""
+    return Path(os.fsdecode(line.removeprefix(SNAPSHOT).rstrip(b"\n")))
+
+
 def decode_digest(line: bytes) -> Digest:
     """Read a line of encode_digest. Raises msgspec.DecodeError."""
     return _DIGEST_DECODER.decode(line.removeprefix(DIGEST))
@@ -85,10 +102,15 @@ def decode(line: bytes) -> Observation:
     return _DECODER.decode(line)
 
 
-def send(writer: asyncio.StreamWriter, line: bytes) -> None:
-    """Write a line, or drop it if it is too long or the reader is too far behind. Never waits."""
+def send(writer: asyncio.StreamWriter, line: bytes) -> bool:
+    """Write a line, or drop it if it is too long or the reader is too far behind. Never waits.
+
+    Return False if the reader is too far behind.
+    """
     transport = writer.transport
     if len(line) > LINE_BYTES or transport.is_closing():
-        return
-    if transport.get_write_buffer_size() < UNSENT_BYTES:
-        writer.write(line)
+        return True
+    if transport.get_write_buffer_size() >= UNSENT_BYTES:
+        return False
+    writer.write(line)
+    return True

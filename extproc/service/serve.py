@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import uvloop
 from prometheus_client import CollectorRegistry
 
+from extproc.budget.learner import Learner
 from extproc.build import build_learner, retune
 from extproc.config.addresses import host_port, with_port
 from extproc.config.settings import Settings
@@ -14,23 +15,28 @@ from extproc.page.decisions import Decisions
 from extproc.page.digest import EVERY_S
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.build import (
+    build_mark,
     build_page,
     build_reporter,
     build_server,
     build_stages,
+    build_state,
     build_tenant_secret,
     build_token,
     choose_transport,
     configure_logging,
     describe_settings,
+    describe_state,
     renew_page,
     renew_stages,
 )
 from extproc.service.http import HttpServer
+from extproc.service.journal import Journal
 from extproc.service.memory import keep_large_buffers, spare_modules
 from extproc.service.pool_watch import PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
+from extproc.service.state_file import keeping
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
 from extproc.service.supervisor import Supervisor
 from extproc.stream.metrics import WorkerMetrics
@@ -71,18 +77,21 @@ class Service:
         self._learner = learner = build_learner(settings)
         self._secret = build_tenant_secret(settings)
         decisions = Decisions()
+        self._workers = WorkerMetrics(registry)
+        self._journal = Journal(learner, self._workers.dropped.inc)
+        self._settings = settings
+        self._state = build_state(settings, self._mark, self._build, registry)
         self._stages = stages = build_stages(
-            settings, learner, learner.learn, registry, self._secret, decisions.note
+            settings, learner, self._journal.apply, registry, self._secret, decisions.note
         )
         learner.on_replaced = stages.metrics.forget_category
         self._listen = settings.listen
         self._transport = choose_transport(settings)
-        self._workers = WorkerMetrics(registry)
         self._workers.configured.set(1)
         self._reporter = build_reporter(stages, decisions)
         self._page = build_page(settings, learner, self._workers)
         self._reloader = Reloader(settings, source, self._use, self._workers)
-        self._described = describe_settings(settings)
+        self._described = describe_settings(settings) | describe_state(self._state)
         self._watch = PoolWatch(settings, registry, self._tell)
         self._serving = False
         self._server = build_server(settings, stages, settings.listen.grpc)
@@ -99,6 +108,11 @@ class Service:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
         # HTTP first: if it fails, gRPC has not yet left the file of a Unix socket behind.
         http = await self._http.start(*host_port(self._listen.http))
+        async with keeping(self._state, self._journal):
+            await self._serve(stop, http)
+        await self._http.stop()
+
+    async def _serve(self, stop: Stop, http: int) -> None:
         grpc = await self._server.start()
         self._set_serving(serving=True)
         _log.info(
@@ -113,19 +127,24 @@ class Service:
             self._set_serving(serving=False)
             log_stopping(self._listen)
             await leave(self._server, self._listen, stop)
-        await self._http.stop()
 
     def _use(self, settings: Settings) -> None:
         """Go on with other settings. Raises UserError, and changes nothing then."""
         secret = build_tenant_secret(settings, self._secret)
         self._watch.use(settings)
-        self._secret = secret
-        retune(self._learner, settings)
-        self._stages = renew_stages(self._stages, settings, self._learner.learn, self._secret)
+        self._secret, self._settings = secret, settings
+        self._journal.run(lambda: retune(self._learner, settings))
+        self._stages = renew_stages(self._stages, settings, self._journal.apply, self._secret)
         self._server.use(self._stages)
         renew_page(self._page, settings, self._learner)
         self._described.update(describe_settings(settings))
         configure_logging(settings)
+
+    def _mark(self) -> bytes:
+        return build_mark(self._settings, self._secret)
+
+    def _build(self) -> Learner:
+        return build_learner(self._settings)
 
     def _tell(self, loads: Mapping[str, PoolLoad]) -> None:
         if self._stages.spill is not None:

@@ -4,31 +4,37 @@ The supervisor serves no streams. It starts the workers, replaces one that ends,
 observations of each to the others, and serves HTTP for all: the sum of their metrics, and what was
 learnt, from a learner of its own that learns every observation.
 
-Invariant: after all workers have served once, no fault of one ends the service or another worker.
+Invariants: after all workers have served once, no fault of one ends the service or another worker.
+All processes learn the same observations in the same order: that in which the supervisor does.
 """
 
 import asyncio
 import logging
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
+from extproc.budget.learner import Learner
+from extproc.budget.values import Observation
 from extproc.build import build_learner, retune
 from extproc.config.addresses import host_port, with_port, worker_addresses
 from extproc.config.settings import Settings
 from extproc.page.digest import EVERY_S
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.build import (
+    build_mark,
     build_page,
+    build_state,
     build_tenant_secret,
     build_token,
     certificate_files,
     configure_logging,
     describe_settings,
+    describe_state,
     renew_page,
 )
 from extproc.service.certificates import read_certificates
@@ -40,18 +46,22 @@ from extproc.service.channel import (
     OverlongLine,
     decode,
     decode_digest,
+    encode,
     encode_loads,
+    encode_snapshot,
 )
 from extproc.service.http import HttpServer
+from extproc.service.journal import Journal
 from extproc.service.pool_watch import PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
+from extproc.service.state_file import keeping, write_file
 from extproc.service.stopping import Stop, first_of, log_stopping
 from extproc.service.worker_files import WorkerFilesCollector
 from extproc.service.worker_process import EXIT_S, WorkerProcess
+from extproc.state.snapshot import encode as encode_file
 from extproc.stream.metrics import WorkerMetrics
 
-_REPLAYED = 4096  # observations sent to a worker that starts late
 _RESTART_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -68,17 +78,20 @@ class Supervisor:
         self._settings = settings
         self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
         self._learner = build_learner(settings)
-        self._recent: deque[bytes] = deque(maxlen=_REPLAYED)
         self._workers: dict[int, WorkerProcess] = {}
+        # Those that learn what the supervisor learns, with what ends it: that they fell behind.
+        self._following: dict[WorkerProcess, asyncio.Event] = {}
         self._served: set[int] = set()  # have served at least once
         self._ready: set[int] = set()  # serve now
         self._stopping = False
         self._registry = CollectorRegistry()
         self._metrics = WorkerMetrics(self._registry)
         self._metrics.configured.set(len(self._addresses))
+        self._journal = Journal(self._learner, self._metrics.dropped.inc, self._tell)
+        self._state = build_state(settings, self._mark, self._build, self._registry)
         self._page = build_page(settings, self._learner, self._metrics)
         self._reloader = Reloader(settings, source, self._use, self._metrics)
-        self._described = describe_settings(settings)
+        self._described = describe_settings(settings) | describe_state(self._state)
         self._watch = PoolWatch(settings, self._registry, self._pass_on)
 
     async def run(self, stop: Stop) -> None:
@@ -96,8 +109,12 @@ class Supervisor:
             port = await http.start(*host_port(self._settings.listen.http))
             _log.info("HTTP on %s", with_port(self._settings.listen.http, port))
             try:
-                ticking = repeating(self._page.overview.tick, EVERY_S)
-                async with self._watch.running(), ticking, self._reloader.watching():
+                async with (
+                    self._watch.running(),
+                    repeating(self._page.overview.tick, EVERY_S),
+                    keeping(self._state, self._journal),
+                    self._reloader.watching(),
+                ):
                     await self._supervise(folder, stop)
             finally:
                 await http.stop()
@@ -170,11 +187,14 @@ class Supervisor:
         if order != (latest := self._order(index)):
             worker.change(latest)
         try:
-            worker.replay(list(self._recent))
             if self._stopping:  # it was starting when the others were asked
                 worker.end()
-            await self._listen(index, worker)
+            async with asyncio.TaskGroup() as tasks:
+                following = tasks.create_task(self._follow(index, worker, folder))
+                await self._listen(index, worker)
+                following.cancel()
         finally:
+            self._following.pop(worker, None)
             self._ready.discard(index)
             self._metrics.ready.set(len(self._ready))
             await worker.wait(folder)
@@ -190,12 +210,44 @@ class Supervisor:
         self._watch.use(settings)
         self._tenant_secret = secret
         self._settings = settings
-        retune(self._learner, settings)
-        for index, worker in self._workers.items():
-            worker.change(self._order(index))
+        self._journal.run(self._retune)
         renew_page(self._page, settings, self._learner)
         self._described.update(describe_settings(settings))
         configure_logging(settings)
+
+    def _retune(self) -> None:
+        retune(self._learner, self._settings)
+        for index, worker in self._workers.items():
+            worker.change(self._order(index))
+
+    def _mark(self) -> bytes:
+        return build_mark(self._settings, self._tenant_secret)
+
+    def _build(self) -> Learner:
+        return build_learner(self._settings)
+
+    async def _follow(self, index: int, worker: WorkerProcess, folder: Path) -> None:
+        """Have a worker continue from what was learnt, again whenever it is too far behind."""
+        path = folder / f"learnt{index}"
+        while True:
+            behind = asyncio.Event()
+            await worker.has_read()
+            async with self._journal.held():
+                if self._journal.changes:
+                    snapshot = await self._journal.take()
+                    chunks = encode_file(snapshot, self._mark())
+                    await asyncio.to_thread(write_file, path, chunks)
+                    worker.send(encode_snapshot(path))
+                self._following[worker] = behind
+            await behind.wait()
+            _log.warning("worker %d was too far behind; it continues from a copy", index)
+
+    def _tell(self, seen: Observation) -> None:
+        line = encode(seen)
+        for worker, behind in list(self._following.items()):
+            if not worker.send(line):
+                del self._following[worker]
+                behind.set()
 
     async def _listen(self, index: int, worker: WorkerProcess) -> None:
         try:
@@ -226,16 +278,12 @@ class Supervisor:
 
     def _learn(self, index: int, line: bytes) -> None:
         try:
-            self._learner.learn(decode(line))
-        except Exception:  # noqa: BLE001 - whatever a line holds, its worker serves on
-            _log.exception("worker %d sent a line that cannot be learnt; dropping it", index)
+            seen = decode(line)
+        except (msgspec.MsgspecError, ValueError):
+            _log.exception("worker %d sent a line that cannot be read; dropping it", index)
             self._metrics.dropped.inc()
-            return
-        # Only what could be learnt: a worker that starts late must not stumble over a broken line.
-        self._recent.append(line)
-        for other, worker in self._workers.items():
-            if other != index:
-                worker.send(line)
+        else:
+            self._journal.apply(seen)
 
 
 @contextmanager

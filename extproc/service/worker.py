@@ -11,6 +11,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 import uvloop
@@ -25,6 +26,7 @@ from extproc.page.decisions import Decisions
 from extproc.page.digest import EVERY_S
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.build import (
+    build_mark,
     build_reporter,
     build_server,
     build_stages,
@@ -37,9 +39,11 @@ from extproc.service.channel import (
     EMPTY,
     LINE_BYTES,
     LOADS,
+    SNAPSHOT,
     Order,
     decode,
     decode_loads,
+    decode_snapshot,
     encode,
     encode_digest,
     send,
@@ -47,6 +51,7 @@ from extproc.service.channel import (
 from extproc.service.memory import keep_large_buffers, spare_modules
 from extproc.service.repeating import repeating
 from extproc.service.stopping import Stop, leave
+from extproc.state.snapshot import decode as decode_file
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +62,7 @@ class _Orders:
 
     change: Callable[[Order], Awaitable[None]]
     tell: Callable[[Mapping[str, PoolLoad]], None]
+    load: Callable[[Path], Learner]
 
 
 async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -67,11 +73,16 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     learner = build_learner(settings)
 
     def learn(observation: Observation) -> None:
-        # The supervisor passes it on to the other workers, never back: learn it here.
-        learner.learn(observation)
+        # The supervisor sends it back in the order that holds for all workers.
         send(writer, encode(observation))
 
     secret = bytes.fromhex(order.tenant_secret)
+
+    def load(path: Path) -> Learner:
+        loaded = build_learner(settings)
+        decode_file(path.read_bytes(), build_mark(settings, secret)).load(loaded)
+        return loaded
+
     # Nobody reads this registry: with PROMETHEUS_MULTIPROC_DIR set, values live in files that the
     # supervisor adds up.
     decisions = Decisions()
@@ -85,13 +96,14 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     stop = Stop()
 
     async def change(order: Order) -> None:
-        nonlocal stages
+        nonlocal stages, settings, secret
         settings = Settings.model_validate_json(order.settings)
         # Opens the tokenizers of models that are new, which takes longer than a request may wait.
         await asyncio.to_thread(build_rules, settings)
+        secret = bytes.fromhex(order.tenant_secret)
         configure_logging(settings)
         retune(learner, settings)
-        stages = renew_stages(stages, settings, learn, bytes.fromhex(order.tenant_secret))
+        stages = renew_stages(stages, settings, learn, secret)
         server.use(stages)
 
     def tell(loads: Mapping[str, PoolLoad]) -> None:
@@ -103,7 +115,8 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         send(writer, encode_digest(reporter.digest()))
 
     async with repeating(report, EVERY_S), asyncio.TaskGroup() as tasks:
-        reading = tasks.create_task(_read_channel(reader, learner, _Orders(change, tell), stop))
+        orders = _Orders(change, tell, load)
+        reading = tasks.create_task(_read_channel(reader, learner, orders, stop))
         await stop.asked.wait()
         await leave(server, settings.listen, stop)
         stages.metrics.publish()
@@ -125,6 +138,8 @@ async def _read_channel(
                 await orders.change(msgspec.json.decode(line.removeprefix(CHANGE), type=Order))
             elif line.startswith(LOADS):
                 orders.tell(decode_loads(line))
+            elif line.startswith(SNAPSHOT):
+                learner.replace(await asyncio.to_thread(orders.load, decode_snapshot(line)))
             else:
                 learner.learn(decode(line))
     stop.ask_at_once()

@@ -56,14 +56,14 @@ class WorkerProcess:
         except ValueError as error:
             raise OverlongLine from error
 
-    def send(self, line: bytes) -> None:
-        """Send an observation; dropped if the worker is far behind, or ending."""
-        if not self._ending:
-            send(self._writer, line)
+    def send(self, line: bytes) -> bool:
+        """Send a line, unless the worker is ending; return False if it is too far behind."""
+        return self._ending or send(self._writer, line)
 
-    def replay(self, lines: list[bytes]) -> None:
-        """Send past observations to a worker that has just started, however many."""
-        self._writer.writelines(lines)
+    async def has_read(self) -> None:
+        """Wait until the worker has read nearly all that it was sent, or is gone."""
+        with suppress(ConnectionError):
+            await self._writer.drain()
 
     def change(self, order: Order) -> None:
         """Have the worker go on with other settings, after what it was sent before."""

@@ -249,6 +249,40 @@ class LoadCollector(Collector):
         yield from (requests, usage, preemptions, servers, polls)
 
 
+class StateMetrics:
+    """The metrics of what is kept of the state."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.saved = Counter(
+            "dualpool_state_snapshots",
+            "Snapshots of what was learnt, by outcome: saved, failed (not written), too_large.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.unusable = Counter(
+            "dualpool_state_unusable",
+            "Snapshots set aside, by fault: corrupt, foreign, newer, unreadable.",
+            ["fault"],
+            registry=registry,
+        )
+        self.bytes = Gauge("dualpool_state_bytes", "Size of the last snapshot.", registry=registry)
+        self.saved_at = Gauge(
+            "dualpool_state_saved_timestamp_seconds",
+            "When the last snapshot was saved, in seconds since 1970.",
+            registry=registry,
+        )
+        for outcome in ("saved", "failed", "too_large"):
+            self.saved.labels(outcome)
+        for fault in ("corrupt", "foreign", "newer", "unreadable"):
+            self.unusable.labels(fault)
+
+    def note_saved(self, size: int) -> None:
+        """Count a snapshot of so many bytes."""
+        self.saved.labels("saved").inc()
+        self.bytes.set(size)
+        self.saved_at.set_to_current_time()
+
+
 class LearntCollector(Collector):
     """The metrics of what an estimator has learnt."""
 

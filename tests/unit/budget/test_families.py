@@ -181,8 +181,8 @@ def test_weights_that_no_name_has_any_more_are_forgotten() -> None:
     fleet = Fleet()
     fleet.answer("m", times=300)
     fleet.answer("new", 2.8, times=60)
-    del fleet.names["new"]
-    assert len(fleet.families._weights) == 1
+    fleet.families.forget("new")
+    assert len(fleet.families.weights) == 1
 
 
 def test_contradictions_of_other_weights_do_not_count() -> None:

@@ -12,6 +12,7 @@ from extproc.budget.weights import Prediction, TokenWeights
 
 SEEN = Observation(Asked("m", "prose", Measure(4), None), Outcome.COMPLETE, 8192, 10, 1000)
 ESTIMATED = Prediction(10.0, 2.0)
+RESUMED = Prefix("whole", "part", known=True)
 
 
 def category() -> CategoryState:
@@ -53,7 +54,7 @@ def test_a_new_model_is_believed_at_once() -> None:
 def test_the_observations_are_those_of_the_scores() -> None:
     state = category()
     state.errors.whole.add(1.0)
-    state.errors.rest.add(1.0)
+    state.errors.add(structs.replace(SEEN.asked, prefix=RESUMED), ESTIMATED, 1.0, 1.0)
     assert state.observations == 2
 
 
@@ -61,7 +62,7 @@ def test_errors_after_a_known_part_are_kept_apart() -> None:
     errors = Errors()
     for _ in range(100):
         errors.of(SEEN.asked, ESTIMATED).add(4.0)
-    resumed = structs.replace(SEEN.asked, prefix=Prefix("whole", "part", known=True))
+    resumed = structs.replace(SEEN.asked, prefix=RESUMED)
     assert errors.of(SEEN.asked, ESTIMATED).upper(0.5) > 3.0
     assert errors.of(resumed, ESTIMATED).upper(0.5) == pytest.approx(0.0, abs=0.1)
 

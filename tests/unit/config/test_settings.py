@@ -103,6 +103,7 @@ DEFAULTS = {
     },
     "shadow": False,
     "tracing": {"otlp": "", "share": 0.01},
+    "state": "",
     "log_level": LogLevel.INFO,
 }
 

@@ -407,3 +407,15 @@ def test_requests_leave_a_pool_whose_servers_report_a_queue(tmp_path, workers):
             text = get(f"{url}/metrics")[1]
             assert 'dualpool_pool_requests{pool="short",state="waiting"} 90.0' in text
             assert 'dualpool_pool_servers{pool="long",state="reporting"} 1.0' in text
+
+
+@both
+def test_what_was_learnt_outlives_a_restart(tmp_path, workers):
+    more = f"state: 'file:{tmp_path}/state'\n"
+    with serving(tmp_path, workers, more=more) as (process, port, url):
+        converse(port, "observed")
+        wait_for(lambda: samples(url) == 1)
+        process.terminate()
+        assert process.wait(20) == 0
+    with serving(tmp_path, workers, more=more) as (_, _, url):
+        assert samples(url) == 1

@@ -12,16 +12,27 @@ import pytest
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Measure, Observation, Outcome
+from extproc.build import build_learner
 from extproc.config.settings import BudgetSettings, ListenSettings, Settings
 from extproc.page.digest import Digest
 from extproc.service import supervisor as module
 from extproc.service import worker_process
+from extproc.service.build import build_mark
 from extproc.service.certificates import CertificateError
-from extproc.service.channel import CHANGE, LINE_BYTES, Order, encode, encode_digest
+from extproc.service.channel import (
+    CHANGE,
+    LINE_BYTES,
+    SNAPSHOT,
+    Order,
+    decode_snapshot,
+    encode,
+    encode_digest,
+)
 from extproc.service.reload import Source
 from extproc.service.stopping import Stop
 from extproc.service.supervisor import Supervisor
 from extproc.service.worker_process import WorkerProcess
+from extproc.state.snapshot import decode
 from tests.support.waiting import until
 
 ASKED = Asked("m", "prose", Measure(2800, 0, (1.0,) * len(FEATURES)), 100)
@@ -95,7 +106,17 @@ class Fleet:
         return self.supervisor._page.overview.now()["pools"][0]["reasons"]
 
     def samples(self):
-        return self.supervisor._learner.learnt().categories.get("prose/m", {}).get("samples", 0)
+        return samples(self.supervisor._learner)
+
+    def samples_in(self, path):
+        mark = build_mark(self.settings, self.supervisor._tenant_secret)
+        learner = build_learner(self.settings)
+        decode(path.read_bytes(), mark).load(learner)
+        return samples(learner)
+
+
+def samples(learner):
+    return learner.learnt().categories.get("prose/m", {}).get("samples", 0)
 
 
 @pytest.fixture
@@ -175,14 +196,13 @@ def test_no_worker_left_is_not_ready(fleet):
     asyncio.run(main())
 
 
-def test_an_observation_reaches_the_learner_and_the_other_workers(fleet):
+def test_an_observation_reaches_the_learner_and_all_workers(fleet):
     speaks = SERVES + f"channel.sendall({OBSERVATION!r})\n" + HEARS
 
     async def main():
         async with fleet(speaks, SERVES + HEARS, SERVES + HEARS) as given:
             await until(lambda: given.samples() == 1)
-            await until(lambda: given.heard(1) == given.heard(2) == OBSERVATION)
-            assert given.heard(0) == b""
+            await until(lambda: {given.heard(n) for n in range(3)} == {OBSERVATION})
 
     asyncio.run(main())
 
@@ -213,14 +233,36 @@ def test_an_unreadable_digest_is_dropped(fleet, line, caplog):
     assert "worker 0 sent a digest that cannot be read; dropping it" in caplog.text
 
 
-def test_a_restarted_worker_is_sent_what_was_learnt_before(fleet):
+def test_a_restarted_worker_continues_from_what_was_learnt_before(fleet):
     speaks = SERVES + f"if not start: channel.sendall({OBSERVATION!r}), sys.exit(1)\n" + HEARS
 
     async def main():
         async with fleet(speaks) as given:
-            await until(lambda: given.heard(0) == OBSERVATION)
+            await until(lambda: given.heard(0).startswith(SNAPSHOT))
+            assert given.samples_in(decode_snapshot(given.heard(0))) == 1
 
     asyncio.run(main())
+
+
+def test_a_worker_that_is_too_far_behind_continues_from_a_copy(fleet, caplog, monkeypatch):
+    lost, send = list[bytes](), worker_process.send
+
+    def behind_once(writer, line):
+        if line == OBSERVATION and not lost:
+            lost.append(line)
+            return False
+        return send(writer, line)
+
+    monkeypatch.setattr(worker_process, "send", behind_once)
+    speaks = SERVES + f"channel.sendall({OBSERVATION!r})\n" + HEARS
+
+    async def main():
+        async with fleet(speaks) as given:
+            await until(lambda: given.heard(0).endswith(b"\n"))
+            assert given.samples_in(decode_snapshot(given.heard(0))) == 1
+
+    asyncio.run(main())
+    assert "worker 0 was too far behind" in caplog.text
 
 
 @pytest.mark.parametrize("line", [b"broken\n", b"\xff\xfe\n", b"{}\n"])
@@ -234,7 +276,7 @@ def test_an_unreadable_line_is_dropped_and_the_next_is_read(fleet, line, caplog)
             assert given.starts(0) == 1
 
     asyncio.run(main())
-    assert "worker 0 sent a line that cannot be learnt; dropping it" in caplog.text
+    assert "worker 0 sent a line that cannot be read; dropping it" in caplog.text
 
 
 def test_an_overlong_line_restarts_its_worker_alone(fleet, caplog):

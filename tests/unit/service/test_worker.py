@@ -8,10 +8,24 @@ import sys
 from contextlib import asynccontextmanager
 
 from extproc.budget.learner import Learner
+from extproc.build import build_learner
 from extproc.config.settings import ListenSettings, Settings
 from extproc.service import worker as module
-from extproc.service.channel import DIGEST, EMPTY, LINE_BYTES, Order, decode, decode_digest, encode
+from extproc.service.build import build_mark
+from extproc.service.channel import (
+    DIGEST,
+    EMPTY,
+    LINE_BYTES,
+    Order,
+    decode,
+    decode_digest,
+    encode,
+    encode_snapshot,
+)
 from extproc.service.worker import work
+from extproc.state.snapshot import encode as encode_file
+from extproc.state.snapshot import take
+from tests.support.answers import answers
 from tests.support.running_service import consecutive_ports, play
 
 SETTINGS = Settings(listen=ListenSettings(notice_s=0, drain_s=5))
@@ -91,7 +105,7 @@ def test_the_end_of_its_channel_ends_it_without_notice():
     run(scenario, Settings(listen=ListenSettings(notice_s=600, drain_s=600)))
 
 
-def test_what_others_learnt_changes_its_budgets(monkeypatch):
+def test_it_learns_what_its_supervisor_sends_and_nothing_else(monkeypatch):
     learnt = []
     monkeypatch.setattr(Learner, "learn", lambda self, observation: learnt.append(observation))
 
@@ -103,7 +117,24 @@ def test_what_others_learnt_changes_its_budgets(monkeypatch):
         await task
         return decode(line)
 
-    assert run(scenario) == learnt[0] == learnt[1]
+    assert [run(scenario)] == learnt
+
+
+def test_it_continues_from_the_snapshot_that_its_supervisor_names(tmp_path, monkeypatch):
+    learnt, path = build_learner(SETTINGS), tmp_path / "learnt"
+    for seen in answers(1, 20):
+        learnt.learn(seen)
+    path.write_bytes(b"".join(encode_file(take(learnt), build_mark(SETTINGS, b""))))
+    found = []
+    monkeypatch.setattr(Learner, "replace", lambda self, other: found.append(take(other)))
+
+    async def scenario(address, reader, writer, task):
+        writer.write(encode_snapshot(path))
+        writer.write(EMPTY)
+        await task
+
+    run(scenario)
+    assert found == [take(learnt)]
 
 
 def program(order):

@@ -1,0 +1,162 @@
+"""`state: file:PATH`: a file that holds the last snapshot of what was learnt.
+
+Invariant: the file is whole at any moment, and no fault of it ends the service: what cannot be used
+is set aside under another name, and the service learns anew.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from extproc.budget.learner import Learner
+from extproc.service.journal import Journal
+from extproc.state.snapshot import MOST_BYTES, Fault, Snapshot, Unusable, decode, encode
+from extproc.stream.metrics import StateMetrics
+
+EVERY_S: Final = 10.0
+"""How often what was learnt meanwhile is saved."""
+
+_log = logging.getLogger(__name__)
+
+
+class StateFile:
+    """The file of one service."""
+
+    def __init__(
+        self,
+        path: Path,
+        mark: Callable[[], bytes],
+        build: Callable[[], Learner],
+        metrics: StateMetrics,
+    ) -> None:
+        """`mark` tells the fingerprint of its snapshots, `build` makes a learner to load them."""
+        self._path, self._mark, self._build, self._metrics = path, mark, build, metrics
+        self._saved = 0  # the changes of the journal that are in the file
+        self.described: dict[str, object] = {"digest": ""}
+        """What GET /state shows of it: the digest of the last snapshot."""
+
+    def restore(self, journal: Journal) -> None:
+        """Continue from the file, if there is one that can be used."""
+        try:
+            snapshot = decode(self._read(), self._mark())
+            learner = self._build()
+            snapshot.load(learner)
+        except FileNotFoundError:
+            _log.info("state: %s does not exist yet", self._path)
+            return
+        except OSError as error:
+            _log.warning("state: %s cannot be read: %s", self._path, error.strerror)
+            self._metrics.unusable.labels("unreadable").inc()
+            return
+        except Unusable as error:
+            self._set_aside(error.fault)
+            return
+        journal.load(learner)
+        self._saved = journal.changes
+        self.described["digest"] = snapshot.digest
+        _log.info("state: continuing from %s, digest %s", self._path, snapshot.digest)
+
+    async def save(self, journal: Journal) -> None:
+        """Save what was learnt, if anything was since the last time."""
+        if journal.changes == self._saved:
+            return
+        try:
+            await self._save(journal)
+        except OSError as error:
+            _log.warning("state: %s cannot be written: %s", self._path, error.strerror)
+            self._metrics.saved.labels("failed").inc()
+        except Exception:  # noqa: BLE001 - to lose a snapshot must not end the service
+            _log.exception("state: no snapshot was taken")
+            self._metrics.saved.labels("failed").inc()
+
+    async def _save(self, journal: Journal) -> None:
+        async with journal.held():
+            changes, snapshot = journal.changes, await journal.take()
+        size = await asyncio.to_thread(self._write, snapshot)
+        self._saved = changes
+        if size is None:
+            _log.warning("state: what was learnt exceeds %d bytes; it is not saved", MOST_BYTES)
+            self._metrics.saved.labels("too_large").inc()
+        else:
+            self._metrics.note_saved(size)
+
+    async def keep(self, journal: Journal) -> None:
+        """Save what is learnt until this is cancelled."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            await self.save(journal)
+
+    def _read(self) -> bytes:
+        with self._path.open("rb") as file:
+            return file.read(MOST_BYTES + 1)
+
+    def _write(self, snapshot: Snapshot) -> int | None:
+        size = write_file(self._path, encode(snapshot, self._mark()))
+        if size is not None:
+            self.described["digest"] = snapshot.digest
+        return size
+
+    def _set_aside(self, fault: Fault) -> None:
+        aside = self._path.with_name(f"{self._path.name}.{fault.value}")
+        self._metrics.unusable.labels(fault.value).inc()
+        try:
+            self._path.replace(aside)
+        except OSError as error:
+            _log.warning(
+                "state: %s is %s, and cannot be set aside: %s", self._path, fault, error.strerror
+            )
+        else:
+            _log.warning("state: %s is %s; set aside as %s", self._path, fault, aside)
+
+
+@asynccontextmanager
+async def keeping(state: StateFile | None, journal: Journal) -> AsyncIterator[None]:
+    """Continue from the state, save what is learnt within this context, and all at its end."""
+    if state is None:
+        yield
+        return
+    await asyncio.to_thread(state.restore, journal)
+    task = asyncio.create_task(state.keep(journal))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await state.save(journal)
+
+
+def write_file(path: Path, chunks: Iterable[bytes]) -> int | None:
+    """Write a file whole or not at all; return its bytes, or None if there are too many.
+
+    Only its owner may read it. Raises OSError.
+    """
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)  # left by a process that was killed
+    size = 0
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        for chunk in chunks:
+            size += len(chunk)
+            if size > MOST_BYTES:
+                break
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if size > MOST_BYTES:
+        new.unlink()
+        return None
+    new.replace(path)
+    _sync(path.parent)
+    return size
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,152 @@
+"""The file of what was learnt."""
+
+import asyncio
+import os
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from extproc.service import state_file as module
+from extproc.service.journal import Journal
+from extproc.service.state_file import StateFile, keeping
+from extproc.state.snapshot import encode, fingerprint, take
+from extproc.stream.metrics import StateMetrics
+from tests.support.answers import answers, small_learner
+from tests.support.waiting import until
+
+MARK = fingerprint("calibrated")
+SEEN = list(answers(1, 30))
+
+
+class Given:
+    """A service that keeps its state in a file."""
+
+    def __init__(self, path) -> None:
+        self.path, self.registry, self.learner = path, CollectorRegistry(), small_learner()
+        self.journal = Journal(self.learner, lambda: None)
+        metrics = StateMetrics(self.registry)
+        self.state = StateFile(path, lambda: MARK, small_learner, metrics)
+
+    def run(self, seen=()) -> None:
+        async def main():
+            async with keeping(self.state, self.journal):
+                for each in seen:
+                    self.journal.apply(each)
+
+        asyncio.run(main())
+
+    def figure(self, name, **labels):
+        return self.registry.get_sample_value(f"dualpool_state_{name}", labels)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "state"
+
+
+def test_a_service_continues_where_the_last_one_ended(path):
+    first, second = Given(path), Given(path)
+    first.run(SEEN)
+    second.run()
+    assert take(second.learner) == take(first.learner)
+    assert second.state.described == first.state.described == {"digest": take(first.learner).digest}
+    assert first.figure("snapshots_total", outcome="saved") == 1
+    assert first.figure("bytes") == path.stat().st_size
+
+
+def test_without_a_state_nothing_is_kept():
+    async def main():
+        async with keeping(None, Journal(small_learner(), lambda: None)):
+            pass
+
+    asyncio.run(main())
+
+
+def test_only_its_owner_may_read_it(path):
+    Given(path).run(SEEN)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_nothing_new_is_not_saved_again(path):
+    Given(path).run(SEEN)
+    given = Given(path)
+    given.run()
+    assert given.figure("snapshots_total", outcome="saved") == 0
+
+
+def test_it_is_saved_while_the_service_runs(path, monkeypatch):
+    monkeypatch.setattr(module, "EVERY_S", 0.01)
+    given = Given(path)
+
+    async def main():
+        async with keeping(given.state, given.journal):
+            given.journal.apply(SEEN[0])
+            await until(path.exists)
+            before = path.read_bytes()
+            given.journal.apply(SEEN[1])
+            await until(lambda: path.read_bytes() != before)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        (b"", "corrupt"),
+        (b"\x80" * 1000, "corrupt"),
+        (b"dualpool\xff\0\0\0" + b"\0" * 20, "newer"),
+        (b"".join(encode(take(small_learner()), fingerprint("paper"))), "foreign"),
+    ],
+)
+def test_what_cannot_be_used_is_set_aside(path, data, fault, caplog):
+    path.write_bytes(data)
+    given = Given(path)
+    given.run(SEEN)
+    assert path.with_name(f"state.{fault}").read_bytes() == data
+    assert f"is {fault}; set aside" in caplog.text
+    assert given.figure("unusable_total", fault=fault) == 1
+    assert Given(path).figure("snapshots_total", outcome="saved") == 0
+    assert path.exists()
+
+
+def test_a_file_that_cannot_be_set_aside_is_left(path, caplog):
+    path.write_bytes(b"broken")
+    (path.with_name("state.corrupt") / "x").mkdir(parents=True)
+    Given(path).run()
+    assert "cannot be set aside" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_or_written_costs_the_memory_alone(path, caplog):
+    path.mkdir()
+    given = Given(path)
+    given.run(SEEN)
+    assert given.figure("unusable_total", fault="unreadable") == 1
+    assert given.figure("snapshots_total", outcome="failed") == 1
+    assert "cannot be read" in caplog.text
+    assert "cannot be written" in caplog.text
+
+
+def test_what_is_too_large_is_not_saved(path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "MOST_BYTES", 100)
+    given = Given(path)
+    given.run(SEEN)
+    assert os.listdir(path.parent) == []
+    assert given.figure("snapshots_total", outcome="too_large") == 1
+
+
+def test_what_a_killed_process_left_behind_is_no_hindrance(path):
+    path.with_name("state.new").write_bytes(b"half")
+    Given(path).run(SEEN)
+    assert os.listdir(path.parent) == ["state"]
+
+
+def test_a_fault_of_the_snapshot_does_not_end_the_service(path, monkeypatch, caplog):
+    given = Given(path)
+
+    async def broken():
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(given.journal, "take", broken)
+    given.run(SEEN)
+    assert "a bug" in caplog.text
+    assert given.figure("snapshots_total", outcome="failed") == 1
