@@ -105,7 +105,8 @@ def _anyres(sizes: _Floats) -> _Floats:
     narrower = columns - 2 * np.floor((columns - np.floor(rows * wide)) / 2)
     lower = rows - 2 * np.floor((rows - np.floor(columns / wide)) / 2)
     columns, rows = np.where(is_wide, columns, narrower), np.where(is_wide, lower, rows)
-    return _TILE_PATCHES**2 + rows * columns + rows
+    tokens: _Floats = _TILE_PATCHES**2 + rows * columns + rows
+    return tokens
 
 
 def measure(
