@@ -88,7 +88,9 @@ def _windows(facts: Facts) -> Iterator[Conclusion]:
                 yield Ailment("pools", text, "start the server, or correct pools.address")
     for served in facts.served:
         yield from _served(served)
-    unseen = {pool.name for pool in facts.settings.pools} - {s.pool.name for s in facts.served}
+    # A shadow's smaller pools need not exist: no route leads to them.
+    routed = facts.settings.pools[-1:] if facts.settings.shadow else facts.settings.pools
+    unseen = {pool.name for pool in routed} - {s.pool.name for s in facts.served}
     for name in sorted(unseen):
         yield Unchecked("windows", f"Envoy states no server of pool {name}")
 

@@ -68,6 +68,7 @@ def written(concluded: tuple[Conclusion, ...], places: Places, *, as_json: bool)
         rows = {"findings": map(asdict, ailments), "unchecked": map(asdict, unchecked)}
         looked: dict[str, object] = {"envoy": places.envoy, "service": places.service}
         return json.dumps(looked | {key: [*each] for key, each in rows.items()}, indent=2)
-    count = f"findings: {len(ailments)}" if ailments else "nothing is wrong"
+    well = "nothing is wrong in what was checked" if unchecked else "nothing is wrong"
+    count = f"findings: {len(ailments)}" if ailments else well
     last = f"looked at Envoy ({places.envoy}) and the service ({places.service}): {count}"
     return "\n".join(map(str, (*ailments, *unchecked, last)))

@@ -134,9 +134,9 @@ class Reloader:
             if place[0] in _NEED_RESTART or place in _BOUNDS
         }
         if waiting:
-            _log.warning("changed, but not before a restart: %s", told(waiting))
+            _log.warning("changed in the file, in use after a restart: %s", told(waiting))
         if not changed:
-            _log.info("the settings are loaded: nothing to change without a restart")
+            _log.info("the settings are loaded: none of those in use has changed")
             return Outcome.UNCHANGED
         self._apply(usable)
         self._settings = usable

@@ -55,6 +55,16 @@ def test_a_server_of_another_window_is_found_with_both_fixes():
     )
 
 
+@pytest.mark.parametrize(("shadow", "missed"), [(True, []), (False, ["short"])])
+def test_a_smaller_pool_of_a_shadow_is_not_missed(shadow, missed):
+    long = PoolSettings(name="long", max_model_len=65536)
+    served = (Served(long, "h:1", {"m": 65536}),)
+    facts = Facts(Settings(shadow=shadow), service(), envoy(), served, None)
+    lines = [str(each) for each in conclude(facts)]
+    expected = [f"windows: not checked: Envoy states no server of pool {name}" for name in missed]
+    assert [line for line in lines if "states no server" in line] == expected
+
+
 def test_a_server_that_cannot_be_asked_is_no_finding():
     assert found(service(), envoy(), (Served(SHORT, "h:1", Unseen("refused")),)) == []
 

@@ -19,6 +19,11 @@ def test_each_finding_is_one_line_with_its_fix():
     ]
 
 
+def test_what_was_not_checked_is_not_called_right():
+    lines = written(CONCLUDED[:1], PLACES, as_json=False).splitlines()
+    assert lines[-1].endswith(": nothing is wrong in what was checked")
+
+
 def test_the_same_is_written_as_json():
     assert json.loads(written(CONCLUDED, PLACES, as_json=True)) == {
         "envoy": "http://e:2",

@@ -92,7 +92,7 @@ def test_what_needs_a_restart_stays_and_is_named(caplog):
     assert given.reload(wanted) is Outcome.APPLIED
     assert given.applied == [OTHER]
     assert caplog.messages[0] == (
-        "changed, but not before a restart: "
+        "changed in the file, in use after a restart: "
         'listen.http: "127.0.0.1:8081" -> "127.0.0.1:1"; workers: 1 -> 3'
     )
 
@@ -100,7 +100,9 @@ def test_what_needs_a_restart_stays_and_is_named(caplog):
 def test_a_bound_that_envoy_shares_is_named(caplog):
     given = Reloading()
     given.reload(Settings(envoy=EnvoySettings(large_body_bytes=9)))
-    assert caplog.messages[0].startswith("changed, but not before a restart: envoy.large_body")
+    assert caplog.messages[0].startswith(
+        "changed in the file, in use after a restart: envoy.large_body"
+    )
 
 
 def test_what_envoy_holds_too_is_named(caplog):
