@@ -123,6 +123,12 @@ def test_a_setting_rolls_the_pods():
     assert checksum() != checksum("--set", "settings.budget.target=0.01")
 
 
+def test_the_pods_reach_what_the_values_permit():
+    rule = {"ports": [{"port": 8000}]}
+    objects = rendered("--set-json", f"networkPolicy.egress={json.dumps([rule])}")
+    assert only(objects, "NetworkPolicy")[0]["spec"]["egress"] == [rule]
+
+
 def test_with_its_defaults_it_is_what_the_kustomize_folder_is():
     """Names, labels of Helm, the image and the checksum apart."""
     ours, theirs = rendered(), load(FOLDERS / "kubernetes")
