@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from extproc.config.load import load
+from extproc.config.settings import DROPPED, ModelSettings
 from extproc.request.reader import Endpoint
 from extproc.service.explain import explain
 from tests.support.paths import ROOT
@@ -107,6 +108,13 @@ def test_the_settings_can_be_loaded(tmp_path):
     [text] = [text for text in texts if "pools:" in text]
     file.write_text(text)
     assert [pool.name for pool in load(file).pools] == ["short", "medium", "long"]
+
+
+def test_every_key_of_a_model_is_explained():
+    page = (ROOT / "docs" / "operate.md").read_text()
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
+    assert rows.keys() >= ModelSettings.model_fields.keys()
+    assert tuple(re.findall(r"`(\w+)`", rows["drops"])) == DROPPED
 
 
 def test_every_metric_is_documented():
