@@ -47,6 +47,9 @@ class StateFile:
             snapshot.load(learner)
         except FileNotFoundError:
             _log.info("state: %s does not exist yet", self._path)
+            if not os.access(self._path.parent, os.W_OK):
+                # Else the first save says so, when there is something to lose.
+                _log.warning("state: %s is absent or cannot be written", self._path.parent)
             return
         except OSError as error:
             _log.warning("state: %s cannot be read: %s", self._path, error.strerror)

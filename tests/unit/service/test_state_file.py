@@ -54,6 +54,11 @@ def test_a_service_continues_where_the_last_one_ended(path):
     assert first.figure("bytes") == path.stat().st_size
 
 
+def test_a_folder_that_is_absent_is_named_before_anything_is_learnt(path, caplog):
+    Given(path / "state").run()
+    assert f"state: {path} is absent or cannot be written" in caplog.messages
+
+
 def test_without_a_state_nothing_is_kept():
     async def main():
         async with keeping(None, Journal(small_learner(), lambda: None)):
