@@ -37,7 +37,8 @@ _MOST_MODELS: Final = 256
 _TIMEOUT_S: Final = 10.0
 _DAY_S: Final = 86_400.0
 # Of each metric the labels that conclusions ask for, in the order of page.counts.
-_LABELS: Final = ("pool", "verdict", "kind", "cause", "outcome", "reason")
+_LABELS: Final = ("pool", "verdict", "kind", "cause", "outcome", "reason", "state")
+_GAUGES: Final = ("dualpool_workers", "dualpool_pool_servers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,9 +95,9 @@ async def _look_twice(
 
 
 def _risen(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    # The numbers of workers are no counters.
+    # The numbers of workers and of the pools' servers are no counters.
     return {
-        key: value if key.startswith("dualpool_workers") else max(0.0, value - before.get(key, 0.0))
+        key: value if key.startswith(_GAUGES) else max(0.0, value - before.get(key, 0.0))
         for key, value in now.items()
     }
 

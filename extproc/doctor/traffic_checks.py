@@ -10,7 +10,7 @@ from typing import Final
 from extproc.doctor.facts import EnvoyFacts, Facts, ServiceFacts
 from extproc.doctor.finding import Ailment, Conclusion, Unchecked
 from extproc.page.alerts import judged
-from extproc.page.counts import ANY
+from extproc.page.counts import ANY, matching
 
 # The shares of deploy/prometheus/alerts.yml.
 MOST_ABSENT: Final = 0.05
@@ -41,6 +41,7 @@ def traffic_checks(facts: Facts) -> Iterator[Conclusion]:
         yield from _retries(facts, facts.service)
         yield from _lateness(facts, facts.service)
         yield from _streams(facts, facts.service)
+        yield from _load(facts, facts.service)
     if isinstance(facts.envoy, EnvoyFacts):
         yield from _fail_open(facts, facts.envoy)
 
@@ -122,6 +123,22 @@ def _streams(facts: Facts, service: ServiceFacts) -> Iterator[Conclusion]:
     if missing > 0:
         text = f"{missing:.0f} workers are missing"
         yield Ailment("workers", text, "read the service's log: why its workers end is there")
+
+
+def _load(facts: Facts, service: ServiceFacts) -> Iterator[Conclusion]:
+    """Find pools of which the service has no report: no request leaves or enters these."""
+    name = "dualpool_pool_servers"
+    if not facts.settings.load.spill or not matching(service.counts.values, name):
+        return
+    for pool in facts.settings.pools:
+        seen = (service.counts.sum(name, pool.name, state) for state in ("reporting", "down"))
+        if not sum(seen):
+            yield Ailment(
+                "load",
+                f"load.spill is set, and no server of {pool.name} reports its load to the service",
+                "let the service resolve and reach /metrics of pools.address, without a key: "
+                "dualpool_pool_polls_total counts what it got",
+            )
 
 
 def _fail_open(facts: Facts, envoy: EnvoyFacts) -> Iterator[Conclusion]:

@@ -1,6 +1,6 @@
 import pytest
 
-from extproc.config.settings import Settings
+from extproc.config.settings import LoadSettings, Settings
 from extproc.doctor.facts import EnvoyFacts, Facts, ServiceFacts, Unseen
 from extproc.doctor.finding import Unchecked
 from extproc.doctor.traffic_checks import traffic_checks
@@ -32,6 +32,21 @@ def found(counts, envoy=NOT_SEEN):
 def envoy(**counters):
     named = {f"http.llm.ext_proc.router.{name}": value for name, value in counters.items()}
     return EnvoyFacts(Part("", {"filters": [ROUTER]}), (), named, ())
+
+
+@pytest.mark.parametrize(
+    ("state", "spill", "missed"),
+    [("silent", True, True), ("silent", False, False), ("reporting", True, False)],
+)
+def test_a_pool_that_reports_no_load_is_found_with_spill(state, spill, missed):
+    counts = {f"dualpool_pool_servers {pool} {state}": 1.0 for pool in ("short", "long")}
+    service = ServiceFacts(ready=True, counts=Counts(HEALTHY | counts), windows={})
+    settings = Settings(load=LoadSettings(spill=spill))
+    checks = [str(each) for each in traffic_checks(Facts(settings, service, NOT_SEEN))]
+    assert [f"no server of {pool} reports" in "".join(checks) for pool in ("short", "long")] == [
+        missed,
+        missed,
+    ]
 
 
 def test_healthy_counters_are_no_finding():
