@@ -7,6 +7,8 @@ all, the supervisor names a snapshot to continue from. An empty line from the wo
 serves; one from the supervisor asks it to drain and end. A worker's line that begins with DIGEST is
 for the page; a supervisor's that begins with CHANGE holds an Order with other settings, one that
 begins with LOADS the load of the pools.
+
+An Order has the length of its settings. All other lines are shorter than LINE_BYTES.
 """
 
 import asyncio
@@ -22,7 +24,7 @@ from extproc.page.digest import Digest
 from extproc.routing.load.pool_load import PoolLoad
 
 LINE_BYTES = 64 * 1024
-"""The longest line that is read; longer observations are not sent."""
+"""The longest line that the supervisor reads; longer observations are not sent."""
 
 UNSENT_BYTES = 1024 * 1024
 """The most that may wait for a slow reader before observations are dropped."""
@@ -100,6 +102,21 @@ def decode_loads(line: bytes) -> Mapping[str, PoolLoad]:
 def decode(line: bytes) -> Observation:
     """Read an observation. Raises msgspec.DecodeError."""
     return _DECODER.decode(line)
+
+
+async def read_line(reader: asyncio.StreamReader) -> bytes:
+    """Return the next line, however long it is; what is left without a line end at the end.
+
+    The sender is trusted: the settings bound how long their line is.
+    """
+    line = bytearray()
+    while True:
+        try:
+            return bytes(line + await reader.readuntil())
+        except asyncio.LimitOverrunError as error:
+            line += await reader.readexactly(error.consumed)
+        except asyncio.IncompleteReadError as error:
+            return bytes(line + error.partial)
 
 
 def send(writer: asyncio.StreamWriter, line: bytes) -> bool:

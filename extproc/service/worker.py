@@ -46,6 +46,7 @@ from extproc.service.channel import (
     decode_snapshot,
     encode,
     encode_digest,
+    read_line,
     send,
 )
 from extproc.service.memory import keep_large_buffers, spare_modules
@@ -67,7 +68,7 @@ class _Orders:
 
 async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve as ordered until the supervisor asks for the end or closes the channel."""
-    order = msgspec.json.decode(await reader.readline(), type=Order)
+    order = msgspec.json.decode(await read_line(reader), type=Order)
     settings = Settings.model_validate_json(order.settings)
     configure_logging(settings)
     learner = build_learner(settings)
@@ -131,7 +132,7 @@ async def _read_channel(
 ) -> None:
     # A supervisor that was killed may reset the channel.
     with suppress(ConnectionError):
-        async for line in reader:
+        while line := await read_line(reader):
             if line == EMPTY:
                 stop.ask()
             elif line.startswith(CHANGE):

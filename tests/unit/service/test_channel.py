@@ -24,6 +24,7 @@ from extproc.service.channel import (
     encode,
     encode_digest,
     encode_loads,
+    read_line,
     send,
 )
 
@@ -114,3 +115,27 @@ def test_nothing_is_sent_after_the_end():
 def test_an_observation_carries_its_tenant():
     seen = replace(OBSERVATION, asked=replace(OBSERVATION.asked, tenant="0123456789abcdef"))
     assert decode(encode(seen)).asked.tenant == "0123456789abcdef"
+
+
+def lines(data, limit):
+    """Return the lines that a reader with this limit gets of data."""
+
+    async def main():
+        reader = asyncio.StreamReader(limit)
+        reader.feed_data(data)
+        reader.feed_eof()
+        found = []
+        while line := await read_line(reader):
+            found.append(line)
+        return found
+
+    return asyncio.run(main())
+
+
+def test_lines_of_any_length_are_read():
+    given = [b"a\n", b"x" * 1000 + b"\n", b"\n", b"y" * 10 + b"\n", b"z" * 11 + b"\n"]
+    assert lines(b"".join(given), limit=10) == given
+
+
+def test_what_is_left_at_the_end_is_read():
+    assert lines(b"a\n" + b"x" * 25, limit=10) == [b"a\n", b"x" * 25]

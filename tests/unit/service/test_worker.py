@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 
 from extproc.budget.learner import Learner
 from extproc.build import build_learner
-from extproc.config.settings import ListenSettings, Settings
+from extproc.config.settings import ListenSettings, PoolSettings, RowSettings, Settings
 from extproc.service import worker as module
 from extproc.service.build import build_mark
 from extproc.service.channel import (
+    CHANGE,
     DIGEST,
     EMPTY,
     LINE_BYTES,
@@ -135,6 +136,22 @@ def test_it_continues_from_the_snapshot_that_its_supervisor_names(tmp_path, monk
 
     run(scenario)
     assert found == [take(learnt)]
+
+
+def test_its_settings_may_be_longer_than_other_lines():
+    names = tuple(f"{'m' * 200}{number}" for number in range(600))
+    pools = (PoolSettings(name="a", max_model_len=4096), PoolSettings(name="b", max_model_len=8192))
+    rows = (RowSettings(models=names, pools=pools),)
+    given = SETTINGS.model_copy(update={"rows": rows})
+    order = Order(given.model_dump_json(), "127.0.0.1:1", "")
+    assert len(encode(order)) > LINE_BYTES
+
+    async def scenario(address, reader, writer, task):
+        writer.write(CHANGE + encode(order))
+        writer.write(EMPTY)
+        await task
+
+    run(scenario, given)
 
 
 def program(order):
