@@ -69,8 +69,12 @@ class Journal:
             try:
                 yield
             finally:
-                await self._apply_held(held)
-                self._held = None
+                try:
+                    await self._apply_held(held)
+                finally:
+                    self._held = None
+                    while held:  # it was cancelled meanwhile, or a change has failed
+                        held.popleft()()
 
     async def take(self) -> Snapshot:
         """Take a snapshot, within `held`."""

@@ -65,6 +65,30 @@ def test_what_was_held_back_is_learnt_in_slices(given, monkeypatch):
     assert given.told == SEEN[:2]
 
 
+def test_what_was_held_back_is_learnt_though_its_holder_is_cancelled(given, monkeypatch):
+    monkeypatch.setattr(module, "SLICE_S", 0.0)
+
+    async def hold(taken):
+        async with given.journal.held():
+            await taken.wait()
+
+    async def main():
+        taken = asyncio.Event()
+        holder = asyncio.create_task(hold(taken))
+        await asyncio.sleep(0)
+        for seen in SEEN[:5]:
+            given.journal.apply(seen)
+        taken.set()
+        while not given.told:
+            await asyncio.sleep(0)
+        holder.cancel()
+        await asyncio.wait([holder])
+        given.journal.apply(SEEN[5])
+
+    asyncio.run(main())
+    assert given.told == SEEN[:6]
+
+
 def test_another_change_keeps_its_place(given):
     async def main():
         async with given.journal.held():
