@@ -59,6 +59,7 @@ from extproc.service.state_file import keeping, write_file
 from extproc.service.stopping import Stop, first_of, log_stopping
 from extproc.service.worker_files import WorkerFilesCollector
 from extproc.service.worker_process import EXIT_S, WorkerProcess
+from extproc.state.snapshot import MOST_BYTES
 from extproc.state.snapshot import encode as encode_file
 from extproc.stream.metrics import WorkerMetrics
 
@@ -233,14 +234,23 @@ class Supervisor:
             behind = asyncio.Event()
             await worker.has_read()
             async with self._journal.held():
-                if self._journal.changes:
-                    snapshot = await self._journal.take()
-                    chunks = encode_file(snapshot, self._mark())
-                    await asyncio.to_thread(write_file, path, chunks)
+                if self._journal.changes and await self._write_copy(path):
                     worker.send(encode_snapshot(path))
                 self._following[worker] = behind
             await behind.wait()
             _log.warning("worker %d was too far behind; it continues from a copy", index)
+
+    async def _write_copy(self, path: Path) -> bool:
+        """Write what was learnt; return False if that fails: a worker can do without it."""
+        chunks = encode_file(await self._journal.take(), self._mark())
+        try:
+            if await asyncio.to_thread(write_file, path, chunks) is not None:
+                return True
+            reason = f"it exceeds {MOST_BYTES} bytes"
+        except OSError as error:
+            reason = f"{path.parent}: {error.strerror}"
+        _log.error("a worker goes on without what was learnt before: %s", reason)
+        return False
 
     def _tell(self, seen: Observation) -> None:
         line = encode(seen)

@@ -244,6 +244,26 @@ def test_a_restarted_worker_continues_from_what_was_learnt_before(fleet):
     asyncio.run(main())
 
 
+def full(path, chunks):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("write", [full, lambda path, chunks: None], ids=["full", "too large"])
+def test_a_worker_serves_without_a_copy_that_cannot_be_written(fleet, write, caplog, monkeypatch):
+    monkeypatch.setattr(module, "write_file", write)
+    says = f"channel.sendall({OBSERVATION!r})\n"
+    speaks = SERVES + says + f"if not start: sys.exit(1)\n{says}" + HEARS
+
+    async def main():
+        async with fleet(speaks) as given:
+            await until(lambda: given.heard(0) == 2 * OBSERVATION)
+            assert given.samples() == 3
+            assert given.starts(0) == 2
+
+    asyncio.run(main())
+    assert "a worker goes on without what was learnt before" in caplog.text
+
+
 def test_a_worker_that_is_too_far_behind_continues_from_a_copy(fleet, caplog, monkeypatch):
     lost, send = list[bytes](), worker_process.send
 
