@@ -157,6 +157,32 @@ def test_a_file_that_changes_is_loaded_once(tmp_path, monkeypatch, change):
     assert watched(given, lambda: change(file)) == 1
 
 
+def test_an_empty_file_changes_nothing(tmp_path, caplog):
+    file = tmp_path / "dualpool.yaml"
+    file.write_text("shadow: true")
+    given = Reloading(file)
+    file.write_text("")
+    assert given.reload(OTHER) is Outcome.REFUSED
+    assert (given.loads, given.applied) == (0, [])
+    assert f"{file} is empty: for the defaults write {{}}" in caplog.text
+
+
+def test_an_empty_file_is_refused_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "EVERY_S", 0.01)
+    file = tmp_path / "dualpool.yaml"
+    file.write_text("shadow: true")
+    given = Reloading(file)
+
+    async def main():
+        async with given.reloader.watching():
+            file.write_text("")
+            await until(lambda: given.count(Outcome.REFUSED))
+            await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+    assert given.count(Outcome.REFUSED) == 1
+
+
 def test_a_file_that_is_gone_changes_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "EVERY_S", 0.01)
     file = tmp_path / "dualpool.yaml"
