@@ -110,7 +110,13 @@ def _as_corrupt() -> Iterator[None]:
     """Raise what hostile bytes may cause as Unusable."""
     try:
         yield
-    except (msgspec.MsgspecError, ValueError, RecursionError, struct.error) as error:
+    except (
+        msgspec.MsgspecError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+        struct.error,
+    ) as error:
         raise Unusable(Fault.CORRUPT) from error
 
 

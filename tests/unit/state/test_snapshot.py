@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import Labels
 from extproc.budget.learner import Learner
+from extproc.budget.lengths import SavedLengths
 from extproc.budget.prior import MEASURED
 from extproc.budget.rows import RowEstimators
 from extproc.state import snapshot
@@ -167,6 +168,12 @@ def test_hostile_parts_are_refused_or_harmless(seed):
         draw.shuffle(frames)
     with suppress(Unusable):
         used(framed(frames))
+
+
+def test_lengths_of_more_requests_than_a_bin_can_count_are_corrupt():
+    rows = [(1, 1, 1 << 53)] * (1 << 12)
+    part = msgspec.msgpack.encode(SavedLengths("lengths", "prose/m", rows))
+    assert fault(framed([*LEARNT.frames, part])) is Fault.CORRUPT
 
 
 def test_a_learner_with_less_room_keeps_a_part():
