@@ -178,7 +178,8 @@ def read_counts(data: bytes) -> Counts:
     try:
         for family in text_string_to_metric_families(data.decode("utf-8", "replace")):
             for sample in family.samples:
-                if sample.name.startswith("dualpool_") and not sample.name.endswith("_created"):
+                is_figure = sample.name.startswith("dualpool_") and 0 <= sample.value < math.inf
+                if is_figure and not sample.name.endswith("_created"):
                     labels = (sample.labels[name] for name in _LABELS if name in sample.labels)
                     key = " ".join((sample.name, *labels))
                     values[key] = values.get(key, 0.0) + sample.value

@@ -32,7 +32,7 @@ class Counts:
     def by_label(self, name: str, *labels: str) -> dict[str, float]:
         """Return the sums by the value of the label after these, without zeros."""
         sums: dict[str, float] = {}
-        for key in matching(self.values, name, *labels):
+        for key in matching(self.values, name, *labels, ANY):
             if value := self.values[key]:
                 label = key.split(" ")[len(labels) + 1]
                 sums[label] = sums.get(label, 0.0) + value

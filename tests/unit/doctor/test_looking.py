@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +16,11 @@ process_open_fds 7.0
 
 def test_counters_are_added_up_over_the_labels_that_nobody_asks_for():
     assert read_counts(PAGE).values == {"dualpool_decisions_total short fits": 5.0}
+
+
+@pytest.mark.parametrize("value", [b"-5", b"NaN", b"+Inf"])
+def test_what_no_counter_can_have_is_left_out(value):
+    assert read_counts(b"dualpool_answers_total " + value + b"\n").values == {}
 
 
 def test_the_windows_are_those_that_the_service_states():

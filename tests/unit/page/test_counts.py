@@ -27,6 +27,10 @@ def test_sums_by_the_next_label():
     assert COUNTS.by_label("m", "short") == {"a": 1, "b": 2}
 
 
+def test_a_series_without_the_next_label_is_in_no_sum_by_it():
+    assert Counts({"m": 1, "m short": 2}).by_label("m") == {"short": 2}
+
+
 def test_a_rise_is_from_0_for_what_is_new():
     assert Counts.since({"a": 1.0}, {"a": 3.0, "b": 5.0}).values == {"a": 2.0, "b": 5.0}
 
