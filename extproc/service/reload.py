@@ -172,4 +172,5 @@ def _signature(path: Path | None) -> _Signature | None:
         found = os.stat(path)
     except OSError:  # between the two halves of a replacement
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    # Unlike st_mtime, st_ctime also tells that its permissions were mended.
+    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size

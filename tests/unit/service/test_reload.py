@@ -146,11 +146,19 @@ def relinked(file):
     new.replace(file)
 
 
-@pytest.mark.parametrize("change", [replaced, relinked, lambda file: file.write_text("longer")])
+CHANGES = [
+    replaced,
+    relinked,
+    lambda file: file.write_text("longer"),
+    lambda file: file.chmod(0o640),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_file_that_changes_is_loaded_once(tmp_path, monkeypatch, change):
     monkeypatch.setattr(module, "EVERY_S", 0.01)
     file = tmp_path / "dualpool.yaml"
-    file.write_text("")
+    file.write_text("first")
     file.with_name("other").write_text("other")
     given = Reloading(file)
     given.next = UserError("wrong")
