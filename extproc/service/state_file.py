@@ -10,6 +10,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from typing import Final
 
 from extproc.budget.learner import Learner
@@ -19,6 +20,9 @@ from extproc.stream.metrics import StateMetrics
 
 EVERY_S: Final = 10.0
 """How often what was learnt meanwhile is saved."""
+
+# A write whose task was cancelled goes on in its thread; the next one must not take its new file.
+_writing = Lock()
 
 _log = logging.getLogger(__name__)
 
@@ -138,6 +142,11 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> int | None:
 
     Only its owner may read it. Raises OSError.
     """
+    with _writing:
+        return _write_whole(path, chunks)
+
+
+def _write_whole(path: Path, chunks: Iterable[bytes]) -> int | None:
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)  # left by a process that was killed
     size = 0

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Event
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -143,6 +145,24 @@ def test_what_a_killed_process_left_behind_is_no_hindrance(path):
     path.with_name("state.new").write_bytes(b"half")
     Given(path).run(SEEN)
     assert os.listdir(path.parent) == ["state"]
+
+
+def test_a_write_that_nobody_waits_for_any_more_ends_before_the_next(path):
+    begun, goes_on = Event(), Event()
+
+    def slowly():
+        yield b"first"
+        begun.set()
+        goes_on.wait(5)
+
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(module.write_file, path, slowly())
+        begun.wait(5)
+        second = threads.submit(module.write_file, path, [b"second"])
+        wait([second], 0.05)
+        goes_on.set()
+        assert (first.result(5), second.result(5)) == (5, 6)
+    assert path.read_bytes() == b"second"
 
 
 def test_a_fault_of_the_snapshot_does_not_end_the_service(path, monkeypatch, caplog):
