@@ -110,6 +110,7 @@ $(VENV)/local: $(VENV)/pip pyproject.toml extproc/__init__.py
 
 $(VENV)/dev: $(VENV)/pip pyproject.toml extproc/__init__.py
 	$(BIN)/pip install --quiet --editable '.[dev]'
+	@.ci/mend-protos $(BIN)/python
 	@touch $(VENV)/local $@
 
 $(VENV)/release: $(VENV)/pip
