@@ -34,6 +34,7 @@ KINDS: Final = (
             "digit_digit": 0.008, "space_digit": 0.004, "space_upper": 0.046,
             "newlines_tabs": 0.018, "newline_runs": 0.009,
             "rare_letters": 0.048, "sign_newline": 0.009,
+            "vowel_consonant": 0.936, "upper_space": 0.004,
         },
     ),
     TextKind(
@@ -48,6 +49,7 @@ KINDS: Final = (
             "rare_letters": 0.029, "upper_bracket": 0.005, "digit_bracket": 0.01,
             "space_sign": 0.059, "newline_sign": 0.004, "sign_newline": 0.011,
             "lower_digit": 0.003,
+            "vowel_consonant": 0.684, "stars": 0.024, "upper_space": 0.004,
         },
     ),
     TextKind(
@@ -60,6 +62,7 @@ KINDS: Final = (
             "newlines_tabs": 0.014, "newline_runs": 0.014,
             "rare_letters": 0.044, "upper_bracket": 0.004, "digit_bracket": 0.094,
             "lower_digit": 0.011,
+            "vowel_consonant": 0.235,
         },
     ),
     TextKind(
@@ -78,6 +81,7 @@ KINDS: Final = (
             "punct_digit": 0.072, "space_upper": 0.027, "space_punct": 0.027,
             "newlines_tabs": 0.028, "newline_runs": 0.027,
             "rare_letters": 0.039, "digit_bracket": 0.082, "lower_digit": 0.073,
+            "vowel_consonant": 0.294, "upper_space": 0.027,
         },
     ),
     TextKind(
@@ -101,6 +105,7 @@ KINDS: Final = (
             "rare_letters": 0.041, "upper_bracket": 0.02, "digit_bracket": 0.005,
             "space_sign": 0.076, "newline_sign": 0.049, "sign_newline": 0.031,
             "lower_digit": 0.005,
+            "vowel_consonant": 0.533, "stars": 0.112, "upper_space": 0.02,
         },
     ),
     TextKind(
@@ -117,6 +122,7 @@ KINDS: Final = (
             "digit_digit": 0.764, "punct_digit": 0.197, "newlines_tabs": 0.033,
             "newline_runs": 0.033,
             "rare_letters": 0.011, "digit_bracket": 0.163,
+            "vowel_consonant": 0.028,
         },
     ),
     TextKind(
@@ -136,6 +142,7 @@ KINDS: Final = (
             "punct_digit": 0.007, "upper_punct": 0.018, "bracket_newline": 0.002,
             "newlines_tabs": 0.004, "newline_runs": 0.004,
             "rare_letters": 0.091, "digit_bracket": 0.002, "lower_digit": 0.091,
+            "vowel_consonant": 0.06, "stars": 0.022,
         },
     ),
 )  # fmt: skip

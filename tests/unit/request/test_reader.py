@@ -595,8 +595,8 @@ def test_identity_is_no_encoding():
     [
         (b"{}", "gzip"),
         (b"{}", "compress"),
-        (gzip.compress(b'{"model": "m"}')[:-1], "gzip"),
-        (gzip.compress(b"{}"), "br"),
+        (gzip.compress(b'{"model": "m"}', mtime=0)[:-1], "gzip"),
+        (gzip.compress(b"{}", mtime=0), "br"),
     ],
 )
 def test_a_body_that_is_not_of_its_encoding_is_unreadable(body, encoding):
