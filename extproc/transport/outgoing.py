@@ -137,9 +137,7 @@ class Outgoing:
 def _trailers(status: Status) -> bytes:
     if status is OK:
         return _GRPC_STATUS + b"\x010"
-    code = str(status.code).encode()
-    block = _GRPC_STATUS + bytes((len(code),)) + code
-    if status.message:
-        text = status.message.encode("ascii")
-        block += _GRPC_MESSAGE + bytes((len(text),)) + text
-    return block
+    code, text = str(status.code).encode(), status.message.encode("ascii")
+    return b"".join(
+        (_GRPC_STATUS, bytes((len(code),)), code, _GRPC_MESSAGE, bytes((len(text),)), text)
+    )

@@ -1,11 +1,13 @@
 """What a trace is told of the conversations, whose replies stay the same."""
 
-from dataclasses import replace
+import json
 
 import pytest
 
 from extproc.response.reader import Usage
+from extproc.stream.session import Body, Direction, Head
 from extproc.stream.stream import Stream
+from extproc.stream.traced import TracedExchange
 from tests.support.conversation import FILES, decoded, read, stages
 
 
@@ -54,9 +56,15 @@ def test_the_steps_of_a_decision_are_told_in_order():
 
 
 def test_beginnings_that_are_remembered_are_asked_for_too():
-    given = stages()
-    rules = replace(given.rules, prefix_key=b"k" * 16)
-    assert told("buffered-short", replace(given, rules=rules))[-1] == ("decided", "short")
+    trace = Told()
+    exchange = TracedExchange(stages(prefix_key=b"k" * 16), trace)
+    turn = {"role": "user", "content": "word " * 500}
+    body = json.dumps({"model": "m", "messages": [turn]}).encode()
+    headers = {":method": "POST", ":path": "/v1/chat/completions"}
+    exchange.on(Head(Direction.REQUEST, headers, end_of_stream=False))
+    action = exchange.on(Body(Direction.REQUEST, body, end_of_stream=True))
+    assert "prefix" in action.note["routed"]
+    assert trace.told[-1] == ("decided", "short")
 
 
 def test_an_observed_answer_is_told_with_its_usage():
