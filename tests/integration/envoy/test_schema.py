@@ -26,6 +26,9 @@ ONLY_THEIRS = {
     "envoy.extensions.filters.http.mcp.v3.ParserConfig.MethodConfig.extraction_rules",
     "envoy.service.ext_proc.v3.ProcessingResponse.request_drain",
     "google.protobuf.FeatureSet.enforce_proto_limits",
+    # Of the newer opentelemetry-proto, see .ci/mend-protos.
+    "opentelemetry.proto.common.v1.AnyValue.string_value_strindex",
+    "opentelemetry.proto.common.v1.KeyValue.key_strindex",
 }
 
 
