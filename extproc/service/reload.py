@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +18,7 @@ from extproc.config.changes import changes, told
 from extproc.config.errors import UserError
 from extproc.config.keys import Place
 from extproc.config.settings import Settings
+from extproc.service.repeating import beside
 from extproc.stream.metrics import WorkerMetrics
 
 EVERY_S: Final = 2.0
@@ -101,14 +102,8 @@ class Reloader:
     async def watching(self) -> AsyncIterator[None]:
         """Reload on SIGHUP and after changes of the file while the block runs."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hangups.set)
-        tasks = [asyncio.create_task(each) for each in (self._watch(), self._obey())]
-        try:
+        async with beside(self._watch(), self._obey()):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
 
     async def reload(self) -> Outcome:
         """Load the settings and apply what has changed; log and count what became of it."""

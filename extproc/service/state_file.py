@@ -8,13 +8,14 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
 from extproc.budget.learner import Learner
 from extproc.service.journal import Journal
+from extproc.service.repeating import beside
 from extproc.state.snapshot import MOST_BYTES, Fault, Snapshot, Unusable, decode, encode
 from extproc.stream.metrics import StateMetrics
 
@@ -127,13 +128,10 @@ async def keeping(state: StateFile | None, journal: Journal) -> AsyncIterator[No
         yield
         return
     await asyncio.to_thread(state.restore, journal)
-    task = asyncio.create_task(state.keep(journal))
     try:
-        yield
+        async with beside(state.keep(journal)):
+            yield
     finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
         await state.save(journal)
 
 
