@@ -98,8 +98,17 @@ def fronted(folder, listen=None, envoy=None, workers=1, answer=None, requests=No
             }
             | (envoy or {}),
         }
-        file = folder / "dualpool.yaml"
-        file.write_text(yaml.safe_dump(document))
+        found = stack.enter_context(serving(folder, document, ports))
+        wait_for(found.envoy_answers)
+        yield found
+
+
+@contextmanager
+def serving(folder, document, ports):
+    """Run Envoy and the service by settings that state these ports; yield when both are ready."""
+    file = folder / "dualpool.yaml"
+    file.write_text(yaml.safe_dump(document))
+    with ExitStack() as stack:
         command = (sys.executable, "-m", "extproc", "serve", "--config", str(file))
         service = stack.enter_context(started(command))
         stack.enter_context(started(envoy_command(render_envoy(load(file))).argv))
@@ -110,7 +119,6 @@ def fronted(folder, listen=None, envoy=None, workers=1, answer=None, requests=No
             service=service,
         )
         wait_for(found.is_ready)
-        wait_for(found.envoy_answers)
         yield found
 
 

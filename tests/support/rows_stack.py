@@ -1,18 +1,14 @@
 """The service behind the real Envoy, with rows of pools for several models."""
 
-import sys
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import pytest
-import yaml
 
-from extproc.config.load import load
-from extproc.envoy.render import render_envoy
 from extproc.local.children import StackError
-from extproc.local.envoy import envoy_command, find_envoy
+from extproc.local.envoy import find_envoy
 from extproc.local.ports import free_ports
 from tests.support.local_stack import fetch
-from tests.support.production_stack import Fronted, started, wait_for
+from tests.support.production_stack import serving, wait_for
 
 
 @contextmanager
@@ -42,19 +38,7 @@ def fronted_rows(folder, rows, model, **envoy):
         }
         | envoy,
     }
-    file = folder / "dualpool.yaml"
-    file.write_text(yaml.safe_dump(document))
-    with ExitStack() as stack:
-        command = (sys.executable, "-m", "extproc", "serve", "--config", str(file))
-        service = stack.enter_context(started(command))
-        stack.enter_context(started(envoy_command(render_envoy(load(file))).argv))
-        found = Fronted(
-            url=f"http://127.0.0.1:{ports.listener}",
-            http=f"http://127.0.0.1:{ports.http}",
-            admin=f"http://127.0.0.1:{ports.admin}",
-            service=service,
-        )
-        wait_for(found.is_ready)
+    with serving(folder, document, ports) as found:
         wait_for(lambda: _decides(found, model))
         yield found
 
