@@ -13,7 +13,7 @@ from typing import TypedDict, assert_never
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import REPLACED, Labels
 from extproc.budget.learner import Learner
-from extproc.budget.paper import PaperEstimator
+from extproc.budget.paper import PaperEstimator, PaperSettings
 from extproc.budget.prior import MEASURED
 from extproc.budget.rows import RowEstimators
 from extproc.budget.values import Estimator
@@ -184,15 +184,7 @@ def _calibrated(settings: Settings) -> _CalibratedSettings:
     }
 
 
-class _PaperSettings(TypedDict):
-    beta: float
-    gamma: float
-    prior_bytes_per_token: float
-    default_output_tokens: int
-    categories: int
-
-
-def _paper(settings: Settings) -> _PaperSettings:
+def _paper(settings: Settings) -> PaperSettings:
     budget = settings.budget
     return {
         "beta": budget.beta,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypedDict, Unpack
 
 import msgspec
 from msgspec import Meta
@@ -40,6 +40,16 @@ class SavedRatios(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=20
     touches: SavedTouches
 
 
+class PaperSettings(TypedDict):
+    """What the operator sets; the units are those of BudgetSettings."""
+
+    beta: float
+    gamma: float
+    prior_bytes_per_token: float
+    default_output_tokens: int
+    categories: int
+
+
 class PaperEstimator:
     """c* = c - gamma sigma; c and sigma are moving averages of weight beta.
 
@@ -47,38 +57,17 @@ class PaperEstimator:
     output limit is stated. Beyond `categories` categories further ones share one ratio.
     """
 
-    def __init__(
-        self,
-        *,
-        beta: float,
-        gamma: float,
-        prior_bytes_per_token: float,
-        default_output_tokens: int,
-        categories: int,
-    ) -> None:
-        self._ratios: BoundedMap[tuple[str, str], _Ratio] = BoundedMap(categories)
-        self._other = _Ratio(prior_bytes_per_token)
-        self.retune(
-            beta=beta,
-            gamma=gamma,
-            prior_bytes_per_token=prior_bytes_per_token,
-            default_output_tokens=default_output_tokens,
-            categories=categories,
-        )
+    def __init__(self, **settings: Unpack[PaperSettings]) -> None:
+        self._ratios: BoundedMap[tuple[str, str], _Ratio] = BoundedMap(settings["categories"])
+        self._other = _Ratio(settings["prior_bytes_per_token"])
+        self.retune(**settings)
 
-    def retune(
-        self,
-        *,
-        beta: float,
-        gamma: float,
-        prior_bytes_per_token: float,
-        default_output_tokens: int,
-        categories: int,
-    ) -> None:
+    def retune(self, **settings: Unpack[PaperSettings]) -> None:
         """Go on with other settings; the ratios stay."""
-        self._beta, self._gamma, self._prior = beta, gamma, prior_bytes_per_token
-        self._output = default_output_tokens
-        self._ratios.resize(categories)
+        self._beta, self._gamma = settings["beta"], settings["gamma"]
+        self._prior = settings["prior_bytes_per_token"]
+        self._output = settings["default_output_tokens"]
+        self._ratios.resize(settings["categories"])
 
     def budget(self, asked: Asked) -> Budget:
         """ceil(bytes / c*) plus the ids that were given, plus the output."""
