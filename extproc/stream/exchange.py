@@ -34,6 +34,7 @@ from extproc.routing.route import (
     route_unread,
 )
 from extproc.stream.answer import PendingAnswer
+from extproc.stream.buffered import Mark, marks
 from extproc.stream.decision import (
     Noted,
     ask_for_usage,
@@ -58,10 +59,8 @@ from extproc.stream.session import (
 )
 from extproc.stream.usage_asking import UsageAsking, UsageForm
 
-_HEADERS = (
-    *(":method", ":path", ":status"),
-    *(f"content-{name}" for name in ("encoding", "length", "type")),
-)
+_OF_REQUESTS = (":method", ":path", "content-encoding", "content-length")
+_OF_ANSWERS = (":status", "content-encoding", "content-type")
 _PROCEED = Proceed()
 _WAIT = Wait()
 _MOST_LENGTH_DIGITS = 18
@@ -93,14 +92,18 @@ class Stages:
     @cached_property
     def header_names(self) -> frozenset[str]:
         """The headers of requests and answers that are read."""
-        tenants = self.rules.tenants
-        named = (self.rules.category_header, tenants.header if tenants else "")
-        return frozenset({*_HEADERS, *named})
+        return frozenset({*self._request_names, *_OF_ANSWERS})
 
     @cached_property
-    def encoded_names(self) -> Mapping[bytes, str]:
-        """The headers that are read, by the bytes of their names."""
-        return {name.encode("latin-1"): name for name in self.header_names}
+    def request_marks(self) -> tuple[Mark, ...]:
+        """What finds the headers of requests that are read."""
+        return marks(self._request_names)
+
+    @property
+    def _request_names(self) -> set[str]:
+        tenants = self.rules.tenants
+        named = (self.rules.category_header, tenants.header if tenants else "")
+        return {*_OF_REQUESTS, *filter(None, named)}
 
 
 class RetryCause(enum.Enum):

@@ -99,7 +99,7 @@ class Stream:
 
     def _receive_head(self, data: bytes | memoryview) -> list[bytes] | None:
         data = bytes(data)
-        read = read_head(data, self._stages.encoded_names)
+        read = read_head(data, self._stages.request_marks)
         if read is None:
             return None
         action = self._act(self._exchange.begin, *read)
