@@ -82,7 +82,8 @@ def _measure(categories: int, per_s: float) -> list[_Part]:
         return msgspec.json.encode(describe_learnt(Learnt.merged(learner.learnt_parts())))
 
     count = len(learner.learnt().categories)
-    note = _us(lambda: decisions.note(last), _NOTES) - _us(lambda: None, _NOTES)
+    noting = _us(lambda: decisions.note(last.pool, last.reason, lambda: last), _NOTES)
+    note = noting - _us(lambda: None, _NOTES)
     return [
         _Part("a decision is counted", note, per_s),
         _Part("a process reports", _us(report, 200), 1 / EVERY_S),

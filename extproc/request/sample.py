@@ -35,10 +35,12 @@ def take_sample(texts: Sequence[str]) -> tuple[int, bytes]:
     even distances over all of them. Windows are joined without a separator: two halves of words
     make about one word. No character is cut.
     """
+    if sum(map(len, texts)) + len(texts) <= SAMPLE_BYTES:  # in characters
+        whole = "\n".join(texts).encode()
+        if len(whole) < SAMPLE_BYTES:
+            return len(whole) - max(len(texts) - 1, 0), whole
     sized = [text if text.isascii() else text.encode() for text in texts]
     total = sum(map(len, sized))
-    if total + len(sized) <= SAMPLE_BYTES:
-        return total, "\n".join(texts).encode()
     if total < len(sized) * _SHORT_TEXT_BYTES:
         sized = ["".join(texts).encode()]
     return total, b"".join(_windows(sized, total))

@@ -32,7 +32,7 @@ from extproc.page.decisions import Decisions
 from extproc.page.digest import Reporter
 from extproc.page.overview import Facts, Overview
 from extproc.routing.load.spill import Spill
-from extproc.routing.route import Routed, Rules
+from extproc.routing.route import Rules
 from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.certificates import CertificateFiles
 from extproc.service.explain import explain_by
@@ -41,7 +41,7 @@ from extproc.service.page_routes import Explain, Page
 from extproc.service.state_file import StateFile
 from extproc.service.streams import Bounds, Server
 from extproc.state.snapshot import fingerprint
-from extproc.stream.exchange import Stages, create_series
+from extproc.stream.exchange import Decided, Stages, create_series
 from extproc.stream.metrics import Metrics, StateMetrics, WorkerMetrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
@@ -60,7 +60,7 @@ def build_stages(
     learn: Callable[[Observation], None],
     registry: CollectorRegistry,
     tenant_secret: bytes,
-    decided: Callable[[Routed], None] = lambda _: None,
+    decided: Decided = lambda *_: None,
 ) -> Stages:
     """Build what all streams of a process share.
 

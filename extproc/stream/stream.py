@@ -115,6 +115,8 @@ class Stream:
             return None
         action = self._act(self._exchange.read_whole, body)
         self.finished = True
+        if isinstance(action, bytes):
+            return [action]
         return [reply("request_body", action.set_headers, action.note, action.body)]
 
     def _begin_session(self) -> Session:

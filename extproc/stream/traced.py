@@ -40,6 +40,9 @@ class TracedExchange(Exchange):
         self._trace.step("read")
         return super()._read_body(pending)
 
+    def _choose_plain(self, pending: PendingRequest, request: Request) -> Proceed:
+        return self._choose(pending, request)  # step by step
+
     def _route(self, pending: PendingRequest, request: Request, learner: Learner) -> Routed:
         self._trace.step("estimate")
         return super()._route(pending, request, cast("Learner", _Telling(learner, self._trace)))

@@ -53,6 +53,12 @@ def test_headers_are_those_of_the_session(headers, flagged):
         assert read == (event.headers, event.note)
 
 
+@pytest.mark.parametrize("size", [127, 128, 20_000])
+def test_a_long_value_is_read_whole(size):
+    headers, _ = read_head(head([("x-kind", "a" * size)]).SerializeToString(), MARKS)
+    assert headers == {"x-kind": "a" * size}
+
+
 @given(st.binary(max_size=20_000), st.booleans())
 def test_a_body_is_that_of_the_session(data, ends):
     session = Session()
