@@ -24,7 +24,8 @@ from extproc.page.history import STEP_S
 from extproc.page.learnt import describe_learnt
 from extproc.request.reader import Endpoint, read_request
 from extproc.routing.route import Routed, route
-from extproc.service.build import build_page, build_reporter, build_stages
+from extproc.service.build import build_reporter, build_stages
+from extproc.service.build_page import build_page
 from extproc.stream.metrics import WorkerMetrics
 
 _LEARNT_EVERY_S: Final = 5.0  # the least; the service waits longer if it takes long
