@@ -1,7 +1,6 @@
 """Budgets of requests of one model and category, from numbers that hold until the next answer.
 
-Invariant: a budget is that of the estimator for the same request, if that is one prompt of plain
-text that was read whole.
+Invariant: a budget is that of the estimator for the same request, if that is one plain text.
 """
 
 import math
@@ -33,11 +32,14 @@ class _Outputs(NamedTuple):
 
 
 class Outlook:
-    """Estimates budgets. `predict` returns tokens and deviation by features of plain text."""
+    """Estimates budgets of texts by their features, and the share that their sample left out.
+
+    `predict` returns tokens and their deviation.
+    """
 
     def __init__(
         self,
-        predict: Callable[[Vector], tuple[float, float]],
+        predict: Callable[[Vector, float], tuple[float, float]],
         known: Distributions,
         levels: Levels,
         basis: Basis,
@@ -49,9 +51,9 @@ class Outlook:
         self._centre = upper(0.5)
         self._outputs: dict[tuple[Kind, int], _Outputs] = {}
 
-    def reserved(self, features: Vector, output: int) -> Budget:
+    def reserved(self, features: Vector, unseen: float, output: int) -> Budget:
         """Return the budget of a request whose output limit is reserved in full."""
-        tokens, deviation = self._predict(features)
+        tokens, deviation = self._predict(features, unseen)
         prompt, (usual, expected, most) = round(tokens), self._errors
         return Budget(
             prompt,
@@ -62,12 +64,12 @@ class Outlook:
             math.ceil(tokens + most * deviation + output),
         )
 
-    def expected(self, features: Vector, floor: int, limit: int | None) -> Budget:
+    def expected(self, features: Vector, unseen: float, floor: int, limit: int | None) -> Budget:
         """Return the budget of a request of which the output counts that it is expected to have.
 
         `floor` and `limit` are the least and the most that the request states.
         """
-        tokens, deviation = self._predict(features)
+        tokens, deviation = self._predict(features, unseen)
         prompt, errors = round(tokens), self._errors
         outputs = self._find_outputs(("", limit is not None), size_class(int(tokens)))
         ceiling = limit or MAX_TOKENS

@@ -1,4 +1,4 @@
-"""Count what estimators see of a prompt of plain text that was read whole, without a Measure.
+"""Count what estimators see of a prompt of plain text, without a Measure.
 
 Invariant: the counts are those of `measure.measure`, and the class is that of `content_class`.
 """
@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from extproc.budget.category import CLASS_SUMS, ContentClass, class_of
+from extproc.budget.category import CLASS_SUMS, ContentClass, class_of, content_class
 from extproc.budget.features import (
     ASCII_SELECTION,
     FEATURES,
@@ -18,6 +18,7 @@ from extproc.budget.features import (
     count_ascii_pairs,
     count_pairs,
 )
+from extproc.budget.measure import scaled
 from extproc.budget.weights import Vector
 
 _SUMS: Final = np.array([[name in names for name in TEXT_FEATURES] for names in CLASS_SUMS], float)
@@ -34,16 +35,23 @@ class TextCounter:
         row[_REQUEST] = 1.0
         self.features: Vector = row[: len(FEATURES)]
         """The `features.FEATURES` of the last prompt."""
+        self.unseen = 0.0
+        """The share of its text that its sample leaves out."""
         self._text, self._sums = row[len(OTHER_FEATURES) :], row[len(FEATURES) :]
 
-    def count(self, text: bytes, messages: int, tools: int) -> ContentClass:
-        """Count a prompt; return the class of its content."""
+    def count(self, sample: bytes, text_bytes: int, *, messages: int, tools: int) -> ContentClass:
+        """Count a prompt by a sample of its `text_bytes`; return the class of its content."""
         features = self.features
         features[_MESSAGES] = messages
         features[_TOOLS] = tools
         features[_ANY_TOOL] = tools > 0
-        if text.isascii():
-            _OF_ASCII.dot(count_ascii_pairs(text), self._text)
+        if sample.isascii():
+            _OF_ASCII.dot(count_ascii_pairs(sample), self._text)
         else:
-            _OF_ALL.dot(count_pairs(text), self._text)
-        return class_of(*self._sums.tolist())
+            _OF_ALL.dot(count_pairs(sample), self._text)
+        self.unseen = 0.0
+        if text_bytes <= len(sample):
+            return class_of(*self._sums.tolist())
+        text = features[len(OTHER_FEATURES) :]
+        text[:], self.unseen = scaled(text, text_bytes / len(sample))
+        return content_class(tuple(features.tolist()))

@@ -117,11 +117,11 @@ class TokenWeights:
         """Return prompt tokens without the ids, which are exact and added by the caller."""
         return self._predict(measure, _vector(measure.features))[0]
 
-    def predict_text(self, features: Vector) -> tuple[float, float]:
-        """Return tokens and deviation of a plain text that was read whole."""
+    def predict_text(self, features: Vector, unseen: float) -> tuple[float, float]:
+        """Return tokens and deviation of a plain text, of which the sample left out a share."""
         found, size = self._all.dot(features), features.size
         tokens = _in_band(*found[size:].tolist())
-        noise = RELATIVE_NOISE * tokens
+        noise = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * unseen) * tokens
         known = max(float(found[:size].dot(features)), 0.0)
         return tokens, math.sqrt(known + noise * noise + ABSOLUTE_NOISE**2)
 

@@ -1,4 +1,4 @@
-"""Decide in one step for one prompt of plain text that was read whole, as most are.
+"""Decide in one step for one prompt of plain text, as most are.
 
 Invariant: what is decided is what `route` decides for the same request. Where more than the counts
 of its text decides, that is left to `route`.
@@ -57,15 +57,18 @@ class PlainRouter:
         if request.stored and rules.responses_are_stored:
             return None
         prompt, counter = request.prompts.candidates[0], self._counter
-        content = counter.count(prompt.sample, prompt.messages, prompt.tools)
+        content = counter.count(
+            prompt.sample, prompt.text_bytes, messages=prompt.messages, tools=prompt.tools
+        )
         model = apart(request.model)
         category = named(header) if rules.category_header else content.value
         outlook = estimator.outlook(model, category)
+        features, unseen = counter.features, counter.unseen
         limit = request.max_tokens if request.generates else 0
         if limit is None or (limit and rules.limits_are_hints):
-            budget = outlook.expected(counter.features, request.min_tokens, limit)
+            budget = outlook.expected(features, unseen, request.min_tokens, limit)
         else:
-            budget = outlook.reserved(counter.features, limit)
+            budget = outlook.reserved(features, unseen, limit)
         decision = choose(budget, rules.pools)
         pool = decision.pool
         return PlainRouted(
@@ -80,11 +83,12 @@ class PlainRouter:
 
     def collect(self, request: Request, found: PlainRouted) -> Routed:
         """Return all of the decision for the last request."""
-        features = tuple(self._counter.features.tolist())
+        text_bytes, counter = request.prompts.largest.text_bytes, self._counter
+        features = tuple(counter.features.tolist())
         asked = Asked(
             model=found.model,
             category=found.category,
-            measure=Measure(request.prompts.largest.text_bytes, features=features),
+            measure=Measure(text_bytes, features=features, unseen=counter.unseen),
             output_limit=request.max_tokens if request.generates else 0,
             output_floor=request.min_tokens,
             limit_is_hint=self._rules.limits_are_hints,
@@ -106,12 +110,11 @@ class PlainRouter:
 
 
 def _is_plain(request: Request) -> bool:
-    """Return whether a request is one prompt with nothing but text, all of it in its sample."""
+    """Return whether a request is one prompt with nothing but text."""
     prompt = request.prompts.candidates[0]
     return not (
         request.prompts.count > 1
         or request.outputs > 1
-        or prompt.text_bytes > len(prompt.sample)
         or prompt.token_ids
         or prompt.images
         or prompt.audios

@@ -12,8 +12,8 @@ from extproc.budget.values import Asked, Observation, Outcome
 COUNTS = st.integers(0, 100_000)
 
 
-def ask(text=b"Where do owls sleep?", limit=None, floor=0, *, hint=False):
-    found = measure(text, len(text), messages=1)
+def ask(text=b"Where do owls sleep?", limit=None, floor=0, *, times=1, hint=False):
+    found = measure(text, len(text) * times, messages=1)
     return Asked("m", "prose", found, limit, floor, limit_is_hint=hint)
 
 
@@ -27,17 +27,19 @@ def estimator(answers=()):
 @given(
     answers=st.lists(st.tuples(st.integers(5, 40), st.integers(1, 5000)), max_size=70),
     words=st.integers(0, 3000),
+    times=st.integers(1, 9),
     limit=COUNTS | st.none(),
     floor=COUNTS,
     hint=st.booleans(),
 )
-def test_they_are_those_of_the_estimator(answers, words, limit, floor, hint):
-    made, asked = estimator(answers), ask(b"owls " * words, limit, floor, hint=hint)
-    outlook, features = made.outlook("m", "prose"), np.array(asked.measure.features)
+def test_they_are_those_of_the_estimator(answers, words, times, limit, floor, hint):
+    made, asked = estimator(answers), ask(b"owls " * words, limit, floor, times=times, hint=hint)
+    outlook, unseen = made.outlook("m", "prose"), asked.measure.unseen
+    features = np.array(asked.measure.features)
     budget = (
-        outlook.expected(features, floor, limit)
+        outlook.expected(features, unseen, floor, limit)
         if asked.reserved is None
-        else outlook.reserved(features, asked.reserved)
+        else outlook.reserved(features, unseen, asked.reserved)
     )
     assert budget == made.budget(asked)
 

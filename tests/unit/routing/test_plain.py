@@ -83,9 +83,6 @@ def test_it_is_that_of_the_general_way(answers, stated, body, header):
     rules, known, request = build_rules(settings), learner(answers), ask(**body)
     router = PlainRouter.of(rules)
     found = router.decide(request, header, known)
-    if found is None:
-        assert request.prompts.largest.text_bytes > 16_000
-        return
     routed = route(request, header, known, rules)
     assert router.collect(request, found) == routed
     assert found.is_informative == is_informative(routed.budget, routed.row)
@@ -129,7 +126,6 @@ IMAGE = {"type": "image_url", "image_url": {"url": "https://h/a.png"}}
     [
         ask(n=2),
         ask(messages=[{"role": "user", "content": [IMAGE]}]),
-        ask(messages=[{"role": "user", "content": "owls " * 4000}]),
         ask(reasoning_effort="low"),
         ask(documents=[{"text": "d"}]),
         ask(Endpoint.EMBEDDING, input="a", truncate_prompt_tokens=9),
