@@ -190,6 +190,8 @@ class Exchange:
     Pass each event to `on`, then call `finish`, however the stream ended.
     """
 
+    __slots__ = ("_answer", "_noted", "_request", "_stages")
+
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._request: PendingRequest | None = None

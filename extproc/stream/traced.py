@@ -32,6 +32,8 @@ class Trace(Protocol):
 class TracedExchange(Exchange):
     """An exchange that tells a trace: read, estimate, choose; and later, learn."""
 
+    __slots__ = ("_trace",)
+
     def __init__(self, stages: Stages, trace: Trace) -> None:
         super().__init__(stages)
         self._trace = trace
