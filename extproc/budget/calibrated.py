@@ -73,7 +73,7 @@ CALIBRATED_FROM: Final = 50
 """Observations from which on the estimates of a category are called calibrated."""
 LENT: Final = 5
 """Answers of other names that count for each answer of a name."""
-_MOST_FOUND: Final = 64
+_MOST_FOUND: Final = 256
 _NOTHING: Final = Learnt()
 
 

@@ -159,6 +159,6 @@ def test_what_was_learnt_is_used_at_once():
 
 def test_many_models_are_not_kept_for_ever():
     known = learner(0)
-    for number in range(100):
+    for number in range(300):
         decide(ask(model=f"m{number}"), RULES, known)
-    assert len(known.estimator._outlooks) <= 64
+    assert len(known.estimator._outlooks) <= 256
