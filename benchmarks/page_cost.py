@@ -24,7 +24,8 @@ from extproc.page.history import STEP_S
 from extproc.page.learnt import describe_learnt
 from extproc.request.reader import Endpoint, read_request
 from extproc.routing.route import Routed, route
-from extproc.service.build import build_page, build_reporter, build_stages
+from extproc.service.build import build_reporter, build_stages
+from extproc.service.build_page import build_page
 from extproc.stream.metrics import WorkerMetrics
 
 _LEARNT_EVERY_S: Final = 5.0  # the least; the service waits longer if it takes long
@@ -82,7 +83,8 @@ def _measure(categories: int, per_s: float) -> list[_Part]:
         return msgspec.json.encode(describe_learnt(Learnt.merged(learner.learnt_parts())))
 
     count = len(learner.learnt().categories)
-    note = _us(lambda: decisions.note(last), _NOTES) - _us(lambda: None, _NOTES)
+    noting = _us(lambda: decisions.note(last.pool, last.reason, lambda: last), _NOTES)
+    note = noting - _us(lambda: None, _NOTES)
     return [
         _Part("a decision is counted", note, per_s),
         _Part("a process reports", _us(report, 200), 1 / EVERY_S),

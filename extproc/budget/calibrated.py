@@ -25,6 +25,7 @@ from msgspec import structs
 from extproc.budget.bounded import BoundedMap, SavedTouches
 from extproc.budget.category import OTHER, OTHER_MODELS
 from extproc.budget.families import Families, Member, SavedWord
+from extproc.budget.outlook import Levels, Outlook
 from extproc.budget.outputs import Outputs, output_kind, size_class
 from extproc.budget.prefixes import CONTRADICTION, Prefixes, SavedPrefixes
 from extproc.budget.saved import Count, Name
@@ -72,7 +73,7 @@ CALIBRATED_FROM: Final = 50
 """Observations from which on the estimates of a category are called calibrated."""
 LENT: Final = 5
 """Answers of other names that count for each answer of a name."""
-_MOST_FOUND: Final = 64
+_MOST_FOUND: Final = 256
 _NOTHING: Final = Learnt()
 
 
@@ -108,6 +109,17 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
     def predict(self, measure: Measure) -> Prediction:
         """Return the tokens of a prompt without the ids, which are exact."""
         return (self.own_weights or self.model.member).predict(measure)
+
+    @property
+    def levels(self) -> Levels:
+        """The shares of such requests that may exceed their budget."""
+        evidence = self.evidence
+        return Levels(self.steering.level * evidence, CEILING * evidence, FLOOR * evidence)
+
+    def outlook(self) -> Outlook:
+        """Return what estimates plain texts."""
+        predict = (self.own_weights or self.model.member).predict_text
+        return Outlook(predict, self.distributions, self.levels, _basis(self))
 
 
 class SavedCalibrated(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -164,6 +176,7 @@ class Calibrated:
         self._prefixes = Prefixes(prefixes)
         # What was found since the last answer, by model, category and tenant.
         self._found: dict[tuple[str, str, str], _Known] = {}
+        self._outlooks: dict[tuple[str, str], Outlook] = {}
 
     def retune(
         self,
@@ -176,7 +189,7 @@ class Calibrated:
         prefixes: int,
     ) -> None:
         """Go on with other settings. What was learnt stays, but of limits that are new."""
-        self._found.clear()
+        self._forget_found()
         for model in self._models.resize(models - 1):
             self._forget(model)
         for category in self._categories.resize(categories):
@@ -188,8 +201,17 @@ class Calibrated:
 
     def budget(self, asked: Asked) -> Budget:
         """Return a budget that keeps the target if it is compared with windows."""
-        known = self._find(asked)
+        known = self._find_of(asked)
         return _budget(asked, known.predict(asked.measure), known)
+
+    def outlook(self, model: str, category: str) -> Outlook:
+        """Return what estimates plain texts of no tenant, until something is learnt."""
+        found = self._outlooks.get((model, category))
+        if found is None:
+            if len(self._outlooks) >= _MOST_FOUND:
+                self._outlooks.clear()
+            found = self._outlooks[model, category] = self._find(model, category).outlook()
+        return found
 
     def recall(self, digest: str) -> Recalled | None:
         """Return what is known of the beginning of a prompt, if it was seen before."""
@@ -197,8 +219,8 @@ class Calibrated:
 
     def observe(self, observation: Observation) -> None:
         """Learn from an answer, unless no tokenizer can have counted what it states."""
-        known = self._find(observation.asked)
-        self._found.clear()
+        known = self._find_of(observation.asked)
+        self._forget_found()
         if observation.outcome is Outcome.REFUSED:
             self._judge_refusal(observation, known)
             return
@@ -369,21 +391,31 @@ class Calibrated:
         others = [((model, OTHER), state) for model, state in self._other_categories.items()]
         return [*self._categories.items(), *others]
 
-    def _find(self, asked: Asked) -> _Known:
-        """Return what is known. States that are new are kept only once an answer taught them."""
-        asked_key = (asked.model, asked.category, asked.tenant)
+    def _find_of(self, asked: Asked) -> _Known:
+        return self._find(asked.model, asked.category, asked.tenant)
+
+    def _forget_found(self) -> None:
+        self._found.clear()
+        self._outlooks.clear()
+
+    def _find(self, name: str, of: str, tenant_name: str = "") -> _Known:
+        """Return what is known of a model, a category of it and a tenant.
+
+        States that are new are kept only once an answer taught them.
+        """
+        asked_key = (name, of, tenant_name)
         if (before := self._found.get(asked_key)) is not None:
             return before
-        model_key, found = self._find_model(asked.model)
-        model = found or self._new_model(asked.model)
-        category_key, kept = self._find_category((model_key, asked.category))
+        model_key, found = self._find_model(name)
+        model = found or self._new_model(name)
+        category_key, kept = self._find_category((model_key, of))
         category = kept or CategoryState(model)
         tenant = None
-        if asked.tenant:
+        if tenant_name:
             key = category_key or (model_key, OTHER)
-            tenant = self._tenants.find(asked.tenant, key, category)
+            tenant = self._tenants.find(tenant_name, key, category)
         steering = tenant.account.steering if tenant else self._steering
-        every = self._answers.get(asked.category) or 0
+        every = self._answers.get(of) or 0
         others = max(0, every - category.observations) if category_key else 0
         state = tenant.state if tenant else category
         lent = min(others, LENT * model.member.answers) if model.member.placed else 0
@@ -507,10 +539,10 @@ class Calibrated:
 
 
 def _budget(asked: Asked, found: Prediction, known: _Known) -> Budget:
-    evidence, prompt = known.evidence, round(found.tokens) + asked.measure.token_ids
+    levels, prompt = known.levels, round(found.tokens) + asked.measure.token_ids
     reserve = _reserving(asked, found, known.distributions)
-    total, output = reserve(known.steering.level * evidence)
-    expected, most = reserve(CEILING * evidence)[0], reserve(FLOOR * evidence)[0]
+    total, output = reserve(levels.usual)
+    expected, most = reserve(levels.expected)[0], reserve(levels.most)[0]
     margin = math.ceil(total) - prompt - output
     return Budget(prompt, margin, output, _basis(known), math.ceil(expected), math.ceil(most))
 

@@ -8,7 +8,9 @@ import enum
 import math
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Annotated
+from itertools import chain
+from operator import itemgetter
+from typing import Annotated, Final
 
 import msgspec
 
@@ -50,28 +52,32 @@ class ContentClass(enum.Enum):
     MEDIA = "media"  # text of any kind with images, audio or video
 
 
-def _places(*names: str) -> tuple[int, ...]:
-    return tuple(FEATURES.index(name) for name in names)
-
-
 # Features count pairs of characters: run starts and pairs within runs add up to all punctuation,
 # and to all digits but single ones.
-_LOWER, _UPPER = _places("lower", "upper")
-_PUNCT_RUNS, _PUNCT_PUNCT = _places("punct_runs", "punct_punct")
-_DIGIT_DIGIT, _SPACE_DIGIT, _PUNCT_DIGIT = _places("digit_digit", "space_digit", "punct_digit")
-_GREEK_CYRILLIC, _SEMITIC, _ACCENTS = _places("greek_cyrillic", "semitic", "latin_accents")
-_HAN_KANA, _HANGUL, _INDIC = _places("han_kana", "hangul", "indic")
+CLASS_SUMS: Final = (
+    ("lower", "upper"),  # letters
+    ("punct_runs", "punct_punct"),  # punctuation
+    ("digit_digit", "space_digit", "punct_digit"),  # digits
+    ("greek_cyrillic", "semitic", "latin_accents"),  # of two bytes
+    ("han_kana", "hangul", "indic"),  # of three bytes
+)
+"""The features that tell the class: the arguments of `class_of` are the sums of these."""
+
+_SUMMED: Final = itemgetter(*map(FEATURES.index, chain(*CLASS_SUMS)))
 
 
 def content_class(features: tuple[float, ...]) -> ContentClass:
     """Classify a prompt by its `features.FEATURES`; an empty one is prose."""
     if features[MEDIA] != NO_MEDIA:
         return ContentClass.MEDIA
-    letters = features[_LOWER] + features[_UPPER]
-    punctuation = features[_PUNCT_RUNS] + features[_PUNCT_PUNCT]
-    digits = features[_DIGIT_DIGIT] + features[_SPACE_DIGIT] + features[_PUNCT_DIGIT]
-    wide2 = features[_GREEK_CYRILLIC] + features[_SEMITIC] + features[_ACCENTS]
-    wide3 = features[_HAN_KANA] + features[_HANGUL] + features[_INDIC]
+    a, b, c, d, e, f, g, h, i, j, k, m, n = _SUMMED(features)
+    return class_of(a + b, c + d, e + f + g, h + i + j, k + m + n)
+
+
+def class_of(
+    letters: float, punctuation: float, digits: float, wide2: float, wide3: float
+) -> ContentClass:
+    """Classify a text by what it consists of, in characters."""
     # In bytes: a wide character costs at least as many tokens as that many ASCII letters.
     wide = 2 * wide2 + 3 * wide3
     total = letters + punctuation + digits + wide

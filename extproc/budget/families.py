@@ -30,6 +30,7 @@ from extproc.budget.weights import (
     Prediction,
     Prior,
     TokenWeights,
+    Vector,
     oddity,
 )
 
@@ -139,6 +140,11 @@ class Member:
         if not measure.counted:
             return found
         return min(found, self.template.predict(measure), key=lambda each: each.deviation)
+
+    def predict_text(self, features: Vector, unseen: float) -> tuple[float, float]:
+        """Return tokens and deviation of a plain text, of which the sample left out a share."""
+        tokens, deviation = self.weights.predict_text(features, unseen)
+        return tokens, deviation if self.placed else math.hypot(deviation, DOUBT * tokens)
 
     def learn(self, families: "Families", measure: Measure, tokens: int, odd: float) -> None:
         """Learn from an answer; `odd` is its oddity by `predict`."""

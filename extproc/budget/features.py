@@ -184,7 +184,8 @@ def _selection() -> NDArray[np.float64]:
     return chosen
 
 
-_SELECT: Final = np.ascontiguousarray(_selection().T)
+SELECTION: Final = np.ascontiguousarray(_selection().T)
+"""A row of each of TEXT_FEATURES: which of `count_pairs` it adds up."""
 
 # ASCII text has so few classes that a pair of them is one byte: the number of the first class among
 # these, times ten, plus that of the second.
@@ -192,27 +193,31 @@ _IN_ASCII: Final = sorted({_CLASS[byte] for byte in range(0x80)})
 _RADIX: Final = len(_IN_ASCII)
 _SECONDS: Final = bytes(_IN_ASCII.index(_CLASS[byte]) if byte < 0x80 else 0 for byte in range(256))
 _FIRSTS: Final = bytes(_RADIX * place for place in _SECONDS)
-_SELECT_ASCII: Final = np.ascontiguousarray(
-    _SELECT[:, [first * _CLASSES + second for first in _IN_ASCII for second in _IN_ASCII]]
+ASCII_SELECTION: Final = np.ascontiguousarray(
+    SELECTION[:, [first * _CLASSES + second for first in _IN_ASCII for second in _IN_ASCII]]
 )
+"""The same of `count_ascii_pairs`."""
 
 
 def text_features(sample: bytes) -> NDArray[np.float64]:
     """Count `TEXT_FEATURES` in UTF-8 text, as if a newline preceded it."""
-    return _ascii_features(sample) if sample.isascii() else _unicode_features(sample)
+    found: NDArray[np.float64] = (
+        ASCII_SELECTION.dot(count_ascii_pairs(sample))
+        if sample.isascii()
+        else SELECTION.dot(count_pairs(sample))
+    )
+    return found
 
 
-def _ascii_features(sample: bytes) -> NDArray[np.float64]:
+def count_ascii_pairs(sample: bytes) -> NDArray[np.int64]:
+    """Count pairs of classes in ASCII text."""
     firsts = np.frombuffer((b"\n" + sample).translate(_FIRSTS), np.uint8, len(sample))
     pairs = firsts + np.frombuffer(sample.translate(_SECONDS), np.uint8)
-    counts = np.bincount(pairs, minlength=_RADIX * _RADIX)
-    found: NDArray[np.float64] = _SELECT_ASCII.dot(counts)
-    return found
+    return np.bincount(pairs, minlength=_RADIX * _RADIX)
 
 
-def _unicode_features(sample: bytes) -> NDArray[np.float64]:
+def count_pairs(sample: bytes) -> NDArray[np.int64]:
+    """Count pairs of classes in UTF-8 text."""
     classes = np.frombuffer(b"\x04" + sample.translate(_CLASS, _CONTINUATION), np.uint8)
     firsts = classes[:-1].astype(np.uint16)
-    pairs = np.bincount(firsts * _CLASSES + classes[1:], minlength=_CLASSES * _CLASSES)
-    found: NDArray[np.float64] = _SELECT.dot(pairs)
-    return found
+    return np.bincount(firsts * _CLASSES + classes[1:], minlength=_CLASSES * _CLASSES)

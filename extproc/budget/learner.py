@@ -41,7 +41,11 @@ class Learner:
 
     def label(self, asked: Asked) -> str:
         """Return the category as a metric label: `other` beyond the permitted number."""
-        return self._labels.known(name_category(asked))
+        return self.label_of(name_category(asked))
+
+    def label_of(self, name: str) -> str:
+        """Return the same of a category by its full name."""
+        return self._labels.known(name)
 
     def save(self) -> Iterator[msgspec.Struct]:
         """Yield what a snapshot keeps in small parts; nothing may be learnt between two of them."""
@@ -91,4 +95,9 @@ class Learner:
 
 def name_category(asked: Asked) -> str:
     """Return the full name of a category, such as `prose/llama-3-70b`."""
-    return f"{asked.category}/{asked.model}"
+    return full_name(asked.category, asked.model)
+
+
+def full_name(category: str, model: str) -> str:
+    """Return the full name of a category of a model."""
+    return f"{category}/{model}"

@@ -125,12 +125,16 @@ def measure(
     """
     text, unseen = text_features(sample), 0.0
     if (scale := _scale(text_bytes, sample)) > 1.0:
-        # Rounded to a tenth: the note carries it as text, and no estimate needs more digits.
-        text = np.rint(text * (10.0 * scale)) / 10.0
-        unseen = round(1.0 - 1.0 / scale, 3)
+        text, unseen = scaled(text, scale)
     counts = (float(prompts), float(messages), float(tools), 1.0 if tools else 0.0)
     features = counts + media + _NO_OPTIONAL + tuple(text.tolist())
     return Measure(text_bytes, features=features, unseen=unseen)
+
+
+def scaled(counts: _Floats, scale: float) -> tuple[_Floats, float]:
+    """Return the counts of a text that is so many times its sample, and the share not seen."""
+    # Rounded to a tenth: the note carries it as text, and no estimate needs more digits.
+    return np.rint(counts * (10.0 * scale)) / 10.0, round(1.0 - 1.0 / scale, 3)
 
 
 def add(first: Measure, second: Measure, times: int) -> Measure:

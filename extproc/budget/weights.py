@@ -117,6 +117,14 @@ class TokenWeights:
         """Return prompt tokens without the ids, which are exact and added by the caller."""
         return self._predict(measure, _vector(measure.features))[0]
 
+    def predict_text(self, features: Vector, unseen: float) -> tuple[float, float]:
+        """Return tokens and deviation of a plain text, of which the sample left out a share."""
+        found, size = self._all.dot(features), features.size
+        tokens = _in_band(*found[size:].tolist())
+        noise = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * unseen) * tokens
+        known = max(float(found[:size].dot(features)), 0.0)
+        return tokens, math.sqrt(known + noise * noise + ABSOLUTE_NOISE**2)
+
     def plausible(self, measure: Measure, tokens: float) -> bool:
         """Return whether some model could count so many; other counts must not move weights.
 
@@ -190,14 +198,13 @@ class TokenWeights:
         found = self._all.dot(features)
         gain = found[: features.size]
         text, least, most = found[features.size :].tolist()
-        low, high = max(least, 1.0) / BAND, most * BAND + BAND_TOKENS
         known, media = max(float(gain.dot(features)), 0.0) + measure.doubt**2, 0.0
         if measure.features[MEDIA] != NO_MEDIA:
             tokens = self._media_tokens(features)
             text -= float(self._mean[MEDIA] @ features[MEDIA])
             media = float(tokens.sum())
             known += float(self._media_noise @ np.square(tokens))
-        text = max(low, min(high, text))
+        text = _in_band(text, least, most)
         noise = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * measure.unseen) * text
         deviation = math.sqrt(known + noise * noise + ABSOLUTE_NOISE**2)
         return Prediction(text + media, deviation), gain
@@ -225,6 +232,11 @@ class TokenWeights:
         covariance *= 1.0 - walk
         variances = covariance.reshape(-1)[:: size + 1]  # a view
         variances += walk * self._spread
+
+
+def _in_band(text: float, least: float, most: float) -> float:
+    """Return what is predicted for text, by the least and the most that it can cost."""
+    return max(max(least, 1.0) / BAND, min(most * BAND + BAND_TOKENS, text))
 
 
 def _vector(features: tuple[float, ...]) -> Vector:

@@ -9,6 +9,7 @@ from typing import Final
 from extproc.budget.category import label
 from extproc.budget.learner import name_category
 from extproc.names import UNDECIDED
+from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
 
 EVERY_S: Final = 0.1
@@ -53,14 +54,14 @@ class Decisions:
         self._latest: deque[Shown] = deque(maxlen=LATEST)
         self._next = 0.0
 
-    def note(self, routed: Routed) -> None:
+    def note(self, pool: str, reason: Reason, collect: Callable[[], Routed]) -> None:
         """Count a decision, and keep it unless another one was just kept."""
-        key = routed.pool or UNDECIDED, routed.reason.value
+        key = pool or UNDECIDED, reason.value
         self._counts[key] = self._counts.get(key, 0) + 1
         now = self._clock()
         if now >= self._next:
             self._next = now + EVERY_S
-            self._latest.append(_shown(routed, self._wall_clock()))
+            self._latest.append(_shown(collect(), self._wall_clock()))
 
     def counts(self) -> dict[str, float]:
         """Return the counts since the start, by metric name, pool and reason."""

@@ -35,10 +35,12 @@ def take_sample(texts: Sequence[str]) -> tuple[int, bytes]:
     even distances over all of them. Windows are joined without a separator: two halves of words
     make about one word. No character is cut.
     """
+    if sum(map(len, texts)) + len(texts) <= SAMPLE_BYTES:  # in characters
+        whole = "\n".join(texts).encode()
+        if len(whole) < SAMPLE_BYTES:
+            return len(whole) - max(len(texts) - 1, 0), whole
     sized = [text if text.isascii() else text.encode() for text in texts]
     total = sum(map(len, sized))
-    if total + len(sized) <= SAMPLE_BYTES:
-        return total, "\n".join(texts).encode()
     if total < len(sized) * _SHORT_TEXT_BYTES:
         sized = ["".join(texts).encode()]
     return total, b"".join(_windows(sized, total))
@@ -50,15 +52,21 @@ def _windows(texts: list[str | bytes], total: int) -> Iterator[bytes]:
     for text in texts:
         end = start + len(text)
         numbers = range(start * _WINDOWS // total, -(-end * _WINDOWS // total))
-        # Those of the first window may begin in the text before, and end there.
         places = [number * total // _WINDOWS - start for number in numbers]
+        if places and places[0] < 0:  # that window begins in the text before, and may end there
+            yield _cut(text, 0, max(places.pop(0) + size, 0))
         if isinstance(text, str):
-            yield "".join([text[max(at, 0) : max(at + size, 0)] for at in places]).encode()
+            yield "".join([text[at : at + size] for at in places]).encode()
         else:
-            yield from (
-                text[_edge(text, max(at, 0)) : _edge(text, max(at + size, 0))] for at in places
-            )
+            yield from [_cut(text, at, at + size) for at in places]
         start = end
+
+
+def _cut(text: str | bytes, start: int, end: int) -> bytes:
+    """Return a piece of a text, which ends with its last character."""
+    if isinstance(text, str):
+        return text[start:end].encode()
+    return text[_edge(text, start) : _edge(text, end)]
 
 
 def _edge(text: bytes, at: int) -> int:

@@ -153,7 +153,7 @@ def route(
         asked=asked,
         budget=budget,
         row=pools,
-        retryable=decision.pool is not pools[-1] and _may_exceed(request, decision.pool),
+        retryable=decision.pool is not pools[-1] and may_exceed(request, decision.pool),
         truncates=request.truncates,
         home="" if decision is home else home.pool.name,
     )
@@ -191,7 +191,7 @@ def route_by_size(body_bytes: int | None, rules: Rules) -> Routed:
     return Routed(pool.name, Reason.BUSY, *_NOTHING, retryable=pool is not largest)
 
 
-def _may_exceed(request: Request, pool: Pool) -> bool:
+def may_exceed(request: Request, pool: Pool) -> bool:
     """Return False only if the size of the body proves that every sequence fits the window."""
     bound = request.token_bound
     # A pool that cannot hold the least output refuses it; one above the limit is refused by all.

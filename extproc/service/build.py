@@ -5,7 +5,7 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -20,29 +20,24 @@ from extproc.config.addresses import is_of_this_machine
 from extproc.config.errors import UserError
 from extproc.config.settings import (
     MESSAGE_OVERHEAD,
-    EstimatorName,
     ListenSettings,
     RowSettings,
     Settings,
     Transport,
 )
 from extproc.names import install_hint
-from extproc.page.counts import read_counts
 from extproc.page.decisions import Decisions
 from extproc.page.digest import Reporter
-from extproc.page.overview import Facts, Overview
 from extproc.routing.load.spill import Spill
-from extproc.routing.route import Routed, Rules
+from extproc.routing.route import Rules
 from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.certificates import CertificateFiles
-from extproc.service.explain import explain_by
 from extproc.service.h2_server import H2Server
-from extproc.service.page_routes import Explain, Page
 from extproc.service.state_file import StateFile
 from extproc.service.streams import Bounds, Server
 from extproc.state.snapshot import fingerprint
-from extproc.stream.exchange import Stages, create_series
-from extproc.stream.metrics import Metrics, StateMetrics, WorkerMetrics
+from extproc.stream.exchange import Decided, Stages, create_series
+from extproc.stream.metrics import Metrics, StateMetrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
 from extproc.stream.thinning import Price, Thinning
@@ -60,7 +55,7 @@ def build_stages(
     learn: Callable[[Observation], None],
     registry: CollectorRegistry,
     tenant_secret: bytes,
-    decided: Callable[[Routed], None] = lambda _: None,
+    decided: Decided = lambda *_: None,
 ) -> Stages:
     """Build what all streams of a process share.
 
@@ -128,32 +123,6 @@ def build_reporter(stages: Stages, decisions: Decisions) -> Reporter:
         metrics.decision_seconds,
     )
     return Reporter(decisions, few)
-
-
-def build_page(settings: Settings, learner: Learner, workers: WorkerMetrics) -> Page:
-    """Build the page of a service whose processes tell its overview."""
-
-    def count_workers() -> Mapping[str, float]:
-        return read_counts((workers.configured, workers.ready, workers.restarts))
-
-    return Page(Overview(_facts(settings), count_workers), _explain(settings, learner))
-
-
-def renew_page(page: Page, settings: Settings, learner: Learner) -> None:
-    """Let a page show other settings."""
-    page.overview.facts = _facts(settings)
-    page.explain = _explain(settings, learner)
-
-
-def _facts(settings: Settings) -> Facts:
-    estimator = settings.budget.estimator
-    target = settings.budget.target if estimator is EstimatorName.CALIBRATED else 0.0
-    return Facts(estimator.value, target, build_rules(settings).each_row)
-
-
-def _explain(settings: Settings, learner: Learner) -> Explain:
-    rules = build_rules(settings)
-    return lambda body, kind: explain_by(body, kind, rules, learner)
 
 
 def build_server(settings: Settings, stages: Stages, address: str) -> Server:

@@ -27,6 +27,8 @@ _NO_SUCH_METHOD = Status(UNIMPLEMENTED, "no such method")
 class Deadline:
     """When a stream is to end, in the event loop's time; a places.Patience that is polled."""
 
+    __slots__ = ("at",)
+
     def __init__(self, at: float) -> None:
         self.at = at
 
@@ -41,6 +43,8 @@ class Deadline:
 
 class ProcessCall:
     """A stream of ext_proc."""
+
+    __slots__ = ("_forget", "_stream", "receive")
 
     def __init__(self, stream: OpenStream, forget: Callable[[], object]) -> None:
         self.receive = stream.receive

@@ -16,7 +16,6 @@ from extproc.page.digest import EVERY_S
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.build import (
     build_mark,
-    build_page,
     build_reporter,
     build_server,
     build_stages,
@@ -27,9 +26,9 @@ from extproc.service.build import (
     configure_logging,
     describe_settings,
     describe_state,
-    renew_page,
     renew_stages,
 )
+from extproc.service.build_page import build_page, renew_page
 from extproc.service.http import HttpServer
 from extproc.service.journal import Journal
 from extproc.service.memory import keep_large_buffers, spare_modules

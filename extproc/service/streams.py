@@ -146,6 +146,8 @@ class Streams:
 class OpenStream:
     """One stream, from `Streams.open` to `close`."""
 
+    __slots__ = ("_body_until", "_every", "_open", "_patience", "_peer", "_stream")
+
     def __init__(
         self, every: Streams, stream: Stream, peer: str, patience: Patience, body_until: float
     ) -> None:

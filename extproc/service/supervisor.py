@@ -27,7 +27,6 @@ from extproc.page.digest import EVERY_S
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.build import (
     build_mark,
-    build_page,
     build_state,
     build_tenant_secret,
     build_token,
@@ -35,8 +34,8 @@ from extproc.service.build import (
     configure_logging,
     describe_settings,
     describe_state,
-    renew_page,
 )
+from extproc.service.build_page import build_page, renew_page
 from extproc.service.certificates import read_certificates
 from extproc.service.channel import (
     DIGEST,

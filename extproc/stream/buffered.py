@@ -4,11 +4,12 @@ Envoy's default form sends the headers of a request, then its whole body. Of the
 needed, and all that follows them in either message is the same for most requests.
 
 Invariant: what is returned is what the session would make of the message, as Envoy encodes it:
-fields in the order of their numbers, keys before values. For anything else it is None, and the
-session reads the message. Values that nobody needs are skipped, and not even checked.
+fields in the order of their numbers, keys before values, and no control characters in headers,
+which Envoy refuses. For anything else it is None, and the session reads the message. Headers that
+nobody needs are skipped, and not even checked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -23,7 +24,7 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     HttpHeaders,
     ProcessingRequest,
 )
-from extproc.stream.replies import Note
+from extproc.stream.replies import Note, field
 from extproc.stream.session import read_note
 
 _MOST_TAIL_BYTES: Final = 512  # of what is kept by its bytes
@@ -46,14 +47,22 @@ _BODY: Final = _tag(HttpBody, "body")
 _ENDS: Final = bytes((_tag(HttpBody, "end_of_stream", 0), 1))
 
 
-def read_head(data: bytes, names: Mapping[bytes, str]) -> tuple[dict[str, str], Note] | None:
-    """Return the headers of these names, and the note, of a request whose body will follow whole.
+Mark = tuple[bytes, str]
+"""How a header begins in a message, and its name."""
 
-    The names are in lower case, by their bytes. None if the message says anything else, or if the
-    filter wants more than the decision.
+
+def marks(names: Iterable[str]) -> tuple[Mark, ...]:
+    """Return what `read_head` looks for; names are in lower case."""
+    return tuple((field(bytes((_KEY,)), name.encode()), name) for name in names)
+
+
+def read_head(data: bytes, marked: Iterable[Mark]) -> tuple[dict[str, str], Note] | None:
+    """Return the marked headers, and the note, of a request whose body will follow whole.
+
+    None if the message says anything else, or if the filter wants more than the decision.
     """
     try:
-        return _read_head(data, names)
+        return _read_head(data, marked)
     except IndexError:
         return None
 
@@ -69,7 +78,7 @@ def read_body(data: bytes | memoryview) -> bytes | memoryview | None:
         return None
 
 
-def _read_head(data: bytes, names: Mapping[bytes, str]) -> tuple[dict[str, str], Note] | None:
+def _read_head(data: bytes, marked: Iterable[Mark]) -> tuple[dict[str, str], Note] | None:
     if data[0] != _REQUEST_HEADERS:
         return None
     size, at = _varint(data, 1)
@@ -80,33 +89,30 @@ def _read_head(data: bytes, names: Mapping[bytes, str]) -> tuple[dict[str, str],
     size, at = _varint(data, at + 1)
     if at + size != end:  # also if no body follows
         return None
-    headers = _read_headers(data, at, end, names)
+    headers = _read_headers(data, at, end, marked)
     return None if headers is None else (headers, note)
 
 
-def _read_headers(
-    data: bytes, at: int, end: int, names: Mapping[bytes, str]
-) -> dict[str, str] | None:
+def _read_headers(data: bytes, at: int, end: int, marked: Iterable[Mark]) -> dict[str, str] | None:
     found = dict[str, str]()
-    while at < end:
-        size, start = data[at + 1], at + 2
-        if size >= _MORE:
-            size, start = _varint(data, at + 1)
-        key_size = data[start + 1]
-        if data[at] != _HEADER or data[start] != _KEY or key_size >= _MORE:
+    for mark, name in marked:
+        # No name or value contains a mark: its length would be a control character there.
+        place = data.find(mark, at, end)
+        if place < 0:
+            continue
+        place += len(mark)
+        # Envoy fills raw_value and leaves value empty.
+        if data[place] != _RAW_VALUE:
             return None
-        at = start + size
-        value_at = start + 2 + key_size
-        name = names.get(data[start + 2 : value_at])
-        if name is not None:
-            # Envoy fills raw_value and leaves value empty.
-            if data[value_at] != _RAW_VALUE:
-                return None
-            size, value_at = _varint(data, value_at + 1)
-            if not size or value_at + size != at:
-                return None
-            found[name] = data[value_at:at].decode("latin-1")
-    return found if at == end else None
+        size, start = data[place + 1], place + 2
+        if size >= _MORE:
+            size, start = _varint(data, place + 1)
+        last = start + size
+        ends = last == end or (last < end and data[last] == _HEADER)
+        if not size or not ends or data.find(mark, last, end) >= 0:
+            return None
+        found[name] = data[start:last].decode("latin-1")
+    return found
 
 
 def _read_body(data: bytes | memoryview) -> bytes | memoryview | None:

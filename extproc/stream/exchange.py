@@ -6,12 +6,13 @@ Invariant: on any doubt a request passes on unchanged, to the largest pool, and 
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import TypeVar
 
 from msgspec import structs
 
 from extproc.budget.learner import Learner
-from extproc.budget.values import Observation, Outcome
+from extproc.budget.values import Basis, Observation, Outcome
 from extproc.names import HIDE_USAGE, HIDES_USAGE, UNDECIDED
 from extproc.request.reader import (
     Endpoint,
@@ -24,7 +25,8 @@ from extproc.request.reader import (
 from extproc.response.reader import Finish, Refused, Unlearnable, Usage
 from extproc.routing.ask import is_answered
 from extproc.routing.load.spill import Spill
-from extproc.routing.pools import Pool, Verdict, judge_moved
+from extproc.routing.plain import PlainRouter
+from extproc.routing.pools import Pool, Reason, Verdict, judge_moved
 from extproc.routing.route import (
     Routed,
     Rules,
@@ -34,6 +36,7 @@ from extproc.routing.route import (
     route_unread,
 )
 from extproc.stream.answer import PendingAnswer
+from extproc.stream.buffered import Mark, marks
 from extproc.stream.decision import (
     Noted,
     ask_for_usage,
@@ -43,6 +46,7 @@ from extproc.stream.decision import (
     to_note,
 )
 from extproc.stream.metrics import Metrics
+from extproc.stream.plain_replies import PlainReplies
 from extproc.stream.replies import NOTHING, Note
 from extproc.stream.sampling import Sampling
 from extproc.stream.session import (
@@ -58,14 +62,17 @@ from extproc.stream.session import (
 )
 from extproc.stream.usage_asking import UsageAsking, UsageForm
 
-_HEADERS = (
-    *(":method", ":path", ":status"),
-    *(f"content-{name}" for name in ("encoding", "length", "type")),
-)
+_OF_REQUESTS = (":method", ":path", "content-encoding", "content-length")
+_OF_ANSWERS = (":status", "content-encoding", "content-type")
 _PROCEED = Proceed()
 _WAIT = Wait()
 _MOST_LENGTH_DIGITS = 18
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
+
+
+Decided = Callable[[str, Reason, Callable[[], Routed]], None]
+"""Takes the pool and the reason of a decision, and what returns all of it."""
+_Chosen = TypeVar("_Chosen")
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class Stages:
     usage_asking: UsageAsking = field(default_factory=UsageAsking)
     is_late: Callable[[], bool] = lambda: False
     """Returns whether requests wait so long that only their size can decide in time."""
-    decided: Callable[[Routed], None] = lambda _: None
+    decided: Decided = lambda *_: None
     """Is told each decision."""
     spill: Spill | None = None
     """Moves requests between pools by their load; None: nothing does."""
@@ -93,14 +100,33 @@ class Stages:
     @cached_property
     def header_names(self) -> frozenset[str]:
         """The headers of requests and answers that are read."""
-        tenants = self.rules.tenants
-        named = (self.rules.category_header, tenants.header if tenants else "")
-        return frozenset({*_HEADERS, *named})
+        return frozenset({*self._request_names, *_OF_ANSWERS})
 
     @cached_property
-    def encoded_names(self) -> Mapping[bytes, str]:
-        """The headers that are read, by the bytes of their names."""
-        return {name.encode("latin-1"): name for name in self.header_names}
+    def request_marks(self) -> tuple[Mark, ...]:
+        """What finds the headers of requests that are read."""
+        return marks(self._request_names)
+
+    @cached_property
+    def plain_router(self) -> PlainRouter | None:
+        """Decides most requests; None if the rules let more than a text decide."""
+        return None if self.spill else PlainRouter.of(self.rules)
+
+    @property
+    def headers(self) -> Callable[[Routed], dict[str, str]]:
+        """Returns the headers that tell a decision."""
+        return shadow_headers if self.rules.is_shadow else decision_headers
+
+    @cached_property
+    def replies(self) -> PlainReplies:
+        """Encodes replies with such headers."""
+        return PlainReplies(self.headers)
+
+    @property
+    def _request_names(self) -> set[str]:
+        tenants = self.rules.tenants
+        named = (self.rules.category_header, tenants.header if tenants else "")
+        return {*_OF_REQUESTS, *filter(None, named)}
 
 
 class RetryCause(enum.Enum):
@@ -164,6 +190,8 @@ class Exchange:
     Pass each event to `on`, then call `finish`, however the stream ended.
     """
 
+    __slots__ = ("_answer", "_noted", "_request", "_stages")
+
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._request: PendingRequest | None = None
@@ -197,7 +225,7 @@ class Exchange:
         elif self._request and isinstance(event, Body):
             return self._read(self._request, event)
         elif self._request:
-            return self._decide(self._request)
+            return self._decide(self._request, self._choose)
         return _PROCEED
 
     def _on_answer(self, event: Head | Body | Trailers) -> None:
@@ -273,11 +301,15 @@ class Exchange:
         self._request = PendingRequest(kind, headers, note.get(HIDES_USAGE) is True)
         return _WAIT
 
-    def read_whole(self, body: bytes | memoryview) -> Proceed:
-        """Return the action on a body that came whole, behind headers that wait for it."""
-        assert self._request is not None, "begin has returned Wait"  # noqa: S101 - for the type
-        self._request.body, self._request.whole = body, True
-        return self._decide(self._request)
+    def read_whole(self, body: bytes | memoryview) -> Proceed | bytes:
+        """Return the action on a body that came whole, behind headers that wait for it.
+
+        Bytes are the reply itself.
+        """
+        pending = self._request
+        assert pending is not None, "begin has returned Wait"  # noqa: S101 - for the type
+        pending.body, pending.whole = body, True
+        return self._decide(pending, self._choose_plain)
 
     def _read(self, pending: PendingRequest, body: Body) -> Action:
         if body.end_of_stream and not pending.pieces:
@@ -287,10 +319,12 @@ class Exchange:
             pending.body = pending.pieces
         pending.whole = body.whole
         if body.end_of_stream or len(pending.body) > self._stages.rules.max_body_bytes:
-            return self._decide(pending)
+            return self._decide(pending, self._choose)
         return _WAIT
 
-    def _decide(self, pending: PendingRequest) -> Proceed:
+    def _decide(
+        self, pending: PendingRequest, choose: Callable[[PendingRequest, Request], _Chosen]
+    ) -> _Chosen | Proceed:
         stages, start = self._stages, self._stages.clock()
         if len(pending.body) > stages.rules.max_body_bytes:
             return self._unreadable(Unreadable.TOO_LARGE)
@@ -298,10 +332,36 @@ class Exchange:
             request = self._read_body(pending)
         except UnreadableRequest as error:
             return self._unreadable(error.reason)
-        routed = self._route(pending, request, stages.learner)
-        action = self._answer_for(pending, routed, usage_unstated=request.usage_unstated)
+        chosen = choose(pending, request)
         stages.metrics.decision_seconds.count(stages.clock() - start)
-        return action
+        return chosen
+
+    def _choose(self, pending: PendingRequest, request: Request) -> Proceed:
+        routed = self._route(pending, request, self._stages.learner)
+        if not routed.pool:
+            return self._go(routed)
+        told = is_informative(routed.budget, routed.row)
+        one_in = self._observe_one_in(is_informative=told)
+        return self._answer_for(pending, request, routed, one_in)
+
+    def _choose_plain(self, pending: PendingRequest, request: Request) -> Proceed | bytes:
+        """Choose in one step if the text alone decides, and mostly encode the reply at once."""
+        stages, router = self._stages, self._stages.plain_router
+        if router is None:
+            return self._choose(pending, request)
+        named = pending.headers.get(stages.rules.category_header, "")
+        found = router.decide(request, named, stages.learner)
+        if found is None:
+            return self._choose(pending, request)
+        one_in = self._observe_one_in(is_informative=found.is_informative)
+        if one_in is not None:
+            return self._answer_for(pending, request, router.collect(request, found), one_in)
+        self._request = None
+        label = stages.learner.label_of(found.category_name)
+        self._count_decision(found.pool.name, label, found.reason, found.budget.basis)
+        collect = partial(router.collect, request, found)
+        stages.decided(found.pool.name, found.reason, collect)
+        return stages.replies.encode(found, collect)
 
     def _read_body(self, pending: PendingRequest) -> Request:
         """Return what the body says. Raises UnreadableRequest."""
@@ -321,29 +381,26 @@ class Exchange:
         return route(request, named, learner, rules, tenant, spill=spill)
 
     def _answer_for(
-        self, pending: PendingRequest, routed: Routed, *, usage_unstated: bool
+        self, pending: PendingRequest, request: Request, routed: Routed, one_in: int | None
     ) -> Proceed:
-        one_in = self._observe_one_in(routed)
         if one_in is None:
             return self._go(routed)
-        may_ask = usage_unstated and self._may_ask(pending, routed)
-        unasked = UsageForm.UNASKED if usage_unstated else UsageForm.OTHER
+        unstated = request.usage_unstated
+        may_ask = unstated and self._may_ask(pending, routed)
+        unasked = UsageForm.UNASKED if unstated else UsageForm.OTHER
         form = UsageForm.ASKED if may_ask else unasked
         action = self._go(routed, Noted.of(routed, one_in, form))
         return self._with_usage(pending, action) if may_ask else action
 
-    def _observe_one_in(self, routed: Routed) -> int | None:
+    def _observe_one_in(self, *, is_informative: bool) -> int | None:
         """Return of how many such requests this one is observed; None if it is not.
 
-        None too if no pool was chosen. What is known of the request decides, never its answer: so
-        the one stands for all of them.
+        What is known of the request decides, never its answer: so the one stands for all of them.
         """
-        stages, rules = self._stages, self._stages.rules
-        if not routed.pool:
-            return None
-        if is_informative(routed.budget, routed.row):
+        if is_informative:
             return 1
-        one_in = stages.sampling.one_in(rules.observe_sample)
+        stages = self._stages
+        one_in = stages.sampling.one_in(stages.rules.observe_sample)
         return one_in if one_in == 1 or stages.draw() * one_in < 1.0 else None
 
     def _may_ask(self, pending: PendingRequest, routed: Routed) -> bool:
@@ -364,19 +421,22 @@ class Exchange:
 
     def _go(self, routed: Routed, noted: Noted | None = None) -> Proceed:
         self._request, self._noted = None, noted
-        metrics = self._stages.metrics
-        pool = routed.pool or UNDECIDED
-        metrics.decisions.count(
-            pool, self._stages.learner.label(routed.asked), routed.reason, routed.budget.basis
-        )
-        metrics.sequences.count(pool, times=routed.asked.sequences)
-        if self._stages.spill is not None and routed.pool:
-            self._stages.spill.count(routed.pool)
-        self._stages.decided(routed)
+        stages, label = self._stages, self._stages.learner.label(routed.asked)
+        sequences = routed.asked.sequences
+        self._count_decision(routed.pool, label, routed.reason, routed.budget.basis, sequences)
+        if stages.spill is not None and routed.pool:
+            stages.spill.count(routed.pool)
+        stages.decided(routed.pool, routed.reason, lambda: routed)
         if noted:
-            metrics.observed.count()
-        headers = shadow_headers if self._stages.rules.is_shadow else decision_headers
-        return Proceed(headers(routed), to_note(noted) if noted else NOTHING)
+            stages.metrics.observed.count()
+        return Proceed(stages.headers(routed), to_note(noted) if noted else NOTHING)
+
+    def _count_decision(
+        self, pool: str, label: str, reason: Reason, basis: Basis, sequences: int = 1
+    ) -> None:
+        metrics = self._stages.metrics
+        metrics.decisions.count(pool or UNDECIDED, label, reason, basis)
+        metrics.sequences.count(pool or UNDECIDED, times=sequences)
 
     def _answered(self, noted: Noted, pool: Pool, usage: Usage) -> RetryCause:
         counts = usage.prompt_tokens, usage.completion_tokens

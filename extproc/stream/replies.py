@@ -84,43 +84,43 @@ def reply(
     common = b""
     if headers:
         options = b"".join([_option(key, value) for key, value in headers.items()])
-        common = _field(_HEADERS, options)
+        common = field(_HEADERS, options)
     if body is not None:
-        common += _field(_BODY, _field(_WHOLE, body))
+        common += field(_BODY, field(_WHOLE, body))
     if headers:
         common += _CLEAR_ROUTE
-    answer = _field(_PARTS[part], _field(_RESPONSE, common))
+    answer = field(_PARTS[part], field(_RESPONSE, common))
     return answer + _metadata(note) if note else answer
 
 
 def chunk(part: str, data: bytes, *, ends: bool) -> bytes:
     """Return a reply with a piece of a full-duplex body."""
-    piece = (_field(_CHUNK_BYTES, data) if data else b"") + (_CHUNK_ENDS if ends else b"")
-    return _field(_PARTS[part], _field(_RESPONSE, _field(_BODY, _field(_CHUNK, piece))))
+    piece = (field(_CHUNK_BYTES, data) if data else b"") + (_CHUNK_ENDS if ends else b"")
+    return field(_PARTS[part], field(_RESPONSE, field(_BODY, field(_CHUNK, piece))))
 
 
 @lru_cache
 def _plain(part: str) -> bytes:
-    return _field(_PARTS[part], b"" if part.endswith("trailers") else _field(_RESPONSE, b""))
+    return field(_PARTS[part], b"" if part.endswith("trailers") else field(_RESPONSE, b""))
 
 
 @lru_cache(_KEPT)
 def _option(key: str, value: str) -> bytes:
     raw = value.encode("latin-1", "replace")
-    header = _field(_KEY, key.encode()) + (_field(_RAW_VALUE, raw) if raw else b"")
-    return _field(_SET, _field(_HEADER, header) + _OVERWRITE)
+    header = field(_KEY, key.encode()) + (field(_RAW_VALUE, raw) if raw else b"")
+    return field(_SET, field(_HEADER, header) + _OVERWRITE)
 
 
 def _metadata(note: Note) -> bytes:
-    told = _field(_ENTRY_VALUE, _field(_STRUCT, _entries(note)))
-    entry = _field(_ENTRY_KEY, NAMESPACE.encode()) + told
-    return _field(_METADATA, _field(_FIELDS, entry))
+    told = field(_ENTRY_VALUE, field(_STRUCT, _entries(note)))
+    entry = field(_ENTRY_KEY, NAMESPACE.encode()) + told
+    return field(_METADATA, field(_FIELDS, entry))
 
 
 def _entries(note: Note) -> bytes:
     return b"".join(
         [
-            _field(_FIELDS, _field(_ENTRY_KEY, key.encode()) + _field(_ENTRY_VALUE, _value(value)))
+            field(_FIELDS, field(_ENTRY_KEY, key.encode()) + field(_ENTRY_VALUE, _value(value)))
             for key, value in note.items()
         ]
     )
@@ -128,13 +128,14 @@ def _entries(note: Note) -> bytes:
 
 def _value(value: str | float | bool) -> bytes:  # noqa: FBT001 - any value of a note
     if isinstance(value, str):
-        return _field(_TEXT, value.encode())
+        return field(_TEXT, value.encode())
     if isinstance(value, bool):
         return _BOOL + bytes([value])
     return _NUMBER + struct.pack("<d", value)
 
 
-def _field(tag: bytes, content: bytes) -> bytes:
+def field(tag: bytes, content: bytes) -> bytes:
+    """Return a field of bytes or of a message."""
     size = len(content)
     if size < _BYTE:
         return tag + _ONE_BYTE[size] + content

@@ -99,7 +99,7 @@ class Stream:
 
     def _receive_head(self, data: bytes | memoryview) -> list[bytes] | None:
         data = bytes(data)
-        read = read_head(data, self._stages.encoded_names)
+        read = read_head(data, self._stages.request_marks)
         if read is None:
             return None
         action = self._act(self._exchange.begin, *read)
@@ -115,6 +115,8 @@ class Stream:
             return None
         action = self._act(self._exchange.read_whole, body)
         self.finished = True
+        if isinstance(action, bytes):
+            return [action]
         return [reply("request_body", action.set_headers, action.note, action.body)]
 
     def _begin_session(self) -> Session:

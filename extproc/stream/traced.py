@@ -32,6 +32,8 @@ class Trace(Protocol):
 class TracedExchange(Exchange):
     """An exchange that tells a trace: read, estimate, choose; and later, learn."""
 
+    __slots__ = ("_trace",)
+
     def __init__(self, stages: Stages, trace: Trace) -> None:
         super().__init__(stages)
         self._trace = trace
@@ -39,6 +41,9 @@ class TracedExchange(Exchange):
     def _read_body(self, pending: PendingRequest) -> Request:
         self._trace.step("read")
         return super()._read_body(pending)
+
+    def _choose_plain(self, pending: PendingRequest, request: Request) -> Proceed:
+        return self._choose(pending, request)  # step by step
 
     def _route(self, pending: PendingRequest, request: Request, learner: Learner) -> Routed:
         self._trace.step("estimate")

@@ -229,7 +229,7 @@ def test_a_budget_never_falls_while_the_risk_falls(size, outputs, sequences, flo
     request = replace(asked(size, None), sequences=sequences, output_floor=floor)
     for number, output in enumerate(outputs):
         calibrated.observe(replace(truth(asked(number, None)), completion_tokens=output))
-    known = calibrated._find(request)
+    known = calibrated._find_of(request)
     found = known.predict(request.measure)
     reserve = _reserving(request, found, known.category)
     totals = [reserve(level)[0] for level in LEVELS]

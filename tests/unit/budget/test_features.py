@@ -5,9 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.budget.features import (
+    ASCII_SELECTION,
+    SELECTION,
     TEXT_FEATURES,
-    _ascii_features,
-    _unicode_features,
+    count_ascii_pairs,
+    count_pairs,
     text_features,
 )
 
@@ -79,4 +81,5 @@ def test_no_text_is_without_a_feature_but_single_spaces(text: str) -> None:
 @given(st.text(st.characters(max_codepoint=0x7F)))
 def test_ascii_counts_as_all_text_does(text):
     sample = text.encode()
-    assert _ascii_features(sample).tolist() == _unicode_features(sample).tolist()
+    few, every = count_ascii_pairs(sample), count_pairs(sample)
+    assert (ASCII_SELECTION @ few).tolist() == (SELECTION @ every).tolist()

@@ -20,6 +20,10 @@ def routed(max_tokens=5, model="m", prompt="Where do owls sleep?"):
     return route(request, "", build_learner(Settings()), RULES, "digest-of-a-tenant")
 
 
+def note(decisions, decided):
+    decisions.note(decided.pool, decided.reason, lambda: decided)
+
+
 @pytest.fixture
 def clock():
     return Clock()
@@ -32,7 +36,7 @@ def decisions(clock):
 
 def test_all_are_counted_by_pool_and_reason(decisions):
     for each in (routed(), routed(), routed(9000), route_unread(RULES)):
-        decisions.note(each)
+        note(decisions, each)
     assert decisions.counts() == {
         "dualpool_decisions_total short fits": 2,
         "dualpool_decisions_total long capacity": 1,
@@ -41,7 +45,7 @@ def test_all_are_counted_by_pool_and_reason(decisions):
 
 
 def test_one_is_kept_with_all_that_explains_it(decisions):
-    decisions.note(routed())
+    note(decisions, routed())
     [shown] = decisions.take_latest()
     assert (shown.at, shown.pool, shown.reason) == (1000.0, "short", "fits")
     assert (shown.model, shown.category, shown.basis) == ("m", "prose/m", "prior")
@@ -52,38 +56,38 @@ def test_one_is_kept_with_all_that_explains_it(decisions):
 def test_at_most_ten_a_second_are_kept(decisions, clock):
     for i in range(1000):
         clock.now = i / 1000
-        decisions.note(routed())
+        note(decisions, routed())
     assert 9 <= len(decisions.take_latest()) <= 10
 
 
 def test_the_oldest_make_room(decisions, clock):
     for i in range(3 * LATEST):
         clock.now = 2 * EVERY_S * i
-        decisions.note(routed())
+        note(decisions, routed())
     assert len(decisions.take_latest()) == LATEST
 
 
 def test_they_are_taken_once(decisions):
-    decisions.note(routed())
+    note(decisions, routed())
     decisions.take_latest()
     assert decisions.take_latest() == []
 
 
 def test_neither_text_nor_tenant_is_kept(decisions):
-    decisions.note(routed())
+    note(decisions, routed())
     shown = repr(decisions.take_latest())
     assert "owls" not in shown
     assert "tenant" not in shown
 
 
 def test_a_long_name_is_cut(decisions):
-    decisions.note(routed(model="m" * 250))
+    note(decisions, routed(model="m" * 250))
     [shown] = decisions.take_latest()
     assert len(shown.model) < 100
     assert len(shown.category) < 100
 
 
 def test_what_was_not_read_has_no_category(decisions):
-    decisions.note(route_unread(RULES))
+    note(decisions, route_unread(RULES))
     [shown] = decisions.take_latest()
     assert (shown.category, shown.basis, shown.reason) == ("", "", "unreadable")

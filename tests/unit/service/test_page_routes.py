@@ -16,7 +16,7 @@ from extproc.page.digest import Digest
 from extproc.page.files import SECURITY_HEADERS
 from extproc.service import page_routes
 from extproc.service.bearer import BearerToken
-from extproc.service.build import build_page
+from extproc.service.build_page import build_page
 from extproc.service.http import HttpServer
 from extproc.stream.metrics import WorkerMetrics
 

@@ -30,12 +30,15 @@ class Told:
         self.told.append(("learnt", pool, outcome))
 
 
-def told(name, given=None):
+def told(name, given=None, *, encoded=False):
     trace = Told()
     stream = Stream(given or stages(), trace)
     [path] = [file for file in FILES if file.stem == name]
     for turn in read(path):
-        stream.receive(turn.message)
+        if encoded:
+            stream.receive_encoded(turn.message.SerializeToString())
+        else:
+            stream.receive(turn.message)
     stream.close()
     return trace.told
 
@@ -51,8 +54,10 @@ def test_the_steps_of_an_unreadable_body_end_with_reading():
     assert told("unreadable") == ["read", ("decided", "long")]
 
 
-def test_the_steps_of_a_decision_are_told_in_order():
-    assert told("buffered-short") == ["read", "estimate", "choose", ("decided", "short")]
+@pytest.mark.parametrize("encoded", [False, True])
+def test_the_steps_of_a_decision_are_told_in_order(encoded):
+    steps = ["read", "estimate", "choose", ("decided", "short")]
+    assert told("buffered-short", encoded=encoded) == steps
 
 
 def test_beginnings_that_are_remembered_are_asked_for_too():

@@ -1,0 +1,92 @@
+"""Budgets of requests of one model and category, from numbers that hold until the next answer.
+
+Invariant: a budget is that of the estimator for the same request, if that is one plain text.
+"""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+from extproc.budget.outputs import Kind, size_class
+from extproc.budget.states import Distributions
+from extproc.budget.values import Basis, Budget
+from extproc.budget.weights import Vector
+from extproc.tokens import MAX_TOKENS
+
+
+class Levels(NamedTuple):
+    """The shares of requests that may exceed a budget, what is expected, and the most."""
+
+    usual: float
+    expected: float
+    most: float
+
+
+class _Outputs(NamedTuple):
+    """Completion tokens that half of all answers exceed, and the share of each level."""
+
+    middle: float
+    usual: float
+    expected: float
+    most: float
+
+
+class Outlook:
+    """Estimates budgets of texts by their features, and the share that their sample left out.
+
+    `predict` returns tokens and their deviation.
+    """
+
+    def __init__(
+        self,
+        predict: Callable[[Vector, float], tuple[float, float]],
+        known: Distributions,
+        levels: Levels,
+        basis: Basis,
+    ) -> None:
+        self.basis = basis
+        self._predict, self._known, self._levels = predict, known, levels
+        upper = known.errors.whole.upper
+        self._errors = Levels(*map(upper, levels))
+        self._centre = upper(0.5)
+        self._outputs: dict[tuple[Kind, int], _Outputs] = {}
+
+    def reserved(self, features: Vector, unseen: float, output: int) -> Budget:
+        """Return the budget of a request whose output limit is reserved in full."""
+        tokens, deviation = self._predict(features, unseen)
+        prompt, (usual, expected, most) = round(tokens), self._errors
+        return Budget(
+            prompt,
+            math.ceil(tokens + usual * deviation + output) - prompt - output,
+            output,
+            self.basis,
+            math.ceil(tokens + expected * deviation + output),
+            math.ceil(tokens + most * deviation + output),
+        )
+
+    def expected(self, features: Vector, unseen: float, floor: int, limit: int | None) -> Budget:
+        """Return the budget of a request of which the output counts that it is expected to have.
+
+        `floor` and `limit` are the least and the most that the request states.
+        """
+        tokens, deviation = self._predict(features, unseen)
+        prompt, errors = round(tokens), self._errors
+        outputs = self._find_outputs(("", limit is not None), size_class(int(tokens)))
+        ceiling = limit or MAX_TOKENS
+        middle, *highs = [min(max(floor, each), ceiling) for each in outputs]
+        centre = self._centre * deviation
+        total, expected, most = [
+            math.ceil(
+                tokens + centre + middle + math.hypot(error * deviation - centre, high - middle)
+            )
+            for error, high in zip(errors, highs, strict=True)
+        ]
+        output = round(highs[0])
+        return Budget(prompt, total - prompt - output, output, self.basis, expected, most)
+
+    def _find_outputs(self, kind: Kind, size: int) -> _Outputs:
+        known = self._outputs.get((kind, size))
+        if known is None:
+            upper = self._known.outputs.find(kind, size).upper
+            known = self._outputs[kind, size] = _Outputs(upper(0.5), *map(upper, self._levels))
+        return known
