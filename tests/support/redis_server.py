@@ -1,6 +1,7 @@
 """A real Redis or Valkey on a free port of this machine."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -45,10 +46,24 @@ class RedisServer:
         self._process.wait()
 
 
+def has_tls() -> bool:
+    """Return whether the server was built with TLS."""
+    command = [BINARY, "--port", "0", "--tls-port", "1"]  # ends for want of a certificate
+    said = subprocess.run(command, capture_output=True, timeout=10, check=False)
+    return not re.search(b"Bad directive|Missing implement", said.stdout + said.stderr)
+
+
 @contextmanager
-def redis_server(folder, *options: str):
-    """Run a server; every write is on the disk before it is answered."""
+def redis_server(folder, *options: str, authority=None):
+    """Run a server; every write is on the disk before it is answered. With an authority: by TLS."""
     server = RedisServer(folder, *options)
+    if authority:
+        issued = authority.issue("store")
+        server.options += (
+            *("--port", "0", "--tls-port", str(server.port), "--tls-auth-clients", "no"),
+            *("--tls-cert-file", str(issued.cert), "--tls-key-file", str(issued.key)),
+            *("--tls-ca-cert-file", str(authority.file)),
+        )
     server.start()
     try:
         yield server

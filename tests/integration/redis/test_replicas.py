@@ -15,8 +15,9 @@ from extproc.state import log
 from extproc.state.snapshot import fingerprint, take
 from extproc.stream.metrics import SharedMetrics
 from tests.support.answers import small_learner, sound_answers
+from tests.support.certificate_authority import Authority
 from tests.support.paths import ROOT
-from tests.support.redis_server import needs_redis, redis_server
+from tests.support.redis_server import has_tls, needs_redis, redis_server
 from tests.support.waiting import until
 
 pytestmark = needs_redis
@@ -208,6 +209,24 @@ def test_a_password_and_a_user(tmp_path, caplog):
             assert "secret" not in str(refused.value)
 
         asyncio.run(main())
+
+
+def test_a_store_with_tls(tmp_path):
+    if not has_tls():
+        pytest.skip("this server was built without TLS")
+    authority = Authority(tmp_path)
+    with redis_server(tmp_path, authority=authority) as server:
+        asyncio.run(shares_with_tls(server, authority))
+
+
+async def shares_with_tls(server, authority):
+    async with running(server, 2, tls=True, ca_file=authority.file) as replicas:
+        await observe(replicas, 30)
+        await until(lambda: agree(replicas))
+    with pytest.raises(StoreError):
+        await store_at(server, tls=True).find()  # of no CA that the system knows
+    with pytest.raises(StoreError):
+        await store_at(server).find()
 
 
 @pytest.mark.slow
