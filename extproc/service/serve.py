@@ -81,7 +81,7 @@ class Service:
         decisions = Decisions()
         self._workers = WorkerMetrics(registry)
         self._journal = Journal(learner, self._workers.dropped.inc)
-        self._settings = settings
+        self._settings, self._marked = settings, b""
         self._state = build_state(settings, self._mark, self._build, registry)
         self._shared = build_shared(settings, self._journal, self._mark, self._build, registry)
         self._observe = self._shared.observe if self._shared else self._journal.apply
@@ -138,7 +138,7 @@ class Service:
         """Go on with other settings. Raises UserError, and changes nothing then."""
         secret = build_tenant_secret(settings, self._secret)
         self._watch.use(settings)
-        self._secret, self._settings = secret, settings
+        self._secret, self._settings, self._marked = secret, settings, b""
         self._journal.run(lambda: retune(self._learner, settings))
         self._stages = renew_stages(self._stages, settings, self._observe, self._secret)
         self._server.use(self._stages)
@@ -147,7 +147,9 @@ class Service:
         configure_logging(settings)
 
     def _mark(self) -> bytes:
-        return build_mark(self._settings, self._secret)
+        if not self._marked:
+            self._marked = build_mark(self._settings, self._secret)
+        return self._marked
 
     def _build(self) -> Learner:
         return build_learner(self._settings)

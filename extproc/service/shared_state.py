@@ -39,6 +39,8 @@ EVERY_S: Final = 0.1
 """How often the log is read: what a killed process may lose."""
 RETRY_S: Final = 0.4
 """How long a store that fails is left alone, up to half more by chance."""
+WAIT_S: Final = 1.0
+"""How often a store is looked at whose state cannot be used, or is another's to begin."""
 DRIFT_S: Final = 30.0
 """Without the log for so long, a replica learns what it observes by itself."""
 CHECK_S: Final = 60.0
@@ -162,9 +164,9 @@ class SharedState:
     async def run(self) -> None:
         """Follow the log until `stop`; no fault of the store ends it."""
         while not self._stopping.is_set():
-            delay_s = EVERY_S
             try:
                 await self.cycle()
+                delay_s = EVERY_S if self._waiting_since is None else WAIT_S
             except StoreError as error:
                 self._note_fault(error)
                 delay_s = RETRY_S * random.uniform(1.0, 1.5)  # noqa: S311 - spreads the replicas
@@ -216,12 +218,12 @@ class SharedState:
             entries = await self._exchange()
         if self.log.position is not None:
             self.log.settle()
-            self._apart_since = self._clock()
             self._propose_if_due()
 
     async def _exchange(self) -> list[tuple[str, bytes]]:
         position = self.log.position or ""
         entries = await self._store.exchange(self.log.due(), position)
+        self._apart_since = self._clock()
         if self.log.follows(entries):
             await self._read(entries[1:])
         else:
@@ -324,6 +326,7 @@ class SharedState:
             snapshot = await self._journal.take()
         data = await asyncio.to_thread(self._encode, snapshot)
         await self._store.seed(found, marks, data)
+        self._waiting_since = None
         _log.info("state: the store had no state that can be used; it has this replica's now")
 
     async def _drift_if_alone(self) -> None:

@@ -79,7 +79,7 @@ class Supervisor:
             read_certificates(files)  # one message, not one from each worker
         self._token = build_token(settings.listen)
         self._tenant_secret = build_tenant_secret(settings)
-        self._settings = settings
+        self._settings, self._marked = settings, b""
         self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
         self._learner = build_learner(settings)
         self._workers: dict[int, WorkerProcess] = {}
@@ -230,7 +230,7 @@ class Supervisor:
         secret = build_tenant_secret(settings, self._tenant_secret)
         self._watch.use(settings)
         self._tenant_secret = secret
-        self._settings = settings
+        self._settings, self._marked = settings, b""
         self._journal.run(self._retune)
         renew_page(self._page, settings, self._learner)
         self._described.update(describe_settings(settings))
@@ -242,7 +242,9 @@ class Supervisor:
             worker.change(self._order(index))
 
     def _mark(self) -> bytes:
-        return build_mark(self._settings, self._tenant_secret)
+        if not self._marked:
+            self._marked = build_mark(self._settings, self._tenant_secret)
+        return self._marked
 
     def _build(self) -> Learner:
         return build_learner(self._settings)
