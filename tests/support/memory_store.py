@@ -13,6 +13,13 @@ class MemoryStore:
         self.log: list[tuple[str, bytes]] = []
         self.snapshot: Stored | None = None
         self.time = 0
+        self.under_way: list[bytes] = []
+        """Entries of connections that were given up, which arrive later."""
+
+    def arrive(self) -> None:
+        for entry in self.under_way if self.log else ():
+            self.append(entry)
+        self.under_way = []
 
     def append(self, entry: bytes) -> None:
         self.time += 1
@@ -46,6 +53,9 @@ class Connection:
             raise StoreError("a fault")
 
     async def exchange(self, entries, position):
+        if self.faults and self.faults.random() < 0.05:
+            self.store.under_way += entries
+            raise StoreError("too slow")
         self._maybe_fail()
         log = self.store.log
         for entry in entries:

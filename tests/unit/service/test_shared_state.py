@@ -129,7 +129,9 @@ def test_nothing_is_lost_or_counted_twice(seed, steps):
         observed, copied = 0, fleet.store.copy()
         await fleet.cycle(20)
         for _ in range(steps):
-            match draw.randrange(12):
+            match draw.randrange(13):
+                case 12:
+                    fleet.store.arrive()
                 case 0:
                     fleet.store.trim()
                 case 1 if draw.random() < 0.3:
