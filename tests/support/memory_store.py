@@ -53,7 +53,7 @@ class Connection:
             raise StoreError("a fault")
 
     async def exchange(self, entries, position):
-        if self.faults and self.faults.random() < 0.05:
+        if self.faults and self.faults.random() < 0.2:
             self.store.under_way += entries
             raise StoreError("too slow")
         self._maybe_fail()

@@ -117,7 +117,7 @@ def test_replicas_hold_what_one_would_that_read_the_log():
     asyncio.run(main())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(10, 60))
 def test_nothing_is_lost_or_counted_twice(seed, steps):
     draw = random.Random(seed)

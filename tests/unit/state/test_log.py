@@ -85,6 +85,13 @@ def test_an_entry_that_comes_again_is_passed_over(given):
     assert given.put(entry) == ()
 
 
+def test_an_entry_that_comes_late_changes_nothing(given):
+    given.put(Observed(OTHER, 1, SEEN[:2]))
+    given.put(Observed(OTHER, 3, SEEN[2:4]))
+    assert given.put(Observed(OTHER, 1, SEEN[:2])) == ()
+    assert given.put(Observed(OTHER, 3, SEEN[2:4])) == ()
+
+
 def test_of_an_entry_that_comes_in_part_again_the_rest_is_learnt(given):
     given.put(Observed(OTHER, 1, SEEN[:2]))
     assert given.put(Observed(OTHER, 2, SEEN[1:4])) == tuple(SEEN[2:4])
