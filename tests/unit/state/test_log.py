@@ -1,9 +1,12 @@
 """One replica's view of the log, entry by entry."""
 
+from contextlib import suppress
 from itertools import count
 
 import msgspec
 import pytest
+from hypothesis import given as given_bytes
+from hypothesis import strategies as st
 
 from extproc.state import log as module
 from extproc.state.log import (
@@ -106,6 +109,15 @@ def test_nothing_is_learnt_behind_a_gap(given):
 def test_what_is_no_entry_is_passed_over(given, content):
     assert given.put(content) == ()
     assert given.log.unsound == 1
+
+
+@given_bytes(st.binary(max_size=200))
+def test_no_bytes_raise(content):
+    given = Given()
+    given.put(content)
+    given.put(b"\x94\x00" + content)
+    with suppress(msgspec.MsgspecError):
+        decode_marks(content)
 
 
 def test_an_observation_out_of_range_is_counted_but_not_learnt(given):
