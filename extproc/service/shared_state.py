@@ -45,7 +45,9 @@ DRIFT_S: Final = 30.0
 """Without the log for so long, a replica learns what it observes by itself."""
 CHECK_S: Final = 60.0
 CHECK_AFTER: Final = 2000
-"""A checkpoint is due after so many seconds, up to a third more by chance, or observations."""
+CHECK_LEAST_S: Final = 10.0
+"""A checkpoint is due CHECK_S after the last one, up to a third more by chance, or after so many
+observations, but not before CHECK_LEAST_S."""
 LEAVE_S: Final = 2.0
 """How long the last observations may take at the end, and the first snapshot at the start."""
 
@@ -139,7 +141,6 @@ class SharedState:
         self._patience_s = CHECK_S
         self._snapshot_digest = ""
         self._counted = 0, 0  # what was lost and unsound of the log
-
         self.on_replicas: Callable[[int], None] = lambda _: None
         """Is told how many replicas there are."""
 
@@ -162,7 +163,7 @@ class SharedState:
         }
 
     async def run(self) -> None:
-        """Follow the log until `stop`; no fault of the store ends it."""
+        """Follow the log until `leave`; no fault of the store ends it."""
         while not self._stopping.is_set():
             try:
                 await self.cycle()
@@ -250,8 +251,9 @@ class SharedState:
         self._proposed_at = self._clock() if reason == "diverged" else -math.inf
 
     def _propose_if_due(self) -> None:
-        late = self._clock() - self._proposed_at > self._patience_s
-        if late or self.log.since >= CHECK_AFTER:
+        elapsed_s = self._clock() - self._proposed_at
+        many = self.log.since >= CHECK_AFTER and elapsed_s > CHECK_LEAST_S
+        if many or elapsed_s > self._patience_s:
             self.log.propose()
             self._proposed_at = self._clock()
             self._patience_s = CHECK_S * random.uniform(1.0, 4 / 3)  # noqa: S311 - as above

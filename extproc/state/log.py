@@ -24,7 +24,7 @@ from extproc.routing.sound import is_observation
 VERSION: Final = 1
 """Of the entries: count it up when their meaning changes."""
 MOST_KEPT: Final = 10_000
-"""Own observations that are kept to be sent again: of each half a kilobyte."""
+"""Own observations that are kept to be sent again, of about a kilobyte each."""
 MOST_ORIGINS: Final = 1024
 """Origins whose numbers are known; each start of a replica is one."""
 AT_ONCE: Final = 512

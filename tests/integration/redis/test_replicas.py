@@ -101,7 +101,7 @@ async def end_equal(server, number):
 
 
 def test_replicas_end_byte_equal_with_one_that_saw_the_same_log(server):
-    asyncio.run(end_equal(server, 3000))
+    asyncio.run(end_equal(server, 1500))
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 from tests.support.redis_server import needs_redis, redis_server
 from tests.support.running_service import converse, get, samples, serving, wait_for
 
-pytestmark = needs_redis
+pytestmark = [needs_redis, pytest.mark.slow]
 
 
 @pytest.fixture
@@ -62,7 +62,6 @@ def test_a_store_that_is_absent_costs_no_decision(tmp_path, server):
         wait_for(lambda: samples(url) == 1)
 
 
-@pytest.mark.slow
 def test_decisions_go_on_while_the_store_is_killed_for_ten_seconds(tmp_path, server):
     with replica(tmp_path, server, "a") as (_, port, url):
         wait_for(lambda: state(url)["connected"])
