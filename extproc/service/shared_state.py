@@ -197,7 +197,7 @@ class SharedState:
         await self._store.close()
 
     async def joins(self) -> None:
-        """Wait until it has joined the others for the first time."""
+        """Wait until it has learnt what the others know, for the first time."""
         await self._joined.wait()
 
     async def cycle(self) -> None:
@@ -219,6 +219,7 @@ class SharedState:
             entries = await self._exchange()
         if self.log.position is not None:
             self.log.settle()
+            self._joined.set()
             self._propose_if_due()
 
     async def _exchange(self) -> list[tuple[str, bytes]]:
@@ -319,7 +320,6 @@ class SharedState:
             self._journal.load(learner)
             self.log.join(position, content, marks)
         self._waiting_since = None
-        self._joined.set()
         _log.info("state: continuing from the snapshot at %s", position)
 
     async def _seed(self, found: Found) -> None:
