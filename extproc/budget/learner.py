@@ -17,6 +17,12 @@ class Learner:
         self._lengths = Lengths()
         self.on_replaced: Callable[[str], None] = lambda _: None
         """Is told each label that another one has replaced."""
+        self.replicas = 1
+        """How many services learn the same: each passes its share of the observations on."""
+
+    def share(self, replicas: int) -> None:
+        """Note how many services learn the same from now on."""
+        self.replicas = replicas
 
     def budget(self, asked: Asked) -> Budget:
         """Estimate what a request needs."""

@@ -10,6 +10,7 @@ HOST_PORT = (
 # Plain ASCII on one line, without the % that gRPC decodes: unix:/a%41 listens on /aA.
 UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
 _LOOPBACK = r"127(\.[0-9]{1,3}){3}"
+STORE_USER = r"[A-Za-z0-9._~-]{1,64}"
 HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 
 

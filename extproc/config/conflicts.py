@@ -30,11 +30,14 @@ _RESERVED = frozenset({"dualpool", "undecided"})
 _FALLBACK = "-fallback"
 _TRANSPORT: Place = ("listen", "transport")
 _KEY_FILE: Place = ("tenants", "key_file")
+_PASSWORD: Place = ("state_password_file",)
+_CA: Place = ("state_ca_file",)
 _MESSAGE: Place = ("listen", "max_message_bytes")
 _BODY: Place = ("requests", "max_body_bytes")
 _DEFAULTS: Mapping[Place, Any] = {
     ("listen", "grpc"): ListenSettings().grpc,
     ("listen", "http"): ListenSettings().http,
+    ("state",): Settings().state,
     ("workers",): Settings().workers,
     _MESSAGE: ListenSettings().max_message_bytes,
     _BODY: RequestSettings().max_body_bytes,
@@ -103,7 +106,11 @@ def _model_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, 
 
 def _state_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     # A random secret is another one after each start: what was learnt by digests would be lost.
-    if values.get(("state",)) and not values.get(_KEY_FILE, ""):
+    state = values.get(("state",))
+    for place, scheme in ((_PASSWORD, "redis"), (_CA, "rediss:")):
+        if values.get(place) and state is not None and not state.startswith(scheme):
+            yield place, values[place], f"empty unless state begins with {scheme}"
+    if state and not values.get(_KEY_FILE, ""):
         for place in (("tenants", "header"), ("budget", "prefixes")):
             if values.get(place):
                 yield place, values[place], "none with state unless tenants.key_file is set"

@@ -311,7 +311,8 @@ def _shown(value: object) -> str:
         case bool():
             return str(value).lower()
         case str():
-            return _cut(repr(value[:_MAX_SHOWN]))
+            # A password in a URL is one that the operator meant to keep.
+            return _cut(repr(re.sub(r"://.*:.*@", "://***@", value[:_MAX_SHOWN])))
         case _:
             return _cut(repr(value))
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from extproc.config import keys
-from extproc.config.addresses import HOST, HOST_PORT, UNIX_PATH
+from extproc.config.addresses import HOST, HOST_PORT, STORE_USER, UNIX_PATH
 from extproc.config.keys import Place, Section
 
 MAX_POOLS = 16
@@ -543,11 +543,14 @@ class Settings(Section):
         default=TenantSettings(), description="whose answers are kept apart"
     )
     state: str = keys.text(
-        r"|file:/[^\x00-\x1f\x7f]*",
-        "file:/PATH keeps what was learnt; empty: it is forgotten",
-        "empty, or file: and the absolute path of a file",
+        rf"|file:/[^\x00-\x1f\x7f]*|rediss?://({STORE_USER}@)?{HOST_PORT}(/[0-9]{{1,3}})?",
+        "file:/PATH keeps, redis://HOST:PORT shares what was learnt",
+        "empty, file: and the absolute path of a file, or redis://[USER@]HOST:PORT[/DATABASE] "
+        "(rediss:// with TLS; its password belongs into state_password_file)",
         default="",
     )
+    state_password_file: str = keys.file("password of the redis:// of state")
+    state_ca_file: str = keys.file("CA of a rediss:// of state; empty: the system's")
     requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
     load: LoadSettings = Field(default=LoadSettings(), description="of the pools' servers")
     shadow: bool = keys.key(

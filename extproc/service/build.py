@@ -10,6 +10,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
@@ -33,11 +34,13 @@ from extproc.routing.route import Rules
 from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.certificates import CertificateFiles
 from extproc.service.h2_server import H2Server
+from extproc.service.journal import Journal
+from extproc.service.shared_state import SharedState, StoreAddress
 from extproc.service.state_file import StateFile
 from extproc.service.streams import Bounds, Server
 from extproc.state.snapshot import fingerprint
 from extproc.stream.exchange import Decided, Stages, create_series
-from extproc.stream.metrics import Metrics, StateMetrics
+from extproc.stream.metrics import Metrics, SharedMetrics, StateMetrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
 from extproc.stream.thinning import Price, Thinning
@@ -225,14 +228,51 @@ def build_state(
     build: Callable[[], Learner],
     registry: CollectorRegistry,
 ) -> StateFile | None:
-    """Return what keeps what is learnt; None if nothing does. See StateFile."""
-    if not settings.state:
+    """Return what keeps what is learnt in a file; None without one. See StateFile."""
+    if not settings.state.startswith("file:"):
         return None
     return StateFile(
         Path(settings.state.removeprefix("file:")),
         mark,
         build,
         StateMetrics(registry),
+    )
+
+
+def build_shared(
+    settings: Settings,
+    journal: Journal,
+    mark: Callable[[], bytes],
+    build: Callable[[], Learner],
+    registry: CollectorRegistry,
+) -> SharedState | None:
+    """Return this replica's part in a shared state; None without a store.
+
+    Raises UserError without the package.
+    """
+    if not settings.state.startswith("redis"):
+        return None
+    # Imported where it is used: an extra.
+    try:
+        from extproc.service.redis_store import RedisStore
+    except ModuleNotFoundError as error:
+        text = f"state needs the package {error.name}: {install_hint('redis')}"
+        raise UserError(text) from None
+    store = RedisStore(_store_address(settings), mark)
+    return SharedState(store, journal, mark, build, SharedMetrics(registry))
+
+
+def _store_address(settings: Settings) -> StoreAddress:
+    url = urlsplit(settings.state)
+    password, ca = settings.state_password_file, settings.state_ca_file
+    return StoreAddress(
+        url.hostname or "",
+        url.port or 0,
+        int(url.path.removeprefix("/") or 0),
+        user=url.username or "",
+        password_file=Path(password) if password else None,
+        tls=url.scheme == "rediss",
+        ca_file=Path(ca) if ca else None,
     )
 
 
@@ -251,8 +291,10 @@ def _describe_row(row: RowSettings) -> dict[str, object]:
     return {"models": row.models, "pools": [pool.name for pool in row.pools]}
 
 
-def describe_state(state: StateFile | None) -> dict[str, object]:
-    """Return what GET /state shows of how the state is kept; it changes while the service runs."""
+def describe_state(state: StateFile | None, shared: SharedState | None) -> dict[str, object]:
+    """Return what GET /state shows of how the state is kept."""
+    if shared:
+        return {"state": shared.describe()}
     return {"state": state.described} if state else {}
 
 

@@ -6,7 +6,7 @@ that order, its own among it. Before the first, and wherever a worker is too far
 all, the supervisor names a snapshot to continue from. An empty line from the worker reports that it
 serves; one from the supervisor asks it to drain and end. A worker's line that begins with DIGEST is
 for the page; a supervisor's that begins with CHANGE holds an Order with other settings, one that
-begins with LOADS the load of the pools.
+begins with LOADS the load of the pools, one that begins with REPLICAS how many learn the same.
 
 An Order has the length of its settings. All other lines are shorter than LINE_BYTES.
 """
@@ -39,6 +39,9 @@ CHANGE = b"!"
 
 LOADS = b"~"
 """Begins a line that holds the load of the pools."""
+
+REPLICAS = b"#"
+"""Begins a line that holds how many replicas learn the same."""
 
 SNAPSHOT = b"@"
 """Begins a line that holds the path of a snapshot."""
@@ -87,6 +90,16 @@ def decode_snapshot(line: bytes) -> Path:
 def decode_digest(line: bytes) -> Digest:
     """Read a line of encode_digest. Raises msgspec.DecodeError."""
     return _DIGEST_DECODER.decode(line.removeprefix(DIGEST))
+
+
+def encode_replicas(replicas: int) -> bytes:
+    """Return how many replicas learn the same as one line."""
+    return b"%s%d\n" % (REPLICAS, replicas)
+
+
+def decode_replicas(line: bytes) -> int:
+    """Read a line of encode_replicas."""
+    return int(line.removeprefix(REPLICAS))
 
 
 def encode_loads(loads: Mapping[str, PoolLoad]) -> bytes:

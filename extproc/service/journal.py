@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -34,12 +34,14 @@ class Journal:
         learner: Learner,
         dropped: Callable[[], None],
         applied: Callable[[Observation], None] = lambda _: None,
+        replaced: Callable[[], None] = lambda: None,
     ) -> None:
         """Call `applied` with each observation, in the order in which they are learnt.
 
-        `dropped` is called for each that cannot be learnt.
+        `dropped` is called for each that cannot be learnt, `replaced` once a snapshot was loaded.
         """
         self._learner, self._dropped, self._applied = learner, dropped, applied
+        self._replaced = replaced
         self._held: deque[Callable[[], None]] | None = None
         self._turn = asyncio.Lock()
         self.changes = 0
@@ -53,6 +55,11 @@ class Journal:
             self._held.append(partial(self._apply, seen))
         else:
             self._dropped()
+
+    async def apply_all(self, seen: Iterable[Observation]) -> None:
+        """Learn these, in slices, after the snapshot that is taken."""
+        async with self._turn:
+            await _in_turn(partial(self._apply, each) for each in seen)
 
     def run(self, change: Callable[[], None]) -> None:
         """Change the learner otherwise, at once or after the snapshot that is taken."""
@@ -70,7 +77,7 @@ class Journal:
                 yield
             finally:
                 try:
-                    await self._apply_held(held)
+                    await _in_turn(_taken(held))
                 finally:
                     self._held = None
                     while held:  # it was cancelled meanwhile, or a change has failed
@@ -84,14 +91,7 @@ class Journal:
         """Continue from another learner, which nobody else has."""
         self._learner.replace(learner)
         self.changes += 1
-
-    async def _apply_held(self, held: deque[Callable[[], None]]) -> None:
-        until = time.perf_counter() + SLICE_S
-        while held:
-            held.popleft()()
-            if time.perf_counter() > until:
-                await asyncio.sleep(0)
-                until = time.perf_counter() + SLICE_S
+        self._replaced()
 
     def _apply(self, seen: Observation) -> None:
         try:
@@ -102,3 +102,17 @@ class Journal:
         else:
             self.changes += 1
             self._applied(seen)
+
+
+def _taken(held: deque[Callable[[], None]]) -> Iterator[Callable[[], None]]:
+    while held:
+        yield held.popleft()
+
+
+async def _in_turn(changes: Iterable[Callable[[], None]]) -> None:
+    until = time.perf_counter() + SLICE_S
+    for change in changes:
+        change()
+        if time.perf_counter() > until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + SLICE_S

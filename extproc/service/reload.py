@@ -24,7 +24,9 @@ from extproc.stream.metrics import WorkerMetrics
 EVERY_S: Final = 2.0
 """How often the file is looked at."""
 
-_NEED_RESTART: Final = ("listen", "state", "tracing", "workers")
+_NEED_RESTART: Final = (
+    *("listen", "state", "state_password_file", "state_ca_file", "tracing", "workers"),
+)
 # Bounds of the servers, which follow from Envoy's configuration.
 _BOUNDS: Final = (("envoy", "message_timeout_ms"), ("envoy", "large_body_bytes"))
 _ENVOYS: Final = ("pools", "rows", "shadow", "envoy")

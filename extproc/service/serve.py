@@ -18,6 +18,7 @@ from extproc.service.build import (
     build_mark,
     build_reporter,
     build_server,
+    build_shared,
     build_stages,
     build_state,
     build_tenant_secret,
@@ -35,6 +36,7 @@ from extproc.service.memory import keep_large_buffers, spare_modules
 from extproc.service.pool_watch import PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
+from extproc.service.shared_state import sharing
 from extproc.service.state_file import keeping
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
 from extproc.service.supervisor import Supervisor
@@ -78,10 +80,14 @@ class Service:
         decisions = Decisions()
         self._workers = WorkerMetrics(registry)
         self._journal = Journal(learner, self._workers.dropped.inc)
-        self._settings = settings
+        self._settings, self._marked = settings, b""
         self._state = build_state(settings, self._mark, self._build, registry)
+        self._shared = build_shared(settings, self._journal, self._mark, self._build, registry)
+        self._observe = self._shared.observe if self._shared else self._journal.apply
+        if self._shared:
+            self._shared.on_replicas = learner.share
         self._stages = stages = build_stages(
-            settings, learner, self._journal.apply, registry, self._secret, decisions.note
+            settings, learner, self._observe, registry, self._secret, decisions.note
         )
         learner.on_replaced = stages.metrics.forget_category
         self._listen = settings.listen
@@ -90,14 +96,14 @@ class Service:
         self._reporter = build_reporter(stages, decisions)
         self._page = build_page(settings, learner, self._workers)
         self._reloader = Reloader(settings, source, self._use, self._workers)
-        self._described = describe_settings(settings) | describe_state(self._state)
+        self._described = describe_settings(settings)
         self._watch = PoolWatch(settings, registry, self._tell)
         self._serving = False
         self._server = build_server(settings, stages, settings.listen.grpc)
         self._http = HttpServer(
             registry,
             learner,
-            lambda: {**self._described, **self._describe_load()},
+            self._describe,
             lambda: self._serving,
             build_token(settings.listen),
             self._page,
@@ -107,7 +113,7 @@ class Service:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
         # HTTP first: if it fails, gRPC has not yet left the file of a Unix socket behind.
         http = await self._http.start(*host_port(self._listen.http))
-        async with keeping(self._state, self._journal):
+        async with keeping(self._state, self._journal), sharing(self._shared):
             await self._serve(stop, http)
         await self._http.stop()
 
@@ -131,16 +137,18 @@ class Service:
         """Go on with other settings. Raises UserError, and changes nothing then."""
         secret = build_tenant_secret(settings, self._secret)
         self._watch.use(settings)
-        self._secret, self._settings = secret, settings
+        self._secret, self._settings, self._marked = secret, settings, b""
         self._journal.run(lambda: retune(self._learner, settings))
-        self._stages = renew_stages(self._stages, settings, self._journal.apply, self._secret)
+        self._stages = renew_stages(self._stages, settings, self._observe, self._secret)
         self._server.use(self._stages)
         renew_page(self._page, settings, self._learner)
         self._described.update(describe_settings(settings))
         configure_logging(settings)
 
     def _mark(self) -> bytes:
-        return build_mark(self._settings, self._secret)
+        if not self._marked:
+            self._marked = build_mark(self._settings, self._secret)
+        return self._marked
 
     def _build(self) -> Learner:
         return build_learner(self._settings)
@@ -149,9 +157,10 @@ class Service:
         if self._stages.spill is not None:
             self._stages.spill.tell(loads)
 
-    def _describe_load(self) -> dict[str, object]:
+    def _describe(self) -> dict[str, object]:
         spill = self._stages.spill
-        return {"load": spill.describe()} if spill is not None else {}
+        load = {"load": spill.describe()} if spill is not None else {}
+        return {**self._described, **describe_state(self._state, self._shared), **load}
 
     def _report(self) -> None:
         self._page.overview.tell(0, self._reporter.digest())

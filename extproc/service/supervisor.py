@@ -27,6 +27,7 @@ from extproc.page.digest import EVERY_S
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.service.build import (
     build_mark,
+    build_shared,
     build_state,
     build_tenant_secret,
     build_token,
@@ -47,6 +48,7 @@ from extproc.service.channel import (
     decode_digest,
     encode,
     encode_loads,
+    encode_replicas,
     encode_snapshot,
 )
 from extproc.service.http import HttpServer
@@ -54,6 +56,7 @@ from extproc.service.journal import Journal
 from extproc.service.pool_watch import PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
+from extproc.service.shared_state import sharing
 from extproc.service.state_file import keeping, write_file
 from extproc.service.stopping import Stop, first_of, log_stopping
 from extproc.service.worker_files import WorkerFilesCollector
@@ -75,7 +78,7 @@ class Supervisor:
             read_certificates(files)  # one message, not one from each worker
         self._token = build_token(settings.listen)
         self._tenant_secret = build_tenant_secret(settings)
-        self._settings = settings
+        self._settings, self._marked = settings, b""
         self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
         self._learner = build_learner(settings)
         self._workers: dict[int, WorkerProcess] = {}
@@ -87,11 +90,19 @@ class Supervisor:
         self._registry = CollectorRegistry()
         self._metrics = WorkerMetrics(self._registry)
         self._metrics.configured.set(len(self._addresses))
-        self._journal = Journal(self._learner, self._metrics.dropped.inc, self._tell)
+        self._journal = Journal(
+            self._learner, self._metrics.dropped.inc, self._tell, self._have_all_continue
+        )
         self._state = build_state(settings, self._mark, self._build, self._registry)
+        self._shared = build_shared(
+            settings, self._journal, self._mark, self._build, self._registry
+        )
+        self._observe = self._shared.observe if self._shared else self._journal.apply
+        if self._shared:
+            self._shared.on_replicas = self._share
         self._page = build_page(settings, self._learner, self._metrics)
         self._reloader = Reloader(settings, source, self._use, self._metrics)
-        self._described = describe_settings(settings) | describe_state(self._state)
+        self._described = describe_settings(settings)
         self._watch = PoolWatch(settings, self._registry, self._pass_on)
 
     async def run(self, stop: Stop) -> None:
@@ -101,7 +112,7 @@ class Supervisor:
             http = HttpServer(
                 self._registry,
                 self._learner,
-                lambda: {**self._described, **self._describe_load()},
+                self._describe,
                 self._is_ready,
                 self._token,
                 self._page,
@@ -113,6 +124,7 @@ class Supervisor:
                     self._watch.running(),
                     repeating(self._page.overview.tick, EVERY_S),
                     keeping(self._state, self._journal),
+                    sharing(self._shared),
                     self._reloader.watching(),
                 ):
                     await self._supervise(folder, stop)
@@ -125,8 +137,16 @@ class Supervisor:
         for worker in self._workers.values():
             worker.send(line)
 
-    def _describe_load(self) -> dict[str, object]:
-        return {"load": self._watch.describe()} if self._settings.load.spill else {}
+    def _describe(self) -> dict[str, object]:
+        load = {"load": self._watch.describe()} if self._settings.load.spill else {}
+        return {**self._described, **describe_state(self._state, self._shared), **load}
+
+    def _share(self, replicas: int) -> None:
+        """Have the workers observe one share of so many."""
+        if replicas != self._learner.replicas:
+            self._learner.share(replicas)
+            for worker in self._workers.values():
+                worker.send(encode_replicas(replicas))
 
     async def _supervise(self, folder: Path, stop: Stop) -> None:
         keeping = [
@@ -209,7 +229,7 @@ class Supervisor:
         secret = build_tenant_secret(settings, self._tenant_secret)
         self._watch.use(settings)
         self._tenant_secret = secret
-        self._settings = settings
+        self._settings, self._marked = settings, b""
         self._journal.run(self._retune)
         renew_page(self._page, settings, self._learner)
         self._described.update(describe_settings(settings))
@@ -221,7 +241,9 @@ class Supervisor:
             worker.change(self._order(index))
 
     def _mark(self) -> bytes:
-        return build_mark(self._settings, self._tenant_secret)
+        if not self._marked:
+            self._marked = build_mark(self._settings, self._tenant_secret)
+        return self._marked
 
     def _build(self) -> Learner:
         return build_learner(self._settings)
@@ -236,8 +258,16 @@ class Supervisor:
                 if self._journal.changes and await self._write_copy(path):
                     worker.send(encode_snapshot(path))
                 self._following[worker] = behind
+                if self._learner.replicas > 1:
+                    worker.send(encode_replicas(self._learner.replicas))
             await behind.wait()
-            _log.warning("worker %d was too far behind; it continues from a copy", index)
+            _log.warning("worker %d continues from a copy of what was learnt", index)
+
+    def _have_all_continue(self) -> None:
+        """What was learnt is another: have the workers continue from a copy of it."""
+        for behind in self._following.values():
+            behind.set()
+        self._following.clear()
 
     async def _write_copy(self, path: Path) -> bool:
         """Write what was learnt; return False if that fails: a worker can do without it."""
@@ -292,7 +322,7 @@ class Supervisor:
             _log.exception("worker %d sent a line that cannot be read; dropping it", index)
             self._metrics.dropped.inc()
         else:
-            self._journal.apply(seen)
+            self._observe(seen)
 
 
 @contextmanager

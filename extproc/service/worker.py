@@ -39,10 +39,12 @@ from extproc.service.channel import (
     EMPTY,
     LINE_BYTES,
     LOADS,
+    REPLICAS,
     SNAPSHOT,
     Order,
     decode,
     decode_loads,
+    decode_replicas,
     decode_snapshot,
     encode,
     encode_digest,
@@ -139,6 +141,8 @@ async def _read_channel(
                 await orders.change(msgspec.json.decode(line.removeprefix(CHANGE), type=Order))
             elif line.startswith(LOADS):
                 orders.tell(decode_loads(line))
+            elif line.startswith(REPLICAS):
+                learner.share(decode_replicas(line))
             elif line.startswith(SNAPSHOT):
                 learner.replace(await asyncio.to_thread(orders.load, decode_snapshot(line)))
             else:

@@ -12,10 +12,9 @@ from urllib.parse import quote
 
 import msgspec
 
-from extproc.budget.category import NAME_CHARS, label
-from extproc.budget.features import FEATURES
+from extproc.budget.category import label
 from extproc.budget.learner import name_category
-from extproc.budget.values import Asked, Measure, Prefix
+from extproc.budget.values import Asked
 from extproc.names import (
     BASIS_HEADER,
     BUDGET_HEADER,
@@ -27,11 +26,8 @@ from extproc.names import (
     RETRYABLE_HEADER,
     SHADOW_PREFIX,
 )
-from extproc.request.conversation import DIGEST_CHARS as PREFIX_CHARS
-from extproc.request.reader import MAX_MODEL_CHARS
-from extproc.request.thinking import Thinking
 from extproc.routing.route import Routed, Rules
-from extproc.routing.tenant import DIGEST_CHARS
+from extproc.routing.sound import MOST_COUNT, is_asked
 from extproc.stream.sampling import MOST as MOST_STOOD_FOR
 from extproc.stream.usage_asking import UsageForm
 
@@ -39,7 +35,6 @@ USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
 
 _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MOST_NOTE_CHARS: Final = 32_768  # more than twice the longest that this service writes
-_MOST_COUNT: Final = 1 << 48
 
 
 class Noted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -129,36 +124,9 @@ def ask_for_usage(body: bytes) -> bytes:
 def _is_sound(noted: Noted, rules: Rules) -> bool:
     asked = noted.asked
     return (
-        all(map(_is_countable, (asked.measure, asked.every)))
-        and len(asked.model) <= MAX_MODEL_CHARS
-        and len(asked.category) <= NAME_CHARS
-        and len(asked.tenant) == (DIGEST_CHARS if rules.tenants else 0)
-        and any(asked.thinking == known.value for known in Thinking)
-        and 0 < asked.sequences <= _MOST_COUNT
+        is_asked(asked)
+        and bool(asked.tenant) == bool(rules.tenants)
         and 0 < noted.stands_for <= MOST_STOOD_FOR
-        and 0 < asked.share <= 1
-        and 0 <= (asked.output_limit or 0) <= _MOST_COUNT
-        and 0 <= asked.output_floor <= _MOST_COUNT
-        and (asked.prefix is None or _is_prefix(asked.prefix))
-        and 0 <= noted.prompt_tokens <= _MOST_COUNT
+        and 0 <= noted.prompt_tokens <= MOST_COUNT
         and {noted.pool, noted.home or noted.pool} <= {pool.name for pool in rules.row(asked.model)}
-    )
-
-
-def _is_prefix(prefix: Prefix) -> bool:
-    return (
-        len(prefix.whole) == PREFIX_CHARS
-        and len(prefix.part) in {0, PREFIX_CHARS}
-        and (prefix.rest is None or _is_countable(prefix.rest))
-    )
-
-
-def _is_countable(measure: Measure) -> bool:
-    counts = (*measure.features, measure.text_bytes, measure.token_ids, measure.counted)
-    return (
-        len(measure.features) == len(FEATURES)
-        and min(counts) >= 0
-        and max(counts) <= _MOST_COUNT
-        and 0 <= measure.unseen <= 1
-        and 0 <= measure.doubt <= _MOST_COUNT
     )

@@ -283,6 +283,55 @@ class StateMetrics:
         self.saved_at.set_to_current_time()
 
 
+class SharedMetrics:
+    """The metrics of a state that replicas share; what is saved of it is in StateMetrics."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.kept = StateMetrics(registry)
+        self.faults = Counter(
+            "dualpool_state_faults",
+            "Attempts to use the store that failed; decisions go on from memory.",
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "dualpool_state_reloads",
+            "Returns to the stored snapshot, by reason: trimmed (the log was trimmed or replaced), "
+            "diverged (something else was held at a checkpoint).",
+            ["reason"],
+            registry=registry,
+        )
+        self.connected = Gauge(
+            "dualpool_state_connected", "1 while this replica follows the log.", registry=registry
+        )
+        self.replicas = Gauge(
+            "dualpool_state_replicas",
+            "Replicas that reported at the last checkpoints.",
+            registry=registry,
+        )
+        self.agrees = Gauge(
+            "dualpool_state_agrees",
+            "1 if all replicas held the same at the last checkpoint.",
+            registry=registry,
+        )
+        self.pending = Gauge(
+            "dualpool_state_pending",
+            "Observations of this replica that the log does not have yet.",
+            registry=registry,
+        )
+        self.dropped = Counter(
+            "dualpool_state_dropped",
+            "Observations that the log never gets: there were too many while it was away.",
+            registry=registry,
+        )
+        self.unsound = Counter(
+            "dualpool_state_unsound",
+            "Entries and observations that were passed over: nothing this service writes.",
+            registry=registry,
+        )
+        for reason in ("trimmed", "diverged"):
+            self.reloads.labels(reason)
+
+
 class LearntCollector(Collector):
     """The metrics of what an estimator has learnt."""
 

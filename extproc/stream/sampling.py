@@ -26,13 +26,15 @@ class Sampling:
         self._rate = 0.0
         self._at = clock()
 
-    def one_in(self, share: float) -> int:
+    def one_in(self, share: float, processes: int = 1) -> int:
         """Count a request; return of how many one is observed: at least a share of them, above 0.
 
-        A whole number: an answer then stands for so many.
+        A whole number: an answer then stands for so many. So many processes observe alike, and
+        `all_below` is the rate of all.
         """
         now = self._clock()
         self._rate *= math.exp((self._at - now) / _SECONDS)
         self._rate += 1.0 / _SECONDS
         self._at = now
-        return max(1, min(MOST, round(1.0 / share), math.ceil(self._rate / self._all_below)))
+        enough = math.ceil(processes * self._rate / self._all_below)
+        return max(1, min(MOST, round(1.0 / share), enough))

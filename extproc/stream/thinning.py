@@ -71,7 +71,7 @@ class Thinning:
     def learn(self, seen: Observation) -> None:
         """Pass an answer on, or drop it for others that stand for it."""
         rates = self._rates(seen.asked.model)
-        if (ordinary := _one_in(rates.ordinary)) == 1:
+        if (ordinary := self._one_in(rates.ordinary)) == 1:
             self._learn(seen)
         else:
             self._thin(seen, rates, ordinary)
@@ -81,12 +81,15 @@ class Thinning:
         pools = self._row(seen.asked.model)
         near = is_informative(budget, pools)
         # By what was known before the answer came.
-        chance_in = min(ordinary, _one_in(rates.near)) if near else ordinary
+        chance_in = min(ordinary, self._one_in(rates.near)) if near else ordinary
         surprise = _is_surprise(seen, budget, pools)
-        kept_in = min(chance_in, _one_in(rates.surprises)) if surprise else chance_in
+        kept_in = min(chance_in, self._one_in(rates.surprises)) if surprise else chance_in
         if drawn * kept_in < 1.0:
             stands_for, by_chance = seen.stands_for * kept_in, drawn * chance_in < 1.0
             self._learn(structs.replace(seen, stands_for=stands_for, by_chance=by_chance))
+
+    def _one_in(self, answers: Sampling) -> int:
+        return answers.one_in(1.0 / MOST, self._learner.replicas)
 
     def _rates(self, model: str) -> _Rates:
         found = self._models.get(model)
@@ -101,10 +104,6 @@ class Thinning:
     def _new(self) -> _Rates:
         rates = (ORDINARY_PER_S, NEAR_PER_S, SURPRISES_PER_S)
         return _Rates(*(Sampling(self._clock, rate * self._share) for rate in rates))
-
-
-def _one_in(answers: Sampling) -> int:
-    return answers.one_in(1.0 / MOST)
 
 
 def _is_surprise(seen: Observation, budget: Budget, pools: Sequence[Pool]) -> bool:

@@ -12,6 +12,8 @@ from extproc.budget.measure import add, measure, measure_media, with_optional
 from extproc.budget.paper import PaperEstimator
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Asked, Estimator, Observation, Outcome, Prefix
+from extproc.request.conversation import DIGEST_CHARS as PREFIX_CHARS
+from extproc.routing.tenant import DIGEST_CHARS
 
 LIMITS = (1024, 4096)
 _TEXTS = (
@@ -85,3 +87,18 @@ def _answer(draw: random.Random, asked: Asked) -> Observation:
     return Observation(
         asked, outcome, draw.choice(LIMITS), tokens, output, stands, draw.random() < 0.9
     )
+
+
+def sound_answers(seed: int, number: int) -> Iterator[Observation]:
+    """Those whose digests have the length that the service gives them."""
+    return map(_with_digests, answers(seed, number))
+
+
+def _with_digests(seen: Observation) -> Observation:
+    asked, prefix = seen.asked, seen.asked.prefix
+    if prefix:
+        prefix = structs.replace(
+            prefix, whole=prefix.whole.zfill(PREFIX_CHARS), part=prefix.part.zfill(PREFIX_CHARS)
+        )
+    tenant = asked.tenant and asked.tenant.ljust(DIGEST_CHARS, "_")
+    return structs.replace(seen, asked=structs.replace(asked, tenant=tenant, prefix=prefix))

@@ -14,7 +14,7 @@ from extproc.config.addresses import host_port
 from extproc.config.load import load
 from extproc.simulator.engine import A100_80GB, Engine
 from extproc.simulator.pool.metrics import PoolMetrics
-from extproc.stream.metrics import LearntCollector, Metrics, WorkerMetrics
+from extproc.stream.metrics import LearntCollector, Metrics, SharedMetrics, WorkerMetrics
 from tests.support.paths import ROOT
 from tests.support.pool_client import settings
 
@@ -86,6 +86,7 @@ def test_the_service_has_every_metric_that_is_asked_for():
     registry = CollectorRegistry()
     Metrics(registry)
     WorkerMetrics(registry)
+    SharedMetrics(registry)
     figures = {"relative_error": 0.0, "bytes_per_token": 4.0}
     limit = {"target": 0.001, "misroute_forecast": 0.0, "tenant_forecast_max": 0.0}
     tenants = {"kept": 1.0, "evicted": 0.0, "own_weights": 0.0}

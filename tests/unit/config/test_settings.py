@@ -104,6 +104,8 @@ DEFAULTS = {
     "shadow": False,
     "tracing": {"otlp": "", "share": 0.01},
     "state": "",
+    "state_password_file": "",
+    "state_ca_file": "",
     "log_level": LogLevel.INFO,
 }
 

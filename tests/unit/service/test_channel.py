@@ -16,14 +16,17 @@ from extproc.service.channel import (
     EMPTY,
     LINE_BYTES,
     LOADS,
+    REPLICAS,
     UNSENT_BYTES,
     Order,
     decode,
     decode_digest,
     decode_loads,
+    decode_replicas,
     encode,
     encode_digest,
     encode_loads,
+    encode_replicas,
     read_line,
     send,
 )
@@ -39,6 +42,12 @@ def test_an_observation_is_read_as_it_was_written():
 def test_an_order_is_one_line():
     line = encode(Order('{"a":\n1}', "127.0.0.1:1", ""))
     assert line.index(b"\n") == len(line) - 1
+
+
+def test_the_number_of_replicas_is_read_as_it_was_written():
+    line = encode_replicas(3)
+    assert line.startswith(REPLICAS)
+    assert decode_replicas(line) == 3
 
 
 def test_loads_are_read_as_they_were_written():

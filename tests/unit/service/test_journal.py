@@ -102,6 +102,18 @@ def test_another_change_keeps_its_place(given):
     assert given.journal.changes == 2
 
 
+def test_several_are_learnt_after_a_snapshot_that_is_taken(given):
+    async def main():
+        async with given.journal.held():
+            several = asyncio.create_task(given.journal.apply_all(SEEN[1:30]))
+            await asyncio.sleep(0)
+            given.journal.apply(SEEN[0])
+        await several
+
+    asyncio.run(main())
+    assert given.told == SEEN[:30]
+
+
 def test_at_most_so_many_are_held_back(given, monkeypatch):
     monkeypatch.setattr(module, "MOST_HELD", 1)
 

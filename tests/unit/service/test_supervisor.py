@@ -27,6 +27,7 @@ from extproc.service.channel import (
     decode_snapshot,
     encode,
     encode_digest,
+    encode_replicas,
 )
 from extproc.service.reload import Source
 from extproc.service.stopping import Stop
@@ -264,6 +265,27 @@ def test_a_worker_serves_without_a_copy_that_cannot_be_written(fleet, write, cap
     assert "a worker goes on without what was learnt before" in caplog.text
 
 
+def test_workers_continue_from_a_snapshot_that_was_loaded(fleet):
+    async def main():
+        async with fleet(SERVES + f"channel.sendall({OBSERVATION!r})\n" + HEARS) as given:
+            await until(lambda: given.heard(0) == OBSERVATION)
+            given.supervisor._journal.load(build_learner(Settings()))
+            await until(lambda: SNAPSHOT in given.heard(0))
+
+    asyncio.run(main())
+
+
+def test_workers_are_told_how_many_replicas_there_are(fleet):
+    async def main():
+        async with fleet(SERVES + HEARS) as given:
+            await until(lambda: given.ready() == 1)
+            given.supervisor._share(3)
+            given.supervisor._share(3)
+            await until(lambda: given.heard(0) == encode_replicas(3))
+
+    asyncio.run(main())
+
+
 def test_a_worker_that_is_too_far_behind_continues_from_a_copy(fleet, caplog, monkeypatch):
     lost, send = list[bytes](), worker_process.send
 
@@ -282,7 +304,7 @@ def test_a_worker_that_is_too_far_behind_continues_from_a_copy(fleet, caplog, mo
             assert given.samples_in(decode_snapshot(given.heard(0))) == 1
 
     asyncio.run(main())
-    assert "worker 0 was too far behind" in caplog.text
+    assert "worker 0 continues from a copy" in caplog.text
 
 
 @pytest.mark.parametrize("line", [b"broken\n", b"\xff\xfe\n", b"{}\n"])

@@ -24,6 +24,15 @@ def test_as_many_are_observed_as_can_be_at_the_rate(rate, share, one_in):
     assert at_rate(rate, share) == pytest.approx(one_in, abs=1 if one_in > 1 else 0)
 
 
+def test_several_processes_share_the_rate():
+    clock = Clock()
+    sampling = Sampling(clock)
+    for _ in range(6000):
+        clock.now += 0.01
+        found = sampling.one_in(0.001, 3)
+    assert found == pytest.approx(30, abs=1)
+
+
 def test_one_stands_for_a_bounded_number():
     assert at_rate(20_000, 1e-6, seconds=3) <= MOST
 

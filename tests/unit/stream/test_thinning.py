@@ -34,18 +34,18 @@ SECONDS = 60
 class Known:
     """A learner that gives one budget."""
 
-    def __init__(self, budget=FAR):
-        self.given = budget
+    def __init__(self, budget=FAR, replicas=1):
+        self.given, self.replicas = budget, replicas
 
     def budget(self, asked):
         return self.given
 
 
-def thinned(rate, given=ORDINARY, budget=FAR, models=256, seconds=SECONDS, share=1.0):
+def thinned(rate, given=ORDINARY, budget=FAR, models=256, seconds=SECONDS, share=1.0, replicas=1):
     """Pass answers at a steady rate; return those that are learnt in the second half."""
     now, draw, kept = [0.0], random.Random(0), []
     price = Price(share, models)
-    learner, clock = Known(budget), lambda: now[0]
+    learner, clock = Known(budget, replicas), lambda: now[0]
     thinning = Thinning(kept.append, learner, lambda _: POOLS, clock, draw.random, price)
     for number in range(rate * seconds):
         if number == rate * seconds // 2:
@@ -183,3 +183,8 @@ def test_lies_that_are_kept_as_surprises_are_not_believed():
         learner.learn(Observation(ask, Outcome.COMPLETE, 8192, 100, 10))
         learner.learn(Observation(ask, Outcome.COMPLETE, 8192, 1_000_000, 10, by_chance=False))
     assert learner.learnt().categories["prose/m"]["samples"] == 100
+
+
+def test_replicas_that_learn_the_same_share_the_rate():
+    alone = thinned(200)
+    assert a_second(thinned(200, replicas=4)) == pytest.approx(a_second(alone) / 4, rel=0.3)
