@@ -344,6 +344,9 @@ class RequestSettings(Section):
 class LoadSettings(Section):
     """What the servers of the pools are asked, and what their load changes."""
 
+    discover: bool = keys.key(
+        "ask servers for max_model_len: a smaller one counts", "true or false", default=True
+    )
     spill: bool = keys.key(
         "requests leave a saturated pool for one that holds them", "true or false", default=False
     )

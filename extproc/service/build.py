@@ -130,13 +130,19 @@ def build_reporter(stages: Stages, decisions: Decisions) -> Reporter:
     return Reporter(decisions, few)
 
 
-def build_page(settings: Settings, learner: Learner, workers: WorkerMetrics) -> Page:
-    """Build the page of a service whose processes tell its overview."""
+def build_page(
+    settings: Settings,
+    learner: Learner,
+    workers: WorkerMetrics,
+    seen: Callable[[], Mapping[str, Mapping[str, object]]] = dict,
+) -> Page:
+    """Build the page of a service whose processes tell its overview; `seen` is Overview's."""
 
     def count_workers() -> Mapping[str, float]:
         return read_counts((workers.configured, workers.ready, workers.restarts))
 
-    return Page(Overview(_facts(settings), count_workers), _explain(settings, learner))
+    overview = Overview(_facts(settings), count_workers, seen=seen)
+    return Page(overview, _explain(settings, learner))
 
 
 def renew_page(page: Page, settings: Settings, learner: Learner) -> None:

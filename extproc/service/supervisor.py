@@ -90,10 +90,10 @@ class Supervisor:
         self._metrics.configured.set(len(self._addresses))
         self._journal = Journal(self._learner, self._metrics.dropped.inc, self._tell)
         self._state = build_state(settings, self._mark, self._build, self._registry)
-        self._page = build_page(settings, self._learner, self._metrics)
+        self._watch = PoolWatch(settings, self._registry, self._pass_on, self._resize)
+        self._page = build_page(settings, self._learner, self._metrics, self._watch.seen)
         self._reloader = Reloader(settings, source, self._use, self._metrics)
         self._described = describe_settings(settings) | describe_state(self._state)
-        self._watch = PoolWatch(settings, self._registry, self._pass_on)
 
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
@@ -102,7 +102,7 @@ class Supervisor:
             http = HttpServer(
                 self._registry,
                 self._learner,
-                lambda: {**self._described, **self._describe_load()},
+                self._describe,
                 self._is_ready,
                 self._token,
                 self._page,
@@ -126,8 +126,9 @@ class Supervisor:
         for worker in self._workers.values():
             worker.send(line)
 
-    def _describe_load(self) -> dict[str, object]:
-        return {"load": self._watch.describe()} if self._settings.load.spill else {}
+    def _describe(self) -> dict[str, object]:
+        load = {"load": self._watch.describe()} if self._settings.load.spill else {}
+        return {**self._described, **self._watch.describe_windows(), **load}
 
     async def _supervise(self, folder: Path, stop: Stop) -> None:
         keeping = [
@@ -202,7 +203,7 @@ class Supervisor:
             del self._workers[index]
 
     def _order(self, index: int) -> Order:
-        settings = self._settings.model_dump_json()
+        settings = self._used.model_dump_json()
         return Order(settings, self._addresses[index], self._tenant_secret.hex())
 
     def _use(self, settings: Settings) -> None:
@@ -211,13 +212,22 @@ class Supervisor:
         self._watch.use(settings)
         self._tenant_secret = secret
         self._settings = settings
-        self._journal.run(self._retune)
-        renew_page(self._page, settings, self._learner)
+        self._resize()
         self._described.update(describe_settings(settings))
         configure_logging(settings)
 
+    @property
+    def _used(self) -> Settings:
+        """The settings, with the windows that the servers state."""
+        return self._watch.capped(self._settings)
+
+    def _resize(self) -> None:
+        """Go on with the settings, and the windows that the servers state. Raises UserError."""
+        renew_page(self._page, self._used, self._learner)
+        self._journal.run(self._retune)
+
     def _retune(self) -> None:
-        retune(self._learner, self._settings)
+        retune(self._learner, self._used)
         for index, worker in self._workers.items():
             worker.change(self._order(index))
 
@@ -225,7 +235,7 @@ class Supervisor:
         return build_mark(self._settings, self._tenant_secret)
 
     def _build(self) -> Learner:
-        return build_learner(self._settings)
+        return build_learner(self._used)
 
     async def _follow(self, index: int, worker: WorkerProcess, folder: Path) -> None:
         """Have a worker continue from what was learnt, again whenever it is too far behind."""

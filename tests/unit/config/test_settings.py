@@ -68,7 +68,7 @@ DEFAULTS = {
         "ask_usage": True,
         "stored_responses": StoredResponses.ANY,
     },
-    "load": {"spill": False, "wait_ms": 500, "every_ms": 250, "timeout_ms": 1000},
+    "load": {"discover": True, "spill": False, "wait_ms": 500, "every_ms": 250, "timeout_ms": 1000},
     "envoy": {
         "version": "1.40",
         "form": Form.AUTO,
