@@ -219,6 +219,26 @@ PANELS: Final = (
         unit=Unit.EVENTS_PER_SECOND,
     ),
     Panel(
+        title="Load as the service sees it",
+        note="What the pools' servers told it last, with load.spill; no data while it is unknown.",
+        queries=(Query("max by (pool, state) (dualpool_pool_requests)", "{{pool}}: {{state}}"),),
+        width=12,
+    ),
+    Panel(
+        title="Servers as the service sees them",
+        note="reporting: told their load of late; silent; down: refuse connections now (with "
+        "load.spill). Windows that disagree: among a pool's servers, and with the settings.",
+        queries=(
+            Query("min by (pool, state) (dualpool_pool_servers)", "{{pool}}: {{state}}"),
+            Query(
+                'sum by (pool) (max by (pool, kind) '
+                '(dualpool_pool_disagreements{kind=~"window|servers"}))',
+                "{{pool}}: windows that disagree",
+            ),
+        ),
+        width=12,
+    ),
+    Panel(
         title="Retries and failing open",
         note="Answers a second that needed a second server, by the first server's pool and the "
         "cause; and requests routed without the service.",

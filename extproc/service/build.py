@@ -139,7 +139,8 @@ def build_page(
     """Build the page of a service whose processes tell its overview; `seen` is Overview's."""
 
     def count_workers() -> Mapping[str, float]:
-        return read_counts((workers.configured, workers.ready, workers.restarts))
+        counted = workers.configured, workers.ready, workers.restarts, workers.reloads
+        return read_counts(counted)
 
     overview = Overview(_facts(settings), count_workers, seen=seen)
     return Page(overview, _explain(settings, learner))
