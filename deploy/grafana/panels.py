@@ -133,7 +133,7 @@ PANELS: Final = (
         note="fits: within the smallest pool. threshold, capacity: too large for the next smaller "
         "pool. oversize: too large for every pool. unreadable: the body could not be read. "
         "busy: the service was late, the size decided. stateful: the answer may be stored. "
-        "spill: the load moved it from a saturated pool.",
+        "spill: the load moved it from a saturated pool. sticky: its conversation is there.",
         queries=(
             Query("pool_reason:dualpool_decisions:rate5m", "{{pool}}: {{reason}}"),
             Query("dualpool:fail_open:rate5m", "largest: without the service"),

@@ -26,6 +26,7 @@ from extproc.routing.ask import is_answered
 from extproc.routing.load.spill import Spill
 from extproc.routing.pools import Pool, Verdict, judge_moved
 from extproc.routing.route import (
+    Moving,
     Routed,
     Rules,
     is_informative,
@@ -33,6 +34,7 @@ from extproc.routing.route import (
     route_by_size,
     route_unread,
 )
+from extproc.routing.sticky import Places
 from extproc.stream.answer import PendingAnswer
 from extproc.stream.decision import (
     Noted,
@@ -89,12 +91,19 @@ class Stages:
     """Is told each decision."""
     spill: Spill | None = None
     """Moves requests between pools by their load; None: nothing does."""
+    places: Places | None = None
+    """The pools of conversations; None: each request is decided by itself."""
 
     @cached_property
     def header_names(self) -> frozenset[str]:
         """The headers of requests and answers that are read."""
         tenants = self.rules.tenants
-        named = (self.rules.category_header, tenants.header if tenants else "")
+        sticky = self.rules.sticky
+        named = (
+            self.rules.category_header,
+            tenants.header if tenants else "",
+            sticky.header if sticky else "",
+        )
         return frozenset({*_HEADERS, *named})
 
     @cached_property
@@ -311,14 +320,16 @@ class Exchange:
             pending.body,
             pending.headers.get("content-encoding", ""),
             max_bytes=rules.max_body_bytes,
-            turns=rules.prefix_key is not None,
+            turns=rules.reads_turns,
         )
 
     def _route(self, pending: PendingRequest, request: Request, learner: Learner) -> Routed:
-        rules, spill = self._stages.rules, self._stages.spill
+        stages, rules = self._stages, self._stages.rules
         named = pending.headers.get(rules.category_header, "")
         tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
-        return route(request, named, learner, rules, tenant, spill=spill)
+        session = pending.headers.get(rules.sticky.header, "") if rules.sticky else ""
+        moving = Moving(stages.spill, stages.places, session)
+        return route(request, named, learner, rules, tenant, moving=moving)
 
     def _answer_for(
         self, pending: PendingRequest, routed: Routed, *, usage_unstated: bool

@@ -154,6 +154,7 @@ function why(d) {
     case "busy": return "the service was late: by the size of the body";
     case "stateful": return "later requests name this answer";
     case "spill": return `${sum}, which fits here; its own pool is saturated`;
+    case "sticky": return `${sum}, which fits here, where its conversation is`;
     case "oversize": return `${sum}, above every window`;
     case "threshold": return `${sum}; expected ${whole(d.placed_tokens)}, above the threshold of ${smaller ? smaller.name : d.pool}`;
     case "capacity": return `${sum}, above the window of ${smaller ? smaller.name : d.pool}`;
