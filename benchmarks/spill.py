@@ -152,7 +152,8 @@ def _lost(pool: int, report: Report) -> None:  # noqa: ARG001
     return None
 
 
-_LOST: Final = Reporting(garble=_lost)
+LOST: Final = Reporting(garble=_lost)
+"""The load is never known."""
 
 
 def run(scenario: Scenario, seed: int, seconds: float, capacity: Capacity) -> Row:
@@ -160,7 +161,7 @@ def run(scenario: Scenario, seed: int, seconds: float, capacity: Capacity) -> Ro
     trace = _trace(scenario, seed, seconds, capacity)
     settings = Settings(load=LoadSettings(spill=True))
     spec = fleet()
-    rule = Spilling(spec.routing(), settings, seed, scenario.reporting or _LOST)
+    rule = Spilling(spec.routing(), settings, seed, scenario.reporting or LOST)
     limits = draw_limits(trace, seed)
     records = simulate(
         spec, arrive(trace, limits, seed), rule, Conduct(seed=seed), watch=rule.watch
@@ -170,10 +171,10 @@ def run(scenario: Scenario, seed: int, seconds: float, capacity: Capacity) -> Ro
 
 def _trace(scenario: Scenario, seed: int, seconds: float, capacity: Capacity) -> Trace:
     trace = _agents(scenario.load * capacity[0], scenario.long * capacity[1], seconds, seed)
-    return replace(trace, at_s=_with_bursts(trace.at_s)) if scenario.burst else trace
+    return replace(trace, at_s=with_bursts(trace.at_s)) if scenario.burst else trace
 
 
-def _with_bursts(at_s: Floats) -> Floats:
+def with_bursts(at_s: Floats) -> Floats:
     """Return the times with bursts; the mean rate stays."""
     phase, minute = np.modf(at_s / _BURST_OF_S)
     part = _BURST_S / _BURST_OF_S
@@ -219,7 +220,7 @@ def measure_capacity(pool: int, seconds: float) -> float:
     """Return how many requests per second a pool answers at most."""
     spec = fleet()
     trace = _agents(_OVERLOAD, _OVERLOAD, seconds, 0)
-    rule = Spilling(spec.routing(), Settings(), 0, _LOST)
+    rule = Spilling(spec.routing(), Settings(), 0, LOST)
     records = simulate(spec, arrive(trace, draw_limits(trace, 0), 0), rule, Conduct())
     answered = (records.pool == pool) & (records.end_s < trace.at_s[-1])
     return float((answered & (records.end_s >= WARM_S)).sum()) / (float(trace.at_s[-1]) - WARM_S)

@@ -26,6 +26,7 @@ from extproc.config.settings import (
     PoolSettings,
     Settings,
     StatedLimits,
+    StickyBy,
     StoredResponses,
 )
 from extproc.routing.load.spill import Limits, Spill
@@ -33,6 +34,7 @@ from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import Rules
 from extproc.routing.rows import Row
+from extproc.routing.sticky import By, Naming
 from extproc.routing.tenant import TenantKey
 from extproc.tokenizer_file import TokenizerFileError, count_tokens, open_tokenizer
 
@@ -55,6 +57,7 @@ def build_rules(settings: Settings, tenant_secret: bytes = b"") -> Rules:
         limits_are_hints=settings.budget.stated_limits is StatedLimits.HINT,
         responses_are_stored=settings.requests.stored_responses is StoredResponses.LARGEST,
         prefix_key=tenant_secret if settings.budget.prefixes else None,
+        sticky=_naming(settings, tenant_secret),
         tenants=TenantKey(header, tenant_secret) if header else None,
         models=tuple(
             ModelRule(m.name, m.max_pixels, m.image_tokens, frozenset(m.dropped), _counter(m))
@@ -90,6 +93,14 @@ def _rows(settings: Settings) -> tuple[Row, ...]:
     if [ANY_MODEL in row.models for row in settings.fleet] == [True]:
         return ()
     return tuple(Row.of(row.models, _pools(row.pools)) for row in settings.rows)
+
+
+def _naming(settings: Settings, secret: bytes) -> Naming | None:
+    sticky = settings.sticky
+    if sticky.by is StickyBy.NONE:
+        return None
+    by = By(sticky.by.value)
+    return Naming(by, sticky.header if by is By.HEADER else "", secret)
 
 
 def build_spill(

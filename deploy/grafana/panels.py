@@ -133,7 +133,7 @@ PANELS: Final = (
         note="fits: within the smallest pool. threshold, capacity: too large for the next smaller "
         "pool. oversize: too large for every pool. unreadable: the body could not be read. "
         "busy: the service was late, the size decided. stateful: the answer may be stored. "
-        "spill: the load moved it from a saturated pool.",
+        "spill: the load moved it from a saturated pool. sticky: its conversation is there.",
         queries=(
             Query("pool_reason:dualpool_decisions:rate5m", "{{pool}}: {{reason}}"),
             Query("dualpool:fail_open:rate5m", "largest: without the service"),
@@ -217,6 +217,26 @@ PANELS: Final = (
         note="Sequences a second that lost their KV cache to others and are computed again.",
         queries=(Query("pool:vllm_preemptions:rate5m", "{{pool}}"),),
         unit=Unit.EVENTS_PER_SECOND,
+    ),
+    Panel(
+        title="Load as the service sees it",
+        note="What the pools' servers told it last, with load.spill; no data while it is unknown.",
+        queries=(Query("max by (pool, state) (dualpool_pool_requests)", "{{pool}}: {{state}}"),),
+        width=12,
+    ),
+    Panel(
+        title="Servers as the service sees them",
+        note="reporting: told their load of late; silent; down: refuse connections now (with "
+        "load.spill). Windows that disagree: among a pool's servers, and with the settings.",
+        queries=(
+            Query("min by (pool, state) (dualpool_pool_servers)", "{{pool}}: {{state}}"),
+            Query(
+                'sum by (pool) (max by (pool, kind) '
+                '(dualpool_pool_disagreements{kind=~"window|servers"}))',
+                "{{pool}}: windows that disagree",
+            ),
+        ),
+        width=12,
     ),
     Panel(
         title="Retries and failing open",

@@ -14,6 +14,7 @@ from extproc.config.settings import (
     RequestSettings,
     RowSettings,
     Settings,
+    StickyBy,
     Transport,
 )
 
@@ -29,6 +30,8 @@ _TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that 
 _RESERVED = frozenset({"dualpool", "undecided"})
 _FALLBACK = "-fallback"
 _TRANSPORT: Place = ("listen", "transport")
+_WORKERS: Place = ("workers",)
+_STICKY: Place = ("sticky", "by")
 _KEY_FILE: Place = ("tenants", "key_file")
 _PASSWORD: Place = ("state_password_file",)
 _CA: Place = ("state_ca_file",)
@@ -62,6 +65,9 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
         yield ("shadow",), True, "false with rows: without a decision Envoy finds no row"
     if values.get(("shadow",)) and values.get(("load", "spill")):
         yield ("load", "spill"), True, "false with shadow, as nothing moves"
+    sticky = values.get(_STICKY)
+    if sticky not in (None, StickyBy.NONE) and (values[_WORKERS] or 1) > 1:
+        yield _STICKY, sticky, "none with workers above 1, as each would know other conversations"
     yield from _row_conflicts(values)
     yield from _model_conflicts(values)
     yield from _state_conflicts(values)

@@ -73,6 +73,15 @@ class StoredResponses(enum.StrEnum):
     LARGEST = "largest"
 
 
+class StickyBy(enum.StrEnum):
+    """What tells the conversation of a request, which stays in its pool: routing.sticky.By."""
+
+    NONE = "none"
+    HEADER = "header"
+    USER = "user"
+    MESSAGES = "messages"
+
+
 class StatedLimits(enum.StrEnum):
     """What an output limit that a request states means for its budget."""
 
@@ -344,6 +353,9 @@ class RequestSettings(Section):
 class LoadSettings(Section):
     """What the servers of the pools are asked, and what their load changes."""
 
+    discover: bool = keys.key(
+        "ask servers for max_model_len: a smaller one counts", "true or false", default=True
+    )
     spill: bool = keys.key(
         "requests leave a saturated pool for one that holds them", "true or false", default=False
     )
@@ -360,6 +372,27 @@ class LoadSettings(Section):
     def stale_s(self) -> float:
         """Seconds after which a report counts as missing."""
         return max(2.0, 4 * self.every_ms / 1000) + self.timeout_ms / 1000
+
+
+class StickySettings(Section):
+    """Conversations that stay in the pool whose prefix caches have them."""
+
+    by: StickyBy = keys.one_of(
+        StickyBy.NONE, "none; or what tells a conversation: header, user, messages"
+    )
+    header: str = keys.text(
+        rf"(?=.){_CATEGORY_HEADER}",
+        "by header: names the conversation",
+        "a header's name in lower case, no (proxy-)authorization, cookie or x-llm-*",
+        default="x-session-id",
+    )
+    max: int = keys.whole(
+        "conversations",
+        1,
+        1 << 20,
+        "remembered; by messages: requests",
+        default=1 << 16,
+    )
 
 
 class TracingSettings(Section):
@@ -553,6 +586,9 @@ class Settings(Section):
     state_ca_file: str = keys.file("CA of a rediss:// of state; empty: the system's")
     requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
     load: LoadSettings = Field(default=LoadSettings(), description="of the pools' servers")
+    sticky: StickySettings = Field(
+        default=StickySettings(), description="conversations stay in their pool"
+    )
     shadow: bool = keys.key(
         "decide and learn, but leave all to the largest pool", "true or false", default=False
     )
@@ -607,6 +643,7 @@ SECTIONS: Mapping[str, type[Section]] = {
     "tenants": TenantSettings,
     "requests": RequestSettings,
     "load": LoadSettings,
+    "sticky": StickySettings,
     "tracing": TracingSettings,
     "envoy": EnvoySettings,
 }

@@ -88,6 +88,7 @@ def _windows(facts: Facts) -> Iterator[Conclusion]:
                 yield Ailment("pools", text, "start the server, or correct pools.address")
     for served in facts.served:
         yield from _served(served)
+    yield from _used(facts)
     # A shadow's smaller pools need not exist: no route leads to them.
     routed = facts.settings.pools[-1:] if facts.settings.shadow else facts.settings.pools
     unseen = {pool.name for pool in routed} - {s.pool.name for s in facts.served}
@@ -108,6 +109,21 @@ def _served(served: Served) -> Iterator[Conclusion]:
                 f"{pool.max_model_len}",
                 f"set max_model_len of {pool.name} to {window}, or start the server with "
                 f"--max-model-len {pool.max_model_len}",
+            )
+
+
+def _used(facts: Facts) -> Iterator[Conclusion]:
+    """Yield the windows that servers told the service, of servers that were not asked here."""
+    used = facts.service.used if isinstance(facts.service, ServiceFacts) else {}
+    asked = {each.pool.name for each in facts.served if not isinstance(each.windows, Unseen)}
+    for name, stated in _windows_of(facts).items():
+        if name not in asked and used.get(name, stated) < stated:
+            yield Ailment(
+                "windows",
+                f"the service takes {name} to hold {used[name]} tokens, as one of its servers "
+                f"states, the settings say {stated}",
+                f"set max_model_len of {name} to {used[name]}, or start its servers with "
+                f"--max-model-len {stated}",
             )
 
 

@@ -1,7 +1,7 @@
 """What was seen of a live installation, before anything is concluded from it."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from extproc.config.settings import PoolSettings, Settings
 from extproc.envoy.document import Part
@@ -70,12 +70,14 @@ class EnvoyFacts:
 class ServiceFacts:
     """What the service states: its readiness, its counters, and the windows that it works with.
 
-    windows: by pool; Unseen if they need a token.
+    windows: of its settings, by pool; Unseen if they need a token.
+    used: those that count for its decisions, where it asks the servers.
     """
 
     ready: bool
     counts: Counts
     windows: Mapping[str, int] | Unseen
+    used: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

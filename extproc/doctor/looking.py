@@ -9,7 +9,7 @@ import math
 import ssl
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import aiohttp
@@ -83,7 +83,7 @@ async def _look_twice(
     later_service, later_envoy = await both()
     if isinstance(service, ServiceFacts) and isinstance(later_service, ServiceFacts):
         counts = _risen(service.counts.values, later_service.counts.values)
-        later_service = ServiceFacts(later_service.ready, Counts(counts), later_service.windows)
+        later_service = replace(later_service, counts=Counts(counts))
     if isinstance(envoy, EnvoyFacts) and isinstance(later_envoy, EnvoyFacts):
         later_envoy = EnvoyFacts(
             later_envoy.bootstrap,
@@ -111,9 +111,10 @@ async def _service(session: aiohttp.ClientSession, places: Places) -> ServiceFac
     if isinstance(state, Unseen):
         reason = state.reason.replace("HTTP 401", "the service requires its token: --token-file")
         windows: Mapping[str, int] | Unseen = Unseen(reason)
+        used: Mapping[str, int] = {}
     else:
-        windows = read_windows(state)
-    return ServiceFacts(not isinstance(ready, Unseen), read_counts(answer), windows)
+        windows, used = read_windows(state), read_used(state)
+    return ServiceFacts(not isinstance(ready, Unseen), read_counts(answer), windows, used)
 
 
 async def _envoy(session: aiohttp.ClientSession, url: str) -> EnvoyFacts | Unseen:
@@ -195,6 +196,14 @@ def read_windows(data: bytes) -> Mapping[str, int] | Unseen:
     if not isinstance(pools, dict) or not all(isinstance(n, int) for n in pools.values()):
         return Unseen("/state names no pools")
     return {str(name): int(window) for name, window in pools.items()}
+
+
+def read_used(data: bytes) -> Mapping[str, int]:
+    """Return the windows that count for the service's decisions, by pool, where it asks servers."""
+    found = Part("", _json(data)).at("discovered").value
+    pools = found if isinstance(found, dict) else {}
+    used = {str(name): Part("", pool).at("used").number for name, pool in pools.items()}
+    return {name: window for name, window in used.items() if window is not None}
 
 
 def read_models(data: bytes) -> Mapping[str, int] | Unseen:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from extproc.config.settings import Settings
+from extproc.config.settings import Settings, StickyBy
 from extproc.envoy.document import Finding, Part
 from extproc.envoy.gateway import GatewayFilter, Processor, RouteLevels
 from extproc.names import NAMESPACE, NOTE, USAGE_METADATA
@@ -63,9 +63,11 @@ def _observer_findings(processor: Processor) -> Iterator[Finding]:
 
 def _router_findings(processor: Processor, settings: Settings) -> Iterator[Finding]:
     yield from _namespace_findings(processor, "receiving_namespaces", "untyped", "llm")
+    read = {settings.tenants.header, settings.categories.header}
+    read |= {settings.sticky.header} if settings.sticky.by is StickyBy.HEADER else set()
     for hidden in processor.at("forward_rules", "disallowed_headers", "patterns").items():
         name = hidden.at("exact").text
-        if name and name in (settings.tenants.header, settings.categories.header):
+        if name and name in read:
             yield Finding(hidden.path, f"the service does not get the header {name}: remove it")
     modes = processor.at("processing_mode")
     if (head := modes.at("request_header_mode")).text == "SKIP":

@@ -76,6 +76,11 @@ def _streams(outcome: str) -> Callable[[Seen], str]:
     return condition
 
 
+def _reload_refused(seen: Seen) -> str:
+    count = seen.rise(15 * MINUTE).sum("dualpool_reloads_total", "refused")
+    return f"{count:.0f} in the last 15 minutes" if count else ""
+
+
 def _worker_missing(seen: Seen) -> str:
     if seen.least_missing:
         return f"{seen.least_missing:.0f} missing for 5 minutes"
@@ -107,6 +112,12 @@ ALERTS: Final = (
         "Envoy sends the service messages that break the ext_proc protocol",
         0,
         _streams("protocol"),
+    ),
+    Alert(
+        "DualpoolReloadRefused",
+        "A change of the settings was refused; those before it are in use",
+        0,
+        _reload_refused,
     ),
     Alert(
         "DualpoolWorkerMissing",

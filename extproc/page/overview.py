@@ -43,12 +43,17 @@ class Overview:
         facts: Facts,
         workers: Callable[[], Mapping[str, float]],
         clock: Callable[[], float] | None = None,
+        seen: Callable[[], Mapping[str, Mapping[str, object]]] = dict,
     ) -> None:
         """`workers` returns the metrics of the processes themselves.
+
+        `seen` returns what else is shown of each pool, by its name: `load`, and its window in the
+        settings as `stated`.
 
         `clock` returns seconds since 1970 and never runs back; the default is the machine's.
         """
         self.facts, self._workers, self._clock = facts, workers, clock or _steady_clock()
+        self._seen_of_pools = seen
         self._totals: dict[str, float] = {}
         self._told: dict[int, Mapping[str, float]] = {}
         self._latest: deque[Shown] = deque(maxlen=LATEST)
@@ -91,6 +96,7 @@ class Overview:
         now, counts = self._clock(), self._counts()
         hour = self._rise(now, counts, HOUR_S)
         answers = judged(hour)
+        seen = self._seen_of_pools()
         return {
             "at": now,
             "started": self._started,
@@ -107,7 +113,11 @@ class Overview:
             ],
             "rate": self._rate(now, counts, ANY),
             "pools": [
-                {"row": number, **self._pool(pool, now, counts, hour)}
+                {
+                    "row": number,
+                    **self._pool(pool, now, counts, hour),
+                    **seen.get(pool.name, {}),
+                }
                 for number, row in enumerate(self.facts.rows)
                 for pool in row
             ],

@@ -39,6 +39,7 @@ class PlainChat(msgspec.Struct, gc=False):
     stream: bool | None = None
     stream_options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     tools: list[msgspec.Raw] | None = None
+    user: str | None = None
     tool_choice: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     best_of: None = None
     functions: None = None

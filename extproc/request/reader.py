@@ -58,7 +58,7 @@ _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around a
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
 _COMMON: Final = (
     *("model", "stream", "stream_options", "chat_template", "tool_choice", "truncate"),
-    *("store", "background"),
+    *("store", "background", "user"),
     *FIELDS,
 )
 
@@ -110,6 +110,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether the answer is fetched by later requests, which only a pool that stores can do."""
     thinking: Thinking = Thinking.UNSTATED
     """How long the model is to think before it answers."""
+    user: str = ""
+    """Whom the client names as its own user; "" if it names none."""
 
     @property
     def sequences(self) -> int:
@@ -170,6 +172,7 @@ def _read_plain(chat: PlainChat, texts: list[str], size: int, *, turns: bool) ->
         truncates=False,
         stored=False,
         background=False,
+        user=chat.user or "",
     )
 
 
@@ -246,6 +249,7 @@ def _read(api: Api, body: dict[str, object], size: int, *, turns: bool) -> Reque
         stored=api.stores and bool(body.get("store", True)),
         background=api.stores and bool(body.get("background")),
         thinking=read_thinking(body) if api.generates else Thinking.UNSTATED,
+        user=user if isinstance(user := body.get("user"), str) else "",
     )
 
 

@@ -46,7 +46,13 @@ class PlainRouter:
     @classmethod
     def of(cls, rules: Rules) -> Self | None:
         """Return the router of these rules; None if more than the text decides."""
-        more = rules.rows or rules.tenants or rules.prefix_key is not None or rules.count_bytes
+        more = (
+            rules.rows
+            or rules.tenants
+            or rules.sticky
+            or rules.prefix_key is not None
+            or rules.count_bytes
+        )
         return None if more else cls(rules)
 
     def decide(self, request: Request, header: str, learner: Learner) -> PlainRouted | None:

@@ -42,6 +42,7 @@ class Reason(enum.StrEnum):
     UNREADABLE = "unreadable"  # its body could not be read: the largest pool
     STATEFUL = "stateful"  # later requests name its answer, and those go to the largest pool
     SPILL = "spill"  # moved from a saturated pool to one that is not, and that holds its budget
+    STICKY = "sticky"  # its conversation is in that pool, which holds its budget
     BUSY = "busy"  # the service was too late to read it: by the size of its body
     UNLISTED = "unlisted"  # no row of pools has its model: Envoy's default route
 

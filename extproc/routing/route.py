@@ -15,8 +15,9 @@ from extproc.routing.counting import counted, plain_texts
 from extproc.routing.load.spill import Spill
 from extproc.routing.models import ModelRule, find_rule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
-from extproc.routing.resume import find_trail, resume
+from extproc.routing.resume import Trail, find_trail, resume
 from extproc.routing.rows import Row
+from extproc.routing.sticky import By, Naming, Places, stay
 from extproc.routing.tenant import TenantKey
 
 
@@ -60,6 +61,9 @@ class Rules:
     count_bytes: int = 0
     """The longest text that a model's own tokenizer counts."""
 
+    sticky: Naming | None = None
+    """How conversations are told that stay in a pool; None: each request is decided by itself."""
+
     rows: tuple[Row, ...] = ()
     """The pools of each model; none: `pools` are those of every model."""
 
@@ -76,6 +80,20 @@ class Rules:
             if row.has(model):
                 return number
         return None if model else 0
+
+    @property
+    def reads_turns(self) -> bool:
+        """Whether the beginnings of conversations are told."""
+        return self.prefix_key is not None or self._tells_by_messages
+
+    @property
+    def _tells_by_messages(self) -> bool:
+        return self.sticky is not None and self.sticky.by is By.MESSAGES
+
+    def trail(self, request: Request, asked: Asked) -> Trail | None:
+        """Return the beginnings of a prompt that was read with its turns, if they are told."""
+        key = self.sticky.key if self.sticky and self._tells_by_messages else self.prefix_key
+        return find_trail(request, asked, key, self.models) if key is not None else None
 
     @property
     def each_row(self) -> tuple[tuple[Pool, ...], ...]:
@@ -105,6 +123,33 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
     """The pool that the budget alone chooses, if the load moved the request to another one."""
 
 
+class Moving(msgspec.Struct, frozen=True, gc=False):
+    """What takes a request to another pool than its budget's.
+
+    spill: the load does, but for conversations that have a pool. places: the pools of
+    conversations. session: the value of the header that names this one's.
+    """
+
+    spill: Spill | None = None
+    places: Places | None = None
+    session: str = ""
+
+    def decide(
+        self, home: Decision, budget: Budget, pools: Sequence[Pool], names: Sequence[str]
+    ) -> Decision:
+        """Return the decision for a request of the conversation of these names; see Naming."""
+        decision, spill, places = home, self.spill, self.places
+        place = places.find(names) if places is not None else ""
+        if place and not (spill and spill.is_down(place)):
+            decision = stay(home, budget, pools, place)
+        elif spill is not None:
+            decision = spill.move(home, budget, pools)
+        if places is not None and names:
+            places.keep(names[0], decision.pool.name)
+        return decision
+
+
+_NOTHING_MOVES = Moving()
 _NO_BUDGET = Budget(0, 0, 0, Basis.PRIOR)
 _NOTHING = Asked("", "", Measure(0), None), _NO_BUDGET
 """What is known of a request that was not read."""
@@ -117,12 +162,12 @@ def route(
     rules: Rules,
     tenant: str = "",
     *,
-    spill: Spill | None = None,
+    moving: Moving = _NOTHING_MOVES,
 ) -> Routed:
     """Decide for a request that could be read.
 
     `header` is the value of the category header, `tenant` the digest of the tenant, empty if
-    tenants are not told apart. `spill` moves requests between the pools of a row by their load.
+    tenants are not told apart. `moving` may take a request to another pool of its row.
     """
     pools = rules.row(apart(request.model)) if rules.rows else rules.pools
     if not pools:
@@ -131,22 +176,22 @@ def route(
     category = named(header) if rules.category_header else ""
     hints = rules.limits_are_hints
     asked = ask(request, category, tenant, rules.models, limit_is_hint=hints)
-    if rules.prefix_key is not None:
-        trail = find_trail(request, asked, rules.prefix_key, rules.models)
-        asked = resume(asked, trail, learner.recall) if trail else asked
+    trail = rules.trail(request, asked) if rules.reads_turns else None
+    names = rules.sticky.names(request, asked, moving.session, trail) if rules.sticky else ()
+    if trail and rules.prefix_key is not None:
+        asked = resume(asked, trail, learner.recall)
     budget = learner.budget(asked)
     if rules.count_bytes and is_open(budget, pools):
         count = find_rule(request.model, rules.models).count
         if count and (texts := plain_texts(request, asked, rules.count_bytes)):
             asked = counted(asked, texts, count)
             budget = learner.budget(asked)
-    home = decision = (
+    home = (
         Decision(pools[-1], Reason.STATEFUL)
         if request.background or (request.stored and rules.responses_are_stored)
         else choose(budget, pools)
     )
-    if spill is not None:
-        decision = spill.move(home, budget, pools)
+    decision = moving.decide(home, budget, pools, names)
     return Routed(
         pool=decision.pool.name,
         reason=decision.reason,

@@ -24,6 +24,7 @@ from extproc.config.settings import (
     ListenSettings,
     RowSettings,
     Settings,
+    StickyBy,
     Transport,
 )
 from extproc.names import install_hint
@@ -31,6 +32,7 @@ from extproc.page.decisions import Decisions
 from extproc.page.digest import Reporter
 from extproc.routing.load.spill import Spill
 from extproc.routing.route import Rules
+from extproc.routing.sticky import Places
 from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.certificates import CertificateFiles
 from extproc.service.h2_server import H2Server
@@ -67,6 +69,7 @@ def build_stages(
     rules = build_rules(settings, tenant_secret)
     stages = Stages(
         spill=_spill(settings, rules),
+        places=_places(settings, None),
         rules=rules,
         learner=learner,
         learn=_thinning(settings, learner, learn, rules).learn,
@@ -87,7 +90,8 @@ def renew_stages(
     rules = build_rules(settings, tenant_secret)
     thinning = _thinning(settings, before.learner, learn, rules)
     spill = _spill(settings, rules)
-    stages = replace(before, rules=rules, learn=thinning.learn, spill=spill)
+    places = _places(settings, before.places)
+    stages = replace(before, rules=rules, learn=thinning.learn, spill=spill, places=places)
     _create_series(stages)
     return stages
 
@@ -96,6 +100,15 @@ def _spill(settings: Settings, rules: Rules) -> Spill | None:
     if not settings.load.spill:
         return None
     return build_spill(settings, rules.pools, time.perf_counter, random.random)
+
+
+def _places(settings: Settings, before: Places | None) -> Places | None:
+    """Return what remembers conversations; those that are known stay."""
+    if settings.sticky.by is StickyBy.NONE:
+        return None
+    places = before or Places(settings.sticky.max)
+    places.resize(settings.sticky.max)
+    return places
 
 
 def _thinning(

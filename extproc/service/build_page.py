@@ -1,6 +1,6 @@
 """Build the page from the settings, where it is served: a worker needs none of this."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from extproc.budget.learner import Learner
 from extproc.build import build_rules
@@ -12,13 +12,20 @@ from extproc.service.page_routes import Explain, Page
 from extproc.stream.metrics import WorkerMetrics
 
 
-def build_page(settings: Settings, learner: Learner, workers: WorkerMetrics) -> Page:
-    """Build the page of a service whose processes tell its overview."""
+def build_page(
+    settings: Settings,
+    learner: Learner,
+    workers: WorkerMetrics,
+    seen: Callable[[], Mapping[str, Mapping[str, object]]] = dict,
+) -> Page:
+    """Build the page of a service whose processes tell its overview; `seen` is Overview's."""
 
     def count_workers() -> Mapping[str, float]:
-        return read_counts((workers.configured, workers.ready, workers.restarts))
+        counted = workers.configured, workers.ready, workers.restarts, workers.reloads
+        return read_counts(counted)
 
-    return Page(Overview(_facts(settings), count_workers), _explain(settings, learner))
+    overview = Overview(_facts(settings), count_workers, seen=seen)
+    return Page(overview, _explain(settings, learner))
 
 
 def renew_page(page: Page, settings: Settings, learner: Learner) -> None:

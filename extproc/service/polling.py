@@ -1,4 +1,4 @@
-"""Ask the servers of all pools for their load, over and over: `/metrics` of each.
+"""Ask the servers of all pools, over and over: for their load, or for their models and windows.
 
 Nothing waits for an answer: it is bounded in time and size, and what is wrong with it is counted.
 """
@@ -8,15 +8,18 @@ import errno
 import random
 import socket
 import ssl
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import aiohttp
 
 from extproc.config.addresses import host_port
-from extproc.routing.load.pool_load import PoolLoad, Tracker
+from extproc.routing.load.discovery import Discovery, read_models
+from extproc.routing.load.pool_load import Tracker
 from extproc.routing.load.report import read_report
 from extproc.service.repeating import repeating
 
@@ -24,16 +27,15 @@ TOLD_EVERY_S: Final = 0.1
 MOST_SERVERS: Final = 256
 """Of a pool; those of an address that resolves to more are left out."""
 MOST_BYTES: Final = 1 << 20
-"""Of an answer; vLLM's has some 100,000."""
+"""Of an answer; vLLM's metrics have some 100,000."""
 _RESOLVED_EVERY_S: Final = 10.0
 _MOST_AT_ONCE: Final = 32
-_LONGEST_PAUSE_S: Final = 2.0
+_FIRST_WITHIN_S: Final = 1.0
 _MOST_DOUBLINGS: Final = 8
-_HEADERS: Final = {"accept": "text/plain", "accept-encoding": "identity"}
 
 REPORTED: Final = "reported"
 OUTCOMES: Final = (REPORTED, "refused", "timeout", "failed", "unreadable", "unresolved")
-"""What may become of a question; unreadable: not the metrics of a server, or too long."""
+"""What may become of a question; unreadable: no answer of such a server, or too long."""
 
 Server = tuple[str, int]
 """An IP address and a port."""
@@ -51,25 +53,80 @@ class Polled:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds from one question to a server to the next, and for its answer."""
+    """Seconds from one question to a server to the next, for its answer, and while it fails."""
 
     every_s: float
     timeout_s: float
+    longest_s: float = 2.0
+    """The longest pause after a failure, if it is more than every_s."""
+
+
+class Question(Protocol):
+    """What all servers are asked, and who is told their answers."""
+
+    name: str
+    path: str
+    accept: str
+    """The type of an answer."""
+
+    def set_servers(self, pool: str, servers: Iterable[Server]) -> None:
+        """Take the servers that a pool has now."""
+
+    def take(self, pool: str, server: Server, answer: bytes, at_s: float) -> bool:
+        """Take an answer, and when it was asked for; return False if it cannot be read."""
+
+    def refuse(self, pool: str, server: Server) -> None:
+        """Note that a server refused the connection."""
+
+
+class LoadQuestion:
+    """The load of a server."""
+
+    name, path, accept = "load", "/metrics", "text/plain"
+
+    def __init__(self, tracker: Tracker) -> None:
+        self.set_servers, self.refuse = tracker.set_servers, tracker.refuse
+        self._tracker = tracker
+
+    def take(self, pool: str, server: Server, answer: bytes, at_s: float) -> bool:
+        """Take the metrics of a server."""
+        if report := read_report(answer):
+            self._tracker.tell(pool, server, report, at_s)
+        return report is not None
+
+
+class ModelsQuestion:
+    """The models of a server, and their windows."""
+
+    name, path, accept = "models", "/v1/models", "application/json"
+
+    def __init__(self, discovery: Discovery) -> None:
+        self.set_servers = discovery.set_servers
+        self._discovery = discovery
+
+    def take(self, pool: str, server: Server, answer: bytes, at_s: float) -> bool:  # noqa: ARG002
+        """Take the list of a server's models."""
+        if stated := read_models(answer):
+            self._discovery.tell(pool, server, stated)
+        return stated is not None
+
+    def refuse(self, pool: str, server: Server) -> None:
+        """Do nothing: what it stated still holds."""
 
 
 class Poller:
-    """Passes the load of all pools to `told` ten times a second while `run` does."""
+    """Asks a question, and calls `told` ten times a second, while `run` does."""
 
     def __init__(
         self,
         pools: Sequence[Polled],
         pace: Pace,
-        tracker: Tracker,
-        told: Callable[[Mapping[str, PoolLoad]], None],
-        polls: Counter[tuple[str, str]],
+        question: Question,
+        told: Callable[[], None],
+        polls: Counter[tuple[str, str, str]],
     ) -> None:
-        """`polls` counts the questions by pool and outcome."""
-        self._pools, self._pace, self._tracker, self._told = pools, pace, tracker, told
+        """`polls` counts the questions by pool, question and outcome."""
+        self._pools, self._pace, self._question, self._told = pools, pace, question, told
         self._asking: dict[tuple[str, Server], asyncio.Task[None]] = {}
         self._places = asyncio.Semaphore(_MOST_AT_ONCE)
         self._polls = polls
@@ -79,20 +136,20 @@ class Poller:
         connector = aiohttp.TCPConnector(limit=_MOST_AT_ONCE)
         timeout = aiohttp.ClientTimeout(total=self._pace.timeout_s)
         async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, headers=_HEADERS, auto_decompress=False
+            connector=connector,
+            timeout=timeout,
+            headers={"accept": self._question.accept, "accept-encoding": "identity"},
+            auto_decompress=False,
         ) as session:
             finding = [asyncio.create_task(self._find(pool, session)) for pool in self._pools]
             try:
-                async with repeating(self._tell, TOLD_EVERY_S):
+                async with repeating(self._told, TOLD_EVERY_S):
                     await asyncio.gather(*finding)
             finally:
                 tasks = [*finding, *self._asking.values()]
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _tell(self) -> None:
-        self._told(self._tracker.loads(asyncio.get_running_loop().time()))
 
     async def _find(self, pool: Polled, session: aiohttp.ClientSession) -> None:
         """Ask the servers that the addresses of a pool stand for now, whichever they are."""
@@ -101,13 +158,13 @@ class Poller:
             if found:  # else its names do not resolve now: its servers may still be there
                 self._ask_these(pool, found, session)
             else:
-                self._polls[pool.name, "unresolved"] += 1
+                self._polls[pool.name, self._question.name, "unresolved"] += 1
             await asyncio.sleep(_RESOLVED_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311
 
     def _ask_these(
         self, pool: Polled, servers: Mapping[Server, str], session: aiohttp.ClientSession
     ) -> None:
-        self._tracker.set_servers(pool.name, servers)
+        self._question.set_servers(pool.name, servers)
         for name, server in [key for key in self._asking if key[0] == pool.name]:
             if server not in servers:
                 self._asking.pop((name, server)).cancel()
@@ -120,13 +177,15 @@ class Poller:
         self, pool: Polled, server: Server, address: str, session: aiohttp.ClientSession
     ) -> None:
         every_s, failures = self._pace.every_s, 0
-        await asyncio.sleep(every_s * random.random())  # noqa: S311 - not all at once
+        first_s = min(every_s, _FIRST_WITHIN_S)
+        await asyncio.sleep(first_s * random.random())  # noqa: S311 - not all at once
         while True:
             async with self._places:
                 outcome = await self._ask(pool, server, address, session)
-            self._polls[pool.name, outcome] += 1
+            self._polls[pool.name, self._question.name, outcome] += 1
             failures = 0 if outcome == REPORTED else min(failures + 1, _MOST_DOUBLINGS)
-            pause_s = max(every_s, min(every_s * 2 ** max(failures - 1, 0), _LONGEST_PAUSE_S))
+            longer_s = min(every_s * 2 ** max(failures - 1, 0), self._pace.longest_s)
+            pause_s = max(every_s, longer_s)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def _ask(
@@ -135,31 +194,29 @@ class Poller:
         """Ask a server once; return the outcome."""
         at_s = asyncio.get_running_loop().time()
         try:
-            data = await _get(session, pool, server, address)
+            data = await _get(session, self._question.path, pool, server, address)
         except TimeoutError:
             return "timeout"
         except aiohttp.ClientConnectorError as error:
             if error.os_error.errno != errno.ECONNREFUSED:
                 return "failed"
-            self._tracker.refuse(pool.name, server)
+            self._question.refuse(pool.name, server)
             return "refused"
         except (aiohttp.ClientError, OSError, ValueError):
             return "failed"
-        report = read_report(data) if data is not None else None
-        if report is None:
+        if data is None or not self._question.take(pool.name, server, data, at_s):
             return "unreadable"
-        self._tracker.tell(pool.name, server, report, at_s)
         return REPORTED
 
 
 async def _get(
-    session: aiohttp.ClientSession, pool: Polled, server: Server, address: str
+    session: aiohttp.ClientSession, path: str, pool: Polled, server: Server, address: str
 ) -> bytes | None:
-    """Return the metrics of a server; None for another status, or if they are too long."""
+    """Return the answer of a server; None for another status, or if it is too long."""
     host = f"[{server[0]}]" if ":" in server[0] else server[0]
     scheme = "https" if pool.tls else "http"
     async with session.get(
-        f"{scheme}://{host}:{server[1]}/metrics",
+        f"{scheme}://{host}:{server[1]}{path}",
         headers={"host": address},
         ssl=pool.tls or True,
         server_hostname=(pool.tls_name or host_port(address)[0]) if pool.tls else None,
@@ -179,12 +236,32 @@ async def _resolve(addresses: Iterable[str]) -> dict[Server, str]:
     """Return the servers that addresses stand for, each with the first address of it."""
     found: dict[Server, str] = {}
     for address in addresses:
-        host, port = host_port(address)
-        try:
-            loop = asyncio.get_running_loop()
-            infos = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError):  # a host name of more than 63 characters between dots
-            continue
-        for *_, place in infos:
-            found.setdefault((str(place[0]), int(place[1])), address)
+        for server in await _look_up(*host_port(address)):
+            found.setdefault(server, address)
     return dict(sorted(found.items())[:MOST_SERVERS])
+
+
+async def _look_up(host: str, port: int) -> list[Server]:
+    """Return the servers of a name; none if it does not resolve.
+
+    In a thread that nothing waits for: where a network policy drops questions to the name server,
+    an answer takes up to a minute, and the end of an event loop waits for its own threads.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Server]] = loop.create_future()
+
+    def look_up() -> None:
+        try:
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):  # a host name of more than 63 characters between dots
+            infos = []
+        servers = [(str(place[0]), int(place[1])) for *_, place in infos]
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(give, servers)
+
+    def give(servers: list[Server]) -> None:
+        if not answer.done():
+            answer.set_result(servers)
+
+    threading.Thread(target=look_up, daemon=True).start()
+    return await answer

@@ -94,10 +94,10 @@ class Service:
         self._transport = choose_transport(settings)
         self._workers.configured.set(1)
         self._reporter = build_reporter(stages, decisions)
-        self._page = build_page(settings, learner, self._workers)
+        self._watch = PoolWatch(settings, registry, self._tell, self._retune)
+        self._page = build_page(settings, learner, self._workers, self._watch.seen)
         self._reloader = Reloader(settings, source, self._use, self._workers)
         self._described = describe_settings(settings)
-        self._watch = PoolWatch(settings, registry, self._tell)
         self._serving = False
         self._server = build_server(settings, stages, settings.listen.grpc)
         self._http = HttpServer(
@@ -138,12 +138,18 @@ class Service:
         secret = build_tenant_secret(settings, self._secret)
         self._watch.use(settings)
         self._secret, self._settings, self._marked = secret, settings, b""
-        self._journal.run(lambda: retune(self._learner, settings))
-        self._stages = renew_stages(self._stages, settings, self._observe, self._secret)
-        self._server.use(self._stages)
-        renew_page(self._page, settings, self._learner)
+        self._retune()
         self._described.update(describe_settings(settings))
         configure_logging(settings)
+
+    def _retune(self) -> None:
+        """Go on with the settings, and the windows that the servers state. Raises UserError."""
+        used = self._watch.capped(self._settings)
+        stages = renew_stages(self._stages, used, self._observe, self._secret)
+        self._journal.run(lambda: retune(self._learner, used))
+        self._stages = stages
+        self._server.use(stages)
+        renew_page(self._page, used, self._learner)
 
     def _mark(self) -> bytes:
         if not self._marked:
@@ -151,7 +157,7 @@ class Service:
         return self._marked
 
     def _build(self) -> Learner:
-        return build_learner(self._settings)
+        return build_learner(self._watch.capped(self._settings))
 
     def _tell(self, loads: Mapping[str, PoolLoad]) -> None:
         if self._stages.spill is not None:
@@ -160,7 +166,8 @@ class Service:
     def _describe(self) -> dict[str, object]:
         spill = self._stages.spill
         load = {"load": spill.describe()} if spill is not None else {}
-        return {**self._described, **describe_state(self._state, self._shared), **load}
+        seen = self._watch.describe_windows()
+        return {**self._described, **describe_state(self._state, self._shared), **seen, **load}
 
     def _report(self) -> None:
         self._page.overview.tell(0, self._reporter.digest())

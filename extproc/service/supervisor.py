@@ -100,10 +100,10 @@ class Supervisor:
         self._observe = self._shared.observe if self._shared else self._journal.apply
         if self._shared:
             self._shared.on_replicas = self._share
-        self._page = build_page(settings, self._learner, self._metrics)
+        self._watch = PoolWatch(settings, self._registry, self._pass_on, self._resize)
+        self._page = build_page(settings, self._learner, self._metrics, self._watch.seen)
         self._reloader = Reloader(settings, source, self._use, self._metrics)
         self._described = describe_settings(settings)
-        self._watch = PoolWatch(settings, self._registry, self._pass_on)
 
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
@@ -139,7 +139,8 @@ class Supervisor:
 
     def _describe(self) -> dict[str, object]:
         load = {"load": self._watch.describe()} if self._settings.load.spill else {}
-        return {**self._described, **describe_state(self._state, self._shared), **load}
+        seen = self._watch.describe_windows()
+        return {**self._described, **describe_state(self._state, self._shared), **seen, **load}
 
     def _share(self, replicas: int) -> None:
         """Have the workers observe one share of so many."""
@@ -221,7 +222,7 @@ class Supervisor:
             del self._workers[index]
 
     def _order(self, index: int) -> Order:
-        settings = self._settings.model_dump_json()
+        settings = self._used.model_dump_json()
         return Order(settings, self._addresses[index], self._tenant_secret.hex())
 
     def _use(self, settings: Settings) -> None:
@@ -230,13 +231,22 @@ class Supervisor:
         self._watch.use(settings)
         self._tenant_secret = secret
         self._settings, self._marked = settings, b""
-        self._journal.run(self._retune)
-        renew_page(self._page, settings, self._learner)
+        self._resize()
         self._described.update(describe_settings(settings))
         configure_logging(settings)
 
+    @property
+    def _used(self) -> Settings:
+        """The settings, with the windows that the servers state."""
+        return self._watch.capped(self._settings)
+
+    def _resize(self) -> None:
+        """Go on with the settings, and the windows that the servers state. Raises UserError."""
+        renew_page(self._page, self._used, self._learner)
+        self._journal.run(self._retune)
+
     def _retune(self) -> None:
-        retune(self._learner, self._settings)
+        retune(self._learner, self._used)
         for index, worker in self._workers.items():
             worker.change(self._order(index))
 
@@ -246,7 +256,7 @@ class Supervisor:
         return self._marked
 
     def _build(self) -> Learner:
-        return build_learner(self._settings)
+        return build_learner(self._used)
 
     async def _follow(self, index: int, worker: WorkerProcess, folder: Path) -> None:
         """Have a worker continue from what was learnt, again whenever it is too far behind."""

@@ -28,6 +28,7 @@ from extproc.routing.load.spill import Spill
 from extproc.routing.plain import PlainRouter
 from extproc.routing.pools import Pool, Reason, Verdict, judge_moved
 from extproc.routing.route import (
+    Moving,
     Routed,
     Rules,
     is_informative,
@@ -35,6 +36,7 @@ from extproc.routing.route import (
     route_by_size,
     route_unread,
 )
+from extproc.routing.sticky import Places
 from extproc.stream.answer import PendingAnswer
 from extproc.stream.buffered import Mark, marks
 from extproc.stream.decision import (
@@ -96,6 +98,8 @@ class Stages:
     """Is told each decision."""
     spill: Spill | None = None
     """Moves requests between pools by their load; None: nothing does."""
+    places: Places | None = None
+    """The pools of conversations; None: each request is decided by itself."""
 
     @cached_property
     def header_names(self) -> frozenset[str]:
@@ -124,8 +128,12 @@ class Stages:
 
     @property
     def _request_names(self) -> set[str]:
-        tenants = self.rules.tenants
-        named = (self.rules.category_header, tenants.header if tenants else "")
+        tenants, sticky = self.rules.tenants, self.rules.sticky
+        named = (
+            self.rules.category_header,
+            tenants.header if tenants else "",
+            sticky.header if sticky else "",
+        )
         return {*_OF_REQUESTS, *filter(None, named)}
 
 
@@ -371,14 +379,16 @@ class Exchange:
             pending.body,
             pending.headers.get("content-encoding", ""),
             max_bytes=rules.max_body_bytes,
-            turns=rules.prefix_key is not None,
+            turns=rules.reads_turns,
         )
 
     def _route(self, pending: PendingRequest, request: Request, learner: Learner) -> Routed:
-        rules, spill = self._stages.rules, self._stages.spill
+        stages, rules = self._stages, self._stages.rules
         named = pending.headers.get(rules.category_header, "")
         tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
-        return route(request, named, learner, rules, tenant, spill=spill)
+        session = pending.headers.get(rules.sticky.header, "") if rules.sticky else ""
+        moving = Moving(stages.spill, stages.places, session)
+        return route(request, named, learner, rules, tenant, moving=moving)
 
     def _answer_for(
         self, pending: PendingRequest, request: Request, routed: Routed, one_in: int | None

@@ -5,7 +5,7 @@ several workers, whose files keep replaced labels), `pool` by the settings, all 
 enumerations.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -198,9 +198,9 @@ class LoadCollector(Collector):
     def __init__(
         self,
         loads: Callable[[], Mapping[str, PoolLoad]],
-        polls: Callable[[], Mapping[tuple[str, str], int]],
+        polls: Callable[[], Mapping[tuple[str, str, str], int]],
     ) -> None:
-        """`polls` returns how often the servers of a pool were asked, by pool and outcome."""
+        """`polls` returns how often servers were asked, by pool, question and outcome."""
         self._loads, self._polls = loads, polls
 
     def collect(self) -> Iterator[Metric]:
@@ -241,12 +241,45 @@ class LoadCollector(Collector):
                 preemptions.add_metric([name], load.preemptions)
         polls = CounterMetricFamily(
             "dualpool_pool_polls",
-            "Questions to the servers of a pool for their load, by outcome.",
-            labels=["pool", "outcome"],
+            "Questions to the servers of a pool, for their load or their models, by outcome.",
+            labels=["pool", "question", "outcome"],
         )
-        for (name, outcome), count in self._polls().items():
-            polls.add_metric([name, outcome], count)
+        for values, count in self._polls().items():
+            polls.add_metric(values, count)
         yield from (requests, usage, preemptions, servers, polls)
+
+
+class WindowCollector(Collector):
+    """The metrics of what the pools' servers state of themselves, where they are asked."""
+
+    def __init__(
+        self,
+        sizes: Callable[[], Iterable[tuple[str, str, int]]],
+        counts: Callable[[], Iterable[tuple[str, str, int]]],
+    ) -> None:
+        """`sizes` returns windows by pool and source, `counts` disagreements by pool and kind."""
+        self._sizes, self._counts = sizes, counts
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the windows of each pool, and how many things disagree."""
+        windows = GaugeMetricFamily(
+            "dualpool_pool_window_tokens",
+            "max_model_len of a pool, by source: settings, servers (the least that one of them "
+            "states), used (what counts for decisions).",
+            labels=["pool", "source"],
+        )
+        for name, source, tokens in self._sizes():
+            windows.add_metric([name, source], tokens)
+        discords = GaugeMetricFamily(
+            "dualpool_pool_disagreements",
+            "What a pool's servers disagree in, by kind: window (1: with the settings), servers "
+            "(windows beside the first), and names of models: missing (of its row, on some), "
+            "unlisted (not of its row), apart (only on some).",
+            labels=["pool", "kind"],
+        )
+        for name, kind, count in self._counts():
+            discords.add_metric([name, kind], count)
+        yield from (windows, discords)
 
 
 class StateMetrics:

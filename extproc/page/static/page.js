@@ -66,13 +66,29 @@ function showNow(now) {
   showAlerts(now.alerts);
   showGlance(now);
   const rows = now.pools.map((pool) => [
-    pool.name, whole(pool.window), whole(pool.threshold), rate(pool.rate),
+    pool.name, windowOf(pool), whole(pool.threshold), rate(pool.rate),
     named(pool.reasons), named(pool.misroutes),
     whole(pool.verdicts.over_routed || 0), named(pool.retries),
   ]);
   if (total(now.undecided)) rows.push(["left to Envoy", "–", "–", "–", named(now.undecided), "–", "–", "–"]);
   fill("pools", rows);
+  showLoads(now.pools.filter((pool) => pool.load));
   if (!$("hold").checked) showLatest(now.latest);
+}
+
+// The servers may have a smaller window than the settings.
+const windowOf = ({ window, stated }) =>
+  stated && stated !== window ? `${whole(window)} (settings: ${whole(stated)})` : whole(window);
+
+function showLoads(loaded) {
+  $("loads-section").hidden = !loaded.length;
+  fill("loads", loaded.map(({ name, load }) => [
+    name, [load.state, load.state === "known" ? "good" : load.state === "down" ? "bad" : "warn"],
+    `${load.reporting} of ${load.servers}`,
+    ...(load.state === "known"
+      ? [rate(load.running), rate(load.waiting), percent(load.kv_usage), rate(load.preemptions)]
+      : ["–", "–", "–", "–"]),
+  ]));
 }
 
 function uptime(seconds) {
@@ -138,6 +154,7 @@ function why(d) {
     case "busy": return "the service was late: by the size of the body";
     case "stateful": return "later requests name this answer";
     case "spill": return `${sum}, which fits here; its own pool is saturated`;
+    case "sticky": return `${sum}, which fits here, where its conversation is`;
     case "oversize": return `${sum}, above every window`;
     case "threshold": return `${sum}; expected ${whole(d.placed_tokens)}, above the threshold of ${smaller ? smaller.name : d.pool}`;
     case "capacity": return `${sum}, above the window of ${smaller ? smaller.name : d.pool}`;

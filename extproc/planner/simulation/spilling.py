@@ -14,7 +14,10 @@ from extproc.planner.simulation.run import Watch
 from extproc.planner.traffic.arrivals import Incoming
 from extproc.routing.load.pool_load import Tracker
 from extproc.routing.load.report import Report
+from extproc.routing.load.spill import Spill
 from extproc.routing.pools import Pool, choose
+from extproc.routing.route import Moving
+from extproc.routing.sticky import Places
 
 _NS: Final = 1e9
 
@@ -30,8 +33,16 @@ class Reporting:
     replicas: int = 1
     at_once: bool = False
     """Whether all requests move while any do: what the drawn shares avoid."""
+    conversations: int = 0
+    """How many each replica remembers, and leaves in their pool; 0: none."""
     delay_s: float = 0.0
     garble: Callable[[int, Report], Report | None] = lambda _, report: report
+
+
+@dataclass(frozen=True, slots=True)
+class _Replica:
+    spill: Spill
+    places: Places | None
 
 
 class Spilling(Estimated):
@@ -52,7 +63,10 @@ class Spilling(Estimated):
         self._tracker = Tracker((pool.name for pool in pools), settings.load.stale_s)
         draw = (lambda: 0.0) if reporting.at_once else self._rng.random
         self._replicas = [
-            build_spill(settings, pools, lambda: self._now_s, draw)
+            _Replica(
+                build_spill(settings, pools, lambda: self._now_s, draw),
+                Places(reporting.conversations) if reporting.conversations else None,
+            )
             for _ in range(reporting.replicas)
         ]
         self.moved = array("b")
@@ -64,10 +78,13 @@ class Spilling(Estimated):
         self._now_s = incoming.at_ns / _NS
         self._receive()
         budget = self._learner.budget(incoming.asked)
-        spill = self._replicas[int(self._rng.random() * len(self._replicas))]
+        replica = self._replicas[int(self._rng.random() * len(self._replicas))]
         home = choose(budget, self._pools)
-        decision = spill.move(home, budget, self._pools)
-        spill.count(decision.pool.name)
+        # Prompts with one beginning are of one conversation.
+        names = [str(incoming.prefix[0])] if incoming.prefix else []
+        moving = Moving(replica.spill, replica.places)
+        decision = moving.decide(home, budget, self._pools, names)
+        replica.spill.count(decision.pool.name)
         self.moved.append(decision is not home)
         return self._pools.index(decision.pool)
 
@@ -82,8 +99,8 @@ class Spilling(Estimated):
             received = True
         if received:
             loads = self._tracker.loads(self._now_s)
-            for spill in self._replicas:
-                spill.tell(loads)
+            for replica in self._replicas:
+                replica.spill.tell(loads)
 
     def _take(self, at_s: float, reports: list[list[Report]]) -> None:
         for index, (pool, servers) in enumerate(zip(self._pools, reports, strict=True)):

@@ -117,6 +117,11 @@ class Spill:
                 return Decision(pool, Reason.SPILL) if self._draw() < share else decision
         return decision
 
+    def is_down(self, pool: str) -> bool:
+        """Return whether all servers of a pool refuse connections, as last told."""
+        found = self._pools.get(pool)
+        return found is not None and found.load.state is State.DOWN
+
     def describe(self) -> dict[str, object]:
         """Return what is known and decided of each pool, for GET /state."""
         self._refresh(self._clock())

@@ -130,6 +130,12 @@ def run(module, *arguments):
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+def test_sticky_conversations_are_simulated():
+    done = run("sticky", "--seeds", "1", "--seconds", "40", "--only", "2.5/s")
+    assert done.returncode == 0, done.stderr
+    assert "2.5/s, spill, sticky" in done.stdout
+
+
 def test_an_overload_is_measured():
     done = run("overload", "--seconds", "1", "--body", "brotli")
     assert done.returncode == 0, done.stderr

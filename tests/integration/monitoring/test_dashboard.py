@@ -31,8 +31,8 @@ def prometheus():
         find_envoy()
     except StackError as error:
         pytest.skip(str(error))
-    tenants = {"header": "x-tenant"}
-    with running(tenants=tenants) as stack, watching(stack.ports) as url:
+    further = {"tenants": {"header": "x-tenant"}, "load": {"spill": True}}
+    with running(**further) as stack, watching(stack.ports) as url:
         wait_for(lambda: len(ask(url, "up == 1")) == 4)
         for times in (5, 20, 40, 4000):
             send(stack, times)

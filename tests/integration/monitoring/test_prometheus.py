@@ -12,9 +12,17 @@ from deploy.grafana.panels import PANELS
 from extproc.budget.values import Learnt
 from extproc.config.addresses import host_port
 from extproc.config.load import load
+from extproc.routing.load.pool_load import PoolLoad
 from extproc.simulator.engine import A100_80GB, Engine
 from extproc.simulator.pool.metrics import PoolMetrics
-from extproc.stream.metrics import LearntCollector, Metrics, SharedMetrics, WorkerMetrics
+from extproc.stream.metrics import (
+    LearntCollector,
+    LoadCollector,
+    Metrics,
+    SharedMetrics,
+    WindowCollector,
+    WorkerMetrics,
+)
 from tests.support.paths import ROOT
 from tests.support.pool_client import settings
 
@@ -92,6 +100,9 @@ def test_the_service_has_every_metric_that_is_asked_for():
     tenants = {"kept": 1.0, "evicted": 0.0, "own_weights": 0.0}
     learnt = Learnt({"prose/m": figures}, {}, {"8192": limit}, tenants=tenants)
     registry.register(LearntCollector(learnt))
+    known = {"short": PoolLoad(servers=1, known=1)}
+    registry.register(LoadCollector(lambda: known, dict))
+    registry.register(WindowCollector(list, lambda: [("short", "window", 1)]))
     assert named("dualpool_") <= shown(registry)
 
 

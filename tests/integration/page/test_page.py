@@ -3,6 +3,7 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -10,9 +11,12 @@ playwright = pytest.importorskip("playwright.sync_api")
 
 from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 
+from extproc.simulator.pool.answer import describe_models  # noqa: E402
 from tests.support import running_service  # noqa: E402
 from tests.support.chromium import ARGUMENTS, find_chromium  # noqa: E402
 from tests.support.running_service import serving  # noqa: E402
+from tests.unit.routing.load.test_report import VLLM  # noqa: E402
+from tests.unit.service.test_serve import serving_http  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -70,6 +74,38 @@ def text(page, selector):
 
 def has(page, selector, pattern):
     playwright.expect(page.locator(selector)).to_contain_text(re.compile(pattern), timeout=15_000)
+
+
+class Server(BaseHTTPRequestHandler):
+    """A server of a pool that has a smaller window than the settings say, and a queue."""
+
+    def do_GET(self):
+        body = describe_models("m", 4096, 0, "x") if self.path == "/v1/models" else VLLM
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_it_shows_the_load_and_the_windows_that_servers_state(browser, tmp_path):
+    with serving_http(Server) as address:
+        more = (
+            f"pools: [{{name: short, max_model_len: 8192, address: '{address}'}}, "
+            "{name: long, max_model_len: 65536, address: '127.0.0.1:9'}]\n"
+            "load: {spill: true}\n"
+        )
+        with serving(tmp_path, more=more) as (_, _, url), opened(browser, url) as page:
+            has(page, "#loads tbody", r"short\s*known\s*1 of 1\s*32\s*7\.0")
+            has(page, "#loads tbody", r"long\s*unknown\s*0 of 1\s*–")
+            has(page, "#pools tbody", r"short\s*4,096 \(settings: 8,192\)")
+
+
+def test_without_load_none_is_shown(page):
+    has(page, "#pools tbody", "short")
+    assert not page.locator("#loads-section").is_visible()
 
 
 def test_it_shows_pools_and_what_was_learnt(page):

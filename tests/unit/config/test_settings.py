@@ -18,6 +18,7 @@ from extproc.config.settings import (
     PoolSettings,
     Settings,
     StatedLimits,
+    StickyBy,
     StoredResponses,
 )
 from extproc.request.prompt import Optional
@@ -68,7 +69,8 @@ DEFAULTS = {
         "ask_usage": True,
         "stored_responses": StoredResponses.ANY,
     },
-    "load": {"spill": False, "wait_ms": 500, "every_ms": 250, "timeout_ms": 1000},
+    "load": {"discover": True, "spill": False, "wait_ms": 500, "every_ms": 250, "timeout_ms": 1000},
+    "sticky": {"by": StickyBy.NONE, "header": "x-session-id", "max": 65_536},
     "envoy": {
         "version": "1.40",
         "form": Form.AUTO,

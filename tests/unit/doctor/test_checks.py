@@ -19,8 +19,8 @@ SHORT = PoolSettings(name="short", max_model_len=8192)
 WINDOWS = {"short": 8192, "long": 65536}
 
 
-def service(*, ready=True, windows=WINDOWS):
-    return ServiceFacts(ready=ready, counts=Counts({}), windows=windows)
+def service(*, ready=True, windows=WINDOWS, used=None):
+    return ServiceFacts(ready=ready, counts=Counts({}), windows=windows, used=used or {})
 
 
 def envoy(bootstrap=None, hosts=(), certificates=()):
@@ -63,6 +63,18 @@ def test_a_smaller_pool_of_a_shadow_is_not_missed(shadow, missed):
     lines = [str(each) for each in conclude(facts)]
     expected = [f"windows: not checked: Envoy states no server of pool {name}" for name in missed]
     assert [line for line in lines if "states no server" in line] == expected
+
+
+def test_a_window_that_a_server_told_the_service_alone_is_found():
+    told = service(used={"short": 4096, "long": 65536})
+    [text] = found(told, envoy())
+    assert text == (
+        "windows: the service takes short to hold 4096 tokens, as one of its servers states, the "
+        "settings say 8192; set max_model_len of short to 4096, or start its servers with "
+        "--max-model-len 8192"
+    )
+    [text] = found(told, envoy(), (Served(SHORT, "h:1", {"m": 4096}),))
+    assert "h:1 of short serves m" in text
 
 
 def test_a_server_that_cannot_be_asked_is_no_finding():

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.doctor.facts import Unseen
-from extproc.doctor.looking import read_counts, read_models, read_windows
+from extproc.doctor.looking import read_counts, read_models, read_used, read_windows
 
 PAGE = b"""\
 # TYPE dualpool_decisions_total counter
@@ -27,6 +27,11 @@ def test_the_windows_are_those_that_the_service_states():
     assert read_windows(b'{"pools": {"short": 8192}}') == {"short": 8192}
 
 
+def test_the_windows_that_count_are_read_where_the_service_asks_servers():
+    assert read_used(b'{"discovered": {"short": {"used": 4096}, "long": 3}}') == {"short": 4096}
+    assert read_used(b"{}") == {}
+
+
 def test_the_windows_of_a_server_are_those_of_its_models():
     rows = b'{"data": [{"id": "a", "max_model_len": 8192}, {"id": "b"}, 3]}'
     assert read_models(rows) == {"a": 8192}
@@ -40,5 +45,6 @@ def test_a_server_that_states_no_window_is_not_judged():
 def test_whatever_answers_nothing_is_raised(data):
     read_counts(data)
     read_windows(data)
+    read_used(data)
     read_models(data)
     read_counts(PAGE + data)

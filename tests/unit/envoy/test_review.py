@@ -399,3 +399,10 @@ def test_a_header_that_names_tenants_reaches_the_service():
     assert findings(rendered(tenants=tenants), tenants=tenants) == []
     [found] = findings(document, tenants=tenants)
     assert "the service does not get the header authorization: remove it" in found
+
+
+def test_a_header_that_names_conversations_reaches_the_service():
+    sticky = {"by": "header", "header": "x-api-key"}
+    [found] = findings(rendered(), sticky=sticky)
+    assert "the service does not get the header x-api-key: remove it" in found
+    assert findings(rendered(), sticky=sticky | {"by": "user"}) == []

@@ -22,6 +22,7 @@ EXPRESSIONS = {
     'unless sum(increase(dualpool_answers_total{outcome="learnt"}[30m])) > 0',
     "DualpoolStreamFaults": 'sum(increase(dualpool_streams_total{outcome="fault"}[15m])) > 0',
     "DualpoolProtocolErrors": 'sum(increase(dualpool_streams_total{outcome="protocol"}[15m])) > 0',
+    "DualpoolReloadRefused": 'increase(dualpool_reloads_total{outcome="refused"}[15m]) > 0',
     "DualpoolWorkerMissing": "min_over_time(instance:dualpool_workers_missing:current[5m]) > 0 "
     "or increase(dualpool_worker_restarts_total[15m]) > 2",
 }
@@ -67,6 +68,11 @@ def test_misroutes_over_the_target(judged, count, holds):
 
 def test_without_a_target_no_misroutes_are_over_it():
     assert not found("DualpoolMisroutesOverTarget", misroutes(10_000, 9000), target=0.0)
+
+
+def test_a_reload_was_refused():
+    assert found("DualpoolReloadRefused", {"dualpool_reloads_total refused": 1.0}, window=900)
+    assert not found("DualpoolReloadRefused", {"dualpool_reloads_total applied": 1.0})
 
 
 def test_learning_has_stalled():

@@ -184,3 +184,11 @@ def test_a_pool_is_shown_with_the_number_of_its_row(clock):
         *((0, each.name) for each in POOLS),
         (1, "other"),
     ]
+
+
+def test_what_is_seen_of_a_pool_is_shown(clock):
+    seen = {"short": {"stated": 9000, "load": {"state": "known"}}}
+    overview = Overview(Facts("paper", 0.0, (POOLS,)), dict, clock, lambda: seen)
+    assert pool(overview)["stated"] == 9000
+    assert pool(overview)["load"] == {"state": "known"}
+    assert "stated" not in pool(overview, "long")

@@ -42,6 +42,7 @@ BODIES = st.fixed_dictionaries(
         "reasoning_effort": st.sampled_from(["low", None]),
         "chat_template": st.sampled_from(["t", None]),
         "temperature": NUMBERS,
+        "user": st.text(max_size=5) | NUMBERS,
     },
 )
 

@@ -16,6 +16,8 @@ from extproc.config.settings import (
     LogLevel,
     PoolSettings,
     Settings,
+    StickyBy,
+    StickySettings,
     TenantSettings,
     Transport,
 )
@@ -30,6 +32,7 @@ from extproc.service.build import (
     configure_logging,
     describe_settings,
     message_bytes,
+    renew_stages,
 )
 from extproc.service.certificates import CertificateError, CertificateFiles
 from extproc.service.grpc_server import GrpcServer
@@ -169,3 +172,21 @@ def test_the_service_on_h2_does_not_load_grpc():
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "False True\n"
+
+
+def test_conversations_stay_known_under_other_settings_while_they_are_sticky():
+    def sticky(by, most=2):
+        return Settings(sticky=StickySettings(by=by, max=most))
+
+    def renewed(before, settings):
+        return renew_stages(before, settings, print, b"")
+
+    learner = build_learner(Settings())
+    stages = build_stages(sticky(StickyBy.USER), learner, print, CollectorRegistry(), b"")
+    for name in ("a", "b"):
+        stages.places.keep(name, "long")
+    stages = renewed(stages, sticky(StickyBy.USER, 1))
+    assert [stages.places.find([name]) for name in ("a", "b")] == ["", "long"]
+    stages = renewed(stages, Settings())
+    assert stages.places is None
+    assert len(renewed(stages, sticky(StickyBy.USER)).places) == 0

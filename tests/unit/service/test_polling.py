@@ -3,16 +3,29 @@
 import asyncio
 import socket
 import ssl
+import threading
+import time
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
+import uvloop
 from aiohttp import web
 
+from extproc.routing.load.discovery import Discovery
 from extproc.routing.load.pool_load import PoolLoad, State, Tracker
 from extproc.service import polling as module
-from extproc.service.polling import MOST_BYTES, OUTCOMES, Pace, Polled, Poller
+from extproc.service.polling import (
+    MOST_BYTES,
+    OUTCOMES,
+    LoadQuestion,
+    ModelsQuestion,
+    Pace,
+    Polled,
+    Poller,
+)
+from extproc.simulator.pool.answer import describe_models
 from tests.support.certificate_authority import Authority
 from tests.unit.routing.load.test_report import VLLM
 
@@ -20,10 +33,12 @@ PACE = Pace(every_s=0.02, timeout_s=0.3)
 
 
 class FakeServer:
-    """Answers /metrics as told, on a port that it keeps."""
+    """Answers /metrics as told, and /v1/models, on a port that it keeps."""
 
     def __init__(self, body: bytes = VLLM, status: int = 200, delay_s: float = 0.0) -> None:
         self.body, self.status, self.delay_s = body, status, delay_s
+        self.models = describe_models("m", 4096, 0, "x")
+        self.asked_models = 0
         self.hosts = set[str]()
         self.asked = 0
         self.port = 0
@@ -32,6 +47,7 @@ class FakeServer:
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/models", self._models)
         app.router.add_get("/elsewhere", self._metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
@@ -47,6 +63,10 @@ class FakeServer:
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    async def _models(self, _request: web.Request) -> web.Response:
+        self.asked_models += 1
+        return web.Response(body=self.models)
+
     async def _metrics(self, request: web.Request) -> web.Response:
         self.asked += 1
         self.hosts.add(request.headers["host"])
@@ -60,7 +80,7 @@ class Polling:
     """A running Poller, and what it tells."""
 
     told: list[dict[str, PoolLoad]] = field(default_factory=list)
-    polls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    polls: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     @property
     def load(self) -> PoolLoad:
@@ -72,16 +92,25 @@ class Polling:
 
 
 @asynccontextmanager
-async def polled(*addresses: str, tls: ssl.SSLContext | None = None, tls_name: str = ""):
+async def polled(
+    *addresses: str, tls: ssl.SSLContext | None = None, tls_name: str = "", pace: Pace = PACE
+):
     polling = Polling()
     tracker = Tracker(["short"], 2.0)
+
+    def tell():
+        polling.told.append(tracker.loads(asyncio.get_running_loop().time()))
+
     pools = [Polled("short", addresses, tls, tls_name)]
-    poller = Poller(
-        pools, PACE, tracker, lambda loads: polling.told.append(dict(loads)), polling.polls
-    )
+    async with asking(Poller(pools, pace, LoadQuestion(tracker), tell, polling.polls)):
+        yield polling
+
+
+@asynccontextmanager
+async def asking(poller: Poller):
     task = asyncio.create_task(poller.run())
     try:
-        yield polling
+        yield
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):
@@ -113,24 +142,27 @@ def test_the_load_is_told_while_the_servers_report():
             await until(lambda: polling.state is State.KNOWN)
             assert server.hosts == {server.address}
             assert polling.load.waiting == 7.0
-            assert polling.polls["short", "reported"] >= 1
+            assert polling.polls["short", "load", "reported"] >= 1
 
     playing(scenario)
 
 
 def test_all_servers_that_a_name_stands_for_are_asked(monkeypatch):
     async def scenario(server):
-        loop = asyncio.get_running_loop()
         place = ("127.0.0.1", server.port)
         closed = ("127.0.0.2", server.port)
         infos = [(0, 0, 0, "", each) for each in (place, closed, place)]
 
-        async def found(*asked, **limits):
+        lookup = socket.getaddrinfo
+
+        def found(*asked, **limits):
+            if asked[0] != "pool":
+                return lookup(*asked, **limits)
             assert (asked, limits) == (("pool", 8000), {"type": socket.SOCK_STREAM})
-            return infos
+            return list(infos)
 
         monkeypatch.setattr(module, "_RESOLVED_EVERY_S", 0.02)
-        monkeypatch.setattr(type(loop), "getaddrinfo", lambda self, *a, **k: found(*a, **k))
+        monkeypatch.setattr(socket, "getaddrinfo", found)
         async with polled("pool:8000") as polling:
             await until(lambda: polling.state is State.KNOWN)
             assert polling.load.servers == 2
@@ -155,9 +187,9 @@ def test_all_servers_that_a_name_stands_for_are_asked(monkeypatch):
 def test_what_is_no_report_is_counted_and_leaves_the_pool_unknown(server, outcome):
     async def scenario(fake):
         async with polled(fake.address) as polling:
-            await until(lambda: polling.polls["short", outcome])
+            await until(lambda: polling.polls["short", "load", outcome])
             assert polling.state is State.UNKNOWN
-            assert set(polling.polls) == {("short", outcome)}
+            assert set(polling.polls) == {("short", "load", outcome)}
             assert outcome in OUTCOMES
 
     playing(scenario, server)
@@ -178,17 +210,36 @@ def test_a_server_that_goes_away_is_down_and_comes_back():
 def test_a_name_that_does_not_resolve_is_counted():
     async def scenario(server):
         async with polled("no-such-host.invalid:8000") as polling:
-            await until(lambda: polling.polls["short", "unresolved"])
+            await until(lambda: polling.polls["short", "load", "unresolved"])
             assert polling.state is State.UNKNOWN
 
     playing(scenario)
 
 
-def test_a_server_that_does_not_answer_is_asked_less_often(monkeypatch):
-    monkeypatch.setattr(module, "_LONGEST_PAUSE_S", 30.0)
+def test_a_name_that_is_still_looked_up_holds_up_no_end(monkeypatch):
+    ended, lookup = threading.Event(), socket.getaddrinfo
+
+    def slow(host, *asked, **limits):
+        if host == "slow":
+            ended.wait(20)
+        return lookup("127.0.0.1" if host == "slow" else host, *asked, **limits)
+
+    async def main():
+        async with polled("slow:8000"):
+            await asyncio.sleep(0.1)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    start = time.monotonic()
+    uvloop.run(main())
+    assert time.monotonic() - start < 5
+    ended.set()
+
+
+def test_a_server_that_does_not_answer_is_asked_less_often():
+    pace = Pace(every_s=0.02, timeout_s=0.3, longest_s=30.0)
 
     async def scenario(server):
-        async with polled(server.address):
+        async with polled(server.address, pace=pace):
             await until(lambda: server.asked >= 4)
             await asyncio.sleep(0.2)
             assert server.asked < 9
@@ -210,8 +261,26 @@ def test_a_pool_with_tls_is_asked_with_it(tmp_path, name, known):
         try:
             async with polled(server.address, tls=trusted, tls_name=name) as polling:
                 await until(lambda: sum(polling.polls.values()) >= 2)
-                assert (polling.polls["short", "reported"] > 0) == known
+                assert (polling.polls["short", "load", "reported"] > 0) == known
         finally:
             await server.stop()
 
     asyncio.run(main())
+
+
+def test_the_models_of_servers_are_asked_and_stay_known_while_a_server_is_away():
+    async def scenario(server):
+        discovery, polls = Discovery(), Counter()
+        pools = [Polled("short", (server.address,))]
+        poller = Poller(pools, PACE, ModelsQuestion(discovery), lambda: None, polls)
+        async with asking(poller):
+            await until(lambda: polls["short", "models", "reported"])
+            server.models = b"{}"
+            await until(lambda: polls["short", "models", "unreadable"])
+            await server.stop()
+            await until(lambda: polls["short", "models", "refused"])
+        assert server.asked == 0
+        found = discovery.found()["short"]
+        assert (found.window, found.models, found.answered) == (4096, ("m",), 1)
+
+    playing(scenario)

@@ -22,6 +22,7 @@ from extproc.build import build_learner
 from extproc.config.settings import Settings
 from extproc.service import serve
 from extproc.service.reload import Source
+from extproc.simulator.pool.answer import describe_models
 from tests.support.production_stack import BODY, children, fronted
 from tests.support.running_service import (
     consecutive_ports,
@@ -366,10 +367,10 @@ class SaturatedOrIdle(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def reporting(*, saturated):
-    """Run a server that only reports; yield its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), SaturatedOrIdle)
-    server.saturated = saturated
+def serving_http(handler, **attributes):
+    """Run a server; yield its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    vars(server).update(attributes)
     thread = Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
@@ -382,7 +383,10 @@ def reporting(*, saturated):
 
 @both
 def test_requests_leave_a_pool_whose_servers_report_a_queue(tmp_path, workers):
-    with reporting(saturated=True) as short, reporting(saturated=False) as long:
+    with (
+        serving_http(SaturatedOrIdle, saturated=True) as short,
+        serving_http(SaturatedOrIdle, saturated=False) as long,
+    ):
         more = (
             "load: {spill: true, every_ms: 50, timeout_ms: 5000}\n"
             f"pools: [{{name: short, max_model_len: 8192, address: '{short}'}}, "
@@ -407,6 +411,55 @@ def test_requests_leave_a_pool_whose_servers_report_a_queue(tmp_path, workers):
             text = get(f"{url}/metrics")[1]
             assert 'dualpool_pool_requests{pool="short",state="waiting"} 90.0' in text
             assert 'dualpool_pool_servers{pool="long",state="reporting"} 1.0' in text
+
+
+class Lists(BaseHTTPRequestHandler):
+    """A server of a model with a window of 1 token."""
+
+    def do_GET(self):
+        body = describe_models("m", 1, 0, "x")
+        self.send_response(200 if self.path == "/v1/models" else 404)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@both
+def test_a_window_that_a_server_states_counts_and_what_was_learnt_stays(tmp_path, workers):
+    with serving_http(Lists) as server:
+        pools = (
+            f"pools: [{{name: short, max_model_len: 8192, address: '{server}'}}, "
+            "{name: long, max_model_len: 65536, address: '127.0.0.1:9'}]\n"
+        )
+        more = f"{pools}load: {{discover: false}}\n"
+        with serving(tmp_path, workers, more=more) as (process, port, url):
+            converse(port, "observed")
+            wait_for(lambda: samples(url) == 1)
+            file = tmp_path / "dualpool.yaml"
+            file.write_text(file.read_text().replace("discover: false", "discover: true"))
+            process.send_signal(signal.SIGHUP)
+
+            def state():
+                return json.loads(get(f"{url}/state")[1])
+
+            wait_for(lambda: state().get("discovered", {}).get("short", {}).get("used") == 1)
+            assert state()["discovered"]["short"]["models"] == ["m"]
+            assert state()["pools"] == {"short": 8192, "long": 65536}
+            wait_for(lambda: "1" in state()["limits"])
+            assert samples(url) == 1
+
+            def decided():
+                converse(port, "buffered-short")
+                lines = get(f"{url}/metrics")[1].splitlines()
+                return [line for line in lines if 'reason="capacity"' in line]
+
+            wait_for(decided)
+            text = get(f"{url}/metrics")[1]
+            assert 'dualpool_pool_window_tokens{pool="short",source="used"} 1.0' in text
+            assert 'dualpool_pool_disagreements{kind="window",pool="short"} 1.0' in text
 
 
 @both

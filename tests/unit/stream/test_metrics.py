@@ -6,7 +6,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from extproc.budget.category import label
 from extproc.budget.values import Learnt
 from extproc.routing.load.pool_load import PoolLoad
-from extproc.stream.metrics import LearntCollector, LoadCollector, Metrics, WorkerMetrics
+from extproc.stream.metrics import (
+    LearntCollector,
+    LoadCollector,
+    Metrics,
+    WindowCollector,
+    WorkerMetrics,
+)
 from tests.support.conversation import counted, stages
 
 LEARNT = Learnt(
@@ -47,6 +53,7 @@ def test_every_metric_has_the_prefix_and_help():
     WorkerMetrics(registry)
     registry.register(LearntCollector(LEARNT))
     registry.register(LoadCollector(dict, dict))
+    registry.register(WindowCollector(list, list))
     for family in registry.collect():
         assert family.name.startswith("dualpool_")
         assert family.documentation.endswith(".")
@@ -91,7 +98,7 @@ def test_the_load_of_a_pool_is_shown_if_it_is_known():
         "short": PoolLoad(servers=3, known=2, down=1, running=5, waiting=1, kv_usage=0.5),
         "long": PoolLoad(servers=2),
     }
-    polls = {("long", "timeout"): 7}
+    polls = {("long", "load", "timeout"): 7}
     found = {
         (sample.name, *sample.labels.values()): sample.value
         for family in LoadCollector(lambda: loads, lambda: polls).collect()
@@ -108,5 +115,22 @@ def test_the_load_of_a_pool_is_shown_if_it_is_known():
         ("dualpool_pool_servers", "long", "reporting"): 0,
         ("dualpool_pool_servers", "long", "silent"): 2,
         ("dualpool_pool_servers", "long", "down"): 0,
-        ("dualpool_pool_polls_total", "long", "timeout"): 7,
+        ("dualpool_pool_polls_total", "long", "load", "timeout"): 7,
+    }
+
+
+def test_windows_and_disagreements_are_shown_by_pool():
+    collector = WindowCollector(
+        lambda: [("short", "settings", 8192), ("short", "used", 4096)],
+        lambda: [("short", "window", 1)],
+    )
+    found = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in collector.collect()
+        for sample in family.samples
+    }
+    assert found == {
+        ("dualpool_pool_window_tokens", "short", "settings"): 8192,
+        ("dualpool_pool_window_tokens", "short", "used"): 4096,
+        ("dualpool_pool_disagreements", "short", "window"): 1,
     }

@@ -66,3 +66,18 @@ def test_no_request_that_moved_exceeds_its_window():
     assert {Fate(f) for f, moved in zip(records.fate, rule.moved, strict=True) if moved} == {
         Fate.COMPLETED
     }
+
+
+def test_a_conversation_stays_where_its_first_request_went():
+    arrivals = [
+        each._replace(prefix=(number % 40,))
+        for number, each in enumerate(incoming(OVERLOAD, max_tokens=128))
+    ]
+
+    def pools_of_each(conversations):
+        rule = Spilling(FLEET.routing(), Settings(), 0, Reporting(conversations=conversations))
+        records = simulate(FLEET, arrivals, rule, Conduct(), watch=rule.watch)
+        return [set(records.pool[number::40].tolist()) for number in range(40)]
+
+    assert any(len(pools) > 1 for pools in pools_of_each(0))
+    assert all(len(pools) == 1 for pools in pools_of_each(40))
