@@ -215,7 +215,6 @@ class Mesh:
             "listen": listen | {"notice_s": 0, "drain_s": 2, "transport": str(self.transport)},
             "pools": pools,
             "requests": {"observe_sample": 1.0},
-            "load": {"discover": False},  # the pools keep what they answer to clients
             "envoy": envoy | {"message_timeout_ms": int(MESSAGE_TIMEOUT_S * 1000)},
         }
         self.settings.write(json.dumps(document))

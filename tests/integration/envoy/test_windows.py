@@ -46,6 +46,7 @@ def gateway(folder, short, long):
             {"name": "short", "max_model_len": 8192, "address": f"127.0.0.1:{short}"},
             {"name": "long", "max_model_len": 65536, "address": f"127.0.0.1:{long}"},
         ],
+        "load": {"discover": True},
         "envoy": {
             "listen": f"127.0.0.1:{ports.listener}",
             "admin": f"127.0.0.1:{ports.admin}",

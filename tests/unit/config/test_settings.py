@@ -69,7 +69,13 @@ DEFAULTS = {
         "ask_usage": True,
         "stored_responses": StoredResponses.ANY,
     },
-    "load": {"discover": True, "spill": False, "wait_ms": 500, "every_ms": 250, "timeout_ms": 1000},
+    "load": {
+        "discover": False,
+        "spill": False,
+        "wait_ms": 500,
+        "every_ms": 250,
+        "timeout_ms": 1000,
+    },
     "sticky": {"by": StickyBy.NONE, "header": "x-session-id", "max": 65_536},
     "envoy": {
         "version": "1.40",

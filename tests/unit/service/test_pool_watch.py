@@ -182,6 +182,7 @@ def test_windows_that_cannot_be_used_are_logged(caplog):
 
 def test_of_a_shadow_only_the_largest_pool_is_asked():
     pools = tuple(PoolSettings(name=name, max_model_len=n) for name, n in (("a", 1), ("b", 2)))
-    watch = PoolWatch(Settings(pools=pools, shadow=True), CollectorRegistry(), print)
+    given = Settings(pools=pools, shadow=True, load=LoadSettings(discover=True))
+    watch = PoolWatch(given, CollectorRegistry(), print)
     [poller] = watch._pollers
     assert [pool.name for pool in poller._pools] == ["b"]

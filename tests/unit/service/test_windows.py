@@ -6,6 +6,8 @@ from extproc.config.settings import LoadSettings, PoolSettings, RowSettings, Set
 from extproc.routing.load.discovery import Stated
 from extproc.service.windows import Windows
 
+ASKED = LoadSettings(discover=True)
+
 
 def of(window, *names):
     return Stated(window, frozenset(names or ("m",)))
@@ -24,9 +26,9 @@ def used(windows, settings):
 
 
 def test_without_an_answer_the_settings_count_and_nothing_is_said(caplog):
-    windows = Windows(Settings())
+    windows = Windows(Settings(load=ASKED))
     assert not told(windows, "short", None, None)
-    assert used(windows, Settings()) == {"short": 8192, "long": 65_536}
+    assert used(windows, Settings(load=ASKED)) == {"short": 8192, "long": 65_536}
     assert caplog.messages == []
     assert dict(windows.describe()["short"], used=0)["answered"] == 0
     assert list(windows.sizes()) == [
@@ -38,11 +40,11 @@ def test_without_an_answer_the_settings_count_and_nothing_is_said(caplog):
 
 
 def test_a_smaller_window_counts_and_is_logged_once(caplog):
-    windows = Windows(Settings())
+    windows = Windows(Settings(load=ASKED))
     assert told(windows, "short", of(4096))
     assert not windows.look()
     assert not told(windows, "short", of(4096), of(4096))
-    assert used(windows, Settings())["short"] == 4096
+    assert used(windows, Settings(load=ASKED))["short"] == 4096
     assert caplog.messages == [
         "pool short: its servers state max_model_len 4096, the settings 8192: 4096 counts"
     ]
@@ -52,7 +54,7 @@ def test_a_smaller_window_counts_and_is_logged_once(caplog):
 
 
 def test_a_larger_window_is_logged_and_does_not_count(caplog):
-    windows = Windows(Settings())
+    windows = Windows(Settings(load=ASKED))
     assert not told(windows, "short", of(16_384))
     assert caplog.messages == [
         "pool short: its servers state max_model_len 16384, the settings 8192: 8192 counts"
@@ -60,23 +62,23 @@ def test_a_larger_window_is_logged_and_does_not_count(caplog):
 
 
 def test_a_window_that_is_right_again_counts_and_is_logged(caplog):
-    windows = Windows(Settings())
+    windows = Windows(Settings(load=ASKED))
     told(windows, "short", of(4096))
     with caplog.at_level("INFO"):
         assert told(windows, "short", of(8192))
-    assert used(windows, Settings())["short"] == 8192
+    assert used(windows, Settings(load=ASKED))["short"] == 8192
     assert caplog.messages[1].startswith("pool short: no longer: its servers state")
 
 
 def test_a_window_that_changes_is_logged_again(caplog):
-    windows = Windows(Settings())
+    windows = Windows(Settings(load=ASKED))
     told(windows, "short", of(4096))
     assert told(windows, "short", of(2048))
     assert len(caplog.messages) == 2
 
 
 def test_servers_that_disagree_are_logged_and_counted(caplog):
-    windows = Windows(Settings())
+    windows = Windows(Settings(load=ASKED))
     assert told(windows, "short", of(8192), of(4096, "m", "a"))
     assert caplog.messages == [
         "pool short: its servers state max_model_len 4096 and 8192, the settings 8192: 4096 counts",
@@ -89,7 +91,7 @@ def test_servers_that_disagree_are_logged_and_counted(caplog):
 
 def test_names_of_a_row_and_of_its_servers_are_compared(caplog):
     pools = tuple(PoolSettings(name=name, max_model_len=n) for name, n in (("a", 1), ("b", 2)))
-    windows = Windows(Settings(rows=(RowSettings(models=("m", "sql"), pools=pools),)))
+    windows = Windows(Settings(load=ASKED, rows=(RowSettings(models=("m", "sql"), pools=pools),)))
     told(windows, "a", of(1, "m", "other"))
     assert caplog.messages == [
         'pool a: not all of its servers have what its row lists: "sql"',
@@ -99,11 +101,11 @@ def test_names_of_a_row_and_of_its_servers_are_compared(caplog):
 
 def moved(**more):
     short = PoolSettings(name="short", max_model_len=16_384, **more)
-    return Settings(pools=(short, PoolSettings(name="long", max_model_len=65_536)))
+    return Settings(load=ASKED, pools=(short, PoolSettings(name="long", max_model_len=65_536)))
 
 
 def test_what_is_known_of_the_same_servers_stays_under_other_settings(caplog):
-    windows = Windows(Settings())
+    windows = Windows(Settings(load=ASKED))
     told(windows, "short", of(4096))
     windows.use(moved())
     assert used(windows, moved())["short"] == 4096
@@ -114,12 +116,12 @@ def test_what_is_known_of_the_same_servers_stays_under_other_settings(caplog):
     "other",
     [
         moved(address="elsewhere:1"),
-        Settings(load=LoadSettings(discover=False)),
-        Settings(pools=(PoolSettings(name="new", max_model_len=1),)),
+        Settings(),
+        Settings(load=ASKED, pools=(PoolSettings(name="new", max_model_len=1),)),
     ],
 )
 def test_what_is_known_of_other_servers_is_forgotten(other):
-    windows = Windows(Settings())
+    windows = Windows(Settings(load=ASKED))
     told(windows, "short", of(4096))
     windows.use(other)
     assert windows.capped(other) is other
