@@ -79,7 +79,7 @@ def serve(
         one_in = observe_one_in(budget, conditions)
         # Drawn also where it decides nothing, so that all rivals see the same answers.
         is_seen = rng.random() * one_in < 1.0
-        seen = structs.replace(_answer(case, pool, pools), stands_for=one_in)
+        seen = structs.replace(answer_of(case, pool, pools), stands_for=one_in)
         lessons.append((case, seen) if is_seen and is_lesson(seen) else None)
         yield _row(case, pool, pools, seen, one_in if is_seen else 0)
         if len(lessons) > conditions.lag and (lesson := lessons.popleft()):
@@ -117,7 +117,7 @@ class Observed:
             self._rival.observe(case, structs.replace(observation, stands_for=one_in))
 
 
-def _answer(case: Case, pool: Pool, pools: Sequence[Pool]) -> Observation:
+def answer_of(case: Case, pool: Pool, pools: Sequence[Pool]) -> Observation:
     seen = answer(case, pool)
     # Envoy retries a refused request on the largest pool.
     return answer(case, pools[-1]) if seen.outcome is Outcome.REFUSED else seen
