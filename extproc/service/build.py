@@ -326,7 +326,7 @@ def describe_state(state: StateFile | None, shared: SharedState | None) -> dict[
     """Return what GET /state shows of how the state is kept."""
     if shared:
         return {"state": shared.describe()}
-    return {"state": state.described} if state else {}
+    return {"state": state.describe()} if state else {}
 
 
 def configure_logging(settings: Settings) -> None:
