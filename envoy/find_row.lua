@@ -3,6 +3,7 @@
 -- bounded.
 local MOST_BYTES = 4194304
 local MOST_STEPS = 200000
+local MOST_KEY = 31 -- "model", each letter escaped
 -- The models of each row: whole names, and what others begin and end with.
 local ROWS = {
 {% for row in rows %}
@@ -39,25 +40,37 @@ local function string_end(text, first, steps)
   return nil, steps
 end
 
+-- Returns a JSON string's text with those escapes resolved that a name may have; others stay.
+local function unescaped(text)
+  if not text:find("\\", 1, true) then return text end
+  local plain = text:gsub("\\u00([0-7]%x)", function(hex) return string.char(tonumber(hex, 16)) end)
+  return (plain:gsub("\\/", "/"))
+end
+
+-- Returns the name that the value at `first` gives, "" if it is no string, nil if it is unreadable.
+local function name_at(text, first, steps)
+  if text:byte(first) ~= 34 then return "" end
+  local stop = string_end(text, first, steps)
+  local name = stop and unescaped(text:sub(first + 1, stop - 1)) or ""
+  return not name:find("\\", 1, true) and name or nil
+end
+
 -- Returns the model that a JSON object names, "" if it names none, nil if that is too much to read.
+-- As parsers do, it takes the last one of several.
 local function model_of(text)
-  local depth, at, steps = 0, 0, MOST_STEPS
+  local depth, at, steps, model = 0, 0, MOST_STEPS, ""
   while steps > 0 do
     steps = steps - 1
     at = text:find('["{}%[%]]', at + 1)
-    if not at then return "" end
+    if not at then return model end
     local byte = text:byte(at)
     if byte == 34 then
       local last
       last, steps = string_end(text, at, steps)
-      if not last then return steps > 0 and "" or nil end
-      local value = depth == 1 and last == at + 6 and text:sub(at + 1, last - 1) == "model"
-        and text:match('^%s*:%s*()"', last + 1)
-      if value then
-        local stop = string_end(text, value, steps)
-        local name = stop and text:sub(value + 1, stop - 1):gsub("\\/", "/") or ""
-        return not name:find("\\", 1, true) and name or nil
-      end
+      if not last then break end
+      local value = depth == 1 and last - at <= MOST_KEY
+        and unescaped(text:sub(at + 1, last - 1)) == "model" and text:match("^%s*:%s*()", last + 1)
+      if value then model = name_at(text, value, steps) end
       at = last
     elseif byte == 123 or byte == 91 then
       depth = depth + 1
@@ -65,7 +78,8 @@ local function model_of(text)
       depth = depth - 1
     end
   end
-  return nil
+  if model == "" and steps <= 0 then return nil end
+  return model
 end
 
 function envoy_on_request(handle)
@@ -75,11 +89,11 @@ function envoy_on_request(handle)
   if headers:get("x-llm-pool") or reason == "unlisted" or not kind:lower():find("json", 1, true) then
     return
   end
-  local compressed = headers:get("content-encoding")
+  local encoding = (headers:get("content-encoding") or ""):lower():gsub("%s", "")
   -- Waits, after which the headers above are not valid any more.
   local body = handle:body()
   if not body then return end
-  local plain = not compressed and body:length() <= MOST_BYTES
+  local plain = (encoding == "" or encoding == "identity") and body:length() <= MOST_BYTES
   local model = plain and model_of(body:getBytes(0, body:length())) or nil
   if model == "" then return end
   if model then

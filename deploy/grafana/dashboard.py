@@ -18,7 +18,7 @@ _OPTIONS: Final[Mapping[Kind, Mapping[str, object]]] = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     },
     Kind.LINES: {
-        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
         "tooltip": {"mode": "multi", "sort": "desc"},
     },
 }

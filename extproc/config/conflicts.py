@@ -60,6 +60,8 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
         yield _TRANSPORT, Transport.H2.value, "auto or grpc with listen.tls_cert"
     if values.get(_TRANSPORT) == Transport.H2 and values.get(("tracing", "otlp")):
         yield _TRANSPORT, Transport.H2.value, "auto or grpc with tracing.otlp"
+    if values.get(("tracing", "usage")) and values.get(("tracing", "otlp"), "") == "":
+        yield ("tracing", "usage"), True, "false without tracing.otlp, the receiver"
     yield from _body_conflicts(values[_BODY], values[_MESSAGE])
     if values.get(("shadow",)) and values.get(("rows",)):
         yield ("shadow",), True, "false with rows: without a decision Envoy finds no row"

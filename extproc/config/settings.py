@@ -411,6 +411,9 @@ class TracingSettings(Section):
         ge=0,
         le=1,
     )
+    usage: bool = keys.key(
+        "send the tokens of answers there, as gen_ai.* metrics", "true or false", default=False
+    )
 
 
 class EnvoySettings(Section):

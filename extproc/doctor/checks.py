@@ -99,6 +99,14 @@ def _windows(facts: Facts) -> Iterator[Conclusion]:
 def _served(served: Served) -> Iterator[Conclusion]:
     pool, where = served.pool, f"{served.address} of {served.pool.name}"
     if isinstance(served.windows, Unseen):
+        if served.windows.hangs:
+            yield Ailment(
+                "pools",
+                f"{where} accepts connections, and Envoy uses it, but {served.windows.reason}",
+                "look at its log and restart it; with envoy.pool_health a path such as /health, "
+                "Envoy leaves such servers out",
+            )
+            return
         yield Unchecked("windows", f"{where}: {served.windows.reason}")
         return
     for model, window in served.windows.items():

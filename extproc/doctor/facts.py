@@ -15,9 +15,13 @@ SERVICE_CLUSTER = "dualpool"
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """What could not be read, and why."""
+    """What could not be read, and why.
+
+    hangs: a connection was accepted, and no answer came in time.
+    """
 
     reason: str
+    hangs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from extproc.page.counts import Counts
 _MOST_BYTES: Final = 1 << 26
 _MOST_SERVERS: Final = 64
 _MOST_MODELS: Final = 256
+_CONNECT_S: Final = 5.0
 _TIMEOUT_S: Final = 10.0
 _DAY_S: Final = 86_400.0
 # Of each metric the labels that conclusions ask for, in the order of page.counts.
@@ -57,7 +58,7 @@ class Places:
 
 async def look(settings: Settings, places: Places) -> Facts:
     """Return what is seen; what cannot be reached is a part of it."""
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S, sock_connect=_CONNECT_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         service, envoy = await _look_twice(session, places)
         served: tuple[Served, ...] = ()
@@ -168,7 +169,9 @@ async def _get(session: aiohttp.ClientSession, url: str, token: str = "") -> byt
                 return Unseen(f"{url}: HTTP {response.status}")
             return bytes(data)
     except (aiohttp.ClientError, TimeoutError) as error:
-        return Unseen(f"{url}: {describe(error)}")
+        # While it connects, aiohttp raises an error of its own.
+        hangs = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError)
+        return Unseen(f"{url}: {describe(error)}", hangs=hangs)
     except ValueError:
         return Unseen(f"{url[:200]!r} is no address")
 

@@ -4,8 +4,8 @@ The others need Envoy's or the pools' metrics, or those of a day. A test holds t
 summaries to that file, and pins the expressions that the conditions here repeat.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from math import sqrt
 from typing import Final
 
@@ -25,6 +25,8 @@ class Seen:
     """Returns by how much the counters rose in the last seconds."""
     least_missing: float
     """The least number of workers that were missing at once in the last five minutes."""
+    state: Mapping[str, object] = field(default_factory=dict)
+    """How what is learnt is kept or shared, as GET /state describes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,30 @@ def _worker_missing(seen: Seen) -> str:
     return f"{restarts:.0f} restarts in the last 15 minutes" if restarts > 2 else ""
 
 
+def _pool_silent(seen: Seen) -> str:
+    rise = seen.rise(10 * MINUTE)
+    polls = "dualpool_pool_polls_total"
+    silent = (
+        f"{pool}: {question}"
+        for pool in seen.pools
+        for question in rise.by_label(polls, pool)
+        if not rise.sum(polls, pool, question, "reported")
+    )
+    return ", ".join(silent)
+
+
+def _state_not_saved(seen: Seen) -> str:
+    rise, saves = seen.rise(15 * MINUTE), "dualpool_state_snapshots_total"
+    count = rise.sum(saves, "failed") + rise.sum(saves, "too_large")
+    return f"{count:.0f} in the last 15 minutes" if count else ""
+
+
+def _replicas_apart(seen: Seen) -> str:
+    if seen.state.get("connected") is False:
+        return "no connection to the store"
+    return "it holds something else" if seen.state.get("agree") is False else ""
+
+
 ALERTS: Final = (
     Alert(
         "DualpoolMisroutesOverTarget",
@@ -118,6 +144,24 @@ ALERTS: Final = (
         "A change of the settings was refused; those before it are in use",
         0,
         _reload_refused,
+    ),
+    Alert(
+        "DualpoolPoolSilent",
+        "No server of a pool has answered the service's questions for ten minutes",
+        10 * MINUTE,
+        _pool_silent,
+    ),
+    Alert(
+        "DualpoolStateNotSaved",
+        "What is learnt could not be saved, and would be lost at a restart",
+        0,
+        _state_not_saved,
+    ),
+    Alert(
+        "DualpoolReplicasApart",
+        "This replica does not share what it learns, or holds something else",
+        10 * MINUTE,
+        _replicas_apart,
     ),
     Alert(
         "DualpoolWorkerMissing",

@@ -35,25 +35,26 @@ class Facts:
         return tuple(pool for row in self.rows for pool in row)
 
 
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What is shown beside the streams; each is asked when it is needed."""
+
+    counts: Callable[[], Mapping[str, float]] = dict
+    """Returns counters by key, of the processes, the pools' servers and the state."""
+    pools: Callable[[], Mapping[str, Mapping[str, object]]] = dict
+    """Returns by a pool's name its `load`, and its window in the settings as `stated`."""
+    state: Callable[[], Mapping[str, object]] = dict
+    """Returns how what is learnt is kept or shared, as GET /state describes it."""
+
+
 class Overview:
     """Is told the digests of all processes. Call `tick` as often as they come."""
 
     def __init__(
-        self,
-        facts: Facts,
-        workers: Callable[[], Mapping[str, float]],
-        clock: Callable[[], float] | None = None,
-        seen: Callable[[], Mapping[str, Mapping[str, object]]] = dict,
+        self, facts: Facts, around: Around, clock: Callable[[], float] | None = None
     ) -> None:
-        """`workers` returns the metrics of the processes themselves.
-
-        `seen` returns what else is shown of each pool, by its name: `load`, and its window in the
-        settings as `stated`.
-
-        `clock` returns seconds since 1970 and never runs back; the default is the machine's.
-        """
-        self.facts, self._workers, self._clock = facts, workers, clock or _steady_clock()
-        self._seen_of_pools = seen
+        """`clock` returns seconds since 1970 and never runs back; the default is the machine's."""
+        self.facts, self._around, self._clock = facts, around, clock or _steady_clock()
         self._totals: dict[str, float] = {}
         self._told: dict[int, Mapping[str, float]] = {}
         self._latest: deque[Shown] = deque(maxlen=LATEST)
@@ -96,7 +97,7 @@ class Overview:
         now, counts = self._clock(), self._counts()
         hour = self._rise(now, counts, HOUR_S)
         answers = judged(hour)
-        seen = self._seen_of_pools()
+        seen = self._around.pools()
         return {
             "at": now,
             "started": self._started,
@@ -121,6 +122,8 @@ class Overview:
                 for number, row in enumerate(self.facts.rows)
                 for pool in row
             ],
+            "state": self._around.state(),
+            "below": self._share_below(hour),
             "undecided": hour.by_label("dualpool_decisions_total", UNDECIDED),
             "judged": answers,
             "misrouted": hour.sum("dualpool_misroutes_total"),
@@ -156,10 +159,19 @@ class Overview:
         }
 
     def _counts(self) -> dict[str, float]:
-        return {**self._totals, **self._workers()}
+        return {**self._totals, **self._around.counts()}
 
     def _rise(self, now: float, counts: Mapping[str, float], seconds: float) -> Counts:
         return Counts.since(self._history.before(now - seconds), counts)
+
+    def _share_below(self, hour: Counts) -> float | None:
+        """Return the share of requests in pools below the largest of their row; None if none."""
+        counts = [
+            [hour.sum("dualpool_decisions_total", pool.name) for pool in row]
+            for row in self.facts.rows
+        ]
+        total = sum(map(sum, counts))
+        return sum(sum(row[:-1]) for row in counts) / total if total else None
 
     def _rate(self, now: float, counts: Mapping[str, float], pool: str) -> float:
         since = max((at for at in self._history.times if at <= now - _RATE_S), default=0.0)
@@ -188,6 +200,7 @@ class Overview:
             pools=tuple(pool.name for pool in self.facts.pools),
             rise=lambda seconds: self._rise(now, counts, seconds),
             least_missing=min(n for _, n in self._missing) if full else 0.0,
+            state=self._around.state(),
         )
 
     def _note_missing(self, now: float, counts: Mapping[str, float]) -> None:

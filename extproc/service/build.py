@@ -5,7 +5,8 @@ import math
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
@@ -41,7 +42,7 @@ from extproc.service.shared_state import SharedState, StoreAddress
 from extproc.service.state_file import StateFile
 from extproc.service.streams import Bounds, Server
 from extproc.state.snapshot import fingerprint
-from extproc.stream.exchange import Decided, Stages, create_series
+from extproc.stream.exchange import Decided, Spent, Stages, create_series
 from extproc.stream.metrics import Metrics, SharedMetrics, StateMetrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stream import StreamOutcome
@@ -78,6 +79,7 @@ def build_stages(
         draw=random.random,
         sampling=Sampling(time.perf_counter),
         decided=decided,
+        spent=_build_meter(settings),
     )
     _create_series(stages)
     return stages
@@ -166,12 +168,28 @@ def _build_tracing(settings: Settings) -> "BeginTrace | None":
     if not settings.tracing.otlp:
         return None
     # Imported where they are used: an extra, and 20 MB of memory.
-    try:
+    with _explained():
         from extproc.service.tracing import Tracing
+    return Tracing(settings.tracing.otlp, settings.tracing.share, random.random).begin
+
+
+def _build_meter(settings: Settings) -> Spent:
+    """Return what is told the usage of answers. Raises UserError without the packages."""
+    if not settings.tracing.usage:
+        return lambda *_: None
+    with _explained():
+        from extproc.service.usage_meter import UsageMeter, receiver_of
+    return UsageMeter(receiver_of(settings.tracing.otlp), settings.categories.models).count
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Explain a package of OpenTelemetry's that is missing, by UserError."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         text = f"tracing.otlp needs the package {error.name}: {install_hint('tracing')}"
         raise UserError(text) from None
-    return Tracing(settings.tracing.otlp, settings.tracing.share, random.random).begin
 
 
 def choose_transport(settings: Settings) -> Transport:
@@ -308,7 +326,7 @@ def describe_state(state: StateFile | None, shared: SharedState | None) -> dict[
     """Return what GET /state shows of how the state is kept."""
     if shared:
         return {"state": shared.describe()}
-    return {"state": state.described} if state else {}
+    return {"state": state.describe()} if state else {}
 
 
 def configure_logging(settings: Settings) -> None:

@@ -1,14 +1,17 @@
 """Build the page from the settings, where it is served: a worker needs none of this."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from extproc.budget.learner import Learner
 from extproc.build import build_rules
 from extproc.config.settings import EstimatorName, Settings
 from extproc.page.counts import read_counts
-from extproc.page.overview import Facts, Overview
+from extproc.page.overview import Around, Facts, Overview
 from extproc.service.explain import explain_by
 from extproc.service.page_routes import Explain, Page
+from extproc.service.pool_watch import PoolWatch
+from extproc.service.shared_state import SharedState
+from extproc.service.state_file import StateFile
 from extproc.stream.metrics import WorkerMetrics
 
 
@@ -16,16 +19,19 @@ def build_page(
     settings: Settings,
     learner: Learner,
     workers: WorkerMetrics,
-    seen: Callable[[], Mapping[str, Mapping[str, object]]] = dict,
+    watch: PoolWatch | None = None,
+    kept: StateFile | SharedState | None = None,
 ) -> Page:
-    """Build the page of a service whose processes tell its overview; `seen` is Overview's."""
+    """Build the page of a service whose processes tell its overview."""
+    counted = [workers.configured, workers.ready, workers.restarts, workers.reloads]
+    if kept:
+        counted.append(kept.saves)
 
-    def count_workers() -> Mapping[str, float]:
-        counted = workers.configured, workers.ready, workers.restarts, workers.reloads
-        return read_counts(counted)
+    def count() -> Mapping[str, float]:
+        return {**read_counts(counted), **(watch.counts() if watch else {})}
 
-    overview = Overview(_facts(settings), count_workers, seen=seen)
-    return Page(overview, _explain(settings, learner))
+    around = Around(count, watch.seen if watch else dict, kept.describe if kept else dict)
+    return Page(Overview(_facts(settings), around), _explain(settings, learner))
 
 
 def renew_page(page: Page, settings: Settings, learner: Learner) -> None:

@@ -90,6 +90,10 @@ class PoolWatch:
             for pool in self._settings.pools
         }
 
+    def counts(self) -> dict[str, float]:
+        """Return how often servers were asked, by the keys of page.counts."""
+        return {f"dualpool_pool_polls_total {' '.join(key)}": n for key, n in self._polls.items()}
+
     def describe_windows(self) -> dict[str, object]:
         """Return what the servers of each pool state of themselves, for GET /state."""
         return {"discovered": self._windows.describe()} if self._settings.load.discover else {}

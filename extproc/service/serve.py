@@ -95,7 +95,9 @@ class Service:
         self._workers.configured.set(1)
         self._reporter = build_reporter(stages, decisions)
         self._watch = PoolWatch(settings, registry, self._tell, self._retune)
-        self._page = build_page(settings, learner, self._workers, self._watch.seen)
+        self._page = build_page(
+            settings, learner, self._workers, self._watch, self._shared or self._state
+        )
         self._reloader = Reloader(settings, source, self._use, self._workers)
         self._described = describe_settings(settings)
         self._serving = False

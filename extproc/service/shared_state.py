@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
+from prometheus_client import Counter
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
@@ -149,11 +150,21 @@ class SharedState:
         if self.log.add(seen):
             self._journal.apply(seen)
 
+    @property
+    def _is_connected(self) -> bool:
+        # A store that is away for a moment keeps the place in its log.
+        return self.log.position is not None and not self.log.is_adrift
+
+    @property
+    def saves(self) -> Counter:
+        """The snapshots by outcome."""
+        return self._metrics.kept.saved
+
     def describe(self) -> dict[str, object]:
         """Return what GET /state shows."""
         log = self.log
         return {
-            "connected": log.position is not None,
+            "connected": self._is_connected,
             "position": log.position or "",
             "checkpoint": log.checkpoint,
             "digest": self._snapshot_digest,
@@ -338,7 +349,7 @@ class SharedState:
 
     def _show(self) -> None:
         log, metrics = self.log, self._metrics
-        metrics.connected.set(log.position is not None)
+        metrics.connected.set(self._is_connected)
         metrics.replicas.set(log.replicas)
         self.on_replicas(log.replicas)
         metrics.agrees.set(log.agrees)

@@ -13,6 +13,8 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from prometheus_client import Counter
+
 from extproc.budget.learner import Learner
 from extproc.service.journal import Journal
 from extproc.service.repeating import beside
@@ -41,8 +43,16 @@ class StateFile:
         """`mark` tells the fingerprint of its snapshots, `build` makes a learner to load them."""
         self._path, self._mark, self._build, self._metrics = path, mark, build, metrics
         self._saved = 0  # the changes of the journal that are in the file
-        self.described: dict[str, object] = {"digest": ""}
-        """What GET /state shows of it: the digest of the last snapshot."""
+        self._digest = ""  # of the last snapshot
+
+    @property
+    def saves(self) -> Counter:
+        """The snapshots by outcome."""
+        return self._metrics.saved
+
+    def describe(self) -> dict[str, object]:
+        """Return what GET /state shows."""
+        return {"digest": self._digest}
 
     def restore(self, journal: Journal) -> None:
         """Continue from the file, if there is one that can be used."""
@@ -65,7 +75,7 @@ class StateFile:
             return
         journal.load(learner)
         self._saved = journal.changes
-        self.described["digest"] = snapshot.digest
+        self._digest = snapshot.digest
         _log.info("state: continuing from %s, digest %s", self._path, snapshot.digest)
 
     async def save(self, journal: Journal) -> None:
@@ -105,7 +115,7 @@ class StateFile:
     def _write(self, snapshot: Snapshot) -> int | None:
         size = write_file(self._path, encode(snapshot, self._mark()))
         if size is not None:
-            self.described["digest"] = snapshot.digest
+            self._digest = snapshot.digest
         return size
 
     def _set_aside(self, fault: Fault) -> None:

@@ -101,7 +101,9 @@ class Supervisor:
         if self._shared:
             self._shared.on_replicas = self._share
         self._watch = PoolWatch(settings, self._registry, self._pass_on, self._resize)
-        self._page = build_page(settings, self._learner, self._metrics, self._watch.seen)
+        self._page = build_page(
+            settings, self._learner, self._metrics, self._watch, self._shared or self._state
+        )
         self._reloader = Reloader(settings, source, self._use, self._metrics)
         self._described = describe_settings(settings)
 

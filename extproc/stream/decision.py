@@ -26,6 +26,7 @@ from extproc.names import (
     RETRYABLE_HEADER,
     SHADOW_PREFIX,
 )
+from extproc.request.apis import Endpoint
 from extproc.routing.route import Routed, Rules
 from extproc.routing.sound import MOST_COUNT, is_asked
 from extproc.stream.sampling import MOST as MOST_STOOD_FOR
@@ -51,9 +52,16 @@ class Noted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     usage: UsageForm
     home: str = ""
     """The pool that the budget alone chose, if the load moved the request to another one."""
+    api: Endpoint = Endpoint.CHAT
 
     @classmethod
-    def of(cls, routed: Routed, stands_for: int = 1, usage: UsageForm = UsageForm.OTHER) -> Self:
+    def of(
+        cls,
+        routed: Routed,
+        stands_for: int = 1,
+        usage: UsageForm = UsageForm.OTHER,
+        api: Endpoint = Endpoint.CHAT,
+    ) -> Self:
         """Return the record of a request that was read."""
         return cls(
             pool=routed.pool,
@@ -63,6 +71,7 @@ class Noted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             stands_for=stands_for,
             usage=usage,
             home=routed.home,
+            api=api,
         )
 
 

@@ -74,6 +74,8 @@ _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: b
 
 Decided = Callable[[str, Reason, Callable[[], Routed]], None]
 """Takes the pool and the reason of a decision, and what returns all of it."""
+Spent = Callable[[Noted, Pool, Usage], None]
+"""Takes the record of a decision, the pool that answered, and the tokens of its answer."""
 _Chosen = TypeVar("_Chosen")
 
 
@@ -96,6 +98,8 @@ class Stages:
     """Returns whether requests wait so long that only their size can decide in time."""
     decided: Decided = lambda *_: None
     """Is told each decision."""
+    spent: Spent = lambda *_: None
+    """Is told each usage that is observed."""
     spill: Spill | None = None
     """Moves requests between pools by their load; None: nothing does."""
     places: Places | None = None
@@ -399,7 +403,7 @@ class Exchange:
         may_ask = unstated and self._may_ask(pending, routed)
         unasked = UsageForm.UNASKED if unstated else UsageForm.OTHER
         form = UsageForm.ASKED if may_ask else unasked
-        action = self._go(routed, Noted.of(routed, one_in, form))
+        action = self._go(routed, Noted.of(routed, one_in, form, pending.endpoint))
         return self._with_usage(pending, action) if may_ask else action
 
     def _observe_one_in(self, *, is_informative: bool) -> int | None:
@@ -449,6 +453,7 @@ class Exchange:
         metrics.sequences.count(pool or UNDECIDED, times=sequences)
 
     def _answered(self, noted: Noted, pool: Pool, usage: Usage) -> RetryCause:
+        self._stages.spent(noted, pool, usage)
         counts = usage.prompt_tokens, usage.completion_tokens
         window, times = pool.max_model_len, noted.stands_for
         seen = Observation(noted.asked, Outcome.COMPLETE, window, *counts, times)

@@ -1,21 +1,37 @@
-"""An OTLP receiver over HTTP that keeps the spans of every sender."""
+"""An OTLP receiver over HTTP that keeps the spans and the metrics of every sender."""
 
 import gzip
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 
 class Receiver:
-    """The spans that have arrived, each with the service that sent it."""
+    """The spans that have arrived, each with the service that sent it, and the last sums."""
 
     def __init__(self):
         self.url = ""
         self.spans = []
+        self.sums = {}
 
-    def add(self, data):
+    def add(self, path, data):
+        if path == "/v1/metrics":
+            self._add_sums(data)
+        else:
+            self._add_spans(data)
+
+    def _add_sums(self, data):
+        for resource in ExportMetricsServiceRequest.FromString(data).resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    self.sums[metric.name] = list(metric.sum.data_points)
+
+    def _add_spans(self, data):
         for resource in ExportTraceServiceRequest.FromString(data).resource_spans:
             names = {each.key: each.value.string_value for each in resource.resource.attributes}
             for scope in resource.scope_spans:
@@ -39,7 +55,7 @@ def receiving():
             data = b"".join(self.pieces())
             if self.headers.get("content-encoding") == "gzip":
                 data = gzip.decompress(data)
-            receiver.add(data)
+            receiver.add(self.path, data)
             self.send_response(200)
             self.send_header("content-length", "0")
             self.end_headers()
@@ -64,7 +80,7 @@ def receiving():
 
 
 def attributes(span):
-    """Return a span's attributes."""
+    """Return the attributes of a span, or of a metric's point."""
     return {
         each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes
     }

@@ -73,6 +73,7 @@ function showNow(now) {
   if (total(now.undecided)) rows.push(["left to Envoy", "–", "–", "–", named(now.undecided), "–", "–", "–"]);
   fill("pools", rows);
   showLoads(now.pools.filter((pool) => pool.load));
+  showKept(now.state);
   if (!$("hold").checked) showLatest(now.latest);
 }
 
@@ -89,6 +90,21 @@ function showLoads(loaded) {
       ? [rate(load.running), rate(load.waiting), percent(load.kv_usage), rate(load.preemptions)]
       : ["–", "–", "–", "–"]),
   ]));
+}
+
+// Nothing without a state; of a file only its digest is known.
+function showKept(state) {
+  $("kept").hidden = state.digest === undefined;
+  if (state.connected === undefined) {
+    $("kept").replaceChildren(`Kept in a file${state.digest ? `; digest ${state.digest}` : ", not written yet"}.`);
+    return;
+  }
+  const [text, mark] = !state.connected ? ["not connected to the store", "bad"]
+    : !state.checkpoint ? ["not compared yet", "warn"]
+    : state.agree ? ["all hold the same", "good"] : ["this one holds something else", "bad"];
+  const many = state.replicas === 1 ? "1 replica" : `${state.replicas} replicas`;
+  $("kept").replaceChildren(`Shared by ${many}: `, make("span", text, mark),
+    state.pending ? `; ${whole(state.pending)} observations wait to be shared.` : ".");
 }
 
 function uptime(seconds) {
@@ -127,6 +143,8 @@ function showGlance(now) {
       now.judged ? (over ? "bad" : "good") : ""],
     ["Over-routed", now.judged ? percent(now.over_routed / now.judged) : "–",
       now.reserved ? `and ${percent(now.reserved / now.judged)} for stated limits` : ""],
+    ["Below the largest pool", now.below === null ? "–" : percent(now.below),
+      "of the requests; what that saves: dualpool plan"],
     ["Answers learnt", whole(now.learnt), ""],
     ["Retried", whole(now.pools.reduce((sum, pool) => sum + total(pool.retries), 0)), "on the largest pool"],
     ["Time of a decision", ms(now.decision_s[0]), `P99 ${ms(now.decision_s[1])}`],

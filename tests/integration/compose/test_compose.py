@@ -98,11 +98,6 @@ def crash(container):
     os.kill(container.attrs["State"]["Pid"], signal.SIGKILL)
 
 
-def asked_inside(container, url):
-    code = f"from urllib.request import urlopen; print(urlopen('{url}').read().decode())"
-    return json.loads(container.exec_run(["python", "-c", code]).output)
-
-
 @pytest.mark.parametrize("image", ["dualpool:local", "dualpool-pool:local"])
 def test_an_image_has_a_user_and_a_health_check(docker_engine, client, image):
     config = client.images.get(image).attrs["Config"]
@@ -193,7 +188,7 @@ def test_no_container_can_do_more_than_it_must(containers, name):
     assert min(host["Memory"], host["PidsLimit"]) > 0
 
 
-def test_only_the_api_and_the_service_are_published_and_only_on_this_machine(containers):
+def test_only_the_api_the_service_and_prometheus_are_published_and_only_on_this_machine(containers):
     bound = [
         (place["HostIp"], int(place["HostPort"]))
         for container in containers.values()
@@ -201,14 +196,14 @@ def test_only_the_api_and_the_service_are_published_and_only_on_this_machine(con
         for place in places or ()
     ]
     assert {address for address, _ in bound} == {"127.0.0.1"}
-    assert 10000 in (ports := {port for _, port in bound})
-    assert ports - {10000} <= {8081, 8082, 8083}
+    assert {9090, 10000} <= (ports := {port for _, port in bound})
+    assert ports - {9090, 10000} <= {8081, 8082, 8083}
 
 
 def test_prometheus_sees_all_parts(containers):
     def seen():
-        url = "http://prometheus:9090/api/v1/targets?state=active"
-        targets = asked_inside(containers["dualpool"], url)["data"]["activeTargets"]
+        answer = fetch("http://127.0.0.1:9090/api/v1/targets?state=active")
+        targets = json.loads(answer.body)["data"]["activeTargets"]
         return sorted(t["labels"]["job"] for t in targets if t["health"] == "up")
 
     wait_for(lambda: seen() == ["dualpool", "envoy", "pool", "pool"], 60)

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from extproc.config.load import load
+from extproc.doctor import looking
 from extproc.doctor.run import DoctorOptions, run_doctor
 from extproc.envoy.render import render_envoy
 from extproc.local.envoy import envoy_command
@@ -102,11 +104,11 @@ def cluster(resources, name):
     return next(each for each in resources["clusters"] if each["name"] == name)
 
 
-def readdress(resources, name):
-    """Give a cluster an address where nobody listens."""
+def readdress(resources, name, port=1):
+    """Give a cluster the address of another port, by default one where nobody listens."""
     [endpoints] = cluster(resources, name)["load_assignment"]["endpoints"]
     [endpoint] = endpoints["lb_endpoints"]
-    endpoint["endpoint"]["address"]["socket_address"]["port_value"] = 1
+    endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
 
 
 def test_nothing_is_found_in_a_healthy_stack(look_at):
@@ -176,6 +178,19 @@ def test_a_server_that_is_down_is_found(config, look_at):
         code, found = look_at(envoy=admin)
     assert code == 1
     assert found["pools"].startswith("Envoy does not use 127.0.0.1:1 of short: failed")
+
+
+def test_a_server_that_hangs_is_found(config, look_at, monkeypatch):
+    monkeypatch.setattr(looking, "_TIMEOUT_S", 2.0)
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        port = hung.getsockname()[1]
+        address = f"127.0.0.1:{port}"
+        with faulty_envoy(config, lambda all_: readdress(all_, "short", port)) as (_, admin):
+            healthy = f"{address}::health_flags::healthy".encode()
+            wait_for(lambda: healthy in fetch(f"{admin}/clusters").body)
+            code, found = look_at(envoy=admin)
+    assert code == 1
+    assert found["pools"].startswith(f"{address} of short accepts connections, and Envoy uses it")
 
 
 # Pools that do what a test says, and the traffic of two seconds.

@@ -161,6 +161,10 @@ def test_envoy_alone_sends_a_model_without_a_row_to_no_pool(alone):
         (b'{"prompt": "a \\"model\\": \\"chat\\" {[\\\\", "model": "code"}', "code-short"),
         (b'{"tools": [{"model": "chat"}], "x": "model", "model":\n "code", "y": 1}', "code-short"),
         (b'{"model" : "sql-lora"}', "chat-short"),
+        (b'{"model": "chat", "model": "code"}', "code-short"),
+        (b'{"m\\u006fdel": "\\u0063ode"}', "code-short"),
+        (b'{"model": "code", "\\\\u006dodel": "chat"}', "code-short"),
+        (b'{"model": "code", "x": "' + b'\\"' * 300_000 + b'"}', "code-long"),
         (b'{"prompt": "Owls?"}', "chat-long"),
     ],
 )
@@ -172,7 +176,7 @@ def test_envoy_alone_reads_the_model_as_the_pools_do(alone, body, name):
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"model": "\\u0063ode"}',
+        b'{"model": "\\u4e2dode"}',
         b'{"x": "' + b'\\"' * 300_000 + b'", "model": "code"}',
         b'{"x": ' + b"[" * 300_000 + b"]" * 300_000 + b', "model": "code"}',
         b'{"x": "' + b"x" * (5 << 20) + b'", "model": "code"}',
@@ -188,6 +192,13 @@ def test_envoy_alone_refuses_what_it_cannot_decompress(alone):
     body = gzip.compress(b'{"model": "code", "prompt": "Owls?"}')
     found = fetch(f"{alone.url}/v1/completions", body, content_encoding="gzip")
     assert found.status == 503
+
+
+@pytest.mark.parametrize("encoding", ["identity", " Identity "])
+def test_envoy_alone_reads_a_body_that_is_said_to_be_plain(alone, encoding):
+    body = b'{"model": "code", "prompt": "Owls?"}'
+    found = fetch(f"{alone.url}/v1/completions", body, content_encoding=encoding)
+    assert (found.status, found.pool) == (200, "code-long")  # sizes count without the header alone
 
 
 @pytest.mark.parametrize(

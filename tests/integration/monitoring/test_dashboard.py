@@ -9,8 +9,10 @@ import yaml
 
 from deploy.grafana.dashboard import write_dashboard
 from deploy.grafana.panels import PANELS, Kind, Panel, Query, place_panels
+from deploy.grafana.picture import draw
 from extproc.local.children import StackError
 from extproc.local.envoy import find_envoy
+from tests.support.grafana_schema import faults
 from tests.support.local_stack import running, wait_for
 from tests.support.paths import ROOT
 from tests.support.prometheus_server import ask, watching
@@ -72,12 +74,34 @@ def name_series(legend, labels):
     return legend
 
 
+def test_all_panels_are_drawn_without_grafana(prometheus, tmp_path):
+    draw(prometheus, str(tmp_path / "dashboard.png"), minutes=1)
+    assert (tmp_path / "dashboard.png").stat().st_size > 50_000
+
+
 def test_a_stack_without_faults_fires_no_alert(prometheus):
     assert ask(prometheus, 'ALERTS{alertstate="firing"}') == []
 
 
 def test_the_file_is_what_is_written():
     assert FILE.read_text(encoding="utf-8") == write_dashboard()
+
+
+def test_the_file_has_the_types_that_grafana_publishes(tmp_path):
+    assert faults(tmp_path, json.loads(FILE.read_text(encoding="utf-8"))) == []
+
+
+def test_a_fault_in_the_file_is_found(tmp_path):
+    dashboard = json.loads(FILE.read_text(encoding="utf-8"))
+    stat, *_, lines = dashboard["panels"]
+    dashboard["schemaVersion"] = "39"
+    stat["gridpos"] = stat.pop("gridPos")
+    stat["options"]["graphMode"] = "nothing"
+    lines["fieldConfig"]["defaults"]["thresholds"]["mode"] = "relative"
+    lines["fieldConfig"]["defaults"]["custom"]["stacking"]["mode"] = "normally"
+    found = "\n".join(faults(tmp_path, dashboard))
+    for fault in ("to type 'number'", '"gridpos"', '"nothing"', '"relative"', '"normally"'):
+        assert fault in found
 
 
 def test_the_data_source_is_the_one_provisioned():

@@ -14,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from extproc.simulator.pool.answer import describe_models  # noqa: E402
 from tests.support import running_service  # noqa: E402
 from tests.support.chromium import ARGUMENTS, find_chromium  # noqa: E402
+from tests.support.redis_server import needs_redis, redis_server  # noqa: E402
 from tests.support.running_service import serving  # noqa: E402
 from tests.unit.routing.load.test_report import VLLM  # noqa: E402
 from tests.unit.service.test_serve import serving_http  # noqa: E402
@@ -95,17 +96,38 @@ def test_it_shows_the_load_and_the_windows_that_servers_state(browser, tmp_path)
         more = (
             f"pools: [{{name: short, max_model_len: 8192, address: '{address}'}}, "
             "{name: long, max_model_len: 65536, address: '127.0.0.1:9'}]\n"
-            "load: {spill: true}\n"
+            "load: {spill: true, discover: true}\n"
         )
         with serving(tmp_path, more=more) as (_, _, url), opened(browser, url) as page:
             has(page, "#loads tbody", r"short\s*known\s*1 of 1\s*32\s*7\.0")
             has(page, "#loads tbody", r"long\s*unknown\s*0 of 1\s*–")
             has(page, "#pools tbody", r"short\s*4,096 \(settings: 8,192\)")
+            assert violations(page) == []
 
 
 def test_without_load_none_is_shown(page):
     has(page, "#pools tbody", "short")
     assert not page.locator("#loads-section").is_visible()
+
+
+def test_it_says_where_what_is_learnt_is_kept(browser, tmp_path):
+    more = f"state: 'file:{tmp_path / 'state'}'\n"
+    with serving(tmp_path, more=more) as (_, _, url), opened(browser, url) as page:
+        has(page, "#kept", "Kept in a file, not written yet")
+
+
+def test_without_a_state_none_is_shown(page):
+    has(page, "#pools tbody", "short")
+    assert not page.locator("#kept").is_visible()
+
+
+@needs_redis
+def test_it_shows_replicas_and_whether_they_agree(browser, tmp_path):
+    with redis_server(tmp_path) as server:
+        more = f"state: 'redis://127.0.0.1:{server.port}'\n"
+        with serving(tmp_path, more=more) as (_, _, url), opened(browser, url) as page:
+            has(page, "#kept", "Shared by 1 replica: all hold the same")
+            assert violations(page) == []
 
 
 def test_it_shows_pools_and_what_was_learnt(page):
@@ -185,8 +207,13 @@ def test_axe_finds_nothing(browser, service, scheme):
         has(page, "#learnt tbody", "prose/m")
         page.get_by_role("button", name="Explain").click()
         has(page, "#explanation", "Pool")
-        found = Axe().run(page)
-        assert [(each["id"], each["impact"]) for each in found.response["violations"]] == []
+        assert violations(page) == []
+
+
+def violations(page):
+    """Return what axe-core finds, of any impact."""
+    found = Axe().run(page).response["violations"]
+    return [(each["id"], each["impact"]) for each in found]
 
 
 def test_dark_and_light_differ(browser, service):

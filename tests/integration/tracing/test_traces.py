@@ -1,4 +1,4 @@
-"""Traces of the real Envoy and of the service, at a receiver of OpenTelemetry's protocol."""
+"""Traces of the real Envoy and of the service, and its metrics, at a receiver of OTLP."""
 
 import itertools
 import json
@@ -26,7 +26,7 @@ def traced(tmp_path_factory):
     """The spans of requests of a client that traces."""
     with receiving() as receiver:
         folder = tmp_path_factory.mktemp("traced")
-        tracing = {"otlp": receiver.url, "share": 1}
+        tracing = {"otlp": receiver.url, "share": 1, "usage": True}
         with fronted(folder, answer=answer, tracing=tracing) as stack:
             decided = "dualpool_decisions_total{"
             wait_for(lambda: stack.pool() and decided in stack.metrics())
@@ -34,6 +34,8 @@ def traced(tmp_path_factory):
             fetch(f"{stack.url}/v1/completions", BODY, traceparent=parent)
             wait_for(lambda: of_the_client(receiver, "dualpool") and len(links(receiver)) > 0)
             wait_for(lambda: of_the_client(receiver, "envoy"))
+            stack.service.terminate()
+            assert stack.service.wait(20) == 0
         yield receiver
 
 
@@ -83,3 +85,19 @@ def test_what_is_learnt_is_a_trace_of_its_own_that_leads_to_the_request(traced):
 def test_the_clients_span_is_the_parent_of_envoys(traced):
     parents = {span.parent_span_id for span in of_the_client(traced, "envoy")}
     assert bytes.fromhex(CLIENT) in parents
+
+
+def test_the_tokens_of_answers_are_sent_as_metrics(traced):
+    # Beside the client's request there are those that waited for Envoy.
+    kinds = ("input", "output")
+    points = [traced.sums[f"gen_ai.client.inference.usage.{kind}_tokens"] for kind in kinds]
+    [prompt], [completion] = points
+    assert prompt.as_int % 7 == 0
+    assert prompt.as_int // 7 == completion.as_int // 5 > 0
+    assert attributes(prompt) == {
+        "gen_ai.operation.name": "text_completion",
+        "gen_ai.provider.name": "vllm",
+        "gen_ai.request.model": "m",
+        "gen_ai.token.modality": "unknown",
+        "dualpool.pool": "short",
+    }

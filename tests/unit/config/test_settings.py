@@ -110,7 +110,7 @@ DEFAULTS = {
         "tls_key": "",
     },
     "shadow": False,
-    "tracing": {"otlp": "", "share": 0.01},
+    "tracing": {"otlp": "", "share": 0.01, "usage": False},
     "state": "",
     "state_password_file": "",
     "state_ca_file": "",

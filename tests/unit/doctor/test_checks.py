@@ -81,6 +81,12 @@ def test_a_server_that_cannot_be_asked_is_no_finding():
     assert found(service(), envoy(), (Served(SHORT, "h:1", Unseen("refused")),)) == []
 
 
+def test_a_server_that_hangs_is_found():
+    hung = Unseen("http://h:1/v1/models: no answer in time", hangs=True)
+    [text] = found(service(), envoy(), (Served(SHORT, "h:1", hung),))
+    assert text.startswith("pools: h:1 of short accepts connections, and Envoy uses it, but http")
+
+
 def test_an_envoy_without_the_filters_is_found():
     [text] = found(service(), envoy({"static_resources": {}}))
     assert text.startswith("filters: no ext_proc filter calls the service")

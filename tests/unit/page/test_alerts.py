@@ -23,6 +23,11 @@ EXPRESSIONS = {
     "DualpoolStreamFaults": 'sum(increase(dualpool_streams_total{outcome="fault"}[15m])) > 0',
     "DualpoolProtocolErrors": 'sum(increase(dualpool_streams_total{outcome="protocol"}[15m])) > 0',
     "DualpoolReloadRefused": 'increase(dualpool_reloads_total{outcome="refused"}[15m]) > 0',
+    "DualpoolPoolSilent": "sum by (instance, pool, question) "
+    "(increase(dualpool_pool_polls_total[10m])) > 0 unless sum by (instance, pool, question) "
+    '(increase(dualpool_pool_polls_total{outcome="reported"}[10m])) > 0',
+    "DualpoolStateNotSaved": 'increase(dualpool_state_snapshots_total{outcome!="saved"}[15m]) > 0',
+    "DualpoolReplicasApart": "dualpool_state_connected == 0 or dualpool_state_agrees == 0",
     "DualpoolWorkerMissing": "min_over_time(instance:dualpool_workers_missing:current[5m]) > 0 "
     "or increase(dualpool_worker_restarts_total[15m]) > 2",
 }
@@ -37,13 +42,13 @@ def test_an_alert_is_that_of_prometheus(alert):
     assert alert.runbook == rule["annotations"]["runbook"]
 
 
-def found(name, counts, *, target=0.001, missing=0.0, window=None):
+def found(name, counts, *, target=0.001, missing=0.0, window=None, state=None):
     """Return what a condition finds if the counters rose so, in `window` seconds alone."""
 
     def rise(seconds):
         return Counts(counts if window in (None, seconds) else {})
 
-    return BY_NAME[name].condition(Seen(target, ("short", "long"), rise, missing))
+    return BY_NAME[name].condition(Seen(target, ("short", "long"), rise, missing, state or {}))
 
 
 def misroutes(judged, count):
@@ -94,3 +99,27 @@ def test_a_worker_is_missing():
     assert found("DualpoolWorkerMissing", {}, missing=1.0)
     assert found("DualpoolWorkerMissing", {"dualpool_worker_restarts_total": 3.0}, window=900)
     assert not found("DualpoolWorkerMissing", {"dualpool_worker_restarts_total": 2.0})
+
+
+def test_a_pool_is_silent():
+    polls = "dualpool_pool_polls_total short models"
+    assert found("DualpoolPoolSilent", {f"{polls} timeout": 9.0}, window=600) == "short: models"
+    answered = {f"{polls} timeout": 9.0, f"{polls} reported": 1.0}
+    assert not found("DualpoolPoolSilent", answered)
+    other = {**answered, "dualpool_pool_polls_total short load refused": 1.0}
+    assert found("DualpoolPoolSilent", other) == "short: load"
+
+
+@pytest.mark.parametrize("outcome", ["failed", "too_large"])
+def test_the_state_is_not_saved(outcome):
+    name = "DualpoolStateNotSaved"
+    assert found(name, {f"dualpool_state_snapshots_total {outcome}": 2.0}, window=900)
+    assert not found(name, {"dualpool_state_snapshots_total saved": 2.0})
+
+
+def test_replicas_are_apart():
+    name = "DualpoolReplicasApart"
+    assert "no connection" in found(name, {}, state={"connected": False, "agree": True})
+    assert "something else" in found(name, {}, state={"connected": True, "agree": False})
+    assert not found(name, {}, state={"connected": True, "agree": True})
+    assert not found(name, {}, state={"digest": ""})

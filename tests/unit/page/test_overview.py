@@ -8,7 +8,7 @@ import pytest
 
 from extproc.page.decisions import LATEST, Shown
 from extproc.page.digest import Digest
-from extproc.page.overview import Facts, Overview
+from extproc.page.overview import Around, Facts, Overview
 from extproc.routing.pools import Pool
 from tests.support.clock import Clock
 
@@ -23,7 +23,7 @@ def clock():
 
 @pytest.fixture
 def overview(clock):
-    return Overview(Facts("calibrated", 0.001, (POOLS,)), dict, clock)
+    return Overview(Facts("calibrated", 0.001, (POOLS,)), Around(), clock)
 
 
 def decided(count, pool="short", reason="fits"):
@@ -160,7 +160,7 @@ def test_an_alert_that_no_longer_holds_is_gone(overview, clock):
 
 def test_a_worker_is_missing_for_five_minutes(clock):
     workers = {"dualpool_workers": 2.0, "dualpool_workers_ready": 1.0}
-    overview = Overview(Facts("paper", 0.0, (POOLS,)), lambda: workers, clock)
+    overview = Overview(Facts("paper", 0.0, (POOLS,)), Around(lambda: workers), clock)
     names = []
     for _ in range(37):
         clock.now += 10
@@ -179,7 +179,7 @@ def test_what_is_left_to_envoy_is_counted_apart(overview):
 
 def test_a_pool_is_shown_with_the_number_of_its_row(clock):
     rows = (POOLS, (Pool("other", 4096, 4096),))
-    pools = shown(Overview(Facts("paper", 0.0, rows), dict, clock))["pools"]
+    pools = shown(Overview(Facts("paper", 0.0, rows), Around(), clock))["pools"]
     assert [(each["row"], each["name"]) for each in pools] == [
         *((0, each.name) for each in POOLS),
         (1, "other"),
@@ -188,7 +188,28 @@ def test_a_pool_is_shown_with_the_number_of_its_row(clock):
 
 def test_what_is_seen_of_a_pool_is_shown(clock):
     seen = {"short": {"stated": 9000, "load": {"state": "known"}}}
-    overview = Overview(Facts("paper", 0.0, (POOLS,)), dict, clock, lambda: seen)
+    overview = Overview(Facts("paper", 0.0, (POOLS,)), Around(pools=lambda: seen), clock)
     assert pool(overview)["stated"] == 9000
     assert pool(overview)["load"] == {"state": "known"}
     assert "stated" not in pool(overview, "long")
+
+
+def test_how_what_is_learnt_is_shared_is_shown_and_alerts(clock):
+    state = {"connected": False, "agree": False}
+    overview = Overview(Facts("paper", 0.0, (POOLS,)), Around(state=lambda: state), clock)
+    overview.tick()
+    clock.now += 600
+    overview.tick()
+    assert shown(overview)["state"] == state
+    [alert] = shown(overview)["alerts"]
+    assert (alert["name"], alert["fires"]) == ("DualpoolReplicasApart", True)
+
+
+def test_the_share_of_requests_below_the_largest_pool_of_their_row(clock):
+    rows = (POOLS, (Pool("other", 4096, 4096),))
+    overview = Overview(Facts("paper", 0.0, rows), Around(), clock)
+    assert shown(overview)["below"] is None
+    overview.tell(0, decided(6))
+    overview.tell(1, decided(1, "long"))
+    overview.tell(2, decided(1, "other"))
+    assert shown(overview)["below"] == 0.75

@@ -276,3 +276,26 @@ def test_without_a_store_nothing_is_shared():
             pass
 
     asyncio.run(main())
+
+
+class AlwaysFailing(random.Random):
+    def random(self):
+        return 0.0
+
+
+def test_a_store_that_stays_away_is_not_connected():
+    async def main():
+        fleet = Fleet(1)
+        await fleet.cycle(20)
+        [one] = fleet.replicas
+        assert one.state.describe()["connected"]
+        one.connection.faults = AlwaysFailing()
+        await fleet.cycle(4)
+        assert one.state.describe()["connected"]  # it may be back in a moment
+        fleet.now += 60.0
+        await fleet.cycle()
+        assert not one.state.describe()["connected"]
+        await fleet.settle()
+        assert one.state.describe()["connected"]
+
+    asyncio.run(main())

@@ -655,6 +655,19 @@ def test_a_refusal_counts_and_teaches_as_those_it_stands_for():
     assert [(each.outcome, each.stands_for) for each in seen] == [(Outcome.REFUSED, 20)]
 
 
+def test_the_usage_of_an_observed_answer_is_told_with_the_api_and_the_weight():
+    told = []
+    spent = lambda noted, pool, usage: told.append(  # noqa: E731
+        (noted.api, noted.stands_for, pool.name, usage.prompt_tokens, usage.completion_tokens)
+    )
+    given = dataclasses.replace(stages(), spent=spent)
+    exchange = Exchange(given)
+    noted = Noted.of(routed(), stands_for=20, api=Endpoint.COMPLETION)
+    exchange.on(Head(REQUEST, POST, end_of_stream=False, note=to_note(noted), observed=True))
+    answer(exchange, usage(700, 5))
+    assert told == [(Endpoint.COMPLETION, 20, "short", 700, 5)]
+
+
 def test_the_note_may_come_with_the_answer_alone():
     given = stages()
     exchange = Exchange(given)
