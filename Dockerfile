@@ -30,12 +30,12 @@ COPY deploy/requirements-pool.txt /tmp/deploy/
 RUN pip --python /opt/dualpool/bin/python install --require-hashes -r /tmp/deploy/requirements-pool.txt
 
 FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS base
-# A new volume takes owner and mode of the folder that it covers: those below /run belong to the
-# service, /var/lib/vllm to the user `vllm` of vLLM's own image.
+# A new volume takes owner and mode of the folder that it covers: those below /run and
+# /var/lib/dualpool belong to the service, /var/lib/vllm to the user `vllm` of vLLM's own image.
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin dualpool \
     && install -d -o 10001 -g 10001 /run/dualpool \
     && install -d -o 10001 -g 10001 -m 750 /run/dualpool-socket \
-        /run/dualpool-tls/service /run/dualpool-tls/envoy \
+        /run/dualpool-tls/service /run/dualpool-tls/envoy /var/lib/dualpool \
     && install -d -o 2000 -g 0 -m 775 /var/lib/vllm
 ENV PATH=/opt/dualpool/bin:$PATH PYTHONUNBUFFERED=1
 USER 10001:10001

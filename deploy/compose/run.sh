@@ -12,7 +12,9 @@ fixed() { # print those lines of the file that only a restart changes
   local key= line
   while IFS= read -r line; do
     [[ $line == [a-z]* ]] && key=${line%%:*}
-    if [[ $file != */dualpool.yaml || $key == listen || $key == workers ]]; then echo "$line"; fi
+    if [[ $file != */dualpool.yaml || $key =~ ^(listen|workers|state|tracing) ]]; then
+      echo "$line"
+    fi
   done
 }
 (while sleep 2; do

@@ -3,10 +3,10 @@
 What runs keeps the old files until all of the new ones are right, and restarts by itself once they
 have changed (run.sh). The windows and sizes of a pool `short` come from SHORT_MAX_MODEL_LEN,
 SHORT_MAX_NUM_SEQS, SHORT_MAX_NUM_BATCHED_TOKENS, SHORT_GPU_MEMORY and SHORT_CPU_KV_GIB; all else is
-in the settings file. With --check nothing is written.
+in the settings file. The folder `shared` gets the files of the profiles with replicas, which have
+the keys of shared.yaml. With --check nothing is written.
 """
 
-import itertools
 import os
 import re
 import sys
@@ -22,7 +22,9 @@ from extproc.envoy.render import RenderError, render_envoy
 
 # As the operator calls the files, and as the container sees .env.
 SETTINGS_NAME = os.environ.get("SETTINGS_FILE", "envoy/dualpool.yaml")
+SHARED_NAME = "deploy/compose/shared.yaml"
 ENV_FILE = Path(os.environ.get("ENV_FILE", "/etc/dualpool/.env"))
+SHARED_FILE = Path(os.environ.get("SHARED_FILE", "/etc/dualpool/shared.yaml"))
 
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?(\w+)\s*=\s*(.*?)\s*$")
 _WINDOW_FAULT = re.compile(r".*?:\d+: (?:rows\[(\d+)\]\.)?pools\[(\d+)\]\.max_model_len: (.*)")
@@ -83,35 +85,42 @@ def environment_faults(pools: list[str]) -> Iterator[str]:
                 yield f"{place(name)}: {name}: {value!r} is not allowed: {allowed}"
 
 
-def read_settings(source: Path, draft: Path) -> Settings:
+def read_document(source: Path) -> dict[str, Any]:
     """Return the settings of the source with the windows of the environment.
 
-    Raises EnvironmentFileError; `draft` is where they are left.
+    Raises EnvironmentFileError.
     """
     try:
-        names = [[pool.name for pool in row.pools] for row in load(source).fleet]
+        settings = load(source)
     except ConfigError as error:
         raise EnvironmentFileError(str(error).replace(str(source), SETTINGS_NAME)) from None
-    if faults := list(environment_faults(list(itertools.chain(*names)))):
+    if faults := list(environment_faults([pool.name for pool in settings.pools])):
         raise EnvironmentFileError("\n".join(faults))
-    document = yaml.safe_load(source.read_text(encoding="utf-8"))
+    document: dict[str, Any] = yaml.safe_load(source.read_text(encoding="utf-8"))
     for pool in (pool for row in document.get("rows") or [document] for pool in row["pools"]):
         window = os.environ.get(variable(str(pool["name"]), "MAX_MODEL_LEN"))
         pool["max_model_len"] = int(window) if window else pool["max_model_len"]
-    draft.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    try:
-        return load(draft)
-    except ConfigError as error:
-        lines = str(error).splitlines()
-        raise EnvironmentFileError("\n".join(explained(line, names) for line in lines)) from None
+    return document
 
 
-def explained(line: str, names: list[list[str]]) -> str:
-    """Return a fault of the draft, by the file that the operator has written."""
+def with_replicas(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with the keys of SHARED_FILE."""
+    shared: dict[str, Any] = yaml.safe_load(SHARED_FILE.read_text(encoding="utf-8"))
+    over = {
+        key: {**(document.get(key) or {}), **value} if isinstance(value, dict) else value
+        for key, value in shared.items()
+    }
+    return {**document, **over}
+
+
+def explained(line: str, document: Mapping[str, Any], name: str) -> str:
+    """Return a fault of a draft, by the file that the operator has written."""
     if found := _WINDOW_FAULT.fullmatch(line):
-        name = variable(names[int(found[1] or 0)][int(found[2])], "MAX_MODEL_LEN")
+        rows = document.get("rows") or [document]
+        pool = rows[int(found[1] or 0)]["pools"][int(found[2])]["name"]
+        name = variable(str(pool), "MAX_MODEL_LEN")
         return f"{place(name)}: {name}: {found[3]}"
-    return f"{SETTINGS_NAME} with the windows of .env: {line.split(': ', 1)[-1]}"
+    return f"{name} with the windows of .env: {line.split(': ', 1)[-1]}"
 
 
 def flags(pool: str, ends: Sequence[str]) -> str:
@@ -120,16 +129,31 @@ def flags(pool: str, ends: Sequence[str]) -> str:
     return "\n".join(f"{flag}{value}" for flag, value in given if value is not None) + "\n"
 
 
-def files(settings: Settings, draft: Path) -> dict[str, str]:
-    """Return the content of each file by its name; raises RenderError."""
-    texts = {
-        "dualpool.yaml": draft.read_text(encoding="utf-8"),
-        "envoy.yaml": render_envoy(settings),
-    }
+def files(document: Mapping[str, Any], draft: Path, name: str) -> tuple[Settings, dict[str, str]]:
+    """Return the settings, and what the service and Envoy read, by the files' names.
+
+    Raises EnvironmentFileError and RenderError. `draft` is a file to use, `name` what it is called.
+    """
+    text = yaml.safe_dump(document, sort_keys=False)
+    draft.write_text(text, encoding="utf-8")
+    try:
+        settings = load(draft)
+    except ConfigError as error:
+        lines = [explained(line, document, name) for line in str(error).splitlines()]
+        raise EnvironmentFileError("\n".join(lines)) from None
+    return settings, {"dualpool.yaml": text, "envoy.yaml": render_envoy(settings)}
+
+
+def all_files(source: Path, draft: Path) -> tuple[Settings, dict[str, str]]:
+    """Return the settings of one service, and all files; raises as `files` does."""
+    document = read_document(source)
+    settings, texts = files(document, draft, SETTINGS_NAME)
+    shared = files(with_replicas(document), draft, f"{SETTINGS_NAME} and {SHARED_NAME}")[1]
+    texts |= {f"shared/{name}": text for name, text in shared.items()}
     for pool in settings.pools:
         for profile, ends in _PROFILES.items():
             texts[f"{pool.name}{profile}.args"] = flags(pool.name, ends)
-    return texts
+    return settings, texts
 
 
 def write(folder: Path, texts: Mapping[str, str]) -> None:
@@ -138,6 +162,7 @@ def write(folder: Path, texts: Mapping[str, str]) -> None:
         path = folder / name
         if path.is_file() and path.read_text(encoding="utf-8") == text:
             continue
+        path.parent.mkdir(exist_ok=True)
         new = folder / f"{name}.new"
         new.write_text(text, encoding="utf-8")
         new.replace(path)
@@ -147,8 +172,7 @@ def main(source: Path, folder: Path, *, check: bool) -> int:
     """Write the files into the folder, or only check them; 2 where something is wrong."""
     draft = Path("/tmp" if check else folder) / "draft.yaml"  # noqa: S108  # the container's own
     try:
-        settings = read_settings(source, draft)
-        texts: dict[str, Any] = files(settings, draft)
+        settings, texts = all_files(source, draft)
     except (EnvironmentFileError, RenderError) as error:
         print(error, file=sys.stderr)  # noqa: T201
         print("nothing was changed: what runs keeps its settings", file=sys.stderr)  # noqa: T201

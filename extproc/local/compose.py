@@ -4,6 +4,8 @@ Its pools are on a network of their own, so the model is read through Envoy and 
 the service.
 """
 
+import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
@@ -13,7 +15,7 @@ from extproc.local.children import StackError
 from extproc.local.connection_error import describe
 from extproc.local.fleet import StackPool, describe_pools, server_url
 
-_SERVICE_PORTS = (8081, 8082, 8083)  # of the replicas; Docker gives one alone any of them
+_SERVICE_PORTS = range(8081, 8090)  # of the replicas
 _TIMEOUT = aiohttp.ClientTimeout(total=10)
 
 
@@ -22,7 +24,8 @@ class ExternalStack:
     """A running stack; `pools` in ascending order of max_model_len, each with Envoy's URL."""
 
     url: str
-    service_url: str
+    service_urls: tuple[str, ...]
+    """Of each replica of the service, at least one."""
     pools: tuple[StackPool, ...]
 
 
@@ -34,30 +37,37 @@ async def find_stack(session: aiohttp.ClientSession, text: str) -> ExternalStack
     url = server_url("--compose", text)
     # Envoy routes a request without a prompt to the largest pool.
     [largest] = await describe_pools(session, (url,))
-    service_url, windows = await _service(session, _host(url))
+    services = await _services(session, _host(url))
+    windows = next(iter(services.values()))
     pools = (replace(largest, name=name, max_model_len=windows[name]) for name in windows)
-    return ExternalStack(url, service_url, tuple(pools))
+    return ExternalStack(url, tuple(services), tuple(pools))
 
 
-async def _service(session: aiohttp.ClientSession, host: str) -> tuple[str, dict[str, int]]:
-    """Return the URL and the windows of the first replica that answers."""
-    failed = []
-    for port in _SERVICE_PORTS:
-        url = f"http://{host}:{port}"
-        try:
-            return url, await _windows(session, url)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            failed.append(f"{url}/state: {describe(error)}")
-    raise StackError("; ".join(failed))
+async def _services(session: aiohttp.ClientSession, host: str) -> Mapping[str, Mapping[str, int]]:
+    """Return the windows of each replica that answers, by its URL."""
+    urls = [f"http://{host}:{port}" for port in _SERVICE_PORTS]
+    answers = await asyncio.gather(*(_windows(session, url) for url in urls))
+    found = {
+        url: answer
+        for url, answer in zip(urls, answers, strict=True)
+        if not isinstance(answer, StackError)
+    }
+    if not found:
+        raise StackError("; ".join(map(str, answers)))
+    return found
 
 
-async def _windows(session: aiohttp.ClientSession, service_url: str) -> dict[str, int]:
+async def _windows(
+    session: aiohttp.ClientSession, service_url: str
+) -> Mapping[str, int] | StackError:
     try:
         async with session.get(f"{service_url}/state", timeout=_TIMEOUT) as response:
             state = await response.json(content_type=None)
         return {str(name): int(window) for name, window in state["pools"].items()}
+    except (aiohttp.ClientError, TimeoutError) as error:
+        return StackError(f"{service_url}/state: {describe(error)}")
     except (ValueError, TypeError, LookupError, AttributeError):
-        raise StackError(f"{service_url}/state lists no pools") from None
+        return StackError(f"{service_url}/state lists no pools")
 
 
 def _host(url: str) -> str:

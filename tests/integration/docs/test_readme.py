@@ -48,9 +48,11 @@ ELSEWHERE = {
         "dualpool demo --compose http://127.0.0.1:10000",
         "docker compose run --rm check",
         "docker compose up --detach settings",
-        "DUALPOOL_PORTS=8081-8083 docker compose -f docker-compose.yml -f deploy/compose/replicas.yml up --scale dualpool=3",  # noqa: E501
         "docker compose --profile gpu up",
         "docker compose --profile cpu up",
+    },
+    "tests/integration/compose/test_shared.py": {
+        "docker compose --profile shared up --detach --wait --scale dualpool=3",
     },
     "tests/integration/envoy/test_shadow.py": {
         "cp dualpool.yaml shadow.yaml && echo 'shadow: true' >> shadow.yaml",

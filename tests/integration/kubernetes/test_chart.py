@@ -3,20 +3,31 @@
 Not here: the CRDs of the Prometheus operator. The rules of its objects are read by promtool.
 """
 
+import asyncio
 import json
+import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
+from contextlib import contextmanager
 
 import pytest
 import yaml
+from redis.asyncio import Redis
+from redis.exceptions import NoPermissionError
 
 import extproc
 from extproc.config.load import load as load_settings
 from extproc.config.settings import Settings
+from extproc.service.redis_store import RedisStore
+from extproc.service.shared_state import StoreAddress, Stored, StoreError
 from tests.support.helm import CHART, helm, refused, rendered
 from tests.support.manifests import FOLDERS, commands, crds, faults, load, only
 from tests.support.paths import ROOT
+from tests.support.redis_server import BINARY, needs_redis
 from tests.support.running_service import serving
 
 __all__ = ["crds"]  # a fixture
@@ -58,7 +69,31 @@ secrets: {dualpool-tls: null}
 networkPolicy: {enabled: false}
 settings: {listen: {tls_cert: null, tls_key: null, tls_client_ca: null}}
 """
-VALUES = {"defaults": "{}", "all on": ALL_ON, "without certificates": PLAIN}
+VALKEY = """
+replicas: 3
+valkey:
+  enabled: true
+  image: {digest: "sha256:%s"}
+  storage: {size: 2Gi, className: fast}
+networkPolicy: {egress: [{ports: [{port: 8000}]}]}
+""" % ("0" * 64)
+STORE = """
+replicas: 3
+secrets: {llm-store: /etc/llm-store}
+settings:
+  state: rediss://dualpool@redis.data.svc.cluster.local:6379
+  state_password_file: /etc/llm-store/password
+  state_ca_file: /etc/llm-store/ca.crt
+"""
+FILE = "{replicas: 1, persistence: {enabled: true, className: fast}}"
+VALUES = {
+    "defaults": "{}",
+    "all on": ALL_ON,
+    "without certificates": PLAIN,
+    "a Valkey": VALKEY,
+    "a store of one's own": STORE,
+    "a volume": FILE,
+}
 
 
 @pytest.fixture(params=VALUES)
@@ -86,7 +121,10 @@ def test_the_settings_arrive_to_the_letter(objects, tmp_path):
     file = tmp_path / "settings.yaml"
     file.write_text(settings_of(objects))
     given = yaml.safe_load((CHART / "values.yaml").read_text())["settings"]
-    given = merged(given, yaml.safe_load((tmp_path / "values.yaml").read_text()).get("settings"))
+    values = yaml.safe_load((tmp_path / "values.yaml").read_text())
+    given = merged(given, values.get("settings"))
+    if values.get("valkey") or values.get("persistence"):  # which set the state
+        given |= {k: v for k, v in yaml.safe_load(file.read_text()).items() if "state" in k}
     assert load_settings(file) == Settings.model_validate(given)
 
 
@@ -106,7 +144,7 @@ def test_a_pod_may_stay_until_it_has_drained(objects, tmp_path):
 
 
 def test_ports_are_those_of_the_settings(objects):
-    [service] = only(objects, "Service")
+    [service] = [s for s in only(objects, "Service") if s["metadata"]["name"] == "dualpool"]
     ports = {port["name"]: port["port"] for port in service["spec"]["ports"]}
     text = yaml.safe_load(settings_of(objects))["listen"]
     assert ports == {name: int(text[name].rpartition(":")[2]) for name in ("grpc", "http")}
@@ -198,10 +236,10 @@ def test_only_helms_own_test_reaches_the_service_besides_prometheus():
     assert selector.items() <= test["metadata"]["labels"].items()
 
 
-@pytest.mark.parametrize("kind", ["Deployment", "Pod"])
-def test_a_pod_has_no_rights(kind, objects):
-    [thing] = only(objects, kind)
-    spec = thing["spec"]["template"]["spec"] if kind == "Deployment" else thing["spec"]
+@pytest.mark.parametrize("kind", ["Deployment", "Pod", "StatefulSet"])
+def test_a_pod_has_no_rights(kind):
+    [thing] = only(rendered("--set", "valkey.enabled=true"), kind)
+    spec = thing["spec"] if kind == "Pod" else thing["spec"]["template"]["spec"]
     assert spec["securityContext"]["runAsNonRoot"]
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert spec["automountServiceAccountToken"] is False
@@ -212,7 +250,141 @@ def test_a_pod_has_no_rights(kind, objects):
     }
 
 
+def test_the_pods_share_the_valkey_of_the_chart(tmp_path):
+    objects = rendered("--values", values(tmp_path, VALKEY))
+    (tmp_path / "settings.yaml").write_text(settings_of(objects))
+    settings = load_settings(tmp_path / "settings.yaml")
+    [store] = only(objects, "StatefulSet")
+    [service] = [s for s in only(objects, "Service") if s["metadata"]["name"] != "dualpool"]
+    host = f"{service['metadata']['name']}.dualpool.svc.cluster.local"
+    assert settings.state == f"redis://{host}:{service['spec']['ports'][0]['port']}"
+    assert service["spec"]["selector"].items() <= labels(store).items()
+    mounts = {m["mountPath"]: m["name"] for m in pod(objects)["containers"][0]["volumeMounts"]}
+    assert mounts[settings.state_password_file.rpartition("/")[0]] == "secret-dualpool-valkey"
+
+
+def labels(thing):
+    return thing["spec"]["template"]["metadata"]["labels"]
+
+
+def test_the_service_and_its_valkey_reach_each_other_and_nothing_else_reaches_it(tmp_path):
+    objects = rendered("--values", values(tmp_path, VALKEY))
+    ours, stores = (policy["spec"] for policy in only(objects, "NetworkPolicy"))
+    [deployment], [store] = only(objects, "Deployment"), only(objects, "StatefulSet")
+    [rule] = stores["ingress"]
+    assert selects(stores, store)
+    assert not selects(ours, store)
+    assert selects(rule["from"][0], deployment)
+    assert rule["ports"] == [{"port": "valkey"}]
+    assert stores["egress"] == []
+    [given, to_store, to_dns] = ours["egress"]
+    assert given == {"ports": [{"port": 8000}]}
+    assert selects(to_store["to"][0], store)
+    assert to_store["ports"] == [{"port": 6379}]
+    assert {port["port"] for port in to_dns["ports"]} == {53}
+
+
+def selects(peer, thing):
+    return peer["podSelector"]["matchLabels"].items() <= labels(thing).items()
+
+
+@needs_redis
+def test_the_valkey_of_the_chart_serves_the_service_alone(tmp_path):
+    """Its container's command, run here: with the password, for what the service needs."""
+    [store] = only(rendered("--set", "valkey.enabled=true"), "StatefulSet")
+    [container] = store["spec"]["template"]["spec"]["containers"]
+    (tmp_path / "password").write_text('a "secret" \\ of $any kind\n')
+    with server_of(container["command"], tmp_path) as port:
+        known = {"password_file": tmp_path / "password"}
+        asyncio.run(use_store(port, **known))
+        with pytest.raises(StoreError, match="AuthenticationError"):
+            asyncio.run(use_store(port))
+        asyncio.run(refuse_others(port, (tmp_path / "password").read_text().strip()))
+
+
+@contextmanager
+def server_of(command, folder):
+    (folder / "valkey-server").symlink_to(BINARY)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    script = command[2].replace("dir $DATA", f"dir $DATA\nport {port}\nbind 127.0.0.1")
+    environment = os.environ | {
+        "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        "FOLDER": str(folder),
+        "DATA": str(folder),
+    }
+    with subprocess.Popen([*command[:2], script], env=environment) as process:
+        try:
+            until_listening(port)
+            yield port
+        finally:
+            process.terminate()
+            assert process.wait(10) == 0  # the signal reaches it, as process 1
+
+
+def until_listening(port):
+    for _ in range(200):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise AssertionError("the server does not start")
+
+
+async def use_store(port, **more):
+    store = RedisStore(StoreAddress("127.0.0.1", port, **more), lambda: b"mark")
+    try:
+        await store.seed(await store.find(), b"marks", b"data")
+        found = await store.find()
+        await store.exchange([b"entry"], found.stored.position)
+        await store.save(Stored("9999999999999-1", b"marks", b"more"))
+    finally:
+        await store.close()
+
+
+async def refuse_others(port, password):
+    async with Redis(port=port, password=password) as client:
+        with pytest.raises(NoPermissionError):
+            await client.flushall()
+        with pytest.raises(NoPermissionError):
+            await client.get("other")
+
+
+def test_its_user_can_do_what_the_documentation_says_is_needed():
+    text = " ".join((ROOT / "docs" / "operate.md").read_text().split())
+    [needed] = re.findall(r"needs `(~dualpool.+?)`\.", text)
+    template = (CHART / "templates" / "valkey.yaml").read_text()
+    [line] = re.findall(r"user default on .*", template)
+    given = set(line.split()[3:]) - {"#$hash", "resetkeys", "resetchannels", "-@all"}
+    assert given == set(needed.split())
+
+
+def test_what_one_pod_learns_is_in_a_volume_that_no_other_pod_has(tmp_path):
+    objects = rendered("--values", values(tmp_path, FILE))
+    [claim], [deployment] = only(objects, "PersistentVolumeClaim"), only(objects, "Deployment")
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+    [volume] = [v for v in pod(objects)["volumes"] if v["name"] == "state"]
+    assert volume["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    mounts = {m["name"]: m["mountPath"] for m in pod(objects)["containers"][0]["volumeMounts"]}
+    assert yaml.safe_load(settings_of(objects))["state"] == f"file:{mounts['state']}/state"
+
+
+def test_a_claim_of_ones_own_is_used():
+    objects = rendered(
+        "--set", "replicas=1,persistence.enabled=true,persistence.existingClaim=mine"
+    )
+    assert only(objects, "PersistentVolumeClaim") == []
+    [volume] = [v for v in pod(objects)["volumes"] if v["name"] == "state"]
+    assert volume["persistentVolumeClaim"]["claimName"] == "mine"
+
+
 FAULTS = {
+    "valkey.storage.size=big": "at '/valkey/storage/size': 'big' does not match pattern",
+    "valkey.password=a": "at '/valkey': additional properties 'password' not allowed",
+    "persistence.enabled=true": "a state's file belongs to one service: set replicas to 1",
+    "valkey.enabled=true,settings.state=redis://a:1": "settings.state: leave it out",
+    "valkey.enabled=true,persistence.enabled=true": "choose one",
     "replicas=two": "at '/replicas': got string, want integer",
     "repliacs=2": "additional properties 'repliacs' not allowed",
     "settings.listen.grpc=unix:/run/a": "at '/settings/listen/grpc': 'unix:/run/a' does not match",
@@ -287,6 +459,24 @@ def test_the_readmes_installation_renders():
     [deployment] = only(rendered(*options, release=release), "Deployment")
     [container] = deployment["spec"]["template"]["spec"]["containers"]
     assert container["image"] == f"registry.internal/dualpool:{extproc.__version__}"
+
+
+def test_the_readmes_valkey_renders():
+    [command] = commands(CHART / "README.md", ("helm upgrade",))
+    release, chart, *options = command.split()[2:]
+    options.remove("--reset-then-reuse-values")  # of an installation
+    assert ROOT / chart == CHART
+    assert len(only(rendered(*options, release=release), "StatefulSet")) == 1
+
+
+def test_the_readmes_store_is_that_of_these_tests(tmp_path):
+    [text] = re.findall(r"^```yaml\n(.*?)^```", (CHART / "README.md").read_text(), re.S | re.M)
+    given, ours = yaml.safe_load(text), yaml.safe_load(STORE)
+    assert given["settings"] == ours["settings"]
+    assert given["secrets"] == ours["secrets"]
+    objects = rendered("--values", values(tmp_path, text))
+    [policy] = only(objects, "NetworkPolicy")
+    assert policy["spec"]["egress"] == given["networkPolicy"]["egress"]
 
 
 def test_the_readme_says_what_was_not_tried():

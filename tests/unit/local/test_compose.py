@@ -64,7 +64,7 @@ def test_the_windows_are_those_of_the_service_and_every_url_is_envoys(monkeypatc
         StackPool(name, found.url, "tiny", window, simulated=True)
         for name, window in _STATE["pools"].items()
     )
-    assert found.service_url == found.url
+    assert found.service_urls == (found.url,)
 
 
 @pytest.mark.parametrize("state", [{}, [], {"pools": {"short": "wide"}}])

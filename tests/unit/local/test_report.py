@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from extproc.local.faults import Fault
+from extproc.local.replicas import Replicas
 from extproc.local.report import print_report, to_json
 from extproc.local.routing_fit import RoutingFit
 from extproc.local.tally import CategoryFigures, PoolFigures, Report, Spread
@@ -121,3 +122,16 @@ def test_the_json_has_the_figures_and_what_follows_from_them():
 def test_what_is_unknown_is_null_in_json():
     report = json.loads(to_json(_REPORT))
     assert report["pools"][0]["tpot_p99_s"] is None
+
+
+@pytest.mark.parametrize(
+    ("equal", "said"), [(True, "all hold the same"), (False, "they do not hold the same")]
+)
+def test_replicas_that_share_what_they_learn(equal, said):
+    report = replace(_REPORT, replicas=Replicas(count=3, answered=2, equal=equal))
+    assert f"Replicas: 2 of 3 answered; {said}." in _words(report)
+    assert json.loads(to_json(report))["replicas"]["equal"] == equal
+
+
+def test_one_service_alone_agrees_with_nobody():
+    assert "Replicas" not in _words(_REPORT)

@@ -179,6 +179,12 @@ def test_a_settings_file_gives_all_but_addresses():
     assert "http_token_file" not in given["listen"]
 
 
+def test_the_state_of_a_service_learns_nothing_from_the_local_stack():
+    further = {"state": "redis://s:1", "state_password_file": "/p", "state_ca_file": "/c"}
+    given = service_settings(Ports(), [], [], {**further, "budget": {"gamma": 2.0}})
+    assert sorted(given) == ["budget", "envoy", "listen", "pools"]
+
+
 def test_a_threshold_that_the_servers_window_does_not_allow_is_dropped():
     further = {"pools": [{"name": "short", "threshold": 4096}, {"name": "long", "threshold": 8192}]}
     pools = [StackPool("short", "http://s:1", "m", 2048, simulated=False)]

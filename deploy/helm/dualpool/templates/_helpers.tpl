@@ -36,3 +36,42 @@ allowPrivilegeEscalation: false
 readOnlyRootFilesystem: true
 capabilities: {drop: [ALL]}
 {{- end }}
+
+{{- define "dualpool.valkeySelector" -}}
+app.kubernetes.io/name: dualpool-valkey
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "dualpool.valkeyFolder" -}}/etc/dualpool-valkey{{- end }}
+
+{{- define "dualpool.stateFolder" -}}/var/lib/dualpool{{- end }}
+
+{{/* The Secrets that a pod mounts, with their paths. */}}
+{{- define "dualpool.secrets" -}}
+{{- $secrets := .Values.secrets | default dict }}
+{{- if .Values.valkey.enabled }}
+{{- $secrets = merge (dict .Values.valkey.passwordSecret (include "dualpool.valkeyFolder" .)) $secrets }}
+{{- end }}
+{{- toYaml $secrets }}
+{{- end }}
+
+{{/* The settings, with the state that `valkey` or `persistence` gives them. */}}
+{{- define "dualpool.settings" -}}
+{{- $state := dict }}
+{{- if .Values.valkey.enabled }}
+{{- $state = dict
+  "state" (printf "redis://%s-valkey.%s.svc.cluster.local:6379" .Release.Name .Release.Namespace)
+  "state_password_file" (printf "%s/password" (include "dualpool.valkeyFolder" .)) }}
+{{- end }}
+{{- if .Values.persistence.enabled }}
+{{- if .Values.valkey.enabled }}{{ fail "valkey.enabled and persistence.enabled: choose one" }}{{ end }}
+{{- if or .Values.autoscaling.enabled (gt (int64 .Values.replicas) 1) }}
+{{- fail "persistence.enabled: a state's file belongs to one service: set replicas to 1 and autoscaling.enabled to false, or use valkey.enabled" }}
+{{- end }}
+{{- $state = dict "state" (printf "file:%s/state" (include "dualpool.stateFolder" .)) }}
+{{- end }}
+{{- if and $state .Values.settings.state }}
+{{- fail "settings.state: leave it out, as valkey.enabled and persistence.enabled set it" }}
+{{- end }}
+{{- toYaml (merge $state .Values.settings) }}
+{{- end }}
