@@ -51,7 +51,9 @@ def test_a_service_continues_where_the_last_one_ended(path):
     first.run(SEEN)
     second.run()
     assert take(second.learner) == take(first.learner)
-    assert second.state.describe() == first.state.describe() == {"digest": take(first.learner).digest}
+    assert (
+        second.state.describe() == first.state.describe() == {"digest": take(first.learner).digest}
+    )
     assert first.figure("snapshots_total", outcome="saved") == 1
     assert first.figure("bytes") == path.stat().st_size
 
