@@ -5,6 +5,7 @@ Invariant: every UserError and OSError of a command is printed here and nowhere 
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ exit codes:
   1    the command ran, and found a problem or failed
   2    wrong arguments, settings or input files; the message says what to change
   130  interrupted by Ctrl-C
+  141  whoever read the output has closed it, such as head
 
 Colours are only for terminals; the environment variable NO_COLOR switches them off.
 """
@@ -56,11 +58,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         chosen = next(iter(words), "")
-        with _naming_packages(chosen):
+        with _flushing(), _naming_packages(chosen):
             options = _parser(chosen).parse_args(words)
             return int(options.run(options))
     except UserError as error:
         return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # What is still buffered must not raise again when the interpreter ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except OSError as error:
         return _fail(f"dualpool: {_describe(error)}", 1)
     except KeyboardInterrupt:
@@ -89,6 +95,15 @@ def _parser(*chosen: str) -> argparse.ArgumentParser:
             command.set_defaults(run=module.run, whole_parser=whole_parser)
             module.fill(command)
     return parser
+
+
+@contextmanager
+def _flushing() -> Iterator[None]:
+    """Write all output while errors are still reported here; also that of --help, which exits."""
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Open Hugging Face's tokenizer.json, by the package tokenizers, which is optional."""
 
-from functools import cache
+import os
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,13 +11,39 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 
+Signature = tuple[int, ...]
+
+
 class TokenizerFileError(Exception):
     """The file cannot be used; the text says what to change."""
 
 
-@cache
+# By path, with the signature of what was opened: each takes up to 50 MB.
+_opened: "dict[Path, tuple[Signature, Tokenizer]]" = {}
+
+
 def open_tokenizer(file: Path) -> "Tokenizer":
-    """Return the tokenizer of a file, the same for all who ask. Raises TokenizerFileError."""
+    """Return the tokenizer of a file, the same for all who ask until the file is another one.
+
+    Raises TokenizerFileError.
+    """
+    signature = signature_of(file)
+    known = _opened.get(file)
+    if known is None or signature is None or known[0] != signature:
+        known = _opened[file] = signature or (), _open(file)
+    return known[1]
+
+
+def signature_of(file: Path) -> Signature | None:
+    """Return what differs once a file was replaced or written to; None if there is none."""
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _open(file: Path) -> "Tokenizer":
     try:
         package = import_module("tokenizers")
     except ImportError:

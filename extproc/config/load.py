@@ -3,6 +3,7 @@
 import difflib
 import json
 import re
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,9 @@ def _rendered(section: Section, indent: str, without: str = "") -> Iterator[str]
 
 def _text(path: Path) -> str:
     try:
+        # A pipe would block, and give its content once: faults and changes are read again.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ConfigError(f"{path}: is no regular file; write the settings into one")
         with path.open("rb") as file:
             data = file.read(_MAX_FILE_BYTES + 1)
     except OSError as error:

@@ -23,8 +23,11 @@ from extproc.budget.values import Observation
 from extproc.page.digest import Digest
 from extproc.routing.load.pool_load import PoolLoad
 
-LINE_BYTES = 64 * 1024
-"""The longest line that the supervisor reads; longer observations are not sent."""
+LINE_BYTES = 1024 * 1024
+"""The longest line that the supervisor reads; longer ones are not sent.
+
+A digest of as many pools as the settings permit, with the longest names, has two thirds of that.
+"""
 
 UNSENT_BYTES = 1024 * 1024
 """The most that may wait for a slow reader before observations are dropped."""

@@ -20,9 +20,13 @@ from extproc.config.keys import Place
 from extproc.config.settings import Settings
 from extproc.service.repeating import beside
 from extproc.stream.metrics import WorkerMetrics
+from extproc.tokenizer_file import Signature, signature_of
 
 EVERY_S: Final = 2.0
 """How often the file is looked at."""
+SETTLED_S: Final = 0.5
+"""How long the file must be the same after a SIGHUP."""
+_MOST_LOOKS: Final = 20
 
 _NEED_RESTART: Final = (
     *("listen", "state", "state_password_file", "state_ca_file", "tracing", "workers"),
@@ -78,6 +82,19 @@ class Source:
         before, self._seen = self._seen, _signature(self._path)
         return self._seen is not None and self._seen == before != self._loaded
 
+    async def settle(self) -> None:
+        """Wait until the file stays the same: whoever writes it in place may not have finished.
+
+        A part of a file can be valid, with fewer pools.
+        """
+        before = _signature(self._path)
+        for _ in range(_MOST_LOOKS):
+            await asyncio.sleep(SETTLED_S)
+            now = _signature(self._path)
+            if now == before:
+                return
+            before = now
+
 
 class Reloader:
     """Loads the settings again and passes what has changed to `apply`, on the event loop.
@@ -96,6 +113,7 @@ class Reloader:
         self._metrics = metrics
         self._reloading = asyncio.Lock()
         self._hangups = asyncio.Event()
+        self._tokenizers = _tokenizers(settings)
         for outcome in Outcome:
             metrics.reloads.labels(outcome.value)
         metrics.reloaded.set(time.time())
@@ -126,6 +144,7 @@ class Reloader:
         while True:
             await self._hangups.wait()
             self._hangups.clear()
+            await self._source.settle()
             await self.reload()
 
     async def _watch(self) -> None:
@@ -137,7 +156,11 @@ class Reloader:
     def _use(self, loaded: Settings) -> Outcome:
         kept = {key: getattr(self._settings, key) for key in _NEED_RESTART}
         usable = loaded.model_copy(update=kept)
+        tokenizers = _tokenizers(usable)
         changed = changes(self._settings, usable)
+        for place, found in tokenizers.items():
+            if self._tokenizers.get(place, found) != found:
+                changed.setdefault(place, "the file has changed")
         waiting = {
             place: text
             for place, text in changes(self._settings, loaded).items()
@@ -149,10 +172,18 @@ class Reloader:
             _log.info("the settings are loaded: none of those in use has changed")
             return Outcome.UNCHANGED
         self._apply(usable)
-        self._settings = usable
+        self._settings, self._tokenizers = usable, tokenizers
         self._metrics.reloaded.set(time.time())
         _log.info("the settings are changed: %s%s", told(changed), _advice(changed))
         return Outcome.APPLIED
+
+
+def _tokenizers(settings: Settings) -> dict[Place, Signature | None]:
+    return {
+        ("models", index, "tokenizer"): signature_of(Path(model.tokenizer))
+        for index, model in enumerate(settings.models)
+        if model.tokenizer
+    }
 
 
 def _advice(changed: dict[Place, str]) -> str:

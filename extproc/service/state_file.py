@@ -5,6 +5,7 @@ is set aside under another name, and the service learns anew.
 """
 
 import asyncio
+import errno
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -41,7 +42,9 @@ class StateFile:
         metrics: StateMetrics,
     ) -> None:
         """`mark` tells the fingerprint of its snapshots, `build` makes a learner to load them."""
-        self._path, self._mark, self._build, self._metrics = path, mark, build, metrics
+        # Where a link leads, so that it stays a link.
+        self._path = Path(os.path.realpath(path))
+        self._mark, self._build, self._metrics = mark, build, metrics
         self._saved = 0  # the changes of the journal that are in the file
         self._digest = ""  # of the last snapshot
 
@@ -109,6 +112,7 @@ class StateFile:
             await self.save(journal)
 
     def _read(self) -> bytes:
+        _require_file(self._path)
         with self._path.open("rb") as file:
             return file.read(MOST_BYTES + 1)
 
@@ -154,7 +158,14 @@ def write_file(path: Path, chunks: Iterable[bytes]) -> int | None:
         return _write_whole(path, chunks)
 
 
+def _require_file(path: Path) -> None:
+    """Raise OSError for a pipe or a device: to read it may block, to replace it may break more."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file")
+
+
 def _write_whole(path: Path, chunks: Iterable[bytes]) -> int | None:
+    _require_file(path)
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)  # left by a process that was killed
     size = 0

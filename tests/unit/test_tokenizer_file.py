@@ -32,6 +32,17 @@ def test_all_tokens_of_a_text_are_counted(file):
     assert count_tokens(open_tokenizer(file), "a b c a b") == 5
 
 
+def test_a_file_is_opened_again_once_it_is_another_one(file):
+    before = open_tokenizer(file)
+    assert open_tokenizer(file) is before
+    made = Tokenizer(WordLevel({"a b": 0, "?": 1}, unk_token="?"))
+    made.save(str(file))
+    assert count_tokens(open_tokenizer(file), "a b c a b") == 1
+    file.unlink()
+    with pytest.raises(TokenizerFileError, match="No such file"):
+        open_tokenizer(file)
+
+
 def test_the_rules_have_the_tokenizer_of_a_model(file):
     rules = build_rules(settings(file))
     (rule,) = rules.models

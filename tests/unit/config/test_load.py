@@ -1,5 +1,6 @@
 """Settings files: what is read, what is refused and in which words."""
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,14 +60,28 @@ def test_a_missing_file_is_named(file):
     assert str(caught.value) == f"{missing}: cannot be read: No such file or directory"
 
 
+def test_a_pipe_is_no_file_and_blocks_nothing(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ConfigError, match="pipe: is no regular file; write the settings into one"):
+        load(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/null"])
+def test_a_device_is_no_file(device):
+    with pytest.raises(ConfigError, match="is no regular file"):
+        load(Path(device))
+
+
 def test_a_directory_is_no_file(file):
-    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+    with pytest.raises(ConfigError, match="is no regular file"):
         load(file.parent)
 
 
-def test_an_endless_file_is_not_read_to_its_end():
-    with pytest.raises(ConfigError, match=r"^/dev/zero: larger than 1048576 bytes$"):
-        load(Path("/dev/zero"))
+def test_a_file_of_any_length_is_not_read_to_its_end(file):
+    with file.open("wb") as opened:
+        opened.truncate(1 << 40)
+    with pytest.raises(ConfigError, match=r"larger than 1048576 bytes$"):
+        load(file)
 
 
 def test_a_file_of_one_mebibyte_is_read(file):

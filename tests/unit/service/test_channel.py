@@ -6,11 +6,14 @@ import socket
 import msgspec
 import pytest
 from msgspec.structs import replace
+from prometheus_client import CollectorRegistry
 
 from extproc.budget.values import Asked, Measure, Observation, Outcome
-from extproc.page.decisions import Shown
-from extproc.page.digest import Digest
+from extproc.config.settings import MAX_POOLS, MAX_ROWS
+from extproc.page.decisions import Decisions, Shown
+from extproc.page.digest import Digest, Reporter
 from extproc.routing.load.pool_load import PoolLoad
+from extproc.routing.pools import Reason, Verdict
 from extproc.service.channel import (
     DIGEST,
     EMPTY,
@@ -30,9 +33,33 @@ from extproc.service.channel import (
     read_line,
     send,
 )
+from extproc.stream.metrics import Metrics
 
 ASKED = Asked("modèle", "prose", Measure(2800, 3, (1.0, 2.0), 0.5), None)
 OBSERVATION = Observation(ASKED, Outcome.CUT, 8192, 700, 20)
+
+
+def most_pools():
+    return [f"{number:063}" for number in range(MAX_ROWS * MAX_POOLS)]
+
+
+def test_the_load_of_as_many_pools_as_there_may_be_is_sent():
+    load = PoolLoad(*[2**20] * 3, *[2**20 / 3] * 8)
+    line = encode_loads(dict.fromkeys(most_pools(), load))
+    assert sent(line) == line
+
+
+def test_the_digest_of_as_many_pools_as_there_may_be_is_sent():
+    metrics, decisions = Metrics(CollectorRegistry()), Decisions(clock=lambda: -1.0)
+    counted = metrics.verdicts, metrics.misroutes, metrics.retries
+    for pool in most_pools():
+        for metric in counted:
+            for label in Verdict:  # as many as the others have, or more
+                metric.count(pool, label.value, times=2**40)
+        for reason in Reason:
+            decisions.note(pool, reason, dict)
+    line = encode_digest(Reporter(decisions, counted).digest())
+    assert sent(line) == line
 
 
 def test_an_observation_is_read_as_it_was_written():
@@ -102,10 +129,10 @@ def test_a_line_that_the_reader_would_refuse_is_not_sent():
 
 
 def test_a_slow_reader_loses_lines_and_never_holds_up_the_writer():
-    line = b"x" * (LINE_BYTES - 1) + b"\n"
-    got = sent(*[line] * (3 * UNSENT_BYTES // LINE_BYTES))
+    line = b"x" * 65_535 + b"\n"
+    got = sent(*[line] * (3 * UNSENT_BYTES // len(line)))
     assert UNSENT_BYTES <= len(got) < 2 * UNSENT_BYTES
-    assert len(got) % LINE_BYTES == 0
+    assert len(got) % len(line) == 0
 
 
 def test_nothing_is_sent_after_the_end():

@@ -8,7 +8,13 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.config.errors import UserError
-from extproc.config.settings import BudgetSettings, EnvoySettings, ListenSettings, Settings
+from extproc.config.settings import (
+    BudgetSettings,
+    EnvoySettings,
+    ListenSettings,
+    ModelSettings,
+    Settings,
+)
 from extproc.service import reload as module
 from extproc.service.reload import Outcome, Reloader, Source
 from extproc.stream.metrics import WorkerMetrics
@@ -163,6 +169,41 @@ def test_a_file_that_changes_is_loaded_once(tmp_path, monkeypatch, change):
     given = Reloading(file)
     given.next = UserError("wrong")
     assert watched(given, lambda: change(file)) == 1
+
+
+def test_a_hangup_waits_until_the_file_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SETTLED_S", 0.1)
+    file = tmp_path / "dualpool.yaml"
+    file.write_text("")
+    given = Reloading(file)
+    found = []
+    given._load = lambda: found.append(file.read_text()) or given.next
+    given.reloader._source._read = given._load
+
+    async def main():
+        async with given.reloader.watching():
+            os.kill(os.getpid(), signal.SIGHUP)
+            for length in range(8):
+                file.write_text("x" * length)
+                await asyncio.sleep(0.03)
+            await until(lambda: found)
+
+    asyncio.run(main())
+    assert found == ["x" * 7]
+
+
+def test_a_tokenizer_that_is_another_file_is_applied(tmp_path, caplog):
+    file = tmp_path / "tokenizer.json"
+    file.write_text("{}")
+    given = Reloading()
+    models = (ModelSettings(name="m", tokenizer=str(file)),)
+    assert given.reload(Settings(models=models)) is Outcome.APPLIED
+    assert given.reload(Settings(models=models)) is Outcome.UNCHANGED
+    file.write_text("{ }")
+    with caplog.at_level("INFO"):
+        assert given.reload(Settings(models=models)) is Outcome.APPLIED
+    assert "models[0].tokenizer: the file has changed" in caplog.text
+    assert given.reload(Settings(models=models)) is Outcome.UNCHANGED
 
 
 def test_an_empty_file_changes_nothing(tmp_path, caplog):

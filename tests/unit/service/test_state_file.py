@@ -177,3 +177,23 @@ def test_a_fault_of_the_snapshot_does_not_end_the_service(path, monkeypatch, cap
     given.run(SEEN)
     assert "a bug" in caplog.text
     assert given.figure("snapshots_total", outcome="failed") == 1
+
+
+def test_a_link_stays_a_link(path, tmp_path):
+    path.symlink_to(tmp_path / "target")
+    first, second = Given(path), Given(path)
+    first.run(SEEN)
+    assert path.is_symlink()
+    assert (tmp_path / "target").is_file()
+    second.run()
+    assert take(second.learner) == take(first.learner)
+
+
+def test_what_is_no_file_is_neither_read_nor_replaced(path, caplog):
+    os.mkfifo(path)
+    given = Given(path)
+    given.run(SEEN)
+    assert path.is_fifo()
+    assert f"state: {path} cannot be read: it is no regular file" in caplog.messages
+    assert f"state: {path} cannot be written: it is no regular file" in caplog.messages
+    assert given.figure("snapshots_total", outcome="failed") == 1

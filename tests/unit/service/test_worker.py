@@ -141,7 +141,7 @@ def test_it_continues_from_the_snapshot_that_its_supervisor_names(tmp_path, monk
 def test_its_settings_may_be_longer_than_other_lines():
     names = tuple(f"{'m' * 200}{number}" for number in range(600))
     pools = (PoolSettings(name="a", max_model_len=4096), PoolSettings(name="b", max_model_len=8192))
-    rows = (RowSettings(models=names, pools=pools),)
+    rows = (RowSettings(models=names, pools=pools),) * 10
     given = SETTINGS.model_copy(update={"rows": rows})
     order = Order(given.model_dump_json(), "127.0.0.1:1", "")
     assert len(encode(order)) > LINE_BYTES
