@@ -544,7 +544,17 @@ def _budget(asked: Asked, found: Prediction, known: _Known) -> Budget:
     total, output = reserve(levels.usual)
     expected, most = reserve(levels.expected)[0], reserve(levels.most)[0]
     margin = math.ceil(total) - prompt - output
-    return Budget(prompt, margin, output, _basis(known), math.ceil(expected), math.ceil(most))
+    lowest = known.distributions.errors.of(asked, found).upper(1.0 - levels.most)
+    least = found.tokens + lowest * found.deviation + output
+    return Budget(
+        prompt,
+        margin,
+        output,
+        _basis(known),
+        math.ceil(expected),
+        math.ceil(most),
+        math.floor(least) + asked.measure.token_ids,
+    )
 
 
 def _reserving(

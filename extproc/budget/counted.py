@@ -1,24 +1,31 @@
 """What a chat template adds to a prompt whose text was counted by a tokenizer.
 
-A Kalman filter with two weights, tokens for a request and for a message, and an error that is
-learnt. A tokenizer that is not the model's makes that error large, so that the estimate from the
-features, whose error is smaller then, is used instead.
+A Kalman filter of a few weights: tokens for a request, a message, a tool, and for any tool, and for
+each token of tool definitions, which were counted as compact JSON while a template may indent them.
+Its error is learnt, and apart for prompts with tools. A tokenizer that is not the model's makes
+that error large, so that the estimate from the features, whose error is smaller then, is used
+instead.
 
 Invariant: one answer moves a prediction by at most CLIP of its deviations.
 """
 
 import math
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+import numpy as np
+from msgspec import Meta
 
-from extproc.budget.saved import Amount, Finite
+from extproc.budget.features import TEMPLATE_FEATURES
+from extproc.budget.saved import Amount, doubles
 from extproc.budget.values import Measure
-from extproc.budget.weights import CLIP, Prediction
+from extproc.budget.weights import CLIP, MOST_WEIGHT, Prediction, Vector
 
-_MEAN: Final = (10.0, 4.0)
-_VARIANCE: Final = (1600.0, 16.0)
-_NOISE: Final = 9.0
+_MEAN: Final = (10.0, 4.0, 10.0, 80.0, 0.2)
+_DEVIATION: Final = np.array((40.0, 4.0, 10.0, 100.0, 0.3))
+_SIZE: Final = len(_MEAN)
+_NOISE: Final = (9.0, 400.0)
+"""The squared error, in tokens, of prompts without and with tools."""
 _LEAST_NOISE: Final = 0.25  # the square of half a token: counts are whole
 _NOISE_RATE: Final = 0.05
 _WALK: Final = 1e-4
@@ -28,63 +35,68 @@ _WALK: Final = 1e-4
 class SavedTemplate(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A template in a snapshot."""
 
-    request: Finite
-    message: Finite
-    covariance: tuple[Amount, Finite, Amount]
-    noise: Amount
+    learnt: Annotated[bytes, Meta(max_length=8 * _SIZE * (_SIZE + 1))]
+    noise: tuple[Amount, Amount]
 
 
 class Template:
     """The tokens that one model's template adds. Not thread-safe."""
 
     def __init__(self) -> None:
-        self.request, self.message = _MEAN
-        self.covariance: tuple[float, float, float] = (_VARIANCE[0], 0.0, _VARIANCE[1])
-        """Of the request's tokens, of both, and of a message's."""
-        self.noise = _NOISE
-        """The squared error, in tokens, that the two weights leave."""
+        self._spread: Vector = np.square(_DEVIATION)
+        # A row of the covariance for each weight, then their means.
+        self._all = np.vstack([np.diag(self._spread), _MEAN])
+        self._noise = list(_NOISE)
 
     def predict(self, measure: Measure) -> Prediction:
         """Return prompt tokens without the ids; the measure's text was counted."""
-        requests, messages = measure.features[:2]
-        tokens = measure.counted + self.request * requests + self.message * messages
-        _, _, known = self._gain(requests, messages)
-        return Prediction(tokens, math.sqrt(known + self.noise), is_counted=True)
+        return self._predict(measure)[0]
 
     def learn(self, measure: Measure, tokens: float) -> None:
         """Update the weights by a true count without the ids."""
-        requests, messages = measure.features[:2]
-        first, second, known = self._gain(requests, messages)
-        variance = known + self.noise
-        most = CLIP * math.sqrt(variance)
-        error = tokens - self.predict(measure).tokens
-        error = max(-most, min(most, error))
-        self.request += first * error / variance
-        self.message += second * error / variance
-        one, both, other = self.covariance
-        fade = 1.0 - _WALK
-        self.covariance = (
-            fade * (one - first * first / variance) + _WALK * _VARIANCE[0],
-            fade * (both - first * second / variance),
-            fade * (other - second * second / variance) + _WALK * _VARIANCE[1],
-        )
+        found, gain = self._predict(measure)
+        variance = found.deviation**2
+        most = CLIP * found.deviation
+        error = max(-most, min(most, tokens - found.tokens))
+        covariance = self._all[:_SIZE]
+        self._all[_SIZE] += gain * (error / variance)
+        covariance -= np.outer(gain, gain / variance)
+        covariance *= 1.0 - _WALK
+        covariance += _WALK * np.diag(self._spread)
         # What the weights do not know yet explains a part of the error.
-        own = self.noise / variance
-        self.noise += _NOISE_RATE * own * own * (error * error - variance)
-        self.noise = max(self.noise, _LEAST_NOISE)
+        kind = _kind(measure)
+        noise = self._noise[kind]
+        own = noise / variance
+        noise += _NOISE_RATE * own * own * (error * error - variance)
+        self._noise[kind] = max(noise, _LEAST_NOISE)
 
     def save(self) -> SavedTemplate:
         """Return what is kept in a snapshot."""
-        return SavedTemplate(self.request, self.message, self.covariance, self.noise)
+        plain, tools = self._noise
+        return SavedTemplate(self._all.tobytes(), (plain, tools))
 
     def load(self, saved: SavedTemplate) -> None:
-        """Continue as the template that was saved."""
-        self.request, self.message = saved.request, saved.message
-        self.covariance, self.noise = saved.covariance, max(saved.noise, _LEAST_NOISE)
+        """Continue as the template that was saved. Raises ValueError if there is none such."""
+        shape = self._all.shape
+        learnt = np.array(doubles(saved.learnt, self._all.size, MOST_WEIGHT, -MOST_WEIGHT))
+        learnt = learnt.reshape(shape)
+        if learnt.diagonal().min() < 0.0:
+            raise ValueError("a negative variance")
+        self._all = learnt
+        self._noise = [max(noise, _LEAST_NOISE) for noise in saved.noise]
 
-    def _gain(self, requests: float, messages: float) -> tuple[float, float, float]:
-        """Return what one token of error teaches each weight, and the variance of their sum."""
-        one, both, other = self.covariance
-        first = one * requests + both * messages
-        second = both * requests + other * messages
-        return first, second, max(0.0, first * requests + second * messages)
+    def _predict(self, measure: Measure) -> tuple[Prediction, Vector]:
+        """Return the prediction, and what one token of error would teach each weight."""
+        added = measure.features[: len(TEMPLATE_FEATURES)]
+        counts = np.array((*added, float(measure.counted_tools)))
+        found = self._all.dot(counts)
+        gain = found[:_SIZE]
+        known = max(float(gain.dot(counts)), 0.0)
+        tokens = measure.counted + float(found[_SIZE])
+        deviation = math.sqrt(known + self._noise[_kind(measure)])
+        return Prediction(tokens, deviation, is_counted=True), gain
+
+
+def _kind(measure: Measure) -> int:
+    """Return which error a prompt has: 1 if it has tools."""
+    return int(measure.features[TEMPLATE_FEATURES.index("tools")] > 0)

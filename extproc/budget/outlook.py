@@ -48,7 +48,7 @@ class Outlook:
         self._predict, self._known, self._levels = predict, known, levels
         upper = known.errors.whole.upper
         self._errors = Levels(*map(upper, levels))
-        self._centre = upper(0.5)
+        self._centre, self._lowest = upper(0.5), upper(1.0 - levels.most)
         self._outputs: dict[tuple[Kind, int], _Outputs] = {}
 
     def reserved(self, features: Vector, unseen: float, output: int) -> Budget:
@@ -62,6 +62,7 @@ class Outlook:
             self.basis,
             math.ceil(tokens + expected * deviation + output),
             math.ceil(tokens + most * deviation + output),
+            math.floor(tokens + self._lowest * deviation + output),
         )
 
     def expected(self, features: Vector, unseen: float, floor: int, limit: int | None) -> Budget:
@@ -82,7 +83,8 @@ class Outlook:
             for error, high in zip(errors, highs, strict=True)
         ]
         output = round(highs[0])
-        return Budget(prompt, total - prompt - output, output, self.basis, expected, most)
+        least = math.floor(tokens + self._lowest * deviation + output)
+        return Budget(prompt, total - prompt - output, output, self.basis, expected, most, least)
 
     def _find_outputs(self, kind: Kind, size: int) -> _Outputs:
         known = self._outputs.get((kind, size))

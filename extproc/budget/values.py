@@ -28,11 +28,13 @@ class Measure(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The standard deviation of `token_ids` that are known from earlier answers."""
     counted: int = 0
     """The tokens of the text, if a tokenizer counted them; the features count that text too."""
+    counted_tools: int = 0
+    """Of these, the tokens of tool definitions."""
 
     def check(self, features: int) -> None:
         """Raise ValueError unless it has so many features, and all counts are in range."""
-        known = (self.text_bytes, self.token_ids, self.unseen, self.doubt, self.counted)
-        counts = (*known, *self.features)
+        known = (self.text_bytes, self.token_ids, self.unseen, self.doubt)
+        counts = (*known, self.counted, self.counted_tools, *self.features)
         if len(self.features) != features or not all(0 <= count <= _MOST for count in counts):
             raise ValueError("no measure of a prompt")
 
@@ -175,6 +177,8 @@ class Budget(msgspec.Struct, frozen=True, gc=False):
     """Tokens that the request exceeds as often as not; None: the sum of the others."""
     most: int | None = None
     """Tokens that it hardly ever exceeds; None: the sum."""
+    least: int | None = None
+    """Tokens that its prompt, with the output that counts, hardly ever falls below; None: the sum."""
 
     @property
     def tokens(self) -> int:
@@ -190,6 +194,11 @@ class Budget(msgspec.Struct, frozen=True, gc=False):
         """Return whether it is open if the request exceeds a window, so that its answer tells."""
         most = self.tokens if self.most is None else self.most
         return self.placed <= window < most
+
+    def may_fit(self, window: int) -> bool:
+        """Return whether the prompt's exact tokens may decide if the request fits a window."""
+        most = self.tokens if self.most is None else self.most
+        return (self.tokens if self.least is None else self.least) <= window < most
 
 
 @dataclass(frozen=True, slots=True)

@@ -263,8 +263,7 @@ class BudgetSettings(Section):
         0,
         1 << 14,
         "the longest text that models.tokenizer counts",
-        # Two milliseconds of CPU, seven for rows of numbers.
-        default=1 << 12,
+        default=1 << 14,
     )
     beta: float = keys.key(
         "paper: share of the past in the running means",

@@ -16,7 +16,7 @@ from extproc.request.apis import APIS, Endpoint
 from extproc.request.prompt import PromptReader
 from extproc.request.reader import Request, UnreadableRequest, read_request
 from extproc.routing.ask import ask
-from extproc.routing.counting import plain_texts
+from extproc.routing.counting import Countable, countable
 from extproc.routing.resume import Trail, find_trail
 from extproc.tokens import needed_tokens
 
@@ -73,7 +73,7 @@ class Case:
     """Whether the answer is a stream that states its usage only if the service asks for it."""
     trail: Trail | None = field(default=None, repr=False, compare=False)
     """Its beginnings, with its texts; kept only where earlier requests may have them."""
-    texts: Sequence[str] = field(default=(), repr=False, compare=False)
+    texts: Countable | None = field(default=None, repr=False, compare=False)
     """Its texts, if a tokenizer of the service can count them."""
 
     @property
@@ -113,7 +113,7 @@ class Reader:
         prompts = draft.prompt_tokens, draft.prompt_tokens
         case = _case(draft.kind, draft.body, request, (*prompts, draft.completion_tokens))
         trail = find_trail(request, case.asked, b"") if draft.repeats else None
-        return replace(case, trail=trail, texts=plain_texts(request, case.asked, _MOST_COUNTED))
+        return replace(case, trail=trail, texts=countable(request, case.asked, _MOST_COUNTED))
 
     def request(self, body: Body, *, ascii_only: bool = False, turns: bool = False) -> Request:
         """Encode a body and read it. Raises UnreadableRequest."""

@@ -141,6 +141,8 @@ _IMAGES: Final = {
 _SCHEMAS: Final = Traffic(changes=(with_schema,))
 _TWO_MODELS: Final = ((Traffic(name="first"), Traffic(name="second", model=1)),)
 _THOUGHTFUL: Final = Traffic(changes=(with_past_reasoning, rendered))
+_RENDERED: Final = ((Traffic(changes=(rendered,)),),)
+_THOUGHTS_RENDERED: Final = _some(0.4, _THOUGHTFUL, _RENDERED[0][0])
 _FOUR: Final = (2048, 8192, 32_768)
 _SIX: Final = (2048, 4096, 8192, 16_384, 32_768)
 
@@ -196,9 +198,10 @@ SCENARIOS: Final = (
     *(Scenario(name=f"documents: 30 %, {'rendered' if rendered else 'dropped'}",
                phases=(_some(0.3, Traffic(changes=(with_documents(rendered=rendered),))),))
       for rendered in (True, False)),
-    *(Scenario(name=f"chat template{name}", phases=(phase,), requests=4000, renders=True)
-      for name, phase in (("", (Traffic(changes=(rendered,)),)),
-                          (", reasoning", _some(0.4, _THOUGHTFUL, Traffic(changes=(rendered,)))))),
+    *(Scenario(name=f"chat template{name}", phases=phases, requests=4000, renders=True)
+      for name, phases in (("", _RENDERED), (", reasoning", (_THOUGHTS_RENDERED,)))),
+    Scenario(name="chat template, 16 KiB counted", phases=_RENDERED, requests=4000, renders=True,
+             counts=True),
     *(Scenario(name=f"{name}{kept}", phases=((Traffic(talks=shape),),), windows=(window,),
                settings={"budget": {"prefixes": prefixes}})
       for name, shape, window in (("conversations", CONVERSATIONS, _LIMIT),

@@ -18,7 +18,7 @@ from extproc.evaluation.rivals import Rival
 from extproc.routing.counting import counted
 from extproc.routing.pools import Pool, Verdict, choose, judge, limits
 from extproc.routing.resume import resume
-from extproc.routing.route import is_informative, is_open
+from extproc.routing.route import is_informative, is_undecided
 
 _NEAR: Final = 0.8, 1.25
 """Times a limit: requests that need so many tokens are near it."""
@@ -73,7 +73,7 @@ def serve(
         if recall and sent.trail:
             case = replace(sent, asked=resume(sent.asked, sent.trail, recall), trail=None)
         budget = rival.budget(case)
-        if is_open(budget, pools) and (known := _counted(case, conditions)):
+        if is_undecided(budget, pools) and (known := _counted(case, conditions)):
             case, budget = known, rival.budget(known)
         pool = choose(budget, pools).pool
         one_in = observe_one_in(budget, conditions)

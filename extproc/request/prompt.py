@@ -66,6 +66,7 @@ class PromptReader:
         "_past",
         "_past_answer",
         "audios",
+        "definitions",
         "images",
         "marks",
         "optional",
@@ -80,6 +81,7 @@ class PromptReader:
         self._nodes = nodes or NodeBudget()
         self._marks = marks
         self.texts: list[str] = []
+        self.definitions: list[str] = []  # of tools; they are among the texts
         self.optional: dict[Optional, list[str]] = {}
         self._past = False  # within a turn before the last one of the user
         self._past_answer = False  # and that turn is the assistant's
@@ -258,7 +260,9 @@ class PromptReader:
     def read_tool(self, definition: object) -> None:
         """Read one tool definition."""
         self.tools += 1
-        self.read_json(definition)
+        text = as_text(definition)
+        self.definitions.append(text)
+        self.read_text(text)
 
 
 def as_text(value: object) -> str:

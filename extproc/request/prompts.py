@@ -67,6 +67,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Text that chat templates may drop; it is not part of `sample`."""
     texts: Sequence[str] = ()
     """The texts themselves, kept no longer than the request is decided."""
+    definitions: Sequence[str] = ()
+    """The definitions of tools; they are among the texts."""
 
 
 class Prompts(msgspec.Struct, frozen=True, gc=False):
@@ -267,4 +269,5 @@ def _prompt_of(reader: PromptReader, fields: Sequence[_Field], headings: int) ->
         videos=reader.videos,
         optional={k: TextSample(*take_sample(texts)) for k, texts in reader.optional.items()},
         texts=reader.texts,
+        definitions=reader.definitions,
     )

@@ -188,6 +188,7 @@ def _plain_prompt(texts: list[str], messages: int, tools: int = 0) -> Prompt:
         audios=0,
         videos=0,
         texts=texts,
+        definitions=texts[len(texts) - tools :],
     )
 
 

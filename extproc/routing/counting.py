@@ -1,10 +1,11 @@
-"""Count a short plain text by the model's own tokenizer, where the estimate leaves a pool open.
+"""Count the texts of a prompt by the model's own tokenizer, where the estimate leaves a pool open.
 
 To count takes thirty times as long as to estimate, so that only requests are counted whose pool
 depends on it.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from msgspec import structs
 
@@ -12,21 +13,34 @@ from extproc.budget.values import Asked
 from extproc.request.reader import Request
 
 
-def plain_texts(request: Request, asked: Asked, most_bytes: int) -> Sequence[str]:
-    """Return the texts of a prompt that is nothing else, of at most so many bytes; or none.
+class Countable(NamedTuple):
+    """The texts of a prompt, and those of them that define tools."""
 
-    What a template renders of tools, and what a model makes of media, the body does not show.
+    texts: Sequence[str]
+    definitions: Sequence[str] = ()
+
+
+def countable(request: Request, asked: Asked, most_bytes: int) -> Countable | None:
+    """Return the texts of a prompt of at most so many bytes; None if it is more than texts.
+
+    What a model makes of media, and which optional texts a template renders, no text shows.
     """
     prompt = request.prompts.largest
-    if request.prompts.count > 1 or prompt.text_bytes > most_bytes:
-        return ()
-    if prompt.tools or prompt.images or prompt.audios or prompt.videos or prompt.optional:
-        return ()
+    if request.prompts.count > 1 or not 0 < prompt.text_bytes <= most_bytes:
+        return None
+    if prompt.images or prompt.audios or prompt.videos or prompt.optional:
+        return None
     # After a known beginning only the rest is estimated.
-    return () if asked.resumes else prompt.texts
+    return None if asked.resumes else Countable(prompt.texts, prompt.definitions)
 
 
-def counted(asked: Asked, texts: Sequence[str], count: Callable[[str], int]) -> Asked:
+def counted(asked: Asked, texts: Countable, count: Callable[[str], int]) -> Asked:
     """Return the request with the tokens of its texts."""
-    tokens = sum(map(count, texts))
-    return structs.replace(asked, measure=structs.replace(asked.measure, counted=tokens))
+    tokens = tools = 0
+    definitions = frozenset(texts.definitions)
+    for text in texts.texts:
+        found = count(text)
+        tokens += found
+        tools += found if text in definitions else 0
+    known = structs.replace(asked.measure, counted=tokens, counted_tools=tools)
+    return structs.replace(asked, measure=known)

@@ -11,7 +11,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request
 from extproc.routing.ask import ask
-from extproc.routing.counting import counted, plain_texts
+from extproc.routing.counting import countable, counted
 from extproc.routing.load.spill import Spill
 from extproc.routing.models import ModelRule, find_rule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
@@ -181,9 +181,9 @@ def route(
     if trail and rules.prefix_key is not None:
         asked = resume(asked, trail, learner.recall)
     budget = learner.budget(asked)
-    if rules.count_bytes and is_open(budget, pools):
+    if rules.count_bytes and is_undecided(budget, pools):
         count = find_rule(request.model, rules.models).count
-        if count and (texts := plain_texts(request, asked, rules.count_bytes)):
+        if count and (texts := countable(request, asked, rules.count_bytes)):
             asked = counted(asked, texts, count)
             budget = learner.budget(asked)
     home = (
@@ -212,6 +212,11 @@ def is_informative(budget: Budget, pools: Sequence[Pool]) -> bool:
 def is_open(budget: Budget, pools: Sequence[Pool]) -> bool:
     """Return whether a request may or may not exceed some window."""
     return any(map(budget.is_near, limits(pools)))
+
+
+def is_undecided(budget: Budget, pools: Sequence[Pool]) -> bool:
+    """Return whether the exact tokens of a prompt may choose another pool than their estimate."""
+    return any(map(budget.may_fit, limits(pools)))
 
 
 def route_unread(rules: Rules) -> Routed:

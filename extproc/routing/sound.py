@@ -55,7 +55,8 @@ def _is_prefix(prefix: Prefix) -> bool:
 
 
 def _is_countable(measure: Measure) -> bool:
-    counts = (measure.text_bytes, measure.token_ids, measure.counted, measure.doubt)
+    known = (measure.text_bytes, measure.token_ids, measure.doubt)
+    counts = (*known, measure.counted, measure.counted_tools)
     # Not a number compares as False.
     return (
         len(measure.features) == len(FEATURES)

@@ -47,7 +47,7 @@ def test_the_rules_have_the_tokenizer_of_a_model(file):
     rules = build_rules(settings(file))
     (rule,) = rules.models
     assert rule.count("a b") == 2
-    assert rules.count_bytes == 4096
+    assert rules.count_bytes == 16_384
     assert not list(tokenizer_faults(settings(file)))
 
 

@@ -2,9 +2,10 @@
 
 import random
 
+import pytest
 from msgspec import structs
 
-from extproc.budget.counted import Template
+from extproc.budget.counted import SavedTemplate, Template
 from extproc.budget.families import Families
 from extproc.budget.measure import measure
 from extproc.budget.prior import MEASURED
@@ -48,6 +49,46 @@ def test_one_answer_moves_a_prediction_by_a_few_deviations():
     template.learn(prompt(500), 90_000)
     moved = abs(template.predict(prompt(500)).tokens - before.tokens)
     assert moved <= CLIP * before.deviation
+
+
+def with_tools(counted: int, tools: int, each: int = 70) -> Measure:
+    text = (WORDS * (counted // 5 + 1))[: 4 * counted]
+    found = measure(text, len(text), messages=1, tools=tools)
+    return structs.replace(found, counted=counted + tools * each, counted_tools=tools * each)
+
+
+def taught_tools(indent: float) -> Template:
+    template, draw = taught(Template()), random.Random(2)
+    for _ in range(150):
+        seen = with_tools(draw.randint(20, 900), draw.randint(1, 9), draw.randint(40, 150))
+        tools = 110 + 12 * seen.features[2] + indent * seen.counted_tools
+        template.learn(seen, seen.counted + 28 + tools)
+    return template
+
+
+@pytest.mark.parametrize("indent", [0.0, 0.3, 0.8])
+def test_what_a_template_makes_of_tool_definitions_is_learnt(indent):
+    found = taught_tools(indent).predict(with_tools(500, 4, 100))
+    assert abs(found.tokens - (900 + 28 + 110 + 48 + 400 * indent)) < 6
+    assert found.deviation < 10
+
+
+def test_the_error_of_prompts_with_tools_is_learnt_apart():
+    assert taught(Template()).predict(with_tools(500, 4)).deviation > 50
+    assert taught_tools(0.3).predict(prompt(500)).deviation < 6
+
+
+def test_a_saved_template_goes_on():
+    before, after = taught_tools(0.3), Template()
+    after.load(before.save())
+    assert after.save() == before.save()
+    assert after.predict(prompt(500)) == before.predict(prompt(500))
+
+
+def test_a_negative_variance_is_refused():
+    saved = Template().save()
+    with pytest.raises(ValueError, match="negative variance"):
+        Template().load(SavedTemplate(b"".join([saved.learnt[:7], b"\xbf", saved.learnt[8:]]), (1, 1)))
 
 
 def member(slope: float):

@@ -55,7 +55,7 @@ DEFAULTS = {
         "target": 0.001,
         "stated_limits": StatedLimits.RESERVE,
         "prefixes": 0,
-        "count_bytes": 4096,
+        "count_bytes": 16_384,
         "beta": 0.95,
         "gamma": 1.0,
         "prior_bytes_per_token": 4.0,

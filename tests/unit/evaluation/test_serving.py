@@ -7,6 +7,7 @@ import pytest
 
 from extproc.budget.values import Basis, Budget, Observation, Outcome
 from extproc.evaluation.serving import Conditions, Observed, observe_one_in, serve
+from extproc.routing.counting import Countable
 from extproc.routing.pools import Pool, Verdict
 from tests.support.evaluation_cases import case
 
@@ -39,9 +40,9 @@ def test_a_prompt_whose_pool_is_open_is_counted_where_the_service_has_the_tokeni
     class Unsure(Fixed):
         def budget(self, seen):
             self.events.append(seen.asked.measure.counted)
-            return Budget(self.tokens, 0, 0, Basis.CALIBRATED, expected=990, most=1100)
+            return Budget(self.tokens, 0, 0, Basis.CALIBRATED, expected=990, most=1100, least=900)
 
-    asked, rival = replace(case(500), texts=("two", "texts")), Unsure(1050)
+    asked, rival = replace(case(500), texts=Countable(("two", "texts"))), Unsure(1050)
     served([asked], rival, count=len, count_bytes=asked.asked.measure.text_bytes)
     served([asked], rival, count=len, count_bytes=10)
     served([asked], rival)

@@ -11,7 +11,7 @@ from extproc.build import build_learner, build_rules
 from extproc.config.settings import Settings
 from extproc.request.reader import Endpoint, read_request
 from extproc.routing.ask import ask
-from extproc.routing.counting import counted, plain_texts
+from extproc.routing.counting import countable, counted
 from extproc.routing.models import ModelRule
 from extproc.routing.route import route
 
@@ -28,15 +28,30 @@ def read(**fields):
     return read_request(Endpoint.CHAT, json.dumps(body).encode())
 
 
+TOOL = {"type": "function", "function": {"name": "find"}}
+
+
 def texts(request, most=100):
-    return list(plain_texts(request, ask(request), most))
+    return countable(request, ask(request), most)
 
 
 def test_the_texts_of_messages_are_counted():
     request = read(messages=[{"role": "system", "content": "be brief"}, SAID])
-    assert texts(request) == ["be brief", "what is the time"]
+    assert list(texts(request).texts) == ["be brief", "what is the time"]
     asked = counted(ask(request), texts(request), len)
     assert asked.measure.counted == 24
+
+
+@pytest.mark.parametrize("fields", [{}, {"tool_choice": "auto"}])
+def test_the_tokens_of_tool_definitions_are_told_apart(fields):
+    request = read(tools=[TOOL], **fields)
+    measure = counted(ask(request), texts(request), len).measure
+    assert measure.counted_tools == len('{"type":"function","function":{"name":"find"}}')
+    assert measure.counted == measure.counted_tools + len("what is the time")
+
+
+def test_a_prompt_without_text_is_not_counted():
+    assert texts(read(messages=[{"role": "user", "content": ""}])) is None
 
 
 def test_a_longer_text_is_not_counted():
@@ -47,14 +62,13 @@ def test_a_longer_text_is_not_counted():
 @pytest.mark.parametrize(
     "fields",
     [
-        {"tools": [{"type": "function", "function": {"name": "f"}}]},
         {"messages": [{**SAID, "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         {"messages": [{**SAID, "content": [{"type": "input_audio", "input_audio": {}}]}]},
         {"messages": [{**SAID, "content": [{"type": "video_url", "video_url": {"url": "x"}}]}]},
         {"documents": [{"text": "a page"}]},
     ],
 )
-def test_nothing_but_plain_text_is_counted(fields):
+def test_media_and_optional_texts_are_not_counted(fields):
     assert not texts(read(**fields))
 
 
@@ -66,7 +80,7 @@ def test_several_prompts_are_not_counted():
 def test_what_follows_a_known_beginning_is_not_counted():
     request = read()
     asked = structs.replace(ask(request), prefix=Prefix("a", "b", known=True))
-    assert not plain_texts(request, asked, 100)
+    assert not countable(request, asked, 100)
 
 
 @pytest.mark.parametrize(("limit", "tokens"), [(8000, 4), (10, 0), (9000, 0)])
