@@ -6,7 +6,7 @@ advance.
 
 import enum
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from extproc.budget.values import Observation, Outcome
@@ -45,6 +45,20 @@ class Estimated:
         # A refusal carries no usage.
         prompt = 0 if outcome is Outcome.REFUSED else incoming.prompt_tokens
         self._learner.learn(Observation(incoming.asked, outcome, window, prompt, tokens))
+
+
+class Replayed:
+    """Choose what an earlier run chose for the same arrivals, and learn nothing."""
+
+    def __init__(self, chosen: Iterable[int]) -> None:
+        self._chosen = iter(chosen)
+
+    def choose(self, incoming: Incoming) -> int:  # noqa: ARG002
+        """See `Rule`."""
+        return next(self._chosen)
+
+    def learn(self, incoming: Incoming, pool: int, outcome: Outcome, tokens: int) -> None:
+        """See `Rule`."""
 
 
 class ByInput:
