@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import msgspec
 from rich.console import Console
 
 STDOUT: Final = Path("-")
@@ -22,3 +23,8 @@ def write_json(file: Path, text: str) -> None:
         sys.stdout.write(text.rstrip("\n") + "\n")
     else:
         file.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+
+def write_document(file: Path, document: dict[str, object]) -> None:
+    """Write a document as indented JSON, as `write_json` does. Raises OSError."""
+    write_json(file, msgspec.json.format(msgspec.json.encode(document), indent=2).decode())

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _LINES = 10
 
@@ -24,7 +26,7 @@ class Show(Protocol):
 
 
 class _Bar:
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: "Progress") -> None:
         self._progress = progress
         self._task = progress.add_task("Starting", total=None, counted="")
 
@@ -63,6 +65,9 @@ def showing(console: Console) -> Iterator[Show]:
     if not console.is_terminal:
         yield _Lines(console)
         return
+    # Imported here: a terminal alone needs bars.
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
     text = TextColumn("{task.description}", markup=False)
     counted = TextColumn("{task.fields[counted]}")
     columns = (text, BarColumn(), counted, TimeElapsedColumn())

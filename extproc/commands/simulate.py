@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             stated=arguments.stated,
             spill=arguments.spill,
+            sensitivity=not arguments.no_sensitivity,
             conduct=Conduct(
                 choices=arguments.choices,
                 retry=not arguments.no_retry,
@@ -189,6 +190,11 @@ def _add_conduct(parser: argparse.ArgumentParser) -> None:
         "--spill",
         action="store_true",
         help="let the rule dualpool move requests from a saturated pool, as load.spill does",
+    )
+    add(
+        "--no-sensitivity",
+        action="store_true",
+        help="do not repeat what is above 80 %% load with 10 %% less and 10 %% more capacity",
     )
     add(
         "--warmup",

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from extproc.config.errors import UserError
 from extproc.output import report_console
+from extproc.papers.costs import costs_section
 from extproc.papers.fleets import planners_section, reliability_section
 from extproc.papers.plans import curve_section, differences_section, plan_row, traces_section
 from extproc.papers.sections import (
@@ -31,13 +32,19 @@ _WIDTH: Final = 130
 _SR_SIM: Final = "vllm-sr-sim"
 
 
-def run_paper(traces: Sequence[Path], sr_sim: Path | None, *, fast: bool) -> int:
-    """Print all sections, without simulations if `fast`; return the exit code."""
+def run_paper(
+    traces: Sequence[Path], sr_sim: Path | None, *, fast: bool, costs: bool = False
+) -> int:
+    """Print all sections, without simulations if `fast`; return the exit code.
+
+    costs: print only what concerns both planners, and what they cost.
+    """
     # Outside a terminal rich assumes 80 columns, which would wrap the tables.
     console = report_console(_WIDTH)
     try:
         raw = [raw_traces_section(traces)] if traces else []
-        for section in _sections(raw, sr_sim, fast=fast):
+        sections = _planners(sr_sim) if costs else _sections(raw, sr_sim, fast=fast)
+        for section in sections:
             print_section(console, section)
     except UserError as error:
         Console(stderr=True).print(f"paper: {error}", markup=False, highlight=False)
@@ -60,6 +67,11 @@ def _sections(
     if not fast:
         yield reliability_section()
         yield planners_section(sr_sim)
+
+
+def _planners(sr_sim: Path | None) -> Iterator[PaperSection]:
+    yield planners_section(sr_sim)
+    yield costs_section(sr_sim)
 
 
 def raw_traces_section(traces: Sequence[Path]) -> PaperSection:
@@ -92,6 +104,9 @@ def main() -> int:
     """Parse the command line and run; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--fast", action="store_true", help="skip the simulations")
+    parser.add_argument(
+        "--costs", action="store_true", help=f"only {_SR_SIM} beside ours, with CPU and memory"
+    )
     parser.add_argument("--trace", type=Path, action="append", metavar="FILE", help="repeatable")
     parser.add_argument(
         "--sr-sim", type=Path, metavar="PATH", help=f"path of {_SR_SIM} (default: found in PATH)"
@@ -99,7 +114,7 @@ def main() -> int:
     given = parser.parse_args()
     found = shutil.which(_SR_SIM)
     sr_sim = given.sr_sim or (Path(found) if found else None)
-    return run_paper(given.trace or (), sr_sim, fast=given.fast)
+    return run_paper(given.trace or (), sr_sim, fast=given.fast, costs=given.costs)
 
 
 if __name__ == "__main__":

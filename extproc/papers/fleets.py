@@ -4,7 +4,6 @@ Invariant: every simulation runs on the engine model with vLLM's own rules, and 
 all arrivals after the warm-up, whatever their fate.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,19 +178,17 @@ def planners_section(command: Path | None) -> PaperSection:
         "Both planners at 200 req/s, P99 TTFT 500 ms: vllm-sr-sim beside ours",
         rows,
         "An instance counts as one GPU at $2.21. Theirs is split at 4096, its default, without"
-        " compression of prompts; its time is that of the whole command, ours of planning alone."
-        " P99 TTFT is that of the worse pool. In our simulator the service's own rule routes and"
-        " learns, and clients state the output that they get; theirs knows the true totals. Where"
-        " both fail in theirs, the prefill of the longest prompts in full batches exceeds the"
+        " compression of prompts. P99 TTFT is that of the worse pool. In our simulator the"
+        " service's own rule routes and learns, and clients state the output that they get; theirs"
+        " knows the true totals. Where both fail in theirs, the prefill of the longest prompts in"
+        " full batches exceeds the"
         " objective with any number of instances.",
     )
 
 
 def _planners(name: str, asked: SrSimQuestion, command: Path | None) -> Iterator[PaperRow]:
     workload = from_cdf(name, asked.cdf)
-    started = time.monotonic()
     ours = Planner(_question(workload, asked)).best(2)
-    seconds = time.monotonic() - started
     if command is None:
         yield PaperRow(f"{name}: instances", "not installed", _describe(ours))
         yield _in_ours(workload, asked, None, ours)
@@ -203,7 +200,6 @@ def _planners(name: str, asked: SrSimQuestion, command: Path | None) -> Iterator
         f"{theirs.short} + {theirs.long}, ${their_cost / 1e3:.0f}K",
         _describe(ours),
     )
-    yield PaperRow("  run time, s", f"{theirs.seconds:.1f}", f"{seconds:.2f}")
     # 256 and 16 slots: AuthorsProfile.slots of 4,096 and of 65,536 tokens.
     pools = _pool("short", 4096, 256, theirs.short), _pool("long", WINDOW, 16, theirs.long)
     yield _in_ours(workload, asked, FleetSpec(pools), ours)

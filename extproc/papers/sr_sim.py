@@ -3,7 +3,6 @@
 import json
 import subprocess
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +20,10 @@ class SrSimError(UserError):
 
 @dataclass(frozen=True, slots=True)
 class TheirPlan:
-    """Instances of both pools, without compression of prompts, and the seconds of planning."""
+    """Instances of both pools, without compression of prompts."""
 
     short: int
     long: int
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +37,10 @@ class SrSimQuestion:
 
 def plan_with(command: Path, asked: SrSimQuestion, threshold: int) -> TheirPlan:
     """Plan the cheapest fleet split at `threshold`. Raises SrSimError."""
-    started = time.monotonic()
     rows = _run(command, asked, ("optimize", "--b-short", str(threshold), "--gamma-max", "1.0"))
     # The only row: gamma 1.0 is no compression of prompts.
     best = rows[0]
-    return TheirPlan(best["n_s"], best["n_l"], time.monotonic() - started)
+    return TheirPlan(best["n_s"], best["n_l"])
 
 
 def ttft_p99_in(

@@ -5,21 +5,14 @@ service count as one input.
 """
 
 import gzip
-import http.client
 import io
 import math
-import urllib.request
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Final, cast
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
 
-from extproc.budget.lengths import LengthHistogram
-from extproc.planner.traffic.documents import read_lengths
 from extproc.planner.traffic.lengths import (
     OUTPUT_SHARE,
     InputError,
@@ -32,8 +25,6 @@ from extproc.planner.traffic.rows import Reading
 from extproc.planner.traffic.traces import read
 
 _PIECE_CHARS: Final = 1 << 24
-_TIMEOUT_S: Final = 10.0
-_MOST_BYTES: Final = 1 << 28
 _GZIP: Final = b"\x1f\x8b"
 
 
@@ -62,19 +53,11 @@ def read_inputs(options: InputOptions) -> Reading:
     _check(options)
     readings = [_read_file(file, options.output_share) for file in options.files]
     if options.services:
+        # Imported here: a client of HTTP takes long to import, and most inputs are files.
+        from extproc.planner_commands.live import read_services
+
         readings.append(read_services(options.services))
     return readings[0] if len(readings) == 1 else _merged(readings, options.weights)
-
-
-def read_services(addresses: Sequence[str]) -> Reading:
-    """Return the lengths that these live services have seen together. Raises InputError."""
-    histogram = LengthHistogram()
-    for address in addresses:
-        try:
-            histogram.merge(LengthHistogram.from_json(_fetch(address)))
-        except ValueError as error:
-            raise InputError(address, 0, f"{error}; allowed: a service's GET /lengths") from None
-    return read_lengths(histogram, " + ".join(addresses))
 
 
 def _check(options: InputOptions) -> None:
@@ -141,34 +124,3 @@ def _text(file: io.BufferedReader) -> io.TextIOWrapper:
 def _lines(text: io.TextIOWrapper) -> Iterator[str]:
     # A document may be one line of any length; its reader limits it.
     return iter(lambda: text.readline(_PIECE_CHARS), "")
-
-
-def _fetch(address: str) -> bytes:
-    parts = urlsplit(address)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
-        raise InputError(
-            address, 0, "not an HTTP address; allowed: for example http://127.0.0.1:8081"
-        )
-    url = parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/lengths')}/lengths").geturl()
-    try:
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above
-            # Bounded: the address may be of anything that streams for ever.
-            data: bytes = answer.read(_MOST_BYTES)
-    except HTTPError as error:
-        error.close()  # the error is the open response
-        if error.code == HTTPStatus.UNAUTHORIZED:
-            fix = f"curl -H 'authorization: Bearer TOKEN' {url} > FILE; then give FILE instead"
-            raise InputError(address, 0, f"the service requires its token: {fix}") from None
-        text = f"GET {url} returned HTTP {error.code}; allowed: the address of listen.http"
-        raise InputError(address, 0, text) from None
-    except (OSError, http.client.HTTPException) as error:
-        raise InputError(address, 0, f"{_reason(error)}; is the service running?") from None
-    return data
-
-
-def _reason(error: OSError | http.client.HTTPException) -> str:
-    """Return what happened, without the number and the name of the exception."""
-    cause = error.reason if isinstance(error, URLError) else error
-    if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror.lower()
-    return str(cause) or type(cause).__name__

@@ -1,22 +1,30 @@
-"""What live services counted in the last hour, for `dualpool plan --from`.
+"""What live services have seen, for --from.
 
-It is read from the stream of figures that the service's page shows (GET /page/events).
+Lengths are those of GET /lengths. What happened in the last hour is read from the stream of figures
+that the service's page shows (GET /page/events).
 """
 
 import http.client
 import urllib.request
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from http import HTTPStatus
 from itertools import islice
 from statistics import fmean
 from typing import Final
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 
 import msgspec
 
+from extproc.budget.lengths import LengthHistogram
+from extproc.planner.traffic.documents import read_lengths
+from extproc.planner.traffic.lengths import InputError
 from extproc.planner.traffic.live import LiveHour
+from extproc.planner.traffic.rows import Reading
 
 _TIMEOUT_S: Final = 10.0
+_MOST_BYTES: Final = 1 << 28
 _MOST_LINES: Final = 64  # the first two events take six
 _MOST_LINE_BYTES: Final = 1 << 22
 _MINUTE_POINTS: Final = 6  # of the hour's series, one every ten seconds
@@ -38,6 +46,17 @@ class _Series(msgspec.Struct):
     pools: dict[str, list[float]]
 
 
+def read_services(addresses: Sequence[str]) -> Reading:
+    """Return the lengths that these live services have seen together. Raises InputError."""
+    histogram = LengthHistogram()
+    for address in addresses:
+        try:
+            histogram.merge(LengthHistogram.from_json(_fetch(address)))
+        except ValueError as error:
+            raise InputError(address, 0, f"{error}; allowed: a service's GET /lengths") from None
+    return read_lengths(histogram, " + ".join(addresses))
+
+
 def read_hour(addresses: Sequence[str]) -> LiveHour | None:
     """Return what these services counted together; None if one does not tell, or counted none."""
     hours = [_hour(address) for address in addresses]
@@ -55,6 +74,37 @@ def read_hour(addresses: Sequence[str]) -> LiveHour | None:
         busiest_per_s=sum(hour.busiest_per_s for hour in known),
     )
     return total if total.requests else None
+
+
+def _fetch(address: str) -> bytes:
+    parts = urlsplit(address)
+    if parts.scheme not in {"http", "https"} or not parts.netloc:
+        raise InputError(
+            address, 0, "not an HTTP address; allowed: for example http://127.0.0.1:8081"
+        )
+    url = parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/lengths')}/lengths").geturl()
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above
+            # Bounded: the address may be of anything that streams for ever.
+            data: bytes = answer.read(_MOST_BYTES)
+    except HTTPError as error:
+        error.close()  # the error is the open response
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            fix = f"curl -H 'authorization: Bearer TOKEN' {url} > FILE; then give FILE instead"
+            raise InputError(address, 0, f"the service requires its token: {fix}") from None
+        text = f"GET {url} returned HTTP {error.code}; allowed: the address of listen.http"
+        raise InputError(address, 0, text) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise InputError(address, 0, f"{_reason(error)}; is the service running?") from None
+    return data
+
+
+def _reason(error: OSError | http.client.HTTPException) -> str:
+    """Return what happened, without the number and the name of the exception."""
+    cause = error.reason if isinstance(error, URLError) else error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror.lower()
+    return str(cause) or type(cause).__name__
 
 
 def _hour(address: str) -> LiveHour | None:

@@ -5,10 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from extproc.build import build_rules
-from extproc.config.settings import EstimatorName, Settings
 from extproc.planner.proof.catalogue import ACCELERATORS, Machine, machine
-from extproc.planner.sizing.estimators import CALIBRATED, PAPER, EstimatorErrors, measured
+from extproc.planner.sizing.estimators import CALIBRATED, EstimatorErrors, measured
 from extproc.planner.sizing.question import (
     HOURS_PER_YEAR,
     MAX_NUM_SEQS,
@@ -83,34 +81,13 @@ class PlanOptions:
     plot: Path | None = None
 
 
-def with_pools(options: PlanOptions, settings: Settings) -> PlanOptions:
-    """Return the options with the pools of the settings file, each sized up to its limit.
-
-    Raises PlanError for a flag that contradicts the file.
-    """
-    *smaller, largest = build_rules(settings).pools
-    window, limits = (largest.max_model_len,), tuple(pool.limit for pool in smaller)
-    _check_agreement("--window", () if options.window is None else (options.window,), window)
-    _check_agreement("--threshold", options.thresholds, limits)
-    return replace(
-        options,
-        window=largest.max_model_len,
-        thresholds=limits,
-        names=tuple(pool.name for pool in (*smaller, largest)),
-        pools=options.pools if limits else 1,
-    )
-
-
-def _check_agreement(flag: str, given: tuple[int, ...], settings: tuple[int, ...]) -> None:
-    if given and given != settings:
-        differ = " differs from the ".join(", ".join(map(str, each)) for each in (given, settings))
-        raise PlanError(f"{flag}: {differ} of --config; give one of them")
-
-
 def question_of(
-    options: PlanOptions, reading: Reading, estimator: EstimatorName = EstimatorName.CALIBRATED
+    options: PlanOptions, reading: Reading, estimator: EstimatorErrors = CALIBRATED
 ) -> Question:
-    """Return the question to the planner. Raises PlanError or ProfileError."""
+    """Return the question to the planner. Raises PlanError or ProfileError.
+
+    estimator: its errors, unless the options give them.
+    """
     if not 1 <= options.pools <= 8:
         raise PlanError(f"--pools: {options.pools} is not allowed: from 1 to 8")
     requests = reading.requests
@@ -128,7 +105,7 @@ def question_of(
         window=WINDOW if options.window is None else options.window,
         objectives=goals,
         long_objectives=_long_goals(options, goals),
-        estimator=_errors(options.errors, estimator),
+        estimator=estimator if options.errors is None else _given_errors(options.errors),
         slot_rule=SlotRule(options.slots),
         max_num_seqs=options.max_num_seqs,
         max_num_batched_tokens=profile.max_num_batched_tokens if batched is None else batched,
@@ -217,9 +194,7 @@ def _from_file(name: str) -> InstanceProfile:
         raise ProfileError(f"{name}: {error}") from error
 
 
-def _errors(errors: str | None, estimator: EstimatorName) -> EstimatorErrors:
-    if errors is None:
-        return PAPER if estimator is EstimatorName.PAPER else CALIBRATED
+def _given_errors(errors: str) -> EstimatorErrors:
     try:
         misrouted, over_routed = (float(part) for part in errors.split(","))
         return measured(misrouted, over_routed)

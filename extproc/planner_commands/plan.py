@@ -1,41 +1,34 @@
-"""`dualpool plan`: read the inputs, plan, report."""
+"""`dualpool plan`: read the inputs, plan, report.
+
+What a plan by formula of files needs is imported first, all else where it is used: settings, the
+client of HTTP and the simulator take longer to import than such a plan takes to compute.
+"""
 
 import importlib
 import importlib.util
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 from rich.console import Console
 
-from extproc.config.load import load_row
 from extproc.names import install_hint
-from extproc.output import STDOUT, report_console, write_json
-from extproc.planner.proof.hardware import search
-from extproc.planner.proof.tails import Tails, study
+from extproc.output import STDOUT, report_console, write_document
 from extproc.planner.report.document import as_json
-from extproc.planner.report.hardware import hardware_json, print_hardware
 from extproc.planner.report.live import category_table, describe_hour
 from extproc.planner.report.running import running_files
 from extproc.planner.report.text import print_study
-from extproc.planner.sizing.question import PlanError, Question
+from extproc.planner.sizing.estimators import CALIBRATED
+from extproc.planner.sizing.question import PlanError
 from extproc.planner.sizing.study import Study, examine
-from extproc.planner.traffic.live import Category
+from extproc.planner.traffic.live import Category, LiveHour
 from extproc.planner_commands.inputs import read_inputs
-from extproc.planner_commands.live import read_hour
-from extproc.planner_commands.options import (
-    PlanOptions,
-    class_threshold,
-    machines_of,
-    question_of,
-    with_pools,
-)
-from extproc.planner_commands.sweep import sized, spreading
+from extproc.planner_commands.options import PlanOptions, question_of
+
+if TYPE_CHECKING:
+    from extproc.planner.proof.tails import Tails
 
 _WIDTH: Final = 110
 _LEAST_RUN_S: Final = 30
-_SIMULATIONS: Final = 20  # of --tails and --pool, at least
 
 
 def run_plan(options: PlanOptions) -> int:
@@ -44,25 +37,41 @@ def run_plan(options: PlanOptions) -> int:
     Raises UserError for wrong options or inputs, and OSError if a file cannot be written.
     """
     _check_packages(options)
-    settings = load_row(options.config)
+    estimator = CALIBRATED
     if options.config:
-        options = with_pools(options, settings)
+        from extproc.planner_commands.configured import configured
+
+        options, estimator = configured(options, options.config)
     with Console(stderr=True).status("Planning"):
         reading = read_inputs(options.inputs)
-        hour = read_hour(options.inputs.services) if options.inputs.services else None
+        hour = _hour(options)
         if hour and options.rate is None and not options.inputs.files:
             options = replace(options, rate=max(hour.busiest_per_s, hour.mean_per_s))
-        question = question_of(options, reading, settings.budget.estimator)
+        question = question_of(options, reading, estimator)
     if options.offers:
         if options.out:
             raise PlanError("--out: not with --pool, whose pools have settings of their own")
-        return _plan_hardware(options, question, reading.notes)
+        from extproc.planner_commands.proved import plan_hardware
+
+        return plan_hardware(options, question, reading.notes)
     with Console(stderr=True).status("Planning"):
         done = examine(question, options.pools, options.thresholds)
-    tails = _tails(options, question) if options.tails else None
+    tails = None
+    if options.tails:
+        from extproc.planner_commands.proved import study_tails
+
+        tails = study_tails(options, question)
     notes = (*reading.notes, *_notes(done, options), *(describe_hour(hour, done) if hour else ()))
     _report(_Findings(done, notes, tails, reading.categories), options)
     return 0 if (tails.least if tails else done.plan.meets) else 1
+
+
+def _hour(options: PlanOptions) -> LiveHour | None:
+    if not options.inputs.services:
+        return None
+    from extproc.planner_commands.live import read_hour
+
+    return read_hour(options.inputs.services)
 
 
 def _notes(done: Study, options: PlanOptions) -> tuple[str, ...]:
@@ -76,34 +85,11 @@ def _notes(done: Study, options: PlanOptions) -> tuple[str, ...]:
     return (*told, *short_run) if options.tails and seconds < _LEAST_RUN_S else told
 
 
-def _plan_hardware(options: PlanOptions, question: Question, notes: tuple[str, ...]) -> int:
-    offers, threshold = machines_of(options), class_threshold(options, question)
-    with spreading(sized(options.sweep, _SIMULATIONS * options.requests)) as spread:
-        found = search(question, offers, threshold, options.requests, spread, options.thresholds)
-    if options.json != STDOUT:
-        print_hardware(report_console(_WIDTH), found, notes)
-    if options.json:
-        _write(options.json, hardware_json(found))
-    if options.plot:
-        importlib.import_module("extproc.planner.report.html").draw_hardware(found, options.plot)
-    return 0 if found.rows else 1
-
-
-def _write(file: Path, document: dict[str, object]) -> None:
-    write_json(file, msgspec.json.format(msgspec.json.encode(document), indent=2).decode())
-
-
-def _tails(options: PlanOptions, question: Question) -> Tails:
-    threshold = class_threshold(options, question)
-    with spreading(sized(options.sweep, _SIMULATIONS * options.requests)) as spread:
-        return study(question, threshold, options.requests, spread)
-
-
 @dataclass(frozen=True, slots=True)
 class _Findings:
     done: Study
     notes: tuple[str, ...]
-    tails: Tails | None
+    tails: "Tails | None"
     categories: tuple[Category, ...]
 
 
@@ -116,7 +102,7 @@ def _report(found: _Findings, options: PlanOptions) -> None:
             console.print()
             console.print(category_table(found.categories, done))
     if options.json:
-        _write(options.json, as_json(done, notes, tails))
+        write_document(options.json, as_json(done, notes, tails))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         files = running_files(done.plan, done.question)

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 from rich.console import Console
 
 from extproc.build import build_rules
@@ -24,7 +25,7 @@ from extproc.planner.report.simulated import Compared, Simulation, print_simulat
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.records import Records
 from extproc.planner.simulation.results import Result, summarise
-from extproc.planner.simulation.rules import Rule, RuleName, make_rule
+from extproc.planner.simulation.rules import Estimated, Replayed, Rule, RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
 from extproc.planner.simulation.spilling import Spilling
 from extproc.planner.sizing.question import default_num_seqs
@@ -57,7 +58,8 @@ class SimulateOptions:
 
     config: the service's settings file; None: its defaults. rate: Poisson arrivals per second of
     `requests` requests; 0: the trace's own times, `speed` times as fast. seeds: runs of each rule.
-    spill: whether the rule `dualpool` moves requests by load. warmup_s: None for `results.warmup`.
+    spill: whether the rule `dualpool` moves requests by load. sensitivity: whether runs near their
+    capacity are repeated with less and with more. warmup_s: None for `results.warmup`.
     """
 
     inputs: InputOptions
@@ -71,6 +73,7 @@ class SimulateOptions:
     seed: int = 0
     stated: float = STATED
     spill: bool = False
+    sensitivity: bool = True
     conduct: Conduct = field(default_factory=Conduct)
     sweep: SweepOptions = SWEEP
     warmup_s: float | None = None
@@ -139,13 +142,12 @@ def _compare_all(inputs: _SimulationInputs) -> tuple[tuple[Compared, ...], dict[
     seeds = range(options.seed, options.seed + options.seeds)
     runs = [_SimulationRun(rule, seed) for rule in options.rules for seed in seeds]
     done = _run_all(inputs, runs, "Runs")
-    # The first run of each rule.
-    loads = {run.rule: run.load for run in done[:: options.seeds]}
+    firsts = {run.rule: run for run in done[:: options.seeds]}
     near = [
-        _SimulationRun(rule, options.seed, 1 + by)
-        for rule in options.rules
+        _SimulationRun(rule, options.seed, 1 + by, first.chosen)
+        for rule, first in firsts.items()
         for by in CAPACITIES
-        if loads[rule] > HIGH_LOAD
+        if options.sensitivity and first.load > HIGH_LOAD
     ]
     again = _run_all(inputs, near, "Runs with 10 % less and more capacity")
     compared = tuple(
@@ -153,7 +155,7 @@ def _compare_all(inputs: _SimulationInputs) -> tuple[tuple[Compared, ...], dict[
             rule.value,
             _fleet_of(rule, inputs.fleet),
             tuple(run.result for run in done if run.rule is rule),
-            loads[rule],
+            firsts[rule].load,
             tuple(run.result for run in again if run.rule is rule),
         )
         for rule in options.rules
@@ -170,19 +172,23 @@ def _fleet_of(rule: RuleName, fleet: FleetSpec) -> FleetSpec:
 
 @dataclass(frozen=True, slots=True)
 class _SimulationRun:
+    """A run to do. chosen: the pools that an earlier run chose; None: the rule chooses."""
+
     rule: RuleName
     seed: int
     capacity: float = 1.0
+    chosen: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Done:
-    """A run; records: for a plot, else None."""
+    """A run; records: for a plot, else None. chosen: for another run, None if it must choose."""
 
     rule: RuleName
     result: Result
     load: float
     records: Records | None
+    chosen: bytes | None
 
 
 def _run(
@@ -191,19 +197,28 @@ def _run(
     options = inputs.options
     fleet = with_capacity(_fleet_of(run.rule, inputs.fleet), run.capacity)
     trace = _arrivals(options, inputs.reading, run.seed)
-    rule: Rule
-    if options.spill and run.rule is RuleName.DUALPOOL:
-        rule = Spilling(fleet.routing(), inputs.settings, run.seed)
-    else:
-        rule = make_rule(run.rule, fleet, run.seed, inputs.settings)
+    rule = _rule(inputs, run, fleet)
     limits = draw_limits(trace, run.seed, options.stated)
     conduct = replace(options.conduct, seed=run.seed)
-    arrivals = arrive(trace, limits, run.seed)
+    arrivals = arrive(trace, limits, run.seed, texts=isinstance(rule, Estimated))
     watch = rule.watch if isinstance(rule, Spilling) else None
     records = simulate(fleet, arrivals, rule, conduct, progress, watch)
     # 12 columns of 8 bytes: 96 MB for a million requests, kept only where they are drawn.
     kept = records if options.plot and run.seed == options.seed else None
-    return _Done(run.rule, summarise(records, options.warmup_s), load_of(records), kept)
+    # A rule that moves requests by load chooses otherwise under another one.
+    chosen = None if watch else records.chosen.astype(np.uint8).tobytes()
+    result = summarise(records, options.warmup_s)
+    return _Done(run.rule, result, load_of(records), kept, chosen)
+
+
+def _rule(inputs: _SimulationInputs, run: _SimulationRun, fleet: FleetSpec) -> Rule:
+    # With other capacity the same requests go to the same pools: so only the capacity differs, and
+    # the service's estimates, most of the cost of a run, are not repeated.
+    if run.chosen is not None:
+        return Replayed(run.chosen)
+    if inputs.options.spill and run.rule is RuleName.DUALPOOL:
+        return Spilling(fleet.routing(), inputs.settings, run.seed)
+    return make_rule(run.rule, fleet, run.seed, inputs.settings)
 
 
 def _run_all(inputs: _SimulationInputs, runs: Sequence[_SimulationRun], text: str) -> list[_Done]:

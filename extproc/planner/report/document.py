@@ -2,18 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from extproc.planner.proof.tails import Tails
 from extproc.planner.report.tails import tails_json
 from extproc.planner.sizing.plans import Plan
 from extproc.planner.sizing.question import Question
 from extproc.planner.sizing.sensitivity import Change
 from extproc.planner.sizing.study import Study
 
+if TYPE_CHECKING:
+    from extproc.planner.proof.tails import Tails
+
 Json = dict[str, object]
 
 
-def as_json(done: Study, notes: Sequence[str], tails: Tails | None = None) -> Json:
+def as_json(done: Study, notes: Sequence[str], tails: "Tails | None" = None) -> Json:
     """Return the content of `--json`: seconds, tokens, USD, shares from 0 to 1."""
     return {
         "question": _question(done.question, notes),

@@ -3,19 +3,22 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from extproc.planner.proof.tails import ClassFigures, Shape, TailRow, Tails
 from extproc.planner.report.layout import make_table, seconds
 
+if TYPE_CHECKING:
+    from extproc.planner.proof.tails import ClassFigures, Shape, TailRow, Tails
 
-def advise(tails: Tails) -> str:
+
+def advise(tails: "Tails") -> str:
     """Return what the split does for the tails, and the cheapest fleet that holds both classes."""
     return f"{_least(tails)} {_equal(tails)}"
 
 
-def _least(tails: Tails) -> str:
+def _least(tails: "Tails") -> str:
     one, split = tails.least_of(1), tails.least_of(2)
     if split and (one is None or split.gpus < one.gpus):
         rest = (
@@ -36,19 +39,19 @@ def _least(tails: Tails) -> str:
     return "No fleet tried holds the objectives of each class."
 
 
-def _settings(shape: Shape) -> str:
+def _settings(shape: "Shape") -> str:
     """Return the flags of vLLM that this pool needs."""
     if shape.long_prefill_token_threshold:
         return f"--long-prefill-token-threshold {shape.long_prefill_token_threshold}"
     return f"--max-num-seqs {shape.max_num_seqs}"
 
 
-def _turn(tails: Tails) -> str:
+def _turn(tails: "Tails") -> str:
     share = split_wins_from(tails)
     return f" A split wins from {share:.1%} of long requests on." if share else ""
 
 
-def split_wins_from(tails: Tails) -> float | None:
+def split_wins_from(tails: "Tails") -> float | None:
     """Return the smallest share of long requests from which on a split takes fewer GPUs."""
     found = None
     for point in reversed(tails.curve):
@@ -58,7 +61,7 @@ def split_wins_from(tails: Tails) -> float | None:
     return found
 
 
-def _equal(tails: Tails) -> str:
+def _equal(tails: "Tails") -> str:
     one, *_, chunked, split = tails.equal
     most = chunked.shapes[0].long_prefill_token_threshold
     pools = (
@@ -77,11 +80,11 @@ def _equal(tails: Tails) -> str:
     )
 
 
-def _count(row: TailRow) -> str:
+def _count(row: "TailRow") -> str:
     return f"{row.gpus} GPUs ({' + '.join(map(str, row.instances))} instances)"
 
 
-def tail_tables(tails: Tails) -> Iterator[Table]:
+def tail_tables(tails: "Tails") -> Iterator[Table]:
     """Yield the tables: equal GPUs, least GPUs, and by the share of long requests."""
     short, long = tails.goals
     share = f"{tails.share:.1%} of the requests are long (over {tails.threshold} tokens)"
@@ -109,7 +112,7 @@ def _known(gpus: int | None) -> str:
     return "over 4x" if gpus is None else str(gpus)
 
 
-def _rows(title: str, rows: Sequence[TailRow]) -> Table:
+def _rows(title: str, rows: "Sequence[TailRow]") -> Table:
     table = make_table(
         title,
         *("fleet", "instances", "GPUs", "short TTFT P50", "P99", "TPOT P50", "P99"),
@@ -122,12 +125,12 @@ def _rows(title: str, rows: Sequence[TailRow]) -> Table:
     return table
 
 
-def _cells(figures: ClassFigures) -> tuple[str, ...]:
+def _cells(figures: "ClassFigures") -> tuple[str, ...]:
     values = (figures.ttft_p50_s, figures.ttft_p99_s, figures.tpot_p50_s, figures.tpot_p99_s)
     return tuple("-" if math.isnan(value) else seconds(value) for value in values)
 
 
-def tails_json(tails: Tails) -> dict[str, object]:
+def tails_json(tails: "Tails") -> dict[str, object]:
     """Return the study for `--json`; what is infinite or unknown is null."""
     return {
         "threshold": tails.threshold,
@@ -140,7 +143,7 @@ def tails_json(tails: Tails) -> dict[str, object]:
     }
 
 
-def _row_json(row: TailRow) -> dict[str, object]:
+def _row_json(row: "TailRow") -> dict[str, object]:
     return {
         "name": row.name,
         "max_num_seqs": [shape.max_num_seqs for shape in row.shapes],

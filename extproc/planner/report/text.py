@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
 from rich.table import Table
 
-from extproc.planner.proof.tails import Tails
 from extproc.planner.report.layout import make_table, seconds
 from extproc.planner.report.tails import advise, tail_tables
 from extproc.planner.sizing.plans import Plan, PoolPlan
@@ -15,11 +14,14 @@ from extproc.planner.sizing.question import Question, SlotRule, default_num_seqs
 from extproc.planner.sizing.sensitivity import Change
 from extproc.planner.sizing.study import Study
 
+if TYPE_CHECKING:
+    from extproc.planner.proof.tails import Tails
+
 _ROWS: Final = 12  # of the threshold table, at most
 
 
 def print_study(
-    console: Console, done: Study, notes: Sequence[str], tails: Tails | None = None
+    console: Console, done: Study, notes: Sequence[str], tails: "Tails | None" = None
 ) -> None:
     """Print what to do, the plan, its alternatives and its sensitivities."""
     console.print(headline(done, tails), highlight=False, markup=False)
@@ -52,7 +54,7 @@ def introduction(question: Question) -> Iterator[str]:
     )
 
 
-def headline(done: Study, tails: Tails | None = None) -> str:
+def headline(done: Study, tails: "Tails | None" = None) -> str:
     """Return the recommendation, and why."""
     if tails:
         return advise(tails)
@@ -80,7 +82,7 @@ def one_pool(plan: Plan) -> str:
     )
 
 
-def tables(done: Study, tails: Tails | None = None) -> Iterator[Table]:
+def tables(done: Study, tails: "Tails | None" = None) -> Iterator[Table]:
     """Yield the tables of a study: tails if they were studied, then the plan by formula."""
     if tails:
         yield from tail_tables(tails)

@@ -6,18 +6,17 @@ advance.
 
 import enum
 import random
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from extproc.budget.learner import Learner
 from extproc.budget.values import Observation, Outcome
-from extproc.build import build_learner
-from extproc.config.settings import EstimatorName, Settings
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.traffic.arrivals import Incoming
 from extproc.routing.pools import Pool, choose
 
-_DEFAULTS: Final = Settings()
+if TYPE_CHECKING:
+    from extproc.budget.learner import Learner
+    from extproc.config.settings import Settings
 
 
 class Rule(Protocol):
@@ -33,7 +32,7 @@ class Rule(Protocol):
 class Estimated:
     """The service's rule: estimate the budget, learn from answers, compare with the thresholds."""
 
-    def __init__(self, pools: Sequence[Pool], learner: Learner) -> None:
+    def __init__(self, pools: Sequence[Pool], learner: "Learner") -> None:
         self._pools, self._learner = pools, learner
 
     def choose(self, incoming: Incoming) -> int:
@@ -46,6 +45,20 @@ class Estimated:
         # A refusal carries no usage.
         prompt = 0 if outcome is Outcome.REFUSED else incoming.prompt_tokens
         self._learner.learn(Observation(incoming.asked, outcome, window, prompt, tokens))
+
+
+class Replayed:
+    """Choose what an earlier run chose for the same arrivals, and learn nothing."""
+
+    def __init__(self, chosen: Iterable[int]) -> None:
+        self._chosen = iter(chosen)
+
+    def choose(self, incoming: Incoming) -> int:  # noqa: ARG002
+        """See `Rule`."""
+        return next(self._chosen)
+
+    def learn(self, incoming: Incoming, pool: int, outcome: Outcome, tokens: int) -> None:
+        """See `Rule`."""
 
 
 class ByInput:
@@ -108,25 +121,32 @@ def make_rule(
     name: RuleName,
     fleet: FleetSpec,
     seed: int,
-    settings: Settings = _DEFAULTS,
+    settings: "Settings | None" = None,
 ) -> Rule:
     """Return a rule that has learnt nothing.
 
-    The settings apply to the rules that estimate, but for their section `load`. The fleet replaces
-    the settings' pools.
+    The settings, by default the service's, apply to the rules that estimate, but for their section
+    `load`. The fleet replaces the settings' pools.
     """
     pools = fleet.routing()
     match name:
-        case RuleName.DUALPOOL:
-            return Estimated(pools, build_learner(settings, pools))
-        case RuleName.PAPER:
-            return Estimated(pools, build_learner(settings, pools, EstimatorName.PAPER))
+        case RuleName.DUALPOOL | RuleName.PAPER:
+            return _estimated(pools, settings, is_paper=name is RuleName.PAPER)
         case RuleName.INPUT_LENGTH:
             return ByInput(pools)
         case RuleName.RANDOM:
             return AtRandom(fleet, seed)
         case RuleName.ORACLE | RuleName.ONE_POOL | RuleName.HOMOGENEOUS:
             return Oracle(pools)
+
+
+def _estimated(pools: Sequence[Pool], settings: "Settings | None", *, is_paper: bool) -> Estimated:
+    # Imported here: settings and estimators take as long to import as a plan by formula takes.
+    from extproc.build import build_learner
+    from extproc.config.settings import EstimatorName, Settings
+
+    paper = EstimatorName.PAPER if is_paper else None
+    return Estimated(pools, build_learner(settings or Settings(), pools, paper))
 
 
 def _smallest(tokens: int, pools: Sequence[Pool]) -> int:

@@ -27,7 +27,7 @@ Z99: Final = 2.326
 """The 99th percentile of the standard normal distribution."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Requests:
     """Work that each request of a workload is for an instance, sorted by total tokens.
 
@@ -61,7 +61,7 @@ class Requests:
         part = slice(first, end)
         return Requests(**{field.name: getattr(self, field.name)[part] for field in fields(self)})
 
-    @property
+    @cached_property
     def share(self) -> float:
         """Their share of all requests."""
         return float(self.weights.sum())

@@ -1,18 +1,20 @@
 """The requests of a trace as they arrive at a simulated fleet, in order of time."""
 
 from collections.abc import Iterator
+from itertools import repeat
 from typing import Final, NamedTuple
 
 import numpy as np
 
 from extproc.budget.category import content_class
-from extproc.budget.values import Asked
+from extproc.budget.values import Asked, Measure
 from extproc.planner.traffic.lengths import Tokens, Trace
 from extproc.planner.traffic.texts import STATED, state_limits, write_prompts
 from extproc.tokens import needed_tokens
 
 _NS_PER_S: Final = 1e9
 _MODEL: Final = "simulated"
+_UNREAD: Final = Asked(_MODEL, "", Measure(0), None)
 
 
 class Incoming(NamedTuple):
@@ -45,19 +47,28 @@ def draw_limits(trace: Trace, seed: int, stated: float = STATED) -> Tokens:
     return state_limits(trace.output, stated, seed)
 
 
-def arrive(trace: Trace, max_tokens: Tokens, seed: int) -> Iterator[Incoming]:
-    """Yield the requests; the seed decides their texts."""
+def arrive(
+    trace: Trace, max_tokens: Tokens, seed: int, *, texts: bool = True
+) -> Iterator[Incoming]:
+    """Yield the requests; the seed decides their texts.
+
+    texts: whether their rule reads any. Otherwise all have the same, in a fifth of the time.
+    """
     columns = zip(
         # Whole nanoseconds: the engine's time is an integer, so that no rounding accumulates.
         np.rint(trace.at_s * _NS_PER_S).astype(np.int64).tolist(),
         trace.prompt.tolist(),
         trace.output.tolist(),
         max_tokens.tolist(),
-        write_prompts(trace.prompt, seed),
+        write_prompts(trace.prompt, seed) if texts else repeat(None, len(trace)),
         trace.prefixes or ((),) * len(trace),
         strict=True,
     )
     for at_ns, prompt, output, limit, measure, prefix in columns:
-        category = content_class(measure.features).value
-        asked = Asked(_MODEL, category, measure, limit or None)
-        yield Incoming(at_ns, prompt, output, limit, asked, prefix)
+        yield Incoming(at_ns, prompt, output, limit, _ask(measure, limit), prefix)
+
+
+def _ask(measure: Measure | None, limit: int) -> Asked:
+    if measure is None:
+        return _UNREAD
+    return Asked(_MODEL, content_class(measure.features).value, measure, limit or None)

@@ -109,7 +109,7 @@ class Workload:
         at = int(np.searchsorted(np.cumsum(self.weights[order]), q - 1e-9))
         return float(values[order[min(at, len(self) - 1)]])
 
-    def sample(self, rng: np.random.Generator, n: int) -> tuple[Tokens, Tokens]:
+    def sample(self, rng: "np.random.Generator", n: int) -> tuple[Tokens, Tokens]:
         """Draw the prompt and the output tokens of n requests, with replacement."""
         edges = np.cumsum(self.weights)
         rows = np.searchsorted(edges, rng.random(n) * edges[-1], side="right")

@@ -81,7 +81,7 @@ def state_limits(outputs: Tokens, share: float, seed: int) -> Tokens:
     return np.where(rng.random(outputs.size) < share, limits, 0)
 
 
-def _write(tokens: Tokens, rng: np.random.Generator) -> Iterator[Measure]:
+def _write(tokens: Tokens, rng: "np.random.Generator") -> Iterator[Measure]:
     messages = np.minimum(rng.geometric(1 - MORE_MESSAGES, tokens.size), MOST_MESSAGES)
     template = np.minimum(_TEMPLATE[0] + _TEMPLATE[1] * messages, tokens - 1)
     counts, size = _count_text(tokens - template, rng)
@@ -96,7 +96,7 @@ def _write(tokens: Tokens, rng: np.random.Generator) -> Iterator[Measure]:
         yield Measure(text_bytes, 0, (1.0, float(sent), *none, *row), left_out)
 
 
-def _count_text(tokens: Tokens, rng: np.random.Generator) -> tuple[Floats, Tokens]:
+def _count_text(tokens: Tokens, rng: "np.random.Generator") -> tuple[Floats, Tokens]:
     """Return features and bytes of texts with these token counts."""
     rates, text_bytes, spread = _blend(tokens.size, rng)
     rates *= np.exp(spread[:, None] * rng.standard_normal(rates.shape))
@@ -108,7 +108,7 @@ def _count_text(tokens: Tokens, rng: np.random.Generator) -> tuple[Floats, Token
     return rates * scale[:, None], size
 
 
-def _blend(count: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats]:
+def _blend(count: int, rng: "np.random.Generator") -> tuple[Floats, Floats, Floats]:
     """Draw the kinds of `count` texts; return rates, bytes per token and spreads."""
     main, other = (rng.choice(len(KINDS), count, p=_SHARES) for _ in range(2))
     part = rng.uniform(0, MOST_BLENDED, count) * (rng.random(count) < BLENDED)

@@ -9,11 +9,8 @@ import pytest
 
 from extproc.budget.lengths import LengthHistogram
 from extproc.planner.traffic.lengths import InputError, Trace, Workload
-from extproc.planner_commands.inputs import (
-    InputOptions,
-    read_inputs,
-    read_services,
-)
+from extproc.planner_commands.inputs import InputOptions, read_inputs
+from extproc.planner_commands.live import read_services
 from tests.support.served_lengths import lengths_json
 
 CSV = "prompt_tokens,completion_tokens\n10,2\n20,2\n"

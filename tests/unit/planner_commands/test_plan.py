@@ -2,6 +2,8 @@
 
 import json
 import runpy
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -34,6 +36,14 @@ def test_the_report_says_what_to_buy(lengths, capsys):
     assert text.startswith("Do not split: set --max-num-seqs 227. One pool holds the objectives")
     assert "8760 hours a year" in text
     assert "20% of each is taken for output" in text
+
+
+def test_a_plan_by_formula_loads_neither_settings_nor_simulations_nor_http(lengths):
+    code = "import sys; from extproc.cli import main; main(sys.argv[1:]); print('=', *sys.modules)"
+    words = [sys.executable, "-c", code, "plan", lengths, "--rate", "200"]
+    out = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    slow = {"pydantic", "yaml", "http.client", "extproc.build", "extproc.planner.simulation.run"}
+    assert slow.isdisjoint(out.partition("= ")[2].split())
 
 
 def test_json_has_the_same_figures(lengths, capsys):

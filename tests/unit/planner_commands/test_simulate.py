@@ -65,6 +65,20 @@ def test_seeds_give_intervals(lengths, tmp_path, capsys):
     assert len(json.loads(file.read_text())["rules"]["dualpool"]) == 2
 
 
+NEAR = ("--rate", 12, "--requests", 400, "--instances", "1,1", "--max-num-seqs", "16,4")
+
+
+@pytest.mark.parametrize("flag", [(), ("--spill",)])
+def test_a_run_near_its_capacity_is_repeated_with_less_and_with_more(lengths, flag, capsys):
+    assert dualpool(lengths, *NEAR, *flag) == 0
+    assert "if the capacity were 10 % less or more" in capsys.readouterr().out
+
+
+def test_a_run_is_not_repeated_where_nobody_wants_it(lengths, capsys):
+    assert dualpool(lengths, *NEAR, "--no-sensitivity") == 0
+    assert "if the capacity were" not in capsys.readouterr().out
+
+
 def test_a_plan_is_simulated(lengths, tmp_path, capsys):
     plan = tmp_path / "plan.json"
     plan.write_text(json.dumps(PLAN))

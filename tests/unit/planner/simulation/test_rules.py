@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from extproc.budget.values import Outcome
 from extproc.config.settings import Settings
 from extproc.planner.simulation.fleet import FleetSpec
-from extproc.planner.simulation.rules import Estimated, Rule, RuleName, make_rule
+from extproc.planner.simulation.rules import Estimated, Replayed, Rule, RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
 from extproc.planner.traffic.arrivals import Incoming, arrive, draw_limits
 from tests.support.small_fleets import TWO, incoming, pool, trace
@@ -49,6 +49,16 @@ def test_chance_gives_each_instance_the_same_share():
     (each,) = incoming([(0, 10, 10)])
     counts = Counter(rule.choose(each) for _ in range(4000))
     assert counts[0] / 4000 == pytest.approx(0.75, abs=0.03)
+
+
+def test_a_replayed_run_chooses_the_same():
+    arrivals = trace([(0.1, 2000, 40), (0.1, 100, 40), (0.1, 2030, 40)] * 30)
+    limits = draw_limits(arrivals, 0)
+    rule = make_rule(RuleName.DUALPOOL, WIDE, 0)
+    first = simulate(WIDE, arrive(arrivals, limits, 0), rule, Conduct())
+    unread = arrive(arrivals, limits, 0, texts=False)
+    again = simulate(WIDE, unread, Replayed(first.chosen.tolist()), Conduct())
+    assert again.timings() == first.timings()
 
 
 def test_the_service_s_rule_learns_as_it_goes():
