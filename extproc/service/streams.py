@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Final, Protocol
 
 from google.protobuf import descriptor_pool
@@ -102,6 +103,11 @@ class Streams:
         self._faults = BoundedLog(_log, logging.ERROR, time.monotonic)
         self._violations = BoundedLog(_log, logging.WARNING, time.monotonic)
 
+    @cached_property
+    def _time(self) -> Callable[[], float]:
+        """Returns the time of the event loop, which costs a system call to ask for."""
+        return asyncio.get_running_loop().time
+
     def use(self, stages: Stages) -> None:
         """Open further streams with other stages."""
         self._stages = replace(stages, is_late=self._is_late)
@@ -112,7 +118,7 @@ class Streams:
         """Open a stream that ends when `patience` does; None if the server has no place for it."""
         if not self._places.take(peer, patience):
             return None
-        body_until = asyncio.get_running_loop().time() + self._bounds.body_s
+        body_until = self._time() + self._bounds.body_s
         stream = OpenStream(self, Stream(self._stages, trace), peer, patience, body_until)
         self._open.add(stream)
         return stream
@@ -146,7 +152,7 @@ class Streams:
 class OpenStream:
     """One stream, from `Streams.open` to `close`."""
 
-    __slots__ = ("_body_until", "_every", "_open", "_patience", "_peer", "_stream")
+    __slots__ = ("_body_until", "_every", "_open", "_patience", "_peer", "_stream", "finished")
 
     def __init__(
         self, every: Streams, stream: Stream, peer: str, patience: Patience, body_until: float
@@ -155,11 +161,8 @@ class OpenStream:
         self._peer, self._patience = peer, patience
         self._body_until = body_until  # in the time of the event loop
         self._open = True
-
-    @property
-    def finished(self) -> bool:
+        self.finished = False
         """Whether the service ends the stream, without an error."""
-        return self._stream.finished
 
     @property
     def awaits_request(self) -> bool:
@@ -168,9 +171,12 @@ class OpenStream:
 
     def receive(self, message: bytes | memoryview) -> list[bytes]:
         """Return the replies that are due after this message."""
-        replies = self._stream.receive_encoded(message)
-        if not self._stream.finished:
-            self._patience.reschedule(self._body_until if self._stream.awaits_request else None)
+        stream = self._stream
+        replies = stream.receive_encoded(message)
+        if stream.finished:
+            self.finished = True
+        else:
+            self._patience.reschedule(self._body_until if stream.awaits_request else None)
         return replies
 
     def close(self) -> None:

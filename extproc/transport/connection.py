@@ -26,7 +26,7 @@ from extproc.transport.header_fields import (
     HeaderReader,
     RequestHeaders,
 )
-from extproc.transport.messages import PREFIX_BYTES, MessageFault, read_prefix
+from extproc.transport.messages import PREFIX_BYTES, MessageFault, MessageReader, read_prefix
 from extproc.transport.outgoing import DEFAULT_WINDOW, Outgoing
 
 CONNECTION_WINDOW: Final = 1 << 24
@@ -199,20 +199,20 @@ class FramedConnection:
                 self._deliver(stream, data[start + PREFIX_BYTES : end])
                 self._extend_stream_credit(stream)
                 return
+        if stream.reader is None:
+            stream.reader = MessageReader(self._limits.message_bytes)
+        reader = stream.reader
         try:
-            for message in stream.reader.feed(memoryview(data)[start:end]):
+            for message in reader.feed(memoryview(data)[start:end]):
                 self._deliver(stream, message)
                 if stream.status is not None:
                     break
         except MessageFault as fault:
             self._finish(stream, fault.status)
-        if stream.status is not None:
-            stream.reader.drop()
-        self._count_held(stream)
+        self._count_held(stream, 0 if stream.status is not None else reader.held_bytes)
         self._extend_stream_credit(stream)
 
-    def _count_held(self, stream: H2Stream) -> None:
-        held = stream.reader.held_bytes
+    def _count_held(self, stream: H2Stream, held: int) -> None:
         self._held_bytes += held - stream.held_bytes
         stream.held_bytes = held
 
@@ -221,8 +221,9 @@ class FramedConnection:
         call = stream.call
         for reply in call.receive(message):
             self._out.message(stream, reply)
-        if call.status is not None:
-            self._finish(stream, call.status)
+        status = call.status
+        if status is not None:
+            self._finish(stream, status)
 
     # Credit for the peer: as long as it reads what we send.
 
@@ -277,8 +278,9 @@ class FramedConnection:
 
     def _release(self, stream: H2Stream) -> None:
         stream.call.close()
-        stream.reader.drop()
-        self._count_held(stream)
+        stream.reader = None
+        if stream.held_bytes:
+            self._count_held(stream, 0)
 
     def _forget(self, number: int) -> None:
         del self._streams[number]
@@ -334,7 +336,7 @@ class FramedConnection:
         if isinstance(call, Status):
             self._refuse(number, call)
             return
-        stream = H2Stream(number, call, self._out.stream_window, self._limits.message_bytes)
+        stream = H2Stream(number, call, self._out.stream_window)
         self._streams[number] = stream
         if ends:
             self._half_close(stream)
@@ -449,7 +451,7 @@ _HANDLERS: Final[Mapping[int, _Handler]] = {
 
 
 def _bytes_of(stream: H2Stream) -> int:
-    return stream.held_bytes + sum(map(len, stream.queue))
+    return stream.held_bytes + sum(map(len, stream.queue or ()))
 
 
 def _greeting(limits: Limits) -> bytes:

@@ -10,6 +10,10 @@ from extproc.transport.header_fields import MAX_BLOCK_BYTES
 MAX_CONTINUATIONS: Final = 16
 """Of one header block, which full frames would need 3 of."""
 
+# Of HEADERS whose payload is a whole block.
+_PLAIN: Final = frames.END_HEADERS
+_PLAIN_BITS: Final = frames.END_HEADERS | frames.PADDED | frames.WITH_PRIORITY
+
 IncomingFrame = tuple[int, int, int, bytes, int, int]
 """Type, stream, flags, and bytes between two places of which its payload is."""
 
@@ -24,9 +28,20 @@ class FrameReader:
 
     def feed(self, data: bytes) -> Iterator[IncomingFrame]:
         """Yield the frames that end within this piece. Raises ConnectionFault."""
-        if self._rest:
-            data = self._rest + data
-        at = self._read_preface(data)
+        return self._continue(data) if self._rest else self._cut(data, 0)
+
+    def _continue(self, data: bytes) -> Iterator[IncomingFrame]:
+        # Without a copy of all that was read for the sake of its first frame.
+        lacks = len(data)
+        if self._greeted and len(self._rest) >= frames.HEAD_BYTES:
+            length = frames.read_head(self._rest, 0)[0] >> 8
+            lacks = min(lacks, frames.HEAD_BYTES + length - len(self._rest))
+        yield from self._cut(self._rest + data[:lacks], 0)
+        if lacks < len(data):
+            yield from self._cut(data, lacks)
+
+    def _cut(self, data: bytes, at: int) -> Iterator[IncomingFrame]:
+        at += self._read_preface(data)
         while self._greeted and len(data) - at >= frames.HEAD_BYTES:
             word, flags, number = frames.read_head(data, at)
             kind, start = word & 0xFF, at + frames.HEAD_BYTES
@@ -36,7 +51,9 @@ class FrameReader:
             if end > len(data):
                 break
             at, number = end, number & frames.STREAM_BITS
-            if kind in (frames.HEADERS, frames.CONTINUATION) or self._block:
+            if kind == frames.HEADERS and flags & _PLAIN_BITS == _PLAIN and self._block is None:
+                yield kind, number, flags, data, start, end
+            elif kind in (frames.HEADERS, frames.CONTINUATION) or self._block:
                 yield from self._read_block(kind, number, flags, data[start:end])
             else:
                 yield kind, number, flags, data, start, end

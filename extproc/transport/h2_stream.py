@@ -26,14 +26,15 @@ class H2Stream:
         "window",
     )
 
-    def __init__(self, number: int, call: Call, window: int, message_bytes: int) -> None:
+    def __init__(self, number: int, call: Call, window: int) -> None:
         self.number = number
         self.call = call
         self.window = window  # bytes that we may send
         self.credit = STREAM_WINDOW  # bytes that the peer may send
-        self.reader = MessageReader(message_bytes)
+        # Both are made when they are needed: most messages come whole, and most replies fit.
+        self.reader: MessageReader | None = None
+        self.queue: deque[memoryview] | None = None  # for want of a window
         self.held_bytes = 0  # of the reader, as the connection has counted them
-        self.queue: deque[memoryview] = deque()  # for want of a window
         self.started = False  # our headers are sent
         self.spoken = False  # a message came
         self.status: Status | None = None

@@ -1,7 +1,7 @@
 """gRPC messages in the payload of DATA frames, which cut them anywhere, their prefix too."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from extproc.transport.calls import RESOURCE_EXHAUSTED, UNIMPLEMENTED, Status
@@ -26,40 +26,47 @@ class MessageFault(Exception):  # noqa: N818 - says whose fault it is, as frames
 class MessageReader:
     """Joins the messages of one stream."""
 
-    __slots__ = ("_held", "_most_bytes")
+    __slots__ = ("_held", "_lacks", "_most_bytes")
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         # Not a list of pieces: one of a byte each would take 40 times their size.
         self._held = bytearray()
+        self._lacks = 0  # bytes of a message whose prefix has come
 
     @property
     def held_bytes(self) -> int:
         """Bytes of a message that has not arrived whole."""
         return len(self._held)
 
-    def feed(self, piece: bytes | memoryview) -> Iterator[bytes | memoryview]:
-        """Yield the messages that the piece completes. Raises MessageFault."""
+    def feed(self, piece: bytes | memoryview) -> Iterable[bytes | memoryview]:
+        """Return the messages that the piece completes, one by one. Raises MessageFault."""
+        if len(piece) < self._lacks:
+            self._lacks -= len(piece)
+            self._held += piece
+            return ()
+        return self._complete(piece)
+
+    def _complete(self, piece: bytes | memoryview) -> Iterator[bytes | memoryview]:
         held, at = self._held, 0
         held += piece
         if len(held) > _LONG_BYTES and self._is_one(held):
             # As of a long body: it is handed over, not copied.
-            self._held = bytearray()
+            self._held, self._lacks = bytearray(), 0
             yield memoryview(held)[PREFIX_BYTES:]
             return
+        lacks = 0
         while len(held) - at >= PREFIX_BYTES:
             compressed, length = read_prefix(held, at)
             self._check(compressed, length)
             end = at + PREFIX_BYTES + length
             if len(held) < end:
+                lacks = end - len(held)
                 break
             yield bytes(memoryview(held)[at + PREFIX_BYTES : end])
             at = end
         del held[:at]
-
-    def drop(self) -> None:
-        """Forget what is held."""
-        self._held.clear()
+        self._lacks = lacks
 
     def _is_one(self, held: bytearray) -> bool:
         """Return whether the bytes are one message that may be read."""

@@ -1,5 +1,7 @@
 """What a connection sends, within the windows of its peer (RFC 9113, section 5.2)."""
 
+import struct
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -17,6 +19,15 @@ DEFAULT_WINDOW: Final = 65_535
 _GRPC = b"\x88\x0f\x10\x10application/grpc"  # :status 200, content-type
 _UNSUPPORTED_MEDIA_TYPE = b"\x08\x03415"
 _GRPC_STATUS, _GRPC_MESSAGE = b"\0\x0bgrpc-status", b"\0\x0cgrpc-message"
+_STATUS_OK = _GRPC_STATUS + b"\x010"
+
+# The head of a frame, and what it begins with: see frames.py and messages.py.
+_message_head = struct.Struct(">IBIBI").pack
+_headers_frame = struct.Struct(f">IBI{len(_GRPC)}s").pack
+_ok_frame = struct.Struct(f">IBI{len(_STATUS_OK)}s").pack
+_OPENS: Final = len(_GRPC) << 8 | frames.HEADERS
+_CLOSES: Final = len(_STATUS_OK) << 8 | frames.HEADERS
+_LAST: Final = frames.END_HEADERS | frames.END_STREAM
 
 
 class Outgoing:
@@ -42,28 +53,26 @@ class Outgoing:
 
     def message(self, stream: H2Stream, message: bytes) -> None:
         """Send a gRPC message as soon as the windows allow. Raises ConnectionFault."""
+        number, length = stream.number, len(message)
         if not stream.started:
             stream.started = True
-            self._headers(stream.number, _GRPC)
-        size = PREFIX_BYTES + len(message)
-        prefixed = write_prefix(0, len(message)) + message
+            self._due.append(_headers_frame(_OPENS, frames.END_HEADERS, number, _GRPC))
+        size = PREFIX_BYTES + length
         if (
-            size <= stream.window
-            and size <= self._window
-            and size <= self._frame_bytes
-            and not stream.queue
+            stream.queue
+            or size > stream.window
+            or size > self._window
+            or size > self._frame_bytes
         ):
-            self._data(stream, prefixed)
+            self._enqueue(stream, write_prefix(0, length) + message)
             return
-        stream.queue.append(memoryview(prefixed))
-        self.queued_bytes += size
-        self.flush(stream)
-        if self.queued_bytes > self._most_bytes:
-            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "answers are not read")
+        stream.window -= size
+        self._window -= size
+        self._due += (_message_head(size << 8 | frames.DATA, 0, number, 0, length), message)
 
     def flush(self, stream: H2Stream) -> None:
         """Send what the windows allow of a stream's queue."""
-        queue = stream.queue
+        queue = stream.queue or deque()
         while queue and (room := min(stream.window, self._window, self._frame_bytes)) > 0:
             piece = queue[0][:room]
             if len(piece) == len(queue[0]):
@@ -82,9 +91,10 @@ class Outgoing:
 
     def drop(self, stream: H2Stream) -> None:
         """Forget a stream's queue."""
-        self.queued_bytes -= sum(map(len, stream.queue))
-        stream.queue.clear()
-        self._blocked.pop(stream.number, None)
+        if stream.queue:
+            self.queued_bytes -= sum(map(len, stream.queue))
+            stream.queue = None
+            self._blocked.pop(stream.number, None)
 
     def forget(self) -> None:
         """Forget all queues, as their streams are gone."""
@@ -93,6 +103,9 @@ class Outgoing:
 
     def trailers(self, number: int, status: Status, *, started: bool) -> None:
         """End a stream, behind its messages if there were any."""
+        if status is OK and started:
+            self._due.append(_ok_frame(_CLOSES, _LAST, number, _STATUS_OK))
+            return
         block = _trailers(status) if started else _GRPC + _trailers(status)
         self._headers(number, block, flags=frames.END_STREAM)
 
@@ -124,6 +137,15 @@ class Outgoing:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "MAX_FRAME_SIZE out of range")
         self._frame_bytes = value
 
+    def _enqueue(self, stream: H2Stream, prefixed: bytes) -> None:
+        if stream.queue is None:
+            stream.queue = deque()
+        stream.queue.append(memoryview(prefixed))
+        self.queued_bytes += len(prefixed)
+        self.flush(stream)
+        if self.queued_bytes > self._most_bytes:
+            raise ConnectionFault(frames.ENHANCE_YOUR_CALM, "answers are not read")
+
     def _data(self, stream: H2Stream, payload: bytes) -> None:
         stream.window -= len(payload)
         self._window -= len(payload)
@@ -136,7 +158,7 @@ class Outgoing:
 
 def _trailers(status: Status) -> bytes:
     if status is OK:
-        return _GRPC_STATUS + b"\x010"
+        return _STATUS_OK
     code, text = str(status.code).encode(), status.message.encode("ascii")
     return b"".join(
         (_GRPC_STATUS, bytes((len(code),)), code, _GRPC_MESSAGE, bytes((len(text),)), text)

@@ -14,7 +14,17 @@ from extproc.transport.calls import OK, Limits, Status
 from extproc.transport.connection import FramedConnection
 from extproc.transport.frames import frame, window_update
 from extproc.transport.outgoing import DEFAULT_WINDOW
-from tests.support.h2_dialogue import START, block, data, headers, message, parsed, rst, setting
+from tests.support.h2_dialogue import (
+    START,
+    block,
+    data,
+    headers,
+    held_bytes,
+    message,
+    parsed,
+    rst,
+    setting,
+)
 
 LIMITS = Limits(streams=8, message_bytes=20_000)
 FRAMES = 200  # of a connection, at most
@@ -68,8 +78,7 @@ class Peer:
             self._check_frame(each)
         connection = self.connection
         streams = connection._streams.values()
-        held = sum(each.reader.held_bytes + sum(map(len, each.queue)) for each in streams)
-        assert connection.held_bytes == held
+        assert connection.held_bytes == held_bytes(streams)
         assert len(streams) <= LIMITS.streams
         if connection.closed:
             assert all(call.closed for call in self.calls)

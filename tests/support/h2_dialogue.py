@@ -181,3 +181,9 @@ class Client:
     def status(self, stream=1):
         """Return the gRPC status of a stream."""
         return int(self.fields(stream)["grpc-status"])
+
+
+def held_bytes(streams):
+    """Return the bytes that streams hold in both directions."""
+    read = sum(each.reader.held_bytes for each in streams if each.reader)
+    return read + sum(len(piece) for each in streams for piece in each.queue or ())

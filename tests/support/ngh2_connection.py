@@ -192,7 +192,7 @@ class Ngh2Connection:
     def _finish(self, stream, status):
         stream.over = True
         stream.call.close()
-        stream.reader.drop()
+        stream.reader = MessageReader(0)  # holds nothing any more
         if stream.started:
             self._h2.send_trailers(stream.number, _trailers(status))
         else:

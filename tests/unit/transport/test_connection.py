@@ -42,6 +42,7 @@ from tests.support.h2_dialogue import (
     block,
     data,
     headers,
+    held_bytes,
     message,
     parsed,
     rst,
@@ -703,18 +704,12 @@ def test_frames_of_any_kind_cost_no_more_than_their_connection(sent):
         client.send(each)
     connection = client.connection
     assert (connection.fault is None) == (client.goaway() is None)
-    assert connection.held_bytes == held(client)
+    assert connection.held_bytes == held_bytes(client.connection._streams.values())
     if not connection.closed:
         client.answered(connection.shut())
     assert all(call.closed for call in client.calls.values())
     assert connection.held_bytes == 0
     assert client.connection.receive(b"more") == b""
-
-
-def held(client):
-    """Return the bytes that the streams of a connection hold, counted one by one."""
-    streams = client.connection._streams.values()
-    return sum(each.reader.held_bytes + sum(map(len, each.queue)) for each in streams)
 
 
 OPEN = st.sampled_from((1, 3, 5, 7))
