@@ -3,14 +3,6 @@
 import argparse
 from pathlib import Path
 
-from extproc.config.load import load, refused
-from extproc.config.settings import Settings
-from extproc.envoy.envoy_gateway import render_envoy_gateway
-from extproc.envoy.fragment import render_fragment
-from extproc.envoy.inference_pools import render_inference_pools
-from extproc.envoy.istio import render_istio
-from extproc.envoy.render import RenderError, render_envoy
-
 DESCRIPTION = "Print a configuration that matches the settings."
 
 
@@ -60,23 +52,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    settings = load(options.file)
-    try:
-        print(_render(settings, options), end="")
-    except RenderError as error:
-        raise refused(options.file, error.faults) from error
+    from extproc.commands.rendering import render
+
+    print(render(options), end="")
     return 0
-
-
-def _render(settings: Settings, options: argparse.Namespace) -> str:
-    match options.kind:
-        case "istio":
-            return render_istio(settings, options.gateway)
-        case "envoy-gateway":
-            return render_envoy_gateway(settings, options.gateway)
-        case "inference-pools":
-            return render_inference_pools(settings, options.gateway)
-        case _ if options.fragment:
-            return render_fragment(settings, options.prefix)
-        case _:
-            return render_envoy(settings)

@@ -24,9 +24,9 @@ from extproc.tokenizer_file import Signature, signature_of
 
 EVERY_S: Final = 2.0
 """How often the file is looked at."""
-SETTLED_S: Final = 0.5
+SETTLED_S: Final = 0.2
 """How long the file must be the same after a SIGHUP."""
-_MOST_LOOKS: Final = 20
+_MOST_LOOKS: Final = 25
 
 _NEED_RESTART: Final = (
     *("listen", "state", "state_password_file", "state_ca_file", "tracing", "workers"),

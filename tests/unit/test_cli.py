@@ -45,9 +45,9 @@ def test_help_shows_what_to_type():
     assert "\nexit codes:\n  0 " in done.stdout
 
 
-@pytest.mark.parametrize("flag", ["--help", "--version"])
-def test_help_and_version_load_no_library(flag):
-    code = f"import sys; from extproc.cli import main; sys.exit(main(['{flag}']))"
+@pytest.mark.parametrize("words", ["--help", "--version", *(f"{each} --help" for each in COMMANDS)])
+def test_help_and_version_load_no_library(words):
+    code = f"import sys; from extproc.cli import main; sys.exit(main({words.split()}))"
     command = [sys.executable, "-X", "importtime", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     loaded = {

@@ -5,7 +5,9 @@ import pytest
 
 from extproc.commands import demo, evaluate, plan, profile, simulate, up
 from extproc.commands.arguments import add_config, add_inputs, add_stack, input_options
+from extproc.commands.serve import TRANSPORTS
 from extproc.commands.up import stack_options
+from extproc.config.settings import Transport
 from extproc.local import demo as local_demo
 from extproc.local import up as local_up
 from extproc.local.demo import DemoOptions
@@ -135,3 +137,7 @@ def test_every_argument_has_a_help_text(module):
     parser = argparse.ArgumentParser()
     module.fill(parser)
     assert all(action.help for action in parser._actions)
+
+
+def test_the_transports_of_serve_are_those_of_the_settings():
+    assert tuple(Transport) == TRANSPORTS

@@ -1,0 +1,101 @@
+"""What `dualpool check` does: validate the settings, and an Envoy file against them."""
+
+import importlib.util
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from extproc.budget.steering import FLOOR
+from extproc.build import tokenizer_faults
+from extproc.config.addresses import is_of_this_machine
+from extproc.config.errors import UserError
+from extproc.config.load import load, refused, render
+from extproc.config.settings import EstimatorName, Settings, StatedLimits
+from extproc.envoy.document import EnvoyFile, Finding, read_envoy
+from extproc.envoy.review import remarks, review
+from extproc.names import install_hint
+
+_MOST_LINES: Final = 10
+# Keys that Envoy's bootstrap does not have, and the files that do.
+_NOT_ENVOYS: Final = {
+    "pools": "a file of settings; name Envoy's with --envoy, and the settings before it",
+    "http_filters": "the parts that config envoy --fragment prints: paste them into yours first",
+}
+_LEAST_SURE_TARGET: Final = FLOOR / 4  # where no more than a quarter of requests are near
+
+
+def check(file: Path | None, envoy: Path | None) -> int:
+    """Print what is found; return the exit code. Raises ConfigError."""
+    settings = load(file)
+    if faults := list(tokenizer_faults(settings)):
+        raise refused(file, faults)
+    if envoy is None:
+        print(render(settings), end="")
+        for note in _notes(settings):
+            print(f"note: {note}", file=sys.stderr)
+        return 0
+    return _check_envoy(envoy, settings)
+
+
+def _notes(settings: Settings) -> Iterator[str]:
+    """Yield what is valid and may not do what its operator expects."""
+    budget, listen = settings.budget, settings.listen
+    if not is_of_this_machine(listen.grpc) and not listen.tls_cert:
+        yield (
+            f"listen.grpc: {listen.grpc} takes streams of other machines without TLS: set "
+            "tls_cert, tls_key and tls_client_ca, or listen on 127.0.0.1 or a Unix socket"
+        )
+    if budget.estimator is EstimatorName.PAPER and budget.stated_limits is StatedLimits.HINT:
+        yield "budget.stated_limits: hint has no effect with estimator paper, which reserves"
+    if budget.estimator is EstimatorName.CALIBRATED and budget.target < _LEAST_SURE_TARGET:
+        yield (
+            f"budget.target: {budget.target} holds only if few requests that state no output limit "
+            f"are near a pool's window: no risk below {FLOOR} is told apart. "
+            f"{_LEAST_SURE_TARGET} or more holds for usual traffic"
+        )
+
+
+def _check_envoy(path: Path, settings: Settings) -> int:
+    file = read_envoy(path)
+    for key, told in _NOT_ENVOYS.items():
+        if file.document.at(key).value is not None:
+            raise UserError(f"{path}: {told}")
+    findings = (*_schema_faults(path, file), *review(settings, file.document))
+    for finding in findings:
+        print(_located(path, file, finding))
+    for remark in remarks(settings, file.document):
+        # To standard error and without effect on the exit code, as all that is no fault.
+        print(f"note: {_located(path, file, remark)}", file=sys.stderr)
+    if not findings:
+        print(f"{path} and the settings agree")
+    return 1 if findings else 0
+
+
+def _schema_faults(path: Path, file: EnvoyFile) -> tuple[Finding, ...]:
+    if importlib.util.find_spec("envoy_data_plane") is None:
+        note = f"fields and types were not checked: {install_hint('commands')}"
+        print(f"{path}: {note}", file=sys.stderr)
+        return ()
+    # Half a second to import, and absent from the service's image.
+    from extproc.envoy.api_types import API_VERSION
+    from extproc.envoy.schema import check_schema
+
+    report = check_schema(file.document)
+    if report.unchecked:
+        # To standard error and without effect on the exit code: what is not checked is no fault.
+        lines = _lines(file, report.unchecked)
+        note = f"envoy-data-plane {API_VERSION} does not know all fields there"
+        print(f"{path}: all is checked but {lines}: {note}", file=sys.stderr)
+    return report.faults
+
+
+def _lines(file: EnvoyFile, findings: Sequence[Finding]) -> str:
+    lines = sorted({file.line(finding.path) or 1 for finding in findings})
+    more = f" and {len(lines) - _MOST_LINES} more" if len(lines) > _MOST_LINES else ""
+    return f"line {', '.join(map(str, lines[:_MOST_LINES]))}{more}"
+
+
+def _located(path: Path, file: EnvoyFile, finding: Finding) -> str:
+    line = file.line(finding.path)
+    return f"{path}: {finding}" if line is None else f"{path}:{line}: {finding}"
