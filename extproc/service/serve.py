@@ -149,6 +149,8 @@ class Service:
         used = self._watch.capped(self._settings)
         stages = renew_stages(self._stages, used, self._observe, self._secret)
         self._journal.run(lambda: retune(self._learner, used))
+        if self._shared:
+            self._shared.retuned()
         self._stages = stages
         self._server.use(stages)
         renew_page(self._page, used, self._learner)

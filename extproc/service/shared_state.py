@@ -11,6 +11,7 @@ import math
 import random
 import secrets
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -49,6 +50,9 @@ CHECK_AFTER: Final = 2000
 CHECK_LEAST_S: Final = 10.0
 """A checkpoint is due CHECK_S after the last one, up to a third more by chance, or after so many
 observations, but not before CHECK_LEAST_S."""
+RETUNED_S: Final = 1.0
+"""A checkpoint is due so long after the last one if this replica has had other windows since, and a
+second one CHECK_LEAST_S later, which tells whether all hold the same."""
 LEAVE_S: Final = 2.0
 """How long the last observations may take at the end, and the first snapshot at the start."""
 
@@ -140,6 +144,8 @@ class SharedState:
         # At once: the digests of a checkpoint tell who is there, and whether all hold the same.
         self._proposed_at = -math.inf
         self._patience_s = CHECK_S
+        self._sooner = deque[float]()
+        self._retunes = 0
         self._snapshot_digest = ""
         self._counted = 0, 0  # what was lost and unsound of the log
         self.on_replicas: Callable[[int], None] = lambda _: None
@@ -149,6 +155,15 @@ class SharedState:
         """Take what was observed here; it is learnt once the log has it."""
         if self.log.add(seen):
             self._journal.apply(seen)
+
+    def retuned(self) -> None:
+        """Take note that what is learnt here is for other windows or settings than before.
+
+        Replicas that get them at different moments hold something else from then on, until they
+        load one snapshot.
+        """
+        self._retunes += 1
+        self._sooner = deque((RETUNED_S, CHECK_LEAST_S))
 
     @property
     def _is_connected(self) -> bool:
@@ -265,8 +280,10 @@ class SharedState:
     def _propose_if_due(self) -> None:
         elapsed_s = self._clock() - self._proposed_at
         many = self.log.since >= CHECK_AFTER and elapsed_s > CHECK_LEAST_S
-        if many or elapsed_s > self._patience_s:
+        if many or elapsed_s > (self._sooner[0] if self._sooner else self._patience_s):
             self.log.propose()
+            if self._sooner:
+                self._sooner.popleft()
             self._proposed_at = self._clock()
             self._patience_s = CHECK_S * random.uniform(1.0, 4 / 3)  # noqa: S311 - as above
 
@@ -297,7 +314,7 @@ class SharedState:
         return b"".join(encode(snapshot, self._mark()))
 
     async def _join(self) -> None:
-        found = await self._store.find()
+        found, retunes = await self._store.find(), self._retunes
         loaded = await asyncio.to_thread(self._decode, found)
         waiting_since = self._clock() if self._waiting_since is None else self._waiting_since
         self._waiting_since = waiting_since
@@ -308,7 +325,9 @@ class SharedState:
             waited_s=self._clock() - waiting_since,
         )
         if loaded is not None and found.stored is not None and found.content is not None:
-            await self._load(*loaded, found.stored.position, found.content)
+            async with self._journal.held():
+                if self._retunes == retunes:  # else it was decoded for other windows
+                    self._load(*loaded, found.stored.position, found.content)
         elif how is Join.SEED:
             await self._seed(found)
 
@@ -325,11 +344,10 @@ class SharedState:
             return None
         return learner, marks
 
-    async def _load(self, learner: Learner, marks: Marks, position: str, content: bytes) -> None:
-        async with self._journal.held():
-            # Nothing waits in between: what is held back is learnt after the snapshot.
-            self._journal.load(learner)
-            self.log.join(position, content, marks)
+    def _load(self, learner: Learner, marks: Marks, position: str, content: bytes) -> None:
+        # Nothing waits in between: what is held back is learnt after the snapshot.
+        self._journal.load(learner)
+        self.log.join(position, content, marks)
         self._waiting_since = None
         _log.info("state: continuing from the snapshot at %s", position)
 

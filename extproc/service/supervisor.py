@@ -246,6 +246,8 @@ class Supervisor:
         """Go on with the settings, and the windows that the servers state. Raises UserError."""
         renew_page(self._page, self._used, self._learner)
         self._journal.run(self._retune)
+        if self._shared:
+            self._shared.retuned()
 
     def _retune(self) -> None:
         retune(self._learner, self._used)

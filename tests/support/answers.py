@@ -16,6 +16,7 @@ from extproc.request.conversation import DIGEST_CHARS as PREFIX_CHARS
 from extproc.routing.tenant import DIGEST_CHARS
 
 LIMITS = (1024, 4096)
+SIZES = {"target": 0.001, "categories": 5, "tenants": 3, "models": 4, "prefixes": 40}
 _TEXTS = (
     b"The owl sat still in the old barn, as owls do; nobody had noticed it. ",
     b"def run(self, x: int) -> None:\n    self._x = [y for y in x if y > 3]\n",
@@ -23,11 +24,9 @@ _TEXTS = (
 )
 
 
-def small_learner(estimator: Estimator | None = None) -> Learner:
+def small_learner(estimator: Estimator | None = None, limits: tuple[int, ...] = LIMITS) -> Learner:
     """A learner whose every part is in use, and that has to forget."""
-    calibrated = Calibrated(
-        MEASURED, LIMITS, target=0.001, categories=5, tenants=3, models=4, prefixes=40
-    )
+    calibrated = Calibrated(MEASURED, limits, **SIZES)
     return Learner(estimator or calibrated, Labels(4, REPLACED * 4))
 
 

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import CollectorRegistry
 
+from extproc.service import shared_state
 from extproc.service.journal import Journal
 from extproc.service.redis_store import RedisStore
 from extproc.service.shared_state import SharedState, StoreAddress, StoreError
 from extproc.state import log
 from extproc.state.snapshot import fingerprint, take
 from extproc.stream.metrics import SharedMetrics
-from tests.support.answers import small_learner, sound_answers
+from tests.support.answers import LIMITS, SIZES, small_learner, sound_answers
 from tests.support.certificate_authority import Authority
 from tests.support.paths import ROOT
 from tests.support.redis_server import has_tls, needs_redis, redis_server
@@ -46,9 +47,19 @@ class Replica:
         self.learner, self.order, registry = small_learner(), [], CollectorRegistry()
         self.journal = Journal(self.learner, lambda: None, self.order.append)
         self.metrics = SharedMetrics(registry)
+        self.limits = LIMITS
         self.state = SharedState(
-            store_at(server, **more), self.journal, lambda: MARK, small_learner, self.metrics
+            store_at(server, **more), self.journal, lambda: MARK, self.build, self.metrics
         )
+
+    def build(self):
+        return small_learner(limits=self.limits)
+
+    def use_windows(self, *limits):
+        self.limits = limits
+        estimator = self.learner.estimator
+        self.journal.run(lambda: estimator.retune(limits, **SIZES))
+        self.state.retuned()
 
     def start(self):
         self.task = asyncio.create_task(self.state.run())
@@ -143,6 +154,29 @@ async def checkpoint(replica):
     before = replica.state.log.checkpoint
     replica.state.log.propose()
     await until(lambda: replica.state.log.checkpoint != before and replica.state.log.agrees)
+
+
+def test_replicas_with_the_same_windows_again_are_equal_again(server, monkeypatch):
+    """One after the other goes on with a smaller window, while all of them learn."""
+    monkeypatch.setattr(shared_state, "CHECK_LEAST_S", 1.0)
+
+    async def main():
+        async with running(server) as replicas:
+            await observe(replicas, 300)
+            await until(lambda: agree(replicas))
+            for replica in replicas:
+                before = replica.state.log.checkpoint
+                replica.use_windows(512, 4096)
+                # The others are told of it, and load what it holds, for windows of their own.
+                await until(lambda before=before: replicas[0].state.log.checkpoint != before)
+                await observe(replicas, 90)
+                await asyncio.sleep(0.3)
+            await until(lambda: agree(replicas), 10)
+            await until(lambda: all(replica.state.log.agrees for replica in replicas), 10)
+            assert samples(replicas[0]) == 570
+            assert list(replicas[0].learner.learnt().limits) == ["512", "4096"]
+
+    asyncio.run(main())
 
 
 def test_a_trimmed_log_has_a_sleeping_replica_load_the_snapshot(server):

@@ -52,6 +52,35 @@ def test_a_service_that_drains_leaves_what_it_observed(tmp_path, server):
         assert samples(url) == 1  # ready with what the other has learnt
 
 
+def test_replicas_whose_windows_change_at_different_moments_hold_the_same_again(tmp_path, server):
+    with (
+        replica(tmp_path, server, "a") as (_, port, first),
+        replica(tmp_path, server, "b", workers=2) as (_, other, second),
+    ):
+        wait_for(lambda: state(first)["connected"] and state(second)["connected"])
+        for name, url in {"a": first, "b": second}.items():
+            before = state(first)["checkpoint"]
+            with (tmp_path / name / "dualpool.yaml").open("a") as file:
+                file.write(POOLS)
+            wait_for(lambda url=url: "4096" in json.loads(get(f"{url}/state")[1])["limits"])
+            converse(port, "observed")
+            converse(other, "observed")
+            wait_for(lambda before=before: state(first)["checkpoint"] != before)
+        wait_for(lambda: samples(first) == 4 and learnt(first) == learnt(second))
+
+
+def learnt(url):
+    document = json.loads(get(f"{url}/state")[1])
+    return [document[key] for key in ("categories", "models", "limits")]
+
+
+POOLS = """
+pools:
+  - {name: short, max_model_len: 4096}
+  - {name: long, max_model_len: 65536}
+"""
+
+
 def test_a_store_that_is_absent_costs_no_decision(tmp_path, server):
     server.kill()
     with replica(tmp_path, server, "a") as (_, port, url):

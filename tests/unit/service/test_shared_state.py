@@ -219,6 +219,46 @@ def test_one_that_differs_loads_the_stored_snapshot():
     asyncio.run(main())
 
 
+def test_one_with_other_windows_has_all_compare_what_they_hold_at_once_and_again():
+    async def main():
+        fleet = Fleet(2)
+        one, other = fleet.replicas
+        await fleet.cycle(20)
+        other.learner.learn(SEEN[0])  # as it might between two moments of a change
+        other.state.retuned()
+        await fleet.cycle(6)
+        assert one.held == other.held
+        assert one.figure("reloads_total", reason="diverged") == 1
+        assert not one.state.log.agrees
+        await fleet.cycle(24)  # 12 s
+        assert one.state.log.agrees
+
+    asyncio.run(main())
+
+
+def test_a_snapshot_that_was_decoded_for_other_windows_is_decoded_again():
+    async def main():
+        fleet = Fleet(1)
+        await fleet.cycle(20)
+        built = list[object]()
+
+        def build():
+            built.append(None)
+            if len(built) == 1:
+                joining.state.retuned()
+            return paper_learner()
+
+        joining = Replica(fleet.store, fleet.clock)
+        joining.state._build = build
+        await joining.cycle()
+        assert joining.state.log.position is None
+        await joining.cycle()
+        assert joining.state.log.position is not None
+        assert len(built) == 2
+
+    asyncio.run(main())
+
+
 def test_what_is_too_large_is_not_stored(monkeypatch):
     async def main():
         fleet = Fleet(1)
