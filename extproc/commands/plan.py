@@ -37,7 +37,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="write dualpool.yaml, vllm.sh and, for two pools, .env of the plan by formula",
+        help="write what starts the pools: dualpool.yaml, vllm.sh, values.yaml for Helm and, for "
+        "two pools, .env for compose",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with plots")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write the plots as PNG")

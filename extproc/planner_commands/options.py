@@ -116,17 +116,19 @@ def question_of(
 
 def machines_of(options: PlanOptions) -> tuple[tuple[Machine, ...], tuple[Machine, ...]]:
     """Return what the short and the long pool may run on. Raises PlanError or ProfileError."""
-    found = [_machines(offer, options.model) for offer in options.offers]
+    found = [_machines(offer, options) for offer in options.offers]
     if len(found) != 2:
         raise PlanError(f"--pool: {len(found)} given; allowed: two, the short pool first")
     return found[0], found[1]
 
 
-def _machines(offer: str, model: str) -> tuple[Machine, ...]:
+def _machines(offer: str, options: PlanOptions) -> tuple[Machine, ...]:
     _, equals, names = offer.partition("=")
     if not equals or not all(names.split(",")):
         raise PlanError(f"--pool: {offer} is not allowed: for example short=l4,l40s")
-    return tuple(_machine(name, model) for name in names.split(","))
+    machines = (_machine(name, options.model) for name in names.split(","))
+    batched = options.max_num_batched_tokens
+    return tuple(replace(machine, max_num_batched_tokens=batched) for machine in machines)
 
 
 def _machine(name: str, model: str) -> Machine:

@@ -15,7 +15,6 @@ from extproc.names import install_hint
 from extproc.output import STDOUT, report_console, write_document
 from extproc.planner.report.document import as_json
 from extproc.planner.report.live import category_table, describe_hour
-from extproc.planner.report.running import running_files
 from extproc.planner.report.text import print_study
 from extproc.planner.sizing.estimators import CALIBRATED
 from extproc.planner.sizing.question import PlanError
@@ -49,8 +48,6 @@ def run_plan(options: PlanOptions) -> int:
             options = replace(options, rate=max(hour.busiest_per_s, hour.mean_per_s))
         question = question_of(options, reading, estimator)
     if options.offers:
-        if options.out:
-            raise PlanError("--out: not with --pool, whose pools have settings of their own")
         from extproc.planner_commands.proved import plan_hardware
 
         return plan_hardware(options, question, reading.notes)
@@ -95,6 +92,14 @@ class _Findings:
 
 def _report(found: _Findings, options: PlanOptions) -> None:
     done, notes, tails = found.done, found.notes, found.tails
+    # Before the tables: whoever reads them may stop early (`| head`).
+    if options.out:
+        from extproc.planner_commands.running import write_fleet, write_plan
+
+        if tails:
+            write_fleet(options.out, tails.best)
+        else:
+            write_plan(options.out, done.plan, done.question)
     if options.json != STDOUT:
         console = report_console(_WIDTH)
         print_study(console, done, notes, tails)
@@ -103,14 +108,6 @@ def _report(found: _Findings, options: PlanOptions) -> None:
             console.print(category_table(found.categories, done))
     if options.json:
         write_document(options.json, as_json(done, notes, tails))
-    if options.out:
-        options.out.mkdir(parents=True, exist_ok=True)
-        files = running_files(done.plan, done.question)
-        for name, text in files.items():
-            (options.out / name).write_text(text, encoding="utf-8")
-        pools = ", ".join(pool.name for pool in done.plan.pools)
-        told = f"{options.out}: wrote {', '.join(files)} for the plan by formula; pools: {pools}"
-        Console(stderr=True).print(told, markup=False, highlight=False, soft_wrap=True)
     if options.html or options.plot:
         # Imported here: matplotlib is optional, and slower to load than a plan is to compute.
         draw = importlib.import_module("extproc.planner.report.html")

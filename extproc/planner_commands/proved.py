@@ -9,6 +9,7 @@ from extproc.planner.proof.tails import Tails, study
 from extproc.planner.report.hardware import hardware_json, print_hardware
 from extproc.planner.sizing.question import Question
 from extproc.planner_commands.options import PlanOptions, class_threshold, machines_of
+from extproc.planner_commands.running import write_fleet
 from extproc.planner_commands.sweep import sized, spreading
 
 _WIDTH: Final = 110
@@ -20,6 +21,8 @@ def plan_hardware(options: PlanOptions, question: Question, notes: tuple[str, ..
     offers, threshold = machines_of(options), class_threshold(options, question)
     with spreading(sized(options.sweep, _SIMULATIONS * options.requests)) as spread:
         found = search(question, offers, threshold, options.requests, spread, options.thresholds)
+    if options.out:
+        write_fleet(options.out, found.rows[0] if found.rows else None)
     if options.json != STDOUT:
         print_hardware(report_console(_WIDTH), found, notes)
     if options.json:

@@ -27,10 +27,14 @@ _NAME: Final = re.compile(r"(?P<gpu>[a-z0-9]+?)(?:x(?P<count>[1-9][0-9]?))?")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What an instance runs on: a name for the report, and its profile."""
+    """What an instance runs on: a name for the report, and its profile.
+
+    max_num_batched_tokens: None: vLLM's default on the accelerator.
+    """
 
     name: str
     profile: InstanceProfile
+    max_num_batched_tokens: int | None = None
 
 
 ACCELERATORS: Final[Mapping[str, Accelerator]] = MappingProxyType(

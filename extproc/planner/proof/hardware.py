@@ -173,7 +173,9 @@ def _halves(planners: Mapping[str, Planner], side: tuple[int, int]) -> list[_Hal
         except PlanError:  # its KV cache does not hold the window
             continue
         if pool.meets:
-            found.append(_Half(Machine(name, planner.question.profile), pool))
+            asked = planner.question
+            machine = Machine(name, asked.profile, asked.max_num_batched_tokens)
+            found.append(_Half(machine, pool))
     return found
 
 
@@ -200,7 +202,9 @@ def _best(pairs: Sequence[_Pair], threshold: int) -> list[_Pair]:
 
 
 def _on(question: Question, machine: Machine) -> Question:
-    return replace(question, profile=machine.profile)
+    profile, batched = machine.profile, machine.max_num_batched_tokens
+    batched = profile.max_num_batched_tokens if batched is None else batched
+    return replace(question, profile=profile, max_num_batched_tokens=batched)
 
 
 def _fleet(question: Question, pair: _Pair) -> Fleet:

@@ -128,6 +128,12 @@ class Tails:
     least: tuple[TailRow, ...]
     curve: tuple[CurvePoint, ...]
 
+    @property
+    def best(self) -> TailRow | None:
+        """The smallest fleet that holds the objectives of both classes: one pool in a tie."""
+        one, split = self.least_of(1), self.least_of(2)
+        return split if split and (one is None or split.gpus < one.gpus) else one
+
     def least_of(self, pools: int) -> TailRow | None:
         """Return the cheapest fleet of so many pools that holds the objectives; None: none does."""
         return min(

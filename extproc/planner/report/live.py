@@ -53,7 +53,7 @@ def describe_hour(hour: LiveHour, done: Study) -> Iterator[str]:
         f"{chosen}; {hour.misrouted} of {hour.judged:,} judged answers were misrouted"
     )
     if done.split.thresholds:
-        sent = ", ".join(f"{pool.share:.1%} to {pool.name}" for pool in done.split.pools)
+        sent = ", ".join(f"{pool.sent:.1%} to {pool.name}" for pool in done.split.pools)
         yield (
             f"a split at {', '.join(map(str, done.split.thresholds))} would have sent {sent}; its "
             f"{done.split.gpus} GPUs would have been loaded {_loads(hour, done.split)} on average, "

@@ -20,7 +20,7 @@ def advise(tails: "Tails") -> str:
 
 def _least(tails: "Tails") -> str:
     one, split = tails.least_of(1), tails.least_of(2)
-    if split and (one is None or split.gpus < one.gpus):
+    if split and tails.best is split:
         rest = (
             f"one pool takes {one.gpus}"
             if one

@@ -115,7 +115,7 @@ def _pool_cells(pool: PoolPlan) -> tuple[str, ...]:
     return (
         f"{pool.max_model_len}",
         f"{pool.max_num_seqs}",
-        f"{pool.share:.2%}",
+        f"{pool.sent:.2%}",
         f"{pool.mu_per_instance:.2f}",
         f"{pool.instances}",
         f"{pool.gpus}",
@@ -160,7 +160,7 @@ def _curve(curve: Sequence[Plan]) -> Table:
     for plan in curve[step // 2 :: step]:
         short = plan.pools[0]
         holds = "yes" if plan.meets else "no"
-        row = (f"{short.share:.2%}", f"{plan.gpus}", f"{plan.saving:.1%}", holds)
+        row = (f"{short.sent:.2%}", f"{plan.gpus}", f"{plan.saving:.1%}", holds)
         table.add_row(f"{short.threshold}", *row)
     return table
 

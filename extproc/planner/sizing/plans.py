@@ -8,17 +8,18 @@ from dataclasses import dataclass
 class PoolPlan:
     """A pool of a plan.
 
-    threshold: the largest total that is routed to it, in tokens. share: of all requests, including
-    wrongly routed ones. mu_per_instance: requests per second with all slots taken. utilisation:
-    load over capacity. meets: both percentiles and the utilisation meet the objectives.
+    threshold: the largest total that is routed to it, in tokens. sent: the share of all requests
+    that the rule sends to it; those of a plan add up to 1. share: the share that loads it, with
+    wrongly routed requests in both pools, so those of a plan add up to more. mu_per_instance:
+    requests per second with all slots taken. utilisation: load over capacity. meets: both
+    percentiles and the utilisation meet the objectives.
     """
 
     name: str
     max_model_len: int
     max_num_seqs: int
     threshold: int
-    # The shares of a plan add up to more than 1, since a wrongly routed request loads two pools:
-    # 96.22 % and 5.50 % in docs/planning.md.
+    sent: float
     share: float
     mu_per_instance: float
     instances: int

@@ -20,12 +20,16 @@ _MOST_INSTANCES: Final = 1 << 22
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PoolLoad:
-    """The load of a pool with this max_model_len: its requests, their share of all, their rate."""
+    """The load of a pool with this max_model_len: its requests, their share of all, their rate.
+
+    sent: the share of all requests that is routed to it, each to one pool.
+    """
 
     question: Question
     objectives: Objectives
     requests: Requests
     window: int
+    sent: float
     share: float
     rate_per_s: float
 
@@ -93,6 +97,7 @@ def describe(sized: SizedPool, name: str) -> PoolPlan:
         max_model_len=sized.load.window,
         max_num_seqs=sized.pool.model.slots,
         threshold=sized.load.window,
+        sent=sized.load.sent,
         share=sized.load.share,
         mu_per_instance=sized.pool.model.rate_per_s,
         instances=sized.pool.instances,

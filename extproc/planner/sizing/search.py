@@ -175,9 +175,18 @@ class Planner:
             requests=self._requests.between(low, high),
             # A window above the threshold would cost slots (SlotRule.WINDOW) and serve no request.
             window=up_to,
+            sent=max(0.0, self._sent_within(up_to) - self._sent_within(above)),
             share=share,
             rate_per_s=question.rate_per_s * (1 - self.over_window) * share,
         )
+
+    def _sent_within(self, threshold: int) -> float:
+        """Return the share of requests that is estimated to have at most so many tokens."""
+        if not 0 < threshold < self.question.window:
+            return float(threshold > 0)
+        error = self.question.estimator.at(threshold)
+        estimated = self.share_within(threshold) + error.misrouted - error.over_routed
+        return min(1.0, max(0.0, estimated))
 
     def _plan(self, pools: Sequence[SizedPool]) -> Plan:
         given = self.question.names

@@ -24,7 +24,7 @@ HIGH_LOAD: Final = 0.8
 class Change:
     """A plan after a change: with its pools unchanged, and resized.
 
-    name: what changed. share: share of requests that the smallest pool gets.
+    name: what changed. share: share of requests that is sent to the smallest pool.
     """
 
     name: str
@@ -99,4 +99,4 @@ def _change(name: str, question: Question, plan: Plan) -> Change:
     # bought again.
     if held.meets and (held.gpus < resized.gpus or not resized.meets):
         resized = held
-    return Change(name=name, share=held.pools[0].share, held=held, resized=resized)
+    return Change(name=name, share=held.pools[0].sent, held=held, resized=resized)

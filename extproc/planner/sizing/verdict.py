@@ -91,8 +91,8 @@ def _why_not(plan: Plan, alone: PoolPlan) -> Iterator[str]:
             f"By throughput alone, the pools need {plan.closed_form} instances and one pool "
             f"{alone_load}: the long pool loses what the short pool gains."
         )
-    if short.share < _SMALL:
-        yield f"Only {short.share:.1%} of the requests fit the short pool."
+    if short.sent < _SMALL:
+        yield f"Only {short.sent:.1%} of the requests fit the short pool."
     # A pool rounds up by half an instance on average: here a quarter of the load, or more.
     if needed < 2 * len(plan.pools):
         yield f"The load needs {needed:.1f} instances: each pool rounds up to whole ones."

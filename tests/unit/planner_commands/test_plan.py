@@ -217,7 +217,8 @@ def test_pools_of_several_accelerators_are_searched(lengths, tmp_path, capsys):
     words = (*words, "--threshold", "8192")
     offers = ("--pool", "short=l40s", "--pool", "long=h100")
     files = ("--json", str(tmp_path / "a.json"), "--plot", str(tmp_path / "a.png"))
-    assert run(*words, *offers, *files) == 0
+    assert run(*words, *offers, *files, "--out", str(tmp_path / "files")) == 0
+    assert "GPU, Llama-3-8B on 1 x" in (tmp_path / "files" / "vllm.sh").read_text()
     assert capsys.readouterr().out.startswith(("Buy l40s + h100", "Do not mix"))
     assert (tmp_path / "a.png").stat().st_size
     assert run(*words, *offers, "--json", "-") == 0
@@ -242,4 +243,5 @@ def test_wrong_offers_are_refused(lengths, offers, says, capsys):
 def test_the_files_that_start_the_pools_are_written(lengths, tmp_path):
     out = tmp_path / "made" / "here"
     assert run(lengths, "--rate", "200", "--threshold", "8192", "--out", str(out)) in {0, 1}
-    assert sorted(file.name for file in out.iterdir()) == [".env", "dualpool.yaml", "vllm.sh"]
+    names = [".env", "dualpool.yaml", "values.yaml", "vllm.sh"]
+    assert sorted(file.name for file in out.iterdir()) == names

@@ -57,6 +57,15 @@ def test_the_cheapest_mix_beats_every_fleet_of_one_machine(found):
     assert mixed.usd_per_h < single.usd_per_h
 
 
+def test_a_machine_batches_as_many_tokens_as_vllm_does_on_it():
+    large = replace(FAST, max_num_batched_tokens=8192)
+    given = Machine("given", large, max_num_batched_tokens=4096)
+    for machine, batched in ((Machine("large", large), 8192), (given, 4096)):
+        done = search(question(), ((machine,), (machine,)), 8192, 100, thresholds=(8192,))
+        sizes = {shape.max_num_batched_tokens for row in done.rows for shape in row.shapes}
+        assert sizes == {batched}
+
+
 def test_the_cheapest_is_first_and_every_fleet_holds_both_classes(found):
     assert [row.usd_per_h for row in found.rows] == sorted(row.usd_per_h for row in found.rows)
     for row in found.rows:

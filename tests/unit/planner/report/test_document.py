@@ -48,6 +48,7 @@ def test_a_pool_has_every_figure():
         "name",
         "max_model_len",
         "max_num_seqs",
+        "sent",
         "threshold",
         "share",
         "mu_per_instance",

@@ -38,7 +38,7 @@ def test_the_hour_is_told_with_what_the_split_would_have_done():
     assert "in the last 60 minutes the service had 1,000 requests, 0.28/s and 1.50/s" in counted
     assert "chose short for 900 (90.0%), long for 100 (10.0%); 2 of 500 judged" in counted
     assert split.startswith("a split at ")
-    assert f"would have sent {STUDY.split.pools[0].share:.1%} to short" in split
+    assert f"would have sent {STUDY.split.pools[0].sent:.1%} to short" in split
 
 
 def test_loads_are_those_of_the_mean_rate():

@@ -110,7 +110,7 @@ def test_the_pools_begin_with_the_fleet_that_is_not_split():
 def test_a_pool_has_the_figures_of_its_plan():
     short = STUDY.split.pools[0]
     row = rows(table("Pools"))[1]
-    assert row[1:4] == (f"{short.max_model_len}", f"{short.max_num_seqs}", f"{short.share:.2%}")
+    assert row[1:4] == (f"{short.max_model_len}", f"{short.max_num_seqs}", f"{short.sent:.2%}")
     assert row[5:7] == (f"{short.instances}", f"{short.gpus}")
     assert row[-1] == "yes"
 

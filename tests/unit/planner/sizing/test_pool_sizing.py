@@ -31,6 +31,7 @@ def load(question: Question | None = None, window: int = 8192, rate: float = 100
         objectives=question.objectives,
         requests=requests,
         window=window,
+        sent=1.0,
         share=1.0,
         rate_per_s=rate,
     )

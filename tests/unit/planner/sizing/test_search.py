@@ -79,6 +79,18 @@ def test_an_estimator_that_errs_loads_both_pools():
     assert errs[1].share == pytest.approx(exact[1].share + 0.02)
 
 
+@pytest.mark.parametrize("thresholds", [(), (320,), (768, 8192)])
+def test_each_request_is_sent_to_one_pool(thresholds):
+    pools = Planner(ask(estimator=CALIBRATED)).at(thresholds).pools
+    assert sum(pool.sent for pool in pools) == pytest.approx(1)
+
+
+def test_over_routed_requests_are_sent_to_the_larger_pool_and_misrouted_ones_to_the_smaller():
+    exact = Planner(ask()).at((8192,)).pools
+    errs = Planner(ask(estimator=measured(0.01, 0.03))).at((8192,)).pools
+    assert errs[0].sent == pytest.approx(exact[0].sent - 0.02)
+
+
 def test_the_utilisation_stays_below_its_cap():
     plans = Planner(ask(rate_per_s=3000, objectives=Objectives(utilisation=0.7))).curve()
     assert max(pool.utilisation for each in plans for pool in each.pools) <= 0.7 + 1e-9

@@ -86,7 +86,7 @@ def test_a_good_saving_needs_no_reasons():
         ({"max_num_seqs": 16}, "runs no more sequences per instance (16) than one pool does (16)"),
         ({"mu_per_instance": 2.8}, "serves hardly more requests per second."),
         ({"mu_per_instance": 2.95}, "the long pool loses what the short pool gains."),
-        ({"share": 0.03}, "Only 3.0% of the requests fit the short pool."),
+        ({"sent": 0.03}, "Only 3.0% of the requests fit the short pool."),
     ],
 )
 def test_a_small_saving_is_explained(short, sentence):
