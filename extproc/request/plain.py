@@ -113,9 +113,7 @@ class PlainChat(msgspec.Struct, gc=False):
 
     def texts(self) -> list[str] | None:
         """Return all texts, those of the messages first; None if templates may drop some."""
-        if not 0 < len(self.messages) < _MOST_TURNS or (
-            self.tools and not self._may_call
-        ):
+        if not 0 < len(self.messages) < _MOST_TURNS or (self.tools and not self._may_call):
             return None
         found, past = list[str](), 0
         for index, turn in enumerate(self.messages):

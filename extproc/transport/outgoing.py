@@ -58,12 +58,7 @@ class Outgoing:
             stream.started = True
             self._due.append(_headers_frame(_OPENS, frames.END_HEADERS, number, _GRPC))
         size = PREFIX_BYTES + length
-        if (
-            stream.queue
-            or size > stream.window
-            or size > self._window
-            or size > self._frame_bytes
-        ):
+        if stream.queue or size > stream.window or size > self._window or size > self._frame_bytes:
             self._enqueue(stream, write_prefix(0, length) + message)
             return
         stream.window -= size
