@@ -106,16 +106,14 @@ class PlainChat(msgspec.Struct, gc=False):
         choice = self.tool_choice
         return isinstance(choice, msgspec.UnsetType) or bytes(choice) in _MAY_CALL
 
-    @property
-    def calls(self) -> int:
-        """The calls of tools in all messages."""
-        return sum(len(turn.tool_calls) for turn in self.messages if turn.tool_calls)
+    def texts(self) -> tuple[list[str], int] | None:
+        """Return all texts, those of the messages first, and how many calls of tools they hold.
 
-    def texts(self) -> list[str] | None:
-        """Return all texts, those of the messages first; None if templates may drop some."""
+        None if templates may drop some.
+        """
         if not 0 < len(self.messages) < _MOST_TURNS or (self.tools and not self._may_call):
             return None
-        found, past = list[str](), 0
+        found, calls, past = list[str](), 0, 0
         for index, turn in enumerate(self.messages):
             content = turn.content
             if turn.tool_calls or turn.name:
@@ -123,6 +121,7 @@ class PlainChat(msgspec.Struct, gc=False):
                 if beside is None:
                     return None
                 found += beside
+                calls += len(turn.tool_calls or ())
             if isinstance(content, str):
                 if content:
                     found.append(content)
@@ -137,8 +136,8 @@ class PlainChat(msgspec.Struct, gc=False):
             return None
         if self.tools:
             tools = _decode_tools(self.tools)
-            return None if tools is None else found + tools
-        return found
+            return None if tools is None else (found + tools, calls)
+        return found, calls
 
     def conversation(
         self, texts: list[str], read: Callable[[list[str], int], Prompt]

@@ -134,8 +134,9 @@ def read_request(
     """
     if endpoint is Endpoint.CHAT and not encoding and len(body) <= max_bytes:
         chat = decode_plain(body)
-        if chat is not None and (texts := chat.texts()) is not None:
-            calls = chat.calls
+        found = None if chat is None else chat.texts()
+        if chat is not None and found is not None:
+            texts, calls = found
             if not (calls and turns):
                 return _read_plain(chat, texts, len(body), calls, turns=turns)
     text = _utf8(_decoded(bytes(body), encoding, max_bytes))
