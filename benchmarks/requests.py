@@ -40,6 +40,10 @@ _DEFAULT_FORM: Final = FormRow("default", Form.AUTO, unchanged)
 _BARE: Final = FormRow("bare", Form.AUTO, bare)
 _SETTLE_S: Final = 0.3  # the observer's last messages
 _WARM_S: Final = 0.3
+# A service observes all requests until it has seen for a while that they are many. At 1,000 a
+# second this is so after 2 s, at 200 a second almost after 10 s: see stream/sampling.py.
+_SETTLED_S: Final = 2.0
+_STEADY_SETTLED_S: Final = 10.0
 _METHOD: Final = """\
 Median [lowest, highest] of {rounds} rounds; x and added are to the C++ gRPC null and to no ext_proc
 of the same round. CPU: user and system time of the process, all threads, in us per request.
@@ -151,14 +155,19 @@ class _Round:
             }
             for case in cases:
                 for name in rotated(tuple(gateways), number):
-                    figures = await self._measure(gateways[name], case)
+                    figures = await self._measure(name, gateways[name], case)
                     found[case.name].setdefault(name, []).append(figures)
                     self.show.advance()
 
-    async def _measure(self, gateway: BenchmarkEnvoy, case: _Case) -> Figures:
+    def _warm_s(self, name: str, load: Load) -> float:
+        if name not in _SERVICES or self.plan.quick:
+            return _WARM_S
+        return _STEADY_SETTLED_S if load.rate else _SETTLED_S
+
+    async def _measure(self, name: str, gateway: BenchmarkEnvoy, case: _Case) -> Figures:
         # A percentile needs more of a steady load.
         client, seconds = self.tools.client, self.plan.seconds * (3 if case.load.rate else 1)
-        await run_load(client, gateway.port, case.body, case.load, _WARM_S)
+        await run_load(client, gateway.port, case.body, case.load, self._warm_s(name, case.load))
         load = run_load(client, gateway.port, case.body, case.load, seconds)
         sent, spent = await gateway.measure(self.session, load, _SETTLE_S)
         return Figures(

@@ -1,7 +1,8 @@
-"""Read the most common body at a fraction of the cost: a chat of plain texts.
+"""Read the most common body at a fraction of the cost: a chat of plain texts and calls of tools.
 
-Invariant: what is returned is what the general reader would return. A body with anything that needs
-more than its fields' names gives None, and the general reader decides what it is.
+Invariant: what is returned is what the general reader would return, but for the order of the texts
+of one turn, which there is that of its keys. A body with anything that needs more than its fields'
+names gives None, and the general reader decides what it is.
 """
 
 from collections.abc import Callable
@@ -21,10 +22,51 @@ class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     type: Literal["text"] = "text"
 
 
+class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    name: str
+    arguments: str
+
+
+class _Call(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    function: _Function
+    id: str | None = None
+    type: Literal["function"] = "function"
+    index: int | None = None
+
+
+class _Format(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    type: Literal["text", "json_object"]
+
+
 class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A turn; OpenAI's own client sends an earlier answer with all of these fields."""
+
     role: str
     content: str | list[_Text] | None = None
     tool_call_id: str | None = None
+    name: str | None = None
+    tool_calls: list[_Call] | None = None
+    refusal: None = None
+    function_call: None = None
+    audio: None = None
+    annotations: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+    def beside(self) -> list[str] | None:
+        """Return the texts beside the content; None if a call lacks one."""
+        found = [self.name] if self.name else []
+        for call in self.tool_calls or ():
+            name, arguments = call.function.name, call.function.arguments
+            if not name or not arguments:
+                return None
+            found += (name, arguments)
+        return found
+
+    def may_hold_thought(self) -> bool:
+        """Return whether a template may drop a part of this turn's texts."""
+        content = self.content
+        texts = [content] if isinstance(content, str) else [part.text for part in content or ()]
+        texts += self.beside() or ()
+        return any(sign in text for text in texts for sign in ENDS_OF_THOUGHT)
 
 
 class PlainChat(msgspec.Struct, gc=False):
@@ -47,7 +89,7 @@ class PlainChat(msgspec.Struct, gc=False):
     chat_template: None = None
     chat_template_kwargs: None = None
     truncate_prompt_tokens: None = None
-    response_format: None = None
+    response_format: _Format | None = None
     reasoning_effort: None = None
     reasoning: None = None
     thinking: None = None
@@ -59,15 +101,27 @@ class PlainChat(msgspec.Struct, gc=False):
         """Whether the answer is a stream, and nothing says if it should state its usage."""
         return self.stream is True and self.stream_options is msgspec.UNSET
 
-    def texts(self) -> list[str] | None:
-        """Return all texts, those of the messages first; None if templates may drop some."""
-        if not 0 < len(self.messages) < _MOST_TURNS or (
-            self.tools and self.tool_choice is not msgspec.UNSET
-        ):
+    @property
+    def _may_call(self) -> bool:
+        choice = self.tool_choice
+        return isinstance(choice, msgspec.UnsetType) or bytes(choice) in _MAY_CALL
+
+    def texts(self) -> tuple[list[str], int] | None:
+        """Return all texts, those of the messages first, and how many calls of tools they hold.
+
+        None if templates may drop some.
+        """
+        if not 0 < len(self.messages) < _MOST_TURNS or (self.tools and not self._may_call):
             return None
-        found, past = list[str](), 0
+        found, calls, past = list[str](), 0, 0
         for index, turn in enumerate(self.messages):
             content = turn.content
+            if turn.tool_calls or turn.name:
+                beside = turn.beside()
+                if beside is None:
+                    return None
+                found += beside
+                calls += len(turn.tool_calls or ())
             if isinstance(content, str):
                 if content:
                     found.append(content)
@@ -76,20 +130,23 @@ class PlainChat(msgspec.Struct, gc=False):
             if turn.role == "user":
                 past = index
         for turn in self.messages[:past]:
-            if turn.role == "assistant" and _may_hold_thought(turn.content):
+            if turn.role == "assistant" and turn.may_hold_thought():
                 return None
         if len(found) > _MOST_TURNS:
             return None
         if self.tools:
             tools = _decode_tools(self.tools)
-            return None if tools is None else found + tools
-        return found
+            return None if tools is None else (found + tools, calls)
+        return found, calls
 
     def conversation(
         self, texts: list[str], read: Callable[[list[str], int], Prompt]
     ) -> Conversation:
-        """Return the turns of these texts; `read` makes a prompt of texts and their turns."""
-        counts = [_texts_in(turn.content) for turn in self.messages]
+        """Return the turns of these texts, without calls.
+
+        `read` makes a prompt of texts and their turns.
+        """
+        counts = [_texts_in(turn) for turn in self.messages]
         marks = [Mark(before, 0, 0, 0) for before in accumulate(counts, initial=0)]
 
         def read_rest(place: int) -> Prompt:
@@ -99,19 +156,16 @@ class PlainChat(msgspec.Struct, gc=False):
         return Conversation(roles, marks, texts, [], [], [], [], read_rest)
 
 
-def _texts_in(content: str | list[_Text] | None) -> int:
+def _texts_in(turn: _Turn) -> int:
+    content, named = turn.content, bool(turn.name)
     if isinstance(content, str):
-        return bool(content)
-    return sum(bool(part.text) for part in content or ())
-
-
-def _may_hold_thought(content: str | list[_Text] | None) -> bool:
-    texts = [content] if isinstance(content, str) else [part.text for part in content or ()]
-    return any(sign in text for text in texts for sign in ENDS_OF_THOUGHT)
+        return named + bool(content)
+    return named + sum(bool(part.text) for part in content or ())
 
 
 _MOST_BYTES: Final = 1 << 21  # so that little is read twice if it fails at its end
 _MOST_TURNS: Final = MAX_ENTRIES // 4
+_MAY_CALL: Final = (b'"auto"', b'"required"')
 # Python's float: see fields.py.
 _CHAT: Final = msgspec.json.Decoder(PlainChat, float_hook=float)
 _TOOL: Final = msgspec.json.Decoder(dict[str, object], float_hook=float)

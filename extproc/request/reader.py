@@ -134,8 +134,11 @@ def read_request(
     """
     if endpoint is Endpoint.CHAT and not encoding and len(body) <= max_bytes:
         chat = decode_plain(body)
-        if chat is not None and (texts := chat.texts()) is not None:
-            return _read_plain(chat, texts, len(body), turns=turns)
+        found = None if chat is None else chat.texts()
+        if chat is not None and found is not None:
+            texts, calls = found
+            if not (calls and turns):
+                return _read_plain(chat, texts, len(body), calls, turns=turns)
     text = _utf8(_decoded(bytes(body), encoding, max_bytes))
     if not text or text.isspace():
         raise UnreadableRequest(Unreadable.EMPTY)
@@ -152,8 +155,10 @@ def read_request(
         raise UnreadableRequest(Unreadable.DEPTH) from None
 
 
-def _read_plain(chat: PlainChat, texts: list[str], size: int, *, turns: bool) -> Request:
-    messages, tools = len(chat.messages), len(chat.tools or ())
+def _read_plain(
+    chat: PlainChat, texts: list[str], size: int, calls: int, *, turns: bool
+) -> Request:
+    messages, tools = len(chat.messages), len(chat.tools or ()) + calls
     outputs = 1 if chat.n is None else min(_whole(chat.n) or 1, MAX_OUTPUTS)
     limit = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
     prompts = Prompts(

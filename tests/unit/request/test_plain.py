@@ -11,11 +11,24 @@ from extproc.request.reader import Endpoint, UnreadableRequest, read_request
 
 TEXTS = st.text(max_size=40) | st.sampled_from(["a</think>b", "[/THINK]", "", "{}" * 9000])
 PARTS = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": TEXTS}), max_size=3)
+CALLS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "id": st.text(max_size=5),
+            "type": st.just("function"),
+            "function": st.fixed_dictionaries({"name": TEXTS, "arguments": TEXTS}),
+        }
+    ),
+    max_size=2,
+)
 TURNS = st.lists(
     st.fixed_dictionaries(
         {"role": st.sampled_from(["system", "user", "assistant", "tool"])},
         optional={
             "content": TEXTS | PARTS | st.none(),
+            "refusal": st.none() | st.just("no"),
+            "annotations": st.just([]),
+            "tool_calls": CALLS | st.none(),
             "tool_call_id": st.text(max_size=5),
             "name": st.text(max_size=5),
         },
@@ -36,7 +49,7 @@ BODIES = st.fixed_dictionaries(
         "stream_options": st.none() | st.just({"include_usage": True}),
         "tools": st.lists(st.dictionaries(TEXTS, st.floats() | TEXTS, max_size=3), max_size=2)
         | st.none(),
-        "tool_choice": st.sampled_from(["none", "auto", None]),
+        "tool_choice": st.sampled_from(["none", "auto", "required", None]),
         "documents": st.just([{"text": "d"}]) | st.none(),
         "response_format": st.just({"type": "json_object"}) | st.none(),
         "reasoning_effort": st.sampled_from(["low", None]),
@@ -47,21 +60,58 @@ BODIES = st.fixed_dictionaries(
 )
 
 
-def read(body):
+def ordered(value):
+    """Return a value whose keys have the order in which OpenAI documents them."""
+    if isinstance(value, list):
+        return [ordered(each) for each in value]
+    if isinstance(value, dict):
+        last = ("content", "tool_calls", "arguments")
+        keys = sorted(value, key=lambda key: last.index(key) if key in last else -1)
+        return {key: ordered(value[key]) for key in keys}
+    return value
+
+
+def read_generally(body, *, turns=False):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "decode_plain", lambda _: None)
+        return read(body, turns=turns)
+
+
+def read(body, *, turns=False):
     try:
-        return read_request(Endpoint.CHAT, body)
+        return read_request(Endpoint.CHAT, body, turns=turns)
     except UnreadableRequest as error:
         return error.reason
 
 
 @settings(max_examples=400)
-@given(BODIES)
-def test_both_readers_find_the_same(body):
-    text = json.dumps(body).encode()
-    found = read(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reader, "decode_plain", lambda _: None)
-        assert found == read(text)
+@given(BODIES, st.booleans())
+def test_both_readers_find_the_same(body, turns):
+    text = json.dumps(ordered(body)).encode()
+    assert read(text, turns=turns) == read_generally(text, turns=turns)
+
+
+def test_but_for_the_order_of_keys():
+    body = chat(messages=[CALLING | {"name": "weather bot"}])
+    found, expected = read(body), read_generally(body)
+    texts, others = [each.prompts.largest.texts for each in (found, expected)]
+    assert texts != others
+    assert sorted(texts) == sorted(others)
+    assert found.prompts.largest.tools == expected.prompts.largest.tools
+
+
+CALLING = {
+    "content": None,
+    "refusal": None,
+    "role": "assistant",
+    "annotations": [],
+    "audio": None,
+    "function_call": None,
+    "tool_calls": [
+        {"id": "1", "function": {"arguments": "{}", "name": "weather"}, "type": "function"}
+    ],
+}
+"""An earlier answer as OpenAI's own client sends it."""
 
 
 def chat(**fields):
@@ -75,6 +125,9 @@ def chat(**fields):
         chat(temperature=0.5, max_tokens=7, stream=True),
         chat(tools=[{"type": "function", "function": {"name": "f"}}]),
         chat(tools=None, tool_choice="none"),
+        chat(tools=[{"type": "function", "function": {"name": "f"}}], tool_choice="auto"),
+        chat(response_format={"type": "json_object"}),
+        chat(messages=[CALLING, {"role": "tool", "tool_call_id": "1", "content": "22 C"}]),
     ],
 )
 def test_a_plain_chat_needs_no_general_reader(body):
@@ -105,6 +158,13 @@ def test_anything_else_is_left_to_it(body):
         {"tools": [{}] * 33_000},
         {"tools": [{"values": [0] * 70_000}]},
         {"tools": ["a"]},
+        {"messages": [CALLING | {"tool_calls": [{"function": {"name": "f", "arguments": ""}}]}]},
+        {
+            "messages": [
+                CALLING | {"tool_calls": [{"function": {"name": "f", "arguments": "</think>"}}]},
+                {"role": "user"},
+            ]
+        },
         {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}] * 5000}]},
         {
             "messages": [
