@@ -178,7 +178,7 @@ class Budget(msgspec.Struct, frozen=True, gc=False):
     most: int | None = None
     """Tokens that it hardly ever exceeds; None: the sum."""
     least: int | None = None
-    """Tokens that its prompt and the output that counts hardly ever fall below; None: the sum."""
+    """What its prompt, with the output that counts, hardly ever falls below; None: the sum."""
 
     @property
     def tokens(self) -> int:

@@ -118,7 +118,7 @@ class Observed:
 
 
 def answer_of(case: Case, pool: Pool, pools: Sequence[Pool]) -> Observation:
-    """Return what the service sees of the answer to a case that it sent to a pool."""
+    """Return what the pool's answer teaches, or that of the largest pool if it refuses."""
     seen = answer(case, pool)
     # Envoy retries a refused request on the largest pool.
     return answer(case, pools[-1]) if seen.outcome is Outcome.REFUSED else seen
