@@ -1,7 +1,7 @@
 """The calls of a server on HTTP/2 framing of its own: ext_proc and health checks."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
@@ -44,11 +44,12 @@ class Deadline:
 class ProcessCall:
     """A stream of ext_proc."""
 
-    __slots__ = ("_forget", "_stream", "receive")
+    __slots__ = ("_deadlines", "_number", "_stream", "receive")
 
-    def __init__(self, stream: OpenStream, forget: Callable[[], object]) -> None:
+    def __init__(self, stream: OpenStream, number: int, deadlines: dict[int, Deadline]) -> None:
+        """Remove its deadline from those of the connection, by its number, when it is closed."""
         self.receive = stream.receive
-        self._stream, self._forget = stream, forget
+        self._stream, self._number, self._deadlines = stream, number, deadlines
 
     @property
     def status(self) -> Status | None:
@@ -57,7 +58,7 @@ class ProcessCall:
 
     def close(self) -> None:
         """Close the stream; idempotent."""
-        self._forget()
+        self._deadlines.pop(self._number, None)
         self._stream.close()
 
 

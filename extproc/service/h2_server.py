@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Final, cast
 
 from grpc_health.v1 import health_pb2
@@ -259,7 +258,7 @@ class _Peer(asyncio.Protocol):
         if stream is None:
             return _REFUSED
         self._deadlines[number] = deadline
-        return ProcessCall(stream, partial(self._deadlines.pop, number, None))
+        return ProcessCall(stream, number, self._deadlines)
 
     def _count_held(self) -> None:
         more = self._connection.held_bytes - self.held_bytes

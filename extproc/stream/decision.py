@@ -109,6 +109,12 @@ def to_note(noted: Noted) -> dict[str, str]:
     return {NOTE: msgspec.json.encode(noted).decode()}
 
 
+def note_text(note: Mapping[str, str | float | bool]) -> str | None:
+    """Return the record as text, to keep it until the end of an answer; None if there is none."""
+    text = note.get(NOTE)
+    return text if isinstance(text, str) and 0 < len(text) <= _MOST_NOTE_CHARS else None
+
+
 def from_note(note: Mapping[str, str | float | bool], rules: Rules) -> Noted | None:
     """Return the record, or None if the note holds none that this service can have written."""
     text = str(note.get(NOTE, ""))

@@ -13,7 +13,7 @@ from msgspec import structs
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Basis, Observation, Outcome
-from extproc.names import HIDE_USAGE, HIDES_USAGE, UNDECIDED
+from extproc.names import HIDE_USAGE, HIDES_USAGE, NOTE, UNDECIDED
 from extproc.request.reader import (
     Endpoint,
     Request,
@@ -44,6 +44,7 @@ from extproc.stream.decision import (
     ask_for_usage,
     decision_headers,
     from_note,
+    note_text,
     shadow_headers,
     to_note,
 )
@@ -207,7 +208,9 @@ class Exchange:
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self._request: PendingRequest | None = None
-        self._noted: Noted | None = None  # None: the answer is not observed
+        # None: the answer is not observed. As text, in a fifth of the memory, if another stream has
+        # decided: an answer may take minutes.
+        self._noted: Noted | str | None = None
         self._answer: PendingAnswer | None = None
 
     @property
@@ -257,15 +260,17 @@ class Exchange:
     def _take_note(self, head: Head) -> None:
         """Read the note of the router's stream, with the first headers that this one gets."""
         if head.observed and self._noted is None:
-            self._noted = from_note(head.note, self._stages.rules)
+            self._noted = note_text(head.note)
 
     def finish(self) -> None:
         """Judge the decision and learn from the answer; idempotent, and never waits."""
         noted, answer = self._noted, self._answer
         self._request = self._noted = self._answer = None
+        rules = self._stages.rules
+        if isinstance(noted, str):
+            noted = from_note({NOTE: noted}, rules)
         if noted is None or answer is None:
             return
-        rules = self._stages.rules
         # In a shadow Envoy's second attempt is one to the same pool.
         retried = answer.attempts > 1 and not rules.is_shadow
         # Else it goes to the largest pool of the row.

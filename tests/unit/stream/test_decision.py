@@ -21,6 +21,7 @@ from extproc.stream.decision import (
     ask_for_usage,
     decision_headers,
     from_note,
+    note_text,
     to_note,
 )
 from extproc.stream.sampling import MOST as MOST_STOOD_FOR
@@ -124,6 +125,18 @@ def test_the_beginnings_of_a_prompt_survive(part):
 @pytest.mark.parametrize("thinking", [each.value for each in Thinking])
 def test_how_long_the_model_is_to_think_survives(thinking):
     assert from_note(to_note(asked(thinking=thinking)), RULES).asked.thinking == thinking
+
+
+@pytest.mark.parametrize(
+    ("note", "text"),
+    [({NOTE: "{}"}, "{}"), ({NOTE: ""}, None), ({}, None), ({NOTE: 1.0}, None)],
+)
+def test_the_text_of_a_note_is_kept(note, text):
+    assert note_text(note) == text
+
+
+def test_a_note_that_is_too_long_is_not():
+    assert note_text({NOTE: "x" * 32_769}) is None
 
 
 @given(st.dictionaries(st.sampled_from(["routed", "x"]), st.text() | st.floats() | st.booleans()))
