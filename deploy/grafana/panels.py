@@ -227,7 +227,8 @@ PANELS: Final = (
     Panel(
         title="Servers as the service sees them",
         note="reporting: told their load of late; silent; down: refuse connections now (with "
-        "load.spill). Windows that disagree: among a pool's servers, and with the settings.",
+        "load.spill). Windows that disagree: among a pool's servers, and with the settings (with "
+        "load.discover).",
         queries=(
             Query("min by (pool, state) (dualpool_pool_servers)", "{{pool}}: {{state}}"),
             Query(

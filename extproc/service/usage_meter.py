@@ -1,10 +1,10 @@
 """What answers used, as OpenTelemetry's GenAI metrics, sent to an OTLP receiver by a thread.
 
 Names and attributes are those of the GenAI conventions 0.1.0. Their distributions and durations are
-left out: this service sees neither when an answer ends nor every answer.
+left out: this service sees neither every answer nor how long one takes.
 
-Invariant: a receiver that is slow or absent costs figures, never a request. The pools, the models
-and the operations that are told apart are bounded.
+Invariant: a receiver that is slow or absent delays no request, and gets whole sums once it is back.
+The pools, the models and the operations that are told apart are bounded.
 """
 
 import uuid

@@ -33,7 +33,7 @@ def prometheus():
         find_envoy()
     except StackError as error:
         pytest.skip(str(error))
-    further = {"tenants": {"header": "x-tenant"}, "load": {"spill": True}}
+    further = {"tenants": {"header": "x-tenant"}, "load": {"spill": True, "discover": True}}
     with running(**further) as stack, watching(stack.ports) as url:
         wait_for(lambda: len(ask(url, "up == 1")) == 4)
         for times in (5, 20, 40, 4000):
