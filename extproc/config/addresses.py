@@ -11,6 +11,8 @@ HOST_PORT = (
 UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
 _LOOPBACK = r"127(\.[0-9]{1,3}){3}"
 STORE_USER = r"[A-Za-z0-9._~-]{1,64}"
+# Of the servers that Sentinels watch; they permit the same.
+MASTER_NAME = r"[A-Za-z0-9._-]{1,64}"
 HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from extproc.config import keys
-from extproc.config.addresses import HOST, HOST_PORT, STORE_USER, UNIX_PATH
+from extproc.config.addresses import HOST, HOST_PORT, MASTER_NAME, STORE_USER, UNIX_PATH
 from extproc.config.keys import Place, Section
 
 MAX_POOLS = 16
@@ -578,10 +578,13 @@ class Settings(Section):
         default=TenantSettings(), description="whose answers are kept apart"
     )
     state: str = keys.text(
-        rf"|file:/[^\x00-\x1f\x7f]*|rediss?://({STORE_USER}@)?{HOST_PORT}(/[0-9]{{1,3}})?",
+        rf"|file:/[^\x00-\x1f\x7f]*|rediss?://({STORE_USER}@)?{HOST_PORT}(/[0-9]{{1,3}})?"
+        rf"|redis\+sentinel://({STORE_USER}@)?({HOST_PORT})(,({HOST_PORT})){{0,8}}"
+        rf"/{MASTER_NAME}(/[0-9]{{1,3}})?",
         "file:/PATH keeps, redis://HOST:PORT shares what was learnt",
         "empty, file: and the absolute path of a file, or redis://[USER@]HOST:PORT[/DATABASE] "
-        "(rediss:// with TLS; its password belongs into state_password_file)",
+        "(rediss:// with TLS, redis+sentinel://[USER@]HOST:PORT[,HOST:PORT]/NAME[/DATABASE] by "
+        "Sentinels; its password belongs into state_password_file)",
         default="",
     )
     state_password_file: str = keys.file("password of the redis:// of state")

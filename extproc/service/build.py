@@ -11,14 +11,13 @@ from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
 from extproc.build import build_rules, build_spill
-from extproc.config.addresses import is_of_this_machine
+from extproc.config.addresses import host_port, is_of_this_machine
 from extproc.config.errors import UserError
 from extproc.config.settings import (
     MESSAGE_OVERHEAD,
@@ -294,16 +293,22 @@ def build_shared(
 
 
 def _store_address(settings: Settings) -> StoreAddress:
-    url = urlsplit(settings.state)
+    scheme, _, rest = settings.state.partition("://")
+    authority, *parts = rest.split("/")
+    user, _, hosts = authority.rpartition("@")
+    (host, port), *more = map(host_port, hosts.split(","))
+    master = parts.pop(0) if scheme == "redis+sentinel" else ""
     password, ca = settings.state_password_file, settings.state_ca_file
     return StoreAddress(
-        url.hostname or "",
-        url.port or 0,
-        int(url.path.removeprefix("/") or 0),
-        user=url.username or "",
+        host,
+        port,
+        int(parts[0]) if parts else 0,
+        user=user,
         password_file=Path(password) if password else None,
-        tls=url.scheme == "rediss",
+        tls=scheme == "rediss",
         ca_file=Path(ca) if ca else None,
+        master=master,
+        sentinels=tuple(more),
     )
 
 

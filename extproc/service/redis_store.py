@@ -16,6 +16,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError, ResponseError
@@ -57,7 +58,7 @@ class RedisStore:
 
     def __init__(self, address: StoreAddress, mark: Callable[[], bytes]) -> None:
         self._mark = mark
-        self._redis = _client(address)
+        self._redis, *self._sentinels = _clients(address)
 
     async def exchange(self, entries: Sequence[bytes], position: str) -> list[tuple[str, bytes]]:
         """See Store."""
@@ -122,8 +123,9 @@ class RedisStore:
 
     async def close(self) -> None:
         """See Store."""
-        with suppress(RedisError, OSError):
-            await self._redis.aclose()
+        for client in (self._redis, *self._sentinels):
+            with suppress(RedisError, OSError):
+                await client.aclose()
 
     async def _position(self, pipe: Pipeline) -> str:
         """Return that of the stored snapshot; empty if there is none, or none that can be one."""
@@ -157,25 +159,34 @@ class RedisStore:
             raise StoreError(f"the store fails: {type(error).__name__}") from None
 
 
-def _client(address: StoreAddress) -> Redis:
+def _clients(address: StoreAddress) -> tuple[Redis, ...]:
+    """Return the client of the store, and those of its Sentinels."""
     credentials = None
     if address.password_file:
         credentials = _Credentials(address.user, address.password_file)
-    tls: dict[str, Any] = {}
+    options: dict[str, Any] = {
+        "db": address.database,
+        "credential_provider": credentials,
+        "max_connections": 2,
+        **_patience(),
+    }
+    if address.master:
+        # They are asked for each connection: after a failover the next one is to the new master.
+        servers = [(address.host, address.port), *address.sentinels]
+        sentinel: Any = Sentinel(servers, sentinel_kwargs=_patience())  # type: ignore[no-untyped-call]
+        return sentinel.master_for(address.master, **options), *sentinel.sentinels
     if address.tls:
         ca = str(address.ca_file) if address.ca_file else None
-        tls = {"ssl": True, "ssl_ca_certs": ca, "ssl_check_hostname": True}
-    return Redis(
-        host=address.host,
-        port=address.port,
-        db=address.database,
-        credential_provider=credentials,
-        socket_timeout=TIMEOUT_S,
-        socket_connect_timeout=TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        max_connections=2,
-        **tls,
-    )
+        options |= {"ssl": True, "ssl_ca_certs": ca, "ssl_check_hostname": True}
+    return (Redis(host=address.host, port=address.port, **options),)
+
+
+def _patience() -> dict[str, Any]:
+    return {
+        "socket_timeout": TIMEOUT_S,
+        "socket_connect_timeout": TIMEOUT_S,
+        "retry": Retry(NoBackoff(), 0),
+    }
 
 
 def _entry(found: tuple[bytes, dict[bytes, bytes]]) -> tuple[str, bytes]:

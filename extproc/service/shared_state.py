@@ -65,7 +65,7 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class StoreAddress:
-    """Where the store is, and as whom to use it."""
+    """Where the store is, and as whom to use it; with a `master`, where one of its Sentinels is."""
 
     host: str
     port: int
@@ -76,6 +76,10 @@ class StoreAddress:
     tls: bool = False
     ca_file: Path | None = None
     """The CA that the server's certificate is of; None: those of the system."""
+    master: str = ""
+    """What Sentinels call the store."""
+    sentinels: tuple[tuple[str, int], ...] = ()
+    """Further Sentinels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,26 @@ class RedisServer:
         self._process.wait()
 
 
+@contextmanager
+def sentinel_of(folder, server):
+    """Run a Sentinel that calls the server `llm`; yield its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    file = folder / "sentinel.conf"
+    file.write_text(
+        f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+        f"sentinel monitor llm 127.0.0.1 {server.port} 1\n"
+        "sentinel down-after-milliseconds llm 500\nsentinel failover-timeout llm 2000\n"
+    )
+    command = [BINARY, file, "--sentinel"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield port
+        finally:
+            process.kill()
+
+
 def has_tls() -> bool:
     """Return whether the server was built with TLS."""
     command = [BINARY, "--port", "0", "--tls-port", "1"]  # ends for want of a certificate

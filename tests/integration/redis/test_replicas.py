@@ -4,9 +4,11 @@ import asyncio
 import re
 import time
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
 
 from extproc.service import shared_state
 from extproc.service.journal import Journal
@@ -18,7 +20,7 @@ from extproc.stream.metrics import SharedMetrics
 from tests.support.answers import LIMITS, SIZES, small_learner, sound_answers
 from tests.support.certificate_authority import Authority
 from tests.support.paths import ROOT
-from tests.support.redis_server import has_tls, needs_redis, redis_server
+from tests.support.redis_server import has_tls, needs_redis, redis_server, sentinel_of
 from tests.support.waiting import until
 
 pytestmark = needs_redis
@@ -39,7 +41,8 @@ def server(tmp_path):
 
 
 def store_at(server, **more):
-    return RedisStore(StoreAddress("127.0.0.1", server.port, **more), lambda: MARK)
+    address = StoreAddress("127.0.0.1", server.port, **more)
+    return RedisStore(address, lambda: MARK)
 
 
 class Replica:
@@ -261,6 +264,37 @@ async def shares_with_tls(server, authority):
         await store_at(server, tls=True).find()  # of no CA that the system knows
     with pytest.raises(StoreError):
         await store_at(server).find()
+
+
+def test_sentinels_lead_to_the_new_store_after_a_failover(tmp_path, server):
+    (folder := tmp_path / "replica").mkdir()
+    options = ("--replicaof", "127.0.0.1", str(server.port), "--repl-diskless-sync-delay", "0")
+    with redis_server(folder, *options) as other, sentinel_of(folder, server) as port:
+        asyncio.run(survives_a_failover(server, other, port))
+
+
+async def survives_a_failover(server, other, port):
+    async with Redis(port=port) as sentinel:
+        await has_replica(sentinel, other)
+        # The first Sentinel of the list is not there.
+        absent = SimpleNamespace(port=1)
+        async with running(absent, master="llm", sentinels=(("127.0.0.1", port),)) as replicas:
+            await observe(replicas, 300)
+            await until(lambda: agree(replicas))
+            server.kill()
+            await observe(replicas, 90)
+            await until(lambda: agree(replicas) and samples(replicas[0]) == 390, 30)
+            [master] = (await sentinel.sentinel_masters()).values()
+            assert master["port"] == other.port
+
+
+async def has_replica(sentinel, other):
+    for _ in range(200):
+        known = await sentinel.sentinel_slaves("llm")
+        if [each["port"] for each in known if each["master-link-status"] == "ok"] == [other.port]:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the Sentinel does not know the replica")
 
 
 @pytest.mark.slow

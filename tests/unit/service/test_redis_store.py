@@ -71,6 +71,11 @@ def test_a_password_that_cannot_be_read_is_a_fault(tmp_path):
     [
         ("redis://store:6379", StoreAddress("store", 6379)),
         ("rediss://user@[::1]:6380/2", StoreAddress("::1", 6380, 2, user="user", tls=True)),
+        ("redis+sentinel://a:26379/llm", StoreAddress("a", 26379, master="llm")),
+        (
+            "redis+sentinel://user@a:1,[::1]:2/llm/3",
+            StoreAddress("a", 1, 3, user="user", master="llm", sentinels=(("::1", 2),)),
+        ),
     ],
 )
 def test_the_address_is_that_of_the_settings(state, address):
