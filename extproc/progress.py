@@ -1,6 +1,6 @@
 """Shows the progress of a long command: a bar on a terminal, else a line per tenth."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,8 +18,11 @@ class Show(Protocol):
     def say(self, text: str) -> None:
         """Show what is being waited for."""
 
-    def begin(self, text: str, total: int) -> None:
-        """Start a count from 0 to `total`."""
+    def begin(self, text: str, items: int | Sequence[float]) -> None:
+        """Start a count of so many items, or of one for each of these shares of the work.
+
+        The bar, and what it says is left, follow from the work that is done, not from the count.
+        """
 
     def advance(self) -> None:
         """Add one to the count."""
@@ -29,17 +32,27 @@ class _Bar:
     def __init__(self, progress: "Progress") -> None:
         self._progress = progress
         self._task = progress.add_task("Starting", total=None, counted="")
+        self._work: list[float] = []
+        self._is_known, self._done = False, 0
 
     def say(self, text: str) -> None:
         self._progress.update(self._task, description=text)
 
-    def begin(self, text: str, total: int) -> None:
-        self._progress.reset(self._task, description=text, total=total)
+    def begin(self, text: str, items: int | Sequence[float]) -> None:
+        self._work = [1.0] * items if isinstance(items, int) else list(items)
+        # Items of which nothing is known take anything: nothing is said of what is left.
+        self._is_known, self._done = not isinstance(items, int), 0
+        total = sum(self._work)
+        self._progress.reset(self._task, description=text, total=total, counted="")
 
     def advance(self) -> None:
         task = self._progress.tasks[0]
-        counted = f"{task.completed + 1:.0f} of {task.total:.0f}"
-        self._progress.update(self._task, advance=1, counted=counted)
+        work, self._done = self._work[self._done], self._done + 1
+        counted = f"{self._done} of {len(self._work)}"
+        left = (task.total or 0.0) - task.completed - work
+        if self._is_known and task.elapsed:
+            counted += f", about {task.elapsed * left / (task.completed + work):.0f} s left"
+        self._progress.update(self._task, advance=work, counted=counted)
 
 
 class _Lines:
@@ -50,8 +63,9 @@ class _Lines:
     def say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
 
-    def begin(self, text: str, total: int) -> None:
-        self._text, self._total, self._done = text, total, 0
+    def begin(self, text: str, items: int | Sequence[float]) -> None:
+        self._total = items if isinstance(items, int) else len(items)
+        self._text, self._done = text, 0
 
     def advance(self) -> None:
         self._done += 1

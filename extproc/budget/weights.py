@@ -133,21 +133,21 @@ class TokenWeights:
         features, limit = _vector(measure.features), 2 * BAND
         if measure.features[MEDIA] != NO_MEDIA:
             return True
-        bounds: Vector = self._all[-2:] @ features
-        low, high = bounds.tolist()
+        low, high = self._all[-_BOUNDS:].dot(features).tolist()
         return bool(low / limit - BAND_TOKENS / limit <= tokens <= high * limit + 4 * BAND_TOKENS)
 
     def learn(self, measure: Measure, tokens: float) -> None:
         """Update the weights by a true count, which the caller found `plausible`."""
         features = _vector(measure.features)
         found, gain = self._predict(measure, features)
-        error = tokens - float(self._mean @ features)
+        error = tokens - float(self._mean.dot(features))
         score = error / found.deviation
         if measure.features[MEDIA] != NO_MEDIA:
             self._learn_media_noise(features, error, found.deviation)
         size, shared = features.size, self._all
         shared[size] += gain * (max(-CLIP, min(CLIP, score)) / found.deviation)
-        shared[:size] -= np.outer(gain, gain / found.deviation**2)
+        # np.outer, and the operator @, take several times as long for so few numbers.
+        shared[:size] -= gain[:, None] * (gain / found.deviation**2)
         # The few tokens of a short prompt are mostly its template's: they say little about the
         # tokenizer, and thousands of them must not make the rest fade.
         informative = 1.0 - (ABSOLUTE_NOISE / found.deviation) ** 2

@@ -5,6 +5,7 @@ Invariant: a figure is the CPU time of a whole command, with its imports, on one
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,13 @@ _RATE: Final = ("--rate", "200")
 _OUR_SPLIT: Final = ("--window", "4096,65536", "--instances")
 # As an installed package: ours too has its bytecode from the second run on.
 _ENVIRONMENT: Final = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+# A child of this process would count this process's memory, until it begins with its own program.
+_LAUNCHER: Final = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(code, used.ru_utime + used.ru_stime, used.ru_maxrss)
+"""
 _ONCE: Final = ("--jobs", "1", "--no-sensitivity")
 
 
@@ -110,15 +118,12 @@ def _least(argv: Sequence[str], runs: int) -> Cost:
 
 
 def _cost(argv: Sequence[str]) -> Cost:
-    try:
-        child = subprocess.Popen(  # noqa: S603 - our own command, and the user's
-            argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_ENVIRONMENT
-        )
-    except OSError as error:
-        raise SrSimError(f"{argv[0]}: {error}") from error
-    _, status, used = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    if not shutil.which(argv[0]):
+        raise SrSimError(f"{argv[0]}: no such command")
+    launcher = (sys.executable, "-S", "-c", _LAUNCHER, *argv)
+    done = subprocess.run(launcher, check=True, capture_output=True, text=True, env=_ENVIRONMENT)  # noqa: S603 - our own command, and the user's
+    code, cpu_s, memory_kib = done.stdout.split()
     # A plan that misses its objectives exits with 1, and has been computed all the same.
-    if child.returncode not in {0, 1}:
-        raise SrSimError(f"{' '.join(argv)}: exit code {child.returncode}")
-    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+    if code not in {"0", "1"}:
+        raise SrSimError(f"{' '.join(argv)}: exit code {code}")
+    return Cost(float(cpu_s), float(memory_kib) / 1024)

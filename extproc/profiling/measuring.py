@@ -119,7 +119,7 @@ async def _measure_all(
     prompts = prompt_sizes(vllm.facts)
     probes = [load for number in range(_ROUNDS) for load in loads if number < rounds_of(load.point)]
     takes_s = await _estimate_s(vllm, prompts, [load.point for load in probes])
-    show.begin(f"Measuring, about {takes_s:.0f} s", len(prompts) + len(probes))
+    show.begin(f"Measuring, about {sum(takes_s):.0f} s", takes_s)
     for prompt_tokens in prompts:
         prefills.append(await _prefill(vllm, prompt_tokens))
         show.advance()
@@ -133,15 +133,18 @@ def rounds_of(point: Point) -> int:
     return _FEW_ROUNDS if point.sequences * point.prompt_tokens > _LARGE else _ROUNDS
 
 
-async def _estimate_s(vllm: Vllm, prompts: Sequence[int], probes: Sequence[Point]) -> float:
-    """Return the seconds that all measurements will take, by the prefill of one prompt."""
+async def _estimate_s(vllm: Vllm, prompts: Sequence[int], probes: Sequence[Point]) -> list[float]:
+    """Return the seconds that each measurement will take, by the prefill of one prompt."""
     pilot = min(_PILOT, prompts[-1])
     each_s = await _first_token(vllm, _SHORT) / 1e3
     token_s = await _first_token(vllm, pilot) / 1e3 / pilot
-    prefilled = _FIRST_TOKENS * sum(prompts) + sum(p.sequences * p.prompt_tokens for p in probes)
+    prefills = [_FIRST_TOKENS * (token_s * prompt + each_s) for prompt in prompts]
     # Three requests beside the tokens of a probe, each of which takes about as long as the first.
-    decoded = sum(point.tokens + 3 for point in probes)
-    return token_s * prefilled + each_s * (decoded + _FIRST_TOKENS * len(prompts))
+    decodes = [
+        token_s * point.sequences * point.prompt_tokens + each_s * (point.tokens + 3)
+        for point in probes
+    ]
+    return prefills + decodes
 
 
 def prompt_sizes(facts: Facts) -> tuple[int, ...]:

@@ -9,13 +9,12 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from extproc.budget.values import Observation, Outcome
+from extproc.budget.values import Estimator, Observation, Outcome
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.traffic.arrivals import Incoming
 from extproc.routing.pools import Pool, choose
 
 if TYPE_CHECKING:
-    from extproc.budget.learner import Learner
     from extproc.config.settings import Settings
 
 
@@ -32,19 +31,19 @@ class Rule(Protocol):
 class Estimated:
     """The service's rule: estimate the budget, learn from answers, compare with the thresholds."""
 
-    def __init__(self, pools: Sequence[Pool], learner: "Learner") -> None:
-        self._pools, self._learner = pools, learner
+    def __init__(self, pools: Sequence[Pool], estimator: Estimator) -> None:
+        self._pools, self._estimator = pools, estimator
 
     def choose(self, incoming: Incoming) -> int:
         """See `Rule`."""
-        return self._pools.index(choose(self._learner.budget(incoming.asked), self._pools).pool)
+        return self._pools.index(choose(self._estimator.budget(incoming.asked), self._pools).pool)
 
     def learn(self, incoming: Incoming, pool: int, outcome: Outcome, tokens: int) -> None:
         """See `Rule`."""
         window = self._pools[pool].max_model_len
         # A refusal carries no usage.
         prompt = 0 if outcome is Outcome.REFUSED else incoming.prompt_tokens
-        self._learner.learn(Observation(incoming.asked, outcome, window, prompt, tokens))
+        self._estimator.observe(Observation(incoming.asked, outcome, window, prompt, tokens))
 
 
 class Replayed:
@@ -142,11 +141,11 @@ def make_rule(
 
 def _estimated(pools: Sequence[Pool], settings: "Settings | None", *, is_paper: bool) -> Estimated:
     # Imported here: settings and estimators take as long to import as a plan by formula takes.
-    from extproc.build import build_learner
+    from extproc.build import build_estimator
     from extproc.config.settings import EstimatorName, Settings
 
     paper = EstimatorName.PAPER if is_paper else None
-    return Estimated(pools, build_learner(settings or Settings(), pools, paper))
+    return Estimated(pools, build_estimator(settings or Settings(), pools, paper))
 
 
 def _smallest(tokens: int, pools: Sequence[Pool]) -> int:

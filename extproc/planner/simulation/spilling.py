@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.build import build_learner, build_spill
+from extproc.build import build_estimator, build_spill
 from extproc.config.settings import Settings
 from extproc.planner.simulation.rules import Estimated
 from extproc.planner.simulation.run import Watch
@@ -55,7 +55,7 @@ class Spilling(Estimated):
         seed: int,
         reporting: Reporting = Reporting(),
     ) -> None:
-        super().__init__(pools, build_learner(settings, pools))
+        super().__init__(pools, build_estimator(settings, pools))
         self._reporting = reporting
         self._rng = random.Random(seed)  # noqa: S311 - reproducible, not secret
         self._now_s = 0.0
@@ -77,7 +77,7 @@ class Spilling(Estimated):
         """See `Rule`."""
         self._now_s = incoming.at_ns / _NS
         self._receive()
-        budget = self._learner.budget(incoming.asked)
+        budget = self._estimator.budget(incoming.asked)
         replica = self._replicas[int(self._rng.random() * len(self._replicas))]
         home = choose(budget, self._pools)
         # Prompts with one beginning are of one conversation.

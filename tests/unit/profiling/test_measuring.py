@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
@@ -99,9 +100,9 @@ class Steps:
     def say(self, text: str) -> None:
         self.said.append(text)
 
-    def begin(self, text: str, total: int) -> None:
+    def begin(self, text: str, items: int | Sequence[float]) -> None:
         self.said.append(text)
-        self.total = total
+        self.total = items if isinstance(items, int) else len(items)
 
     def advance(self) -> None:
         self.done += 1

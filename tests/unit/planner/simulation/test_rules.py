@@ -98,7 +98,7 @@ def test_the_settings_name_the_estimator_of_the_service_s_rule():
 
 def taught(rule: Estimated, each: Incoming) -> dict[str, float | str]:
     rule.learn(each, 0, Outcome.COMPLETE, 5)
-    (figures,) = rule._learner.learnt().categories.values()
+    (figures,) = rule._estimator.learnt().categories.values()
     return figures
 
 
@@ -125,7 +125,7 @@ def test_a_refusal_teaches_no_tokens():
     rule = make_rule(RuleName.PAPER, WIDE, 0)
     (each,) = incoming([(0, 3000, 5)])
     rule.learn(each, 0, Outcome.REFUSED, 0)
-    assert rule._learner.learnt().categories == {}
+    assert rule._estimator.learnt().categories == {}
 
 
 def test_one_pool_leaves_nothing_to_choose():
