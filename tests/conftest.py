@@ -3,7 +3,7 @@
 import asyncio
 import os
 import platform
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 import hypothesis
 import pytest
@@ -12,7 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 from extproc.config.settings import Settings
 from tests.support.local_stack import in_background, running
 from tests.support.puppet_mesh import Mesh
-from tests.support.vllm_servers import POOLS, SERVE, vllm, wait_until_healthy
+from tests.support.vllm_servers import POOLS, Installation, end, wait_until_healthy
 
 # Test machines are slow and shared: an example may take any time within the test's own limit.
 hypothesis.settings.register_profile("shared", deadline=None)
@@ -28,21 +28,27 @@ class Halves(LoadScopeScheduling):
 
 
 @pytest.fixture(scope="session")
-def vllm_urls():
+def installation():
+    """The installation of vLLM at DUALPOOL_VLLM=DIR."""
+    folder = os.environ.get("DUALPOOL_VLLM")
+    if not folder:
+        pytest.skip("no real vLLM: set DUALPOOL_VLLM to an installation")
+    with closing(Installation(folder)) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def vllm_urls(request):
     """Two real vLLM servers, the smaller window first.
 
-    DUALPOOL_VLLM_POOLS=URL,URL names running ones, with FLAGS, the larger one with STORE too;
-    DUALPOOL_VLLM=DIR an installation.
+    DUALPOOL_VLLM_POOLS=URL,URL names running ones, with FLAGS, the larger one with STORE too.
     """
     if urls := os.environ.get("DUALPOOL_VLLM_POOLS"):
         yield urls.split(",")
         return
-    folder = os.environ.get("DUALPOOL_VLLM")
-    if not folder or not SERVE.exists():
-        pytest.skip("no real vLLM: set DUALPOOL_VLLM_POOLS=URL,URL to two servers")
+    installation = request.getfixturevalue("installation")
     with ExitStack() as stack:
-        for core, pool in enumerate(POOLS):
-            stack.enter_context(vllm(folder, core, *pool))
+        stack.callback(end, *(installation.start(core, *pool) for core, pool in enumerate(POOLS)))
         urls = [f"http://127.0.0.1:{port}" for port, *_ in POOLS]
         wait_until_healthy(urls)
         yield urls

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -33,6 +34,7 @@ class Fronted:
     http: str
     admin: str
     service: subprocess.Popen
+    log: Path  # of the service
 
     def pool(self):
         """Send a small request; return the pool that answered."""
@@ -110,25 +112,34 @@ def serving(folder, document, ports):
     file.write_text(yaml.safe_dump(document))
     with ExitStack() as stack:
         command = (sys.executable, "-m", "extproc", "serve", "--config", str(file))
-        service = stack.enter_context(started(command))
+        log = folder / "service.log"
+        service = stack.enter_context(started(command, log))
         stack.enter_context(started(envoy_command(render_envoy(load(file))).argv))
         found = Fronted(
             url=f"http://127.0.0.1:{ports.listener}",
             http=f"http://127.0.0.1:{ports.http}",
             admin=f"http://127.0.0.1:{ports.admin}",
             service=service,
+            log=log,
         )
         wait_for(found.is_ready)
         yield found
 
 
 @contextmanager
-def started(command):
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+def started(command, log=None):
+    """Run a command; what it writes to stderr is shown at the end, if it goes to a log."""
+    with ExitStack() as stack:
+        errors = stack.enter_context(log.open("w")) if log else None
+        process = stack.enter_context(
+            subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        )
         try:
             yield process
         finally:
             process.kill()
+            if log:
+                print(log.read_text(), file=sys.stderr)
 
 
 @contextmanager

@@ -12,10 +12,10 @@ from tests.support.production_stack import serving, wait_for
 
 
 @contextmanager
-def fronted_rows(folder, rows, model, **envoy):
+def fronted_rows(folder, rows, model, load=None, **envoy):
     """Run Envoy and the service; yield when they decide for requests of the model.
 
-    `rows` are those of a settings file, `envoy` further settings of its section.
+    `rows` and `load` are those of a settings file, `envoy` further settings of its section.
     """
     try:
         find_envoy()
@@ -24,6 +24,7 @@ def fronted_rows(folder, rows, model, **envoy):
     ports = free_ports()
     document = {
         "rows": rows,
+        "load": load or {},
         "listen": {
             "grpc": f"127.0.0.1:{ports.grpc}",
             "http": f"127.0.0.1:{ports.http}",

@@ -13,7 +13,7 @@ import pytest
 from extproc.local.sources import built_in_sources
 from extproc.local.traffic import compose
 from tests.support.local_stack import running, wait_for
-from tests.support.vllm_servers import SERVE, vllm, wait_until_healthy
+from tests.support.vllm_servers import end, wait_until_healthy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -63,17 +63,18 @@ class Forwarder:
 
 
 @pytest.fixture(scope="module")
-def llama_port():
+def llama_port(request):
     """The smaller pool's twin with another tokenizer, under the same model name."""
     if port := os.environ.get("DUALPOOL_VLLM_LLAMA_PORT"):
         yield int(port)
         return
-    folder = os.environ.get("DUALPOOL_VLLM")
-    if not folder or not SERVE.exists():
-        pytest.skip("no real vLLM: set DUALPOOL_VLLM to an installation")
-    with vllm(folder, 0, 8143, 2048, 32, model="tiny-llama"):
+    installation = request.getfixturevalue("installation")
+    server = installation.start(0, 8143, 2048, 32, model="tiny-llama")
+    try:
         wait_until_healthy(["http://127.0.0.1:8143"])
         yield 8143
+    finally:
+        end(server)
 
 
 @contextmanager

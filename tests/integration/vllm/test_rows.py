@@ -1,11 +1,11 @@
 """Two models of real vLLM in two rows, one of them with three pools and an adapter.
 
-Five servers need 12 GB and some minutes of two quiet cores: only with DUALPOOL_VLLM_ROWS=1.
+The settings differ from what the servers state: in a window, in a name, and in a row without any.
 """
 
 import json
-import os
 import struct
+import urllib.request
 from contextlib import ExitStack
 
 import openai
@@ -14,9 +14,9 @@ import pytest
 from tests.support.local_stack import fetch
 from tests.support.production_stack import wait_for
 from tests.support.rows_stack import ask, fronted_rows
-from tests.support.vllm_servers import SERVE, vllm, wait_until_healthy
+from tests.support.vllm_servers import end, wait_until_healthy
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 # name: port, max_model_len, max_num_seqs
 CHAT = {
@@ -25,6 +25,7 @@ CHAT = {
     "chat-long": (8153, 16384, 4),
 }
 CODE = {"code-short": (8154, 2048, 16), "code-long": (8155, 16384, 4)}
+STATED = 8192  # in the settings, for chat-medium
 LONG, LONGER = "many words here " * 450, "many words here " * 1800
 
 
@@ -47,28 +48,33 @@ def write_adapter(folder, config):
 
 
 @pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    folder = os.environ.get("DUALPOOL_VLLM")
-    if not folder or not SERVE.exists() or not os.environ.get("DUALPOOL_VLLM_ROWS"):
-        pytest.skip("no real vLLM: set DUALPOOL_VLLM, and DUALPOOL_VLLM_ROWS=1 for five servers")
+def stack(installation, tmp_path_factory):
     adapter = tmp_path_factory.mktemp("adapter")
-    with open(f"{folder}/models/tiny-qwen/config.json") as file:
+    with open(installation.folder / "models/tiny-qwen/config.json") as file:
         write_adapter(adapter, json.load(file))
     names = ["--served-model-name", "chat", "chat-v2", "--enable-lora", "--max-lora-rank", "8"]
     chat = [*names, "--lora-modules", f"sql-lora={adapter}"]
     code = ["--served-model-name", "code"]
     with ExitStack() as servers:
-        for core, pool in enumerate(CHAT.values()):
-            servers.enter_context(vllm(folder, core % 2, *pool, flags=chat))
-        for core, pool in enumerate(CODE.values()):
-            servers.enter_context(vllm(folder, core, *pool, "tiny-llama", code))
+        start = installation.start
+        pids = [start(core % 2, *pool, flags=chat) for core, pool in enumerate(CHAT.values())]
+        pids += [
+            start(core, *pool, model="tiny-llama", flags=code)
+            for core, pool in enumerate(CODE.values())
+        ]
+        servers.callback(end, *pids)
         urls = [f"http://127.0.0.1:{port}" for port, *_ in (CHAT | CODE).values()]
-        wait_until_healthy(urls, seconds=1500)  # five at once, on few cores
+        wait_until_healthy(urls, seconds=600)  # five at once, on few cores
         rows = [
             {"models": ["chat", "chat-*", "sql-lora"], "pools": described(CHAT)},
-            {"models": ["code"], "pools": described(CODE)},
+            {"models": ["code", "code-v2"], "pools": described(CODE)},
+            {"models": ["absent"], "pools": described({"absent": (8156, 512, 1)})},
         ]
-        yield servers.enter_context(fronted_rows(tmp_path_factory.mktemp("rows"), rows, "chat"))
+        rows[0]["pools"][1]["max_model_len"] = STATED
+        folder = tmp_path_factory.mktemp("rows")
+        found = servers.enter_context(fronted_rows(folder, rows, "chat", {"discover": True}))
+        wait_for(lambda: all(discovered(found, name)["answered"] for name in CHAT | CODE))
+        yield found
 
 
 def described(pools):
@@ -76,6 +82,10 @@ def described(pools):
         {"name": name, "max_model_len": window, "address": f"127.0.0.1:{port}"}
         for name, (port, window, _) in pools.items()
     ]
+
+
+def discovered(stack, pool):
+    return fetch(f"{stack.http}/state").json["discovered"].get(pool, {"answered": 0})
 
 
 @pytest.mark.parametrize(
@@ -92,7 +102,12 @@ def described(pools):
 )
 def test_each_model_and_adapter_is_answered_by_its_own_row(stack, model, text, pool):
     answer = ask(stack, model, text)
-    assert (answer.status, answer.pool, answer.json["model"]) == (200, pool, model), answer.body
+    assert (answer.status, answer.pool, answer.json["model"]) == (200, pool, called(model))
+
+
+def called(model):
+    """What vLLM calls a model in its answers: an alias by the first of its names."""
+    return "chat" if model.startswith("chat") else model
 
 
 def test_an_unknown_model_reaches_no_server(stack):
@@ -111,3 +126,36 @@ def test_both_rows_learn(stack):
 def samples(stack, model):
     found = fetch(f"{stack.http}/state").json["categories"]
     return sum(each["samples"] for name, each in found.items() if name.endswith(f"/{model}"))
+
+
+def test_the_window_of_a_server_counts_where_it_is_smaller(stack):
+    found = discovered(stack, "chat-medium")
+    assert (found["used"], found["max_model_len"]) == (4096, {"4096": 1})
+
+
+def test_another_window_than_the_settings_state_is_told_everywhere(stack):
+    assert 'dualpool_pool_disagreements{kind="window",pool="chat-medium"} 1.0' in stack.metrics()
+    told = "pool chat-medium: its servers state max_model_len 4096, the settings 8192: 4096 counts"
+    assert told in stack.log.read_text()
+    with urllib.request.urlopen(f"{stack.http}/page/events", timeout=20) as events:
+        assert events.readline() == b"event: now\n"
+        pools = json.loads(events.readline().removeprefix(b"data: "))["pools"]
+    [shown] = [pool for pool in pools if pool["name"] == "chat-medium"]
+    assert (shown["window"], shown["stated"]) == (4096, STATED)
+
+
+def test_aliases_and_adapters_are_found(stack):
+    found = discovered(stack, "chat-long")
+    assert (found["models"], found["adapters"]) == (["chat", "chat-v2"], ["sql-lora"])
+
+
+def test_a_name_of_a_row_that_a_server_lacks_is_told(stack):
+    assert discovered(stack, "code-long")["missing"] == ["code-v2"]
+    assert 'dualpool_pool_disagreements{kind="missing",pool="code-long"} 1.0' in stack.metrics()
+
+
+def test_the_settings_count_for_a_server_that_does_not_answer(stack):
+    refused = 'dualpool_pool_polls_total{outcome="refused",pool="absent",question="models"}'
+    wait_for(lambda: refused in stack.metrics())
+    found = discovered(stack, "absent")
+    assert (found["used"], found["answered"]) == (512, 0)
