@@ -46,6 +46,7 @@ def comparison_rows(found: Evaluation) -> Rows:
                 f"{misrouted:.3f} / {over_routed:.2f}",
                 _worst([score.median_error for score in scores], 1),
                 f"{fmean(score.p99_error for score in scores):.0f}",
+                f"{fmean(score.p99_near for score in scores):.1f}",
             )
             rows[key] = f"{key} {' | '.join(cells)} |"
     return rows

@@ -6,6 +6,7 @@ from typing import Final
 import msgspec
 
 from extproc.budget.families import Member, SavedMember
+from extproc.budget.features import OPTIONAL
 from extproc.budget.outputs import Outputs, SavedOutputs
 from extproc.budget.saved import Count, Finite, Name, Share
 from extproc.budget.sketch import SavedSketch, Scores, Sketch, score_prior
@@ -36,6 +37,7 @@ class SavedErrors(msgspec.Struct, frozen=True, array_like=True):
 
     whole: SavedSketch
     rest: SavedSketch | None
+    optional: SavedSketch | None
 
 
 class SavedDistributions(msgspec.Struct, frozen=True, array_like=True):
@@ -101,15 +103,18 @@ class Errors:
     """The standardised errors of estimates: of whole prompts, and of the rest after a known part.
 
     The latter, and those beside a text that was counted, are kept apart: they are mostly small, but
-    a template that renders the known part otherwise than before makes them large.
+    a template that renders the known part otherwise than before makes them large. Those of prompts
+    with text that templates may drop are kept apart because they are large where it is rendered:
+    the weights of its characters are not learnt.
     """
 
     def __init__(self, wider: "Errors | None" = None, *, outgrows: bool = False) -> None:
         self._wider = wider
         self._outgrows = outgrows
         self.whole: Sketch = self._new(wider.whole if wider else score_prior())
-        # Most services remember no beginnings.
+        # Most services remember no beginnings, and see no such text.
         self._rest: Sketch | None = None if wider else self._new(score_prior())
+        self._optional: Sketch | None = None if wider else self._new(score_prior())
 
     @property
     def rest(self) -> Sketch:
@@ -119,37 +124,61 @@ class Errors:
         """
         return self._rest or (self._wider.rest if self._wider else self.whole)
 
+    @property
+    def optional(self) -> Sketch:
+        """Those of prompts with text that templates may drop, in the same way."""
+        return self._optional or (self._wider.optional if self._wider else self.whole)
+
     def add(self, asked: Asked, found: Prediction, score: float, weight: float) -> None:
         """Count an error; the wider ones were told of it before."""
-        is_rest = asked.resumes or found.is_counted
-        (self._own_rest() if is_rest else self.whole).add(score, weight)
+        if asked.resumes or found.is_counted:
+            self._own_rest().add(score, weight)
+        elif _has_optional(asked):
+            self._own_optional().add(score, weight)
+        else:
+            self.whole.add(score, weight)
 
     @property
     def observations(self) -> int:
         """The errors that were counted."""
-        return self.whole.observations + (self._rest.observations if self._rest else 0)
+        apart = sum(each.observations for each in (self._rest, self._optional) if each)
+        return self.whole.observations + apart
 
     def of(self, asked: Asked, found: Prediction) -> Sketch:
         """Return those of requests of this kind, and of estimates like this one."""
-        return self.rest if asked.resumes or found.is_counted else self.whole
+        if asked.resumes or found.is_counted:
+            return self.rest
+        return self.optional if _has_optional(asked) else self.whole
 
     def save(self) -> SavedErrors:
         """Return what is kept in a snapshot."""
-        return SavedErrors(self.whole.save(), self._rest.save() if self._rest else None)
+        rest, optional = (each.save() if each else None for each in (self._rest, self._optional))
+        return SavedErrors(self.whole.save(), rest, optional)
 
     def load(self, saved: SavedErrors) -> None:
         """Continue as those that were saved. Raises ValueError."""
         self.whole.load(saved.whole)
         if saved.rest:
             self._own_rest().load(saved.rest)
+        if saved.optional:
+            self._own_optional().load(saved.optional)
 
     def _own_rest(self) -> Sketch:
         if self._rest is None:
             self._rest = self._new(self.rest)
         return self._rest
 
+    def _own_optional(self) -> Sketch:
+        if self._optional is None:
+            self._optional = self._new(self.optional)
+        return self._optional
+
     def _new(self, wider: Sketch | Sequence[float]) -> Sketch:
         return Sketch(Scores(), wider, SCORE_MEMORY, outgrows=self._outgrows)
+
+
+def _has_optional(asked: Asked) -> bool:
+    return any(asked.measure.features[OPTIONAL])
 
 
 class ModelState:

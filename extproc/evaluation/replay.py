@@ -5,7 +5,7 @@ Invariant: a case is decided before its answer is learnt.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from extproc.budget.values import Budget, Observation, Outcome
@@ -13,8 +13,9 @@ from extproc.evaluation.cases import Case
 from extproc.evaluation.options import LONG
 from extproc.evaluation.rivals import Rival
 from extproc.routing.ask import is_answered
-from extproc.routing.pools import Pool, Verdict, choose, judge
+from extproc.routing.pools import Pool, Verdict, choose, judge, limits
 
+_NEAR: Final = 0.8, 1.25
 EARLY: Final = 50
 """The first observations of a category, which scores list separately."""
 
@@ -32,6 +33,8 @@ class ReplayRow:
     """Estimated over true prompt tokens, less 1."""
     under: bool
     """Whether the budget is less than the tokens that were needed."""
+    is_near: bool = False
+    """See `is_near`."""
 
 
 LONG_POOL: Final = Pool("long", LONG, LONG)
@@ -58,7 +61,8 @@ def replay(
     for case in cases:
         budget = rival.budget(case)
         pool = choose(budget, pools).pool
-        rows.append(_row(case, budget, seen[case.asked.category], judge_case(case, pool, pools)))
+        row = _row(case, budget, seen[case.asked.category], judge_case(case, pool, pools))
+        rows.append(replace(row, is_near=is_near(case, pools)))
         observation = answer(case, pool)
         if not is_lesson(observation):
             continue
@@ -77,6 +81,12 @@ def is_lesson(observation: Observation) -> bool:
 def judge_case(case: Case, pool: Pool, pools: Sequence[Pool]) -> Verdict:
     """Judge the choice of a pool by the tokens that the case needs."""
     return judge(pool.name, case.needed, pools, case.used)
+
+
+def is_near(case: Case, pools: Sequence[Pool]) -> bool:
+    """Return whether a case needs 0.8 to 1.25 times as many tokens as some limit."""
+    least, most = _NEAR
+    return any(least * limit <= case.needed <= most * limit for limit in limits(pools))
 
 
 def answer(case: Case, pool: Pool) -> Observation:

@@ -26,7 +26,8 @@ _LEGEND: Final = """\
 Shares in per cent of all requests, errors in per cent of the prompt's true tokens; mean over
 the tokenizers (worst). first 50: misrouted / over-routed in the first 50 observations of each
 category, which the other columns exclude; under: budgets below the tokens needed; after:
-observations until the error is within 5 %. For a request without an output limit, static and
+observations until the error is within 5 %; near: P99 of those that need 0.8 to 1.25 times the
+threshold. For a request without an output limit, static and
 paper reserve {reserved} tokens, the nearest peer none, the exact tokenizer as many as ours.
 """
 
@@ -101,7 +102,7 @@ def _heading(evaluation: Evaluation) -> str:
 def _comparison(evaluation: Evaluation, threshold: int) -> Table:
     table = _table(
         f"Threshold {threshold} tokens",
-        ("misrouted", "over-routed", "first 50", "under", "error", "P99", "after"),
+        ("misrouted", "over-routed", "first 50", "under", "error", "P99", "near", "after"),
     )
     for name in evaluation.estimators:
         scores = [result.score for result in evaluation.of(name, threshold)]
@@ -113,6 +114,7 @@ def _comparison(evaluation: Evaluation, threshold: int) -> Table:
             f"{fmean(score.under for score in scores):.1f}",
             _pair(scores, lambda s: s.median_error, 1),
             f"{fmean(score.p99_error for score in scores):.0f}",
+            f"{fmean(score.p99_near for score in scores):.1f}",
             _samples(scores),
             style="bold" if name == OURS else "",
         )
@@ -168,6 +170,7 @@ def _mean(scores: Sequence[Score]) -> Score:
         under=fmean(score.under for score in scores),
         median_error=fmean(score.median_error for score in scores),
         p99_error=fmean(score.p99_error for score in scores),
+        p99_near=fmean(score.p99_near for score in scores),
         calibrated_after=None,
     )
 

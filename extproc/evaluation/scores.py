@@ -36,6 +36,8 @@ class Score:
     """Budgets below the tokens that were needed."""
     median_error: float
     p99_error: float
+    p99_near: float
+    """Of requests that need about as many tokens as a limit."""
     calibrated_after: float | None
     """Observations until an error, and the median of 20 from there on, are within 5 %, in the
     median category; None if never."""
@@ -69,6 +71,7 @@ def score_rows(rows: Sequence[ReplayRow]) -> Score:
         under=100 * sum(row.under for row in late) / len(rows),
         median_error=median_error,
         p99_error=p99_error,
+        p99_near=_errors([row for row in late if row.is_near] or late or rows, 99),
         calibrated_after=_calibrated_after(rows),
     )
 

@@ -7,21 +7,17 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
 
 from msgspec import structs
 
 from extproc.budget.values import Budget, Observation, Outcome, Recalled
 from extproc.evaluation.cases import Case
-from extproc.evaluation.replay import answer, is_lesson, judge_case
+from extproc.evaluation.replay import answer, is_lesson, is_near, judge_case
 from extproc.evaluation.rivals import Rival
 from extproc.routing.counting import counted
-from extproc.routing.pools import Pool, Verdict, choose, judge, limits
+from extproc.routing.pools import Pool, Verdict, choose, judge
 from extproc.routing.resume import resume
 from extproc.routing.route import is_informative, is_undecided
-
-_NEAR: Final = 0.8, 1.25
-"""Times a limit: requests that need so many tokens are near it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +123,10 @@ def answer_of(case: Case, pool: Pool, pools: Sequence[Pool]) -> Observation:
 def _row(
     case: Case, pool: Pool, pools: Sequence[Pool], seen: Observation, weight: int
 ) -> ServedRow:
-    least, most = _NEAR
     misrouted = judge(pool.name, seen.needed, pools) is Verdict.MISROUTED
     return ServedRow(
         verdict=judge_case(case, pool, pools),
-        is_near=any(least * limit <= case.needed <= most * limit for limit in limits(pools)),
+        is_near=is_near(case, pools),
         is_long=case.needed > pools[0].max_model_len,
         weight=weight,
         is_counted=misrouted,

@@ -158,11 +158,12 @@ def read_request(
 def _read_plain(
     chat: PlainChat, texts: list[str], size: int, calls: int, *, turns: bool
 ) -> Request:
-    messages, tools = len(chat.messages), len(chat.tools or ()) + calls
+    messages, definitions = len(chat.messages), len(chat.tools or ())
+    tools = definitions + calls
     outputs = 1 if chat.n is None else min(_whole(chat.n) or 1, MAX_OUTPUTS)
     limit = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
     prompts = Prompts(
-        (_plain_prompt(texts, messages, tools),),
+        (_plain_prompt(texts, messages, tools, definitions),),
         conversation=chat.conversation(texts, _plain_prompt) if turns else None,
     )
     return Request(
@@ -181,7 +182,7 @@ def _read_plain(
     )
 
 
-def _plain_prompt(texts: list[str], messages: int, tools: int = 0) -> Prompt:
+def _plain_prompt(texts: list[str], messages: int, tools: int = 0, definitions: int = 0) -> Prompt:
     text_bytes, sample = take_sample(texts)
     return Prompt(
         text_bytes=text_bytes,
@@ -193,7 +194,7 @@ def _plain_prompt(texts: list[str], messages: int, tools: int = 0) -> Prompt:
         audios=0,
         videos=0,
         texts=texts,
-        definitions=texts[len(texts) - tools :],
+        definitions=texts[len(texts) - definitions :],
     )
 
 

@@ -15,7 +15,7 @@ from extproc.budget.plain_text import TextCounter
 from extproc.budget.values import Asked, Basis, Budget, Measure
 from extproc.request.reader import Request, Thinking
 from extproc.routing.pools import Pool, Reason, choose, limits
-from extproc.routing.route import Routed, Rules, may_exceed
+from extproc.routing.route import Routed, Rules, is_undecided, may_exceed
 
 
 class PlainRouted(msgspec.Struct, frozen=True, gc=False):
@@ -46,13 +46,7 @@ class PlainRouter:
     @classmethod
     def of(cls, rules: Rules) -> Self | None:
         """Return the router of these rules; None if more than the text decides."""
-        more = (
-            rules.rows
-            or rules.tenants
-            or rules.sticky
-            or rules.prefix_key is not None
-            or rules.count_bytes
-        )
+        more = rules.rows or rules.tenants or rules.sticky or rules.prefix_key is not None
         return None if more else cls(rules)
 
     def decide(self, request: Request, header: str, learner: Learner) -> PlainRouted | None:
@@ -75,6 +69,8 @@ class PlainRouter:
             budget = outlook.expected(features, unseen, request.min_tokens, limit)
         else:
             budget = outlook.reserved(features, unseen, limit)
+        if rules.count_bytes and is_undecided(budget, rules.pools):
+            return None  # a tokenizer may count it
         decision = choose(budget, rules.pools)
         pool = decision.pool
         return PlainRouted(

@@ -4,6 +4,7 @@ import pytest
 from msgspec import structs
 
 from extproc.budget.families import Member
+from extproc.budget.features import FEATURES
 from extproc.budget.outputs import Outputs
 from extproc.budget.prior import MEASURED
 from extproc.budget.states import CategoryState, Distributions, Errors, ModelState
@@ -72,3 +73,17 @@ def test_errors_beside_a_text_that_was_counted_are_kept_apart() -> None:
     counted = errors.of(SEEN.asked, Prediction(10.0, 2.0, is_counted=True))
     assert counted is errors.rest
     assert counted is not errors.of(SEEN.asked, ESTIMATED)
+
+
+def test_errors_of_text_that_templates_may_drop_are_kept_apart() -> None:
+    errors, features = Errors(), [0.0] * len(FEATURES)
+    features[FEATURES.index("documents")] = 100.0
+    measure = Measure(400, features=tuple(features))
+    asked = structs.replace(SEEN.asked, measure=measure)
+    for _ in range(100):
+        errors.add(asked, ESTIMATED, 4.0, 1.0)
+    assert Errors(errors).of(asked, ESTIMATED).upper(0.5) > 3.0
+    assert errors.of(SEEN.asked, ESTIMATED).upper(0.5) == pytest.approx(0.0, abs=0.1)
+    after = Errors()
+    after.load(errors.save())
+    assert after.of(asked, ESTIMATED).upper(0.5) > 3.0

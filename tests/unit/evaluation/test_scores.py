@@ -1,5 +1,7 @@
 """What rows come to."""
 
+import dataclasses
+
 import pytest
 
 from extproc.evaluation.replay import ReplayRow
@@ -22,6 +24,12 @@ def test_errors_are_without_sign_and_in_per_cent():
     score = score_rows([row(error=-0.02), row(error=0.02), row(error=0.1)])
     assert score.median_error == pytest.approx(2)
     assert score.p99_error == pytest.approx(9.84)
+
+
+def test_the_errors_of_requests_near_the_limit_are_apart():
+    near = dataclasses.replace(row(error=0.03), is_near=True)
+    assert score_rows([near, row(error=0.2)]).p99_near == pytest.approx(3)
+    assert score_rows([row(error=0.2)]).p99_near == pytest.approx(20)
 
 
 def test_budgets_that_were_too_small_are_counted():

@@ -42,7 +42,13 @@ def test_the_texts_of_messages_are_counted():
     assert asked.measure.counted == 24
 
 
-@pytest.mark.parametrize("fields", [{}, {"tool_choice": "auto"}])
+CALL = {"id": "1", "type": "function", "function": {"name": "", "arguments": ""}}
+CALLED = {"role": "assistant", "tool_calls": [CALL, CALL]}
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"tool_choice": "auto"}, {"seed": 1}, {"messages": [CALLED, SAID]}]
+)
 def test_the_tokens_of_tool_definitions_are_told_apart(fields):
     request = read(tools=[TOOL], **fields)
     measure = counted(ask(request), texts(request), len).measure

@@ -13,7 +13,7 @@ from extproc.build import build_learner, build_rules
 from extproc.config.settings import Settings
 from extproc.request.reader import Endpoint, read_request
 from extproc.routing.plain import PlainRouter
-from extproc.routing.route import is_informative, route
+from extproc.routing.route import is_informative, is_undecided, route
 from extproc.routing.rows import Row
 from extproc.routing.tenant import TenantKey
 
@@ -94,6 +94,15 @@ def test_what_a_known_category_asks_tells_little():
     assert (found.budget.basis, found.is_informative) == (Basis.CALIBRATED, False)
 
 
+def test_what_exact_tokens_may_decide_is_left_to_the_general_way():
+    rules, known = dataclasses.replace(RULES, count_bytes=99), learner(150)
+    for limit in range(400, 900, 20):
+        request = ask(max_tokens=limit, messages=[{"role": "user", "content": "Where do owls"}])
+        found = decide(request, RULES, known)
+        expected = None if is_undecided(found.budget, RULES.pools) else found
+        assert decide(request, rules, known) == expected
+
+
 def test_what_may_or_may_not_fit_tells_much():
     router, messages = PlainRouter.of(RULES), [{"role": "user", "content": "Where do owls sleep? "}]
     limits = range(500, 700, 2)
@@ -110,7 +119,6 @@ def test_what_may_or_may_not_fit_tells_much():
     [
         {"tenants": TenantKey("x-tenant", b"secret")},
         {"prefix_key": b"secret"},
-        {"count_bytes": 9},
         {"rows": (Row.of(["m"], RULES.pools),)},
     ],
 )
