@@ -12,8 +12,6 @@ ids that vLLM returns on request. Exit code 0 if no request was lost or altered.
 import argparse
 import asyncio
 import itertools
-import math
-import random
 import sys
 import time
 from collections.abc import (
@@ -27,7 +25,6 @@ from collections.abc import (
 )
 from contextlib import AsyncExitStack
 from dataclasses import astuple, dataclass, replace
-from functools import partial
 from statistics import fmean
 from typing import Final, TypeVar
 
@@ -39,18 +36,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import describe_machine, describe_versions
-from extproc.evaluation.cases import TEMPLATES, Draft
-from extproc.evaluation.conditions import (
-    Change,
-    Model,
-    with_fields,
-    with_inline_thinking,
-    with_past_reasoning,
-    with_schema,
-)
-from extproc.evaluation.lengths import DrawnLength
-from extproc.evaluation.texts import read_texts
-from extproc.evaluation.tokenizer import load_tokenizers
+from benchmarks.live_traffic import RUNS, Run, bodies
+from benchmarks.live_truth import Fate, Got, Sent, read_answer
 from extproc.local.fleet import StackPool
 from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.names import POOL_HEADER, REASON_HEADER
@@ -58,150 +45,11 @@ from extproc.routing.pools import Reason
 
 _PATH: Final = "/v1/chat/completions"
 _WIDTH: Final = 150
-_STREAMED: Final = 0.8  # without usage; of the others half are streams with it
-_NEAR: Final = 0.5  # the share of prompts near the smaller window, of which
-_NEAR_WINDOW: Final = 0.6, 1.3  # times are drawn
-_ANY_WINDOW: Final = 0.05, 3.0
-_SCHEMAS: Final = 6
-"""Different ones: vLLM compiles each once, which takes a second of CPU."""
-_STOP: Final = "x"
-"""A tiny random model says a word with it after some thirty tokens."""
 _SETTLE_S: Final = 30.0
 _READ_EVERY_S: Final = 2.0
 
 _Taken = TypeVar("_Taken")
 _Made = TypeVar("_Made")
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One part of the benchmark; max_tokens: that all requests state, as a share of the window."""
-
-    name: str
-    max_tokens: float
-    settings: Mapping[str, object]
-
-    @property
-    def is_hint(self) -> bool:
-        """Whether the output counts that a request has, not the limit that it states."""
-        budget = self.settings.get("budget")
-        return isinstance(budget, dict) and budget.get("stated_limits") == "hint"
-
-
-RUNS: Final = (
-    Run("default", 1 / 32, {}),
-    # So many that the counted ones can be compared with the true ones.
-    Run("target 5 %", 1 / 32, {"budget": {"target": 0.05}}),
-    Run("hint, 5 %", 3 / 4, {"budget": {"target": 0.05, "stated_limits": "hint"}}),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """A request, and the tokens of its prompt as the larger server counts them."""
-
-    body: dict[str, object]
-    prompt_tokens: int
-
-    @property
-    def max_tokens(self) -> int:
-        """The output limit that it states."""
-        return int(str(self.body["max_tokens"]))
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether the client is to get a usage."""
-        return not self.body.get("stream") or "stream_options" in self.body
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-    token_ids: list[int] | None = None
-
-
-class _Usage(msgspec.Struct):
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class _Record(msgspec.Struct):
-    """An answer, or a chunk of one."""
-
-    choices: list[_Choice] = []
-    usage: _Usage | None = None
-    prompt_token_ids: list[int] | None = None
-
-
-_RECORD: Final = msgspec.json.Decoder(_Record)
-
-
-@dataclass(frozen=True, slots=True)
-class Got:
-    """What a client got; usage: prompt and completion tokens, where it is stated."""
-
-    status: int
-    pool: str = ""
-    reason: str = ""
-    is_whole: bool = False
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    finish: str = ""
-    usage: tuple[int, int] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """What became of a request, by the truth alone. short: the smaller window, in tokens."""
-
-    sent: Sent
-    got: Got
-    short: int
-    is_hint: bool
-    went_short: bool
-    """Whether the smaller pool was chosen, whichever answered."""
-
-    @property
-    def is_by_size(self) -> bool:
-        """Whether its size decided: the service was too late, which it never judges."""
-        return self.got.reason in ("", Reason.BUSY)
-
-    @property
-    def is_lost(self) -> bool:
-        """Whether the client got no whole answer."""
-        return not self.got.is_whole
-
-    @property
-    def is_altered(self) -> bool:
-        """Whether the pool got another prompt than was sent, or the client another usage."""
-        got, counts = self.got, (self.got.prompt_tokens, self.got.completion_tokens)
-        expected = counts if self.sent.wants_usage else None
-        return got.prompt_tokens != self.sent.prompt_tokens or got.usage != expected
-
-    @property
-    def _used(self) -> int:
-        """Tokens of a window that it filled; one more if the window cut its answer."""
-        output = self.got.completion_tokens
-        cut = self.got.finish == "length" and output < self.sent.max_tokens
-        return self.sent.prompt_tokens + output + cut
-
-    @property
-    def _needed(self) -> int:
-        return self._used if self.is_hint else self.sent.prompt_tokens + self.sent.max_tokens
-
-    @property
-    def is_misrouted(self) -> bool:
-        """Whether the smaller pool was chosen, and could not hold it."""
-        return self.went_short and self._needed > self.short
-
-    @property
-    def is_over_routed(self) -> bool:
-        """Whether the larger pool was chosen, and the smaller one could have held it."""
-        return not self.went_short and self._needed <= self.short
-
-    @property
-    def is_reserved(self) -> bool:
-        """Whether only the limit that it states kept it from the smaller pool."""
-        return not self.went_short and self._used <= self.short < self._needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,45 +118,6 @@ class Result:
         return sum(what(fate) and not fate.is_by_size for fate in self.fates)
 
 
-def bodies(name: str, run: Run, short: int, seed: int) -> Iterator[dict[str, object]]:
-    """Yield requests to a model without end; `short`: the smaller window, in tokens."""
-    rng = random.Random(seed)  # noqa: S311 - traffic, not a secret
-    model = Model(load_tokenizers(())[0](), TEMPLATES[0], read_texts(None, seed))
-    writer, limit = model.writer(stated=0.0), int(run.max_tokens * short)
-    while True:
-        room = short if run.is_hint else short - limit
-        draft = writer.write(rng, DrawnLength(_draw_prompt(rng, room), 1))
-        for change in _changes(rng):
-            draft = change(rng, draft, model)
-        fields = {"max_tokens": limit, "stop": [_STOP], "return_token_ids": True}
-        yield {"model": name, **draft.body, **fields}
-
-
-def _draw_prompt(rng: random.Random, room: int) -> int:
-    if rng.random() < _NEAR:
-        return int(room * rng.uniform(*_NEAR_WINDOW))
-    return int(room * math.exp(rng.uniform(*map(math.log, _ANY_WINDOW))))
-
-
-def _changes(rng: random.Random) -> Iterator[Change]:
-    """Yield what a request has beside its conversation and its tools."""
-    drawn = rng.random()
-    if drawn < _STREAMED:
-        yield with_fields(stream=True)
-    elif drawn < _STREAMED + (1 - _STREAMED) / 2:
-        yield with_fields(stream=True, stream_options={"include_usage": True})
-    if rng.random() < 0.3:
-        yield with_past_reasoning if rng.random() < 0.5 else with_inline_thinking
-    if rng.random() < 0.5:
-        yield with_fields(chat_template_kwargs={"enable_thinking": rng.random() < 0.5})
-    if rng.random() < 0.15:
-        yield partial(_with_one_schema, rng.randrange(_SCHEMAS))
-
-
-def _with_one_schema(number: int, _: random.Random, draft: Draft, model: Model) -> Draft:
-    return with_schema(random.Random(number), draft, model)  # noqa: S311 - traffic, not a secret
-
-
 class Driver:
     """Sends requests to a gateway, so many at a time, and finds out what they truly needed."""
 
@@ -370,30 +179,11 @@ class Driver:
             if answer.status != 200:
                 return Got(answer.status, *named)
             if not body.get("stream"):
-                return _read([data], Got(200, *named, is_whole=True))
+                return read_answer([data], Got(200, *named, is_whole=True))
             lines = [line for line in data.split(b"\n") if line.startswith(b"data: ")]
             ended = lines[-1:] == [b"data: [DONE]"]
             chunks = [line.removeprefix(b"data: ") for line in lines[: -1 if ended else None]]
-            return _read(chunks, Got(200, *named, is_whole=ended))
-
-
-def _read(records: Sequence[bytes], got: Got) -> Got:
-    """Return what a client got with all that the records of an answer state."""
-    prompt, completion, finish, usage = 0, 0, "", None
-    for record in map(_RECORD.decode, records):
-        prompt = len(record.prompt_token_ids or ()) or prompt
-        usage = record.usage or usage
-        for choice in record.choices:
-            completion += len(choice.token_ids or ())
-            finish = choice.finish_reason or finish
-    return replace(
-        got,
-        is_whole=got.is_whole and bool(finish),
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        finish=finish,
-        usage=(usage.prompt_tokens, usage.completion_tokens) if usage else None,
-    )
+            return read_answer(chunks, Got(200, *named, is_whole=ended))
 
 
 async def read_counted(session: aiohttp.ClientSession, gateway: StackGateway) -> Counted:
