@@ -142,6 +142,7 @@ class Log:
         self._digest = b""  # at the last checkpoint; empty: not known
         self._reports = dict[bytes, bytes]()
         self._replicas_before = 0
+        self._agreed_before = False
         self.lost = 0
         """Own observations that were dropped before the log had them."""
         self.unsound = 0
@@ -166,7 +167,12 @@ class Log:
 
     @property
     def agrees(self) -> bool:
-        """Whether all that reported at the last checkpoint held the same as this one."""
+        """Whether all that reported at the last checkpoint held the same as this one.
+
+        Until as many have as at the one before, what was so there.
+        """
+        if len(self._reports) < max(1, self._replicas_before):
+            return self._agreed_before
         return bool(self._digest) and set(self._reports.values()) <= {self._digest}
 
     @property
@@ -292,6 +298,7 @@ class Log:
         if entry.after != self._marks.checkpoint:
             return ()
         self._marks.checkpoint = position
+        self._agreed_before = self.agrees
         self._replicas_before = len(self._reports)
         self._reports = {}
         self._digest = b""

@@ -159,6 +159,22 @@ def test_replicas_agree_where_all_report_the_same(given):
     assert not given.log.agrees
 
 
+def test_one_that_differed_does_until_it_has_reported_again(given):
+    pass_a_checkpoint(given)
+    given.put(Report(OTHER, given.log.checkpoint, b"else", stored=False))
+    pass_a_checkpoint(given)
+    assert not given.log.agrees
+    given.put(Report(OTHER, given.log.checkpoint, b"same", stored=False))
+    assert given.log.agrees
+
+
+def pass_a_checkpoint(given):
+    given.log.propose()
+    given.append()
+    given.log.checked(b"same", stored=False)
+    given.append()
+
+
 def test_they_are_counted_by_the_last_two_checkpoints(given):
     for position in ("2-0", "5-0", "7-0"):
         given.log.propose()
