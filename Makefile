@@ -85,7 +85,7 @@ screenshots: $(VENV)/dev  ## take docs/images/page-*.png of a running service; n
 	$(BIN)/python -m tests.support.page_pictures $(ARGS)
 
 .PHONY: bench soak paper versus-vllm versus-recorded
-bench: $(VENV)/dev  ## measure what the service costs; ARGS='--only SECTION', '--quick', '--help'; half an hour
+bench: $(VENV)/dev  ## measure what the service costs; ARGS='--only SECTION', '--quick', '--help'; 45 minutes
 	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/local  ## send 100,000 requests while clients leave and everything restarts; minutes

@@ -3,6 +3,7 @@
 What is measured is the whole stream: parsing, decision or learning, and the replies as bytes.
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -94,6 +95,7 @@ def _traffics(*, quick: bool) -> Iterator[_Traffic]:
     for number in (10, 100):
         parts = [{"role": "user", "content": make_text(4 * KIB // number, 0)}] * number
         yield _Traffic(f"4 KB in {number} messages", [_body(encode_messages(parts))])
+    yield _Traffic("4 KB, 4 tool calls", [_body(encode_messages([*_calls(4)], tools=[_tool(0)]))])
     for number in (1, 10, 100):
         tools = [_tool(n) for n in range(number)]
         yield _Traffic(f"1 KB, {number} tools", [_chat(make_text(KIB - 80, 0), tools=tools)])
@@ -129,6 +131,17 @@ def _tool(number: int) -> dict[str, object]:
     name = f"get_weather_{number}"
     described = {"name": name, "description": "Get the weather", "parameters": parameters}
     return {"type": "function", "function": described}
+
+
+def _calls(number: int) -> Iterator[dict[str, object]]:
+    """Return the messages of an agent that has called so many tools, 4 KB in all."""
+    yield {"role": "user", "content": make_text(KIB, 0)}
+    for call in range(number):
+        called = {"name": "get_weather_0", "arguments": json.dumps({"city": f"Berlin {call}"})}
+        told = {"id": f"call-{call}", "type": "function", "function": called}
+        yield {"role": "assistant", "content": None, "tool_calls": [told]}
+        result = make_text(2 * KIB // number, call)
+        yield {"role": "tool", "tool_call_id": f"call-{call}", "content": result}
 
 
 class _Row:

@@ -48,6 +48,7 @@ _METHOD: Final = """\
 Median [lowest, highest] of {rounds} rounds; x and added are to the C++ gRPC null and to no ext_proc
 of the same round. CPU: user and system time of the process, all threads, in us per request.
 The nulls repeat the service's answers and are shown every answer; they decide and learn nothing.
+Services get each load beforehand for {settled:g} s, or {steady:g} s of a steady one.
 """
 
 
@@ -96,7 +97,10 @@ async def measure(plan: Plan, tools: Tools, show: Show) -> Result:
             await bench.run(rigs, cases, number, found)
     left_out = [f"{name} is left out: {why}" for name, why in _missing(chosen, tools).items()]
     shown = (*(_table(name, rounds) for name, rounds in found.items()), *left_out)
-    return Result((*shown, _METHOD.format(rounds=plan.rounds)), found)
+    return Result(
+        (*shown, _METHOD.format(rounds=plan.rounds, settled=_SETTLED_S, steady=_STEADY_SETTLED_S)),
+        found,
+    )
 
 
 def _cases(plan: Plan) -> Sequence[_Case]:

@@ -8,6 +8,7 @@ until a turn of the loop finds the socket empty.
 import asyncio
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Final
 
 FULL_BYTES: Final = 1 << 16
@@ -61,12 +62,17 @@ class Turns:
         since = backlog.since
         self._oldest = self._turn_oldest if since is None else min(since, self._turn_oldest)
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, which costs a system call to ask for."""
+        return asyncio.get_running_loop()
+
     def _begin(self) -> None:
         now = self._clock()
         waited = now - self._ended < _IDLE_S
         self._turn_oldest, self._began = self._began if waited else now, now
         self._in_turn = True
-        asyncio.get_running_loop().call_soon(self._end)
+        self._loop.call_soon(self._end)
 
     def _end(self) -> None:
         self._in_turn = False
