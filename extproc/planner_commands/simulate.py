@@ -48,7 +48,7 @@ COMPARED: Final = (
     RuleName.ORACLE,
     RuleName.HOMOGENEOUS,
 )
-_WIDTH: Final = 110
+_WIDTH: Final = 120  # seven rules with intervals
 _SHOWN_FROM: Final = 10_000  # requests of a run; fewer take a second or two
 
 
