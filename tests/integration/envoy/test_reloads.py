@@ -103,7 +103,7 @@ def reload(stack, settings, first, count):
 
 
 @pytest.mark.parametrize(
-    ("workers", "count"), [(1, 10), (2, 5), pytest.param(1, 200, marks=pytest.mark.slow)]
+    ("workers", "count"), [(1, 10), (2, 5), pytest.param(1, 100, marks=pytest.mark.slow)]
 )
 @pytest.mark.timeout(900)
 def test_reloads_under_traffic_lose_no_request_and_leak_nothing(tmp_path, workers, count):
