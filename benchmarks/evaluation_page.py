@@ -10,7 +10,6 @@ A row that none of the files has stays as it is; a scenario that is new comes la
 import sys
 from collections.abc import Sequence
 from functools import reduce
-from itertools import groupby
 from operator import add
 from pathlib import Path
 from statistics import fmean
@@ -54,9 +53,11 @@ def comparison_rows(found: Evaluation) -> Rows:
 
 def scenario_rows(found: Sequence[ScenarioResult]) -> Rows:
     """Return a row for each scenario, or part of one, over all tokenizers."""
+    groups: dict[tuple[str, str], list[ScenarioResult]] = {}
+    for result in found:
+        groups.setdefault((result.scenario, result.part), []).append(result)
     rows = {}
-    for (scenario, part), group in groupby(found, lambda each: (each.scenario, each.part)):
-        results = list(group)
+    for (scenario, part), results in groups.items():
         ours = reduce(add, [each.ours for each in results])
         exact = reduce(add, [each.exact for each in results])
         low, high = wilson(ours.misrouted, ours.requests)
