@@ -4,6 +4,7 @@ To count takes thirty times as long as to estimate, so that only requests are co
 depends on it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -37,10 +38,12 @@ def countable(request: Request, asked: Asked, most_bytes: int) -> Countable | No
 def counted(asked: Asked, texts: Countable, count: Callable[[str], int]) -> Asked:
     """Return the request with the tokens of its texts."""
     tokens = tools = 0
-    definitions = frozenset(texts.definitions)
+    definitions = Counter(texts.definitions)
     for text in texts.texts:
         found = count(text)
         tokens += found
-        tools += found if text in definitions else 0
+        if definitions[text]:  # a message may have the text of a definition too
+            definitions[text] -= 1
+            tools += found
     known = structs.replace(asked.measure, counted=tokens, counted_tools=tools)
     return structs.replace(asked, measure=known)

@@ -56,6 +56,14 @@ def test_the_tokens_of_tool_definitions_are_told_apart(fields):
     assert measure.counted == measure.counted_tools + len("what is the time")
 
 
+def test_a_message_with_the_text_of_a_definition_is_no_tool():
+    text = '{"type":"function","function":{"name":"find"}}'
+    request = read(tools=[TOOL], messages=[{"role": "user", "content": text}, SAID])
+    measure = counted(ask(request), texts(request, 200), len).measure
+    assert measure.counted_tools == len(text)
+    assert measure.counted == 2 * len(text) + len("what is the time")
+
+
 def test_a_prompt_without_text_is_not_counted():
     assert texts(read(messages=[{"role": "user", "content": ""}])) is None
 
