@@ -17,6 +17,8 @@ MOST_WINDOW: Final = 1 << 24
 """The largest max_model_len that is believed."""
 MOST_NAMES: Final = 1024
 MOST_NAME_CHARS: Final = 256
+MOST_POOL_NAMES: Final = 4096
+"""Of all servers of a pool together; those of further servers are left out."""
 _MOST_CHARS: Final = 1 << 16  # of all names of a server
 _MOST_SHOWN: Final = 100
 _MOST_TOLD: Final = 10
@@ -138,18 +140,23 @@ def _together(servers: Sequence[Stated | None]) -> Found:
     if not known:
         return Found(servers=len(servers))
     windows = Counter(each.window for each in known if each.window)
-    every = frozenset[str]().union(*(each.names for each in known))
-    common = every.intersection(*(each.names for each in known))
-    adapters = frozenset[str]().union(*(each.adapters for each in known))
+    common = known[0].names.intersection(*(each.names for each in known))
+    names, adapters, is_whole = set[str](), set[str](), all(each.is_whole for each in known)
+    for each in known:
+        if len(names) > MOST_POOL_NAMES:
+            is_whole = False
+            break
+        names |= each.names
+        adapters |= each.adapters
     return Found(
         servers=len(servers),
         answered=len(known),
         windows=dict(sorted(windows.items())),
-        models=tuple(sorted(every - adapters)),
+        models=tuple(sorted(names - adapters)),
         adapters=tuple(sorted(adapters)),
-        apart=tuple(sorted(every - common)),
+        apart=tuple(sorted(names - common)),
         common=common,
-        is_whole=all(each.is_whole for each in known),
+        is_whole=is_whole,
     )
 
 

@@ -44,6 +44,13 @@ def found(*servers, more=0):
     return discovery.found()["short"]
 
 
+def test_the_names_of_a_pool_are_bounded():
+    server = [stated(1, *(f"{number}-{name}" for name in range(1024))) for number in range(9)]
+    together = found(*server)
+    assert len(together.models) == 5 * 1024
+    assert not together.is_whole
+
+
 def test_models_aliases_and_adapters_are_read():
     read = read_models(answer(card("m", 8192), card("alias", 8192), card("sql", None, "m")))
     assert read == stated(8192, "m", "alias", adapters=["sql"])
