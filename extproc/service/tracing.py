@@ -32,7 +32,7 @@ from extproc.routing.route import Routed
 # https://www.w3.org/TR/trace-context/, of which later versions keep these fields.
 _PARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _SAMPLED: Final = 1
-_EXPORT_TIMEOUT_S: Final = 5
+_EXPORT_TIMEOUT_S: Final = 2
 
 
 class Tracing:

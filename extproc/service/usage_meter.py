@@ -26,7 +26,7 @@ from extproc.routing.pools import Pool
 from extproc.stream.decision import Noted
 
 _EVERY_MS: Final = 15_000
-_EXPORT_TIMEOUT_S: Final = 5
+_EXPORT_TIMEOUT_S: Final = 2
 _PREFIX: Final = "gen_ai.client.inference.usage"
 _ESTIMATED: Final = "that answers state; those that are observed stand for all"
 
