@@ -34,8 +34,22 @@ MOST_ENTRIES: Final = 20_000
 FORGOTTEN_S: Final = 7 * 24 * 3600
 """How long the store keeps a state that no replica uses."""
 _READ: Final = 100
-_POSITION: Final = re.compile(rb"[0-9]{1,20}-[0-9]{1,20}\Z")
+_POSITION: Final = re.compile(rb"([0-9]{1,20})-([0-9]{1,20})\Z")
+# The client begins the error of a command in a pipeline with that command.
+_CODE: Final = re.compile(r"(?:\A|of pipeline caused error: \W{0,2})([A-Z]{2,20})\b")
+_MOST_PART: Final = (1 << 64) - 1
 _PASSWORD_BYTES: Final = 4096
+
+
+# Of the client, whatever the store answers.
+_FAULTS: Final = (
+    *(RedisError, OSError, ValueError, TypeError, LookupError),
+    *(AttributeError, RecursionError),
+)
+
+
+class _OtherTypeError(StoreError):
+    """A key of the store is of another type."""
 
 
 class _Credentials(CredentialProvider):
@@ -57,7 +71,7 @@ class RedisStore:
     most_read = _READ
 
     def __init__(self, address: StoreAddress, mark: Callable[[], bytes]) -> None:
-        self._mark = mark
+        self._mark, self._place = mark, f"{address.host}:{address.port}"
         self._redis, *self._sentinels = _clients(address)
 
     async def exchange(self, entries: Sequence[bytes], position: str) -> list[tuple[str, bytes]]:
@@ -72,6 +86,12 @@ class RedisStore:
 
     async def find(self) -> Found:
         """See Store."""
+        try:
+            return await self._find()
+        except _OtherTypeError:
+            return Found(None, None, empty=False)
+
+    async def _find(self) -> Found:
         log, snapshot = self._key("log"), self._key("snapshot")
         async with self._pipeline(transaction=True) as pipe:
             pipe.exists(log)
@@ -129,7 +149,10 @@ class RedisStore:
 
     async def _position(self, pipe: Pipeline) -> str:
         """Return that of the stored snapshot; empty if there is none, or none that can be one."""
-        found: Any = await pipe.hget(self._key("snapshot"), "position")
+        try:
+            found: Any = await pipe.hget(self._key("snapshot"), "position")
+        except ResponseError:  # it is of another type; else what follows is refused too
+            return ""
         return found.decode() if _is_position(found) else ""
 
     def _put(self, pipe: Pipeline, stored: Stored) -> None:
@@ -153,10 +176,14 @@ class RedisStore:
                 yield pipe
         except ResponseError as error:
             # The text of some servers repeats the arguments of a command, of AUTH as well.
-            code = re.match(r"[A-Z]{2,20}\b", str(error))
-            raise StoreError(f"the store refuses: {code[0] if code else 'an error'}") from None
-        except (RedisError, OSError, ValueError, TypeError, LookupError) as error:
-            raise StoreError(f"the store fails: {type(error).__name__}") from None
+            code = _CODE.search(str(error))
+            if code and code[1] == "WRONGTYPE":
+                raise _OtherTypeError("a key of the store is of another type") from None
+            told = code[1] if code else "an error"
+            raise StoreError(f"the store at {self._place} refuses: {told}") from None
+        except _FAULTS as error:
+            told = type(error).__name__
+            raise StoreError(f"the store at {self._place} fails: {told}") from None
 
 
 def _clients(address: StoreAddress) -> tuple[Redis, ...]:
@@ -195,4 +222,5 @@ def _entry(found: tuple[bytes, dict[bytes, bytes]]) -> tuple[str, bytes]:
 
 
 def _is_position(value: bytes | None) -> bool:
-    return value is not None and _POSITION.match(value) is not None
+    found = _POSITION.match(value) if value is not None else None
+    return found is not None and all(int(part) <= _MOST_PART for part in found.groups())

@@ -145,6 +145,7 @@ class SharedState:
         self._joined = asyncio.Event()
         self._apart_since = clock()
         self._waiting_since: float | None = None
+        self._answers = False
         # At once: the digests of a checkpoint tell who is there, and whether all hold the same.
         self._proposed_at = -math.inf
         self._patience_s = CHECK_S
@@ -171,8 +172,12 @@ class SharedState:
 
     @property
     def _is_connected(self) -> bool:
-        # A store that is away for a moment keeps the place in its log.
-        return self.log.position is not None and not self.log.is_adrift
+        # While the store is away, the place in its log is kept for it.
+        return self.log.position is not None and self._answers
+
+    @property
+    def _agrees(self) -> bool:
+        return self._is_connected and self.log.agrees
 
     @property
     def saves(self) -> Counter:
@@ -188,7 +193,7 @@ class SharedState:
             "checkpoint": log.checkpoint,
             "digest": self._snapshot_digest,
             "replicas": log.replicas,
-            "agree": log.agrees,
+            "agree": self._agrees,
             "pending": log.pending,
         }
 
@@ -255,7 +260,7 @@ class SharedState:
     async def _exchange(self) -> list[tuple[str, bytes]]:
         position = self.log.position or ""
         entries = await self._store.exchange(self.log.due(), position)
-        self._apart_since = self._clock()
+        self._apart_since, self._answers = self._clock(), True
         if self.log.follows(entries):
             await self._read(entries[1:])
         else:
@@ -374,14 +379,14 @@ class SharedState:
         metrics.connected.set(self._is_connected)
         metrics.replicas.set(log.replicas)
         self.on_replicas(log.replicas)
-        metrics.agrees.set(log.agrees)
+        metrics.agrees.set(self._agrees)
         metrics.pending.set(log.pending)
         metrics.dropped.inc(log.lost - self._counted[0])
         metrics.unsound.inc(log.unsound - self._counted[1])
         self._counted = log.lost, log.unsound
 
     def _note_fault(self, error: StoreError) -> None:
-        self._waiting_since = None
+        self._waiting_since, self._answers = None, False
         self._metrics.faults.inc()
         self._faults.write("state: %s; going on from memory", error)
 

@@ -178,7 +178,10 @@ class Log:
     @property
     def pending(self) -> int:
         """Own observations that the log was not seen to have."""
-        return len(self._kept) - self._next_kept()
+        had = self._next_kept()
+        if self.is_adrift:
+            had = min(had, max(0, self._applied + 1 - self._first))
+        return len(self._kept) - had
 
     def add(self, seen: Observation) -> bool:
         """Take an own observation; return whether it is to be learnt at once, without the log."""

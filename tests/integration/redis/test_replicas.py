@@ -149,6 +149,28 @@ def test_a_flushed_store_is_seeded_by_a_replica(server):
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda client, key: client.hset(key, "position", "99999999999999999999-0"),
+        lambda client, key: client.set(key, "a string"),
+    ],
+    ids=["a position beyond 64 bits", "a key of another type"],
+)
+def test_a_store_that_nothing_can_be_made_of_is_begun_anew(server, monkeypatch, spoil):
+    monkeypatch.setattr("extproc.state.log.BROKEN_S", 1.0)
+
+    async def main():
+        async with running(server, 1) as [replica]:
+            store = replica.state._store
+            await store._redis.delete(store._key("log"), store._key("snapshot"))
+            await spoil(store._redis, store._key("snapshot"))
+            await until(lambda: replica.state.log.position is None)
+            await until(lambda: replica.state.describe()["connected"])
+
+    asyncio.run(main())
+
+
 def samples(replica):
     return sum(replica.state.log._marks.origins.values())
 

@@ -330,12 +330,15 @@ def test_a_store_that_stays_away_is_not_connected():
         [one] = fleet.replicas
         assert one.state.describe()["connected"]
         one.connection.faults = AlwaysFailing()
+        one.state.observe(SEEN[0])
         await fleet.cycle(4)
-        assert one.state.describe()["connected"]  # it may be back in a moment
+        assert not one.state.describe()["connected"]
+        assert not one.state.describe()["agree"]
         fleet.now += 60.0
         await fleet.cycle()
-        assert not one.state.describe()["connected"]
+        assert one.state.describe()["pending"] == 1  # learnt, and not in the log
         await fleet.settle()
+        assert one.state.describe()["pending"] == 0
         assert one.state.describe()["connected"]
 
     asyncio.run(main())
