@@ -38,6 +38,9 @@ def _service(facts: Facts) -> Iterator[Conclusion]:
         case ServiceFacts(ready=False):
             text = "/readyz states that the service does not accept streams"
             yield Ailment("service", text, "read its log; if it has just started, wait")
+        case ServiceFacts(counts=counts) if counts.values.get("dualpool_state_connected") == 0:
+            text = "the service does not share what it learns: it has no connection to the store"
+            yield Ailment("store", text, "read its log, lines that begin with state:")
         case ServiceFacts(windows=Unseen(reason)):
             yield Unchecked("settings", reason)
         case ServiceFacts(windows=dict() as windows) if windows != _windows_of(facts):
@@ -105,6 +108,13 @@ def _served(served: Served) -> Iterator[Conclusion]:
                 f"{where} accepts connections, and Envoy uses it, but {served.windows.reason}",
                 "look at its log and restart it; with envoy.pool_health a path such as /health, "
                 "Envoy leaves such servers out",
+            )
+            return
+        if served.windows.refused and served.unconnected:
+            yield Ailment(
+                "pools",
+                f"{where} refuses connections, Envoy's too: {served.unconnected:.0f} of them",
+                "start the server, or correct pools.address",
             )
             return
         yield Unchecked("windows", f"{where}: {served.windows.reason}")

@@ -17,21 +17,26 @@ SERVICE_CLUSTER = "dualpool"
 class Unseen:
     """What could not be read, and why.
 
-    hangs: a connection was accepted, and no answer came in time.
+    hangs: a connection was accepted, and no answer came in time. refused: it was not accepted.
     """
 
     reason: str
     hangs: bool = False
+    refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """A server of one of Envoy's clusters: its address, and why Envoy does not use it, if so."""
+    """A server of one of Envoy's clusters: its address, and why Envoy does not use it, if so.
+
+    unconnected: how often Envoy could not connect to it.
+    """
 
     cluster: str
     address: str
     """HOST:PORT, or the path of a Unix socket."""
     failed: tuple[str, ...]
+    unconnected: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,8 @@ class Served:
     pool: PoolSettings
     address: str
     windows: Mapping[str, int] | Unseen
+    unconnected: float = 0
+    """How often Envoy could not connect to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,7 @@ _TIMEOUT_S: Final = 10.0
 _DAY_S: Final = 86_400.0
 # Of each metric the labels that conclusions ask for, in the order of page.counts.
 _LABELS: Final = ("pool", "verdict", "kind", "cause", "outcome", "reason", "state")
-_GAUGES: Final = ("dualpool_workers", "dualpool_pool_servers")
+_GAUGES: Final = ("dualpool_workers", "dualpool_pool_servers", "dualpool_state_connected")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +153,7 @@ async def _served(session: aiohttp.ClientSession, pool: PoolSettings, host: Host
         return Served(pool, host.address, Unseen(reason))
     answer = await _get(session, f"http://{host.address}/v1/models")
     windows = answer if isinstance(answer, Unseen) else read_models(answer)
-    return Served(pool, host.address, windows)
+    return Served(pool, host.address, windows, host.unconnected)
 
 
 async def _get(session: aiohttp.ClientSession, url: str, token: str = "") -> bytes | Unseen:
@@ -171,7 +171,9 @@ async def _get(session: aiohttp.ClientSession, url: str, token: str = "") -> byt
     except (aiohttp.ClientError, TimeoutError) as error:
         # While it connects, aiohttp raises an error of its own.
         hangs = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ClientError)
-        return Unseen(f"{url}: {describe(error)}", hangs=hangs)
+        cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else None
+        refused = isinstance(cause, ConnectionRefusedError)
+        return Unseen(f"{url}: {describe(error)}", hangs=hangs, refused=refused)
     except ValueError:
         return Unseen(f"{url[:200]!r} is no address")
 
@@ -231,6 +233,11 @@ def _hosts(clusters: Part) -> Iterable[Host]:
                     str(key).replace("_", " ")
                     for key, value in (status if isinstance(status, dict) else {}).items()
                     if str(key).startswith("failed") and value is True
+                ),
+                sum(
+                    _number(each.at("value").value)
+                    for each in host.at("stats").items()
+                    if each.at("name").text == "cx_connect_fail"
                 ),
             )
 

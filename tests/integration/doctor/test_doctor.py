@@ -180,6 +180,14 @@ def test_a_server_that_is_down_is_found(config, look_at):
     assert found["pools"].startswith("Envoy does not use 127.0.0.1:1 of short: failed")
 
 
+def test_a_largest_pool_that_refuses_is_found(config, look_at):
+    with faulty_envoy(config, lambda resources: readdress(resources, "long")) as (url, admin):
+        send(url, 3, {"model": "m", "prompt": "Where do owls sleep?", "max_tokens": 20_000})
+        code, found = look_at(envoy=admin)
+    assert code == 1
+    assert found["pools"].startswith("127.0.0.1:1 of long refuses connections, Envoy's too: ")
+
+
 def test_a_server_that_hangs_is_found(config, look_at, monkeypatch):
     monkeypatch.setattr(looking, "_TIMEOUT_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as hung:

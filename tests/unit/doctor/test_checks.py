@@ -81,6 +81,19 @@ def test_a_server_that_cannot_be_asked_is_no_finding():
     assert found(service(), envoy(), (Served(SHORT, "h:1", Unseen("refused")),)) == []
 
 
+def test_a_server_that_refuses_envoy_too_is_found():
+    refused = Unseen("http://h:1/v1/models: connection refused", refused=True)
+    assert found(service(), envoy(), (Served(SHORT, "h:1", refused),)) == []
+    [text] = found(service(), envoy(), (Served(SHORT, "h:1", refused, 3.0),))
+    assert text.startswith("pools: h:1 of short refuses connections, Envoy's too: 3 of them")
+
+
+def test_a_store_that_is_away_is_found():
+    told = ServiceFacts(True, Counts({"dualpool_state_connected": 0.0}), WINDOWS)
+    [text] = found(told, envoy())
+    assert text.startswith("store: the service does not share what it learns")
+
+
 def test_a_server_that_hangs_is_found():
     hung = Unseen("http://h:1/v1/models: no answer in time", hangs=True)
     [text] = found(service(), envoy(), (Served(SHORT, "h:1", hung),))
