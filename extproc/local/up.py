@@ -14,6 +14,7 @@ from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.progress import showing
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_WIDEST = 1000
 
 
 def run_up(options: StackOptions) -> int:
@@ -69,5 +70,5 @@ def print_addresses(console: Console, gateway: StackGateway, pools: Sequence[Sta
     table.add_row("Envoy admin", gateway.admin_url, "/stats /clusters")
     table.add_row("access log", str(gateway.envoy.output.path()), "one line of JSON per request")
     table.add_row("service log", str(gateway.service.log.path()))
-    console.print(table, soft_wrap=True)
+    console.print(table, soft_wrap=True, width=_WIDEST)  # paths are whole, also in a pipe
     console.print("Press Ctrl-C to stop.")

@@ -11,6 +11,7 @@ from extproc.planner.sizing.study import Study
 from extproc.planner.traffic.live import Category, LiveHour
 
 _ROWS: Final = 20
+_FEW_S: Final = 120
 
 
 def category_table(categories: Sequence[Category], done: Study) -> Table:
@@ -48,8 +49,9 @@ def describe_hour(hour: LiveHour, done: Study) -> Iterator[str]:
         for name, count in hour.by_pool.items()
     )
     yield (
-        f"in the last {hour.seconds / 60:.0f} minutes the service had {hour.requests:,} requests, "
-        f"{hour.mean_per_s:.2f}/s and {hour.busiest_per_s:.2f}/s in the busiest minute, and chose "
+        f"in the last {_duration(hour.seconds)} the service had {hour.requests:,} requests, "
+        f"{hour.mean_per_s:.2f}/s and {hour.busiest_per_s:.2f}/s in the busiest minute that has "
+        f"ended, and chose "
         f"{chosen}; {hour.misrouted} of {hour.judged:,} judged answers were misrouted"
     )
     if done.split.thresholds:
@@ -59,6 +61,10 @@ def describe_hour(hour: LiveHour, done: Study) -> Iterator[str]:
             f"{done.split.gpus} GPUs would have been loaded {_loads(hour, done.split)} on average, "
             f"one pool of {done.one_pool.gpus} GPUs {_loads(hour, done.one_pool)}"
         )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} seconds" if seconds < _FEW_S else f"{seconds / 60:.0f} minutes"
 
 
 def _loads(hour: LiveHour, plan: Plan) -> str:
