@@ -51,6 +51,7 @@ _COMMANDS = {
     "simulate": "simulate a fleet request by request, with the service's own routing",
     "profile": "measure a running vLLM and write its profile",
 }
+_OF_THE_STACK = frozenset({"up", "demo"})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,7 +116,7 @@ def _naming_packages(command: str) -> Iterator[None]:
         package = (error.name or "extproc").partition(".")[0]
         if package == "extproc":
             raise
-        fix = install_hint("commands")
+        fix = install_hint("local" if command in _OF_THE_STACK else "commands")
         raise UserError(f"dualpool {command} needs the package {package}: {fix}") from None
 
 
