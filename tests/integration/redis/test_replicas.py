@@ -204,6 +204,13 @@ def test_replicas_with_the_same_windows_again_are_equal_again(server, monkeypatc
     asyncio.run(main())
 
 
+async def begins_behind(replica):
+    """Wait until the log has lost the entry that a replica has read last."""
+    store, last = replica.state._store, replica.state.log.position
+    while await store._redis.xrange(store._key("log"), last, last):
+        await asyncio.sleep(0.02)
+
+
 def test_a_trimmed_log_has_a_sleeping_replica_load_the_snapshot(server):
     async def main():
         async with running(server) as replicas:
@@ -214,6 +221,7 @@ def test_a_trimmed_log_has_a_sleeping_replica_load_the_snapshot(server):
             await until(lambda: agree(replicas[:2]))
             await checkpoint(replicas[0])
             await checkpoint(replicas[0])  # the log is trimmed to the snapshot before
+            await asyncio.wait_for(begins_behind(sleeping), 20)
             sleeping.start()
             await until(lambda: agree(replicas))
             assert sleeping.metrics.reloads.labels("trimmed")._value.get() == 1
