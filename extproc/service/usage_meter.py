@@ -61,8 +61,8 @@ class UsageMeter:
                 "service.instance.id": str(uuid.uuid4()),
             }
         )
-        self._provider = MeterProvider([reader], resource)
-        meter = self._provider.get_meter("dualpool", __version__)
+        # At the end of the process it sends what is left.
+        meter = MeterProvider([reader], resource).get_meter("dualpool", __version__)
         for place, (kind, text) in enumerate((("input", "Prompt"), ("output", "Completion"))):
             meter.create_observable_counter(
                 f"{_PREFIX}.{kind}_tokens",
@@ -83,10 +83,6 @@ class UsageMeter:
             prompt + usage.prompt_tokens * noted.stands_for,
             completion + usage.completion_tokens * noted.stands_for,
         )
-
-    def close(self) -> None:
-        """Send what is left, and stop."""
-        self._provider.shutdown()
 
     def _known(self, model: str) -> str:
         name = label(model)

@@ -73,6 +73,14 @@ class Engine:
         return docker.DockerClient(base_url=self.environment["DOCKER_HOST"], version="1.41")
 
 
+def skip_where_none_can_run() -> None:
+    """Skip the test module that calls this on a machine where no engine can run."""
+    if os.geteuid() != 0:
+        pytest.skip("a Docker Engine of its own needs root", allow_module_level=True)
+    if not DRIVER.exists():
+        pytest.skip(f"there is no {DRIVER}, which runs a Docker Engine", allow_module_level=True)
+
+
 @contextmanager
 def engine() -> Iterator[Engine]:
     """Build the images and run an engine that this thread reaches as if it were local."""

@@ -1,24 +1,18 @@
 """`docker compose --profile shared` on a real Docker Engine: replicas that learn as one."""
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 
-if importlib.util.find_spec("docker") is None:
-    pytest.skip("these tests need: pip install '.[dev]'", allow_module_level=True)
+pytest.importorskip("docker", reason="these tests need: pip install '.[dev]'")
 
-from tests.support.docker_engine import DRIVER, engine, traffic
+from tests.support.docker_engine import engine, skip_where_none_can_run, traffic
 from tests.support.local_stack import fetch, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-if os.geteuid() != 0:
-    pytest.skip("a Docker Engine of its own needs root", allow_module_level=True)
-if not DRIVER.exists():
-    pytest.skip(f"there is no {DRIVER}, which runs a Docker Engine", allow_module_level=True)
+skip_where_none_can_run()
 
 ENVOY = "http://127.0.0.1:10000"
 CHAT = f"{ENVOY}/v1/chat/completions"

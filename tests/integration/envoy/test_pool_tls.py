@@ -3,7 +3,7 @@
 import ssl
 import threading
 from contextlib import ExitStack, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 import yaml
@@ -12,22 +12,16 @@ from extproc.config.settings import Settings
 from extproc.envoy.render import render_envoy
 from extproc.local.ports import free_ports
 from tests.support.certificate_authority import Authority
+from tests.support.http_server import Answering
 from tests.support.local_stack import fetch, wait_for
 from tests.support.manifests import serving
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(Answering):
     """Answers with the port that it listens on."""
 
-    def do_GET(self):
-        body = str(self.server.server_port).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+    def found(self):
+        return 200, str(self.server.server_port).encode()
 
 
 @contextmanager

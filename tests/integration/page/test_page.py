@@ -3,7 +3,6 @@
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
 
 import pytest
 
@@ -14,10 +13,10 @@ from axe_playwright_python.sync_playwright import Axe  # noqa: E402
 from extproc.simulator.pool.answer import describe_models  # noqa: E402
 from tests.support import running_service  # noqa: E402
 from tests.support.chromium import ARGUMENTS, find_chromium  # noqa: E402
+from tests.support.http_server import Answering, serving_http  # noqa: E402
 from tests.support.redis_server import needs_redis, redis_server  # noqa: E402
 from tests.support.running_service import serving  # noqa: E402
 from tests.unit.routing.load.test_report import VLLM  # noqa: E402
-from tests.unit.service.test_serve import serving_http  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -77,18 +76,12 @@ def has(page, selector, pattern):
     playwright.expect(page.locator(selector)).to_contain_text(re.compile(pattern), timeout=15_000)
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(Answering):
     """A server of a pool that has a smaller window than the settings say, and a queue."""
 
-    def do_GET(self):
-        body = describe_models("m", 4096, 0, "x") if self.path == "/v1/models" else VLLM
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+    def found(self):
+        models = describe_models("m", 4096, 0, "x")
+        return 200, models if self.path == "/v1/models" else VLLM
 
 
 def test_it_shows_the_load_and_the_windows_that_servers_state(browser, tmp_path):

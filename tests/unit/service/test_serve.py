@@ -9,8 +9,6 @@ import socket
 import subprocess
 import sys
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import urlsplit
 
 import grpc
@@ -23,6 +21,7 @@ from extproc.config.settings import Settings
 from extproc.service import serve
 from extproc.service.reload import Source
 from extproc.simulator.pool.answer import describe_models
+from tests.support.http_server import Answering, serving_http
 from tests.support.production_stack import BODY, children, fronted
 from tests.support.running_service import (
     consecutive_ports,
@@ -351,34 +350,12 @@ def test_workers_serve_on_framing_of_their_own(tmp_path):
         assert process.wait(10) == 0
 
 
-class SaturatedOrIdle(BaseHTTPRequestHandler):
+class SaturatedOrIdle(Answering):
     """A server's metrics: under /metrics of one port with a queue, of the other without."""
 
-    def do_GET(self):
+    def found(self):
         waiting = b"90.0" if self.server.saturated else b"0.0"
-        body = VLLM.replace(b" 7.0", b" " + waiting)
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-@contextmanager
-def serving_http(handler, **attributes):
-    """Run a server; yield its address."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    vars(server).update(attributes)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        return 200, VLLM.replace(b" 7.0", b" " + waiting)
 
 
 @both
@@ -413,18 +390,12 @@ def test_requests_leave_a_pool_whose_servers_report_a_queue(tmp_path, workers):
             assert 'dualpool_pool_servers{pool="long",state="reporting"} 1.0' in text
 
 
-class Lists(BaseHTTPRequestHandler):
+class Lists(Answering):
     """A server of a model with a window of 1 token."""
 
-    def do_GET(self):
-        body = describe_models("m", 1, 0, "x")
-        self.send_response(200 if self.path == "/v1/models" else 404)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
+    def found(self):
+        status = 200 if self.path == "/v1/models" else 404
+        return status, describe_models("m", 1, 0, "x")
 
 
 @both

@@ -23,9 +23,8 @@ def reader():
 
 @pytest.fixture
 def meter(reader):
-    meter = UsageMeter(reader, models=2)
-    yield meter
-    meter.close()
+    yield UsageMeter(reader, models=2)
+    reader.shutdown()
 
 
 def sums(reader):
