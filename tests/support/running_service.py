@@ -58,13 +58,15 @@ def serving(
 ):
     """Run `dualpool serve`; yield the process, its gRPC port and its HTTP address.
 
-    On another `host` than loopback it ends as one of several replicas. `more`: other settings.
+    On another `host` than loopback it ends as one of several replicas. `more`: other settings. It
+    is never too late to read a request (`busy_share: 0`), since tests run beside each other.
     """
     port, http = consecutive_ports(workers)
     file = tmp_path / "dualpool.yaml"
     file.write_text(
         f"listen: {{grpc: '{host}:{port}', http: '127.0.0.1:{http}', "
-        f"notice_s: {notice_s}, drain_s: {drain_s}, http_token_file: '{token_file}'}}\n"
+        f"notice_s: {notice_s}, drain_s: {drain_s}, http_token_file: '{token_file}', "
+        f"busy_share: 0}}\n"
         f"workers: {workers}\n{more}"
     )
     command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]

@@ -10,7 +10,7 @@ from extproc.profiling import measuring
 from extproc.simulator.engine.profiles import read_profile
 from tests.support.local_stack import fetch, wait_for
 
-pytestmark = pytest.mark.timeout(110)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(110)]
 
 SPEED = 4
 WEIGHTS_MS, SEQUENCE_MS = 8.0 / SPEED, 0.65 / SPEED  # of the pools' profile
@@ -48,8 +48,12 @@ def test_a_pool_of_the_demo_is_found_to_have_its_pace(pool, urls, tmp_path, monk
     monkeypatch.setattr(measuring, "_ROUNDS", 2)
     monkeypatch.setattr(measuring, "_FIRST_TOKENS", 3)
     file = tmp_path / "profile.json"
-    code = main(["profile", urls[pool], "--most", "8", "--out", str(file)])
-    shown = capsys.readouterr()
+    # Beside other work two rounds may not tell the terms apart; the command says so.
+    for _ in range(3):
+        code = main(["profile", urls[pool], "--most", "8", "--out", str(file)])
+        shown = capsys.readouterr()
+        if code == 0:
+            break
     assert code == 0, shown.err
     assert "not measured" not in shown.err
     profile = read_profile(file.read_text())
