@@ -2,8 +2,9 @@
 
 A table maps every byte to one of 22 character classes and drops UTF-8 continuation bytes, which
 leaves one class byte per character. A histogram of adjacent pairs of classes then holds every
-feature. For example, "ab 12" has the classes lower lower space digit digit, hence one word start
-at "a" and one at "1", one digit_digit and one space_digit.
+feature but two. For example, "ab 12" has the classes lower lower space digit digit, hence one word
+start at "a" and one at "1", one digit_digit and one space_digit. The two, `token_starts`, tell what
+classes cannot: how common the parts of words are.
 
 Invariant: a feature is a count that grows with the text, never a ratio, so that a linear model of
 features is additive over messages and over prompts.
@@ -14,6 +15,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from extproc.budget.token_starts import count_starts
 
 _LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _TAB, _BRACKET, _PUNCT = range(8)
 _LATIN, _CYRILLIC, _SEMITIC, _INDIC, _KANA, _HAN, _HANGUL, _ASTRAL = range(8, 16)
@@ -134,7 +137,9 @@ _FEATURES: Final[dict[str, _Pairs]] = {
     "upper_space": (((_UPPER,), (_SPACE,)),),
     "greek": ((_EVERY, (_GREEK,)),),
 }
-TEXT_FEATURES: Final = tuple(_FEATURES)
+START_FEATURES: Final = ("token_starts", "token_doubts")
+"""See `token_starts.count_starts`. They are the last of the features."""
+TEXT_FEATURES: Final = (*_FEATURES, *START_FEATURES)
 OPTIONAL_FEATURES: Final = (
     "schema",
     "past_reasoning",
@@ -187,7 +192,7 @@ def _selection() -> NDArray[np.float64]:
 
 
 SELECTION: Final = np.ascontiguousarray(_selection().T)
-"""A row of each of TEXT_FEATURES: which of `count_pairs` it adds up."""
+"""A row of each of TEXT_FEATURES: which of `count_pairs` it adds up; of START_FEATURES, none."""
 
 # ASCII text has so few classes that a pair of them is one byte: the number of the first class among
 # these, times ten, plus that of the second.
@@ -208,6 +213,7 @@ def text_features(sample: bytes) -> NDArray[np.float64]:
         if sample.isascii()
         else SELECTION.dot(count_pairs(sample))
     )
+    found[-len(START_FEATURES) :] = count_starts(sample)
     return found
 
 

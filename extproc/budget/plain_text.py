@@ -13,12 +13,14 @@ from extproc.budget.features import (
     FEATURES,
     OTHER_FEATURES,
     SELECTION,
+    START_FEATURES,
     TEMPLATE_FEATURES,
     TEXT_FEATURES,
     count_ascii_pairs,
     count_pairs,
 )
 from extproc.budget.measure import scaled
+from extproc.budget.token_starts import count_starts
 from extproc.budget.weights import Vector
 
 _SUMS: Final = np.array([[name in names for name in TEXT_FEATURES] for names in CLASS_SUMS], float)
@@ -38,6 +40,7 @@ class TextCounter:
         self.unseen = 0.0
         """The share of its text that its sample leaves out."""
         self._text, self._sums = row[len(OTHER_FEATURES) :], row[len(FEATURES) :]
+        self._starts = self.features[-len(START_FEATURES) :]
 
     def count(self, sample: bytes, text_bytes: int, *, messages: int, tools: int) -> ContentClass:
         """Count a prompt by a sample of its `text_bytes`; return the class of its content."""
@@ -49,6 +52,7 @@ class TextCounter:
             _OF_ASCII.dot(count_ascii_pairs(sample), self._text)
         else:
             _OF_ALL.dot(count_pairs(sample), self._text)
+        self._starts[:] = count_starts(sample)
         self.unseen = 0.0
         if text_bytes <= len(sample):
             return class_of(*self._sums.tolist())

@@ -32,6 +32,7 @@ from extproc.budget.prior import MEASURED
 from extproc.budget.rows import SavedRow
 from extproc.budget.states import SavedCategory, SavedModel
 from extproc.budget.tenants import SavedAccount, SavedFit, SavedTenants, SavedTenantState
+from extproc.budget.token_starts import DIGEST
 from extproc.budget.weights import SavedWeights
 
 VERSION: Final = 1
@@ -138,7 +139,7 @@ def fingerprint(estimator: str, secret: bytes = b"") -> bytes:
 
     `secret` is that of the digests in it.
     """
-    told = f"{estimator}\n{FEATURES}\n{MEASURED}\n{sys.byteorder}".encode()
+    told = f"{estimator}\n{FEATURES}\n{DIGEST}\n{MEASURED}\n{sys.byteorder}".encode()
     return blake2b(told, key=secret, digest_size=_DIGEST_BYTES).digest()
 
 

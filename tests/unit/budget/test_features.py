@@ -7,11 +7,13 @@ from hypothesis import strategies as st
 from extproc.budget.features import (
     ASCII_SELECTION,
     SELECTION,
+    START_FEATURES,
     TEXT_FEATURES,
     count_ascii_pairs,
     count_pairs,
     text_features,
 )
+from extproc.budget.token_starts import count_starts
 
 
 def count(text: str, feature: str) -> float:
@@ -70,6 +72,12 @@ def count(text: str, feature: str) -> float:
 )
 def test_a_feature_counts(text: str, feature: str, expected: float) -> None:
     assert count(text, feature) == expected
+
+
+def test_the_last_features_count_where_tokens_begin() -> None:
+    sample = "The owl sat still. Сова сидела.".encode()
+    assert TEXT_FEATURES[-len(START_FEATURES) :] == START_FEATURES
+    assert tuple(text_features(sample)[-len(START_FEATURES) :].tolist()) == count_starts(sample)
 
 
 @given(st.text(min_size=1))
