@@ -6,23 +6,25 @@
 # The digest fixes the base for all platforms; CONTRIBUTING.md says how to renew it.
 FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-# binutils is needed in this stage only; it is in neither image.
+# The compiler is needed in this stage only; it is in neither image.
 # hadolint ignore=DL3008
-RUN apt-get update && apt-get install -y --no-install-recommends binutils \
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 COPY deploy/requirements.txt deploy/requirements-build.txt /tmp/deploy/
 # Removing debug symbols and tests makes the libraries a third smaller. numpy's libraries stay as
 # they are: its wheel is built in a way that strip would break.
 RUN python -m venv --without-pip /opt/build \
-    && pip --python /opt/build/bin/python install --require-hashes -r /tmp/deploy/requirements-build.txt \
+    && pip --python /opt/build/bin/python install --no-deps --require-hashes -r /tmp/deploy/requirements-build.txt \
     && python -m venv --without-pip /opt/dualpool \
     && pip --python /opt/dualpool/bin/python install --require-hashes -r /tmp/deploy/requirements.txt \
     && find /opt/dualpool -name '*.so' -not -path '*/numpy*' -exec strip --strip-unneeded {} + \
     && find /opt/dualpool -depth -type d -name tests -exec rm -r {} +
 WORKDIR /src
 COPY . .
-# hatchling was installed by its hash; an isolated build would download another one unchecked.
-RUN /opt/build/bin/python -m hatchling build -t wheel \
+# hatchling was installed by its hash; an isolated build would download another one unchecked. Its
+# hook compiles what every request passes through, and reads the types of the packages for that.
+RUN echo /opt/dualpool/lib/python3.12/site-packages > /opt/build/lib/python3.12/site-packages/dualpool.pth \
+    && HATCH_BUILD_HOOK_ENABLE_CUSTOM=true /opt/build/bin/python -m hatchling build -t wheel \
     && pip --python /opt/dualpool/bin/python install --no-deps --no-index dist/*.whl
 
 FROM build AS build-pool

@@ -44,6 +44,18 @@ check-protos: $(VENV)/dev  ## fail if extproc/protos differs from what protos/ g
 wheel: $(VENV)/pip  ## build a wheel into dist/, install it in an empty environment, and try it
 	.ci/try-wheel $(BIN)/python
 
+.PHONY: compiled test-compiled
+COMPILED := build/compiled
+compiled: $(COMPILED)/extproc  ## compile what every request passes through into build/compiled; a C compiler, a minute
+
+$(COMPILED)/extproc: $(VENV)/dev hatch_build.py $(shell find extproc -name '*.py')
+	rm -rf $(COMPILED)
+	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m hatchling build -t wheel -d $(COMPILED)/wheel
+	$(BIN)/python -m zipfile -e $(COMPILED)/wheel/dualpool-*.whl $(COMPILED)
+
+test-compiled: compiled  ## run the unit tests of the rooms that have compiled modules on these
+	.ci/test-compiled $(BIN)/python $(COMPILED)
+
 .PHONY: image release
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' extproc/__init__.py)
 PLATFORMS ?= linux/amd64
@@ -71,7 +83,8 @@ protos: $(VENV)/dev  ## regenerate extproc/protos
 requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 	printf 'jinja2>=3.1.6,<4\nredis[hiredis]>=6,<9\n' | $(PIN) -o deploy/requirements.txt pyproject.toml -
 	echo 'bpe-openai>=0.1.4,<0.2' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
-	echo 'hatchling>=1.27,<2' | $(PIN) -o deploy/requirements-build.txt -
+	printf 'grpc-stubs>=1.53,<2\nhatchling>=1.27,<2\nmypy>=2.4,<3\nsetuptools>=80\ntypes-protobuf>=6,<8\n' \
+		| $(PIN) --no-emit-package grpcio -o deploy/requirements-build.txt -
 
 .PHONY: site pictures
 site: $(VENV)/dev  ## build the documentation as a site into build/site, strictly
@@ -86,6 +99,7 @@ screenshots: $(VENV)/dev  ## take docs/images/page-*.png of a running service; n
 
 .PHONY: bench soak paper versus-vllm versus-recorded
 bench: $(VENV)/dev  ## measure what the service costs; ARGS='--only SECTION', '--quick', '--help'; 45 minutes
+	@! command -v cc >/dev/null || $(MAKE) --no-print-directory compiled
 	$(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/local  ## send 100,000 requests while clients leave and everything restarts; minutes

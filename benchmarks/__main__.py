@@ -34,6 +34,7 @@ from benchmarks.rig import BenchmarkError
 from benchmarks.run import Plan, Result, Tools
 from extproc.local.children import StackError
 from extproc.progress import Show, showing
+from extproc.service.compiled import is_compiled
 
 _WIDTH: Final = 200  # for the widest table
 _PACKAGES: Final = ("grpcio", "hpack", "msgspec", "numpy", "protobuf", "uvloop")
@@ -79,7 +80,13 @@ def main() -> int:
         load_average={},
         sections={},
     )
-    lines = (run.machine, run.versions, f"commit {run.commit}", run.command)
+    engine = "compiled" if is_compiled() else "interpreted"
+    lines = (
+        run.machine,
+        run.versions,
+        f"commit {run.commit}; decide and profile: the {engine} engine",
+        run.command,
+    )
     shown.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)
     try:
         uvloop.run(_measure(options.only, plan, run, shown, told))

@@ -28,14 +28,17 @@ NONE: Final = "no ext_proc"
 GRPC_NULL: Final = "C++ gRPC null"
 RAW_NULL: Final = "raw C null"
 
+_COMPILED: Final = "h2 compiled"
+_COMPILED_ROOT: Final = Path(__file__).parents[1] / "build" / "compiled"
 _SERVICES: Final = {
     "grpc": Service(Transport.GRPC),
     "h2": Service(Transport.H2),
+    _COMPILED: Service(Transport.H2, root=_COMPILED_ROOT),
     "ngh2": Service(Transport.H2, "benchmarks.ngh2_serve"),
 }
 NULLS: Final = {GRPC_NULL: "grpc_null", RAW_NULL: "raw_null"}
 SERVERS: Final = (NONE, *NULLS, *_SERVICES)
-_DEFAULT: Final = (NONE, *NULLS, "grpc", "h2")
+_DEFAULT: Final = (NONE, *NULLS, "grpc", "h2", _COMPILED)
 _DEFAULT_FORM: Final = FormRow("default", Form.AUTO, unchanged)
 _BARE: Final = FormRow("bare", Form.AUTO, bare)
 _SETTLE_S: Final = 0.3  # the observer's last messages
@@ -135,7 +138,9 @@ def _missing(chosen: Sequence[str], tools: Tools) -> Mapping[str, str]:
 
 
 def _unusable() -> dict[str, str]:
-    return {} if importlib.util.find_spec("ngh2") else {"ngh2": "no module ngh2"}
+    found = {"ngh2": "no module ngh2"} if not importlib.util.find_spec("ngh2") else {}
+    compiled = (_COMPILED_ROOT / "extproc").exists()
+    return found if compiled else found | {_COMPILED: "`make compiled` makes it"}
 
 
 @dataclass(frozen=True, slots=True)

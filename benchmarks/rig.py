@@ -101,10 +101,11 @@ class BenchmarkEnvoy:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The service, or a module that runs it, on a transport."""
+    """The service, or a module that runs it, on a transport; `root`: a folder to import it from."""
 
     transport: Transport = Transport.AUTO
     module: str = "extproc"
+    root: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,10 @@ class Rig:
         with closing(Log()) as file:
             file.write(json.dumps(self._settings(Form.AUTO, self._ports)))
             arguments = ("serve", "--transport", str(server.transport), "--config")
-            argv = (sys.executable, "-m", server.module, *arguments, str(file.path()))
+            python: tuple[str, ...] = (sys.executable,)
+            if server.root:
+                python = ("env", f"PYTHONPATH={server.root}", sys.executable, "-P")
+            argv = (*python, "-m", server.module, *arguments, str(file.path()))
             child = await self._children.start(Command("service", argv))
             await _answers(self._session, f"{self.http_url}/readyz", child)
         return child

@@ -6,19 +6,18 @@ of its text decides, that is left to `route`.
 
 from typing import Self
 
-import msgspec
-
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import apart, named
 from extproc.budget.learner import Learner, full_name
 from extproc.budget.plain_text import TextCounter
 from extproc.budget.values import Asked, Basis, Budget, Measure
+from extproc.frozen import Frozen
 from extproc.request.reader import Request, Thinking
 from extproc.routing.pools import Pool, Reason, choose, limits
 from extproc.routing.route import Routed, Rules, is_undecided, may_exceed
 
 
-class PlainRouted(msgspec.Struct, frozen=True, gc=False):
+class PlainRouted(Frozen, frozen=True):
     """A decision; all that it is based on is collected only where somebody asks for it."""
 
     pool: Pool

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
 from extproc.budget.category import apart, named
-from extproc.budget.learner import Learner
-from extproc.budget.values import Asked, Basis, Budget, Measure
+from extproc.budget.values import Asked, Basis, Budget, Measure, Recalled
 from extproc.request.reader import Request
 from extproc.routing.ask import ask
 from extproc.routing.counting import countable, counted
@@ -155,10 +155,20 @@ _NOTHING = Asked("", "", Measure(0), None), _NO_BUDGET
 """What is known of a request that was not read."""
 
 
+class Estimating(Protocol):
+    """What routing asks of a learner."""
+
+    def budget(self, asked: Asked) -> Budget:
+        """Return the budget of a request."""
+
+    def recall(self, digest: str) -> Recalled | None:
+        """Return what is known of the beginning of a prompt, if it was seen before."""
+
+
 def route(
     request: Request,
     header: str,
-    learner: Learner,
+    learner: Estimating,
     rules: Rules,
     tenant: str = "",
     *,

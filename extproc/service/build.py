@@ -41,9 +41,10 @@ from extproc.service.shared_state import SharedState, StoreAddress
 from extproc.service.state_file import StateFile
 from extproc.service.streams import Bounds, Server
 from extproc.state.snapshot import fingerprint
-from extproc.stream.exchange import Decided, Spent, Stages, create_series
+from extproc.stream.exchange import create_series
 from extproc.stream.metrics import Metrics, SharedMetrics, StateMetrics
 from extproc.stream.sampling import Sampling
+from extproc.stream.stages import Decided, Spent, Stages
 from extproc.stream.stream import StreamOutcome
 from extproc.stream.thinning import Price, Thinning
 

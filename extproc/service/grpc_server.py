@@ -25,7 +25,7 @@ from extproc.service.streams import (
     described,
 )
 from extproc.service.unix_socket import PathLock, for_owner_and_group, reserve
-from extproc.stream.exchange import Stages
+from extproc.stream.stages import Stages
 from extproc.stream.traced import Trace
 
 BeginTrace = Callable[[Iterable[tuple[str, str | bytes]]], Trace | None]

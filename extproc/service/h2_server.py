@@ -20,7 +20,7 @@ from extproc.service.listening import BACKLOG, open_sockets, socket_path
 from extproc.service.streams import TOO_MANY, Bounds, Streams, cannot_listen
 from extproc.service.turns import Backlog, Turns
 from extproc.service.unix_socket import PathLock, reserve
-from extproc.stream.exchange import Stages
+from extproc.stream.stages import Stages
 from extproc.transport.calls import (
     OK,
     RESOURCE_EXHAUSTED,

@@ -30,6 +30,7 @@ from extproc.service.build import (
     renew_stages,
 )
 from extproc.service.build_page import build_page, renew_page
+from extproc.service.compiled import is_compiled
 from extproc.service.http import HttpServer
 from extproc.service.journal import Journal
 from extproc.service.memory import keep_large_buffers, spare_modules
@@ -123,9 +124,10 @@ class Service:
         grpc = await self._server.start()
         self._set_serving(serving=True)
         _log.info(
-            "serving: gRPC on %s (transport %s), HTTP on %s",
+            "serving: gRPC on %s (transport %s, %s), HTTP on %s",
             with_port(self._listen.grpc, grpc),
             self._transport,
+            "compiled" if is_compiled() else "interpreted",
             with_port(self._listen.http, http),
         )
         reporting = repeating(self._report, EVERY_S)

@@ -9,7 +9,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Final, Protocol
 
 from google.protobuf import descriptor_pool
@@ -23,8 +22,8 @@ from extproc.protos.envoy.service.ext_proc.v3 import external_processor_pb2
 from extproc.protos.envoy.type.v3 import http_status_pb2
 from extproc.service.bounded_log import BoundedLog
 from extproc.service.places import Patience, Places
-from extproc.stream.exchange import Stages
 from extproc.stream.session import ProtocolError
+from extproc.stream.stages import Stages
 from extproc.stream.stream import Stream
 from extproc.stream.traced import Trace
 
@@ -100,13 +99,15 @@ class Streams:
         self._bounds = bounds
         self._places = Places(bounds.streams)
         self._open: set[OpenStream] = set()
+        self._clock: Callable[[], float] | None = None
         self._faults = BoundedLog(_log, logging.ERROR, time.monotonic)
         self._violations = BoundedLog(_log, logging.WARNING, time.monotonic)
 
-    @cached_property
-    def _time(self) -> Callable[[], float]:
-        """Returns the time of the event loop, which costs a system call to ask for."""
-        return asyncio.get_running_loop().time
+    def _time(self) -> float:
+        # Which loop it is costs a system call to ask.
+        if self._clock is None:
+            self._clock = asyncio.get_running_loop().time
+        return self._clock()
 
     def use(self, stages: Stages) -> None:
         """Open further streams with other stages."""

@@ -8,7 +8,6 @@ until a turn of the loop finds the socket empty.
 import asyncio
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import Final
 
 FULL_BYTES: Final = 1 << 16
@@ -49,6 +48,7 @@ class Turns:
         self._limit_s, self._clock = limit_s, clock
         self._began = self._ended = clock()
         self._in_turn = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._turn_oldest = self._oldest = self._began
 
     def is_over(self) -> bool:
@@ -62,16 +62,13 @@ class Turns:
         since = backlog.since
         self._oldest = self._turn_oldest if since is None else min(since, self._turn_oldest)
 
-    @cached_property
-    def _loop(self) -> asyncio.AbstractEventLoop:
-        """The event loop, which costs a system call to ask for."""
-        return asyncio.get_running_loop()
-
     def _begin(self) -> None:
         now = self._clock()
         waited = now - self._ended < _IDLE_S
         self._turn_oldest, self._began = self._began if waited else now, now
         self._in_turn = True
+        if self._loop is None:  # which it is costs a system call to ask
+            self._loop = asyncio.get_running_loop()
         self._loop.call_soon(self._end)
 
     def _end(self) -> None:

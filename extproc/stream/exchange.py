@@ -6,12 +6,11 @@ Invariant: on any doubt a request passes on unchanged, to the largest pool, and 
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TypeVar
 
 from msgspec import structs
 
-from extproc.budget.learner import Learner
 from extproc.budget.values import Basis, Observation, Outcome
 from extproc.names import HIDE_USAGE, HIDES_USAGE, NOTE, UNDECIDED
 from extproc.request.reader import (
@@ -24,34 +23,25 @@ from extproc.request.reader import (
 )
 from extproc.response.reader import Finish, Refused, Unlearnable, Usage
 from extproc.routing.ask import is_answered
-from extproc.routing.load.spill import Spill
-from extproc.routing.plain import PlainRouter
 from extproc.routing.pools import Pool, Reason, Verdict, judge_moved
 from extproc.routing.route import (
+    Estimating,
     Moving,
     Routed,
-    Rules,
     is_informative,
     route,
     route_by_size,
     route_unread,
 )
-from extproc.routing.sticky import Places
 from extproc.stream.answer import PendingAnswer
-from extproc.stream.buffered import Mark, marks
 from extproc.stream.decision import (
     Noted,
     ask_for_usage,
-    decision_headers,
     from_note,
     note_text,
-    shadow_headers,
     to_note,
 )
-from extproc.stream.metrics import Metrics
-from extproc.stream.plain_replies import PlainReplies
 from extproc.stream.replies import NOTHING, Note
-from extproc.stream.sampling import Sampling
 from extproc.stream.session import (
     Action,
     Body,
@@ -63,83 +53,15 @@ from extproc.stream.session import (
     Trailers,
     Wait,
 )
-from extproc.stream.usage_asking import UsageAsking, UsageForm
+from extproc.stream.stages import Stages
+from extproc.stream.usage_asking import UsageForm
 
-_OF_REQUESTS = (":method", ":path", "content-encoding", "content-length")
-_OF_ANSWERS = (":status", "content-encoding", "content-type")
 _PROCEED = Proceed()
 _WAIT = Wait()
 _MOST_LENGTH_DIGITS = 18
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
 
-
-Decided = Callable[[str, Reason, Callable[[], Routed]], None]
-"""Takes the pool and the reason of a decision, and what returns all of it."""
-Spent = Callable[[Noted, Pool, Usage], None]
-"""Takes the record of a decision, the pool that answered, and the tokens of its answer."""
 _Chosen = TypeVar("_Chosen")
-
-
-@dataclass(frozen=True)
-class Stages:
-    """What all exchanges share."""
-
-    rules: Rules
-    learner: Learner
-    learn: Callable[[Observation], None]
-    """Takes observations: the learner's own `learn`, or one that also tells other processes."""
-    metrics: Metrics
-    clock: Callable[[], float]
-    """Returns seconds, monotonic."""
-    draw: Callable[[], float]
-    """Returns a new random number from 0 to 1."""
-    sampling: Sampling
-    usage_asking: UsageAsking = field(default_factory=UsageAsking)
-    is_late: Callable[[], bool] = lambda: False
-    """Returns whether requests wait so long that only their size can decide in time."""
-    decided: Decided = lambda *_: None
-    """Is told each decision."""
-    spent: Spent = lambda *_: None
-    """Is told each usage that is observed."""
-    spill: Spill | None = None
-    """Moves requests between pools by their load; None: nothing does."""
-    places: Places | None = None
-    """The pools of conversations; None: each request is decided by itself."""
-
-    @cached_property
-    def header_names(self) -> frozenset[str]:
-        """The headers of requests and answers that are read."""
-        return frozenset({*self._request_names, *_OF_ANSWERS})
-
-    @cached_property
-    def request_marks(self) -> tuple[Mark, ...]:
-        """What finds the headers of requests that are read."""
-        return marks(self._request_names)
-
-    @cached_property
-    def plain_router(self) -> PlainRouter | None:
-        """Decides most requests; None if the rules let more than a text decide."""
-        return None if self.spill else PlainRouter.of(self.rules)
-
-    @property
-    def headers(self) -> Callable[[Routed], dict[str, str]]:
-        """Returns the headers that tell a decision."""
-        return shadow_headers if self.rules.is_shadow else decision_headers
-
-    @cached_property
-    def replies(self) -> PlainReplies:
-        """Encodes replies with such headers."""
-        return PlainReplies(self.headers)
-
-    @property
-    def _request_names(self) -> set[str]:
-        tenants, sticky = self.rules.tenants, self.rules.sticky
-        named = (
-            self.rules.category_header,
-            tenants.header if tenants else "",
-            sticky.header if sticky else "",
-        )
-        return {*_OF_REQUESTS, *filter(None, named)}
 
 
 class RetryCause(enum.Enum):
@@ -391,7 +313,7 @@ class Exchange:
             turns=rules.reads_turns,
         )
 
-    def _route(self, pending: PendingRequest, request: Request, learner: Learner) -> Routed:
+    def _route(self, pending: PendingRequest, request: Request, learner: Estimating) -> Routed:
         stages, rules = self._stages, self._stages.rules
         named = pending.headers.get(rules.category_header, "")
         tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""

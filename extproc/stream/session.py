@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import Final
 
-import msgspec
 from google.protobuf.message import DecodeError
 
+from extproc.frozen import Frozen
 from extproc.names import NAMESPACE, USAGE_METADATA
 from extproc.protos.envoy.config.core.v3.base_pb2 import HeaderMap
 from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
@@ -40,7 +40,7 @@ class Direction(enum.StrEnum):
     RESPONSE = "response"
 
 
-class Head(msgspec.Struct, frozen=True, gc=False):
+class Head(Frozen, frozen=True):
     """Request or response headers; `note` is the routing filter's note on this request."""
 
     direction: Direction
@@ -51,7 +51,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     attempts: int = 1  # of a response: how many servers Envoy sent the request to
 
 
-class Body(msgspec.Struct, frozen=True, gc=False):
+class Body(Frozen, frozen=True):
     """A piece of a body, or all of it if Envoy buffers; the last one has end_of_stream."""
 
     direction: Direction
@@ -60,7 +60,7 @@ class Body(msgspec.Struct, frozen=True, gc=False):
     whole: bool = False  # Envoy holds all of it, and accepts another in its place
 
 
-class Spent(msgspec.Struct, frozen=True, gc=False):
+class Spent(Frozen, frozen=True):
     """The tokens of an answer as Envoy read them; 0 if unknown."""
 
     prompt_tokens: int
@@ -68,25 +68,25 @@ class Spent(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int = 0
 
 
-class Trailers(msgspec.Struct, frozen=True, gc=False):
+class Trailers(Frozen, frozen=True):
     """The end of a body with trailers: real ones, or those that Envoy adds to carry metadata."""
 
     direction: Direction
     spent: Spent | None = None
 
 
-class FlowControl(msgspec.Struct, frozen=True, gc=False):
+class FlowControl(Frozen, frozen=True):
     """A window update of Envoy's: it needs no reply and carries nothing for the exchange."""
 
 
 Event = Head | Body | Trailers | FlowControl
 
 
-class Wait(msgspec.Struct, frozen=True, gc=False):
+class Wait(Frozen, frozen=True):
     """No decision yet: send only the replies that cannot be deferred."""
 
 
-class Proceed(msgspec.Struct, frozen=True, gc=False):
+class Proceed(Frozen, frozen=True):
     """Release everything held in this direction.
 
     If headers are set, Envoy chooses the route again. The note reaches the observing filter. A body

@@ -12,9 +12,10 @@ from google.protobuf.message import DecodeError
 
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream.buffered import read_body, read_head
-from extproc.stream.exchange import Exchange, Stages
+from extproc.stream.exchange import Exchange
 from extproc.stream.replies import reply
 from extproc.stream.session import Proceed, ProtocolError, Session, Wait
+from extproc.stream.stages import Stages
 from extproc.stream.traced import Trace, TracedExchange
 
 _Acted = TypeVar("_Acted")

@@ -1,16 +1,16 @@
 """An exchange whose stages are told to a trace, for the requests that are sampled."""
 
-from typing import Protocol, cast
+from typing import Protocol
 
-from extproc.budget.learner import Learner
 from extproc.budget.values import Asked, Budget, Recalled
 from extproc.request.reader import Request
 from extproc.response.reader import Refused, Unlearnable, Usage
 from extproc.routing.pools import Pool
-from extproc.routing.route import Routed
+from extproc.routing.route import Estimating, Routed
 from extproc.stream.decision import Noted
-from extproc.stream.exchange import Exchange, PendingRequest, RetryCause, Stages
+from extproc.stream.exchange import Exchange, PendingRequest, RetryCause
 from extproc.stream.session import Proceed
+from extproc.stream.stages import Stages
 
 
 class Trace(Protocol):
@@ -45,9 +45,9 @@ class TracedExchange(Exchange):
     def _choose_plain(self, pending: PendingRequest, request: Request) -> Proceed:
         return self._choose(pending, request)  # step by step
 
-    def _route(self, pending: PendingRequest, request: Request, learner: Learner) -> Routed:
+    def _route(self, pending: PendingRequest, request: Request, learner: Estimating) -> Routed:
         self._trace.step("estimate")
-        return super()._route(pending, request, cast("Learner", _Telling(learner, self._trace)))
+        return super()._route(pending, request, _Telling(learner, self._trace))
 
     def _go(self, routed: Routed, noted: Noted | None = None) -> Proceed:
         action = super()._go(routed, noted)
@@ -66,7 +66,7 @@ class TracedExchange(Exchange):
 class _Telling:
     """What routing asks a learner; after a budget is known, a pool is chosen."""
 
-    def __init__(self, learner: Learner, trace: Trace) -> None:
+    def __init__(self, learner: Estimating, trace: Trace) -> None:
         self._learner, self._trace = learner, trace
 
     def budget(self, asked: Asked) -> Budget:

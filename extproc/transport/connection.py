@@ -190,7 +190,7 @@ class FramedConnection:
             self._half_close(stream)
 
     def _read_messages(self, stream: H2Stream, data: bytes, start: int, end: int) -> None:
-        if stream.status is not None:
+        if stream.ended:
             return
         if not stream.held_bytes and end - start >= PREFIX_BYTES:
             compressed, length = read_prefix(data, start)
@@ -205,11 +205,11 @@ class FramedConnection:
         try:
             for message in reader.feed(memoryview(data)[start:end]):
                 self._deliver(stream, message)
-                if stream.status is not None:
+                if stream.ended:
                     break
         except MessageFault as fault:
             self._finish(stream, fault.status)
-        self._count_held(stream, 0 if stream.status is not None else reader.held_bytes)
+        self._count_held(stream, 0 if stream.ended else reader.held_bytes)
         self._extend_stream_credit(stream)
 
     def _count_held(self, stream: H2Stream, held: int) -> None:

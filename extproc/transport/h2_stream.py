@@ -38,3 +38,8 @@ class H2Stream:
         self.started = False  # our headers are sent
         self.spoken = False  # a message came
         self.status: Status | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether `status` is set: mypy does not see that a call between two looks may set it."""
+        return self.status is not None

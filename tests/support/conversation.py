@@ -20,9 +20,9 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 from extproc.routing.pools import Pool
 from extproc.routing.route import Rules
-from extproc.stream.exchange import Stages
 from extproc.stream.metrics import Metrics
 from extproc.stream.sampling import Sampling
+from extproc.stream.stages import Stages
 from tests.support.paths import DATA
 
 FILES = sorted((DATA / "conversations").glob("*.txt"))

@@ -46,6 +46,7 @@ class Echo:
         assert not self.closed, "a message after the end"
         if content[:1] == b"b":
             self.status = OK if content[1:2] == b"y" else Status(13, "a fault")
+        content = bytes(content)
         return (content, content) if len(content) % 2 else ()
 
     def close(self):

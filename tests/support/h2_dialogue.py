@@ -106,7 +106,7 @@ class Echo:
             self.status = OK
         if content == b"error":
             self.status = Status(13, "a fault")
-        return [] if content in (b"quiet", b"error") else [content]
+        return [] if content in (b"quiet", b"error") else [bytes(content)]
 
     def close(self):
         self.closed += 1

@@ -1,7 +1,9 @@
 """The version has one place, and what GitHub runs exists."""
 
+import ast
 import re
 import subprocess
+import tomllib
 
 import pytest
 import yaml
@@ -28,6 +30,17 @@ def test_a_release_of_another_tag_is_refused_before_anything_is_built():
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert f"needs the tag v{VERSION}" in done.stderr
+
+
+def test_no_class_has_arguments_that_its_compilation_would_ignore():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    modules = project["tool"]["hatch"]["build"]["hooks"]["custom"]["modules"]
+    assert modules
+    for module in modules:
+        for node in ast.walk(ast.parse((ROOT / module).read_text())):
+            if isinstance(node, ast.ClassDef) and node.keywords:
+                assert [ast.unparse(base) for base in node.bases] == ["Frozen"]
+                assert [ast.unparse(each) for each in node.keywords] == ["frozen=True"]
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)

@@ -136,6 +136,7 @@ def test_violations_are_logged_at_a_bounded_rate(serving, caplog):
     assert len(caplog.messages) == MOST_LINES
 
 
+@pytest.mark.interpreted
 def test_a_fault_of_ours_is_logged_with_its_traceback(serving, caplog, monkeypatch):
     def fail(*_):
         raise RuntimeError("a bug")

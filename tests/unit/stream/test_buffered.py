@@ -155,6 +155,7 @@ def test_a_message_behind_the_decision_breaks_the_protocol():
     assert counted(given_stages.metrics.streams_ended) == {("protocol",): 1}
 
 
+@pytest.mark.interpreted
 def test_a_fault_of_the_short_way_ends_the_stream(monkeypatch):
     given_stages = stages()
     stream = Stream(given_stages)

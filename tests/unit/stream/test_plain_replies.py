@@ -102,6 +102,7 @@ def test_it_is_counted_and_told_like_any_other():
     assert counted(given_stages.metrics.sequences) == {("short",): 2.0}
 
 
+@pytest.mark.interpreted
 def test_few_are_kept(monkeypatch):
     monkeypatch.setattr(plain_replies, "_KEPT", 2)
     given_stages = dataclasses.replace(PLAIN)

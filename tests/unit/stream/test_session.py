@@ -343,7 +343,7 @@ def opening(request, response, early):
 
 def state(session):
     parts = (session._modes, session._request, session._response)
-    inner = [getattr(part, name) for part in parts for name in part.__slots__]
+    inner = [getattr(part, name) for part in parts for name in dir(part) if name[0] != "_"]
     return repr((inner, session._current.direction, session._released))
 
 

@@ -169,6 +169,7 @@ def test_an_absurd_attribute_is_one_attempt(attempts):
     assert stream.error is None
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("half", ["receive", "reply"])
 def test_a_fault_of_the_session_ends_the_stream_without_a_reply(half, monkeypatch):
     def fail(*_):

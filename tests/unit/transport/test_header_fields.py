@@ -155,6 +155,7 @@ def test_a_kept_field_means_what_the_library_says(blocks, huffman):
             assert (ours.malformed, ours.is_request) == (theirs.malformed, theirs.is_request)
 
 
+@pytest.mark.interpreted
 @given(st.binary(max_size=60))
 def test_any_bytes_are_read_or_an_error(data):
     reader, library = settled(), settled()

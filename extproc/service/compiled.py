@@ -1,0 +1,8 @@
+"""Whether what every request passes through is compiled (docs/decisions/0019)."""
+
+from extproc.service import places
+
+
+def is_compiled() -> bool:
+    """Return whether Python found extension modules beside the sources."""
+    return not str(places.__file__).endswith(".py")

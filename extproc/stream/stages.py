@@ -1,0 +1,90 @@
+"""What all streams share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from extproc.budget.learner import Learner
+from extproc.budget.values import Observation
+from extproc.response.reader import Usage
+from extproc.routing.load.spill import Spill
+from extproc.routing.plain import PlainRouter
+from extproc.routing.pools import Pool, Reason
+from extproc.routing.route import Routed, Rules
+from extproc.routing.sticky import Places
+from extproc.stream.buffered import Mark, marks
+from extproc.stream.decision import Noted, decision_headers, shadow_headers
+from extproc.stream.metrics import Metrics
+from extproc.stream.plain_replies import PlainReplies
+from extproc.stream.sampling import Sampling
+from extproc.stream.usage_asking import UsageAsking
+
+_OF_REQUESTS = (":method", ":path", "content-encoding", "content-length")
+_OF_ANSWERS = (":status", "content-encoding", "content-type")
+
+Decided = Callable[[str, Reason, Callable[[], Routed]], None]
+"""Takes the pool and the reason of a decision, and what returns all of it."""
+Spent = Callable[[Noted, Pool, Usage], None]
+"""Takes the record of a decision, the pool that answered, and the tokens of its answer."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What all exchanges share."""
+
+    rules: Rules
+    learner: Learner
+    learn: Callable[[Observation], None]
+    """Takes observations: the learner's own `learn`, or one that also tells other processes."""
+    metrics: Metrics
+    clock: Callable[[], float]
+    """Returns seconds, monotonic."""
+    draw: Callable[[], float]
+    """Returns a new random number from 0 to 1."""
+    sampling: Sampling
+    usage_asking: UsageAsking = field(default_factory=UsageAsking)
+    is_late: Callable[[], bool] = lambda: False
+    """Returns whether requests wait so long that only their size can decide in time."""
+    decided: Decided = lambda *_: None
+    """Is told each decision."""
+    spent: Spent = lambda *_: None
+    """Is told each usage that is observed."""
+    spill: Spill | None = None
+    """Moves requests between pools by their load; None: nothing does."""
+    places: Places | None = None
+    """The pools of conversations; None: each request is decided by itself."""
+
+    @cached_property
+    def header_names(self) -> frozenset[str]:
+        """The headers of requests and answers that are read."""
+        return frozenset({*self._request_names, *_OF_ANSWERS})
+
+    @cached_property
+    def request_marks(self) -> tuple[Mark, ...]:
+        """What finds the headers of requests that are read."""
+        return marks(self._request_names)
+
+    @cached_property
+    def plain_router(self) -> PlainRouter | None:
+        """Decides most requests; None if the rules let more than a text decide."""
+        return None if self.spill else PlainRouter.of(self.rules)
+
+    @property
+    def headers(self) -> Callable[[Routed], dict[str, str]]:
+        """Returns the headers that tell a decision."""
+        return shadow_headers if self.rules.is_shadow else decision_headers
+
+    @cached_property
+    def replies(self) -> PlainReplies:
+        """Encodes replies with such headers."""
+        return PlainReplies(self.headers)
+
+    @property
+    def _request_names(self) -> set[str]:
+        tenants, sticky = self.rules.tenants, self.rules.sticky
+        named = (
+            self.rules.category_header,
+            tenants.header if tenants else "",
+            sticky.header if sticky else "",
+        )
+        return {*_OF_REQUESTS, *filter(None, named)}
