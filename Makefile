@@ -70,7 +70,7 @@ protos: $(VENV)/dev  ## regenerate extproc/protos
 
 requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 	printf 'jinja2>=3.1.6,<4\nredis[hiredis]>=6,<9\n' | $(PIN) -o deploy/requirements.txt pyproject.toml -
-	echo 'bpe-openai>=0.1.4,<0.2' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
+	printf 'bpe-openai>=0.1.4,<0.2\npydantic>=2.11,<3\n' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
 	echo 'hatchling>=1.27,<2' | $(PIN) -o deploy/requirements-build.txt -
 
 .PHONY: site pictures
