@@ -43,7 +43,7 @@ from extproc.stream.metrics import WorkerMetrics
 
 # A thread renders the HTTP pages. At CPython's 5 ms the event loop would wait that long for the
 # interpreter lock, again after each system call.
-_SWITCH_INTERVAL_S = 0.0002
+SWITCH_INTERVAL_S = 0.0002
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def serve(settings: Settings, source: Source) -> None:
     configure_logging(settings)
     keep_large_buffers()
     spare_modules()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     uvloop.run(_serve(settings, source))
 
 
