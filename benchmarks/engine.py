@@ -30,8 +30,8 @@ class Engine:
 
     def __init__(self, settings: Settings) -> None:
         keep_large_buffers()
-        registry, learner = CollectorRegistry(), build_learner(settings)
-        stages = build_stages(settings, learner, learner.learn, registry, b"")
+        self.registry, self.learner = CollectorRegistry(), build_learner(settings)
+        stages = build_stages(settings, self.learner, self.learner.learn, self.registry, b"")
         bounds = Bounds(message_bytes=1 << 30)
         self._streams = Streams(stages, bounds, lambda: False)
 

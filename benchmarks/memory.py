@@ -1,6 +1,7 @@
 """Section memory: what the service holds idle, after large bodies, and for silent peers."""
 
 import asyncio
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -27,11 +28,35 @@ _PIECE_BYTES: Final = 16_000
 _PIECES: Final = {Transport.GRPC: 4, Transport.H2: 250}  # what the window of a stream has room for
 _SETTLE_S: Final = 1.0
 _CONNECTIONS: Final = 64
+_IMPORTS: Final = {
+    "asyncio": "asyncio, with OpenSSL",
+    "uvloop": "uvloop",
+    "msgspec": "msgspec",
+    "yaml": "PyYAML",
+    "prometheus_client": "prometheus_client",
+    "numpy": "numpy",
+    "google.protobuf.message": "protobuf",
+    "aiohttp.web": "aiohttp, with its SSL contexts",
+    "extproc.cli": "the command line",
+    "extproc.service.serve": "the service's own modules, hpack, brotli, zstandard",
+}
+_IMPORTING: Final = """
+import importlib, sys
+def resident():
+    with open("/proc/self/status") as file:
+        print(next(line.split()[1] for line in file if line.startswith("VmRSS")))
+resident()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+    resident()
+"""
 _FORM: Final = FormRow("default", Form.AUTO, unchanged)
 _METHOD: Final = f"""\
 Resident memory in MiB, median [lowest, highest] of the rounds. Bodies of 1 MB: on {_CONNECTIONS}
 connections through Envoy, and then none. Silent peers: {_SILENT} that send pieces of an answer for
 the service to send back, and give it no window.
+The second table imports what an idle service with the transport h2 has imported, one after the
+other: what several of them need counts for the first.
 """
 
 
@@ -54,7 +79,9 @@ async def measure(plan: Plan, tools: Tools, show: Show) -> Result:
             for transport in rotated(transports, number):
                 found[str(transport)].append(await _measure(session, plan, tools, transport))
                 show.advance()
-    return Result((_table(found), _METHOD), found)
+    imported = [await _import() for _ in range(plan.rounds)]
+    tables = (_table(found), _import_table(imported), _METHOD)
+    return Result(tables, {"transports": found, "imports": imported})
 
 
 async def _measure(
@@ -74,6 +101,20 @@ async def _measure(
         for peer in peers:
             peer.abort()
     return Figures(idle / 1024, large / 1024, silent / 1024)
+
+
+async def _import() -> dict[str, float]:
+    """Return the MiB that each import adds in a new process."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _IMPORTING, *_IMPORTS), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    before, names = 0.0, ("Python itself", *_IMPORTS.values())
+    added = dict[str, float]()
+    for name, kib in zip(names, map(int, out.split()), strict=True):
+        added[name] = kib / 1024 - before
+        before = kib / 1024
+    return added
 
 
 async def _do_not_read(port: int, transport: Transport) -> PeerConnection:
@@ -97,4 +138,14 @@ def _table(found: Mapping[str, Sequence[Figures]]) -> Table:
             spread([each.large for each in rounds], ".1f"),
             spread([each.silent for each in rounds], ".1f"),
         )
+    return table
+
+
+def _import_table(rounds: Sequence[Mapping[str, float]]) -> Table:
+    table = new_table("Memory that imports take, MiB", "", ("added", "together"))
+    together = [0.0] * len(rounds)
+    for name in rounds[0]:
+        added = [each[name] for each in rounds]
+        together = [sum(pair) for pair in zip(together, added, strict=True)]
+        table.add_row(name, spread(added, ".1f"), spread(together, ".1f"))
     return table

@@ -17,6 +17,7 @@ from benchmarks.messages import answer_messages, request_messages
 from benchmarks.peer import PeerConnection, connect, in_turn
 from benchmarks.rig import Rig, Service
 from benchmarks.run import Plan, Result, Tools, new_table, spread
+from benchmarks.turns import Stops, measure_stops
 from extproc.config.settings import Settings, Transport
 from extproc.progress import Show
 
@@ -28,6 +29,9 @@ _PER_CONNECTION: Final = 500
 _METHOD: Final = """\
 Median [lowest, highest] of the rounds: the longest time of a decision, one request after another
 from a client in Python, without and beside {pages} reads of /metrics; and the median of these.
+On a busy machine these are times of its scheduler. So the second table has the CPU time between two
+turns of an event loop that always has work, of its own thread and of the whole process: the longest
+of each page, and of as many pauses, in the median.
 """
 
 
@@ -44,24 +48,34 @@ async def measure(plan: Plan, tools: Tools, show: Show) -> Result:
     """Measure both transports."""
     found: dict[str, list[Figures]] = {}
     transports = (Transport.GRPC, Transport.H2)
-    show.begin("metrics", plan.rounds * len(transports))
+    show.begin("metrics", plan.rounds * (len(transports) + 1))
+    more = {"categories": {"header": _HEADER, "max": 1023}}
     async with aiohttp.ClientSession() as session:
         for transport in transports:
-            more = {"categories": {"header": _HEADER, "max": 1023}}
             async with Rig(session, Service(transport), pool=tools.pool, more=more) as rig:
                 await _teach(rig.grpc_port, Settings.model_validate(more), quick=plan.quick)
                 for _ in range(plan.rounds):
                     figures = await _measure(session, rig)
                     found.setdefault(str(transport), []).append(figures)
                     show.advance()
-    return Result((_table(found), _METHOD.format(pages=_PAGES)), found)
+    stops = list[tuple[Stops, Stops]]()
+    for _ in range(plan.rounds):
+        count = _categories(quick=plan.quick)
+        stops.append(await measure_stops(Settings.model_validate(more), _HEADER, count))
+        show.advance()
+    tables = (_table(found), _stops_table(stops), _METHOD.format(pages=_PAGES))
+    return Result(tables, {"transports": found, "stops": stops})
+
+
+def _categories(*, quick: bool) -> int:
+    return 100 if quick else _CATEGORIES
 
 
 async def _teach(port: int, settings: Settings, *, quick: bool) -> None:
     """Have the service decide a request of each category and learn its answer."""
     engine, body = Engine(settings), text_body(KIB)
     calls = []
-    for index in range(100 if quick else _CATEGORIES):
+    for index in range(_categories(quick=quick)):
         if index % _PER_CONNECTION == 0:
             peer = await connect(port)
         request = request_messages(body.data, {_HEADER: f"task-{index}"})
@@ -128,4 +142,13 @@ def _table(found: Mapping[str, Sequence[Figures]]) -> Table:
             spread([each.beside for each in rounds], ".1f"),
             spread([each.page for each in rounds], ".0f"),
         )
+    return table
+
+
+def _stops_table(rounds: Sequence[tuple[Stops, Stops]]) -> Table:
+    table = new_table("Longest stop of the event loop, ms of CPU", "", ("quiet", "beside /metrics"))
+    for name in ("loop", "process"):
+        quiet = [getattr(each[0], name) for each in rounds]
+        beside = [getattr(each[1], name) for each in rounds]
+        table.add_row(name, spread(quiet, ".1f"), spread(beside, ".1f"))
     return table

@@ -43,8 +43,7 @@ def stack_options(options: argparse.Namespace) -> "StackOptions":
         logs=options.logs,
         speed=options.speed,
         seed=options.seed,
-        # mode=json: the stack writes them as JSON, which takes no enum.
-        settings=settings.model_dump(mode="json") if settings else {},
+        settings=settings.model_dump() if settings else {},
     )
 
 

@@ -10,13 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from yaml.reader import ReaderError
 
 from extproc.config.conflicts import conflicts
 from extproc.config.errors import UserError
-from extproc.config.keys import Fault, Place, Section, dotted
+from extproc.config.keys import (
+    Fault,
+    InvalidSectionError,
+    Place,
+    Section,
+    Why,
+    Wrong,
+    dotted,
+)
 from extproc.config.settings import SECTIONS, PoolSettings, Settings
 
 __all__ = ["ConfigError", "Settings", "load", "load_row", "refused", "render"]
@@ -252,10 +258,8 @@ def _validated(document: _SettingsFile) -> tuple[Settings | None, list[tuple[Pla
     settings, wrong = None, []
     try:
         settings = Settings.model_validate(document.values[()])
-    except ValidationError as error:
-        # "default_factory_not_called" only repeats that another key of the pool is invalid.
-        own = (each for each in error.errors() if each["type"] != "default_factory_not_called")
-        wrong = [_explained(each) for each in own]
+    except InvalidSectionError as error:
+        wrong = [_explained(each) for each in error.wrong]
     values = {**document.values, **{place: None for place, _ in wrong}}
     wrong += [
         (place, _not_allowed(place, value, allowed)) for place, value, allowed in conflicts(values)
@@ -263,15 +267,15 @@ def _validated(document: _SettingsFile) -> tuple[Settings | None, list[tuple[Pla
     return settings, wrong
 
 
-def _explained(error: ErrorDetails) -> tuple[Place, str]:
-    place, value = error["loc"], error["input"]
+def _explained(wrong: Wrong) -> tuple[Place, str]:
+    place, why, value = wrong
     section = _owner(place)
-    match error["type"]:
-        case "extra_forbidden":
+    match why:
+        case Why.UNKNOWN:
             return place, _at(place[:-1]) + _unknown(str(place[-1]), section)
-        case "missing":
+        case Why.MISSING:
             return place, f"{_at(place)}missing: {section.allowed(_key(place))}"
-        case "model_type":
+        case Why.NO_MAPPING:
             keys = ", ".join(_owner((*place, "")).model_fields)
             return place, _not_allowed(place, value, f"a mapping of {keys}")
         case _:

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-from pydantic import Field
+import msgspec
 
 from extproc.config import keys
 from extproc.config.addresses import HOST, HOST_PORT, MASTER_NAME, STORE_USER, UNIX_PATH
@@ -167,14 +167,13 @@ class PoolSettings(Section):
         1,
         _MAX_WINDOW,
         "the largest budget that the pool is given",
-        # A pool whose max_model_len is missing or invalid is refused, whatever this returns.
-        default_factory=lambda pool: pool.get("max_model_len", _MAX_WINDOW),
+        derive=lambda pool: pool.max_model_len,
     )
     address: str = keys.text(
         rf"({HOST_PORT})(, ?({HOST_PORT})){{0,63}}",
         "host:port of each server, with commas",
         "host:port, the port from 0 to 65535, or up to 64 of them with commas",
-        default_factory=lambda pool: f"{pool.get('name', 'pool')}:8000",
+        derive=lambda pool: f"{pool.name}:8000",
     )
     tls_ca: str = keys.file("who signs their certificates, PEM; empty: no TLS")
     tls_name: str = keys.text(
@@ -220,7 +219,7 @@ class ModelSettings(Section):
 
 # One `*`, whose matching costs the same whatever name a client sends.
 _ROW_MODEL = Annotated[
-    str, Field(pattern=r"\A(?!.*\*.*\*)[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,256}\Z")
+    str, msgspec.Meta(pattern=r"\A(?!.*\*.*\*)[^\x00-\x1f\x7f-\x9f\u2028\u2029]{1,256}\Z")
 ]
 
 
@@ -230,12 +229,10 @@ class RowSettings(Section):
     models: tuple[_ROW_MODEL, ...] = keys.key(
         "names, aliases and adapters that its servers have; a *: any text",
         f"a list of 1 to {MAX_ROW_MODELS} names of up to 256 characters, one * in a name at most",
-        strict=False,
-        min_length=1,
-        max_length=MAX_ROW_MODELS,
+        count=(1, MAX_ROW_MODELS),
     )
     pools: tuple[PoolSettings, ...] = keys.key(
-        "in ascending max_model_len", f"a list of 1 to {MAX_POOLS} pools", strict=False
+        "in ascending max_model_len", f"a list of 1 to {MAX_POOLS} pools"
     )
 
 
@@ -543,40 +540,33 @@ _TWO_POOLS = (
 class Settings(Section):
     """All settings; `load` also checks the rules that span several keys."""
 
-    listen: ListenSettings = Field(default=ListenSettings(), description="addresses")
+    listen: ListenSettings = keys.section(ListenSettings(), "addresses")
     workers: int = keys.whole(
         "processes", 1, 256, "at port, port + 1 ... or PATH.0, PATH.1 ...", default=1
     )
     rows: tuple[RowSettings, ...] = keys.key(
         "{models, pools} of several models, instead of pools",
         f"a list of up to {MAX_ROWS} rows, each of models and pools",
-        strict=False,
-        max_length=MAX_ROWS,
+        count=(0, MAX_ROWS),
         default=(),
     )
     pools: tuple[PoolSettings, ...] = keys.key(
         "in ascending max_model_len",
         f"a list of 1 to {MAX_POOLS} pools",
-        strict=False,
         # Those of all rows, one row after the other.
-        default_factory=lambda values: (
-            tuple(pool for row in values["rows"] for pool in row.pools) or _TWO_POOLS
-        ),
+        derive=lambda of: tuple(pool for row in of.rows for pool in row.pools) or _TWO_POOLS,
     )
     models: tuple[ModelSettings, ...] = keys.key(
         "what no request shows of them; the first that matches counts",
         f"a list of up to {MAX_MODELS} models",
-        strict=False,
-        max_length=MAX_MODELS,
+        count=(0, MAX_MODELS),
         default=(),
     )
-    budget: BudgetSettings = Field(default=BudgetSettings(), description="a request's tokens")
-    categories: CategorySettings = Field(
-        default=CategorySettings(), description="which requests share one ratio"
+    budget: BudgetSettings = keys.section(BudgetSettings(), "a request's tokens")
+    categories: CategorySettings = keys.section(
+        CategorySettings(), "which requests share one ratio"
     )
-    tenants: TenantSettings = Field(
-        default=TenantSettings(), description="whose answers are kept apart"
-    )
+    tenants: TenantSettings = keys.section(TenantSettings(), "whose answers are kept apart")
     state: str = keys.text(
         rf"|file:/[^\x00-\x1f\x7f]*|rediss?://({STORE_USER}@)?{HOST_PORT}(/[0-9]{{1,3}})?"
         rf"|redis\+sentinel://({STORE_USER}@)?({HOST_PORT})(,({HOST_PORT})){{0,8}}"
@@ -589,18 +579,14 @@ class Settings(Section):
     )
     state_password_file: str = keys.file("password of the redis:// of state")
     state_ca_file: str = keys.file("CA of a rediss:// of state; empty: the system's")
-    requests: RequestSettings = Field(default=RequestSettings(), description="what is read")
-    load: LoadSettings = Field(default=LoadSettings(), description="of the pools' servers")
-    sticky: StickySettings = Field(
-        default=StickySettings(), description="conversations stay in their pool"
-    )
+    requests: RequestSettings = keys.section(RequestSettings(), "what is read")
+    load: LoadSettings = keys.section(LoadSettings(), "of the pools' servers")
+    sticky: StickySettings = keys.section(StickySettings(), "conversations stay in their pool")
     shadow: bool = keys.key(
         "decide and learn, but leave all to the largest pool", "true or false", default=False
     )
-    tracing: TracingSettings = Field(
-        default=TracingSettings(), description="traces, by OpenTelemetry"
-    )
-    envoy: EnvoySettings = Field(default=EnvoySettings(), description="Envoy's configuration")
+    tracing: TracingSettings = keys.section(TracingSettings(), "traces, by OpenTelemetry")
+    envoy: EnvoySettings = keys.section(EnvoySettings(), "Envoy's configuration")
     log_level: LogLevel = keys.one_of(
         LogLevel.INFO, "debug, info, warning or error: the least that is logged"
     )

@@ -98,7 +98,7 @@ def _pool_address_findings(cluster: Part, pool: PoolSettings) -> Iterator[Findin
     """Compare the addresses, if the settings state any and the cluster lists its servers."""
     found = {*socket_addresses(cluster)}
     wanted = {host_port(text) for text in pool.addresses}
-    if "address" in pool.model_fields_set and found and found != wanted:
+    if "address" in pool.stated and found and found != wanted:
         path = cluster.at("load_assignment", "endpoints").path
         listed = ", ".join(f"{host}:{port}" for host, port in sorted(found))
         yield Finding(path, f"{listed} differs from pools.{pool.name}.address: set {pool.address}")

@@ -16,17 +16,19 @@ from extproc.routing.tenant import DIGEST_CHARS
 from extproc.tokens import MAX_TOKENS
 
 MOST_COUNT: Final = 1 << 48
+_THINKING: Final = frozenset(known.value for known in Thinking)
 _MOST_STOOD_FOR: Final = 1_000_000  # one of a thousand is observed, and one of a thousand learnt
 
 
 def is_asked(asked: Asked) -> bool:
     """Return whether what is known of a request is in range, its tenant or none among it."""
     return (
-        all(map(_is_countable, (asked.measure, asked.every)))
+        _is_countable(asked.measure)
+        and (asked.whole is None or _is_countable(asked.whole))
         and len(asked.model) <= MAX_MODEL_CHARS
         and len(asked.category) <= NAME_CHARS
         and len(asked.tenant) in {0, DIGEST_CHARS}
-        and any(asked.thinking == known.value for known in Thinking)
+        and asked.thinking in _THINKING
         and 0 < asked.sequences <= MOST_COUNT
         and 0 < asked.share <= 1
         and 0 <= (asked.output_limit or 0) <= MOST_COUNT
@@ -56,10 +58,12 @@ def _is_prefix(prefix: Prefix) -> bool:
 
 def _is_countable(measure: Measure) -> bool:
     known = (measure.text_bytes, measure.token_ids, measure.doubt)
-    counts = (*known, measure.counted, measure.counted_tools)
-    # Not a number compares as False.
+    counts, features = (*known, measure.counted, measure.counted_tools), measure.features
+    # Not a number compares as False, and makes the sum one.
     return (
-        len(measure.features) == len(FEATURES)
-        and all(0 <= count <= MOST_COUNT for count in (*counts, *measure.features))
+        len(features) == len(FEATURES)
+        and all(0 <= count <= MOST_COUNT for count in counts)
+        and min(features) >= 0
+        and sum(features) <= MOST_COUNT
         and 0 <= measure.unseen <= 1
     )

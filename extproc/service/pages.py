@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from extproc.budget.values import Learnt
 from extproc.stream.metrics import LearntCollector
 
-SLICE_S = 0.001
+SLICE_S = 0.0005
 """How long `in_slices` runs before it gives way to the event loop."""
 
 _Part = TypeVar("_Part")

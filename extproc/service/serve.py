@@ -40,12 +40,11 @@ from extproc.service.repeating import repeating
 from extproc.service.shared_state import sharing
 from extproc.service.state_file import keeping
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
-from extproc.service.supervisor import Supervisor
 from extproc.stream.metrics import WorkerMetrics
 
 # A thread renders the HTTP pages. At CPython's 5 ms the event loop would wait that long for the
 # interpreter lock, again after each system call.
-_SWITCH_INTERVAL_S = 0.0002
+SWITCH_INTERVAL_S = 0.0002
 
 _log = logging.getLogger(__name__)
 
@@ -59,16 +58,20 @@ def serve(settings: Settings, source: Source) -> None:
     configure_logging(settings)
     keep_large_buffers()
     spare_modules()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     uvloop.run(_serve(settings, source))
 
 
 async def _serve(settings: Settings, source: Source) -> None:
     stop = Stop()
     stop_on_signals(stop)
-    one = settings.workers == 1
-    service = Service(settings, source) if one else Supervisor(settings, source)
-    await service.run(stop)
+    if settings.workers == 1:
+        await Service(settings, source).run(stop)
+        return
+    # Imported where it is used: a single process needs none of it.
+    from extproc.service.supervisor import Supervisor
+
+    await Supervisor(settings, source).run(stop)
 
 
 class Service:

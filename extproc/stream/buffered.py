@@ -32,19 +32,19 @@ _KEPT: Final = 64
 _MORE: Final = 0x80  # the bit of a varint's byte that another one follows
 
 
-def _tag(message: type[Message], name: str, wire_type: int = 2) -> int:
+def tag(message: type[Message], name: str, wire_type: int = 2) -> int:
     """Return the byte before a field; wire types: 0 a number, 2 bytes or a message."""
     return message.DESCRIPTOR.fields_by_name[name].number << 3 | wire_type
 
 
-_REQUEST_HEADERS: Final = _tag(ProcessingRequest, "request_headers")
-_REQUEST_BODY: Final = _tag(ProcessingRequest, "request_body")
-_HEADER_MAP: Final = _tag(HttpHeaders, "headers")
-_HEADER: Final = _tag(HeaderMap, "headers")
-_KEY: Final = _tag(HeaderValue, "key")
-_RAW_VALUE: Final = _tag(HeaderValue, "raw_value")
-_BODY: Final = _tag(HttpBody, "body")
-_ENDS: Final = bytes((_tag(HttpBody, "end_of_stream", 0), 1))
+_REQUEST_HEADERS: Final = tag(ProcessingRequest, "request_headers")
+_REQUEST_BODY: Final = tag(ProcessingRequest, "request_body")
+_HEADER_MAP: Final = tag(HttpHeaders, "headers")
+_HEADER: Final = tag(HeaderMap, "headers")
+_KEY: Final = tag(HeaderValue, "key")
+_RAW_VALUE: Final = tag(HeaderValue, "raw_value")
+_BODY: Final = tag(HttpBody, "body")
+_ENDS: Final = bytes((tag(HttpBody, "end_of_stream", 0), 1))
 
 
 Mark = tuple[bytes, str]
@@ -81,12 +81,12 @@ def read_body(data: bytes | memoryview) -> bytes | memoryview | None:
 def _read_head(data: bytes, marked: Iterable[Mark]) -> tuple[dict[str, str], Note] | None:
     if data[0] != _REQUEST_HEADERS:
         return None
-    size, at = _varint(data, 1)
+    size, at = read_varint(data, 1)
     end = at + size
     note = _opening_note(data[end:]) if 0 < len(data) - end <= _MOST_TAIL_BYTES else None
     if note is None or data[at] != _HEADER_MAP:
         return None
-    size, at = _varint(data, at + 1)
+    size, at = read_varint(data, at + 1)
     if at + size != end:  # also if no body follows
         return None
     headers = _read_headers(data, at, end, marked)
@@ -106,7 +106,7 @@ def _read_headers(data: bytes, at: int, end: int, marked: Iterable[Mark]) -> dic
             return None
         size, start = data[place + 1], place + 2
         if size >= _MORE:
-            size, start = _varint(data, place + 1)
+            size, start = read_varint(data, place + 1)
         last = start + size
         ends = last == end or (last < end and data[last] == _HEADER)
         if not size or not ends or data.find(mark, last, end) >= 0:
@@ -118,7 +118,7 @@ def _read_headers(data: bytes, at: int, end: int, marked: Iterable[Mark]) -> dic
 def _read_body(data: bytes | memoryview) -> bytes | memoryview | None:
     if data[0] != _REQUEST_BODY:
         return None
-    size, at = _varint(data, 1)
+    size, at = read_varint(data, 1)
     end = at + size
     if (
         not 0 <= len(data) - end <= _MOST_TAIL_BYTES
@@ -126,12 +126,12 @@ def _read_body(data: bytes | memoryview) -> bytes | memoryview | None:
         or data[at] != _BODY
     ):
         return None
-    size, at = _varint(data, at + 1)
+    size, at = read_varint(data, at + 1)
     last = at + size
     return data[at:last] if last == end or data[last:end] == _ENDS else None
 
 
-def _varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
     """Return a number, and where what follows it starts. Raises IndexError."""
     number = data[at]
     at += 1

@@ -5,7 +5,7 @@ may run in another process. The record travels between them in Envoy's dynamic m
 text: metadata itself knows only doubles.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Self
 from urllib.parse import quote
@@ -27,6 +27,7 @@ from extproc.names import (
     SHADOW_PREFIX,
 )
 from extproc.request.apis import Endpoint
+from extproc.routing.pools import Pool
 from extproc.routing.route import Routed, Rules
 from extproc.routing.sound import MOST_COUNT, is_asked
 from extproc.stream.sampling import MOST as MOST_STOOD_FOR
@@ -143,5 +144,10 @@ def _is_sound(noted: Noted, rules: Rules) -> bool:
         and bool(asked.tenant) == bool(rules.tenants)
         and 0 < noted.stands_for <= MOST_STOOD_FOR
         and 0 <= noted.prompt_tokens <= MOST_COUNT
-        and {noted.pool, noted.home or noted.pool} <= {pool.name for pool in rules.row(asked.model)}
+        and _is_in(noted, rules.row(asked.model))
     )
+
+
+def _is_in(noted: Noted, row: Sequence[Pool]) -> bool:
+    names = [pool.name for pool in row]
+    return noted.pool in names and (not noted.home or noted.home in names)

@@ -241,7 +241,7 @@ class Session:
         if part is _BODY:
             return _take_body(side, mode, message)
         side.ended = True
-        return Trailers(direction, _spent(message))
+        return Trailers(direction, read_spent(message))
 
     def reply(self, action: Action) -> list[bytes]:
         """Return the replies that are due after `action` on the event received last."""
@@ -329,7 +329,8 @@ def _attempts(message: ProcessingRequest) -> int:
     return max(map(int, known), default=1)
 
 
-def _spent(message: ProcessingRequest) -> Spent | None:
+def read_spent(message: ProcessingRequest) -> Spent | None:
+    """Return the tokens that Envoy shows of its own reading of an answer."""
     metadata, usage = message.metadata_context.typed_filter_metadata, TokenUsage()
     if USAGE_METADATA not in metadata:
         return None

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream.buffered import read_body, read_head
 from extproc.stream.exchange import Exchange
+from extproc.stream.observed import observed_heads, read_end
 from extproc.stream.replies import reply
 from extproc.stream.session import Proceed, ProtocolError, Session, Wait
 from extproc.stream.stages import Stages
@@ -41,16 +42,21 @@ class Stream:
     protocol and after a fault of the session. `trace` is told what happens; None: nobody is.
     """
 
-    __slots__ = ("_exchange", "_head", "_open", "_session", "_stages", "error", "finished")
+    __slots__ = (
+        *("_exchange", "_head", "_observes", "_open", "_session", "_stages"),
+        *("error", "finished"),
+    )
 
     def __init__(self, stages: Stages, trace: Trace | None = None) -> None:
         self.error: Exception | None = None
         self.finished = False  # the service should end the stream
         self._stages = stages
         self._exchange = Exchange(stages) if trace is None else TracedExchange(stages, trace)
-        # None as long as `buffered` can read what comes; `_head` is what it has read of it.
+        # None as long as `buffered` or `observed` can read what comes; `_head` is what they have
+        # read of it.
         self._session: Session | None = None
         self._head: bytes | None = None
+        self._observes = False
         self._open = True
         stages.metrics.streams.now += 1
 
@@ -63,7 +69,7 @@ class Stream:
         """Return the replies that are due after this message; both as they are sent."""
         try:
             if self._session is None and not self.finished:
-                replies = self._receive_body(data) if self._head else self._receive_head(data)
+                replies = self._receive_next(data) if self._head else self._receive_head(data)
                 if replies is not None:
                     return replies
             message = ProcessingRequest.FromString(bytes(data))
@@ -102,13 +108,32 @@ class Stream:
         data = bytes(data)
         read = read_head(data, self._stages.request_marks)
         if read is None:
-            return None
+            return self._receive_observed(data)
         action = self._act(self._exchange.begin, *read)
         if isinstance(action, Wait):
             self._head = data
             return [reply("request_headers")]
         self.finished = True
         return [reply("request_headers", action.set_headers, action.note)]
+
+    def _receive_observed(self, data: bytes) -> list[bytes] | None:
+        head = observed_heads(self._stages.header_names).read(data)
+        if head is None:
+            return None
+        self._act(self._exchange.on, head)
+        self._head, self._observes = data, True
+        return []
+
+    def _receive_next(self, data: bytes | memoryview) -> list[bytes] | None:
+        return self._receive_end(data) if self._observes else self._receive_body(data)
+
+    def _receive_end(self, data: bytes | memoryview) -> list[bytes] | None:
+        end = read_end(data)
+        if end is None:
+            return None
+        self._act(self._exchange.on, end)
+        self.finished = True
+        return []
 
     def _receive_body(self, data: bytes | memoryview) -> list[bytes] | None:
         body = read_body(data)
@@ -122,6 +147,8 @@ class Stream:
 
     def _begin_session(self) -> Session:
         """Begin to read messages of all kinds, behind the one that was read already."""
+        if self._observes and self.finished:
+            raise ProtocolError("a message after the end of the response")
         self._session = session = Session(self._stages.header_names)
         if self._head:
             session.receive(ProcessingRequest.FromString(self._head))

@@ -73,10 +73,11 @@ def test_what_the_wheel_is_built_with_is_what_the_project_asks_for():
     assert satisfied(wanted, pinned("requirements-build.txt"))
 
 
-def test_the_pools_tokenizer_is_what_the_project_asks_for():
-    local = project()["project"]["optional-dependencies"]["local"]
-    tokenizer = [line for line in local if line.startswith("bpe-openai")]
-    assert satisfied(tokenizer, pinned("requirements-pool.txt"))
+def test_what_the_pools_need_beside_is_what_the_project_asks_for():
+    extras = project()["project"]["optional-dependencies"]
+    both = extras["local"] + extras["commands"]
+    needed = [line for line in both if line.startswith(("bpe-openai", "pydantic"))]
+    assert satisfied(needed, pinned("requirements-pool.txt"))
 
 
 def test_all_requirements_have_hashes_and_no_addresses():

@@ -2,11 +2,11 @@
 
 import yaml
 
-from extproc.config.settings import Settings
+from extproc.config.settings import Settings, TracingSettings
 from extproc.envoy.fragment import render_fragment
 from extproc.envoy.render import render_envoy
 
-TRACED = Settings(tracing={"otlp": "http://collector:4318", "share": 0.01})
+TRACED = Settings(tracing=TracingSettings(otlp="http://collector:4318", share=0.01))
 
 
 def resources(settings):

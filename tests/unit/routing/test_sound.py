@@ -64,6 +64,10 @@ def test_a_request_out_of_range_is_not(change):
         {"doubt": math.inf},
         {"counted": MOST_COUNT + 1},
         {"features": (math.nan, *MEASURE.features[1:])},
+        {"features": (*MEASURE.features[1:], math.nan)},
+        {"features": (math.inf, *MEASURE.features[1:])},
+        {"features": (-1.0, *MEASURE.features[1:])},
+        {"features": (MOST_COUNT * 2.0, *MEASURE.features[1:])},
         {"features": MEASURE.features[1:]},
     ],
 )

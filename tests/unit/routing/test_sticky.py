@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from extproc.budget.values import Basis, Budget
 from extproc.build import build_learner, build_rules, build_spill
-from extproc.config.settings import LoadSettings, Settings, StickyBy, StickySettings
+from extproc.config.settings import (
+    BudgetSettings,
+    LoadSettings,
+    Settings,
+    StickyBy,
+    StickySettings,
+)
 from extproc.request.reader import Endpoint, read_request
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.routing.pools import Decision, Pool, Reason, choose
@@ -153,7 +159,7 @@ def test_a_short_conversation_has_no_name():
 
 
 def test_beside_beginnings_that_are_remembered_it_stays_too():
-    service = Service(StickyBy.MESSAGES, budget={"prefixes": 10})
+    service = Service(StickyBy.MESSAGES, budget=BudgetSettings(prefixes=10))
     first = service.ask(INSTRUCTIONS, QUESTION, **LIMIT)
     assert first.asked.prefix.whole in service.places._pools
     assert service.ask(INSTRUCTIONS, QUESTION, ANSWER, QUESTION).reason is Reason.STICKY

@@ -129,7 +129,7 @@ def test_the_log_level_is_the_settings(monkeypatch):
     ("listen", "kind"), [({"transport": "grpc"}, GrpcServer), ({"transport": "h2"}, H2Server)]
 )
 def test_the_server_is_that_of_the_transport(listen, kind):
-    settings = Settings(listen=ListenSettings(**listen))
+    settings = Settings.model_validate({"listen": listen})
     learner = build_learner(settings)
     stages = build_stages(settings, learner, learner.learn, CollectorRegistry(), b"")
 

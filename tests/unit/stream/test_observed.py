@@ -1,0 +1,164 @@
+"""The short way through the observer's two messages, beside the session."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from extproc.names import HIDES_USAGE, NAMESPACE, NOTE, USAGE_METADATA
+from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
+from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
+from extproc.stream import observed
+from extproc.stream.observed import ObservedHeads, read_end
+from extproc.stream.session import Session
+from extproc.stream.stream import Stream
+from tests.support.conversation import stages
+
+NAMES = (":status", "content-type", "content-encoding")
+TEXTS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=20)
+HEADERS = st.lists(st.tuples(st.sampled_from([*NAMES, "server"]), TEXTS), max_size=5)
+# What finds a note may stand in a header or in another text too.
+LURE = "\n\x06routed\x12\x05\x1a\x03abc"
+NOTES = st.text(max_size=200) | st.just(LURE)
+
+
+def head(note="{}", headers=((":status", "200"),), *, ends=False, attempts=1, observing=True):
+    message = ProcessingRequest(observability_mode=observing)
+    message.protocol_config.SetInParent()
+    message.response_headers.end_of_stream = ends
+    for key, value in headers:
+        message.response_headers.headers.headers.add(key=key, raw_value=value.encode("latin-1"))
+    metadata = message.metadata_context.filter_metadata[NAMESPACE]
+    metadata.update({HIDES_USAGE: True, NOTE: note})
+    message.attributes["a"]["upstream.request_attempt_count"] = attempts
+    return message
+
+
+def end(usage=None):
+    message = ProcessingRequest(observability_mode=True, response_trailers={})
+    if usage is not None:
+        message.metadata_context.typed_filter_metadata[USAGE_METADATA].Pack(usage)
+    return message
+
+
+def of_session(*messages):
+    session = Session(NAMES)
+    return [session.receive(message) for message in messages][-1]
+
+
+@given(NOTES, NOTES, HEADERS, st.integers(0, 3))
+def test_heads_are_those_of_the_session(first, second, headers, attempts):
+    heads = ObservedHeads(NAMES)
+    for note in (first, first, second, "x" * len(first)):
+        message = head(note, headers, attempts=attempts)
+        found = heads.read(message.SerializeToString())
+        assert found is None or found == of_session(message)
+
+
+def test_heads_that_differ_in_the_text_of_the_note_are_read_once(monkeypatch):
+    heads = ObservedHeads(NAMES)
+    heads.read(head("ab").SerializeToString())
+    monkeypatch.setattr(observed, "Session", None)
+    assert heads.read(head("cd").SerializeToString()) == of_session(head("cd"))
+
+
+def test_the_oldest_ways_to_say_it_are_forgotten(monkeypatch):
+    monkeypatch.setattr(observed, "_KEPT", 2)
+    heads = ObservedHeads(NAMES)
+    for length in (1, 2, 3, 1):
+        message = head("n" * length)
+        assert heads.read(message.SerializeToString()) == of_session(message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        head(ends=True),
+        head(observing=False),
+        head("n" * 3000),
+        ProcessingRequest(observability_mode=True, response_headers={}),
+        ProcessingRequest(observability_mode=True, response_trailers={}),
+        ProcessingRequest(),
+    ],
+)
+def test_other_heads_are_left_to_the_session(message):
+    assert ObservedHeads(NAMES).read(message.SerializeToString()) is None
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        b"\xff",
+        ProcessingRequest(request_headers={}).SerializeToString(),
+        ProcessingRequest(request_body={}).SerializeToString(),
+        # A second note, which counts: what is found first is not the note.
+        head("ef").SerializeToString(),
+    ],
+)
+def test_a_head_that_says_more_is_left_to_the_session(more):
+    assert ObservedHeads(NAMES).read(head("ab").SerializeToString() + more) is None
+
+
+def test_a_lure_in_a_header_is_not_the_note():
+    message = head("abc", [("server", LURE)])
+    assert ObservedHeads(NAMES).read(message.SerializeToString()) is None
+
+
+def test_a_note_of_another_type_is_left_to_the_session():
+    message = head()
+    message.metadata_context.filter_metadata[NAMESPACE][NOTE] = 1.0
+    assert ObservedHeads(NAMES).read(message.SerializeToString()) is None
+
+
+def test_a_note_that_is_not_utf_8_is_left_to_the_session():
+    data = head("ab").SerializeToString().replace(b"ab", b"\xff\xff")
+    assert ObservedHeads(NAMES).read(data) is None
+
+
+@given(st.binary(max_size=60), st.integers(0, 200))
+def test_no_bytes_raise(data, length):
+    message = head("ab").SerializeToString()
+    for each in (data, b"*" + data, message[:length] + data, message[:length]):
+        ObservedHeads(NAMES).read(each)
+        read_end(each)
+
+
+@given(st.integers(0, 1 << 31), st.integers(0, 1 << 31))
+def test_ends_are_those_of_the_session(prompt, completion):
+    usage = TokenUsage(extraction_status=TokenUsage.COMPLETE)
+    usage.input_tokens.value, usage.output_tokens.value = prompt, completion
+    for message in (end(), end(usage)):
+        assert read_end(message.SerializeToString()) == of_session(head(), message)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        ProcessingRequest(response_trailers={}),
+        ProcessingRequest(observability_mode=True, response_body={}),
+        ProcessingRequest(observability_mode=True),
+    ],
+)
+def test_other_ends_are_left_to_the_session(message):
+    assert read_end(message.SerializeToString()) is None
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [head(), end()],
+        [head(), ProcessingRequest(observability_mode=True, response_body={"body": b"{}"}), end()],
+        [head(), head()],
+        [head(), end(), end()],
+        [head(), ProcessingRequest(response_trailers={})],
+        [head(ends=True)],
+        [end()],
+    ],
+)
+def test_a_stream_ends_as_one_whose_messages_the_session_reads(messages):
+    short, long = Stream(stages()), Stream(stages())
+    for message in messages:
+        assert short.receive_encoded(message.SerializeToString()) == long.receive(message)
+        assert short.finished == long.finished
+    short.close()
+    long.close()
+    assert type(short.error) is type(long.error)
