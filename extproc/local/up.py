@@ -11,6 +11,7 @@ from rich.table import Table
 
 from extproc.local.fleet import StackPool
 from extproc.local.stack import Stack, StackGateway, StackOptions
+from extproc.output import report_console
 from extproc.progress import showing
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -20,7 +21,7 @@ _WIDEST = 1000
 def run_up(options: StackOptions) -> int:
     """Run the stack until a signal; return the exit code."""
     # A signal is how `up` ends, so it is no failure.
-    return run_stoppable(lambda: _up(options, Console()), when_stopped=0)
+    return run_stoppable(lambda: _up(options, report_console()), when_stopped=0)
 
 
 def run_stoppable(main: Callable[[], Coroutine[None, None, int]], *, when_stopped: int) -> int:
