@@ -61,7 +61,6 @@ async def _up(options: StackOptions, console: Console) -> int:
 
 def print_addresses(console: Console, gateway: StackGateway, pools: Sequence[StackPool]) -> None:
     """Print where the parts of a running stack can be reached."""
-    host = gateway.service_url.removeprefix("http://")
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_row("OpenAI API", f"{gateway.url}/v1", f"model {pools[0].model}")
     for pool in pools:
@@ -70,8 +69,9 @@ def print_addresses(console: Console, gateway: StackGateway, pools: Sequence[Sta
     table.add_row("page", f"{gateway.service_url}/", "what it decides and learns, live")
     table.add_row("service", gateway.service_url, "/metrics /healthz /readyz /state")
     table.add_row("Envoy admin", gateway.admin_url, "/stats /clusters")
-    table.add_row("doctor", f"dualpool doctor --service {host}", "looks for what is wrong")
     table.add_row("access log", str(gateway.envoy.output.path()), "one line of JSON per request")
     table.add_row("service log", str(gateway.service.log.path()))
     console.print(table, soft_wrap=True, width=_WIDEST)  # paths are whole, also in a pipe
+    service = gateway.service_url.removeprefix("http://")
+    console.print(f"To look for what is wrong: dualpool doctor --service {service}", soft_wrap=True)
     console.print("Press Ctrl-C to stop.")
