@@ -33,6 +33,7 @@ from benchmarks.environment import describe_machine, describe_versions
 from benchmarks.rig import BenchmarkError
 from benchmarks.run import Plan, Result, Tools
 from extproc.local.children import StackError
+from extproc.output import report_console
 from extproc.progress import Show, showing
 from extproc.service.compiled import is_compiled
 
@@ -70,7 +71,7 @@ def main() -> int:
     """Run the chosen sections and print their tables; return 1 if one failed."""
     options = _options()
     plan = Plan(options.rounds, options.quick, tuple(options.servers), options.tokenizer)
-    shown, told = Console(width=_WIDTH), Console(stderr=True)
+    shown, told = report_console(_WIDTH), Console(stderr=True)
     run = BenchmarkRun(
         machine=describe_machine(),
         versions=describe_versions(*_PACKAGES),

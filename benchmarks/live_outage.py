@@ -35,6 +35,7 @@ from extproc.local.sources import built_in_sources
 from extproc.local.stack import Stack, StackOptions, service_settings
 from extproc.local.traffic import TrafficOptions, make_traffic
 from extproc.names import REASON_HEADER
+from extproc.output import report_console
 
 _READY_S: Final = 30.0
 _POLL_S: Final = 0.02
@@ -195,7 +196,7 @@ def main() -> int:
         rate=options.rate, around_s=options.around, away_s=options.away, envoy=options.envoy
     )
     try:
-        asyncio.run(_run(plan, Console(width=120)))
+        asyncio.run(_run(plan, report_console(120)))
     except StackError as error:
         print(f"live_outage: {error}", file=sys.stderr)  # noqa: T201 - read by a person
         return 1

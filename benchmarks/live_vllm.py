@@ -41,6 +41,7 @@ from benchmarks.live_truth import Fate, Got, Sent, read_answer
 from extproc.local.fleet import StackPool
 from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.names import POOL_HEADER, REASON_HEADER
+from extproc.output import report_console
 from extproc.routing.pools import Reason
 
 _PATH: Final = "/v1/chat/completions"
@@ -300,7 +301,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--clients", type=int, default=24, help="at the same time")
     parser.add_argument("--runs", type=int, default=len(RUNS), help="the first so many")
     parser.add_argument("--seed", type=int, default=0)
-    return report(asyncio.run(run_all(parser.parse_args(argv))), Console(width=_WIDTH))
+    return report(asyncio.run(run_all(parser.parse_args(argv))), report_console(_WIDTH))
 
 
 if __name__ == "__main__":

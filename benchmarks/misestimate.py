@@ -25,6 +25,7 @@ from extproc.local.children import StackError
 from extproc.local.fleet import StackPool
 from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.names import POOL_HEADER
+from extproc.output import report_console
 
 CREDULOUS = {"budget": {"estimator": "paper", "prior_bytes_per_token": 100.0, "beta": 0.999999999}}
 WORDS = ("owl", "sleeps", "noon", "forest", "river", "quiet", "stone", "winter", "seven", "lamp")
@@ -160,7 +161,7 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=20_000, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     options = parser.parse_args()
-    console = Console()
+    console = report_console()
     try:
         return asyncio.run(run(options, console))
     except StackError as error:

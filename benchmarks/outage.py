@@ -18,6 +18,7 @@ from rich.table import Table
 from extproc.budget.values import Outcome
 from extproc.build import build_rules
 from extproc.config.settings import Settings
+from extproc.output import report_console
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.records import Fate, Records
 from extproc.planner.simulation.results import percentile
@@ -160,7 +161,7 @@ def main() -> int:
     parser.add_argument("--speed", type=float, default=1.0, help="replay so many times as fast")
     parser.add_argument("--seed", type=int, default=0)
     try:
-        _print(_replay_of(parser.parse_args()), Console(width=120))
+        _print(_replay_of(parser.parse_args()), report_console(120))
     except InputError as error:
         print(f"outage: {error}", file=sys.stderr)  # noqa: T201 - read by a person
         return 1

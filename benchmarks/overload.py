@@ -24,6 +24,7 @@ from benchmarks.bodies import make_body
 from benchmarks.forms import REQUESTS, FormRow
 from benchmarks.rig import BenchmarkEnvoy, BenchmarkError, Rig
 from extproc.local.children import StackError
+from extproc.output import report_console
 
 _MIB: Final = 1 << 20
 _WIDTH: Final = 120
@@ -214,7 +215,7 @@ def main() -> int:
     plan = Plan(seconds=options.seconds, rate=options.rate, costly_rate=options.costly_rate)
     chosen = {name: bodies[name] for name in options.body}
     try:
-        uvloop.run(_run(plan, chosen, Console(width=_WIDTH)))
+        uvloop.run(_run(plan, chosen, report_console(_WIDTH)))
     except (StackError, BenchmarkError) as error:
         print(f"overload: {error}", file=sys.stderr)  # noqa: T201 - read by a person
         return 1

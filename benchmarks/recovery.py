@@ -19,7 +19,6 @@ from typing import Final
 
 from msgspec import structs
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from extproc.budget.learner import Learner
@@ -32,6 +31,7 @@ from extproc.evaluation.replay import is_lesson, judge_case
 from extproc.evaluation.serving import answer_of
 from extproc.evaluation.texts import read_texts
 from extproc.evaluation.tokenizer import load_tokenizers
+from extproc.output import report_console
 from extproc.routing.pools import Verdict, choose
 from extproc.routing.route import is_informative
 from extproc.stream.sampling import Sampling
@@ -150,7 +150,7 @@ def main(argv: Sequence[str]) -> int:
     for rate in options.rates:
         for replicas in options.replicas:
             table.add_row(f"{rate:g}", f"{replicas}", *_cells(run(before, after, rate, replicas)))
-    Console(width=_WIDTH).print(table)
+    report_console(_WIDTH).print(table)
     return 0
 
 

@@ -35,6 +35,7 @@ from extproc.envoy.render import render_envoy
 from extproc.local.children import Child, Children, Command
 from extproc.local.envoy import envoy_command
 from extproc.local.ports import Ports, free_ports
+from extproc.output import report_console
 from extproc.stream.decision import ask_for_usage
 
 LEAVE_SHARE = 0.2
@@ -373,7 +374,7 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    console = Console()
+    console = report_console()
     console.print(
         f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     )

@@ -17,10 +17,10 @@ from typing import Final
 import msgspec
 import numpy as np
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from extproc.config.settings import LoadSettings, Settings
+from extproc.output import report_console
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
 from extproc.planner.simulation.records import Fate, Floats, Records
 from extproc.planner.simulation.results import Mask, percentile
@@ -259,7 +259,7 @@ def main(argv: Sequence[str]) -> int:
             seeds = range(options.seeds)
             rows = [run(scenario, seed, options.seconds, capacity) for seed in seeds]
             table.add_row(scenario.name, *_cells(rows))
-    Console(width=_WIDTH).print(table)
+    report_console(_WIDTH).print(table)
     return 0
 
 

@@ -26,6 +26,7 @@ from rich.table import Table
 from benchmarks.misestimate import make_text
 from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.names import POOL_HEADER, REASON_HEADER
+from extproc.output import report_console
 from extproc.routing.load.report import Report, read_report
 
 _IDLE_S = 300.0
@@ -202,7 +203,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--requests", type=int, default=60, help="of a burst")
     parser.add_argument("--warm", type=int, default=12, help="requests before the first burst")
     parser.add_argument("--seconds", type=float, default=10.0, help="over which a burst arrives")
-    return report(asyncio.run(run(parser.parse_args(argv))), Console(width=100))
+    return report(asyncio.run(run(parser.parse_args(argv))), report_console(100))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from typing import Final
 
 import numpy as np
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from benchmarks.spill import LOST, with_bursts
 from extproc.config.settings import LoadSettings, Settings
+from extproc.output import report_console
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
 from extproc.planner.simulation.records import Fate, Ints, Records
 from extproc.planner.simulation.results import Mask, percentile
@@ -190,7 +190,7 @@ def main(argv: Sequence[str]) -> int:
             seeds = range(options.seeds)
             rows = [run(scenario, seed, options.seconds, sticky=sticky) for seed in seeds]
             table.add_row(f"{scenario.name}{', sticky' if sticky else ''}", *_cells(rows))
-    Console(width=_WIDTH).print(table)
+    report_console(_WIDTH).print(table)
     return 0
 
 

@@ -29,6 +29,7 @@ from rich.table import Table
 from benchmarks.misestimate import make_text
 from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.names import POOL_HEADER, REASON_HEADER
+from extproc.output import report_console
 
 _SESSION: Final = "x-session-id"
 _SPILL: Final[Mapping[str, object]] = {"load": {"spill": True}}
@@ -224,7 +225,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--talks", type=int, default=30, help="conversations of each seed")
     parser.add_argument("--clients", type=int, default=10, help="conversations at the same time")
-    return report(asyncio.run(run(parser.parse_args(argv))), Console(width=100))
+    return report(asyncio.run(run(parser.parse_args(argv))), report_console(100))
 
 
 if __name__ == "__main__":

@@ -1,20 +1,34 @@
 """Writes the figures of a command: tables on a console, or JSON to a file or standard output."""
 
+import re
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
 
 STDOUT: Final = Path("-")
 """Stands for standard output where a command takes a file."""
+_PADDING: Final = re.compile(r" +$", re.MULTILINE)
 
 
-def report_console(width: int) -> Console:
-    """Return a console for tables of this width. NO_COLOR and pipes get no colours."""
-    # Outside a terminal rich assumes 80 columns, which would wrap the tables.
-    return Console() if Console().is_terminal else Console(width=width)
+def report_console(width: int | None = None, *, stderr: bool = False) -> Console:
+    """Return a console for tables, of this width outside a terminal.
+
+    NO_COLOR and pipes get no colours, and pipes no spaces at the ends of lines.
+    """
+    console = Console(stderr=stderr)
+    # Outside a terminal rich assumes 80 columns, which would wrap wider tables.
+    return console if console.is_terminal else _PipedConsole(width=width, stderr=stderr)
+
+
+class _PipedConsole(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        # Rich fills the lines of a table to its width.
+        self.file.write(_PADDING.sub("", captured.get()))
 
 
 def write_json(file: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -16,10 +17,11 @@ from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import remarks, review
 from extproc.names import install_hint
 
-_MOST_LINES: Final = 10
+_MOST_NOTES: Final = 10
 # Keys that Envoy's bootstrap does not have, and the files that do.
 _NOT_ENVOYS: Final = {
     "pools": "a file of settings; name Envoy's with --envoy, and the settings before it",
+    "apiVersion": "an object of Kubernetes; name the bootstrap or resource that Envoy gets",
     "http_filters": "the parts that config envoy --fragment prints: paste them into yours first",
 }
 _LEAST_SURE_TARGET: Final = FLOOR / 4  # where no more than a quarter of requests are near
@@ -61,7 +63,13 @@ def _check_envoy(path: Path, settings: Settings) -> int:
     for key, told in _NOT_ENVOYS.items():
         if file.document.at(key).value is not None:
             raise UserError(f"{path}: {told}")
-    findings = (*_schema_faults(path, file), *review(settings, file.document))
+    if not file.document.present:
+        raise UserError(f"{path}: is empty")
+    findings = (
+        *file.repeated,
+        *_schema_faults(path, file),
+        *review(settings, file.document),
+    )
     for finding in findings:
         print(_located(path, file, finding))
     for remark in remarks(settings, file.document):
@@ -78,22 +86,26 @@ def _schema_faults(path: Path, file: EnvoyFile) -> tuple[Finding, ...]:
         print(f"{path}: {note}", file=sys.stderr)
         return ()
     # Half a second to import, and absent from the service's image.
-    from extproc.envoy.api_types import API_VERSION
     from extproc.envoy.schema import check_schema
 
     report = check_schema(file.document)
-    if report.unchecked:
-        # To standard error and without effect on the exit code: what is not checked is no fault.
-        lines = _lines(file, report.unchecked)
-        note = f"envoy-data-plane {API_VERSION} does not know all fields there"
-        print(f"{path}: all is checked but {lines}: {note}", file=sys.stderr)
+    # To standard error and without effect on the exit code: what is not checked is no fault.
+    for note in _unchecked(path, file, report.unchecked):
+        print(f"note: {note}", file=sys.stderr)
     return report.faults
 
 
-def _lines(file: EnvoyFile, findings: Sequence[Finding]) -> str:
-    lines = sorted({file.line(finding.path) or 1 for finding in findings})
-    more = f" and {len(lines) - _MOST_LINES} more" if len(lines) > _MOST_LINES else ""
-    return f"line {', '.join(map(str, lines[:_MOST_LINES]))}{more}"
+def _unchecked(path: Path, file: EnvoyFile, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield one line for each reason, with the first of its lines."""
+    reasons = dict.fromkeys(finding.text for finding in findings)
+    for text in islice(reasons, _MOST_NOTES):
+        lines = sorted({file.line(each.path) or 1 for each in findings if each.text == text})
+        more = f" (and {len(lines) - 1} other lines)" if len(lines) > 1 else ""
+        yield f"{path}:{lines[0]}: {text}{more}"
+    if reasons:
+        rest = max(0, len(reasons) - _MOST_NOTES)
+        more = f"{rest} more are not checked; " if rest else ""
+        yield f"{more}Envoy itself checks all: envoy --mode validate -c {path}"
 
 
 def _located(path: Path, file: EnvoyFile, finding: Finding) -> str:

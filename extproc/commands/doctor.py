@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-from extproc.commands.arguments import add_config
-
 DESCRIPTION = (
     "Look at a running Envoy, service and pools, and print one line for each thing that is wrong, "
     "with its evidence and what to do. Nothing is changed. Exit code 0: nothing is wrong; 1: "
@@ -14,18 +12,23 @@ DESCRIPTION = (
 
 def fill(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    add_config(parser)
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="settings that the service is meant to run with (default: none are compared)",
+    )
     parser.add_argument(
         "--envoy",
         default="",
         metavar="ADDRESS",
-        help="HOST:PORT of Envoy's admin (default: envoy.admin of the settings)",
+        help="HOST:PORT of Envoy's admin (default: envoy.admin of the service's settings)",
     )
     parser.add_argument(
         "--service",
         default="",
         metavar="ADDRESS",
-        help="HOST:PORT of the service's HTTP side (default: listen.http of the settings)",
+        help="HOST:PORT of the service's HTTP side (default: listen.http of the file, or of none)",
     )
     parser.add_argument(
         "--token-file",

@@ -1,8 +1,9 @@
 """What is concluded from the facts: every check, in the order in which to mend what they find."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
 
+from extproc.config.changes import changes, told
 from extproc.doctor.facts import (
     EnvoyFacts,
     Facts,
@@ -17,6 +18,7 @@ from extproc.envoy.review import review
 
 LEAST_DAYS: Final = 14.0
 """Days before its end from which on a certificate is reported."""
+_FLAGS: Final = ("listen", "log_level")
 
 
 def conclude(facts: Facts) -> tuple[Conclusion, ...]:
@@ -41,14 +43,23 @@ def _service(facts: Facts) -> Iterator[Conclusion]:
         case ServiceFacts(counts=counts) if counts.values.get("dualpool_state_connected") == 0:
             text = "the service does not share what it learns: it has no connection to the store"
             yield Ailment("store", text, "read its log, lines that begin with state:")
-        case ServiceFacts(windows=Unseen(reason)):
-            yield Unchecked("settings", reason)
-        case ServiceFacts(windows=dict() as windows) if windows != _windows_of(facts):
+    if isinstance(facts.service, ServiceFacts):
+        yield from _settings(facts)
+
+
+def _settings(facts: Facts) -> Iterator[Conclusion]:
+    if facts.unstated:
+        instead = "--config" if facts.file else "the defaults, as there is no --config"
+        yield Unchecked("settings", f"{facts.unstated}; all is compared with {instead}")
+    elif facts.file:
+        found = changes(facts.file, facts.settings)
+        # Flags of the service's command may set these.
+        differ = {place: text for place, text in found.items() if place[0] not in _FLAGS}
+        if differ:
             yield Ailment(
                 "settings",
-                f"the service runs with {_listed(windows)}, the settings say "
-                f"{_listed(_windows_of(facts))}",
-                "restart the service with this file, or name its own with --config",
+                f"the service does not run with the file (file -> service): {told(differ)}",
+                "load the file into the service, or leave out --config to look at what runs",
             )
 
 
@@ -159,7 +170,3 @@ def _certificates(facts: Facts) -> Iterator[Conclusion]:
 
 def _windows_of(facts: Facts) -> dict[str, int]:
     return {pool.name: pool.max_model_len for pool in facts.settings.pools}
-
-
-def _listed(windows: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {window}" for name, window in windows.items())

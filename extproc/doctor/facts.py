@@ -77,15 +77,13 @@ class EnvoyFacts:
 
 @dataclass(frozen=True, slots=True)
 class ServiceFacts:
-    """What the service states: its readiness, its counters, and the windows that it works with.
+    """What the service states: its readiness and its counters.
 
-    windows: of its settings, by pool; Unseen if they need a token.
-    used: those that count for its decisions, where it asks the servers.
+    used: the windows that count for its decisions, by pool, where it asks the servers.
     """
 
     ready: bool
     counts: Counts
-    windows: Mapping[str, int] | Unseen
     used: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -104,6 +102,7 @@ class Served:
 class Facts:
     """Everything that was seen.
 
+    settings: what all is compared with: those that the service runs with, if it states them.
     seconds: how long the counters were watched; 0: they count since their processes started.
     """
 
@@ -114,6 +113,10 @@ class Facts:
     certificate: Certificate | Unseen | None = None
     """The service's own; None if it uses no TLS."""
     seconds: float = 0
+    unstated: str = ""
+    """Why the service does not state its settings, if so."""
+    file: Settings | None = None
+    """Those of the file that --config names."""
 
     @property
     def when(self) -> str:

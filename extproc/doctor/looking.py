@@ -58,8 +58,7 @@ class Places:
 
 async def look(settings: Settings, places: Places) -> Facts:
     """Return what is seen; what cannot be reached is a part of it."""
-    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S, sock_connect=_CONNECT_S)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
+    async with _session() as session:
         service, envoy = await _look_twice(session, places)
         served: tuple[Served, ...] = ()
         if isinstance(envoy, EnvoyFacts):
@@ -69,6 +68,21 @@ async def look(settings: Settings, places: Places) -> Facts:
             )
         certificate = await _own_certificate(settings)
     return Facts(settings, service, envoy, served, certificate, places.watch_s)
+
+
+async def ask_settings(service: str, token: str) -> Settings | Unseen:
+    """Return the settings that the service at this base URL runs with."""
+    async with _session() as session:
+        state = await _get(session, f"{service}/state", token)
+    if isinstance(state, Unseen):
+        reason = "HTTP 401: it requires its token, with --token-file"
+        return Unseen(state.reason.replace("HTTP 401", reason))
+    return read_settings(state)
+
+
+def _session() -> aiohttp.ClientSession:
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S, sock_connect=_CONNECT_S)
+    return aiohttp.ClientSession(timeout=timeout)
 
 
 async def _look_twice(
@@ -109,13 +123,8 @@ async def _service(session: aiohttp.ClientSession, places: Places) -> ServiceFac
         return answer
     ready = await _get(session, f"{places.service}/readyz")
     state = await _get(session, f"{places.service}/state", places.token)
-    if isinstance(state, Unseen):
-        reason = state.reason.replace("HTTP 401", "the service requires its token: --token-file")
-        windows: Mapping[str, int] | Unseen = Unseen(reason)
-        used: Mapping[str, int] = {}
-    else:
-        windows, used = read_windows(state), read_used(state)
-    return ServiceFacts(not isinstance(ready, Unseen), read_counts(answer), windows, used)
+    used = {} if isinstance(state, Unseen) else read_used(state)
+    return ServiceFacts(not isinstance(ready, Unseen), read_counts(answer), used)
 
 
 async def _envoy(session: aiohttp.ClientSession, url: str) -> EnvoyFacts | Unseen:
@@ -194,13 +203,15 @@ def read_counts(data: bytes) -> Counts:
     return Counts(values)
 
 
-def read_windows(data: bytes) -> Mapping[str, int] | Unseen:
-    """Return the windows that /state names, by pool."""
-    document = _json(data)
-    pools = document.get("pools") if isinstance(document, dict) else None
-    if not isinstance(pools, dict) or not all(isinstance(n, int) for n in pools.values()):
-        return Unseen("/state names no pools")
-    return {str(name): int(window) for name, window in pools.items()}
+def read_settings(data: bytes) -> Settings | Unseen:
+    """Return the settings in a page of /state."""
+    stated = Part("", _json(data)).at("settings")
+    if not stated.present:
+        return Unseen("/state of the service names no settings: it is older than this command")
+    try:
+        return Settings.model_validate_json(json.dumps(stated.value))
+    except (ValueError, RecursionError):
+        return Unseen("/state of the service names settings that this command does not know")
 
 
 def read_used(data: bytes) -> Mapping[str, int]:

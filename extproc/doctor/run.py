@@ -3,15 +3,16 @@
 import asyncio
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from extproc.config.errors import UserError
 from extproc.config.load import load
 from extproc.config.settings import Settings
 from extproc.doctor.checks import conclude
+from extproc.doctor.facts import Unseen
 from extproc.doctor.finding import Ailment, Conclusion
-from extproc.doctor.looking import Places, look
+from extproc.doctor.looking import Places, ask_settings, look
 from extproc.service.bearer import read_secret
 
 
@@ -29,25 +30,36 @@ class DoctorOptions:
 
 def run_doctor(options: DoctorOptions) -> int:
     """Print what is found; return 0 if nothing is wrong, else 1. Raises UserError."""
-    settings = load(options.config)
-    if options.config is None:
-        # Nothing is known of its addresses, so none is compared.
-        listen = settings.listen.model_copy(update={"grpc": "127.0.0.1:0"})
-        settings = settings.model_copy(update={"listen": listen})
-    places = _places(settings, options)
-    concluded = conclude(asyncio.run(look(settings, places)))
+    concluded, places = asyncio.run(_diagnose(options))
     sys.stdout.write(written(concluded, places, as_json=options.json) + "\n")
     return 1 if any(isinstance(each, Ailment) for each in concluded) else 0
 
 
-def _places(settings: Settings, options: DoctorOptions) -> Places:
-    token = options.token_file or Path(settings.listen.http_token_file or "")
-    return Places(
-        service=_url("--service", options.service or settings.listen.http),
-        envoy=_url("--envoy", options.envoy or settings.envoy.admin),
-        token=read_secret(token, "token").decode("latin-1") if token != Path() else "",
-        watch_s=options.watch_s,
-    )
+async def _diagnose(options: DoctorOptions) -> tuple[tuple[Conclusion, ...], Places]:
+    file = load(options.config) if options.config else None
+    known = file or _unknown()
+    envoy = _url("--envoy", options.envoy) if options.envoy else ""
+    service = _url("--service", options.service or known.listen.http)
+    token = _token(options.token_file, known)
+    stated = await ask_settings(service, token)
+    settings = stated if isinstance(stated, Settings) else known
+    envoy = envoy or _url("--envoy", settings.envoy.admin)
+    places = Places(service=service, envoy=envoy, token=token, watch_s=options.watch_s)
+    unstated = stated.reason if isinstance(stated, Unseen) else ""
+    facts = replace(await look(settings, places), unstated=unstated, file=file)
+    return conclude(facts), places
+
+
+def _unknown() -> Settings:
+    """Return the defaults without the address of gRPC, so that none is compared."""
+    defaults = Settings()
+    listen = defaults.listen.model_copy(update={"grpc": "127.0.0.1:0"})
+    return defaults.model_copy(update={"listen": listen})
+
+
+def _token(file: Path | None, settings: Settings) -> str:
+    path = file or Path(settings.listen.http_token_file or "")
+    return read_secret(path, "token").decode("latin-1") if path != Path() else ""
 
 
 def _url(option: str, text: str) -> str:

@@ -59,6 +59,16 @@ def nearest_type(name: str) -> str | None:
     return best[0] if best else None
 
 
+def successor(end: str) -> str | None:
+    """Return the full name that ends so, such as router.v3.Router; None if there is none."""
+    package = end.rpartition(".")[0]
+    for found in sorted(each for each in _packages() if each.endswith(f".{package}")):
+        name = f"{found}.{end.rpartition('.')[2]}"
+        if find_type(name):
+            return name
+    return None
+
+
 @cache
 def api_fields(kind: type[Message]) -> Mapping[str, ApiField]:
     """Return a message's fields by each name that JSON may give them: snake_case and camelCase."""

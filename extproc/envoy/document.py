@@ -112,6 +112,8 @@ class EnvoyFile:
 
     document: Part
     lines: Mapping[str, int]
+    repeated: tuple[Finding, ...] = ()
+    """Keys that a mapping has twice."""
 
     def line(self, path: str) -> int | None:
         """Return the line of a path, or of its nearest parent in the file."""
@@ -130,32 +132,52 @@ def read_envoy(path: Path) -> EnvoyFile:
         loader = _EnvoyLoader(data)
         node = loader.get_single_node()
         value = None if node is None else loader.construct_document(node)
-        return EnvoyFile(Part("", value), _line_numbers(node))
+        return EnvoyFile(Part("", value), *_line_numbers(node))
     except OSError as error:
         raise EnvoyFileError(f"{path}: cannot be read: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = f":{mark.line + 1}" if mark else ""
+        raise EnvoyFileError(f"{path}{line}: {_explained(error)}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise EnvoyFileError(f"{path}: is not YAML: {reason[:200]}") from error
 
 
-def _line_numbers(root: yaml.Node | None) -> dict[str, int]:
-    """Return the line of each path; parts behind an alias have one only where they are defined."""
+def _explained(error: yaml.MarkedYAMLError) -> str:
+    if error.problem == "but found another document":
+        return "another document begins here, which Envoy would not read: put all into one document"
+    problem = " ".join((error.problem or "").split())[:200]
+    return f"is not YAML: {problem}; indent with spaces, and quote text with any of : {{ }} * & %"
+
+
+def _line_numbers(root: yaml.Node | None) -> tuple[dict[str, int], tuple[Finding, ...]]:
+    """Return the line of each path, and what is there twice.
+
+    Parts behind an alias have a line only where they are defined.
+    """
     lines, seen, nodes = dict[str, int](), set[int](), [("", root)]
+    repeated = dict[Finding, None]()
     while nodes:
         path, node = nodes.pop()
         if id(node) in seen:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
+            own = set[str]()
             for key, value in node.value:
                 below = _below(path, key.value)
+                if below in own:
+                    text = f"set before, in line {lines[below]}, which has no effect: keep one"
+                    repeated[Finding(below, text)] = None
+                own.add(below)
                 lines[below] = key.start_mark.line + 1
                 nodes.append((below, value))
         elif isinstance(node, yaml.SequenceNode):
             for index, value in enumerate(node.value):
                 lines[f"{path}[{index}]"] = value.start_mark.line + 1
                 nodes.append((f"{path}[{index}]", value))
-    return lines
+    return lines, tuple(repeated)
 
 
 def _below(path: str, key: object) -> str:

@@ -39,6 +39,16 @@ JSON_FORMS: Mapping[type[Message], tuple[type, str]] = {
 }
 
 
+# What people call the scalars that are no whole numbers.
+_KINDS = {
+    "bool": "true or false",
+    "bytes": "bytes in base64",
+    "double": "a number",
+    "float": "a number",
+    "string": "text (with quotes, if it looks like a number)",
+}
+
+
 class WrongValue(Exception):  # noqa: N818 -- not an error of ours
     """A part that is not a value of its field; holds the finding."""
 
@@ -57,7 +67,7 @@ def read_scalar(proto_type: str, part: Part) -> object:
     try:
         return _scalar(proto_type, part.value)
     except (ValueError, OverflowError, binascii.Error):
-        raise unexpected(proto_type, part) from None
+        raise unexpected(_KINDS.get(proto_type, f"a whole number ({proto_type})"), part) from None
 
 
 def read_enum(kind: type[betterproto2.Enum], part: Part) -> betterproto2.Enum:

@@ -5,6 +5,7 @@ does not have are not checked; required fields and permitted ranges are left to 
 Invariant: reading a document of any shape ends without an error.
 """
 
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,7 @@ from extproc.envoy.api_types import (
     full_name,
     is_newer,
     nearest_type,
+    successor,
 )
 from extproc.envoy.document import Finding, Part
 from extproc.envoy.proto_json import (
@@ -63,6 +65,18 @@ _PACKAGES = {
     "typed_extension_protocol_options": ("envoy.extensions.upstreams.", f"{_FILTERS}network."),
     "typed_per_filter_config": (f"{_FILTERS}http.", "envoy.config.route.v3.FilterConfig"),
 }
+# Fields that Envoy's v2 API had, and what replaces them.
+_V2_FIELDS = {
+    "hosts": "load_assignment",
+    "tls_context": "transport_socket",
+    "config": "typed_config",
+    "per_filter_config": "typed_per_filter_config",
+    "extension_protocol_options": "typed_extension_protocol_options",
+    "regex": "safe_regex",
+    "regex_match": "safe_regex_match",
+    "allow_origin": "allow_origin_string_match",
+}
+_V2_TYPE = re.compile(r"\w+\.v2\.\w+\Z")
 # Types that any extension point takes.
 _WRAPPING = ("envoy.extensions.common.matching.", "google.protobuf.")
 # Another type's name and JSON.
@@ -116,7 +130,7 @@ class _MessageReader:
             proto_type = api_fields(kind)["value"].meta.proto_type
             return self._build(kind, {"value": read_scalar(proto_type, part)}, part)
         if not isinstance(part.value, dict):
-            raise unexpected(f"fields of {full_name(kind)}", part)
+            raise unexpected(f"a mapping with fields of {full_name(kind)}", part)
         values = {}
         for key in part.value:
             child, field = part.at(key), api_fields(kind).get(key)
@@ -176,11 +190,11 @@ class _MessageReader:
 
     def _report_unknown_field(self, kind: type[Message], key: str, part: Part) -> None:
         if is_newer(kind, key):
-            self._skip(part, f"newer than envoy-data-plane {API_VERSION}")
+            lacking = f"envoy-data-plane {API_VERSION} has no field {key!r}"
+            self._skip(part, f"{lacking}, which Envoy 1.40 has")
             return
-        near = get_close_matches(key[:80], api_fields(kind), n=1)
-        fix = f"; did you mean `{near[0]}`?" if near else f" of {full_name(kind)}"
-        self.faults.append(Finding(part.path, f"unknown field{fix}"))
+        text = f"unknown field of {full_name(kind)}; {_fix(kind, key)}"
+        self.faults.append(Finding(part.path, text))
 
     def _skip(self, part: Part, reason: str) -> None:
         self.unchecked.append(Finding(part.path, f"not checked: {reason}"))
@@ -209,7 +223,13 @@ class _MessageReader:
     def _resolve(self, url: Part, packages: tuple[str, ...]) -> type[Message] | None:
         host, _, name = url.text.rpartition("/")
         if not host:
-            raise unexpected("a type such as type.googleapis.com/envoy.config.core.v3.Node", url)
+            known = name if find_type(name) else f"{packages[0] if packages else 'envoy.'}<NAME>"
+            raise unexpected(f"the type of the message, type.googleapis.com/{known}", url)
+        if name.startswith("envoy.") and ".v2." in name:
+            end = _V2_TYPE.search(name)
+            near = successor(end[0].replace(".v2.", ".v3.")) if end else None
+            of_v3 = near or f"one of {packages[0] if packages else 'envoy.'}*"
+            raise WrongValue(url, f"Envoy 1.40 has no types of Envoy's v2 API; use {of_v3}")
         kind = find_type(name)
         if kind is None and (near := nearest_type(name)):
             raise WrongValue(url, f"unknown type; did you mean {near}?")
@@ -218,6 +238,13 @@ class _MessageReader:
         elif packages and not name.startswith((*packages, *_WRAPPING)):
             raise unexpected(f"a type of {packages[0]}*", url)
         return kind
+
+
+def _fix(kind: type[Message], key: str) -> str:
+    if (now := _V2_FIELDS.get(key)) in api_fields(kind):
+        return f"it is of Envoy's v2 API, use `{now}`"
+    near = get_close_matches(key[:80], api_fields(kind), n=1)
+    return f"did you mean `{near[0]}`?" if near else "Envoy 1.40 has none like it: remove it"
 
 
 def _groups(kind: type[Message], names: Iterable[str]) -> Mapping[str, list[str]]:

@@ -28,7 +28,7 @@ from extproc.local.stack import Stack, StackGateway, StackOptions
 from extproc.local.tally import tally
 from extproc.local.traffic import Item, Source, TrafficOptions, make_traffic
 from extproc.local.up import print_addresses, run_stoppable
-from extproc.output import STDOUT, write_json
+from extproc.output import STDOUT, report_console, write_json
 from extproc.progress import Show, showing
 
 _SIMULATED_RATE = 8.0
@@ -62,7 +62,7 @@ class DemoOptions:
 def run_demo(options: DemoOptions) -> int:
     """Run the demo; return 0 if nothing was lost or altered, else 1."""
     # 130 is the shell's code for Ctrl-C (128 + SIGINT): a run that was stopped proves nothing.
-    console = Console(stderr=options.json == STDOUT)
+    console = report_console(stderr=options.json == STDOUT)
     return run_stoppable(lambda: _demo(options, console), when_stopped=130)
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from extproc.local.fleet import StackPool
 from extproc.local.stack import Stack, StackGateway, StackOptions
+from extproc.output import report_console
 from extproc.progress import showing
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -20,7 +21,7 @@ _WIDEST = 1000
 def run_up(options: StackOptions) -> int:
     """Run the stack until a signal; return the exit code."""
     # A signal is how `up` ends, so it is no failure.
-    return run_stoppable(lambda: _up(options, Console()), when_stopped=0)
+    return run_stoppable(lambda: _up(options, report_console()), when_stopped=0)
 
 
 def run_stoppable(main: Callable[[], Coroutine[None, None, int]], *, when_stopped: int) -> int:
@@ -71,4 +72,6 @@ def print_addresses(console: Console, gateway: StackGateway, pools: Sequence[Sta
     table.add_row("access log", str(gateway.envoy.output.path()), "one line of JSON per request")
     table.add_row("service log", str(gateway.service.log.path()))
     console.print(table, soft_wrap=True, width=_WIDEST)  # paths are whole, also in a pipe
+    service = gateway.service_url.removeprefix("http://")
+    console.print(f"To look for what is wrong: dualpool doctor --service {service}", soft_wrap=True)
     console.print("Press Ctrl-C to stop.")

@@ -19,7 +19,7 @@ from extproc.build import build_rules
 from extproc.config.load import load_row
 from extproc.config.settings import Settings
 from extproc.names import install_hint
-from extproc.output import STDOUT, write_json
+from extproc.output import STDOUT, report_console, write_json
 from extproc.planner.proof.capacity import load_of, with_capacity
 from extproc.planner.report.simulated import Compared, Simulation, print_simulation, to_json
 from extproc.planner.simulation.fleet import FleetSpec
@@ -88,7 +88,7 @@ def run_simulate(options: SimulateOptions) -> int:
     """
     simulation, records = _simulate_all(options)
     if options.json != STDOUT:
-        print_simulation(simulation, Console(width=max(_WIDTH, Console().width)))
+        print_simulation(simulation, report_console(_WIDTH))
     if options.json:
         write_json(options.json, to_json(simulation))
     if options.plot:

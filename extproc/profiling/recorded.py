@@ -20,6 +20,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from extproc.output import report_console
 from extproc.planner.simulation.fleet import PoolSpec
 from extproc.planner.traffic.lengths import Trace
 from extproc.profiling.fitting import Decode, FirstToken, Fit, Measurement, fit
@@ -420,7 +421,7 @@ def main() -> int:
         recordings = [_synchronous(each) for each in recordings]
     if given.write:
         write_named(recordings, given.write)
-    show(Console(width=_WIDTH), recordings)
+    show(report_console(_WIDTH), recordings)
     return 0
 
 

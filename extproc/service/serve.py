@@ -84,9 +84,10 @@ class Service:
         decisions = Decisions()
         self._workers = WorkerMetrics(registry)
         self._journal = Journal(learner, self._workers.dropped.inc)
-        self._settings, self._marked = settings, b""
-        self._state = build_state(settings, self._mark, self._build, registry)
-        self._shared = build_shared(settings, self._journal, self._mark, self._build, registry)
+        self._settings, self._mark = settings, build_mark(settings, self._secret)
+        mark = lambda: self._mark  # noqa: E731 - other settings may have another
+        self._state = build_state(settings, mark, self._build, registry)
+        self._shared = build_shared(settings, self._journal, mark, self._build, registry)
         self._observe = self._shared.observe if self._shared else self._journal.apply
         if self._shared:
             self._shared.on_replicas = learner.share
@@ -144,7 +145,8 @@ class Service:
         """Go on with other settings. Raises UserError, and changes nothing then."""
         secret = build_tenant_secret(settings, self._secret)
         self._watch.use(settings)
-        self._secret, self._settings, self._marked = secret, settings, b""
+        self._secret, self._settings = secret, settings
+        self._mark = build_mark(settings, secret)
         self._retune()
         self._described.update(describe_settings(settings))
         configure_logging(settings)
@@ -159,11 +161,6 @@ class Service:
         self._stages = stages
         self._server.use(stages)
         renew_page(self._page, used, self._learner)
-
-    def _mark(self) -> bytes:
-        if not self._marked:
-            self._marked = build_mark(self._settings, self._secret)
-        return self._marked
 
     def _build(self) -> Learner:
         return build_learner(self._watch.capped(self._settings))

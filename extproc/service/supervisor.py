@@ -78,7 +78,7 @@ class Supervisor:
             read_certificates(files)  # one message, not one from each worker
         self._token = build_token(settings.listen)
         self._tenant_secret = build_tenant_secret(settings)
-        self._settings, self._marked = settings, b""
+        self._settings, self._mark = settings, build_mark(settings, self._tenant_secret)
         self._addresses = worker_addresses(settings.listen.grpc, settings.workers)
         self._learner = build_learner(settings)
         self._workers: dict[int, WorkerProcess] = {}
@@ -93,10 +93,9 @@ class Supervisor:
         self._journal = Journal(
             self._learner, self._metrics.dropped.inc, self._tell, self._have_all_continue
         )
-        self._state = build_state(settings, self._mark, self._build, self._registry)
-        self._shared = build_shared(
-            settings, self._journal, self._mark, self._build, self._registry
-        )
+        mark = lambda: self._mark  # noqa: E731 - other settings may have another
+        self._state = build_state(settings, mark, self._build, self._registry)
+        self._shared = build_shared(settings, self._journal, mark, self._build, self._registry)
         self._observe = self._shared.observe if self._shared else self._journal.apply
         if self._shared:
             self._shared.on_replicas = self._share
@@ -232,7 +231,7 @@ class Supervisor:
         secret = build_tenant_secret(settings, self._tenant_secret)
         self._watch.use(settings)
         self._tenant_secret = secret
-        self._settings, self._marked = settings, b""
+        self._settings, self._mark = settings, build_mark(settings, secret)
         self._resize()
         self._described.update(describe_settings(settings))
         configure_logging(settings)
@@ -253,11 +252,6 @@ class Supervisor:
         retune(self._learner, self._used)
         for index, worker in self._workers.items():
             worker.change(self._order(index))
-
-    def _mark(self) -> bytes:
-        if not self._marked:
-            self._marked = build_mark(self._settings, self._tenant_secret)
-        return self._marked
 
     def _build(self) -> Learner:
         return build_learner(self._used)
@@ -285,7 +279,7 @@ class Supervisor:
 
     async def _write_copy(self, path: Path) -> bool:
         """Write what was learnt; return False if that fails: a worker can do without it."""
-        chunks = encode_file(await self._journal.take(), self._mark())
+        chunks = encode_file(await self._journal.take(), self._mark)
         try:
             if await asyncio.to_thread(write_file, path, chunks) is not None:
                 return True

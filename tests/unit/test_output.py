@@ -1,5 +1,7 @@
 import json
 
+from rich.table import Table
+
 from extproc.output import STDOUT, report_console, write_json
 
 
@@ -15,3 +17,16 @@ def test_a_hyphen_is_standard_output(capsys):
 
 def test_a_table_is_not_wrapped_outside_a_terminal():
     assert report_console(200).width == 200
+
+
+def test_lines_that_are_piped_end_without_spaces(capsys):
+    table = Table(box=None)
+    table.add_row("a", "b")
+    table.add_row("a", "longer")
+    report_console(40).print("first", table)
+    assert capsys.readouterr().out.splitlines() == ["first", "", " a  b", " a  longer"]
+
+
+def test_standard_error_gets_the_same(capsys):
+    report_console(stderr=True).print("told")
+    assert capsys.readouterr() == ("", "told\n")

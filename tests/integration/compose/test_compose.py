@@ -127,6 +127,14 @@ def test_the_check_names_what_is_wrong(docker_engine):
     assert "environment: LONG_MAX_NUM_SEQS: '16x' is not allowed: a whole number" in done.stderr
 
 
+def test_the_doctor_finds_nothing_in_a_healthy_stack(containers, stack):
+    for _ in range(20):
+        pool_of(SHORT)
+    done = stack.compose("run", "--rm", "doctor")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ": nothing is wrong" in done.stdout
+
+
 def test_short_requests_go_to_the_short_pool_and_long_ones_to_the_long_pool(containers):
     assert (pool_of(SHORT), pool_of(LONG)) == ("short", "long")
 

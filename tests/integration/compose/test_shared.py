@@ -99,6 +99,12 @@ def decisions(port):
     return sum(float(line.split()[-1]) for line in found)
 
 
+def test_the_doctor_finds_nothing_in_healthy_replicas(replicas, stack):
+    done = stack.compose("--profile", "shared", "run", "--rm", "doctor-shared")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert ": nothing is wrong" in done.stdout
+
+
 def test_one_may_die(replicas):
     with traffic(CHAT, SHORT) as clients:
         wait_for(clients.more())

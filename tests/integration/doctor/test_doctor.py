@@ -19,12 +19,14 @@ from extproc.local.envoy import envoy_command
 from extproc.local.ports import free_ports
 from extproc.local.stack import service_settings
 from tests.support.certificate_authority import Authority
+from tests.support.http_server import Answering, serving_http
 from tests.support.local_stack import answers, fetch, running, wait_for
 from tests.support.production_stack import fronted, started
 
 pytestmark = pytest.mark.slow
 
 DEAD = "127.0.0.1:1"  # nobody listens there
+OBSERVED = {"requests": {"observe_sample": 1.0}}  # as the stack of tests runs
 
 
 def send(url, count=120, body=None):
@@ -62,7 +64,7 @@ def config(stack, tmp_path_factory):
 
     def write(name="healthy", **changes):
         upstreams = [pool.upstream for pool in stack.pools]
-        document = service_settings(stack.ports, stack.pools, upstreams, {}) | changes
+        document = service_settings(stack.ports, stack.pools, upstreams, OBSERVED) | changes
         file = tmp_path_factory.mktemp("doctor") / f"{name}.yaml"
         file.write_text(yaml.safe_dump(document))
         return file
@@ -111,8 +113,18 @@ def readdress(resources, name, port=1):
     endpoint["endpoint"]["address"]["socket_address"]["port_value"] = port
 
 
+def wait_for_health(admin, address):
+    """Wait until Envoy uses a server."""
+    healthy = f"{address}::health_flags::healthy".encode()
+    wait_for(lambda: healthy in fetch(f"{admin}/clusters").body)
+
+
 def test_nothing_is_found_in_a_healthy_stack(look_at):
     assert look_at() == (0, {})
+
+
+def test_the_service_states_all_that_the_doctor_needs(stack, diagnose):
+    assert diagnose(service=stack.gateway.service_url) == (0, {})
 
 
 def test_a_service_that_does_not_answer_is_found(look_at):
@@ -125,16 +137,29 @@ def test_an_envoy_that_does_not_answer_is_found(look_at):
     assert (code, found) == (1, {"envoy": "http://127.0.0.1:1/config_dump: connection refused"})
 
 
-def test_a_window_that_differs_from_the_servers_is_found(stack, config, look_at):
+def test_a_file_that_the_service_does_not_run_with_is_found(config, look_at):
     rows = yaml.safe_load(config().read_text())["pools"]
     rows[0]["max_model_len"] = 4096
     code, found = look_at(config=config("window", pools=rows))
+    assert (code, [*found]) == (1, ["settings"])
+    assert "pools[0].max_model_len: 4096 -> 8192" in found["settings"]
+
+
+class Smaller(Answering):
+    def found(self):
+        return 200, b'{"data": [{"id": "m", "max_model_len": 4096}]}'
+
+
+def test_a_window_that_differs_from_the_servers_is_found(config, look_at):
+    with serving_http(Smaller) as address:
+        port = int(address.rpartition(":")[2])
+        with faulty_envoy(config, lambda all_: readdress(all_, "short", port)) as (_, admin):
+            wait_for_health(admin, address)
+            code, found = look_at(envoy=admin)
     assert code == 1
-    address = stack.pools[0].upstream.address
     assert found["windows"] == (
-        f"{address} of short serves simulated with 8192 tokens, the settings say 4096"
+        f"{address} of short serves m with 4096 tokens, the settings say 8192"
     )
-    assert found["settings"].startswith("the service runs with short 8192, long 65536")
 
 
 RBAC = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC"
@@ -194,8 +219,7 @@ def test_a_server_that_hangs_is_found(config, look_at, monkeypatch):
         port = hung.getsockname()[1]
         address = f"127.0.0.1:{port}"
         with faulty_envoy(config, lambda all_: readdress(all_, "short", port)) as (_, admin):
-            healthy = f"{address}::health_flags::healthy".encode()
-            wait_for(lambda: healthy in fetch(f"{admin}/clusters").body)
+            wait_for_health(admin, address)
             code, found = look_at(envoy=admin)
     assert code == 1
     assert found["pools"].startswith(f"{address} of short accepts connections, and Envoy uses it")

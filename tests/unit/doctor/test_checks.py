@@ -1,6 +1,6 @@
 import pytest
 
-from extproc.config.settings import PoolSettings, Settings
+from extproc.config.settings import ListenSettings, LogLevel, PoolSettings, Settings
 from extproc.doctor.checks import conclude
 from extproc.doctor.facts import (
     Certificate,
@@ -16,11 +16,10 @@ from extproc.envoy.document import Part
 from extproc.page.counts import Counts
 
 SHORT = PoolSettings(name="short", max_model_len=8192)
-WINDOWS = {"short": 8192, "long": 65536}
 
 
-def service(*, ready=True, windows=WINDOWS, used=None):
-    return ServiceFacts(ready=ready, counts=Counts({}), windows=windows, used=used or {})
+def service(*, ready=True, used=None):
+    return ServiceFacts(ready=ready, counts=Counts({}), used=used or {})
 
 
 def envoy(bootstrap=None, hosts=(), certificates=()):
@@ -43,8 +42,26 @@ def test_a_service_that_is_not_ready_is_found():
 
 
 def test_other_settings_than_those_of_the_file_are_found():
-    [text] = found(service(windows={"short": 1}), envoy())
-    assert "runs with short 1, the settings say short 8192, long 65536" in text
+    facts = Facts(Settings(), service(), envoy(), file=Settings(shadow=True))
+    [text] = [str(each) for each in conclude(facts) if isinstance(each, Ailment)]
+    assert "does not run with the file (file -> service): shadow: true -> false; load" in text
+
+
+def test_what_flags_may_set_is_no_other_setting():
+    file = Settings(listen=ListenSettings(http="127.0.0.1:1"), log_level=LogLevel.DEBUG)
+    facts = Facts(Settings(), service(), envoy(), file=file)
+    assert [each for each in conclude(facts) if isinstance(each, Ailment)] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "instead"),
+    [(None, "the defaults, as there is no --config"), (Settings(), "--config")],
+)
+def test_it_is_said_what_stands_for_settings_that_the_service_does_not_state(file, instead):
+    facts = Facts(Settings(), service(), envoy(), unstated="HTTP 401", file=file)
+    assert f"settings: not checked: HTTP 401; all is compared with {instead}" in map(
+        str, conclude(facts)
+    )
 
 
 def test_a_server_of_another_window_is_found_with_both_fixes():
@@ -89,7 +106,7 @@ def test_a_server_that_refuses_envoy_too_is_found():
 
 
 def test_a_store_that_is_away_is_found():
-    told = ServiceFacts(True, Counts({"dualpool_state_connected": 0.0}), WINDOWS)
+    told = ServiceFacts(True, Counts({"dualpool_state_connected": 0.0}))
     [text] = found(told, envoy())
     assert text.startswith("store: the service does not share what it learns")
 

@@ -2,8 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.budget.values import Learnt
+from extproc.config.settings import Settings
 from extproc.doctor.facts import Unseen
-from extproc.doctor.looking import read_counts, read_models, read_used, read_windows
+from extproc.doctor.looking import read_counts, read_models, read_settings, read_used
+from extproc.service.build import describe_settings
+from extproc.service.pages import write_state
 
 PAGE = b"""\
 # TYPE dualpool_decisions_total counter
@@ -23,8 +27,17 @@ def test_what_no_counter_can_have_is_left_out(value):
     assert read_counts(b"dualpool_answers_total " + value + b"\n").values == {}
 
 
-def test_the_windows_are_those_that_the_service_states():
-    assert read_windows(b'{"pools": {"short": 8192}}') == {"short": 8192}
+def test_the_settings_are_those_that_the_service_states():
+    settings = Settings(shadow=True, state="file:/s")
+    assert read_settings(write_state(describe_settings(settings), Learnt({}))) == settings
+
+
+@pytest.mark.parametrize(
+    ("page", "reason"),
+    [(b"{}", "older than this command"), (b'{"settings": {"pools": 3}}', "does not know")],
+)
+def test_settings_that_cannot_be_read_are_not_used(page, reason):
+    assert reason in read_settings(page).reason
 
 
 def test_the_windows_that_count_are_read_where_the_service_asks_servers():
@@ -44,7 +57,7 @@ def test_a_server_that_states_no_window_is_not_judged():
 @given(st.binary(max_size=200))
 def test_whatever_answers_nothing_is_raised(data):
     read_counts(data)
-    read_windows(data)
+    read_settings(data)
     read_used(data)
     read_models(data)
     read_counts(PAGE + data)

@@ -25,7 +25,7 @@ NOT_SEEN = Unseen("not looked at")
 
 
 def found(counts, envoy=NOT_SEEN):
-    service = ServiceFacts(ready=True, counts=Counts(HEALTHY | counts), windows={})
+    service = ServiceFacts(ready=True, counts=Counts(HEALTHY | counts))
     return {each.check: str(each) for each in traffic_checks(Facts(Settings(), service, envoy))}
 
 
@@ -40,7 +40,7 @@ def envoy(**counters):
 )
 def test_a_pool_that_reports_no_load_is_found_with_spill(state, spill, missed):
     counts = {f"dualpool_pool_servers {pool} {state}": 1.0 for pool in ("short", "long")}
-    service = ServiceFacts(ready=True, counts=Counts(HEALTHY | counts), windows={})
+    service = ServiceFacts(ready=True, counts=Counts(HEALTHY | counts))
     settings = Settings(load=LoadSettings(spill=spill))
     checks = [str(each) for each in traffic_checks(Facts(settings, service, NOT_SEEN))]
     assert [f"no server of {pool} reports" in "".join(checks) for pool in ("short", "long")] == [
@@ -76,7 +76,7 @@ def test_the_misroutes_that_the_target_permits_are_no_finding():
 
 
 def test_few_requests_are_not_judged():
-    service = ServiceFacts(ready=True, counts=Counts({}), windows={})
+    service = ServiceFacts(ready=True, counts=Counts({}))
     conclusions = traffic_checks(Facts(Settings(), service, Unseen("")))
     assert [*conclusions] == [Unchecked("usage", "only 0 requests since the start")]
 

@@ -1,5 +1,7 @@
 """Envoy files of any shape, and the lines of their parts."""
 
+import re
+
 import pytest
 
 from extproc.envoy.document import EnvoyFileError, Part, read_envoy
@@ -58,3 +60,27 @@ def test_json_is_read_too(tmp_path):
     path = tmp_path / "envoy.json"
     path.write_text('{"node": {"id": "a"}}')
     assert read_envoy(path).document.at("node", "id").text == "a"
+
+
+def test_a_key_that_is_there_twice_is_found_with_both_lines(tmp_path):
+    path = tmp_path / "envoy.yaml"
+    path.write_text("admin: {}\nnode: {id: a}\nadmin: {address: {}}\n")
+    file = read_envoy(path)
+    [found] = file.repeated
+    assert str(found) == "admin: set before, in line 1, which has no effect: keep one"
+    assert file.line(found.path) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\n---\nb: 2\n", ":2: another document begins here"),
+        ("a: 1\nb: *c\n", ":2: is not YAML: found undefined alias 'c'; indent with spaces"),
+        ("a:\n\tb: 1\n", ":2: is not YAML: found character '\\t'"),
+    ],
+)
+def test_what_yaml_cannot_be_read_has_its_line(tmp_path, text, told):
+    path = tmp_path / "envoy.yaml"
+    path.write_text(text)
+    with pytest.raises(EnvoyFileError, match=re.escape(told)):
+        read_envoy(path)

@@ -350,13 +350,16 @@ def test_a_document_that_contains_itself_has_an_end(tmp_path):
     assert len(review(Settings(), read_envoy(file).document)) == 1
 
 
+NO_YAML = r"envoy\.yaml(:\d+)?: (is not YAML|another document begins here)"
+
+
 @pytest.mark.parametrize(
     "text", ["a: [", "\x00", "a: 1\n---\nb: 2\n", "[" * 5000, r'"\ud800": 1', r'a: "\ud800"']
 )
 def test_what_is_no_yaml_is_one_message(tmp_path, text):
     file = tmp_path / "envoy.yaml"
     file.write_text(text)
-    with pytest.raises(EnvoyFileError, match=r"envoy\.yaml: is not YAML: \S") as error:
+    with pytest.raises(EnvoyFileError, match=NO_YAML) as error:
         read_envoy(file)
     assert "\n" not in str(error.value)
 

@@ -92,6 +92,7 @@ def test_a_fault_of_ours_is_not_hidden():
         "pool long http://127.0.0.1:8102 65536 tokens, real",
         "service http://h:8081 /metrics /healthz /readyz /state",
         "Envoy admin http://h:9901",
+        "To look for what is wrong: dualpool doctor --service h:8081",
         "Press Ctrl-C to stop.",
     ],
 )

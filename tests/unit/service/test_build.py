@@ -110,11 +110,13 @@ def test_a_message_is_as_long_as_a_body_that_is_read(large, most, longest):
 
 def test_the_state_shows_estimator_target_and_windows():
     pools = (PoolSettings(name="a", max_model_len=10), PoolSettings(name="b", max_model_len=20))
-    assert describe_settings(Settings(pools=pools)) == {
+    settings = Settings(pools=pools)
+    assert describe_settings(settings) == {
         "estimator": "calibrated",
         "target": 0.001,
         "shadow": False,
         "pools": {"a": 10, "b": 20},
+        "settings": settings.model_dump(mode="json"),
     }
 
 
