@@ -19,7 +19,7 @@ import msgspec
 
 from extproc.evaluation.report import Evaluation
 from extproc.evaluation.rivals import OURS
-from extproc.evaluation.scenario_run import ScenarioResult
+from extproc.evaluation.scenario_run import Fared, ScenarioResult
 from extproc.evaluation.scores import wilson
 
 _PAGE: Final = Path(__file__).parents[1] / "docs" / "evaluation.md"
@@ -60,19 +60,25 @@ def scenario_rows(found: Sequence[ScenarioResult]) -> Rows:
     for (scenario, part), results in groups.items():
         ours = reduce(add, [each.ours for each in results])
         exact = reduce(add, [each.exact for each in results])
-        low, high = wilson(ours.misrouted, ours.requests)
+        later = reduce(add, [each.later for each in results])
         forecasts = [each.forecast for each in results if each.forecast is not None]
         key = f"| {', '.join(filter(None, (scenario, part)))} |"
         cells = (
             f"{100 * results[0].target:g}",
-            f"{100 * ours.misrouted / ours.requests:.3f} ({low:.3f}-{high:.3f})",
+            _misrouted(ours),
             f"{100 * ours.over_routed / ours.requests:.2f}",
             f"{100 * exact.over_routed / exact.requests:.2f}",
-            f"{100 * fmean(forecasts):.3f}" if forecasts else "",
             f"{100 * ours.counted / max(ours.seen, 1):.3f}",
+            _misrouted(later) if forecasts else "",
+            f"{100 * fmean(forecasts):.3f}" if forecasts else "",
         )
         rows[key] = f"{key} {' | '.join(cells)} |"
     return rows
+
+
+def _misrouted(fared: Fared) -> str:
+    low, high = wilson(fared.misrouted, fared.requests)
+    return f"{100 * fared.misrouted / fared.requests:.3f} ({low:.3f}-{high:.3f})"
 
 
 def _worst(values: Sequence[float], digits: int) -> str:

@@ -13,16 +13,16 @@ from rich.table import Table
 from extproc.evaluation.scenario_run import Fared, ScenarioResult
 from extproc.evaluation.scores import wilson
 
-WIDTH: Final = 174
+WIDTH: Final = 196
 _COLUMNS: Final = (
     "requests", "target", "misrouted (95 %)", "over", "exact: mis. (95 %)", "exact: over",
-    "forecast", "counted", "near", "recall", "reserved",
+    "2nd half (95 %)", "forecast", "counted", "near", "recall", "reserved",
 )  # fmt: skip
 _LEGEND: Final = """\
 In per cent of all requests, those before anything was learnt too; over all tokenizers
 ({tokenizers}).
 95 %: Wilson's interval. exact: a tokenizer that knows every prompt and learns outputs as ours does.
-forecast: the service's own, mean over the second half.
+2nd half: misrouted, of its requests alone. forecast: the service's own, mean over that half.
 counted: misroutes by the service's own metric, of the answers that it saw, each weighted by
 1 / the chance to see it. near: misrouted, of the requests that need 0.8 to 1.25 times a limit.
 recall: not misrouted, of those that the smallest pool cannot hold. reserved: kept from the smallest
@@ -57,6 +57,7 @@ def _add(table: Table, results: Sequence[ScenarioResult]) -> None:
     first, ours = results[0], _sum(result.ours for result in results)
     exact, target = _sum(result.exact for result in results), 100 * first.target
     forecasts = [each.forecast for each in results if each.forecast is not None]
+    later = _sum(result.later for result in results)
     table.add_row(
         ", ".join(filter(None, (first.scenario, first.part))),
         str(ours.requests),
@@ -65,6 +66,7 @@ def _add(table: Table, results: Sequence[ScenarioResult]) -> None:
         f"{_percent(ours.over_routed, ours.requests):.2f}",
         _misrouted(exact),
         f"{_percent(exact.over_routed, exact.requests):.2f}",
+        _misrouted(later) if forecasts else "",
         f"{100 * fmean(forecasts):.3f}" if forecasts else "",
         f"{_percent(ours.counted, ours.seen):.3f}",
         f"{_percent(ours.near_misrouted, ours.near):.2f}",

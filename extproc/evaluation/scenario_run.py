@@ -68,6 +68,8 @@ class ScenarioResult:
     forecast: float | None
     """The mean share of misrouted requests that the service forecasts in the second half; None if
     the part has none of it."""
+    later: Fared
+    """The requests of the second half, of which the forecast is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +202,7 @@ def serve_scenario(
             ours=count_rows(ours[rows]),
             exact=count_rows(known[rows]),
             forecast=None if rows.stop else fmean(forecasts),
+            later=count_rows(ours[len(ours) // 2 :]),
         )
         for part, rows in _parts(scenario.apart)
     ]

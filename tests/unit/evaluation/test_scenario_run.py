@@ -48,6 +48,7 @@ def test_a_scenario_is_served_by_ours_and_by_an_exact_tokenizer():
     (result,) = serve()
     assert (result.ours.requests, result.exact.requests) == (400, 400)
     assert result.exact.over_routed < result.ours.over_routed
+    assert result.later.requests == 200
     assert 0 < result.forecast < 0.001
 
 
