@@ -477,7 +477,13 @@ class Calibrated:
         self._tenants.forget_fits(model)
 
     def _judge(self, seen: Observation, known: _Known, found: Prediction, share: float) -> None:
-        known.category.record.add(seen, _budget(seen.asked, found, known))
+        budget = _budget(seen.asked, found, known)
+        known.category.record.add(seen, budget)
+        known.steering.count(
+            misrouted=_misroutes(budget, seen, known.steering),
+            share=known.evidence,
+            weight=seen.stands_for if known.tenant else share,
+        )
         for limit in self._steering.risks:
             exceeds, bin_ = seen.needed > limit, _risk_bin(seen.asked, limit, found, known)
             self._steering.observe(limit, bin_, exceeds=exceeds, weight=share)
@@ -487,6 +493,7 @@ class Calibrated:
     def _judge_refusal(self, seen: Observation, known: _Known) -> None:
         # Refusals do not teach the common steering of tenants: nothing bounds how many one causes.
         found = known.predict(seen.asked.measure)
+        known.steering.count(misrouted=True, weight=seen.stands_for)
         for limit in known.steering.risks:
             if limit <= seen.window:
                 bin_ = _risk_bin(seen.asked, limit, found, known)
@@ -582,6 +589,12 @@ def _reserving(
         return known + centre + middle + spread, round(high)
 
     return reserve
+
+
+def _misroutes(budget: Budget, seen: Observation, steering: Steering) -> bool:
+    """Return whether a request exceeds the smallest limit that its budget fits."""
+    fitting = (limit for limit in steering.risks if budget.tokens <= limit)
+    return seen.needed > min(fitting, default=seen.needed)
 
 
 def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int:

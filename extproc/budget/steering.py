@@ -33,7 +33,16 @@ AIM: Final = 0.7
 _BINS: Final = len(LEVELS) + 1
 _PRIOR_REQUESTS: Final = 400.0
 _PRIOR_SHARE: Final = 0.006  # of requests in each of the bins between the levels
+_PRIOR_MEMORY: Final = 2000.0
+"""The requests after which what is assumed before any was counted has faded: the five limits of six
+pools would else take half of what the target permits."""
 _PRIOR_EVENTS: Final = 4.0
+"""The misroutes that a risk is trusted like: without a correction, what was forecast of the
+scenarios was .4 to 2 times the truth, a deviation of half in its logarithm, and 1 / .5^2 = 4."""
+EVIDENCE_MEMORY: Final = 20_000.0
+"""Requests: of a target of .001 they have 14 misroutes, known to a quarter with those above."""
+MOST_EVIDENCE: Final = 4.0
+"""The factor by which evidence corrects a forecast at most, up or down."""
 _RISK: Final = tuple(math.sqrt(a * b) for a, b in pairwise(LEVELS))
 _STALE: Final = 8
 
@@ -47,6 +56,7 @@ class SavedRisks(msgspec.Struct, frozen=True, array_like=True):
     limit: Count
     forecast: Amount
     weight: Growing
+    prior: Amount
     requests: _Bins
     exceeded: _Bins
 
@@ -57,6 +67,7 @@ class SavedSteering(msgspec.Struct, frozen=True, array_like=True):
     target: Amount
     level: Annotated[float, msgspec.Meta(ge=FLOOR, le=CEILING)]
     stale: Count
+    evidence: tuple[Amount, Amount, Amount]
     risks: Annotated[list[SavedRisks], msgspec.Meta(max_length=64)]
 
 
@@ -72,6 +83,7 @@ class Steering:
     ) -> None:
         self._parent = parent
         self.risks: dict[int, Risks] = {}
+        self._evidence = Evidence()
         self.retune(target, limits)
 
     def retune(self, target: float, limits: Iterable[int]) -> None:
@@ -95,7 +107,14 @@ class Steering:
 
         With `limit`, those that are expected to exceed that limit alone; 0 if it is none of ours.
         """
-        return sum(self._forecasts.values()) if limit is None else self._forecasts.get(limit, 0.0)
+        found = self._forecasts
+        share = sum(found.values()) if limit is None else found.get(limit, 0.0)
+        return share * self._evidence.correction
+
+    def count(self, *, misrouted: bool, share: float = 1.0, weight: float = 1.0) -> None:
+        """Count a request that the level does or does not misroute; it may use a share of it."""
+        forecast = share * sum(self._forecasts.values())
+        self._evidence.count(forecast, misrouted=misrouted, weight=weight)
 
     def observe(self, limit: int, risk_bin: int, *, exceeds: bool, weight: float = 1.0) -> None:
         """Count a request of a bin of risk (0 to len(LEVELS)) that did or did not fit a limit."""
@@ -108,10 +127,11 @@ class Steering:
     def save(self) -> SavedSteering:
         """Return what is kept in a snapshot."""
         risks = [each.save(limit, self._forecasts[limit]) for limit, each in self.risks.items()]
-        return SavedSteering(self.target, self._level, self._stale, risks)
+        return SavedSteering(self.target, self._level, self._stale, self._evidence.save(), risks)
 
     def load(self, saved: SavedSteering) -> None:
         """Continue as the one that was saved, for the limits that both have."""
+        self._evidence.load(saved.evidence)
         for each in saved.risks:
             if each.limit in self.risks:
                 self.risks[each.limit].load(each)
@@ -129,7 +149,8 @@ class Steering:
         }
 
     def _steer(self, costs: list[tuple[list[float], float]]) -> float:
-        allowed = AIM * self.target
+        # By the evidence no more than the target is misrouted, though more than is aimed at.
+        allowed = min(AIM, 1.0 / self._evidence.correction) * self.target
         # Requests that exceed although they looked safe cannot be steered: up to half is theirs.
         left = max(allowed - sum(safe for _, safe in costs), allowed / 2)
         before = 0.0
@@ -142,6 +163,46 @@ class Steering:
         return CEILING
 
 
+class Evidence:
+    """How many recent requests were misrouted, and how many of them were forecast to be.
+
+    It corrects what the forecast leaves out: risks that are not even within a bin, and requests
+    that count at several limits although only one of them decides.
+    """
+
+    def __init__(self) -> None:
+        self._forecast = 0.0
+        self._misrouted = 0.0
+        self._squares = 0.0
+
+    def count(self, forecast: float, *, misrouted: bool, weight: float) -> None:
+        """Count a request as `weight` of them, of which a share was forecast to be misrouted."""
+        fade = math.exp(-weight / EVIDENCE_MEMORY)
+        self._forecast = self._forecast * fade + weight * forecast
+        self._misrouted = self._misrouted * fade + weight * misrouted
+        self._squares = self._squares * fade + weight * weight * misrouted
+
+    @property
+    def correction(self) -> float:
+        """The factor that a forecast is to be multiplied by.
+
+        The mean of a rate with a gamma prior of mean 1, worth _PRIOR_EVENTS misroutes.
+        """
+        # A misroute that stands for several, since one in so many is seen, is one of those.
+        usual = max(1.0, self._squares / self._misrouted) if self._misrouted else 1.0
+        prior = _PRIOR_EVENTS * usual
+        found = (self._misrouted + prior) / (self._forecast + prior)
+        return max(1.0 / MOST_EVIDENCE, min(MOST_EVIDENCE, found))
+
+    def save(self) -> tuple[float, float, float]:
+        """Return what is kept in a snapshot."""
+        return self._forecast, self._misrouted, self._squares
+
+    def load(self, saved: tuple[float, float, float]) -> None:
+        """Continue as the one that was saved."""
+        self._forecast, self._misrouted, self._squares = saved
+
+
 class Risks:
     """How many recent requests had which risk of exceeding one limit, and how many did."""
 
@@ -149,6 +210,7 @@ class Risks:
         self._parent = parent
         self._growth = 1.0 + 1.0 / MEMORY
         self._weight = 1.0
+        self._prior = _PRIOR_REQUESTS
         self._requests = [0.0] * _BINS
         self._exceeded = [0.0] * _BINS
 
@@ -156,17 +218,20 @@ class Risks:
         """Count a request as `weight` of them; earlier ones lose a little weight."""
         self._requests[risk_bin] += weight * self._weight
         self._exceeded[risk_bin] += weight * self._weight * exceeds
+        self._prior *= math.exp(-weight / _PRIOR_MEMORY)
         self._weight *= self._growth
         if self._weight > 1e9:
             self._rescale()
 
     def save(self, limit: int, forecast: float) -> SavedRisks:
         """Return what is kept in a snapshot."""
-        return SavedRisks(limit, forecast, self._weight, self._requests, self._exceeded)
+        return SavedRisks(
+            limit, forecast, self._weight, self._prior, self._requests, self._exceeded
+        )
 
     def load(self, saved: SavedRisks) -> None:
         """Continue as the risks that were saved."""
-        self._weight = saved.weight
+        self._weight, self._prior = saved.weight, saved.prior
         self._requests, self._exceeded = list(saved.requests), list(saved.exceeded)
 
     def costs(self) -> tuple[list[float], float]:
@@ -176,14 +241,15 @@ class Risks:
         as little did.
         """
         seen, exceeded = self.counted()
-        total = sum(seen) + _PRIOR_REQUESTS
+        assumed = self._prior
+        total = sum(seen) + assumed
         bins = list(zip(_RISK, seen[1:-1], exceeded[1:-1], strict=True))
         usual = _correction(sum(x for _, _, x in bins), sum(r * n for r, n, _ in bins), 1.0)
         spent, most = list[float](), 0.0
         expected = happened = prior = 0.0
         for risk, requests, events in reversed(bins):
             expected, happened = expected + risk * requests, happened + events
-            prior += risk * _PRIOR_REQUESTS * _PRIOR_SHARE
+            prior += risk * assumed * _PRIOR_SHARE
             correction = _correction(happened, expected, usual)
             most = max(most, correction * (expected + prior) / total)
             spent.append(most)

@@ -35,7 +35,7 @@ from extproc.budget.tenants import SavedAccount, SavedFit, SavedTenants, SavedTe
 from extproc.budget.token_starts import DIGEST
 from extproc.budget.weights import SavedWeights
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the format and of what the numbers in it mean: count it up when either changes."""
 MOST_BYTES: Final = 1 << 27
 """The largest snapshot that is written or read."""

@@ -1,12 +1,23 @@
 """The level of risk that keeps the promise."""
 
+import math
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.steering import AIM, CEILING, FLOOR, LEVELS, Risks, Steering
+from extproc.budget.steering import (
+    AIM,
+    CEILING,
+    EVIDENCE_MEMORY,
+    FLOOR,
+    LEVELS,
+    MOST_EVIDENCE,
+    Evidence,
+    Risks,
+    Steering,
+)
 
 SAFE = len(LEVELS)
 LIMIT = 2048
@@ -233,3 +244,84 @@ def test_a_limit_that_is_gone_has_no_forecast() -> None:
     steering = new()
     steering.retune(0.001, [2 * LIMIT])
     assert steering.forecast(LIMIT) == 0.0
+
+
+@pytest.mark.parametrize(("misrouted", "most"), [(False, 1 / MOST_EVIDENCE), (True, MOST_EVIDENCE)])
+def test_evidence_corrects_a_forecast_within_bounds(*, misrouted: bool, most: float) -> None:
+    found = Evidence()
+    for _ in range(50_000):
+        found.count(0.001, misrouted=misrouted, weight=1.0)
+    assert found.correction == most
+
+
+def test_a_forecast_that_comes_true_is_not_corrected() -> None:
+    found = Evidence()
+    for request in range(20_000):
+        found.count(0.001, misrouted=request % 1000 == 0, weight=1.0)
+    assert found.correction == pytest.approx(1.0, abs=0.05)
+
+
+def test_without_evidence_nothing_is_corrected() -> None:
+    assert Evidence().correction == 1.0
+
+
+def test_evidence_fades_by_the_requests_that_answers_stand_for() -> None:
+    found = Evidence()
+    found.count(0.0, misrouted=True, weight=1.0)
+    found.count(0.0, misrouted=False, weight=EVIDENCE_MEMORY)
+    assert found.save()[1] == pytest.approx(math.exp(-1))
+
+
+def test_one_misroute_that_stands_for_many_is_one_piece_of_evidence() -> None:
+    one, many = Evidence(), Evidence()
+    one.count(0.0, misrouted=True, weight=1.0)
+    many.count(0.0, misrouted=True, weight=1000.0)
+    assert many.correction == pytest.approx(one.correction)
+
+
+def test_the_forecast_follows_what_is_misrouted() -> None:
+    steering, _ = steered(0.1)
+    before = steering.forecast()
+    for _ in range(20_000):
+        steering.count(misrouted=False)
+    assert steering.forecast() < 0.5 * before
+
+
+def test_more_misroutes_than_the_target_permits_lower_the_level() -> None:
+    steering, same = steered(0.1)[0], steered(0.1)[0]
+    for request in range(10_000):
+        steering.count(misrouted=request % 400 == 0)
+    for each in (steering, same):
+        for _ in range(8):
+            each.observe(LIMIT, SAFE, exceeds=False)
+    assert steering.level < 0.8 * same.level
+
+
+def test_misroutes_within_the_target_leave_the_level_as_it_is() -> None:
+    steering, same = steered(0.1)[0], steered(0.1)[0]
+    for request in range(10_000):
+        steering.count(misrouted=request % 1100 == 0)
+    for each in (steering, same):
+        for _ in range(8):
+            each.observe(LIMIT, SAFE, exceeds=False)
+    assert steering.level == same.level
+
+
+def test_a_request_that_may_use_a_part_of_the_level_is_forecast_a_part_of_the_misroutes() -> None:
+    steering = new()
+    steering.count(misrouted=False, share=0.2)
+    assert steering._evidence.save()[0] == pytest.approx(0.2 * steering.forecast(), rel=0.01)
+
+
+def test_what_is_assumed_at_first_fades() -> None:
+    few = sum(steered(0.0, requests=100)[0].risks[LIMIT].costs()[0])
+    many = sum(steered(0.0, requests=20_000)[0].risks[LIMIT].costs()[0])
+    assert many < few / 1000
+
+
+def test_a_steering_that_was_saved_goes_on_by_its_evidence() -> None:
+    steering, loaded = steered(0.05)[0], new()
+    for request in range(3000):
+        steering.count(misrouted=request % 300 == 0)
+    loaded.load(steering.save())
+    assert loaded.forecast() == steering.forecast()
