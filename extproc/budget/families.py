@@ -154,7 +154,7 @@ class Member:
         if not self.placed:
             self._tried += 1
             # The few tokens of a short prompt fit any tokenizer.
-            if self.weights.predict(measure).deviation > UNSURPRISING / 2:
+            if self.weights.predict(measure).deviation > UNSURPRISING:
                 self._samples.append((measure, tokens))
             if len(self._samples) == PROBATION or self._tried == MOST_PROBATION:
                 self._place(families)

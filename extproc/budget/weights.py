@@ -35,11 +35,14 @@ from extproc.budget.values import Measure
 
 Vector = NDArray[np.float64]
 
-RELATIVE_NOISE: Final = 0.03
+RELATIVE_NOISE: Final = 0.02
 """The error that no linear model of the features explains, as a share of the text."""
+TOKEN_NOISE: Final = 1.0
+"""The squared error that every token of the text adds. Unlike a share of the text, such errors even
+out over a long one. With it, errors in deviations are as large for 300 as for 30,000 tokens."""
 ABSOLUTE_NOISE: Final = 3.0
 """Tokens. With it, prompts of a few words teach only the constants of the template."""
-SAMPLING_NOISE: Final = 0.025
+SAMPLING_NOISE: Final = 0.01
 """The error of a small sample, as a share of the text."""
 MEDIA_NOISE: Final = (0.1, 0.7)
 """The error of media of known and of unknown size at first, as a share of their tokens."""
@@ -55,6 +58,8 @@ SURPRISE: Final = 3.0
 """Mean squared standardised error above which the model behind a name has changed."""
 UNSURPRISING: Final = 12.0
 """Tokens by which templates and odd texts differ on short prompts: no sign of another model."""
+SHORT: Final = 100.0
+"""Tokens of a prompt that says as much of its template as of the tokenizer."""
 BAND: Final = 2.5
 BAND_TOKENS: Final = 1000.0
 """What is predicted for text differs from the prior by at most this factor, plus tokens for a
@@ -121,9 +126,8 @@ class TokenWeights:
         """Return tokens and deviation of a plain text, of which the sample left out a share."""
         found, size = self._all.dot(features), features.size
         tokens = _in_band(*found[size:].tolist())
-        noise = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * unseen) * tokens
         known = max(float(found[:size].dot(features)), 0.0)
-        return tokens, math.sqrt(known + noise * noise + ABSOLUTE_NOISE**2)
+        return tokens, math.sqrt(known + _noise(tokens, unseen))
 
     def plausible(self, measure: Measure, tokens: float) -> bool:
         """Return whether some model could count so many; other counts must not move weights.
@@ -150,7 +154,7 @@ class TokenWeights:
         shared[:size] -= gain[:, None] * (gain / found.deviation**2)
         # The few tokens of a short prompt are mostly its template's: they say little about the
         # tokenizer, and thousands of them must not make the rest fade.
-        informative = 1.0 - (ABSOLUTE_NOISE / found.deviation) ** 2
+        informative = 1.0 / (1.0 + (SHORT / max(found.tokens, 1.0)) ** 2)
         odd = min(oddity(score, found.deviation), CLIP * CLIP)
         self._surprise += 0.03 * informative * (odd - self._surprise)
         self._fade(informative * (SURPRISED_WALK if self._surprise > SURPRISE else WALK))
@@ -205,8 +209,7 @@ class TokenWeights:
             media = float(tokens.sum())
             known += float(self._media_noise @ np.square(tokens))
         text = _in_band(text, least, most)
-        noise = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * measure.unseen) * text
-        deviation = math.sqrt(known + noise * noise + ABSOLUTE_NOISE**2)
+        deviation = math.sqrt(known + _noise(text, measure.unseen))
         return Prediction(text + media, deviation), gain
 
     def _media_tokens(self, features: Vector) -> Vector:
@@ -232,6 +235,12 @@ class TokenWeights:
         covariance *= 1.0 - walk
         variances = covariance.reshape(-1)[:: size + 1]  # a view
         variances += walk * self._spread
+
+
+def _noise(tokens: float, unseen: float) -> float:
+    """Return the variance of the error of a text whose weights are known."""
+    common = math.hypot(RELATIVE_NOISE, SAMPLING_NOISE * unseen) * tokens
+    return common * common + TOKEN_NOISE * tokens + ABSOLUTE_NOISE**2
 
 
 def _in_band(text: float, least: float, most: float) -> float:

@@ -98,6 +98,12 @@ def test_evidence_narrows_the_deviation() -> None:
     )
 
 
+def test_errors_even_out_over_a_long_text() -> None:
+    weights = taught(0.25, answers=1000)
+    short, long = (relative_deviation(weights, prompt(words)) for words in (300, 30_000))
+    assert long < 0.6 * short
+
+
 def test_a_text_unlike_all_taught_is_less_certain() -> None:
     weights = taught(0.25)
     asked, digits = prompt(2000), measure(b"0123456789" * 1000, 10_000, messages=1)
@@ -118,7 +124,7 @@ def test_a_surprise_is_an_error_beyond_what_templates_differ_by(words: int, off:
     weights, asked = taught(0.25), prompt(words)
     before, found = weights.surprise, weights.predict(asked)
     weights.learn(asked, found.tokens + off * found.deviation)
-    informative = 1 - (3 / found.deviation) ** 2
+    informative = 1 / (1 + (100 / found.tokens) ** 2)
     odd = min(off**2 / (1 + (12 / found.deviation) ** 2), 16)
     assert weights.surprise == pytest.approx(before + 0.03 * informative * (odd - before))
 
