@@ -31,7 +31,7 @@ from extproc.config.settings import (
 )
 from extproc.routing.load.spill import Limits, Spill
 from extproc.routing.models import ModelRule
-from extproc.routing.pools import Pool, limits
+from extproc.routing.pools import Pool, limits, thresholds
 from extproc.routing.route import Rules
 from extproc.routing.rows import Row
 from extproc.routing.sticky import By, Naming
@@ -139,7 +139,7 @@ def retune(learner: Learner, settings: Settings) -> None:
 def _retuned(before: Estimator | None, settings: Settings, pools: Sequence[Pool]) -> Estimator:
     match before, settings.budget.estimator:
         case Calibrated() as calibrated, EstimatorName.CALIBRATED:
-            calibrated.retune(limits(pools), **_calibrated(settings))
+            calibrated.retune(limits(pools), thresholds(pools), **_calibrated(settings))
             return calibrated
         case PaperEstimator() as paper, EstimatorName.PAPER:
             paper.retune(**_paper(settings))
@@ -170,7 +170,7 @@ def build_estimator(
         pools = rules.pools
     match name or settings.budget.estimator:
         case EstimatorName.CALIBRATED:
-            return Calibrated(MEASURED, limits(pools), **_calibrated(settings))
+            return Calibrated(MEASURED, limits(pools), thresholds(pools), **_calibrated(settings))
         case EstimatorName.PAPER:
             return PaperEstimator(**_paper(settings))
         case unknown:

@@ -16,7 +16,7 @@ prompt's margin is 207 over its median of 0. The category's outputs have the med
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
@@ -149,6 +149,7 @@ class Calibrated:
         self,
         prior: Prior,
         limits: tuple[int, ...],
+        thresholds: tuple[int, ...] = (),
         *,
         target: float,
         categories: int,
@@ -158,6 +159,7 @@ class Calibrated:
     ) -> None:
         """Take the limits, in tokens: the windows of all pools but the largest, in any order.
 
+        `thresholds` are those of the same pools; without them the limits.
         `target` is the share of all requests, and of those of each tenant, that may exceed the
         window of their pool. Beyond `categories` categories, `tenants` tenants or `models` names of
         models, further ones are treated as one, `other`. Of so many `prefixes` the tokens are kept.
@@ -172,15 +174,17 @@ class Calibrated:
         self._other_model: ModelState | None = None
         self._other_categories: dict[str | None, CategoryState] = {}
         self._steering = Steering(target, limits)
+        self._thresholds = dict(zip(limits, thresholds or limits, strict=True))
         self._tenants = Tenants(tenants, self._steering)
         self._prefixes = Prefixes(prefixes)
         # What was found since the last answer, by model, category and tenant.
         self._found: dict[tuple[str, str, str], _Known] = {}
         self._outlooks: dict[tuple[str, str], Outlook] = {}
 
-    def retune(
+    def retune(  # noqa: PLR0913 - each is a setting of its own
         self,
         limits: tuple[int, ...],
+        thresholds: tuple[int, ...] = (),
         *,
         target: float,
         categories: int,
@@ -197,6 +201,7 @@ class Calibrated:
         self._answers.resize(categories)
         self._prefixes.resize(prefixes)
         self._steering.retune(target, limits)
+        self._thresholds = dict(zip(limits, thresholds or limits, strict=True))
         self._tenants.retune(tenants)
 
     def budget(self, asked: Asked) -> Budget:
@@ -480,7 +485,7 @@ class Calibrated:
         budget = _budget(seen.asked, found, known)
         known.category.record.add(seen, budget)
         known.steering.count(
-            misrouted=_misroutes(budget, seen, known.steering),
+            misrouted=_misroutes(budget, seen, self._thresholds),
             share=known.evidence,
             weight=seen.stands_for if known.tenant else share,
         )
@@ -591,9 +596,16 @@ def _reserving(
     return reserve
 
 
-def _misroutes(budget: Budget, seen: Observation, steering: Steering) -> bool:
-    """Return whether a request exceeds the smallest limit that its budget fits."""
-    fitting = (limit for limit in steering.risks if budget.tokens <= limit)
+def _misroutes(budget: Budget, seen: Observation, thresholds: Mapping[int, int]) -> bool:
+    """Return whether a request exceeds the smallest limit that its budget fits.
+
+    `thresholds`: of each limit, what its budget must be placed within.
+    """
+    fitting = [
+        limit
+        for limit, threshold in thresholds.items()
+        if budget.tokens <= limit and budget.placed <= threshold
+    ]
     return seen.needed > min(fitting, default=seen.needed)
 
 

@@ -68,6 +68,11 @@ def limits(pools: Sequence[Pool]) -> tuple[int, ...]:
     return tuple([pool.max_model_len for pool in pools[:-1]]) or (pools[0].max_model_len,)
 
 
+def thresholds(pools: Sequence[Pool]) -> tuple[int, ...]:
+    """Return the thresholds beside `limits`."""
+    return tuple([pool.threshold for pool in pools[:-1]]) or (pools[0].threshold,)
+
+
 def choose(budget: Budget, pools: Sequence[Pool]) -> Decision:
     """Choose among `pools`, in ascending order of their windows."""
     largest = pools[-1]

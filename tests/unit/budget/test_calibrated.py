@@ -290,6 +290,27 @@ def test_all_limits_have_one_level() -> None:
     assert limits["1024"]["misroute_forecast"] != limits["8192"]["misroute_forecast"]
 
 
+def forecast_after_long_answers(*thresholds: int) -> float:
+    """The forecast where all requests that state no limit have longer answers than was learnt."""
+    calibrated = Calibrated(MEASURED, (LIMIT,), thresholds, target=0.001, categories=CATEGORIES)
+    for answer in range(400):
+        calibrated.observe(truth(asked(300, None), LIMIT if answer > 300 else 100))
+    return float(calibrated.learnt().limits[str(LIMIT)]["misroute_forecast"])
+
+
+def test_what_a_threshold_keeps_from_a_pool_is_not_misrouted_there() -> None:
+    assert forecast_after_long_answers(100) < forecast_after_long_answers(LIMIT)
+    assert forecast_after_long_answers() == forecast_after_long_answers(LIMIT)
+
+
+def test_another_threshold_counts_from_then_on() -> None:
+    calibrated = taught()
+    calibrated.retune(
+        (LIMIT,), (100,), target=0.001, categories=CATEGORIES, tenants=1, models=1, prefixes=0
+    )
+    assert calibrated._thresholds == {LIMIT: 100}
+
+
 def with_reasoning(words: int, dropped: float) -> Asked:
     """A request whose template may drop `dropped` tokens of earlier reasoning."""
     request = asked(words)

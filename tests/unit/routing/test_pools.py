@@ -14,6 +14,7 @@ from extproc.routing.pools import (
     judge,
     judge_moved,
     limits,
+    thresholds,
 )
 
 SHORT, LONG = Pool("short", 8192, 4096), Pool("long", 65536, 65536)
@@ -62,6 +63,11 @@ def test_one_pool_takes_everything():
 def test_budgets_are_held_against_every_window_but_the_largest():
     assert limits(THREE) == (4096, 16384)
     assert limits((LONG,)) == (65536,)
+
+
+def test_each_limit_has_the_threshold_of_its_pool():
+    assert thresholds(THREE) == tuple(pool.threshold for pool in THREE[:-1])
+    assert thresholds((LONG,)) == (LONG.threshold,)
 
 
 @pytest.mark.parametrize(
