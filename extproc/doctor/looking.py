@@ -209,7 +209,7 @@ def read_settings(data: bytes) -> Settings | Unseen:
     if not stated.present:
         return Unseen("/state of the service names no settings: it is older than this command")
     try:
-        return Settings.model_validate_json(json.dumps(stated.value))
+        return Settings.model_validate(stated.value)
     except (ValueError, RecursionError):
         return Unseen("/state of the service names settings that this command does not know")
 
