@@ -70,7 +70,13 @@ class BenchmarkRun:
 def main() -> int:
     """Run the chosen sections and print their tables; return 1 if one failed."""
     options = _options()
-    plan = Plan(options.rounds, options.quick, tuple(options.servers), options.tokenizer)
+    plan = Plan(
+        options.rounds,
+        options.quick,
+        tuple(options.servers),
+        options.tokenizer,
+        tuple(options.bodies),
+    )
     shown, told = report_console(_WIDTH), Console(stderr=True)
     run = BenchmarkRun(
         machine=describe_machine(),
@@ -137,6 +143,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--servers", nargs="+", choices=requests.SERVERS, default=[],
         help="of the sections requests and streams",
+    )  # fmt: skip
+    parser.add_argument(
+        "--bodies", nargs="+", default=[], metavar="NAME",
+        help="of the section requests: '1 KB', '1 MB, image'",
     )  # fmt: skip
     parser.add_argument(
         "--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json to compare with"

@@ -117,7 +117,8 @@ def _cases(plan: Plan) -> Sequence[_Case]:
         (text_body(MIB), (few, Load(64, 20.0))),
         (image_body(MIB), (few, Load(64, 20.0))),
     )
-    return [_Case(body, load) for body, loads in wanted for load in loads]
+    chosen = [each for each in wanted if not plan.bodies or each[0].name in plan.bodies]
+    return [_Case(body, load) for body, loads in chosen for load in loads]
 
 
 def servers(chosen: Sequence[str], tools: Tools, answers: Path) -> Mapping[str, Service | Null]:

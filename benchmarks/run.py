@@ -23,13 +23,14 @@ Item = TypeVar("Item")
 class Plan:
     """How much is measured. servers: their names in the section requests; none: the default ones.
 
-    tokenizer: a tokenizer.json to compare decisions with.
+    bodies: their names there; none: all. tokenizer: a tokenizer.json to compare decisions with.
     """
 
     rounds: int = 5
     quick: bool = False
     servers: tuple[str, ...] = ()
     tokenizer: Path | None = None
+    bodies: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:

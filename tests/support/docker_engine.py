@@ -27,7 +27,7 @@ FILES = ("docker-compose.yml", "tests/integration/compose/override.yml")
 REQUIRED = "DUALPOOL_REQUIRE_ENGINE"  # set by .ci/run
 _NAMESPACE = Path("/run/netns/compose-engine")
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
-_START_S = 300
+_START_S = 420
 # A stand-in, as the engine cannot pull: Valkey 8.1.8 of a package, with the user and folder of the
 # official image.
 _VALKEY = "valkey/valkey:8.1.8"
