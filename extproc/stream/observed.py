@@ -1,10 +1,10 @@
 """Read the observer's messages about an answer at a fraction of the cost of a session.
 
-Its first message says the same of most answers, but for the note. So what the session makes of one
-is kept by all bytes around the note's text, and holds for each that differs in nothing but these.
+But for the metadata with the note, its first message says the same of most answers. So what the
+session makes of the rest is kept by its bytes, and the metadata is read by itself.
 
-Invariant: what is returned is what the session makes of the message. For anything else it is None,
-and the session reads the message.
+Invariant: what is returned is what the session makes of the message, of metadata the note alone.
+For anything else it is None, and the session reads the message.
 """
 
 from collections.abc import Collection
@@ -13,10 +13,10 @@ from typing import Final
 
 from google.protobuf.message import DecodeError
 
-from extproc.names import NOTE
+from extproc.names import NAMESPACE, NOTE
+from extproc.protos.envoy.config.core.v3.base_pb2 import Metadata
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream.buffered import read_varint, tag
-from extproc.stream.replies import field
 from extproc.stream.session import (
     Direction,
     Head,
@@ -27,11 +27,9 @@ from extproc.stream.session import (
 )
 
 _KEPT: Final = 512
-_MOST_BYTES: Final = 2048  # of a message whose surroundings are kept
+_MOST_BYTES: Final = 2048  # of what is kept by its bytes
 _RESPONSE_HEADERS: Final = tag(ProcessingRequest, "response_headers")
-_ENTRY_KEY, _ENTRY_VALUE = b"\x0a", b"\x12"  # of every map
-_TEXT: Final = 0x1A  # string_value of a google.protobuf.Value
-_NAME: Final = field(_ENTRY_KEY, NOTE.encode()) + _ENTRY_VALUE
+_METADATA: Final = tag(ProcessingRequest, "metadata_context")
 
 
 class ObservedHeads:
@@ -39,45 +37,39 @@ class ObservedHeads:
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
-        self._kept: dict[tuple[bytes, bytes], Head] = {}
+        self._kept: dict[bytes, Head] = {}
 
     def read(self, data: bytes) -> Head | None:
-        """Return the headers of an answer that goes on."""
-        if not 0 < len(data) <= _MOST_BYTES or data[0] != _RESPONSE_HEADERS:
-            return None
+        """Return the headers of an answer that goes on, and its note."""
         try:
-            start, end = _find_note(data)
-            text = data[start:end].decode()
-        except (IndexError, UnicodeDecodeError):
+            rest, metadata = _split(data)
+            text = _read_note(metadata)
+        except (IndexError, DecodeError):
             return None
-        around = data[:start], data[end:]
-        head = self._kept.get(around) or self._keep(around, data, end - start)
-        if head is None:
+        head = self._kept.get(rest) or self._keep(rest)
+        if head is None or text is None:
             return None
-        note = {**head.note, NOTE: text}
-        return Head(head.direction, head.headers, False, note, True, head.attempts)  # noqa: FBT003
+        return Head(head.direction, head.headers, False, {NOTE: text}, True, head.attempts)  # noqa: FBT003
 
-    def _keep(self, around: tuple[bytes, bytes], data: bytes, size: int) -> Head | None:
-        """Have the session read a message; keep it if all but `around` is the text of its note."""
-        # Where a field stands does not depend on what a text says. So the place of the note is
-        # proved by another text of its length, which nothing else may show.
-        other = "x" * size
-        head, beside = self._read(data), self._read(around[0] + other.encode() + around[1])
-        if head is None or beside is None or not _goes_on(head):
-            return None
-        if beside.note != {**head.note, NOTE: other} or _rest(beside) != _rest(head):
+    def _keep(self, rest: bytes) -> Head | None:
+        """Have the session read what a message says beside its metadata, and keep it."""
+        head = self._read(rest) if len(rest) <= _MOST_BYTES else None
+        if head is None or not _goes_on(head):
             return None
         if len(self._kept) >= _KEPT:
             self._kept.clear()
-        self._kept[around] = head
+        self._kept[rest] = head
         return head
 
     def _read(self, data: bytes) -> Head | None:
         try:
-            event = Session(self._names).receive(ProcessingRequest.FromString(data))
+            message = ProcessingRequest.FromString(data)
+            event = Session(self._names).receive(message)
         except (DecodeError, ProtocolError):
             return None
-        return event if isinstance(event, Head) else None
+        # Metadata in the rest would be merged with the other.
+        has_metadata = message.HasField("metadata_context")
+        return event if isinstance(event, Head) and not has_metadata else None
 
 
 observed_heads = lru_cache(ObservedHeads)
@@ -95,23 +87,29 @@ def read_end(data: bytes | memoryview) -> Trailers | None:
     return Trailers(Direction.RESPONSE, read_spent(message))
 
 
-def _find_note(data: bytes) -> tuple[int, int]:
-    """Return where the text of the note may begin and end. Raises IndexError."""
-    at = data.find(_NAME)
-    if at < 0:
+def _split(data: bytes) -> tuple[bytes, bytes]:
+    """Return a message without its metadata, and the metadata. Raises IndexError."""
+    if data[0] != _RESPONSE_HEADERS:
         raise IndexError
-    _, at = read_varint(data, at + len(_NAME))
-    if data[at] != _TEXT:
+    size, at = read_varint(data, 1)
+    end = at + size
+    if data[end] != _METADATA:
         raise IndexError
-    size, start = read_varint(data, at + 1)
-    if start + size > len(data):
+    size, start = read_varint(data, end + 1)
+    last = start + size
+    if last > len(data):
         raise IndexError
-    return start, start + size
+    return data[:end] + data[last:], data[start:last]
+
+
+def _read_note(metadata: bytes) -> str | None:
+    """Return the note in metadata. Raises DecodeError."""
+    spaces = Metadata.FromString(metadata).filter_metadata
+    fields = spaces[NAMESPACE].fields if NAMESPACE in spaces else {}
+    if NOTE not in fields or fields[NOTE].WhichOneof("kind") != "string_value":
+        return None
+    return fields[NOTE].string_value
 
 
 def _goes_on(head: Head) -> bool:
     return head.direction is Direction.RESPONSE and head.observed and not head.end_of_stream
-
-
-def _rest(head: Head) -> tuple[object, ...]:
-    return head.direction, head.headers, head.end_of_stream, head.observed, head.attempts
