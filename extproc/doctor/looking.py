@@ -16,6 +16,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.config.addresses import host_port
+from extproc.config.keys import InvalidSectionError
 from extproc.config.settings import PoolSettings, Settings
 from extproc.doctor.facts import (
     Certificate,
@@ -209,8 +210,8 @@ def read_settings(data: bytes) -> Settings | Unseen:
     if not stated.present:
         return Unseen("/state of the service names no settings: it is older than this command")
     try:
-        return Settings.model_validate_json(json.dumps(stated.value))
-    except (ValueError, RecursionError):
+        return Settings.model_validate(stated.value)
+    except InvalidSectionError:
         return Unseen("/state of the service names settings that this command does not know")
 
 

@@ -321,7 +321,7 @@ def describe_settings(settings: Settings) -> dict[str, object]:
         "shadow": settings.shadow,
         "pools": {pool.name: pool.max_model_len for pool in settings.pools},
         **({"rows": [_describe_row(row) for row in settings.rows]} if settings.rows else {}),
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(),
     }
 
 

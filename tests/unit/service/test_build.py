@@ -116,7 +116,7 @@ def test_the_state_shows_estimator_target_and_windows():
         "target": 0.001,
         "shadow": False,
         "pools": {"a": 10, "b": 20},
-        "settings": settings.model_dump(mode="json"),
+        "settings": settings.model_dump(),
     }
 
 
