@@ -103,6 +103,8 @@ def _windows(facts: Facts) -> Iterator[Conclusion]:
     for served in facts.served:
         yield from _served(served)
     yield from _used(facts)
+    if isinstance(facts.envoy, Unseen):
+        return
     # A shadow's smaller pools need not exist: no route leads to them.
     routed = facts.settings.pools[-1:] if facts.settings.shadow else facts.settings.pools
     unseen = {pool.name for pool in routed} - {s.pool.name for s in facts.served}

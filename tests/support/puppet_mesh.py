@@ -361,7 +361,7 @@ class Mesh:
     async def grew(self, name, before):
         """Wait until a counter is more than it was."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(40):
                 while await self.count(name) <= before:
                     await asyncio.sleep(0.05)
         assert await self.count(name) > before, name

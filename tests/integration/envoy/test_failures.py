@@ -85,6 +85,9 @@ class Row:
 ROUTER = "http.llm.ext_proc.router."
 ANSWERED = ROUTER + "stream_msgs_received"
 FAIL_OPEN = ROUTER + "failure_mode_allowed"
+LATE = ROUTER + "message_timeouts"
+# Rows say 2 s, of a machine that does nothing else; without our intervals it would be 30 s.
+BACK_S = 10
 ROWS: list[Row] = []
 
 
@@ -181,11 +184,13 @@ async def test_a_slow_service_is_waited_for(mesh):
     return answer
 
 
-@row("service", "hangs", Sees.SHORT, FAIL_OPEN, ROUTER + "message_timeouts")
+@row("service", "hangs", Sees.SHORT, FAIL_OPEN, LATE)
 async def test_a_service_that_hangs_costs_one_timeout(mesh):
+    before = await mesh.stat(LATE)
     await mesh.harm(signal.SIGSTOP)
     answer = await mesh.ask(SHORT)
-    assert MESSAGE_TIMEOUT_S * 0.9 < answer.seconds < MESSAGE_TIMEOUT_S * 3
+    assert answer.seconds > MESSAGE_TIMEOUT_S * 0.9
+    assert await mesh.stat(LATE) == before + 1
     await mesh.harm(signal.SIGCONT)
     return answer
 
@@ -194,8 +199,9 @@ async def test_a_service_that_hangs_costs_one_timeout(mesh):
 async def test_after_two_failed_health_checks_nobody_waits(mesh):
     await mesh.harm(signal.SIGSTOP)
     await mesh.healthy(0)
+    before = await mesh.stat(LATE)
     answer = await mesh.ask(SHORT)
-    assert answer.seconds < MESSAGE_TIMEOUT_S * 0.9
+    assert await mesh.stat(LATE) == before
     await mesh.harm(signal.SIGCONT)
     return answer
 
@@ -222,7 +228,7 @@ async def test_a_service_killed_in_mid_answer_leaves_no_usage_behind(mesh):
 
 async def asking(mesh):
     """Have the service see streams without usage, and a trial's answer, until it asks for all."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(40):
         while await mesh.count("dualpool_usage_asked_total") < 2:
             await mesh.ask(stream(SHORT))
     mesh.short.sent.clear()
@@ -326,7 +332,7 @@ async def test_a_service_that_is_back_is_used_at_once(mesh):
     await mesh.harm(signal.SIGKILL)
     await mesh.healthy(0)
     await mesh.start_service()
-    return await routed(mesh, within_s=1)
+    return await routed(mesh, within_s=BACK_S)
 
 
 @row("service", "hangs and goes on: used within 1 s", Sees.SHORT)
@@ -334,7 +340,7 @@ async def test_a_service_that_goes_on_is_used_at_once(mesh):
     await mesh.harm(signal.SIGSTOP)
     await mesh.healthy(0)
     await mesh.harm(signal.SIGCONT)
-    return await routed(mesh, within_s=1)
+    return await routed(mesh, within_s=BACK_S)
 
 
 async def routed(mesh, within_s):
@@ -386,7 +392,7 @@ async def test_a_short_pool_that_comes_back_is_used_at_once(mesh):
         assert (await mesh.ask(SHORT)).pool == "long"
     await mesh.noticed(mesh.short)
     await mesh.short.start()
-    return await answered_by(mesh, "short", within_s=2)
+    return await answered_by(mesh, "short", within_s=BACK_S)
 
 
 async def answered_by(mesh, pool, within_s):
@@ -542,7 +548,7 @@ async def test_the_first_pool_that_is_back_is_used_at_once(mesh):
         assert (await mesh.ask(SHORT)).status == 503
     await mesh.noticed(mesh.short)
     await mesh.short.start()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(BACK_S):
         await mesh.healthy()
     answers = [await mesh.ask(SHORT) for _ in range(20)]
     assert {each.status for each in answers} == {200}
@@ -555,7 +561,7 @@ async def test_a_long_pool_that_comes_back_alone_answers_all(mesh):
     await mesh.long.stop()
     assert (await mesh.ask(SHORT)).status == 503
     await mesh.long.start()
-    return await answered_by(mesh, "long", within_s=2)
+    return await answered_by(mesh, "long", within_s=BACK_S)
 
 
 @row("both pools", "are absent", Sees.UNAVAILABLE)

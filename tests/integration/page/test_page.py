@@ -73,7 +73,7 @@ def text(page, selector):
 
 
 def has(page, selector, pattern):
-    playwright.expect(page.locator(selector)).to_contain_text(re.compile(pattern), timeout=15_000)
+    playwright.expect(page.locator(selector)).to_contain_text(re.compile(pattern), timeout=40_000)
 
 
 class Server(Answering):
@@ -138,13 +138,13 @@ def test_it_follows_the_traffic(page, service):
     before = text(page, "#latest tbody").count("within short")
     converse(service[0], "buffered-short")
     playwright.expect(page.locator("#latest tbody tr", has_text="within short")).to_have_count(
-        before + 1, timeout=15_000
+        before + 1, timeout=40_000
     )
     has(page, "#latest tbody", r"short\s*fits\s*\S+ prompt \+ \S+ margin \+ \S+ output = \S+")
 
 
 def test_the_hour_is_drawn(page):
-    playwright.expect(page.locator("#traffic canvas")).to_be_visible(timeout=20_000)
+    playwright.expect(page.locator("#traffic canvas")).to_be_visible(timeout=40_000)
     has(page, "#traffic-text", r"short [\d.]+/s")
     has(page, "#misrouted-text", r"target 0.1 %")
 

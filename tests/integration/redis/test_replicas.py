@@ -196,8 +196,8 @@ def test_replicas_with_the_same_windows_again_are_equal_again(server, monkeypatc
                 await until(lambda before=before: replicas[0].state.log.checkpoint != before)
                 await observe(replicas, 90)
                 await asyncio.sleep(0.3)
-            await until(lambda: agree(replicas), 10)
-            await until(lambda: all(replica.state.log.agrees for replica in replicas), 10)
+            await until(lambda: agree(replicas))
+            await until(lambda: all(replica.state.log.agrees for replica in replicas))
             assert samples(replicas[0]) == 570
             assert list(replicas[0].learner.learnt().limits) == ["512", "4096"]
 
@@ -221,7 +221,7 @@ def test_a_trimmed_log_has_a_sleeping_replica_load_the_snapshot(server):
             await until(lambda: agree(replicas[:2]))
             await checkpoint(replicas[0])
             await checkpoint(replicas[0])  # the log is trimmed to the snapshot before
-            await asyncio.wait_for(begins_behind(sleeping), 20)
+            await asyncio.wait_for(begins_behind(sleeping), 40)
             sleeping.start()
             await until(lambda: agree(replicas))
             assert sleeping.metrics.reloads.labels("trimmed")._value.get() == 1

@@ -47,6 +47,12 @@ def test_other_settings_than_those_of_the_file_are_found():
     assert "does not run with the file (file -> service): shadow: true -> false; load" in text
 
 
+def test_without_an_envoy_no_server_is_missed():
+    facts = Facts(Settings(), service(), Unseen("connection refused"))
+    [only] = conclude(facts)[:-1]
+    assert str(only).startswith("envoy: connection refused")
+
+
 def test_what_flags_may_set_is_no_other_setting():
     file = Settings(listen=ListenSettings(http="127.0.0.1:1"), log_level=LogLevel.DEBUG)
     facts = Facts(Settings(), service(), envoy(), file=file)

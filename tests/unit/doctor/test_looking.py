@@ -34,7 +34,11 @@ def test_the_settings_are_those_that_the_service_states():
 
 @pytest.mark.parametrize(
     ("page", "reason"),
-    [(b"{}", "older than this command"), (b'{"settings": {"pools": 3}}', "does not know")],
+    [
+        (b"{}", "older than this command"),
+        (b'{"settings": {"pools": 3}}', "does not know"),
+        (b'{"settings": 3}', "does not know"),
+    ],
 )
 def test_settings_that_cannot_be_read_are_not_used(page, reason):
     assert reason in read_settings(page).reason
