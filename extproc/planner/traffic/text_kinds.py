@@ -35,7 +35,7 @@ KINDS: Final = (
             "newlines_tabs": 0.018, "newline_runs": 0.009,
             "rare_letters": 0.048, "sign_newline": 0.009,
             "vowel_consonant": 0.936, "upper_space": 0.004,
-            "token_starts": 1.199, "token_doubts": 0.174,
+            "token_starts": 1.205, "token_doubts": 0.18,
         },
     ),
     TextKind(
@@ -51,7 +51,7 @@ KINDS: Final = (
             "space_sign": 0.059, "newline_sign": 0.004, "sign_newline": 0.011,
             "lower_digit": 0.003,
             "vowel_consonant": 0.684, "stars": 0.024, "upper_space": 0.004,
-            "token_starts": 1.113, "token_doubts": 0.224,
+            "token_starts": 1.116, "token_doubts": 0.23,
         },
     ),
     TextKind(
@@ -65,7 +65,7 @@ KINDS: Final = (
             "rare_letters": 0.044, "upper_bracket": 0.004, "digit_bracket": 0.094,
             "lower_digit": 0.011,
             "vowel_consonant": 0.235,
-            "token_starts": 1.16, "token_doubts": 0.226,
+            "token_starts": 1.076, "token_doubts": 0.235,
         },
     ),
     TextKind(
@@ -74,7 +74,7 @@ KINDS: Final = (
             "words": 0.002, "han_kana": 1.215, "kana": 0.126, "indic": 0.005,
             "non_ascii_runs": 0.011, "digit_digit": 0.006, "newlines_tabs": 0.015,
             "newline_runs": 0.008,
-            "token_starts": 1.34, "token_doubts": 0.436,
+            "token_starts": 1.391, "token_doubts": 0.443,
         },
     ),
     TextKind(
@@ -86,7 +86,7 @@ KINDS: Final = (
             "newlines_tabs": 0.028, "newline_runs": 0.027,
             "rare_letters": 0.039, "digit_bracket": 0.082, "lower_digit": 0.073,
             "vowel_consonant": 0.294, "upper_space": 0.027,
-            "token_starts": 1.207, "token_doubts": 0.235,
+            "token_starts": 1.022, "token_doubts": 0.264,
         },
     ),
     TextKind(
@@ -96,7 +96,7 @@ KINDS: Final = (
             "non_ascii_runs": 0.543, "latin_accents": 0.004, "digit_digit": 0.008,
             "space_digit": 0.006, "newlines_tabs": 0.016, "newline_runs": 0.008,
             "digit_bracket": 0.003, "sign_newline": 0.008,
-            "token_starts": 1.396, "token_doubts": 0.442,
+            "token_starts": 1.406, "token_doubts": 0.445,
         },
     ),
     TextKind(
@@ -112,7 +112,7 @@ KINDS: Final = (
             "space_sign": 0.076, "newline_sign": 0.049, "sign_newline": 0.031,
             "lower_digit": 0.005,
             "vowel_consonant": 0.533, "stars": 0.112, "upper_space": 0.02,
-            "token_starts": 1.159, "token_doubts": 0.255,
+            "token_starts": 1.166, "token_doubts": 0.265,
         },
     ),
     TextKind(
@@ -120,7 +120,7 @@ KINDS: Final = (
         rates={
             "han_kana": 1.264, "kana": 0.87, "non_ascii_runs": 0.009, "newlines_tabs": 0.014,
             "newline_runs": 0.007,
-            "token_starts": 1.337, "token_doubts": 0.465,
+            "token_starts": 1.339, "token_doubts": 0.465,
         },
     ),
     TextKind(
@@ -131,7 +131,7 @@ KINDS: Final = (
             "newline_runs": 0.033,
             "rare_letters": 0.011, "digit_bracket": 0.163,
             "vowel_consonant": 0.028,
-            "token_starts": 1.296, "token_doubts": 0.241,
+            "token_starts": 1.076, "token_doubts": 0.258,
         },
     ),
     TextKind(
@@ -141,7 +141,7 @@ KINDS: Final = (
             "latin_accents": 0.002, "digit_digit": 0.003, "newlines_tabs": 0.018,
             "newline_runs": 0.009,
             "sign_newline": 0.009,
-            "token_starts": 1.434, "token_doubts": 0.383,
+            "token_starts": 1.453, "token_doubts": 0.397,
         },
     ),
     TextKind(
@@ -153,7 +153,7 @@ KINDS: Final = (
             "newlines_tabs": 0.004, "newline_runs": 0.004,
             "rare_letters": 0.091, "digit_bracket": 0.002, "lower_digit": 0.091,
             "vowel_consonant": 0.06, "stars": 0.022,
-            "token_starts": 0.759, "token_doubts": 0.229,
+            "token_starts": 0.757, "token_doubts": 0.232,
         },
     ),
 )  # fmt: skip
