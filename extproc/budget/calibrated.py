@@ -498,7 +498,8 @@ class Calibrated:
     def _judge_refusal(self, seen: Observation, known: _Known) -> None:
         # Refusals do not teach the common steering of tenants: nothing bounds how many one causes.
         found = known.predict(seen.asked.measure)
-        known.steering.count(misrouted=True, weight=seen.stands_for)
+        if seen.window in known.steering.risks:  # else no pool would have held it
+            known.steering.count(misrouted=True, weight=seen.stands_for)
         for limit in known.steering.risks:
             if limit <= seen.window:
                 bin_ = _risk_bin(seen.asked, limit, found, known)

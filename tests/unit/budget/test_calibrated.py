@@ -131,6 +131,13 @@ def test_refusals_lower_the_risk_that_is_taken() -> None:
     assert level(calibrated) < 0.8 * before
 
 
+def test_what_no_pool_could_hold_is_not_counted_as_misrouted() -> None:
+    calibrated = taught()
+    before = calibrated._steering.save().evidence
+    calibrated.observe(Observation(asked(3000), Outcome.REFUSED, 65_536))
+    assert calibrated._steering.save().evidence == before
+
+
 def test_a_refusal_tells_of_the_limits_below_it_alone() -> None:
     calibrated = fresh(1024, LIMIT)
     for _ in range(30):
