@@ -38,6 +38,9 @@ _CONNECT_S: Final = 5.0
 _TIMEOUT_S: Final = 10.0
 _DAY_S: Final = 86_400.0
 # Of each metric the labels that conclusions ask for, in the order of page.counts.
+_UNKNOWN_SETTINGS: Final = Unseen(
+    "/state of the service names settings that this command does not know"
+)
 _LABELS: Final = ("pool", "verdict", "kind", "cause", "outcome", "reason", "state")
 _GAUGES: Final = ("dualpool_workers", "dualpool_pool_servers", "dualpool_state_connected")
 
@@ -209,9 +212,11 @@ def read_settings(data: bytes) -> Settings | Unseen:
     if not stated.present:
         return Unseen("/state of the service names no settings: it is older than this command")
     try:
-        return Settings.model_validate(stated.value)
+        settings = Settings.model_validate(stated.value)
     except (ValueError, RecursionError):
-        return Unseen("/state of the service names settings that this command does not know")
+        return _UNKNOWN_SETTINGS
+    # `load` refuses these rather than the section.
+    return settings if all(row.pools for row in settings.fleet) else _UNKNOWN_SETTINGS
 
 
 def read_used(data: bytes) -> Mapping[str, int]:

@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from extproc.config.errors import UserError
 from extproc.config.load import load
@@ -14,6 +15,8 @@ from extproc.doctor.facts import Unseen
 from extproc.doctor.finding import Ailment, Conclusion
 from extproc.doctor.looking import Places, ask_settings, look
 from extproc.service.bearer import read_secret
+
+_MOST_CHARS: Final = 4096  # of a line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,4 +86,10 @@ def written(concluded: tuple[Conclusion, ...], places: Places, *, as_json: bool)
     well = "nothing is wrong in what was checked" if unchecked else "nothing is wrong"
     count = f"findings: {len(ailments)}" if ailments else well
     last = f"looked at Envoy ({places.envoy}) and the service ({places.service}): {count}"
-    return "\n".join(map(str, (*ailments, *unchecked, last)))
+    return "\n".join(map(_line, (*ailments, *unchecked, last)))
+
+
+def _line(concluded: object) -> str:
+    # Names come from servers: they must neither move the cursor nor forge another line.
+    text = str(concluded)[:_MOST_CHARS]
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -38,6 +38,7 @@ def test_the_settings_are_those_that_the_service_states():
         (b"{}", "older than this command"),
         (b'{"settings": {"pools": 3}}', "does not know"),
         (b'{"settings": 3}', "does not know"),
+        (b'{"settings": {"pools": []}}', "does not know"),
     ],
 )
 def test_settings_that_cannot_be_read_are_not_used(page, reason):

@@ -19,6 +19,14 @@ def test_each_finding_is_one_line_with_its_fix():
     ]
 
 
+def test_what_servers_call_themselves_cannot_forge_a_line():
+    forged = Ailment("pools", "a\x1b[2K\r\nservice: b\x9b" + "c" * 10_000, "look")
+    shown = written((forged,), PLACES, as_json=False).splitlines()
+    assert len(shown) == 2
+    assert shown[0].startswith("pools: a?[2K??service: b?c")
+    assert len(shown[0]) < 5000
+
+
 def test_what_was_not_checked_is_not_called_right():
     lines = written(CONCLUDED[:1], PLACES, as_json=False).splitlines()
     assert lines[-1].endswith(": nothing is wrong in what was checked")
