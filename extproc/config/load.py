@@ -31,6 +31,7 @@ _MAX_FILE_BYTES = 1 << 20
 _MAX_DEPTH = 16
 _MAX_VALUES = 10_000  # as written, and again with every alias expanded
 _MAX_SHOWN = 80  # characters of a value
+_MAX_READ = 1024  # characters of a value that may hold a password
 
 # Plain scalars as in JSON, else text: YAML 1.1 reads 010 as 8, 1:30 as 90 and `no` as false.
 _SCALARS = (
@@ -320,7 +321,8 @@ def _shown(value: object) -> str:
             return str(value).lower()
         case str():
             # A password in a URL is one that the operator meant to keep.
-            return _cut(repr(re.sub(r"://.*:.*@", "://***@", value[:_MAX_SHOWN])))
+            read = value[:_MAX_READ]
+            return _cut(repr(re.sub(r"://.*:.*@", "://***@", read, flags=re.DOTALL)))
         case _:
             return _cut(repr(value))
 

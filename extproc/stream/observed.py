@@ -27,7 +27,7 @@ from extproc.stream.session import (
 )
 
 _KEPT: Final = 512
-_MOST_BYTES: Final = 2048  # of what is kept by its bytes
+_MOST_BYTES: Final = 4096  # of a message: the stream keeps it as long as the answer takes
 _RESPONSE_HEADERS: Final = tag(ProcessingRequest, "response_headers")
 _METADATA: Final = tag(ProcessingRequest, "metadata_context")
 
@@ -41,6 +41,8 @@ class ObservedHeads:
 
     def read(self, data: bytes) -> Head | None:
         """Return the headers of an answer that goes on, and its note."""
+        if len(data) > _MOST_BYTES:
+            return None
         try:
             rest, metadata = _split(data)
             text = _read_note(metadata)
@@ -53,7 +55,7 @@ class ObservedHeads:
 
     def _keep(self, rest: bytes) -> Head | None:
         """Have the session read what a message says beside its metadata, and keep it."""
-        head = self._read(rest) if len(rest) <= _MOST_BYTES else None
+        head = self._read(rest)
         if head is None or not _goes_on(head):
             return None
         if len(self._kept) >= _KEPT:

@@ -78,7 +78,7 @@ def test_the_oldest_ways_to_say_it_are_forgotten(monkeypatch):
     [
         head(ends=True),
         head(observing=False),
-        head("{}", [(":status", "2" * 3000)]),
+        head("{}", [(":status", "2" * 5000)]),
         ProcessingRequest(observability_mode=True, response_headers={}),
         ProcessingRequest(observability_mode=True, response_trailers={}),
         ProcessingRequest(),
@@ -99,6 +99,10 @@ def test_other_heads_are_left_to_the_session(message):
 )
 def test_a_head_that_says_more_is_left_to_the_session(more):
     assert ObservedHeads(NAMES).read(head("ab").SerializeToString() + more) is None
+
+
+def test_a_head_that_would_be_kept_at_length_is_left_to_the_session():
+    assert ObservedHeads(NAMES).read(head("x" * 5000).SerializeToString()) is None
 
 
 def test_a_head_without_a_note_is_left_to_the_session():
