@@ -32,15 +32,25 @@ def test_a_release_of_another_tag_is_refused_before_anything_is_built():
     assert f"needs the tag v{VERSION}" in done.stderr
 
 
-def test_no_class_has_arguments_that_its_compilation_would_ignore():
+def nodes_of_compiled(kind):
+    """Yield the nodes of a kind in the modules that may be compiled."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    modules = project["tool"]["hatch"]["build"]["hooks"]["custom"]["modules"]
-    assert modules
-    for module in modules:
+    for module in project["tool"]["hatch"]["build"]["hooks"]["custom"]["modules"]:
         for node in ast.walk(ast.parse((ROOT / module).read_text())):
-            if isinstance(node, ast.ClassDef) and node.keywords:
-                assert [ast.unparse(base) for base in node.bases] == ["Frozen"]
-                assert [ast.unparse(each) for each in node.keywords] == ["frozen=True"]
+            if isinstance(node, kind):
+                yield node
+
+
+def test_no_class_has_arguments_that_its_compilation_would_ignore():
+    for node in nodes_of_compiled(ast.ClassDef):
+        if node.keywords:
+            assert [ast.unparse(base) for base in node.bases] == ["Frozen"]
+            assert [ast.unparse(each) for each in node.keywords] == ["frozen=True"]
+
+
+def test_no_handler_waits_whose_exception_would_stay_behind():
+    for handler in nodes_of_compiled(ast.ExceptHandler):
+        assert not [node for node in ast.walk(handler) if isinstance(node, ast.Await)]
 
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
