@@ -35,7 +35,7 @@ from benchmarks.run import Plan, Result, Tools
 from extproc.local.children import StackError
 from extproc.output import report_console
 from extproc.progress import Show, showing
-from extproc.service.compiled import is_compiled
+from extproc.service.compiled import engine
 
 _WIDTH: Final = 200  # for the widest table
 _PACKAGES: Final = ("grpcio", "hpack", "msgspec", "numpy", "protobuf", "uvloop")
@@ -87,11 +87,10 @@ def main() -> int:
         load_average={},
         sections={},
     )
-    engine = "compiled" if is_compiled() else "interpreted"
     lines = (
         run.machine,
         run.versions,
-        f"commit {run.commit}; decide and profile: the {engine} engine",
+        f"commit {run.commit}; decide and profile: the {engine()} engine",
         run.command,
     )
     shown.print(*lines, sep="\n", markup=False, highlight=False, soft_wrap=True)

@@ -30,7 +30,7 @@ from extproc.service.build import (
     renew_stages,
 )
 from extproc.service.build_page import build_page, renew_page
-from extproc.service.compiled import is_compiled
+from extproc.service.compiled import engine
 from extproc.service.http import HttpServer
 from extproc.service.journal import Journal
 from extproc.service.memory import keep_large_buffers, spare_modules
@@ -131,7 +131,7 @@ class Service:
             "serving: gRPC on %s (transport %s, %s), HTTP on %s",
             with_port(self._listen.grpc, grpc),
             self._transport,
-            "compiled" if is_compiled() else "interpreted",
+            engine(),
             with_port(self._listen.http, http),
         )
         reporting = repeating(self._report, EVERY_S)

@@ -51,6 +51,7 @@ from extproc.service.channel import (
     encode_replicas,
     encode_snapshot,
 )
+from extproc.service.compiled import engine
 from extproc.service.http import HttpServer
 from extproc.service.journal import Journal
 from extproc.service.pool_watch import PoolWatch
@@ -314,7 +315,7 @@ class Supervisor:
         self._served.add(index)
         self._ready.add(index)
         self._metrics.ready.set(len(self._ready))
-        _log.info("worker %d serves %s", index, self._addresses[index])
+        _log.info("worker %d serves %s (%s)", index, self._addresses[index], engine())
 
     def _show(self, index: int, line: bytes) -> None:
         try:

@@ -13,7 +13,9 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from extproc.service.channel import CHANGE, EMPTY, LINE_BYTES, Order, OverlongLine, encode, send
 
-COMMAND = (sys.executable, "-m", "extproc.service.worker")
+# With -P, as its supervisor: it must not find other sources in the current folder.
+_FLAGS = ("-P",) if sys.flags.safe_path else ()
+COMMAND = (sys.executable, *_FLAGS, "-m", "extproc.service.worker")
 """What a worker runs; the file descriptor of its channel is added."""
 
 EXIT_S = 5.0
