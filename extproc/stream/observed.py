@@ -110,7 +110,8 @@ def _read_note(metadata: bytes) -> str | None:
     fields = spaces[NAMESPACE].fields if NAMESPACE in spaces else {}
     if NOTE not in fields or fields[NOTE].WhichOneof("kind") != "string_value":
         return None
-    return fields[NOTE].string_value
+    text: str = fields[NOTE].string_value
+    return text
 
 
 def _goes_on(head: Head) -> bool:
