@@ -47,14 +47,14 @@ ELSEWHERE = {
         """-d '{"model": "simulated", "max_tokens": 20, "messages": [{"role": "user", "content": "Hello"}]}'""",  # noqa: E501
         "dualpool demo --compose http://127.0.0.1:10000",
         "docker compose run --rm check",
-        "docker compose run --rm doctor",
+        "docker compose run --rm --no-deps doctor",
         "docker compose up --detach settings",
         "docker compose --profile gpu up",
         "docker compose --profile cpu up",
     },
     "tests/integration/compose/test_shared.py": {
         "docker compose --profile shared up --detach --wait --scale dualpool=3",
-        "docker compose --profile shared run --rm doctor-shared",
+        "docker compose --profile shared run --rm --no-deps doctor-shared",
     },
     "tests/integration/envoy/test_shadow.py": {
         "cp dualpool.yaml shadow.yaml && echo 'shadow: true' >> shadow.yaml",
