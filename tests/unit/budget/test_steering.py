@@ -287,24 +287,25 @@ def test_the_forecast_follows_what_is_misrouted() -> None:
     assert steering.forecast() < 0.5 * before
 
 
-def test_more_misroutes_than_the_target_permits_lower_the_level() -> None:
+def levels(every: int) -> tuple[float, float]:
+    """Return the level after a misroute in so many requests, and that without any."""
     steering, same = steered(0.1)[0], steered(0.1)[0]
     for request in range(10_000):
-        steering.count(misrouted=request % 400 == 0)
+        steering.count(misrouted=request % every == 0)
     for each in (steering, same):
         for _ in range(8):
             each.observe(LIMIT, SAFE, exceeds=False)
-    assert steering.level < 0.8 * same.level
+    return steering.level, same.level
+
+
+def test_more_misroutes_than_the_target_permits_lower_the_level() -> None:
+    level, same = levels(400)
+    assert level < 0.8 * same
 
 
 def test_misroutes_within_the_target_leave_the_level_as_it_is() -> None:
-    steering, same = steered(0.1)[0], steered(0.1)[0]
-    for request in range(10_000):
-        steering.count(misrouted=request % 1100 == 0)
-    for each in (steering, same):
-        for _ in range(8):
-            each.observe(LIMIT, SAFE, exceeds=False)
-    assert steering.level == same.level
+    level, same = levels(1100)
+    assert level == same
 
 
 def test_a_request_that_may_use_a_part_of_the_level_is_forecast_a_part_of_the_misroutes() -> None:
