@@ -45,8 +45,11 @@ def client(stack):
 
 @pytest.fixture
 def replicas(stack, client):
-    """All three, in one log."""
-    wait_for(lambda: sorted(each["replicas"] for each in states()) == [3, 3, 3], 60)
+    """All three, in one log.
+
+    One that reported, ended and came back counts twice for two checkpoints, of up to 80 s each.
+    """
+    wait_for(lambda: sorted(each["replicas"] for each in states()) == [3, 3, 3], 200)
     return containers(client, "dualpool")
 
 
