@@ -27,7 +27,7 @@ FILES = ("docker-compose.yml", "tests/integration/compose/override.yml")
 REQUIRED = "DUALPOOL_REQUIRE_ENGINE"  # set by .ci/run
 _NAMESPACE = Path("/run/netns/compose-engine")
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
-_START_S = 420
+_START_S = 900  # with the packages and the images, compiled, on a busy machine
 # A stand-in, as the engine cannot pull: Valkey 8.1.8 of a package, with the user and folder of the
 # official image.
 _VALKEY = "valkey/valkey:8.1.8"
@@ -65,7 +65,7 @@ class Engine:
             env=os.environ | self.environment | variables,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
 

@@ -11,7 +11,7 @@ pytest.importorskip("docker", reason="these tests need: pip install '.[dev]'")
 from tests.support.docker_engine import engine, skip_where_none_can_run, traffic
 from tests.support.local_stack import fetch, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 skip_where_none_can_run()
 
 ENVOY = "http://127.0.0.1:10000"
