@@ -55,6 +55,10 @@ def load(path: Path | None) -> Settings:
     if path is None:
         return Settings()
     document = _parse(path, _text(path))
+    # Whoever writes it in place may not have finished, or has found a full disk: rather than all
+    # defaults, that is a fault, at the start as at a reload.
+    if document.values[()] is None:
+        raise ConfigError(f"{path}: holds no settings; for the defaults write {{}}")
     settings, wrong = _validated(document)
     faults = document.twice + [(document.line(place), text) for place, text in wrong]
     if settings is None or faults:
