@@ -338,7 +338,7 @@ def _shown(value: object) -> str:
 
 def _masked(text: str) -> str:
     """Hide what of a URL may be a secret: who asks, and the query."""
-    scheme, mark, rest = text.rpartition("://")
+    scheme, mark, rest = text.partition("://") if "://" in text else ("", "", text)
     user, at, place = rest.rpartition("@")
     user = "***" if mark or ":" in user else user
     path, query, asked = place.partition("?")
