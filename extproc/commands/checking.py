@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from extproc.budget.steering import FLOOR
-from extproc.build import tokenizer_faults
 from extproc.config.addresses import is_of_this_machine
 from extproc.config.errors import UserError
-from extproc.config.load import load, refused, render
+from extproc.config.load import ConfigError, load, refused, render
 from extproc.config.settings import EstimatorName, Settings, StatedLimits
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import remarks, review
 from extproc.names import install_hint
+from extproc.service.files import file_faults
 
 _MOST_NOTES: Final = 10
 # Keys that Envoy's bootstrap does not have, and the files that do.
@@ -27,11 +27,12 @@ _NOT_ENVOYS: Final = {
 _LEAST_SURE_TARGET: Final = FLOOR / 4  # where no more than a quarter of requests are near
 
 
-def check(file: Path | None, envoy: Path | None) -> int:
+def check(file: Path | None, envoy: Path | None, *, looks_at_files: bool) -> int:
     """Print what is found; return the exit code. Raises ConfigError."""
     settings = load(file)
-    if faults := list(tokenizer_faults(settings)):
-        raise refused(file, faults)
+    if looks_at_files and (faults := list(file_faults(settings))):
+        hint = "--no-files leaves out what only the service's machine has"
+        raise ConfigError(f"{refused(file, faults)}\n{hint}")
     if envoy is None:
         print(render(settings), end="")
         for note in _notes(settings):

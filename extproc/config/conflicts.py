@@ -10,6 +10,9 @@ from extproc.config.settings import (
     ANY_MODEL,
     MAX_POOLS,
     MESSAGE_OVERHEAD,
+    NEWEST_ENVOY,
+    EnvoySettings,
+    Form,
     ListenSettings,
     RequestSettings,
     RowSettings,
@@ -37,6 +40,8 @@ _PASSWORD: Place = ("state_password_file",)
 _CA: Place = ("state_ca_file",)
 _MESSAGE: Place = ("listen", "max_message_bytes")
 _BODY: Place = ("requests", "max_body_bytes")
+_FORM: Place = ("envoy", "form")
+_VERSION: Place = ("envoy", "version")
 _DEFAULTS: Mapping[Place, Any] = {
     ("listen", "grpc"): ListenSettings().grpc,
     ("listen", "http"): ListenSettings().http,
@@ -44,6 +49,7 @@ _DEFAULTS: Mapping[Place, Any] = {
     ("workers",): Settings().workers,
     _MESSAGE: ListenSettings().max_message_bytes,
     _BODY: RequestSettings().max_body_bytes,
+    _VERSION: EnvoySettings().version,
 }
 
 
@@ -63,6 +69,10 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     if values.get(("tracing", "usage")) and values.get(("tracing", "otlp"), "") == "":
         yield ("tracing", "usage"), True, "false without tracing.otlp, the receiver"
     yield from _body_conflicts(values[_BODY], values[_MESSAGE])
+    version = values[_VERSION]
+    if values.get(_FORM) == Form.TRAILERS and version not in {None, NEWEST_ENVOY}:
+        allowed = f"observed or auto with envoy.version {version}; trailers needs {NEWEST_ENVOY}"
+        yield _FORM, Form.TRAILERS.value, allowed
     if values.get(("shadow",)) and values.get(("rows",)):
         yield ("shadow",), True, "false with rows: without a decision Envoy finds no row"
     if values.get(("shadow",)) and values.get(("load", "spill")):
@@ -96,6 +106,9 @@ def _tls_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, st
         missing = [".".join(map(str, each)) for each in needed if values.get(each, "") == ""]
         if values.get(place) and missing:
             yield place, values[place], f"none without {' and '.join(missing)}"
+    for place, name in values.items():
+        if place[-1:] == ("tls_name",) and name and values.get((*place[:-1], "tls_ca"), "") == "":
+            yield place, name, "none without tls_ca"
 
 
 def _body_conflicts(body: int | None, message: int | None) -> Iterator[tuple[Place, Any, str]]:

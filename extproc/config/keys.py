@@ -75,6 +75,8 @@ class Key:
     """The fewest and the most values of a list."""
     derive: Callable[[Any], object] | None = field(default=None, repr=False)
     """Returns the default from the section."""
+    is_secret: bool = False
+    """Whether a value that is not allowed may be a secret."""
 
 
 def key(
@@ -84,13 +86,14 @@ def key(
     default: Any = MISSING,
     derive: Callable[[Any], object] | None = None,
     count: tuple[int, float] = (0, float("inf")),
+    is_secret: bool = False,
     **limits: Any,
 ) -> Any:
     """Declare a key.
 
     `note` describes it, its unit first; `allowed` ends the sentence "VALUE is not allowed: ...".
     """
-    told = Key(note, allowed, msgspec.Meta(**limits) if limits else None, count, derive)
+    told = Key(note, allowed, msgspec.Meta(**limits) if limits else None, count, derive, is_secret)
     return field(default=_DERIVED if derive else default, metadata={"key": told})
 
 
@@ -120,9 +123,15 @@ def limit(unit: str, high: int, note: str, default: int) -> Any:
     return whole(unit, 0, high, f"{note}; 0: no limit", default=default)
 
 
-def file(note: str) -> Any:
+def file(note: str, *, is_secret: bool = False) -> Any:
     """Declare a path that may be empty."""
-    return text(_PATH, note, "empty, or the absolute path of a file", default="")
+    allowed = "empty, or the absolute path of a file"
+    return text(_PATH, note, allowed, default="", is_secret=is_secret)
+
+
+def secret(note: str) -> Any:
+    """Declare the path of a file with a secret, which an operator may state in its place."""
+    return file(note, is_secret=True)
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

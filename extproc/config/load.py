@@ -31,13 +31,13 @@ _MAX_FILE_BYTES = 1 << 20
 _MAX_DEPTH = 16
 _MAX_VALUES = 10_000  # as written, and again with every alias expanded
 _MAX_SHOWN = 80  # characters of a value
-_MAX_READ = 1024  # characters of a value that may hold a password
+_MAX_READ = 1024  # characters of a value that are quoted before they are cut
 
 # Plain scalars as in JSON, else text: YAML 1.1 reads 010 as 8, 1:30 as 90 and `no` as false.
 _SCALARS = (
     ("tag:yaml.org,2002:null", re.compile(r"(~|null|Null|NULL)?\Z"), lambda _: None),
     ("tag:yaml.org,2002:bool", re.compile(r"(true|false)\Z", re.I), lambda text: text[0] in "tT"),
-    ("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]{0,17})\Z"), int),
+    ("tag:yaml.org,2002:int", re.compile(r"[-+]?(0|[1-9][0-9]{0,4299})\Z"), int),
     (
         "tag:yaml.org,2002:float",
         re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z"),
@@ -55,6 +55,10 @@ def load(path: Path | None) -> Settings:
     if path is None:
         return Settings()
     document = _parse(path, _text(path))
+    # Whoever writes it in place may not have finished, or has found a full disk: rather than all
+    # defaults, that is a fault, at the start as at a reload.
+    if document.values[()] is None:
+        raise ConfigError(f"{path}: holds no settings; for the defaults write {{}}")
     settings, wrong = _validated(document)
     faults = document.twice + [(document.line(place), text) for place, text in wrong]
     if settings is None or faults:
@@ -280,7 +284,10 @@ def _explained(wrong: Wrong) -> tuple[Place, str]:
             keys = ", ".join(_owner((*place, "")).model_fields)
             return place, _not_allowed(place, value, f"a mapping of {keys}")
         case _:
-            return place, _not_allowed(place, value, section.allowed(_key(place)))
+            # An operator may have stated the password, and not the path of its file.
+            told = section.model_fields[_key(place)]
+            shown = "the value" if told.is_secret else _shown(value)
+            return place, f"{_at(place)}{shown} is not allowed: {told.allowed}"
 
 
 def _key(place: Place) -> str:
@@ -295,6 +302,8 @@ def _owner(place: Place) -> type[Section]:
 
 
 def _unknown(key: str, section: type[Section]) -> str:
+    if key == "<<":
+        return "merge keys (<<) are not read: write the keys out"
     near = [f"{name}.{key}" for name, other in SECTIONS.items() if key in other.model_fields]
     near += difflib.get_close_matches(key[:_MAX_SHOWN].lower(), section.model_fields, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"allowed: {', '.join(section.model_fields)}"
@@ -320,11 +329,21 @@ def _shown(value: object) -> str:
         case bool():
             return str(value).lower()
         case str():
-            # A password in a URL is one that the operator meant to keep.
-            read = value[:_MAX_READ]
-            return _cut(repr(re.sub(r"://.*:.*@", "://***@", read, flags=re.DOTALL)))
+            # Quoted, whole or not.
+            text = repr(_masked(value)[:_MAX_READ])
+            return text if len(text) <= _MAX_SHOWN else f"{_cut(text, _MAX_SHOWN - 1)}{text[-1]}"
         case _:
             return _cut(repr(value))
+
+
+def _masked(text: str) -> str:
+    """Hide what of a URL may be a secret: who asks, and the query."""
+    scheme, mark, rest = text.partition("://") if "://" in text else ("", "", text)
+    user, at, place = rest.rpartition("@")
+    user = "***" if mark or ":" in user else user
+    path, query, asked = place.partition("?")
+    asked = "***" if query and (mark or "=" in asked) else asked
+    return f"{scheme}{mark}{user if at else ''}{at}{path}{query}{asked}"
 
 
 def _cut(text: str, limit: int = _MAX_SHOWN) -> str:

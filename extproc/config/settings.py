@@ -14,6 +14,9 @@ MAX_POOLS = 16
 MESSAGE_OVERHEAD = 1024
 """Bytes of a gRPC message beside the body in it."""
 
+NEWEST_ENVOY = "1.40"
+"""The only version with the form trailers."""
+
 MAX_MODELS = 64
 MAX_ROWS = 16
 MAX_ROW_MODELS = 1024
@@ -28,6 +31,8 @@ _MAX_WINDOW = 1 << 24
 _GIB = 1 << 30
 
 _HEADER_CHARS = r"[a-z0-9!#$%&'*+.^_`|~-]*"
+# fnmatch reads a [ without its ] as itself; written as [[] it is meant.
+_MODEL_PATTERN = r"(?=[^\x00-\x1f\x7f]{1,256}\Z)([^\[]|\[(![^\n]|[^!])[^\]]*\])+"
 _POOL_NAME = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 # Credentials must not become category names, and Envoy strips x-llm-* from requests.
 _CATEGORY_HEADER = rf"(?!(proxy-authorization|authorization|cookie)\Z|x-llm-){_HEADER_CHARS}"
@@ -116,7 +121,7 @@ class ListenSettings(Section):
         "host:port, the port from 0 (any free one) to 65535",
         default="127.0.0.1:8081",
     )
-    http_token_file: str = keys.file("bearer token of the page, /state, /lengths; empty: none")
+    http_token_file: str = keys.secret("bearer token of the page, /state, /lengths; empty: none")
     max_message_bytes: int = keys.whole(
         "bytes", 1 << 16, _GIB, "the largest gRPC message that is read", default=1 << 26
     )
@@ -147,7 +152,7 @@ class ListenSettings(Section):
         le=1,
     )
     tls_cert: str = keys.file("the service's certificate, PEM; empty: no TLS")
-    tls_key: str = keys.file("its key, PEM")
+    tls_key: str = keys.secret("its key, PEM")
     tls_client_ca: str = keys.file("who signs Envoy's; empty: no client certificate")
 
 
@@ -193,9 +198,9 @@ class ModelSettings(Section):
     """What no request shows of the models of these names: saves the service to learn it."""
 
     name: str = keys.text(
-        r"[^\x00-\x1f\x7f]{1,256}",
+        _MODEL_PATTERN,
         "pattern of model names: * any characters, ? one, [ab] one of these",
-        "a name or a pattern of 1 to 256 characters (a number in quotes)",
+        "a name or a pattern of 1 to 256 characters, each [ with its ] (a number in quotes)",
     )
     max_pixels: int = keys.limit(
         "pixels", 1 << 32, "to which an image is shrunk, as of mm_processor_kwargs", default=0
@@ -319,7 +324,7 @@ class TenantSettings(Section):
         # 50 MB, of the 512 MB that docker-compose.yml gives the service.
         default=128,
     )
-    key_file: str = keys.file("secret of their hashes, for replicas; empty: random")
+    key_file: str = keys.secret("secret of their hashes, for replicas; empty: random")
 
 
 class RequestSettings(Section):
@@ -419,7 +424,7 @@ class EnvoySettings(Section):
         r"1\.(3[6-9]|40)",
         "Envoy's minor version, 1.36 to 1.40",
         "one of 1.36, 1.37, 1.38, 1.39 and 1.40, in quotes",
-        default="1.40",
+        default=NEWEST_ENVOY,
     )
     form: Form = keys.one_of(Form.AUTO, "trailers, observed or single; auto: trailers from 1.40 on")
     listen: str = keys.text(
@@ -517,14 +522,14 @@ class EnvoySettings(Section):
     # To connect works with any server, and a vLLM that is busy is not taken for dead. A path also
     # detects a server that hangs.
     pool_health: str = keys.text(
-        r"none|connect|/[!-~]*",
+        r"none|connect|/[!\"$->@-~]*",
         "health check of smaller pools: none, connect, path",
-        "none, connect or a path such as /health",
+        "none, connect or a path such as /health, without a query",
         default="connect",
     )
     tls_ca: str = keys.file("who signs listen.tls_cert; empty: no TLS")
     tls_cert: str = keys.file("Envoy's own certificate, PEM")
-    tls_key: str = keys.file("its key, PEM")
+    tls_key: str = keys.secret("its key, PEM")
 
     def undecided_bytes(self, pool: PoolSettings) -> int:
         """Return the length from which on a body no longer fits a pool, if only it is known."""
@@ -577,7 +582,7 @@ class Settings(Section):
         "Sentinels; its password belongs into state_password_file)",
         default="",
     )
-    state_password_file: str = keys.file("password of the redis:// of state")
+    state_password_file: str = keys.secret("password of the redis:// of state")
     state_ca_file: str = keys.file("CA of a rediss:// of state; empty: the system's")
     requests: RequestSettings = keys.section(RequestSettings(), "what is read")
     load: LoadSettings = keys.section(LoadSettings(), "of the pools' servers")

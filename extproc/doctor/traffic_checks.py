@@ -18,6 +18,8 @@ MOST_RETRIED: Final = 0.01
 LEAST_LEARNT: Final = 0.5
 LEAST_REQUESTS: Final = 20
 LEAST_ANSWERS: Final = 100
+# Of each pool: a server is asked for the usage of streams after up to eight that state none.
+LEAST_LEARNING: Final = 50
 LEAST_MISROUTES: Final = 3
 
 _FIXES: Final = {
@@ -50,6 +52,7 @@ def _learning(facts: Facts, service: ServiceFacts) -> Iterator[Conclusion]:
     decisions = service.counts.sum("dualpool_decisions_total")
     outcomes = service.counts.by_label("dualpool_answers_total")
     answers = sum(outcomes.values())
+    learnt = outcomes.pop("learnt", 0.0)
     if decisions < LEAST_REQUESTS:
         yield Unchecked("usage", f"only {decisions:.0f} requests {facts.when}")
     elif not answers:
@@ -58,8 +61,7 @@ def _learning(facts: Facts, service: ServiceFacts) -> Iterator[Conclusion]:
             f"{decisions:.0f} requests {facts.when}, and the service has seen no answer",
             "add the observer filter of `dualpool config envoy` to the routes of the pools",
         )
-    elif answers >= LEAST_REQUESTS and outcomes.get("learnt", 0) < LEAST_LEARNT * answers:
-        outcomes.pop("learnt", None)
+    elif answers >= LEAST_LEARNING * len(facts.settings.pools) and learnt < LEAST_LEARNT * answers:
         worst = max(outcomes, key=lambda name: outcomes[name])
         yield Ailment(
             "learning",

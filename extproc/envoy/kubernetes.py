@@ -8,7 +8,7 @@ from typing import Self
 from extproc.config.addresses import host_port
 from extproc.config.errors import UserError
 from extproc.config.keys import Fault, Place
-from extproc.config.settings import PoolSettings, Settings
+from extproc.config.settings import NEWEST_ENVOY, Form, PoolSettings, Settings
 from extproc.envoy.render import render_faults
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -70,6 +70,9 @@ def gateway_faults(settings: Settings) -> Iterator[Fault]:
             f"{envoy.version} answers 413 to bodies over 1 MiB behind a control plane; {_OLDEST} "
             "or newer is needed",
         )
+    if envoy.form is Form.TRAILERS:
+        text = f"trailers needs Envoy {NEWEST_ENVOY}, and no gateway has it; set observed or auto"
+        yield ("envoy", "form"), text
     if not _SERVICE.fullmatch(envoy.service):
         text = f"{envoy.service} is no Service of Kubernetes: set NAME.NAMESPACE.svc.cluster.local"
         yield ("envoy", "service"), text

@@ -19,6 +19,7 @@ from extproc.config.keys import Fault, dotted
 from extproc.config.settings import (
     ANY_MODEL,
     MESSAGE_OVERHEAD,
+    NEWEST_ENVOY,
     EnvoySettings,
     FailOpen,
     Form,
@@ -33,7 +34,6 @@ from extproc.routing.rows import split_names
 _PACKAGE = Path(__file__).parents[1]
 # A wheel has the folder envoy/ inside the package, a clone beside it.
 _TEMPLATES = (_PACKAGE / "envoy_config", _PACKAGE.parent / "envoy")
-_NEWEST = "1.40"
 # Envoys that apply no more than the listener's limit to a body that ext_proc buffers.
 _LISTENER_LIMITED = ("1.36",)
 # Envoys that can send a body again only up to half of request_body_buffer_limit.
@@ -192,7 +192,7 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
             envoy=envoy,
             version=envoy.version,
             form=str(choose_form(envoy)),
-            has_body_size_limit=envoy.version == _NEWEST,
+            has_body_size_limit=envoy.version == NEWEST_ENVOY,
             hides_usage=settings.requests.ask_usage and not settings.shadow,
             shadow="shadow-" if settings.shadow else "",
             own_headers=_OWN_HEADERS,
@@ -226,9 +226,6 @@ def render_template(name: str, settings: Settings, **more: object) -> str:
 def render_faults(settings: Settings) -> Iterator[Fault]:
     """Yield what no Envoy can be configured for."""
     listen, envoy = settings.listen, settings.envoy
-    if envoy.form is Form.TRAILERS and envoy.version != _NEWEST:
-        text = f"trailers needs envoy.version {_NEWEST}, not {envoy.version}; set observed or auto"
-        yield ("envoy", "form"), text
     if not listen.grpc.startswith("unix:") and host_port(listen.grpc)[1] == 0:
         text = "port 0 is not known before the service starts; set one"
         yield ("listen", "grpc"), text
@@ -244,7 +241,7 @@ def choose_form(envoy: EnvoySettings) -> Form:
     """Return the form to render, one that this version of Envoy has unless another is set."""
     if envoy.form is not Form.AUTO:
         return envoy.form
-    return Form.TRAILERS if envoy.version == _NEWEST else Form.OBSERVED
+    return Form.TRAILERS if envoy.version == NEWEST_ENVOY else Form.OBSERVED
 
 
 def _environment() -> Environment:

@@ -34,7 +34,7 @@ from extproc.routing.load.spill import Spill
 from extproc.routing.route import Rules
 from extproc.routing.sticky import Places
 from extproc.service.bearer import BearerToken, read_secret
-from extproc.service.certificates import CertificateFiles
+from extproc.service.files import certificate_files
 from extproc.service.h2_server import H2Server
 from extproc.service.journal import Journal
 from extproc.service.shared_state import SharedState, StoreAddress
@@ -217,14 +217,6 @@ def message_bytes(settings: Settings) -> int:
 def _late_s(settings: Settings) -> float:
     share = settings.listen.busy_share
     return share * settings.envoy.message_timeout_ms / 1000 if share else math.inf
-
-
-def certificate_files(listen: ListenSettings) -> CertificateFiles | None:
-    """Return the configured certificate files; None without TLS."""
-    if not listen.tls_cert:
-        return None
-    client_ca = Path(listen.tls_client_ca) if listen.tls_client_ca else None
-    return CertificateFiles(Path(listen.tls_cert), Path(listen.tls_key), client_ca)
 
 
 def build_token(listen: ListenSettings) -> BearerToken | None:

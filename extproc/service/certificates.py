@@ -47,13 +47,28 @@ class CertificateChain:
 def read_certificates(files: CertificateFiles) -> CertificateChain:
     """Read and check the files. Raises CertificateError."""
     before = file_stamp(files)
-    cert, key = _read(files.cert), _read(files.key)
-    client_ca = _read(files.client_ca) if files.client_ca else None
+    cert, key = read_pem(files.cert), read_pem(files.key)
+    client_ca = read_pem(files.client_ca) if files.client_ca else None
     _check(files)
     # _check reads the files again: make sure that it read the same ones.
     if file_stamp(files) != before:
         raise CertificateError(f"{files.cert}: changed while it was read; start again")
     return CertificateChain(cert, key, client_ca)
+
+
+def read_pem(path: Path) -> bytes:
+    """Return what a file holds. Raises CertificateError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fix = "use a file that this user may read"
+        raise CertificateError(f"{path}: cannot be read: {error.strerror}; {fix}") from error
+
+
+def check_authorities(path: Path) -> None:
+    """Read the certificates of authorities. Raises CertificateError."""
+    read_pem(path)
+    _check_certificates(path)
 
 
 def file_stamp(files: CertificateFiles) -> Stamp:
@@ -90,14 +105,6 @@ def _pair_fault(files: CertificateFiles, error: ssl.SSLError) -> str:
             return f"{files.cert}: {fault}; use RSA of 2048 bits or more, or ECDSA"
         case _:
             return f"{files.key}: contains no PEM key without a password; use one that does"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        fix = "use a file that this user may read"
-        raise CertificateError(f"{path}: cannot be read: {error.strerror}; {fix}") from error
 
 
 def _one_stamp(path: Path) -> tuple[int, ...]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from extproc.config.errors import UserError
 from extproc.config.settings import LoadSettings, PoolSettings, RowSettings, Settings
 from extproc.routing.load.pool_load import PoolLoad, Tracker, describe
 from extproc.service.certificates import CertificateError
+from extproc.service.files import pool_tls
 from extproc.service.polling import LoadQuestion, ModelsQuestion, Pace, Polled, Poller
 from extproc.service.windows import Windows
 from extproc.stream.metrics import LoadCollector, WindowCollector
@@ -163,12 +163,5 @@ def _reachable(pools: Sequence[PoolSettings]) -> Iterator[Polled]:
 
 
 def _polled(pool: PoolSettings) -> Polled:
-    if not pool.tls_ca:
-        return Polled(pool.name, pool.addresses)
-    try:
-        tls = ssl.create_default_context(cafile=pool.tls_ca)
-    except OSError as error:
-        fix = "put the file there for the service too, or set load.spill to false"
-        text = f"{pool.tls_ca} (tls_ca of pool {pool.name}) cannot be read: {error}; {fix}"
-        raise CertificateError(text) from error
-    return Polled(pool.name, pool.addresses, tls, pool.tls_name)
+    tls = pool_tls(pool)
+    return Polled(pool.name, pool.addresses, tls, pool.tls_name if tls else "")

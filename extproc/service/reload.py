@@ -38,7 +38,6 @@ _ENVOYS: Final = ("pools", "rows", "shadow", "envoy")
 _log = logging.getLogger(__name__)
 
 _Signature = tuple[int, int, int, int]
-_SIZE: Final = 3
 
 
 class Outcome(enum.Enum):
@@ -61,18 +60,6 @@ class Source:
         """Read the settings. Raises UserError with every fault."""
         self._loaded = _signature(self._path)
         return self._read()
-
-    def load_again(self) -> Settings:
-        """Read the settings of a service that runs, as `load` does.
-
-        An empty file would be valid, but rather than all defaults it means that whoever writes it
-        in place has not finished, or has found a full disk.
-        """
-        found = _signature(self._path)
-        if found and not found[_SIZE]:
-            self._loaded = found
-            raise UserError(f"{self._path} is empty: for the defaults write {{}}")
-        return self.load()
 
     def has_changed(self) -> bool:
         """Return whether another file is there than was loaded; call it at intervals.
@@ -130,7 +117,7 @@ class Reloader:
         async with self._reloading:
             try:
                 # In a thread: a large file takes longer to parse than a request may wait.
-                outcome = self._use(await asyncio.to_thread(self._source.load_again))
+                outcome = self._use(await asyncio.to_thread(self._source.load))
             except UserError as error:
                 _log.error("the settings are not changed, because of their faults:\n%s", error)
                 outcome = Outcome.REFUSED

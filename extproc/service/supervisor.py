@@ -31,7 +31,6 @@ from extproc.service.build import (
     build_state,
     build_tenant_secret,
     build_token,
-    certificate_files,
     configure_logging,
     describe_settings,
     describe_state,
@@ -52,6 +51,7 @@ from extproc.service.channel import (
     encode_snapshot,
 )
 from extproc.service.compiled import engine
+from extproc.service.files import certificate_files
 from extproc.service.http import HttpServer
 from extproc.service.journal import Journal
 from extproc.service.pool_watch import PoolWatch

@@ -25,6 +25,7 @@ from extproc.stream.replies import NO_HEADERS, NOTHING, Note, chunk, reply
 CHUNK_BYTES = 62_000
 """The longest full-duplex body chunk that is sent: below Envoy's 64 KiB flow-control window."""
 
+_NOTED = ("string_value", "number_value", "bool_value")  # a Value may also have no kind at all
 _ATTEMPTS = "upstream.request_attempt_count"
 _MOST_ATTEMPTS = 1000.0  # an attribute is a double from outside: larger ones are not believed
 
@@ -316,16 +317,20 @@ def read_note(message: ProcessingRequest) -> Note:
     metadata = message.metadata_context.filter_metadata
     if NAMESPACE not in metadata:
         return NOTHING
-    items = metadata[NAMESPACE].items()
-    return {key: value for key, value in items if isinstance(value, str | float | bool)}
+    fields = metadata[NAMESPACE].fields.items()
+    return {
+        key: getattr(value, kind)
+        for key, value in fields
+        if (kind := value.WhichOneof("kind")) in _NOTED
+    }
 
 
 def _attempts(message: ProcessingRequest) -> int:
     if not message.attributes:
         return 1
     # Each filter's attributes are listed under its own name.
-    told = (each[_ATTEMPTS] for each in message.attributes.values() if _ATTEMPTS in each)
-    known = (each for each in told if isinstance(each, float) and 1 < each < _MOST_ATTEMPTS)
+    told = (each.fields.get(_ATTEMPTS) for each in message.attributes.values())
+    known = (each.number_value for each in told if each and 1 < each.number_value < _MOST_ATTEMPTS)
     return max(map(int, known), default=1)
 
 

@@ -16,9 +16,8 @@ from extproc.simulator.pool.tokenizer import CHARACTERS_PER_TOKEN, VOCABULARY, T
 
 # Special tokens of gpt-oss.
 _START, _END, _MESSAGE = 200_006, 200_007, 200_008
-_TEXT_PARTS = frozenset(
-    {"text", "thinking", "input_text", "output_text", "refusal", "tool_reference"}
-)
+# A tuple, in which any JSON value can be looked up.
+_TEXT_PARTS = ("text", "thinking", "input_text", "output_text", "refusal", "tool_reference")
 _TEXT_KEYS = ("text", "thinking", "refusal", "name")
 
 

@@ -19,6 +19,7 @@ from extproc.simulator.pool.refusal import (
 )
 from extproc.simulator.pool.responses import (
     Responses,
+    check_encodable,
     check_responses,
     check_stored,
     conversation,
@@ -147,6 +148,7 @@ class RequestReader:
             request, len(self._responses_ids(request)), request.max_output_tokens
         )
         stated = request.describe(self._model, prompt.max_tokens)
+        check_encodable(stated)
         return ResponsesGeneration(_generation(request, body, [prompt]), stated)
 
     def read_tokenize(self, body: bytes) -> list[int]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
 from pydantic import BaseModel, Field
 
 from extproc.simulator.pool.prompt import Message
@@ -111,6 +112,14 @@ def check_stored(request: Responses) -> None:
         )
     if request.previous_response_id is not None:
         raise unknown_response(request.previous_response_id)
+
+
+def check_encodable(stated: Mapping[str, Any]) -> None:
+    """Refuse half a surrogate pair in what the answer repeats; raises RefusedError."""
+    try:
+        msgspec.json.encode(stated)
+    except UnicodeEncodeError as error:
+        raise refused(str(error)) from None
 
 
 def unknown_response(response_id: str) -> RefusedError:

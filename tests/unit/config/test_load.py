@@ -85,8 +85,8 @@ def test_a_file_of_any_length_is_not_read_to_its_end(file):
 
 
 def test_a_file_of_one_mebibyte_is_read(file):
-    assert read(file, "#".ljust(1 << 20)) == Settings()
-    assert faults(file, "#".ljust((1 << 20) + 1)) == [" larger than 1048576 bytes"]
+    assert read(file, "{}#".ljust(1 << 20)) == Settings()
+    assert faults(file, "{}#".ljust((1 << 20) + 1)) == [" larger than 1048576 bytes"]
 
 
 def test_a_flat_file_of_many_values_is_refused(file):
@@ -118,9 +118,14 @@ def test_no_file_is_a_short_and_a_long_pool():
     ]
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "---\n", "~", "{}", "\ufeff"])
-def test_an_empty_file_is_the_defaults(file, text):
+@pytest.mark.parametrize("text", ["{}", "# the defaults\n{}\n", "budget:"])
+def test_a_mapping_without_values_is_the_defaults(file, text):
     assert read(file, text) == Settings()
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# nothing yet\n", "---\n", "~", "\ufeff"])
+def test_a_file_without_settings_is_refused(file, text):
+    assert faults(file, text) == [" holds no settings; for the defaults write {}"]
 
 
 def test_a_section_left_empty_is_its_defaults(file):

@@ -75,6 +75,16 @@ def test_the_misroutes_that_the_target_permits_are_no_finding():
     assert found({"dualpool_misroutes_total short clamped": 3.0}) == {}
 
 
+@pytest.mark.parametrize(("silent", "checks"), [(64.0, []), (85.0, ["learning"])])
+def test_the_streams_before_the_service_asks_for_usage_are_no_finding(silent, checks):
+    counts = {
+        "dualpool_decisions_total short fits": 200.0,
+        "dualpool_answers_total learnt": 15.0,
+        "dualpool_answers_total incomplete": silent,
+    }
+    assert [*found(counts)] == checks
+
+
 def test_few_requests_are_not_judged():
     service = ServiceFacts(ready=True, counts=Counts({}))
     conclusions = traffic_checks(Facts(Settings(), service, Unseen("")))

@@ -86,8 +86,6 @@ def test_each_form_has_its_filters_in_the_order_that_shows_the_service_the_usage
 def test_the_newest_form_is_chosen_where_envoy_has_it(version):
     assert choose_form(EnvoySettings()) is Form.TRAILERS
     assert choose_form(EnvoySettings(version=version)) is Form.OBSERVED
-    with pytest.raises(RenderError, match=r"envoy\.form: trailers needs .* set observed"):
-        render_envoy(Settings(envoy=EnvoySettings(version=version, form=Form.TRAILERS)))
 
 
 def test_a_pool_that_is_not_the_largest_falls_back_on_it():

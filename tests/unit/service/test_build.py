@@ -4,7 +4,6 @@ import asyncio
 import logging
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -27,14 +26,13 @@ from extproc.service.build import (
     build_server,
     build_stages,
     build_tenant_secret,
-    certificate_files,
     choose_transport,
     configure_logging,
     describe_settings,
     message_bytes,
     renew_stages,
 )
-from extproc.service.certificates import CertificateError, CertificateFiles
+from extproc.service.certificates import CertificateError
 from extproc.service.grpc_server import GrpcServer
 from extproc.service.h2_server import H2Server
 
@@ -74,16 +72,6 @@ def test_the_clock_runs_and_draws_differ():
     assert stages.clock() <= stages.clock()
     assert 0 <= stages.draw() < 1
     assert stages.draw() != stages.draw()
-
-
-def test_without_a_certificate_there_are_no_files():
-    assert certificate_files(ListenSettings()) is None
-
-
-@pytest.mark.parametrize(("ca", "path"), [("", None), ("/ca", Path("/ca"))])
-def test_the_files_are_those_of_the_settings(ca, path):
-    listen = ListenSettings(tls_cert="/cert", tls_key="/key", tls_client_ca=ca)
-    assert certificate_files(listen) == CertificateFiles(Path("/cert"), Path("/key"), path)
 
 
 def test_a_server_needs_its_certificates():

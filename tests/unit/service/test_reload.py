@@ -8,6 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from extproc.config.errors import UserError
+from extproc.config.load import load
 from extproc.config.settings import (
     BudgetSettings,
     EnvoySettings,
@@ -206,21 +207,23 @@ def test_a_tokenizer_that_is_another_file_is_applied(tmp_path, caplog):
     assert given.reload(Settings(models=models)) is Outcome.UNCHANGED
 
 
-def test_an_empty_file_changes_nothing(tmp_path, caplog):
+@pytest.mark.parametrize("text", ["", "# the settings\n"])
+def test_a_file_without_settings_changes_nothing(tmp_path, caplog, text):
     file = tmp_path / "dualpool.yaml"
     file.write_text("shadow: true")
-    given = Reloading(file)
-    file.write_text("")
-    assert given.reload(OTHER) is Outcome.REFUSED
-    assert (given.loads, given.applied) == (0, [])
-    assert f"{file} is empty: for the defaults write {{}}" in caplog.text
+    applied, source = list[Settings](), Source(file, lambda: load(file))
+    reloader = Reloader(source.load(), source, applied.append, WorkerMetrics(CollectorRegistry()))
+    file.write_text(text)
+    assert (asyncio.run(reloader.reload()), applied) == (Outcome.REFUSED, [])
+    assert f"{file}: holds no settings; for the defaults write {{}}" in caplog.text
 
 
-def test_an_empty_file_is_refused_once(tmp_path, monkeypatch):
+def test_a_file_with_a_fault_is_refused_once(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "EVERY_S", 0.01)
     file = tmp_path / "dualpool.yaml"
     file.write_text("shadow: true")
     given = Reloading(file)
+    given.next = UserError("a fault")
 
     async def main():
         async with given.reloader.watching():

@@ -210,8 +210,9 @@ def test_a_drain_lets_running_streams_finish_and_refuses_new_ones(serving):
         call = process(channel)
         await call.write(first.message)
         await call.read()
-        drain = asyncio.create_task(server.drain(20))
-        await asyncio.sleep(0.1)
+        drain = asyncio.create_task(server.drain(50))
+        # A stream that the client opens before it has read the notice would be served.
+        await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
         late = process(channel)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await late.write(first.message)

@@ -49,6 +49,15 @@ def noted(event):
     return structs.replace(event, note={NOTE: event.note[NOTE]})
 
 
+def test_a_value_without_a_kind_is_no_value():
+    message = head("ab")
+    message.metadata_context.filter_metadata[NAMESPACE].fields["other"].SetInParent()
+    message.attributes["a"].fields["upstream.request_attempt_count"].Clear()
+    found = ObservedHeads(NAMES).read(message.SerializeToString())
+    assert found == noted(of_session(message))
+    assert "other" not in of_session(message).note
+
+
 @given(NOTES, NOTES, HEADERS, st.integers(0, 3))
 def test_heads_are_those_of_the_session(first, second, headers, attempts):
     heads = ObservedHeads(NAMES)

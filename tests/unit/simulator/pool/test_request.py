@@ -1,6 +1,7 @@
 """What the simulated pool reads from a body, and how it refuses; the words are vLLM's."""
 
 import contextlib
+import copy
 import json
 from http import HTTPStatus
 from typing import Any
@@ -326,3 +327,76 @@ BODIES = st.binary(max_size=20) | st.builds(
 def test_whatever_arrives_is_read_or_refused(read, body):
     with contextlib.suppress(RefusedError):
         assert read(body)
+
+
+# Where each API has its values: any of them may be of another type.
+VALID = [
+    (
+        READER.read_chat,
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "text", "text": "a"}], "name": "x"},
+                {"role": "assistant", "reasoning": "b", "tool_calls": [{"function": {}}]},
+            ],
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        },
+    ),
+    (READER.read_completion, {"prompt": [[1, 2], [3]], "echo": True, "max_tokens": 1}),
+    (
+        READER.read_messages,
+        {
+            "model": "m",
+            "max_tokens": 1,
+            "system": [{"type": "text", "text": "a"}],
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "tool_result", "content": [{"type": "text", "text": "b"}]},
+                        {"type": "text", "text": "c"},
+                    ],
+                }
+            ],
+            "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+        },
+    ),
+    (
+        READER.read_responses,
+        {
+            "input": [
+                {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+                {"type": "function_call_output", "output": [{"type": "text", "text": "b"}]},
+            ],
+            "tools": [{"type": "function", "name": "f", "parameters": {"type": "object"}}],
+            "text": {"format": {"type": "text"}},
+            "user": "u",
+            "metadata": {"a": "b"},
+        },
+    ),
+]
+
+
+def places(value: Any) -> list[list[Any]]:
+    """Return the keys that lead to each value in a document."""
+    match value:
+        case dict():
+            inner = list(value.items())
+        case list():
+            inner = list(enumerate(value))
+        case _:
+            inner = []
+    return [[]] + [[key, *path] for key, each in inner for path in places(each)]
+
+
+@pytest.mark.parametrize(("read", "body"), VALID)
+@given(data=st.data())
+def test_a_value_of_another_type_is_read_or_refused(read, body, data):
+    *path, last = data.draw(st.sampled_from(places(body)[1:]))
+    changed = inner = copy.deepcopy(body)
+    for key in path:
+        inner = inner[key]
+    inner[last] = data.draw(VALUES)
+    with contextlib.suppress(RefusedError):
+        assert read(json.dumps(changed).encode())

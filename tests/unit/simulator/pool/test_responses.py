@@ -134,3 +134,9 @@ def test_a_body_without_input_counts_the_field_that_vllm_adds():
     assert "'loc': 'body.input', 'msg': 'Field required', 'input': '<dict of 1 items>'" in str(
         json.loads(caught.value.body)["error"]["message"]
     )
+
+
+def test_half_a_character_that_the_answer_would_repeat_is_refused():
+    status, error = refusal(user="\ud800")
+    assert (status, error["type"]) == (400, "BadRequestError")
+    assert "surrogates not allowed" in error["message"]
