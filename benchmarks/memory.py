@@ -36,9 +36,8 @@ _IMPORTS: Final = {
     "prometheus_client": "prometheus_client",
     "numpy": "numpy",
     "google.protobuf.message": "protobuf",
-    "aiohttp.web": "aiohttp, with its SSL contexts",
     "extproc.cli": "the command line",
-    "extproc.service.serve": "the service's own modules, hpack, brotli, zstandard",
+    "extproc.service.serve": "the service's own modules, h11, hpack, brotli, zstandard",
 }
 _IMPORTING: Final = """
 import importlib, sys

@@ -7,8 +7,8 @@ Three bytes tell common parts of words, which are tokens in every vocabulary, fr
 """
 
 from hashlib import blake2b
-from importlib.resources import files
-from typing import Final
+from pkgutil import get_data
+from typing import Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,19 +41,22 @@ def encode(starts: NDArray[np.float64]) -> bytes:
     return np.minimum(np.rint(starts * _UNIT), 255).astype(np.uint8).tobytes()
 
 
-_BYTES: Final = files("extproc.budget").joinpath(FILE).read_bytes()
-DIGEST: Final = blake2b(_BYTES, digest_size=16).hexdigest()
-"""Of the table: weights that were learnt with another one mean something else."""
-
-
-def _table() -> NDArray[np.uint32]:
-    starts = np.frombuffer(_BYTES, np.uint8).astype(np.uint32)
+def _sums() -> NDArray[np.uint32]:
+    """Return the two sums of a hash by its byte in the file."""
+    starts = np.arange(256, dtype=np.uint32)
     likely = np.minimum(starts / _UNIT, 1.0)
     doubts = np.rint(likely * (1.0 - likely) * _DOUBT_UNIT).astype(np.uint32)
     return starts | doubts << np.uint32(_DOUBT_BITS)
 
 
-_TABLE: Final = _table()
+def _read() -> tuple[NDArray[np.uint32], str]:
+    # Not importlib.resources, which takes 0.8 MB of memory.
+    data = cast("bytes", get_data("extproc.budget", FILE))
+    return _sums().take(np.frombuffer(data, np.uint8)), blake2b(data, digest_size=16).hexdigest()
+
+
+_TABLE, DIGEST = _read()
+"""The table, and its digest: weights that were learnt with another one mean something else."""
 
 
 def count_starts(sample: bytes) -> tuple[float, float]:

@@ -1,8 +1,8 @@
 """The page's static files, and the headers that keep a browser from running anything else."""
 
 from dataclasses import dataclass
-from importlib.resources import files
-from typing import Final
+from pkgutil import get_data
+from typing import Final, cast
 
 SECURITY_HEADERS: Final = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -37,8 +37,7 @@ class File:
 
 def read_files() -> dict[str, File]:
     """Return the files by the path that they are served at."""
-    folder = files("extproc.page").joinpath("static")
     return {
-        path: File(folder.joinpath(name).read_bytes(), kind)
+        path: File(cast("bytes", get_data("extproc.page", f"static/{name}")), kind)
         for path, (name, kind) in _FILES.items()
     }

@@ -32,6 +32,9 @@ A digest of as many pools as the settings permit, with the longest names, has tw
 UNSENT_BYTES = 1024 * 1024
 """The most that may wait for a slow reader before observations are dropped."""
 
+BATCH_S = 0.25
+"""How long observations may wait for others: so much later they are learnt."""
+
 EMPTY = b"\n"
 
 DIGEST = b"="
@@ -135,15 +138,62 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
             return bytes(line + error.partial)
 
 
-def send(writer: asyncio.StreamWriter, line: bytes) -> bool:
-    """Write a line, or drop it if it is too long or the reader is too far behind. Never waits.
+class Outbox:
+    """Writes lines to one reader in their order, never waits, and drops what it cannot take.
 
-    Return False if the reader is too far behind.
+    Observations wait for up to BATCH_S and leave together: to wake their reader costs more than to
+    learn one.
     """
-    transport = writer.transport
-    if len(line) > LINE_BYTES or transport.is_closing():
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer, self._loop = writer, asyncio.get_running_loop()
+        self._waiting = list[bytes]()
+        self._bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+
+    def send(self, line: bytes) -> bool:
+        """Write a line now, after those that wait.
+
+        A line that is too long, or comes after the end, is dropped. Return False if the reader is
+        too far behind.
+        """
+        if not self._has_room():
+            return False
+        self._keep(line)
+        self.flush()
         return True
-    if transport.get_write_buffer_size() >= UNSENT_BYTES:
-        return False
-    writer.write(line)
-    return True
+
+    def send_soon(self, line: bytes) -> bool:
+        """Write a line now, or together with others BATCH_S after the last. See `send`."""
+        if not self._has_room():
+            return False
+        self._keep(line)
+        if self._timer is None:
+            now = self._loop.time()
+            if now >= self._due:
+                self.flush()
+            else:
+                self._timer = self._loop.call_at(self._due, self.flush)
+        return True
+
+    def flush(self) -> None:
+        """Write the lines that wait."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._waiting and not self._writer.transport.is_closing():
+            self._writer.write(b"".join(self._waiting))
+        self._waiting.clear()
+        self._bytes = 0
+        self._due = self._loop.time() + BATCH_S
+
+    def _has_room(self) -> bool:
+        transport = self._writer.transport
+        unsent = self._bytes + transport.get_write_buffer_size()
+        return transport.is_closing() or unsent < UNSENT_BYTES
+
+    def _keep(self, line: bytes) -> None:
+        if len(line) <= LINE_BYTES:
+            self._waiting.append(line)
+            self._bytes += len(line)

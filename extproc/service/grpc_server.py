@@ -9,9 +9,15 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from extproc.protos import WELL_KNOWN
+from extproc.protos.envoy.config.core.v3 import base_pb2
+from extproc.protos.envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
+from extproc.protos.envoy.service.ext_proc.v3 import external_processor_pb2
+from extproc.protos.envoy.type.v3 import http_status_pb2
 from extproc.service.credentials import Certificates
 from extproc.service.lateness import Lateness, SelfCheck
 from extproc.service.streams import (
@@ -22,7 +28,6 @@ from extproc.service.streams import (
     Bounds,
     Streams,
     cannot_listen,
-    described,
 )
 from extproc.service.unix_socket import PathLock, for_owner_and_group, reserve
 from extproc.stream.stages import Stages
@@ -58,7 +63,7 @@ class GrpcServer:
         self._server = grpc.aio.server(options=_options(bounds))
         self._server.add_generic_rpc_handlers((self._handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, HEALTH), self._server, described())
+        reflection.enable_server_reflection((SERVICE, HEALTH), self._server, _described())
 
     async def start(self) -> int:
         """Listen; return the port (1 for a Unix socket). Raises OSError if that is impossible."""
@@ -170,3 +175,13 @@ def _options(bounds: Bounds) -> list[tuple[str, int]]:
 
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
+
+
+def _described() -> descriptor_pool.DescriptorPool:
+    """Return what gRPC reflection shows."""
+    # Reflection looks into the default pool, where our messages are not (docs/decisions/0001).
+    pool = descriptor_pool.DescriptorPool()
+    ours = (base_pb2, processing_mode_pb2, http_status_pb2, external_processor_pb2)
+    for module in (*WELL_KNOWN, *ours, health_pb2, reflection_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    return pool

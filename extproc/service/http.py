@@ -7,16 +7,14 @@ and has a limited time for it.
 """
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import TypeVar, cast
+from http import HTTPStatus
+from typing import TypeVar
 
 import msgspec
-from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from extproc.budget.learner import Learner
@@ -27,11 +25,11 @@ from extproc.service.bearer import BearerToken
 from extproc.service.connections import Connections
 from extproc.service.page_routes import Access, Page, PageRoutes
 from extproc.service.pages import collector_paused, in_slices, write_metrics, write_state
+from extproc.service.web import JSON, TEXT, Exchanges, Refusal, Request, Response
 
 _PAGES_SHARE = 0.2  # of the time may go to pages: a scrape every 15 s takes far less
 
 _Part = TypeVar("_Part")
-_NO_LOG = cast("logging.Logger", None)  # what aiohttp takes to write no access log
 
 
 class HttpServer:
@@ -57,27 +55,24 @@ class HttpServer:
         self._page = PageRoutes(page, access) if page else None
         self._writing = asyncio.Lock()
         self._next_page = 0.0
-        self._runner: web.AppRunner | None = None
+        self._exchanges: Exchanges | None = None
         self._listener: asyncio.Server | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port. Raises OSError if the address cannot be bound."""
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/metrics", self._metrics),
-                web.get("/healthz", self._healthz),
-                web.get("/readyz", self._readyz),
-                web.get("/state", self._state),
-                web.get("/lengths", self._lengths),
-            ]
-        )
-        app.add_routes(self._page.routes() if self._page else [])
-        app.on_response_prepare.append(_close_after)
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
+        pages = {
+            "/metrics": self._metrics,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/state": self._state,
+            "/lengths": self._lengths,
+        }
+        routes = {path: {"GET": page} for path, page in pages.items()}
+        more = self._page.routes() if self._page else {}
+        self._exchanges = Exchanges({**routes, **more})
+        serve = Connections(self._exchanges)
         try:
-            self._listener = await _listen(self._runner, host, port)
+            self._listener = await asyncio.get_running_loop().create_server(serve, host, port)
         except OSError as error:
             await self.stop()
             raise OSError(_bind_fault(host, port, error)) from error
@@ -89,25 +84,25 @@ class HttpServer:
             self._listener.close()
         if self._page is not None:
             self._page.close()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._exchanges is not None:
+            await self._exchanges.stop()
 
-    async def _healthz(self, _request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    async def _healthz(self, _request: Request) -> Response:
+        return Response(b"ok\n", TEXT)
 
-    async def _readyz(self, _request: web.Request) -> web.Response:
+    async def _readyz(self, _request: Request) -> Response:
         if self._is_ready():
-            return web.Response(text="ready\n")
-        return web.Response(status=503, text="not ready\n")
+            return Response(b"ready\n", TEXT)
+        return Response(b"not ready\n", TEXT, HTTPStatus.SERVICE_UNAVAILABLE)
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
+    async def _metrics(self, _request: Request) -> Response:
         def write(parts: list[Learnt]) -> bytes:
             return write_metrics(self._registry, Learnt.merged(parts))
 
         body = await self._write(self._learner.learnt_parts(), write)
-        return web.Response(body=body, headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(body, CONTENT_TYPE_LATEST)
 
-    async def _state(self, request: web.Request) -> web.Response:
+    async def _state(self, request: Request) -> Response:
         self._require_token(request)
 
         described = self._described()
@@ -116,12 +111,12 @@ class HttpServer:
             return write_state(described, Learnt.merged(parts))
 
         body = await self._write(self._learner.learnt_parts(), write)
-        return web.Response(body=body, content_type="application/json")
+        return Response(body, JSON)
 
-    async def _lengths(self, request: web.Request) -> web.Response:
+    async def _lengths(self, request: Request) -> Response:
         self._require_token(request)
         body = await self._write(self._learner.lengths.rows(), write_lengths)
-        return web.Response(body=body, content_type="application/json")
+        return Response(body, JSON)
 
     async def _write_learnt(self) -> bytes:
         def write(parts: list[Learnt]) -> bytes:
@@ -129,10 +124,10 @@ class HttpServer:
 
         return await self._write(self._learner.learnt_parts(), write)
 
-    def _require_token(self, request: web.Request) -> None:
+    def _require_token(self, request: Request) -> None:
         given = request.headers.get("authorization", "")
         if self._token is not None and not self._token.permits(given):
-            raise web.HTTPUnauthorized(headers={"www-authenticate": "Bearer"})
+            raise Refusal(HTTPStatus.UNAUTHORIZED, headers={"www-authenticate": "Bearer"})
 
     async def _write(self, parts: Iterator[_Part], write: Callable[[list[_Part]], bytes]) -> bytes:
         async with self._turn():
@@ -157,33 +152,6 @@ class HttpServer:
             end = time.monotonic()
             # A page of 50 ms is followed by a pause of 200 ms.
             self._next_page = end + (end - start) * (1 / _PAGES_SHARE - 1)
-
-
-async def _listen(runner: web.AppRunner, host: str, port: int) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
-    serve = partial(_Handler, cast("web.Server", runner.server), loop=loop, access_log=_NO_LOG)
-    # In place of aiohttp's TCPSite, which takes no protocol factory to bound.
-    return await loop.create_server(Connections(serve), host, port)
-
-
-class _Handler(web.RequestHandler):
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        response = super().handle_error(request, status, exc, message)
-        # Otherwise aiohttp adds its name and version; no signal is sent for what it cannot parse.
-        response.headers["server"] = ""
-        return response
-
-
-async def _close_after(_request: web.BaseRequest, response: web.StreamResponse) -> None:
-    response.headers.popall("server", None)
-    response.headers["connection"] = "close"
-    response.force_close()
 
 
 def _write_and_free(write: Callable[[list[_Part]], bytes], parts: list[_Part]) -> bytes:

@@ -1,11 +1,14 @@
 """Memory of a serving process: large buffers are kept, and modules are not searched for garbage.
 
+What the imports have freed is returned.
+
 By default every buffer above 128 KiB may be a mapping of its own, whose pages fault anew. Elsewhere
 than with glibc (musl, macOS) this is not changed.
 """
 
 import ctypes
 import gc
+from contextlib import suppress
 from typing import Final
 
 MMAP_BYTES: Final = 32 << 20
@@ -32,3 +35,5 @@ def spare_modules() -> None:
     """
     gc.collect()
     gc.freeze()
+    with suppress(AttributeError, OSError):  # elsewhere than with glibc
+        ctypes.CDLL(None).malloc_trim(0)

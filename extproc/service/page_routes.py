@@ -6,18 +6,19 @@ script sends it, because a browser sends no bearer token for an address.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from typing import Final
 
 import msgspec
-from aiohttp import web
 
 from extproc.page.files import SECURITY_HEADERS, File, read_files
 from extproc.page.overview import Overview
 from extproc.request.apis import Endpoint, endpoint
+from extproc.service.web import JSON, Refusal, Request, Response, Routes
 
 MOST_WATCHERS: Final = 8
 """Streams of live figures at once."""
@@ -48,8 +49,8 @@ class Page:
 class Access:
     """What the routes need of the HTTP server."""
 
-    require_token: Callable[[web.Request], None]
-    """Raises HTTPUnauthorized."""
+    require_token: Callable[[Request], None]
+    """Raises Refusal."""
     turn: Callable[[], AbstractAsyncContextManager[None]]
     """Lets one page at a time be made, and bounds the share of the time that all take."""
     write_learnt: Callable[[], Awaitable[bytes]]
@@ -65,47 +66,40 @@ class PageRoutes:
         self._closing = asyncio.Event()
         self._learnt, self._learnt_next = b"{}", 0.0
 
-    def routes(self) -> list[web.RouteDef]:
+    def routes(self) -> Routes:
         """Return the routes."""
-        return [
-            *(web.get(path, partial(_send, file)) for path, file in read_files().items()),
-            web.get("/page/events", self._watch),
-            web.post("/page/explain", self._explain),
-        ]
+        files = {path: {"GET": partial(_send, file)} for path, file in read_files().items()}
+        return {
+            **files,
+            "/page/events": {"GET": self._watch},
+            "/page/explain": {"POST": self._explain},
+        }
 
     def close(self) -> None:
         """End the streams of live figures."""
         self._closing.set()
 
-    async def _watch(self, request: web.Request) -> web.StreamResponse:
+    async def _watch(self, request: Request) -> Response:
         self._access.require_token(request)
         if self._watchers >= MOST_WATCHERS:
-            raise web.HTTPServiceUnavailable(headers={"retry-after": "5"})
+            raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, headers={"retry-after": "5"})
+        return Response(self._stream(), "text/event-stream", headers=SECURITY_HEADERS)
+
+    async def _stream(self) -> AsyncGenerator[bytes, None]:
         self._watchers += 1
         try:
-            return await self._stream(request)
-        finally:
-            self._watchers -= 1
-
-    async def _stream(self, request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers=SECURITY_HEADERS)
-        response.content_type = "text/event-stream"
-        end = time.monotonic() + WATCH_S
-        hour = learnt = object()  # differs from all that can be sent
-        with suppress(ConnectionError):  # the browser left
-            await response.prepare(request)
+            end = time.monotonic() + WATCH_S
+            hour = learnt = object()  # differs from all that can be sent
             while time.monotonic() < end and not self._closing.is_set():
-                await response.write(_event("now", msgspec.json.encode(self._page.overview.now())))
+                yield _event("now", msgspec.json.encode(self._page.overview.now()))
                 if hour != (hour := self._page.overview.points):
-                    await response.write(
-                        _event("hour", msgspec.json.encode(self._page.overview.hour()))
-                    )
+                    yield _event("hour", msgspec.json.encode(self._page.overview.hour()))
                 if learnt != (learnt := await self._read_learnt()):
-                    await response.write(_event("learnt", self._learnt))
+                    yield _event("learnt", self._learnt)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._closing.wait(), EVERY_S)
-            await response.write_eof()
-        return response
+        finally:
+            self._watchers -= 1
 
     async def _read_learnt(self) -> bytes:
         start = time.monotonic()
@@ -117,29 +111,25 @@ class PageRoutes:
             self._learnt_next = end + min(_MOST_PAUSE_S, max(_LEAST_PAUSE_S, pause))
         return self._learnt
 
-    async def _explain(self, request: web.Request) -> web.Response:
+    async def _explain(self, request: Request) -> Response:
         self._access.require_token(request)
         # A page of another origin cannot send this type without asking first, and is told nothing.
         if request.content_type != "application/json":
-            raise web.HTTPUnsupportedMediaType(text="the body's type must be application/json\n")
+            text = "the body's type must be application/json\n"
+            raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, text)
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
-            raise web.HTTPForbidden(text="only the page of this service may ask\n")
+            raise Refusal(HTTPStatus.FORBIDDEN, "only the page of this service may ask\n")
         path = request.query.get("path", "")
         if (kind := endpoint(path)) is None:
-            raise web.HTTPBadRequest(text="requests to this path carry no prompt\n")
-        body = await request.read()  # aiohttp refuses more than 1 MiB
+            raise Refusal(HTTPStatus.BAD_REQUEST, "requests to this path carry no prompt\n")
+        body = await request.read()
         async with self._access.turn():
             explanation = self._page.explain(body, kind)
-        return web.json_response(body=msgspec.json.encode(explanation), headers=SECURITY_HEADERS)
+        return Response(msgspec.json.encode(explanation), JSON, headers=SECURITY_HEADERS)
 
 
-async def _send(file: File, _request: web.Request) -> web.Response:
-    return web.Response(
-        body=file.content,
-        content_type=file.content_type,
-        charset="utf-8",
-        headers=SECURITY_HEADERS,
-    )
+async def _send(file: File, _request: Request) -> Response:
+    return Response(file.content, f"{file.content_type}; charset=utf-8", headers=SECURITY_HEADERS)
 
 
 def _event(name: str, data: bytes) -> bytes:

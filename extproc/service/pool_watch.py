@@ -1,24 +1,23 @@
 """Keep asking the pools' servers for their load and their windows, whatever the settings become."""
 
 import asyncio
+import importlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
 from extproc.config.errors import UserError
-from extproc.config.settings import LoadSettings, PoolSettings, RowSettings, Settings
+from extproc.config.settings import LoadSettings, RowSettings, Settings
 from extproc.routing.load.pool_load import PoolLoad, Tracker, describe
-from extproc.service.certificates import CertificateError
-from extproc.service.files import pool_tls
-from extproc.service.polling import LoadQuestion, ModelsQuestion, Pace, Polled, Poller
 from extproc.service.windows import Windows
 from extproc.stream.metrics import LoadCollector, WindowCollector
 
-# A server that computes a large prompt may take seconds to answer.
-_MODELS_PACE = Pace(every_s=10.0, timeout_s=5.0, longest_s=60.0)
+if TYPE_CHECKING:
+    from extproc.service.polling import Poller
 
 _log = logging.getLogger(__name__)
 
@@ -110,30 +109,28 @@ class PoolWatch:
             task.cancel()
         return tasks
 
-    def _build(self, settings: Settings) -> Sequence[Poller]:
+    def _build(self, settings: Settings) -> "list[Poller]":
         return [*self._load_poller(settings), *self._models_poller(settings)]
 
-    def _load_poller(self, settings: Settings) -> Iterator[Poller]:
-        load, pools = settings.load, settings.pools
-        if not load.spill:
+    def _load_poller(self, settings: Settings) -> "Iterator[Poller]":
+        if not settings.load.spill:
             return
-        tracker = Tracker((pool.name for pool in pools), load.stale_s)
-        pace = Pace(load.every_ms / 1000, load.timeout_ms / 1000)
+        from extproc.service.build_pollers import build_load_poller
+
+        tracker = Tracker((pool.name for pool in settings.pools), settings.load.stale_s)
 
         def tell() -> None:
             self._loads = tracker.loads(asyncio.get_running_loop().time())
             self._told(self._loads)
 
-        question = LoadQuestion(tracker)
-        yield Poller(list(map(_polled, pools)), pace, question, tell, self._polls)
+        yield build_load_poller(settings, tracker, tell, self._polls)
 
-    def _models_poller(self, settings: Settings) -> Iterator[Poller]:
+    def _models_poller(self, settings: Settings) -> "Iterator[Poller]":
         if not settings.load.discover:
             return
-        question = ModelsQuestion(self._windows.discovery)
-        # Of a shadow, the pools but the largest need not be there.
-        polled = list(_reachable(settings.routed.pools))
-        yield Poller(polled, _MODELS_PACE, question, self._look, self._polls)
+        from extproc.service.build_pollers import build_models_poller
+
+        yield build_models_poller(settings, self._windows.discovery, self._look, self._polls)
 
     def _look(self) -> None:
         if self._windows.look():
@@ -141,6 +138,12 @@ class PoolWatch:
                 self._resized()
             except UserError as error:
                 _log.error("the windows that servers state do not count: %s", error)
+
+
+def prepare(settings: Settings) -> None:
+    """Import what asks the servers, if they are asked: it takes a tenth of a second."""
+    if settings.load.spill or settings.load.discover:
+        importlib.import_module("extproc.service.build_pollers")
 
 
 def _given(settings: Settings) -> tuple[LoadSettings, tuple[RowSettings, ...], bool]:
@@ -151,17 +154,3 @@ def _log_fault(task: asyncio.Task[None]) -> None:
     # A fault here must not end the service: nothing is known of the pools from then on.
     if not task.cancelled() and (error := task.exception()):
         _log.error("the pools' servers are asked no more", exc_info=error)
-
-
-def _reachable(pools: Sequence[PoolSettings]) -> Iterator[Polled]:
-    """Yield the pools whose tls_ca the service can read: for the others the settings count."""
-    for pool in pools:
-        try:
-            yield _polled(pool)
-        except CertificateError as error:
-            _log.info("%s is not asked for its window: %s", pool.name, error)
-
-
-def _polled(pool: PoolSettings) -> Polled:
-    tls = pool_tls(pool)
-    return Polled(pool.name, pool.addresses, tls, pool.tls_name if tls else "")

@@ -18,6 +18,7 @@ from extproc.config.changes import changes, told
 from extproc.config.errors import UserError
 from extproc.config.keys import Place
 from extproc.config.settings import Settings
+from extproc.service.pool_watch import prepare
 from extproc.service.repeating import beside
 from extproc.stream.metrics import WorkerMetrics
 from extproc.tokenizer_file import Signature, signature_of
@@ -117,7 +118,7 @@ class Reloader:
         async with self._reloading:
             try:
                 # In a thread: a large file takes longer to parse than a request may wait.
-                outcome = self._use(await asyncio.to_thread(self._source.load))
+                outcome = self._use(await asyncio.to_thread(self._load))
             except UserError as error:
                 _log.error("the settings are not changed, because of their faults:\n%s", error)
                 outcome = Outcome.REFUSED
@@ -126,6 +127,11 @@ class Reloader:
                 outcome = Outcome.REFUSED
             self._metrics.reloads.labels(outcome.value).inc()
             return outcome
+
+    def _load(self) -> Settings:
+        loaded = self._source.load()
+        prepare(loaded)
+        return loaded
 
     async def _obey(self) -> None:
         while True:

@@ -11,15 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
 
-from extproc.protos import WELL_KNOWN
-from extproc.protos.envoy.config.core.v3 import base_pb2
-from extproc.protos.envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
-from extproc.protos.envoy.service.ext_proc.v3 import external_processor_pb2
-from extproc.protos.envoy.type.v3 import http_status_pb2
 from extproc.service.bounded_log import BoundedLog
 from extproc.service.places import Patience, Places
 from extproc.stream.session import ProtocolError
@@ -186,16 +179,6 @@ class OpenStream:
             self._open = False
             self._stream.close()
             self._every.leave(self, self._peer, self._patience, self._stream.error)
-
-
-def described() -> descriptor_pool.DescriptorPool:
-    """Return what gRPC reflection shows."""
-    # Reflection looks into the default pool, where our messages are not (docs/decisions/0001).
-    pool = descriptor_pool.DescriptorPool()
-    ours = (base_pb2, processing_mode_pb2, http_status_pb2, external_processor_pb2)
-    for module in (*WELL_KNOWN, *ours, health_pb2, reflection_pb2):
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    return pool
 
 
 def cannot_listen(address: str) -> OSError:

@@ -293,7 +293,7 @@ class Supervisor:
     def _tell(self, seen: Observation) -> None:
         line = encode(seen)
         for worker, behind in list(self._following.items()):
-            if not worker.send(line):
+            if not worker.send_soon(line):
                 del self._following[worker]
                 behind.set()
 

@@ -42,6 +42,7 @@ from extproc.service.channel import (
     REPLICAS,
     SNAPSHOT,
     Order,
+    Outbox,
     decode,
     decode_loads,
     decode_replicas,
@@ -49,7 +50,6 @@ from extproc.service.channel import (
     encode,
     encode_digest,
     read_line,
-    send,
 )
 from extproc.service.memory import keep_large_buffers, spare_modules
 from extproc.service.repeating import repeating
@@ -73,11 +73,11 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     order = msgspec.json.decode(await read_line(reader), type=Order)
     settings = Settings.model_validate_json(order.settings)
     configure_logging(settings)
-    learner = build_learner(settings)
+    learner, outbox = build_learner(settings), Outbox(writer)
 
     def learn(observation: Observation) -> None:
         # The supervisor sends it back in the order that holds for all workers.
-        send(writer, encode(observation))
+        outbox.send_soon(encode(observation))
 
     secret = bytes.fromhex(order.tenant_secret)
 
@@ -95,7 +95,7 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     port = await server.start()
     if with_port(order.address, port) != order.address:
         _log.info("a worker listens on %s", with_port(order.address, port))
-    send(writer, EMPTY)
+    outbox.send(EMPTY)
     stop = Stop()
 
     async def change(order: Order) -> None:
@@ -115,7 +115,7 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
     def report() -> None:
         stages.metrics.publish()
-        send(writer, encode_digest(reporter.digest()))
+        outbox.send(encode_digest(reporter.digest()))
 
     async with repeating(report, EVERY_S), asyncio.TaskGroup() as tasks:
         orders = _Orders(change, tell, load)
@@ -123,6 +123,7 @@ async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         await stop.asked.wait()
         await leave(server, settings.listen, stop)
         stages.metrics.publish()
+        outbox.flush()
         reading.cancel()
 
 

@@ -11,7 +11,7 @@ from typing import Self
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from extproc.service.channel import CHANGE, EMPTY, LINE_BYTES, Order, OverlongLine, encode, send
+from extproc.service.channel import CHANGE, EMPTY, LINE_BYTES, Order, Outbox, OverlongLine, encode
 
 # With -P, as its supervisor: it must not find other sources in the current folder.
 _FLAGS = ("-P",) if sys.flags.safe_path else ()
@@ -32,6 +32,7 @@ class WorkerProcess:
         writer: asyncio.StreamWriter,
     ) -> None:
         self._process, self._reader, self._writer = process, reader, writer
+        self._outbox = Outbox(writer)
         self._ending = False
 
     @classmethod
@@ -60,27 +61,35 @@ class WorkerProcess:
 
     def send(self, line: bytes) -> bool:
         """Send a line, unless the worker is ending; return False if it is too far behind."""
-        return self._ending or send(self._writer, line)
+        return self._ending or self._outbox.send(line)
+
+    def send_soon(self, line: bytes) -> bool:
+        """Send a line together with others. See `send`."""
+        return self._ending or self._outbox.send_soon(line)
 
     async def has_read(self) -> None:
         """Wait until the worker has read nearly all that it was sent, or is gone."""
+        self._outbox.flush()
         with suppress(ConnectionError):
             await self._writer.drain()
 
     def change(self, order: Order) -> None:
         """Have the worker go on with other settings, after what it was sent before."""
         if not self._ending and not self._writer.is_closing():
+            self._outbox.flush()
             self._writer.write(CHANGE + encode(order))
 
     def ask_to_drain(self) -> None:
         """Ask for the end, with notice and drain."""
         if not self._writer.is_closing():
+            self._outbox.flush()
             self._writer.write(EMPTY)
 
     def end(self) -> None:
         """Have the worker end at once. It is sent nothing from now on; idempotent."""
         if not self._ending and not self._writer.is_closing():
             self._ending = True
+            self._outbox.flush()
             # The worker reads it as a closed channel, and ends without notice or drain.
             self._writer.write_eof()
 

@@ -1,6 +1,7 @@
 """The lines between the supervisor and a worker."""
 
 import asyncio
+import contextlib
 import socket
 
 import msgspec
@@ -14,6 +15,7 @@ from extproc.page.decisions import Decisions, Shown
 from extproc.page.digest import Digest, Reporter
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.routing.pools import Reason, Verdict
+from extproc.service import channel
 from extproc.service.channel import (
     DIGEST,
     EMPTY,
@@ -22,6 +24,7 @@ from extproc.service.channel import (
     REPLICAS,
     UNSENT_BYTES,
     Order,
+    Outbox,
     decode,
     decode_digest,
     decode_loads,
@@ -31,7 +34,6 @@ from extproc.service.channel import (
     encode_loads,
     encode_replicas,
     read_line,
-    send,
 )
 from extproc.stream.metrics import Metrics
 
@@ -106,8 +108,9 @@ def sent(*lines):
     async def main():
         ours, theirs = socket.socketpair()
         _, writer = await asyncio.open_connection(sock=ours)
+        outbox = Outbox(writer)
         for line in lines:
-            send(writer, line)
+            outbox.send(line)
         reader, other = await asyncio.open_connection(sock=theirs)
         writer.close()
         got = await reader.read()
@@ -135,13 +138,76 @@ def test_a_slow_reader_loses_lines_and_never_holds_up_the_writer():
     assert len(got) % len(line) == 0
 
 
+def received(scenario):
+    """Run a coroutine function of an outbox and of what returns the bytes that have come so far."""
+
+    async def main():
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        _, writer = await asyncio.open_connection(sock=ours)
+
+        async def come():
+            await asyncio.sleep(0.01)
+            with contextlib.suppress(BlockingIOError):
+                return theirs.recv(1 << 20)
+            return b""
+
+        with theirs:
+            await scenario(Outbox(writer), come)
+            writer.close()
+            await writer.wait_closed()
+
+    asyncio.run(main())
+
+
+def test_an_observation_leaves_at_once_and_those_after_it_together(monkeypatch):
+    monkeypatch.setattr(channel, "BATCH_S", 0.2)
+
+    async def scenario(outbox, come):
+        outbox.send_soon(b"a\n")
+        assert await come() == b"a\n"
+        outbox.send_soon(b"b\n")
+        outbox.send_soon(b"c\n")
+        assert await come() == b""
+        await asyncio.sleep(0.2)
+        assert await come() == b"b\nc\n"
+
+    received(scenario)
+
+
+def test_what_is_sent_at_once_takes_those_that_wait_with_it(monkeypatch):
+    monkeypatch.setattr(channel, "BATCH_S", 60.0)
+
+    async def scenario(outbox, come):
+        outbox.send_soon(b"a\n")
+        outbox.send_soon(b"b\n")
+        outbox.send(EMPTY)
+        assert await come() == b"a\nb\n\n"
+
+    received(scenario)
+
+
+def test_lines_that_wait_count_as_unsent(monkeypatch):
+    monkeypatch.setattr(channel, "BATCH_S", 60.0)
+    line = b"x" * 65_535 + b"\n"
+
+    async def scenario(outbox, come):
+        outbox.send_soon(b"a\n")
+        taken = [outbox.send_soon(line) for _ in range(2 * UNSENT_BYTES // len(line))]
+        assert sum(taken) == UNSENT_BYTES // len(line)
+
+    received(scenario)
+
+
 def test_nothing_is_sent_after_the_end():
     async def main():
         ours, theirs = socket.socketpair()
         _, writer = await asyncio.open_connection(sock=ours)
         with theirs:
+            outbox = Outbox(writer)
             writer.close()
-            send(writer, b"a\n")
+            outbox.send(b"a\n")
+            outbox.send_soon(b"b\n")
             await writer.wait_closed()
             assert theirs.recv(10) == b""
 

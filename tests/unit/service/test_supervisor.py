@@ -287,15 +287,15 @@ def test_workers_are_told_how_many_replicas_there_are(fleet):
 
 
 def test_a_worker_that_is_too_far_behind_continues_from_a_copy(fleet, caplog, monkeypatch):
-    lost, send = list[bytes](), worker_process.send
+    lost, send = list[bytes](), worker_process.Outbox.send_soon
 
-    def behind_once(writer, line):
+    def behind_once(outbox, line):
         if line == OBSERVATION and not lost:
             lost.append(line)
             return False
-        return send(writer, line)
+        return send(outbox, line)
 
-    monkeypatch.setattr(worker_process, "send", behind_once)
+    monkeypatch.setattr(worker_process.Outbox, "send_soon", behind_once)
     speaks = SERVES + f"channel.sendall({OBSERVATION!r})\n" + HEARS
 
     async def main():
