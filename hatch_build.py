@@ -1,4 +1,4 @@
-"""Compile the modules that every request passes through, with mypyc; see docs/decisions/0019."""
+"""Compile the modules that every request passes through; see docs/decisions/0019."""
 
 import sys
 from pathlib import Path
@@ -31,18 +31,25 @@ class CompiledModules(BuildHookInterface[Any]):
 
 
 def compile_into(built: Path, modules: list[str]) -> None:
-    """Compile modules of the current folder into another. Needs a C compiler, and a minute."""
+    """Compile modules of the current folder into another: Python with mypyc, and C.
+
+    Needs a C compiler, and a minute.
+    """
     # Imported here: only a build that compiles has them.
     from mypyc.build import mypycify  # noqa: PLC0415
-    from setuptools import Distribution  # noqa: PLC0415
+    from setuptools import Distribution, Extension  # noqa: PLC0415
 
     python = f"--python-version={sys.version_info.major}.{sys.version_info.minor}"
+    typed = [module for module in modules if module.endswith(".py")]
     extensions = mypycify(
-        ["--config-file=pyproject.toml", python, *modules],
+        ["--config-file=pyproject.toml", python, *typed],
         debug_level="0",
         group_name="dualpool",
         target_dir=str(built.with_name("c")),
     )
+    for source in sorted({*modules} - {*typed}):
+        name = source.removesuffix(".c").replace("/", ".")
+        extensions.append(Extension(name, [source], extra_compile_args=["-O3", "-g0"]))
     command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(built), str(built.with_name("o"))
     command.ensure_finalized()

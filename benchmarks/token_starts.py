@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extproc import budget
-from extproc.budget.token_starts import BITS, FILE, encode, hashes
+from extproc.budget.neighbours import hashes
+from extproc.budget.token_starts import BITS, FILE, encode
 from extproc.evaluation.tokenizer_file import TokenizerFile
 
 _KINDS: Final = {
@@ -110,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tokenizers = [TokenizerFile(file) for file in given.tokenizer]
     total, seen = np.zeros(1 << BITS), np.zeros(1 << BITS)
     for text in _texts(given.folders):
-        found = hashes(text.encode())
+        found = hashes(text.encode(), BITS)
         starts = np.mean([_starts(each, text) for each in tokenizers], axis=0)
         total += np.bincount(found, starts, 1 << BITS)
         seen += np.bincount(found, minlength=1 << BITS)

@@ -11,11 +11,12 @@ features is additive over messages and over prompts.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from extproc.budget.counting import count_pairs
 from extproc.budget.token_starts import count_starts
 
 _LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _TAB, _BRACKET, _PUNCT = range(8)
@@ -191,41 +192,44 @@ def _selection() -> NDArray[np.float64]:
     return chosen
 
 
-SELECTION: Final = np.ascontiguousarray(_selection().T)
-"""A row of each of TEXT_FEATURES: which of `count_pairs` it adds up; of START_FEATURES, none."""
+class Alphabet(NamedTuple):
+    """Classes of bytes, and which pairs of them the features add up."""
 
-# ASCII text has so few classes that a pair of them is one byte: the number of the first class among
-# these, times ten, plus that of the second.
-_IN_ASCII: Final = sorted({_CLASS[byte] for byte in range(0x80)})
-_RADIX: Final = len(_IN_ASCII)
-_SECONDS: Final = bytes(_IN_ASCII.index(_CLASS[byte]) if byte < 0x80 else 0 for byte in range(256))
-_FIRSTS: Final = bytes(_RADIX * place for place in _SECONDS)
-ASCII_SELECTION: Final = np.ascontiguousarray(
-    SELECTION[:, [first * _CLASSES + second for first in _IN_ASCII for second in _IN_ASCII]]
+    classes: bytes
+    """The class of each byte; one of `size` or above is left out."""
+    size: int
+    """How many classes there are."""
+    selection: NDArray[np.float64]
+    """A row of each of TEXT_FEATURES, a column of each pair; those of START_FEATURES are empty."""
+
+    def zeros(self) -> NDArray[np.float64]:
+        """Return a place for the counts of pairs."""
+        return np.zeros((self.size, self.size))
+
+
+def _ascii() -> Alphabet:
+    classes = sorted({_CLASS[byte] for byte in range(0x80)})
+    pairs = [first * _CLASSES + second for first in classes for second in classes]
+    table = bytes(classes.index(_CLASS[byte]) for byte in range(0x80)) + bytes([_LEFT_OUT]) * 0x80
+    return Alphabet(table, len(classes), np.ascontiguousarray(EVERY.selection[:, pairs]))
+
+
+_LEFT_OUT: Final = 0xFF
+EVERY: Final = Alphabet(
+    bytes(_LEFT_OUT if byte in _CONTINUATION else _CLASS[byte] for byte in range(256)),
+    _CLASSES,
+    np.ascontiguousarray(_selection().T),
 )
-"""The same of `count_ascii_pairs`."""
+"""Of UTF-8 text, a class for each character: continuation bytes have none."""
+ASCII: Final = _ascii()
+"""Of ASCII text, which has so few classes that its counts cost a quarter."""
 
 
 def text_features(sample: bytes) -> NDArray[np.float64]:
     """Count `TEXT_FEATURES` in UTF-8 text, as if a newline preceded it."""
-    found: NDArray[np.float64] = (
-        ASCII_SELECTION.dot(count_ascii_pairs(sample))
-        if sample.isascii()
-        else SELECTION.dot(count_pairs(sample))
-    )
+    alphabet = ASCII if sample.isascii() else EVERY
+    counts = alphabet.zeros()
+    count_pairs(sample, alphabet.classes, counts)
+    found: NDArray[np.float64] = alphabet.selection.dot(counts.reshape(-1))
     found[-len(START_FEATURES) :] = count_starts(sample)
     return found
-
-
-def count_ascii_pairs(sample: bytes) -> NDArray[np.int64]:
-    """Count pairs of classes in ASCII text."""
-    firsts = np.frombuffer((b"\n" + sample).translate(_FIRSTS), np.uint8, len(sample))
-    pairs = firsts + np.frombuffer(sample.translate(_SECONDS), np.uint8)
-    return np.bincount(pairs, minlength=_RADIX * _RADIX)
-
-
-def count_pairs(sample: bytes) -> NDArray[np.int64]:
-    """Count pairs of classes in UTF-8 text."""
-    classes = np.frombuffer(b"\x04" + sample.translate(_CLASS, _CONTINUATION), np.uint8)
-    firsts = classes[:-1].astype(np.uint16)
-    return np.bincount(firsts * _CLASSES + classes[1:], minlength=_CLASSES * _CLASSES)

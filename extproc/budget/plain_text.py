@@ -8,24 +8,29 @@ from typing import Final
 import numpy as np
 
 from extproc.budget.category import CLASS_SUMS, ContentClass, class_of, content_class
+from extproc.budget.counting import count_pairs
 from extproc.budget.features import (
-    ASCII_SELECTION,
+    ASCII,
+    EVERY,
     FEATURES,
     OTHER_FEATURES,
-    SELECTION,
     START_FEATURES,
     TEMPLATE_FEATURES,
     TEXT_FEATURES,
-    count_ascii_pairs,
-    count_pairs,
 )
 from extproc.budget.measure import scaled
 from extproc.budget.token_starts import count_starts
 from extproc.budget.weights import Vector
 
 _SUMS: Final = np.array([[name in names for name in TEXT_FEATURES] for names in CLASS_SUMS], float)
-_OF_ASCII: Final = np.vstack([ASCII_SELECTION, _SUMS @ ASCII_SELECTION])
-_OF_ALL: Final = np.vstack([SELECTION, _SUMS @ SELECTION])
+
+
+def _with_sums(selection: Vector) -> Vector:
+    return np.vstack([selection, _SUMS @ selection])
+
+
+_OF_ASCII: Final = _with_sums(ASCII.selection)
+_OF_EVERY: Final = _with_sums(EVERY.selection)
 _REQUEST, _MESSAGES, _TOOLS, _ANY_TOOL = range(len(TEMPLATE_FEATURES))
 
 
@@ -41,6 +46,8 @@ class TextCounter:
         """The share of its text that its sample leaves out."""
         self._text, self._sums = row[len(OTHER_FEATURES) :], row[len(FEATURES) :]
         self._starts = self.features[-len(START_FEATURES) :]
+        self._ascii, self._every = ASCII.zeros(), EVERY.zeros()
+        self._ascii_pairs, self._every_pairs = self._ascii.reshape(-1), self._every.reshape(-1)
 
     def count(self, sample: bytes, text_bytes: int, *, messages: int, tools: int) -> ContentClass:
         """Count a prompt by a sample of its `text_bytes`; return the class of its content."""
@@ -49,9 +56,11 @@ class TextCounter:
         features[_TOOLS] = tools
         features[_ANY_TOOL] = tools > 0
         if sample.isascii():
-            _OF_ASCII.dot(count_ascii_pairs(sample), self._text)
+            count_pairs(sample, ASCII.classes, self._ascii)
+            _OF_ASCII.dot(self._ascii_pairs, self._text)
         else:
-            _OF_ALL.dot(count_pairs(sample), self._text)
+            count_pairs(sample, EVERY.classes, self._every)
+            _OF_EVERY.dot(self._every_pairs, self._text)
         self._starts[:] = count_starts(sample)
         self.unseen = 0.0
         if text_bytes <= len(sample):

@@ -30,6 +30,9 @@ _ID_CHARS: Final = b"0123456789,[]"
 _PROBE_BYTES: Final = 256
 _SHORT_BYTES: Final = 4096
 _SMALL_BYTES: Final = MAX_NODES  # each list has a bracket, each string two quotes
+_BASE64: Final = b";base64,"
+_FAR_BYTES: Final = 1 << 16  # to look for base64 takes longer than to count signs
+_MOST_DATA: Final = 64
 _PIECE_BYTES: Final = 1 << 18  # so that what is compared stays in a cache
 
 
@@ -56,9 +59,10 @@ def decode_fields(
     is JSON of another type, msgspec.DecodeError or UnicodeDecodeError if it is not JSON, and
     TooManyNodesError.
     """
-    if _strings(text) > MAX_STRINGS:
+    signs = _without_base64(text)
+    if _strings(signs) > MAX_STRINGS:
         raise TooManyNodesError
-    if not _is_large(text) and not _is_numeric(text):
+    if not _is_large(signs) and not _is_numeric(text):
         fields = _VALUE.decode(text)
         if isinstance(fields, dict):
             return fields
@@ -79,6 +83,22 @@ def has_few_strings(text: bytes | bytearray | memoryview) -> bool:
 def is_small(text: bytes) -> bool:
     """Return whether all of a JSON value may be decoded, whatever it is."""
     return len(text) <= _SMALL_BYTES or (has_few_strings(text) and not _is_large(text))
+
+
+def _without_base64(text: bytes) -> bytes:
+    """Leave out long data in base64 from the places where it usually begins.
+
+    It is within a string, up to whose next quote there are no signs of values.
+    """
+    pieces, rest = list[bytes](), 0
+    while len(text) - rest > _FAR_BYTES and len(pieces) < _MOST_DATA:
+        start = text.find(_BASE64, rest, rest + _FAR_BYTES)
+        end = text.find(b'"', start) if start >= 0 else start
+        if end < 0 or text[end - 1 : end] == b"\\":  # an escaped quote is no end
+            break
+        pieces.append(text[rest:start])
+        rest = end
+    return b"".join((*pieces, text[rest:])) if pieces else text
 
 
 def _is_numeric(text: bytes) -> bool:

@@ -5,10 +5,10 @@ that ends or an event stream with its last event. Nothing here raises, and memor
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from extproc.encoding import Decoder, EncodingError
+from extproc.frozen import Frozen
 from extproc.response.refusal import is_refusal, states_refusal
 from extproc.response.sse import Event, EventReader
 from extproc.response.usage import Finish, Record, Tally, Unlearnable, Usage, read_record, told
@@ -19,8 +19,7 @@ MAX_DOCUMENT_BYTES: Final = 8 << 20
 """The longest JSON answer that is read, in bytes after decompression."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Frozen, frozen=True):
     """The pool answered that the prompt, or prompt plus output, exceeds its window."""
 
     status: int
@@ -99,8 +98,7 @@ class UsageReader:
         self._body = _Concluded(reason if successful else Unlearnable.ERROR)
 
 
-@dataclass(frozen=True, slots=True)
-class _Concluded:
+class _Concluded(Frozen, frozen=True):
     """An outcome that is final."""
 
     outcome: Usage | Refused | Unlearnable

@@ -75,20 +75,19 @@ def thresholds(pools: Sequence[Pool]) -> tuple[int, ...]:
 
 def choose(budget: Budget, pools: Sequence[Pool]) -> Decision:
     """Choose among `pools`, in ascending order of their windows."""
-    largest = pools[-1]
-    if budget.tokens > largest.max_model_len:
+    largest, tokens, placed = pools[-1], budget.tokens, budget.placed
+    if tokens > largest.max_model_len:
         return Decision(largest, Reason.OVERSIZE)
     index, last = 0, len(pools) - 1
-    while index < last and not _fits(budget, pools[index]):
+    while index < last:
+        pool = pools[index]
+        if tokens <= pool.max_model_len and placed <= pool.threshold:
+            break
         index += 1
     if index == 0:
         return Decision(pools[0], Reason.FITS)
-    held = budget.tokens <= pools[index - 1].max_model_len
+    held = tokens <= pools[index - 1].max_model_len
     return Decision(pools[index], Reason.THRESHOLD if held else Reason.CAPACITY)
-
-
-def _fits(budget: Budget, pool: Pool) -> bool:
-    return budget.tokens <= pool.max_model_len and budget.placed <= pool.threshold
 
 
 class Verdict(enum.Enum):

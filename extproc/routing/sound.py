@@ -57,12 +57,15 @@ def _is_prefix(prefix: Prefix) -> bool:
 
 
 def _is_countable(measure: Measure) -> bool:
-    known = (measure.text_bytes, measure.token_ids, measure.doubt)
-    counts, features = (*known, measure.counted, measure.counted_tools), measure.features
+    features = measure.features
     # Not a number compares as False, and makes the sum one.
     return (
         len(features) == len(FEATURES)
-        and all(0 <= count <= MOST_COUNT for count in counts)
+        and 0 <= measure.text_bytes <= MOST_COUNT
+        and 0 <= measure.token_ids <= MOST_COUNT
+        and 0 <= measure.doubt <= MOST_COUNT
+        and 0 <= measure.counted <= MOST_COUNT
+        and 0 <= measure.counted_tools <= MOST_COUNT
         and min(features) >= 0
         and sum(features) <= MOST_COUNT
         and 0 <= measure.unseen <= 1

@@ -23,7 +23,7 @@ _Acted = TypeVar("_Acted")
 _Given = TypeVarTuple("_Given")
 
 
-class StreamOutcome(enum.Enum):
+class StreamOutcome(enum.StrEnum):
     """How a stream ended."""
 
     FINISHED = "finished"
@@ -102,7 +102,7 @@ class Stream:
             self.error = error
         metrics = self._stages.metrics
         metrics.streams.now -= 1
-        metrics.streams_ended.count(self._outcome(left).value)
+        metrics.streams_ended.count(self._outcome(left))
 
     def _receive_head(self, data: bytes | memoryview) -> list[bytes] | None:
         data = bytes(data)

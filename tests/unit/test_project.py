@@ -35,7 +35,8 @@ def test_a_release_of_another_tag_is_refused_before_anything_is_built():
 def nodes_of_compiled(kind):
     """Yield the nodes of a kind in the modules that may be compiled."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    for module in project["tool"]["hatch"]["build"]["hooks"]["custom"]["modules"]:
+    modules = project["tool"]["hatch"]["build"]["hooks"]["custom"]["modules"]
+    for module in (module for module in modules if module.endswith(".py")):
         for node in ast.walk(ast.parse((ROOT / module).read_text())):
             if isinstance(node, kind):
                 yield node

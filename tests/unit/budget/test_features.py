@@ -4,13 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.budget.counting import count_pairs
 from extproc.budget.features import (
-    ASCII_SELECTION,
-    SELECTION,
+    ASCII,
+    EVERY,
     START_FEATURES,
     TEXT_FEATURES,
-    count_ascii_pairs,
-    count_pairs,
     text_features,
 )
 from extproc.budget.token_starts import count_starts
@@ -88,6 +87,9 @@ def test_no_text_is_without_a_feature_but_single_spaces(text: str) -> None:
 
 @given(st.text(st.characters(max_codepoint=0x7F)))
 def test_ascii_counts_as_all_text_does(text):
-    sample = text.encode()
-    few, every = count_ascii_pairs(sample), count_pairs(sample)
-    assert (ASCII_SELECTION @ few).tolist() == (SELECTION @ every).tolist()
+    found = []
+    for alphabet in (ASCII, EVERY):
+        counts = alphabet.zeros()
+        count_pairs(text.encode(), alphabet.classes, counts)
+        found.append((alphabet.selection @ counts.ravel()).tolist())
+    assert found[0] == found[1]

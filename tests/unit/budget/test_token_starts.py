@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from extproc import budget
-from extproc.budget.token_starts import BITS, FILE, count_starts, encode, hashes
+from extproc.budget.neighbours import hashes
+from extproc.budget.token_starts import BITS, FILE, count_starts, encode
 from extproc.request.sample import SAMPLE_BYTES
 
 TABLE = Path(budget.__file__).with_name(FILE).read_bytes()
@@ -36,25 +35,9 @@ def test_doubts_are_largest_where_a_token_may_or_may_not_begin():
     assert count_starts(b"the the the the the")[1] < count_starts(b"vaq ozu elk ghi wov")[1]
 
 
-def test_a_hash_is_of_three_bytes():
-    assert hashes(b"xabcx")[2] == hashes(b"yabcy")[2]
-    assert hashes(b"abc")[1] not in (hashes(b"dbc")[1], hashes(b"adc")[1], hashes(b"abd")[1])
-
-
-def test_newlines_surround_a_text():
-    assert hashes(b"a").tolist() == hashes(b"\na\n")[1:2].tolist()
-
-
-@given(st.binary(max_size=300))
-def test_every_hash_is_in_the_table(text):
-    found = hashes(text)
-    assert found.size == len(text)
-    assert not found.size or found.max() < 1 << BITS
-
-
 def test_the_longest_sample_keeps_both_sums_apart():
     table = np.frombuffer(TABLE, np.uint8)
-    most = max(range(256), key=lambda byte: table[hashes(bytes([byte]) * 3)[1]])
+    most = max(range(256), key=lambda byte: table[hashes(bytes([byte]) * 3, BITS)[1]])
     once, many = (count_starts(bytes([most]) * size) for size in (1024, SAMPLE_BYTES))
     assert many == pytest.approx([SAMPLE_BYTES / 1024 * each for each in once], rel=0.01, abs=2)
 

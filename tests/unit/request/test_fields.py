@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -182,3 +183,24 @@ def test_as_many_values_as_allowed_are_decoded(value):
 def test_commas_within_strings_are_no_values(before):
     text = before + "1," * MAX_VALUES + before
     assert decode(json.dumps({"x": [text, text]}).encode(), "x") == {"x": [text, text]}
+
+
+DATA = "data:image/png;base64," + "A" * 70_000
+
+
+@pytest.mark.parametrize("data", [[DATA], [DATA, DATA], [DATA] * 70, [DATA + '"' + ",[" * 9]])
+def test_data_in_base64_changes_no_count(data):
+    strings = ["a"] * (MAX_STRINGS - 1 - len(data))
+    assert decode(json.dumps({"x": data + strings}).encode(), "x") == {"x": data + strings}
+    with pytest.raises(TooManyNodesError):
+        decode(json.dumps({"x": [*data, *strings, "a"]}).encode(), "x")
+
+
+def test_data_in_base64_that_does_not_end_is_no_json():
+    with pytest.raises(msgspec.DecodeError):
+        decode(b'{"x": "' + DATA.encode(), "x")
+
+
+def test_signs_within_data_in_base64_are_no_values():
+    text = DATA + "[,{" * (2 * MAX_VALUES)
+    assert decode(json.dumps({"x": [text], "y": 1}).encode(), "x", "z") == {"x": [text], "y": 1}

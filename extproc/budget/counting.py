@@ -1,0 +1,53 @@
+"""Visit each byte of a text: count pairs of classes, and sum what a table has of its hashes.
+
+Invariant: `counting.c` does the same. Where the package is compiled, Python finds that instead.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extproc.budget.neighbours import hashes
+
+_DOUBT_BITS: Final = 24  # 65,536 bytes of text have a smaller sum than that
+_MOST_IN_BYTE: Final = 16  # classes whose pairs have numbers of a byte
+
+
+def count_pairs(text: bytes, classes: bytes, counts: NDArray[np.float64]) -> None:
+    """Count how often each class follows each: `counts[first, second]`, a square of them.
+
+    `classes` has the class of each byte. A byte whose class is not below the size of the square,
+    at most 32, is left out; a newline, whose class is, precedes the text.
+    """
+    size = len(counts)
+    every = (b"\n" + text).translate(classes, _left_out(classes, size))
+    kind = np.uint8 if size <= _MOST_IN_BYTE else np.uint16
+    pairs = np.frombuffer(every, np.uint8, len(every) - 1) * kind(size)
+    pairs += np.frombuffer(every, np.uint8, -1, 1)
+    counts.reshape(-1)[:] = np.bincount(pairs, minlength=size * size)
+
+
+def sum_hashed(text: bytes, starts: bytes, doubts: bytes) -> tuple[int, int]:
+    """Return the sum of the bytes that `starts` has for the hashes of a text, see `neighbours`.
+
+    `starts` has a power of two of bytes. The second sum is that of what `doubts` has for each of
+    the bytes summed up, 256 in all. The text has at most 65,536 bytes.
+    """
+    table = _merged(starts, doubts)
+    found = int(np.add.reduce(table.take(hashes(text, len(starts).bit_length() - 1))))
+    return found & (1 << _DOUBT_BITS) - 1, found >> _DOUBT_BITS
+
+
+@lru_cache(4)
+def _left_out(classes: bytes, size: int) -> bytes:
+    return bytes(byte for byte in range(256) if classes[byte] >= size)
+
+
+@lru_cache(1)
+def _merged(starts: bytes, doubts: bytes) -> NDArray[np.uint32]:
+    """Return one table for both sums."""
+    first = np.frombuffer(starts, np.uint8)
+    second = np.frombuffer(doubts, np.uint8)[first].astype(np.uint32)
+    return first | second << np.uint32(_DOUBT_BITS)
