@@ -4,7 +4,6 @@ Invariants: what a peer sends never raises; a broken rule ends its stream or its
 RFC says; memory is bounded by the windows and by Limits, whatever the peer does.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Final
 
 import hpack
@@ -141,21 +140,42 @@ class FramedConnection:
         self._out.put(goaway(min(self._last, self._last_served), code, reason))
 
     def _read(self, data: bytes) -> None:
-        for kind, number, flags, source, start, end in self._reader.feed(data):
+        reader = self._reader
+        reader.feed(data)
+        while reader.advance():
+            kind, number, flags = reader.kind, reader.number, reader.flags
             if kind == frames.DATA:
-                self._on_data(number, flags, source, start, end)
+                self._on_data(number, flags, reader.source, reader.start, reader.end)
             else:
-                self._on_frame(kind, number, flags, source[start:end])
+                self._on_frame(kind, number, flags, reader.source[reader.start : reader.end])
         self._extend_credit()
 
     def _on_frame(self, kind: int, number: int, flags: int, payload: bytes) -> None:
         if not self.ready and kind != frames.SETTINGS:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "no SETTINGS at the start")
-        handler = _HANDLERS.get(kind)
-        if handler is None:
-            self._spend(_COSTLY)  # an unknown type is skipped
+        if kind == frames.HEADERS:
+            self._on_headers(number, flags, payload)
+        elif kind == frames.RST_STREAM:
+            self._on_rst_stream(number, payload)
+        elif kind == frames.WINDOW_UPDATE:
+            self._on_window_update(number, payload)
         else:
-            handler(self, number, flags, payload)
+            self._on_rare_frame(kind, number, flags, payload)
+
+    def _on_rare_frame(self, kind: int, number: int, flags: int, payload: bytes) -> None:
+        match kind:
+            case frames.SETTINGS:
+                self._on_settings(number, flags, payload)
+            case frames.PING:
+                self._on_ping(number, flags, payload)
+            case frames.GOAWAY:
+                self._on_goaway(number, payload)
+            case frames.PRIORITY:
+                self._on_priority(number, payload)
+            case frames.PUSH_PROMISE:
+                raise ConnectionFault(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
+            case _:
+                self._spend(_COSTLY)  # an unknown type is skipped
 
     def _spend(self, cost: int) -> None:
         self._cost += cost
@@ -345,14 +365,14 @@ class FramedConnection:
         self._spend(_CHEAP)
         self._out.trailers(number, status, started=False)
 
-    def _on_priority(self, number: int, _: int, payload: bytes) -> None:
+    def _on_priority(self, number: int, payload: bytes) -> None:
         if number == 0:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "PRIORITY without a stream")
         if len(payload) != 5:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "PRIORITY of a wrong length")
         self._spend(_COSTLY)
 
-    def _on_rst_stream(self, number: int, _: int, payload: bytes) -> None:
+    def _on_rst_stream(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "RST_STREAM of a wrong length")
         stream = self._streams.get(number)
@@ -390,9 +410,6 @@ class FramedConnection:
             case frames.MAX_FRAME_SIZE:
                 self._out.set_frame_bytes(value)
 
-    def _on_push_promise(self, _number: int, _flags: int, _payload: bytes) -> None:
-        raise ConnectionFault(frames.PROTOCOL_ERROR, "PUSH_PROMISE from a client")
-
     def _on_ping(self, number: int, flags: int, payload: bytes) -> None:
         if number:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "PING on a stream")
@@ -406,7 +423,7 @@ class FramedConnection:
             self._say_goaway(frames.NO_ERROR)
             self._end_drain()
 
-    def _on_goaway(self, number: int, _: int, payload: bytes) -> None:
+    def _on_goaway(self, number: int, payload: bytes) -> None:
         # The peer opens no more streams, and closes the connection itself.
         if number:
             raise ConnectionFault(frames.PROTOCOL_ERROR, "GOAWAY on a stream")
@@ -414,7 +431,7 @@ class FramedConnection:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "GOAWAY of a wrong length")
         self._spend(_COSTLY)
 
-    def _on_window_update(self, number: int, _: int, payload: bytes) -> None:
+    def _on_window_update(self, number: int, payload: bytes) -> None:
         if len(payload) != 4:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
         self._spend(_CHEAP)
@@ -435,19 +452,6 @@ class FramedConnection:
             stream.window += more
             if stream.queue:
                 self._flush(stream)
-
-
-_Handler = Callable[[FramedConnection, int, int, bytes], None]
-_HANDLERS: Final[Mapping[int, _Handler]] = {
-    frames.HEADERS: FramedConnection._on_headers,  # noqa: SLF001 - its own
-    frames.PRIORITY: FramedConnection._on_priority,  # noqa: SLF001
-    frames.RST_STREAM: FramedConnection._on_rst_stream,  # noqa: SLF001
-    frames.SETTINGS: FramedConnection._on_settings,  # noqa: SLF001
-    frames.PUSH_PROMISE: FramedConnection._on_push_promise,  # noqa: SLF001
-    frames.PING: FramedConnection._on_ping,  # noqa: SLF001
-    frames.GOAWAY: FramedConnection._on_goaway,  # noqa: SLF001
-    frames.WINDOW_UPDATE: FramedConnection._on_window_update,  # noqa: SLF001
-}
 
 
 def _bytes_of(stream: H2Stream) -> int:

@@ -1,6 +1,5 @@
 """Frames out of the bytes of a client (RFC 9113, sections 3.4, 4 and 6.10)."""
 
-from collections.abc import Iterator
 from typing import Final
 
 from extproc.transport import frames
@@ -14,74 +13,101 @@ MAX_CONTINUATIONS: Final = 16
 _PLAIN: Final = frames.END_HEADERS
 _PLAIN_BITS: Final = frames.END_HEADERS | frames.PADDED | frames.WITH_PRIORITY
 
-IncomingFrame = tuple[int, int, int, bytes, int, int]
-"""Type, stream, flags, and bytes between two places of which its payload is."""
-
 
 class FrameReader:
-    """Cuts what a client sends into frames; a header block in several is one frame."""
+    """Cuts what a client sends into frames; a header block in several is one frame.
+
+    Pass bytes to `feed`, then read the frames to which `advance` goes: an object for each, or a
+    generator of them, would cost more than what is done about most frames.
+    """
 
     def __init__(self) -> None:
+        self.kind = self.number = self.flags = 0
+        self.source = b""
+        """Bytes of which those from `start` to `end` are the payload."""
+        self.start = self.end = 0
         self._greeted = False
-        self._rest = b""  # an incomplete frame
+        self._data, self._at = b"", 0  # what is being cut, and from where on
+        self._behind, self._behind_at = b"", 0  # what comes after it
         self._block: _Block | None = None
 
-    def feed(self, data: bytes) -> Iterator[IncomingFrame]:
-        """Yield the frames that end within this piece. Raises ConnectionFault."""
-        return self._continue(data) if self._rest else self._cut(data, 0)
-
-    def _continue(self, data: bytes) -> Iterator[IncomingFrame]:
+    def feed(self, data: bytes) -> None:
+        """Take what came next, once `advance` has returned False."""
+        rest = self._data
+        if not rest:
+            self._data = data
+            return
         # Without a copy of all that was read for the sake of its first frame.
         lacks = len(data)
-        if self._greeted and len(self._rest) >= frames.HEAD_BYTES:
-            length = frames.read_head(self._rest, 0)[0] >> 8
-            lacks = min(lacks, frames.HEAD_BYTES + length - len(self._rest))
-        yield from self._cut(self._rest + data[:lacks], 0)
+        if self._greeted and len(rest) >= frames.HEAD_BYTES:
+            length = frames.read_head(rest, 0)[0] >> 8
+            lacks = min(lacks, frames.HEAD_BYTES + length - len(rest))
+        self._data = rest + data[:lacks]
         if lacks < len(data):
-            yield from self._cut(data, lacks)
+            self._behind, self._behind_at = data, lacks
 
-    def _cut(self, data: bytes, at: int) -> Iterator[IncomingFrame]:
-        at += self._read_preface(data)
-        while self._greeted and len(data) - at >= frames.HEAD_BYTES:
-            word, flags, number = frames.read_head(data, at)
-            kind, start = word & 0xFF, at + frames.HEAD_BYTES
-            end = start + (word >> 8)
-            if end - start > frames.MAX_FRAME:
-                raise ConnectionFault(frames.FRAME_SIZE_ERROR, "a frame that is too long")
-            if end > len(data):
+    def advance(self) -> bool:
+        """Go to the next frame that is whole; False if there is none. Raises ConnectionFault."""
+        if not self._greeted:
+            self._at = self._read_preface(self._data)
+        while self._greeted:
+            data, at = self._data, self._at
+            start = at + frames.HEAD_BYTES
+            if start <= len(data):
+                word, flags, number = frames.read_head(data, at)
+                end = start + (word >> 8)
+                if end - start > frames.MAX_FRAME:
+                    raise ConnectionFault(frames.FRAME_SIZE_ERROR, "a frame that is too long")
+                if end <= len(data):
+                    self._at = end
+                    self.kind, self.number, self.flags = (
+                        word & 0xFF,
+                        number & frames.STREAM_BITS,
+                        flags,
+                    )
+                    self.source, self.start, self.end = data, start, end
+                    if self._is_whole():
+                        return True
+                    continue
+            if not self._behind:
                 break
-            at, number = end, number & frames.STREAM_BITS
-            if kind == frames.HEADERS and flags & _PLAIN_BITS == _PLAIN and self._block is None:
-                yield kind, number, flags, data, start, end
-            elif kind in (frames.HEADERS, frames.CONTINUATION) or self._block:
-                yield from self._read_block(kind, number, flags, data[start:end])
-            else:
-                yield kind, number, flags, data, start, end
-        self._rest = data[at:]
+            self._data, self._at, self._behind = self._behind, self._behind_at, b""
+        # Nothing that was read stays in memory for the sake of its last frame.
+        self._data, self._at, self.source = self._data[self._at :], 0, b""
+        return False
 
     def _read_preface(self, data: bytes) -> int:
         """Return where the frames begin."""
-        if self._greeted:
-            return 0
         if not frames.PREFACE.startswith(data[: len(frames.PREFACE)]):
             raise ConnectionFault(frames.PROTOCOL_ERROR, "not HTTP/2 without TLS")
         self._greeted = len(data) >= len(frames.PREFACE)
         return len(frames.PREFACE) if self._greeted else 0
 
-    def _read_block(
-        self, kind: int, number: int, flags: int, payload: bytes
-    ) -> Iterator[IncomingFrame]:
-        if self._block is None:
-            if kind != frames.HEADERS:
+    def _is_whole(self) -> bool:
+        """Return whether the frame is one by itself, or ends a header block that is one now."""
+        kind, block = self.kind, self._block
+        if block is None:
+            if kind == frames.CONTINUATION:
                 raise ConnectionFault(frames.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-            self._block = _Block(number, flags, _unframed(flags, payload))
+            if kind != frames.HEADERS or self.flags & _PLAIN_BITS == _PLAIN:
+                return True
+        return self._read_block(self.source[self.start : self.end])
+
+    def _read_block(self, payload: bytes) -> bool:
+        block, number = self._block, self.number
+        if block is None:
+            block = _Block(number, self.flags, _unframed(self.flags, payload))
         else:
-            if (kind, number) != (frames.CONTINUATION, self._block.number):
+            if (self.kind, number) != (frames.CONTINUATION, block.number):
                 raise ConnectionFault(frames.PROTOCOL_ERROR, "a frame within a header block")
-            self._block.extend(payload)
-        if flags & frames.END_HEADERS:
-            block, self._block = self._block, None
-            yield frames.HEADERS, number, block.flags, block.data, 0, len(block.data)
+            block.extend(payload)
+        self._block = block
+        if not self.flags & frames.END_HEADERS:
+            return False
+        self._block = None
+        self.kind, self.flags = frames.HEADERS, block.flags
+        self.source, self.start, self.end = block.data, 0, len(block.data)
+        return True
 
 
 class _Block:
