@@ -9,10 +9,12 @@ PERIOD_S: Final = 60.0
 
 
 class BoundedLog:
-    """Logs at most MOST_LINES in each PERIOD_S, and then how many lines were left out."""
+    """Logs at most `most` lines in each PERIOD_S, and then how many were left out."""
 
-    def __init__(self, log: logging.Logger, level: int, clock: Callable[[], float]) -> None:
-        self._log, self._level, self._clock = log, level, clock
+    def __init__(
+        self, log: logging.Logger, level: int, clock: Callable[[], float], most: int = MOST_LINES
+    ) -> None:
+        self._log, self._level, self._clock, self._most = log, level, clock, most
         self._since = clock()
         self._seen = 0
 
@@ -22,10 +24,10 @@ class BoundedLog:
         if self._clock() - self._since >= PERIOD_S:
             self._begin_period()
         self._seen += 1
-        if self._seen <= MOST_LINES:
+        if self._seen <= self._most:
             self._log.log(self._level, message, *args, exc_info=error)
 
     def _begin_period(self) -> None:
-        if left_out := max(self._seen - MOST_LINES, 0):
+        if left_out := max(self._seen - self._most, 0):
             self._log.log(self._level, "%d more lines like the last were not logged", left_out)
         self._since, self._seen = self._clock(), 0

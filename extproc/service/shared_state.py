@@ -140,7 +140,10 @@ class SharedState:
         self._store, self._journal = store, journal
         self._mark, self._build, self._metrics, self._clock = mark, build, metrics, clock
         self.log = Log(lambda: secrets.token_bytes(8))
-        self._faults = BoundedLog(_log, logging.WARNING, clock)
+        self._unusable = BoundedLog(_log, logging.WARNING, clock, most=1)
+        # It is asked twice a second while it is away.
+        self._outages = BoundedLog(_log, logging.WARNING, clock, most=1)
+        self._failed = 0  # cycles in a row
         self._stopping = asyncio.Event()
         self._joined = asyncio.Event()
         self._apart_since = clock()
@@ -202,9 +205,11 @@ class SharedState:
         while not self._stopping.is_set():
             try:
                 await self.cycle()
+                self._note_return()
                 delay_s = EVERY_S if self._waiting_since is None else WAIT_S
             except StoreError as error:
                 self._note_fault(error)
+                self._failed += 1
                 delay_s = RETRY_S * random.uniform(1.0, 1.5)  # noqa: S311 - spreads the replicas
             except Exception:  # noqa: BLE001 - whatever the store holds, the service goes on
                 _log.exception("state: the log cannot be followed")
@@ -349,7 +354,7 @@ class SharedState:
         except (Unusable, msgspec.MsgspecError, ValueError) as error:
             fault = error.fault.value if isinstance(error, Unusable) else "corrupt"
             self._metrics.kept.unusable.labels(fault).inc()
-            self._faults.write("state: the stored snapshot is %s", fault)
+            self._unusable.write("state: the stored snapshot is %s", fault)
             return None
         return learner, marks
 
@@ -385,10 +390,15 @@ class SharedState:
         metrics.unsound.inc(log.unsound - self._counted[1])
         self._counted = log.lost, log.unsound
 
+    def _note_return(self) -> None:
+        if self._failed:
+            _log.info("state: the store answers again, after %d failures", self._failed)
+            self._failed = 0
+
     def _note_fault(self, error: StoreError) -> None:
         self._waiting_since, self._answers = None, False
         self._metrics.faults.inc()
-        self._faults.write("state: %s; going on from memory", error)
+        self._outages.write("state: %s; going on from memory", error)
 
 
 @asynccontextmanager

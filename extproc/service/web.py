@@ -2,8 +2,9 @@
 
 h11 reads and frames; this drives it. aiohttp would take 10 MB of memory of each process.
 
-Invariant: a peer holds little: a head of MOST_HEAD_BYTES, and a body of MOST_BODY_BYTES only once a
-handler reads it. What else it sends is dropped. `Connections` bounds their number and their age.
+Invariant: a peer takes little: a head of twice MOST_HEAD_BYTES, and a body of MOST_BODY_BYTES only
+once a handler reads it. What else it sends is dropped, up to MOST_DROPPED_BYTES. `Connections`
+bounds their number and their age.
 """
 
 import asyncio
@@ -21,8 +22,11 @@ import h11
 
 from extproc.service.bounded_log import BoundedLog
 
-MOST_HEAD_BYTES: Final = 16 << 10
+MOST_HEAD_BYTES: Final = 8 << 10
+"""Of the shortest header fields, which take h11 milliseconds to parse."""
 MOST_BODY_BYTES: Final = 1 << 20
+MOST_DROPPED_BYTES: Final = 8 << 20
+"""Beyond what is read; who sends more is cut off."""
 STOP_S: Final = 5.0
 """How long answers that are being made may take once the server stops."""
 TEXT: Final = "text/plain; charset=utf-8"
@@ -124,7 +128,8 @@ class Exchange(asyncio.Protocol):
         self._arrived = asyncio.Event()  # the whole body, or what shows that it will not
         self._writable = asyncio.Event()
         self._writable.set()
-        self._reads = True
+        self._reads, self._dropped = True, 0
+        self._waits = False  # until a handler asks for the body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio.Protocol."""
@@ -149,14 +154,25 @@ class Exchange(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         if not self._reads:
+            self._drop(data)
             return
-        self._http.receive_data(data)
-        self._parse()
+        # In pieces: h11 bounds only what it cannot parse yet.
+        for start in range(0, len(data), MOST_HEAD_BYTES):
+            self._http.receive_data(data[start : start + MOST_HEAD_BYTES])
+            if not self._waits:
+                self._parse()
+            if not self._reads:
+                return
 
     def close(self) -> None:
         """Close the connection once what was written is sent; idempotent."""
         if self._transport is not None:
             self._transport.close()
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped += len(data)
+        if self._dropped > MOST_DROPPED_BYTES and self._transport is not None:
+            self._transport.abort()
 
     def _parse(self) -> None:
         try:
@@ -180,7 +196,7 @@ class Exchange(asyncio.Protocol):
 
     def _begin(self, request: h11.Request) -> None:
         if any(name in _BODY for name, _ in request.headers):
-            # Nothing of it is read until a handler asks for it.
+            self._waits = True
             assert self._transport is not None, "it has sent something"  # noqa: S101 - for the type
             self._transport.pause_reading()
         else:
@@ -244,6 +260,7 @@ class Exchange(asyncio.Protocol):
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         if self._http.they_are_waiting_for_100_continue:
             self._write(h11.InformationalResponse(status_code=100, headers=[]))
+        self._waits = False
         self._parse()  # a part may have come with the head
         self._resume()
         await self._arrived.wait()

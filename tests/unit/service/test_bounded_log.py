@@ -37,3 +37,11 @@ def test_the_traceback_is_logged(log, caplog):
     log.write("failed", error=ValueError("a bug"))
     assert "ValueError: a bug" in caplog.text
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_a_log_may_have_fewer_lines(clock, caplog):
+    log = BoundedLog(logging.getLogger("bounded"), logging.WARNING, clock, most=1)
+    for clock.now in (0.0, 30.0, PERIOD_S):
+        log.write("fault at %d", clock.now)
+    left_out = "1 more lines like the last were not logged"
+    assert caplog.messages == ["fault at 0", left_out, f"fault at {PERIOD_S:.0f}"]

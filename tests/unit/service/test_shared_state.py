@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 import time
 from itertools import count
 
@@ -308,6 +309,24 @@ def test_a_bug_does_not_end_the_service(monkeypatch, caplog):
 
     asyncio.run(main())
     assert caplog.text.count("RuntimeError: a bug") == 2
+
+
+def test_a_store_that_is_away_is_logged_once_and_so_is_its_return(monkeypatch, caplog):
+    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    monkeypatch.setattr(module, "LEAVE_S", 0.2)
+    caplog.set_level("INFO")
+
+    async def main():
+        replica = Replica(MemoryStore(), time.monotonic)
+        replica.connection.faults = AlwaysFailing()
+        async with sharing(replica.state):
+            await asyncio.sleep(0.2)
+            replica.connection.faults = None
+            await until(lambda: "answers again" in caplog.text)
+
+    asyncio.run(main())
+    assert caplog.text.count("going on from memory") == 1
+    assert re.search("the store answers again, after [0-9]+ failures", caplog.text)
 
 
 def test_without_a_store_nothing_is_shared():

@@ -176,6 +176,7 @@ def test_a_wrong_method_is_told_the_right_ones(run):
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
         (b"GET /text HTTP/1.1\r\nhost: x\r\nx: " + b"y" * web.MOST_HEAD_BYTES, 431),
+        (b"GET /text HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * 10_000 + b"\r\n", 431),
         (b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n", 413),
         (b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 411),
         (b"GET /fail HTTP/1.1\r\nhost: x\r\n\r\n", 500),
@@ -211,19 +212,25 @@ def test_who_waits_for_100_is_told_to_continue(run):
     assert run(main()) == (100, b"hello")
 
 
-def test_who_still_sends_a_body_can_read_why_it_is_refused(run):
-    async def main():
-        size = 30 << 20
-        head = b"POST /ignore HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
-        async with listening() as (port, _), connected(port) as (reader, writer):
-            writer.write(head)
-            await asyncio.sleep(0.1)
-            for _ in range(30):
-                writer.write(bytes(1 << 20))
-                await asyncio.wait_for(writer.drain(), 10)
-            return await asyncio.wait_for(reader.read(), 10)
+async def send_to_ignore(sent):
+    """Send a body, of which the head promises a gigabyte; return the answer."""
+    async with listening() as (port, _), connected(port) as (reader, writer):
+        writer.write(POST.replace(b"echo", b"ignore").replace(b"5", b"1000000000"))
+        await asyncio.sleep(0.1)
+        for _ in range(sent >> 20):
+            writer.write(bytes(1 << 20))
+            await asyncio.wait_for(writer.drain(), 10)
+        writer.write_eof()
+        return await asyncio.wait_for(reader.read(), 10)
 
-    assert body(run(main())) == b"text"
+
+def test_who_still_sends_a_body_can_read_why_it_is_refused(run):
+    assert body(run(send_to_ignore(web.MOST_DROPPED_BYTES))) == b"text"
+
+
+def test_who_sends_for_ever_is_cut_off(run):
+    with pytest.raises(ConnectionError):
+        run(send_to_ignore(10 * web.MOST_DROPPED_BYTES))
 
 
 def test_a_body_is_not_read_before_it_is_asked_for(run):
