@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from extproc import __version__
-from extproc.config.errors import UserError
+from extproc.config.errors import UserError, hide_users
 from extproc.names import install_hint
 
 _EPILOG = """\
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options = _parser(chosen).parse_args(words)
             return int(options.run(options))
     except UserError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(hide_users(str(error)), error.exit_code)
     except BrokenPipeError:
         # What is still buffered must not raise again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,9 @@
-"""The base class of errors that the user can fix."""
+"""The base class of errors that the user can fix, and what their texts hide."""
 
-from typing import ClassVar
+import re
+from typing import ClassVar, Final
+
+_USER: Final = re.compile(r"(?<=://)[^\s/?#'\"]*@")
 
 
 class UserError(Exception):
@@ -10,3 +13,12 @@ class UserError(Exception):
     """
 
     exit_code: ClassVar[int] = 2
+
+
+def hide_users(text: str) -> str:
+    """Return a text without the users and passwords of the URLs in it.
+
+    >>> hide_users("http://me:secret@pool:8000: no answer")
+    'http://***@pool:8000: no answer'
+    """
+    return _USER.sub("***@", text)

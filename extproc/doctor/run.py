@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from extproc.config.errors import UserError
+from extproc.config.errors import UserError, hide_users
 from extproc.config.load import load
 from extproc.config.settings import Settings
 from extproc.doctor.checks import conclude
@@ -77,6 +77,10 @@ def _url(option: str, text: str) -> str:
 
 def written(concluded: tuple[Conclusion, ...], places: Places, *, as_json: bool) -> str:
     """Return one line for each finding, and what was looked at; or all of it as JSON."""
+    return hide_users(_written(concluded, places, as_json=as_json))
+
+
+def _written(concluded: tuple[Conclusion, ...], places: Places, *, as_json: bool) -> str:
     ailments = [each for each in concluded if isinstance(each, Ailment)]
     unchecked = [each for each in concluded if not isinstance(each, Ailment)]
     if as_json:

@@ -111,6 +111,7 @@ def test_the_version_is_that_of_the_package(capsys):
     ("error", "message", "code"),
     [
         (UserError("a.yaml: empty"), "a.yaml: empty\n", 2),
+        (UserError("http://me:pw@a:1: gone"), "http://***@a:1: gone\n", 2),
         (FileNotFoundError(2, "No such file", "/x"), "dualpool: /x: No such file\n", 1),
         (OSError(98, "address in use"), "dualpool: address in use\n", 1),
         (OSError("cannot listen"), "dualpool: cannot listen\n", 1),

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -39,6 +40,15 @@ def test_the_same_is_written_as_json():
         "findings": [{"check": "service", "evidence": "it is down", "fix": "start it"}],
         "unchecked": [{"check": "usage", "reason": "only 3 requests"}],
     }
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_no_password_of_an_address_is_shown(as_json):
+    places = replace(PLACES, service="http://me:secret@s:1")
+    forged = Ailment("service", "http://me:secret@s:1/metrics: HTTP 401", "look")
+    shown = written((forged,), places, as_json=as_json)
+    assert "secret" not in shown
+    assert shown.count("http://***@s:1") == 2
 
 
 @pytest.mark.parametrize("address", ["host", "host:", "host:0", "host:99999", "http://a/b:1", ":1"])
