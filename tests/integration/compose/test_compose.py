@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("docker", reason="these tests need: pip install '.[dev]'")
 
-from tests.support.docker_engine import engine, skip_where_none_can_run, traffic
+from tests.support.docker_engine import skip_where_none_can_run, traffic
 from tests.support.local_stack import fetch, wait_for
 from tests.support.paths import ROOT
 
@@ -31,12 +31,6 @@ def chat(max_tokens):
 
 
 SHORT, LONG = chat(5), chat(9000)
-
-
-@pytest.fixture(scope="module")
-def docker_engine():
-    with engine() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("docker", reason="these tests need: pip install '.[dev]'")
 
-from tests.support.docker_engine import engine, skip_where_none_can_run, traffic
+from tests.support.docker_engine import skip_where_none_can_run, traffic
 from tests.support.local_stack import fetch, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -23,15 +23,14 @@ UP = ("--profile", "shared", "up", "--detach", "--wait", "--no-build", "--scale"
 
 
 @pytest.fixture(scope="module")
-def stack():
-    with engine() as running:
-        up = running.compose(*UP)
-        try:
-            assert up.returncode == 0, up.stderr
-            yield running
-        finally:
-            print(running.compose("--profile", "shared", "logs", "--tail", "30").stdout)
-            running.compose("--profile", "shared", "down", "--volumes")
+def stack(docker_engine):
+    up = docker_engine.compose(*UP)
+    try:
+        assert up.returncode == 0, up.stderr
+        yield docker_engine
+    finally:
+        print(docker_engine.compose("--profile", "shared", "logs", "--tail", "30").stdout)
+        docker_engine.compose("--profile", "shared", "down", "--volumes")
 
 
 @pytest.fixture(scope="module")
