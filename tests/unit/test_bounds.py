@@ -11,6 +11,7 @@ BOUNDS = {
     "budget.bounded.IDLE": 32,
     "budget.calibrated.CALIBRATED_FROM": 50,
     "budget.calibrated.LENT": 5,
+    "budget.calibrated.NEW": 0.7,
     "budget.category.LABEL_CHARS": 96,
     "budget.category.NAME_CHARS": 256,
     "budget.category.REPLACED": 4,
