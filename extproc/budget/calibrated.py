@@ -71,6 +71,8 @@ from extproc.tokens import MAX_TOKENS
 
 CALIBRATED_FROM: Final = 50
 """Observations from which on the estimates of a category are called calibrated."""
+NEW: Final = 0.7
+"""The share of the level that a category may use before its first answer."""
 LENT: Final = 5
 """Answers of other names that count for each answer of a name."""
 _MOST_FOUND: Final = 256
@@ -90,7 +92,7 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
     distributions: Distributions
     """The errors and outputs that the request is expected to have."""
     evidence: float
-    """The share of the level that a category may use: a fifth at first, then all.
+    """The share of the level that a category may use: NEW at first, then all.
 
     Answers of the same category of other names count if they share their weights, up to LENT for
     each answer of this name: its outputs may be others.
@@ -432,7 +434,7 @@ class Calibrated:
             tenant=tenant,
             steering=steering,
             distributions=state,
-            evidence=min(1.0, 0.2 + 0.8 * (state.observations + lent) / CALIBRATED_FROM),
+            evidence=_evidence(state.observations + lent),
         )
         if len(self._found) >= _MOST_FOUND:
             self._found.clear()
@@ -619,6 +621,11 @@ def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int
         total, _ = reserve(LEVELS[middle] * evidence)
         low, high = (middle + 1, high) if math.ceil(total) <= limit else (low, middle)
     return low
+
+
+def _evidence(answers: float) -> float:
+    """Return the share of the level that a category may use after so many answers."""
+    return min(1.0, NEW + (1.0 - NEW) * answers / CALIBRATED_FROM)
 
 
 def _size_class(asked: Asked, found: Prediction) -> int:

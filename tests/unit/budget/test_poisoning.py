@@ -159,7 +159,7 @@ def test_a_category_nobody_has_seen_is_estimated_by_what_its_model_has_learnt() 
     calibrated = taught()
     new = calibrated.budget(asked(1200, category="new"))
     assert new.prompt_tokens == calibrated.budget(asked(1200)).prompt_tokens
-    assert new.margin_tokens > calibrated.budget(asked(1200)).margin_tokens
+    assert new.most > calibrated.budget(asked(1200)).most
 
 
 def test_invented_model_names_push_nothing_out() -> None:
