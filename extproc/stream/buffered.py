@@ -31,6 +31,7 @@ _MOST_HEAD_BYTES: Final = 12  # two fields with their lengths
 _MOST_TAIL_BYTES: Final = 512  # of what is kept by its bytes
 _KEPT: Final = 64
 _MOST_SIZE: Final = 60  # of a name, in a set of bits
+_MOST_SHIFT: Final = 35  # of a number of 32 bits
 _MORE: Final = 0x80  # the bit of a varint's byte that another one follows
 
 
@@ -124,7 +125,7 @@ def _read_headers(data: bytes, at: int, end: int, wanted: Wanted) -> dict[str, s
 
 
 def _read_body(data: bytes | memoryview) -> bytes | memoryview | None:
-    head = bytes(data[:_MOST_HEAD_BYTES])
+    head = _copy(data, 0, _MOST_HEAD_BYTES)
     if head[0] != _REQUEST_BODY:
         return None
     size, at = read_varint(head, 1)
@@ -135,8 +136,12 @@ def _read_body(data: bytes | memoryview) -> bytes | memoryview | None:
     last = at + size
     if end - last not in (0, len(_ENDS)):
         return None
-    rest, more = bytes(data[last:end]), bytes(data[end:])
+    rest, more = _copy(data, last, end), _copy(data, end, len(data))
     return data[at:last] if (not rest or rest == _ENDS) and _says_nothing(more) else None
+
+
+def _copy(data: bytes | memoryview, start: int, end: int) -> bytes:
+    return data[start:end] if isinstance(data, bytes) else bytes(data[start:end])
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
@@ -146,12 +151,14 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     if number < _MORE:
         return number, at
     number &= 0x7F
-    for shift in (7, 14, 21, 28):
+    shift = 7
+    while shift < _MOST_SHIFT:
         byte = data[at]
         at += 1
         number |= (byte & 0x7F) << shift
         if byte < _MORE:
             return number, at
+        shift += 7
     raise IndexError
 
 
