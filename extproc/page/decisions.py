@@ -56,7 +56,7 @@ class Decisions:
 
     def note(self, pool: str, reason: Reason, collect: Callable[[], Routed]) -> None:
         """Count a decision, and keep it unless another one was just kept."""
-        key = pool or UNDECIDED, reason.value
+        key = pool or UNDECIDED, reason
         self._counts[key] = self._counts.get(key, 0) + 1
         now = self._clock()
         if now >= self._next:

@@ -24,11 +24,14 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     HttpHeaders,
     ProcessingRequest,
 )
-from extproc.stream.replies import Note, field
+from extproc.stream.replies import Note
 from extproc.stream.session import read_note
 
+_MOST_HEAD_BYTES: Final = 12  # two fields with their lengths
 _MOST_TAIL_BYTES: Final = 512  # of what is kept by its bytes
 _KEPT: Final = 64
+_MOST_SIZE: Final = 60  # of a name, in a set of bits
+_MOST_SHIFT: Final = 35  # of a number of 32 bits
 _MORE: Final = 0x80  # the bit of a varint's byte that another one follows
 
 
@@ -47,22 +50,24 @@ _BODY: Final = tag(HttpBody, "body")
 _ENDS: Final = bytes((tag(HttpBody, "end_of_stream", 0), 1))
 
 
-Mark = tuple[bytes, str]
-"""How a header begins in a message, and its name."""
+class Wanted:
+    """The names of the headers that `read_head` reads, in lower case."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = {name.encode(): name for name in names}
+        self.sizes = 0
+        """A bit for each of their lengths: most other names need no further look."""
+        for name in self.names:
+            self.sizes |= 1 << min(len(name), _MOST_SIZE)
 
 
-def marks(names: Iterable[str]) -> tuple[Mark, ...]:
-    """Return what `read_head` looks for; names are in lower case."""
-    return tuple((field(bytes((_KEY,)), name.encode()), name) for name in names)
-
-
-def read_head(data: bytes, marked: Iterable[Mark]) -> tuple[dict[str, str], Note] | None:
-    """Return the marked headers, and the note, of a request whose body will follow whole.
+def read_head(data: bytes, wanted: Wanted) -> tuple[dict[str, str], Note] | None:
+    """Return the wanted headers, and the note, of a request whose body will follow whole.
 
     None if the message says anything else, or if the filter wants more than the decision.
     """
     try:
-        return _read_head(data, marked)
+        return _read_head(data, wanted)
     except IndexError:
         return None
 
@@ -78,7 +83,7 @@ def read_body(data: bytes | memoryview) -> bytes | memoryview | None:
         return None
 
 
-def _read_head(data: bytes, marked: Iterable[Mark]) -> tuple[dict[str, str], Note] | None:
+def _read_head(data: bytes, wanted: Wanted) -> tuple[dict[str, str], Note] | None:
     if data[0] != _REQUEST_HEADERS:
         return None
     size, at = read_varint(data, 1)
@@ -89,61 +94,71 @@ def _read_head(data: bytes, marked: Iterable[Mark]) -> tuple[dict[str, str], Not
     size, at = read_varint(data, at + 1)
     if at + size != end:  # also if no body follows
         return None
-    headers = _read_headers(data, at, end, marked)
+    headers = _read_headers(data, at, end, wanted)
     return None if headers is None else (headers, note)
 
 
-def _read_headers(data: bytes, at: int, end: int, marked: Iterable[Mark]) -> dict[str, str] | None:
-    found = dict[str, str]()
-    for mark, name in marked:
-        # No name or value contains a mark: its length would be a control character there.
-        place = data.find(mark, at, end)
-        if place < 0:
+def _read_headers(data: bytes, at: int, end: int, wanted: Wanted) -> dict[str, str] | None:
+    found: dict[str, str] = {}
+    names, sizes = wanted.names, wanted.sizes
+    while at < end:
+        if data[at] != _HEADER:
+            return None
+        size, start = read_varint(data, at + 1)
+        at = start + size
+        if at > end or data[start] != _KEY:
+            return None
+        size, start = read_varint(data, start + 1)
+        if not sizes >> min(size, _MOST_SIZE) & 1:
             continue
-        place += len(mark)
+        name = names.get(data[start : start + size])
+        if name is None:
+            continue
         # Envoy fills raw_value and leaves value empty.
-        if data[place] != _RAW_VALUE:
+        if name in found or data[start + size] != _RAW_VALUE:
             return None
-        size, start = data[place + 1], place + 2
-        if size >= _MORE:
-            size, start = read_varint(data, place + 1)
-        last = start + size
-        ends = last == end or (last < end and data[last] == _HEADER)
-        if not size or not ends or data.find(mark, last, end) >= 0:
+        size, start = read_varint(data, start + size + 1)
+        if not size or start + size != at:
             return None
-        found[name] = data[start:last].decode("latin-1")
+        found[name] = data[start:at].decode("latin-1")
     return found
 
 
 def _read_body(data: bytes | memoryview) -> bytes | memoryview | None:
-    if data[0] != _REQUEST_BODY:
+    head = _copy(data, 0, _MOST_HEAD_BYTES)
+    if head[0] != _REQUEST_BODY:
         return None
-    size, at = read_varint(data, 1)
+    size, at = read_varint(head, 1)
     end = at + size
-    if (
-        not 0 <= len(data) - end <= _MOST_TAIL_BYTES
-        or not _says_nothing(bytes(data[end:]))
-        or data[at] != _BODY
-    ):
+    if not 0 <= len(data) - end <= _MOST_TAIL_BYTES or head[at] != _BODY:
         return None
-    size, at = read_varint(data, at + 1)
+    size, at = read_varint(head, at + 1)
     last = at + size
-    return data[at:last] if last == end or data[last:end] == _ENDS else None
+    if end - last not in (0, len(_ENDS)):
+        return None
+    rest, more = _copy(data, last, end), _copy(data, end, len(data))
+    return data[at:last] if (not rest or rest == _ENDS) and _says_nothing(more) else None
 
 
-def read_varint(data: bytes | memoryview, at: int) -> tuple[int, int]:
+def _copy(data: bytes | memoryview, start: int, end: int) -> bytes:
+    return data[start:end] if isinstance(data, bytes) else bytes(data[start:end])
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """Return a number, and where what follows it starts. Raises IndexError."""
     number = data[at]
     at += 1
     if number < _MORE:
         return number, at
     number &= 0x7F
-    for shift in (7, 14, 21, 28):
+    shift = 7
+    while shift < _MOST_SHIFT:
         byte = data[at]
         at += 1
         number |= (byte & 0x7F) << shift
         if byte < _MORE:
             return number, at
+        shift += 7
     raise IndexError
 
 

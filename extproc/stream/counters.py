@@ -10,7 +10,7 @@ with the next publication.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -39,6 +39,17 @@ class _Figure:
         if counted != self._given:
             self._given = counted
             self._value.set(self._before + counted)
+
+
+def _with_labels(
+    series: Iterable[tuple[str, ...]], names: Sequence[str], labels: Mapping[str, str]
+) -> list[tuple[str, ...]]:
+    wanted = {names.index(name): value for name, value in labels.items()}
+    return [
+        values
+        for values in list(series)
+        if all(values[place] == value for place, value in wanted.items())
+    ]
 
 
 class TallyCounter(Counter):
@@ -76,11 +87,9 @@ class TallyCounter(Counter):
 
     def remove_by_labels(self, labels: dict[str, str]) -> None:
         """Remove the series with these labels."""
-        wanted = {self._labelnames.index(name): value for name, value in labels.items()}
-        for values in list(self._totals):
-            if all(values[place] == value for place, value in wanted.items()):
-                del self._totals[values]
-                self._drop(values)
+        for values in _with_labels(self._totals, self._labelnames, labels):
+            del self._totals[values]
+            self._drop(values)
         super().remove_by_labels(labels)
 
     def _drop(self, values: tuple[str, ...]) -> None:
@@ -88,26 +97,56 @@ class TallyCounter(Counter):
         self.remove(*values)
 
 
+class _Distribution:
+    """How often each bucket was hit, and the sum of all values."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self, buckets: int) -> None:
+        self.counts = [0] * buckets
+        self.total = 0.0
+
+
 class TallyHistogram(Histogram):
-    """A histogram without labels."""
+    """A histogram of values by their labels."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._counts = [0] * len(self._upper_bounds)
-        self._total = 0.0
-        self._figures = [_Figure(bucket) for bucket in self._buckets]
-        self._total_figure = _Figure(self._sum)
+        self._totals: dict[tuple[str, ...], _Distribution] = {}
+        self._figures: dict[tuple[str, ...], list[_Figure]] = {}
 
-    def count(self, value: float) -> None:
-        """Count a value."""
-        self._counts[bisect_left(self._upper_bounds, value)] += 1
-        self._total += value
+    def count(self, value: float, *labels: str, times: int = 1) -> None:
+        """Count a value with these labels."""
+        found = self._totals.get(labels)
+        if found is None:
+            found = self._totals[labels] = _Distribution(len(self._upper_bounds))
+        found.counts[bisect_left(self._upper_bounds, value)] += times
+        found.total += value * times
 
     def publish(self) -> None:
         """Hand the figures to the library."""
-        for figure, count in zip(self._figures, self._counts, strict=True):
-            figure.set(count)
-        self._total_figure.set(self._total)
+        for labels, total in list(self._totals.items()):
+            figures = self._figures.get(labels)
+            if figures is None:
+                series = self.labels(*labels) if labels else self
+                values = (*series._buckets, series._sum)  # noqa: SLF001
+                figures = self._figures[labels] = [_Figure(value) for value in values]
+            for figure, counted in zip(figures, (*total.counts, total.total), strict=True):
+                figure.set(counted)
+        for labels in list(self._figures):
+            if labels not in self._totals:  # removed by another thread in the meantime
+                self._drop(labels)
+
+    def remove_by_labels(self, labels: dict[str, str]) -> None:
+        """Remove the series with these labels."""
+        for values in _with_labels(self._totals, self._labelnames, labels):
+            del self._totals[values]
+            self._drop(values)
+        super().remove_by_labels(labels)
+
+    def _drop(self, values: tuple[str, ...]) -> None:
+        self._figures.pop(values, None)
+        self.remove(*values)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric."""

@@ -5,7 +5,6 @@ Invariant: on any doubt a request passes on unchanged, to the largest pool, and 
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
@@ -81,16 +80,20 @@ class _MisrouteKind(enum.Enum):
     HARMLESS = "harmless"  # the answer was complete all the same
 
 
-@dataclass(slots=True)
 class PendingRequest:
     """A request whose body is still arriving."""
 
-    endpoint: Endpoint
-    headers: Mapping[str, str]
-    hides_usage: bool  # Envoy removes from the answer what is asked for here
-    pieces: bytearray = field(default_factory=bytearray)
-    body: bytes | bytearray | memoryview = b""
-    whole: bool = False  # Envoy accepts another body in its place
+    __slots__ = ("body", "endpoint", "headers", "hides_usage", "pieces", "whole")
+
+    def __init__(
+        self, endpoint: Endpoint, headers: Mapping[str, str], *, hides_usage: bool
+    ) -> None:
+        self.endpoint = endpoint
+        self.headers = headers
+        self.hides_usage = hides_usage  # Envoy removes from the answer what is asked for here
+        self.pieces: bytearray | None = None  # of a body that comes in several
+        self.body: bytes | bytearray | memoryview = b""
+        self.whole = False  # Envoy accepts another body in its place
 
     @property
     def replaceable(self) -> bool:
@@ -237,7 +240,7 @@ class Exchange:
             return _PROCEED
         if self._stages.is_late():
             return self._go(route_by_size(_plain_bytes(headers), self._stages.rules))
-        self._request = PendingRequest(kind, headers, note.get(HIDES_USAGE) is True)
+        self._request = PendingRequest(kind, headers, hides_usage=note.get(HIDES_USAGE) is True)
         return _WAIT
 
     def read_whole(self, body: bytes | memoryview) -> Proceed | bytes:
@@ -254,6 +257,8 @@ class Exchange:
         if body.end_of_stream and not pending.pieces:
             pending.body = body.data  # whole, so not copied: it may have 32 MiB
         else:
+            if pending.pieces is None:
+                pending.pieces = bytearray()
             pending.pieces += body.data
             pending.body = pending.pieces
         pending.whole = body.whole
@@ -411,9 +416,8 @@ class Exchange:
         verdict = judge_moved(noted.pool, home, seen.needed, pools, seen.used)
         metrics.verdicts.count(noted.pool, verdict.value, times=seen.stands_for)
         error = noted.prompt_tokens / seen.largest_prompt - 1
-        errors = metrics.budget_error.labels(self._stages.learner.label(noted.asked))
-        for _ in range(seen.stands_for):
-            errors.observe(error)
+        label = self._stages.learner.label(noted.asked)
+        metrics.budget_error.count(error, label, times=seen.stands_for)
         return verdict
 
     def _misrouted(self, noted: Noted, kind: _MisrouteKind) -> None:

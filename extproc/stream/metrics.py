@@ -7,7 +7,7 @@ enumerations.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -105,7 +105,7 @@ class Metrics:
         )
 
     def _add_answers(self, registry: CollectorRegistry) -> None:
-        self.budget_error = Histogram(
+        self.budget_error = TallyHistogram(
             "dualpool_budget_relative_error",
             "(Estimated - true) / true prompt tokens, by category." + _ESTIMATED,
             ["category"],

@@ -33,8 +33,10 @@ class Sampling:
         `all_below` is the rate of all.
         """
         now = self._clock()
-        self._rate *= math.exp((self._at - now) / _SECONDS)
-        self._rate += 1.0 / _SECONDS
+        self._rate = self._rate * math.exp((self._at - now) / _SECONDS) + 1.0 / _SECONDS
         self._at = now
-        enough = math.ceil(processes * self._rate / self._all_below)
-        return max(1, min(MOST, round(1.0 / share), enough))
+        enough = processes * self._rate / self._all_below
+        if enough <= 1.0:
+            return 1
+        most = min(MOST, round(1.0 / share))
+        return min(most, math.ceil(enough))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 
 from extproc.budget.learner import Learner
 from extproc.budget.values import Observation
@@ -12,7 +11,7 @@ from extproc.routing.plain import PlainRouter
 from extproc.routing.pools import Pool, Reason
 from extproc.routing.route import Routed, Rules
 from extproc.routing.sticky import Places
-from extproc.stream.buffered import Mark, marks
+from extproc.stream.buffered import Wanted
 from extproc.stream.decision import Noted, decision_headers, shadow_headers
 from extproc.stream.metrics import Metrics
 from extproc.stream.plain_replies import PlainReplies
@@ -54,37 +53,37 @@ class Stages:
     places: Places | None = None
     """The pools of conversations; None: each request is decided by itself."""
 
-    @cached_property
-    def header_names(self) -> frozenset[str]:
-        """The headers of requests and answers that are read."""
-        return frozenset({*self._request_names, *_OF_ANSWERS})
+    header_names: frozenset[str] = field(init=False)
+    """The headers of requests and answers that are read."""
+    wanted: Wanted = field(init=False)
+    """Those of requests."""
+    plain_router: PlainRouter | None = field(init=False)
+    """Decides most requests; None if the rules let more than a text decide."""
+    headers: Callable[[Routed], dict[str, str]] = field(init=False)
+    """Returns the headers that tell a decision."""
+    replies: PlainReplies = field(init=False)
+    """Encodes replies with such headers."""
 
-    @cached_property
-    def request_marks(self) -> tuple[Mark, ...]:
-        """What finds the headers of requests that are read."""
-        return marks(self._request_names)
+    def __post_init__(self) -> None:
+        names = _request_names(self.rules)
+        headers = shadow_headers if self.rules.is_shadow else decision_headers
+        # Not when they are first needed: compiled classes have no cached properties.
+        derived: dict[str, object] = {
+            "header_names": frozenset({*names, *_OF_ANSWERS}),
+            "wanted": Wanted(names),
+            "plain_router": None if self.spill else PlainRouter.of(self.rules),
+            "headers": headers,
+            "replies": PlainReplies(headers),
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
-    @cached_property
-    def plain_router(self) -> PlainRouter | None:
-        """Decides most requests; None if the rules let more than a text decide."""
-        return None if self.spill else PlainRouter.of(self.rules)
 
-    @property
-    def headers(self) -> Callable[[Routed], dict[str, str]]:
-        """Returns the headers that tell a decision."""
-        return shadow_headers if self.rules.is_shadow else decision_headers
-
-    @cached_property
-    def replies(self) -> PlainReplies:
-        """Encodes replies with such headers."""
-        return PlainReplies(self.headers)
-
-    @property
-    def _request_names(self) -> set[str]:
-        tenants, sticky = self.rules.tenants, self.rules.sticky
-        named = (
-            self.rules.category_header,
-            tenants.header if tenants else "",
-            sticky.header if sticky else "",
-        )
-        return {*_OF_REQUESTS, *filter(None, named)}
+def _request_names(rules: Rules) -> set[str]:
+    tenants, sticky = rules.tenants, rules.sticky
+    named = (
+        rules.category_header,
+        tenants.header if tenants else "",
+        sticky.header if sticky else "",
+    )
+    return {*_OF_REQUESTS, *filter(None, named)}

@@ -106,7 +106,7 @@ class Stream:
 
     def _receive_head(self, data: bytes | memoryview) -> list[bytes] | None:
         data = bytes(data)
-        read = read_head(data, self._stages.request_marks)
+        read = read_head(data, self._stages.wanted)
         if read is None:
             return self._receive_observed(data)
         action = self._act(self._exchange.begin, *read)

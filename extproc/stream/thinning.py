@@ -77,13 +77,17 @@ class Thinning:
             self._thin(seen, rates, ordinary)
 
     def _thin(self, seen: Observation, rates: _Rates, ordinary: int) -> None:
-        budget, drawn = self._learner.budget(seen.asked), self._draw()
-        pools = self._row(seen.asked.model)
-        near = is_informative(budget, pools)
-        # By what was known before the answer came.
-        chance_in = min(ordinary, self._one_in(rates.near)) if near else ordinary
-        surprise = _is_surprise(seen, budget, pools)
-        kept_in = min(chance_in, self._one_in(rates.surprises)) if surprise else chance_in
+        drawn, pools = self._draw(), self._row(seen.asked.model)
+        chance_in = kept_in = ordinary
+        # Who decided has found the request far from every window if it stands for others. If it has
+        # fitted them all, a budget would tell no more.
+        if seen.stands_for == 1 or _exceeds_one(seen, pools):
+            budget = self._learner.budget(seen.asked)
+            # By what was known before the answer came.
+            if is_informative(budget, pools):
+                chance_in = kept_in = min(ordinary, self._one_in(rates.near))
+            if _is_surprise(seen, budget, pools):
+                kept_in = min(chance_in, self._one_in(rates.surprises))
         if drawn * kept_in < 1.0:
             stands_for, by_chance = seen.stands_for * kept_in, drawn * chance_in < 1.0
             self._learn(structs.replace(seen, stands_for=stands_for, by_chance=by_chance))
@@ -104,6 +108,12 @@ class Thinning:
     def _new(self) -> _Rates:
         rates = (ORDINARY_PER_S, NEAR_PER_S, SURPRISES_PER_S)
         return _Rates(*(Sampling(self._clock, rate * self._share) for rate in rates))
+
+
+def _exceeds_one(seen: Observation, pools: Sequence[Pool]) -> bool:
+    if seen.outcome is Outcome.REFUSED or seen.needed > seen.window:
+        return True
+    return any(limit < seen.needed for limit in limits(pools))
 
 
 def _is_surprise(seen: Observation, budget: Budget, pools: Sequence[Pool]) -> bool:

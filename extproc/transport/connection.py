@@ -25,7 +25,7 @@ from extproc.transport.header_fields import (
     HeaderReader,
     RequestHeaders,
 )
-from extproc.transport.messages import PREFIX_BYTES, MessageFault, MessageReader, read_prefix
+from extproc.transport.messages import PREFIX_BYTES, MessageFault, MessageReader
 from extproc.transport.outgoing import DEFAULT_WINDOW, Outgoing
 
 CONNECTION_WINDOW: Final = 1 << 24
@@ -213,8 +213,9 @@ class FramedConnection:
         if stream.ended:
             return
         if not stream.held_bytes and end - start >= PREFIX_BYTES:
-            compressed, length = read_prefix(data, start)
-            if length == end - start - PREFIX_BYTES and not compressed:
+            # Whether it is compressed, and its length: see messages.py.
+            length = frames.read_number(data, start + 1)
+            if length == end - start - PREFIX_BYTES and not data[start]:
                 # As almost always, the whole frame is one message, which is thus short enough.
                 self._deliver(stream, data[start + PREFIX_BYTES : end])
                 self._extend_stream_credit(stream)
@@ -435,7 +436,7 @@ class FramedConnection:
         if len(payload) != 4:
             raise ConnectionFault(frames.FRAME_SIZE_ERROR, "WINDOW_UPDATE of a wrong length")
         self._spend(_CHEAP)
-        more = frames.read_u32(payload)[0] & frames.STREAM_BITS
+        more = frames.read_number(payload, 0) & frames.STREAM_BITS
         if number == 0:
             self._out.extend_window(more)
             for each in self._out.unblocked():

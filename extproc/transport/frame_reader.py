@@ -40,7 +40,7 @@ class FrameReader:
         # Without a copy of all that was read for the sake of its first frame.
         lacks = len(data)
         if self._greeted and len(rest) >= frames.HEAD_BYTES:
-            length = frames.read_head(rest, 0)[0] >> 8
+            length = frames.read_number(rest, 0) >> 8
             lacks = min(lacks, frames.HEAD_BYTES + length - len(rest))
         self._data = rest + data[:lacks]
         if lacks < len(data):
@@ -54,17 +54,15 @@ class FrameReader:
             data, at = self._data, self._at
             start = at + frames.HEAD_BYTES
             if start <= len(data):
-                word, flags, number = frames.read_head(data, at)
+                # The length has 24 bits, the type 8.
+                word = frames.read_number(data, at)
                 end = start + (word >> 8)
                 if end - start > frames.MAX_FRAME:
                     raise ConnectionFault(frames.FRAME_SIZE_ERROR, "a frame that is too long")
                 if end <= len(data):
                     self._at = end
-                    self.kind, self.number, self.flags = (
-                        word & 0xFF,
-                        number & frames.STREAM_BITS,
-                        flags,
-                    )
+                    self.kind, self.flags = word & 0xFF, data[at + 4]
+                    self.number = frames.read_number(data, at + 5) & frames.STREAM_BITS
                     self.source, self.start, self.end = data, start, end
                     if self._is_whole():
                         return True

@@ -55,6 +55,7 @@ class HeaderReader:
         self._decoder = hpack.Decoder(max_header_list_size=4 * MAX_LIST_BYTES)
         self._alone = hpack.Decoder(max_header_list_size=4 * MAX_LIST_BYTES)
         self._alone.header_table_size = 0
+        self._is_empty = False  # the dynamic table, for good: it has no room
         self._skipped: dict[bytes, _Field] = {}  # by the bytes of the name
         self._fields: dict[bytes, _Field] = {}  # by all bytes
         self._requests: dict[tuple[_Field, ...], RequestHeaders] = {}
@@ -67,11 +68,12 @@ class HeaderReader:
 
     def read(self, block: bytes) -> RequestHeaders:
         """Decode a block. Raises hpack.HPACKError, after which no other block can be read."""
-        if not self._decoder.header_table_size and len(block) <= _CUT_BYTES:
+        if self._is_empty and len(block) <= _CUT_BYTES:
             found = self._blocks.get(block) or self._read_plain(block)
             if found is not None:
                 return found
         decoded = list(self._decoder.decode(block, raw=True))
+        self._is_empty = not self._decoder.header_table_size
         size = sum(len(name) + len(value) + 32 for name, value in decoded)
         plain_fields = [(bytes(name), bytes(value)) for name, value in decoded]
         return _request_headers(plain_fields, large=size > MAX_LIST_BYTES)

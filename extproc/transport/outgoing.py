@@ -23,6 +23,7 @@ _STATUS_OK = _GRPC_STATUS + b"\x010"
 
 # The head of a frame, and what it begins with: see frames.py and messages.py.
 _message_head = struct.Struct(">IBIBI").pack
+_first_head = struct.Struct(f">IBI{len(_GRPC)}sIBIBI").pack
 _headers_frame = struct.Struct(f">IBI{len(_GRPC)}s").pack
 _ok_frame = struct.Struct(f">IBI{len(_STATUS_OK)}s").pack
 _OPENS: Final = len(_GRPC) << 8 | frames.HEADERS
@@ -53,17 +54,24 @@ class Outgoing:
 
     def message(self, stream: H2Stream, message: bytes) -> None:
         """Send a gRPC message as soon as the windows allow. Raises ConnectionFault."""
-        number, length = stream.number, len(message)
-        if not stream.started:
-            stream.started = True
-            self._due.append(_headers_frame(_OPENS, frames.END_HEADERS, number, _GRPC))
+        number, length, due = stream.number, len(message), self._due
         size = PREFIX_BYTES + length
         if stream.queue or size > stream.window or size > self._window or size > self._frame_bytes:
+            if not stream.started:
+                stream.started = True
+                due.append(_headers_frame(_OPENS, frames.END_HEADERS, number, _GRPC))
             self._enqueue(stream, write_prefix(0, length) + message)
             return
         stream.window -= size
         self._window -= size
-        self._due += (_message_head(size << 8 | frames.DATA, 0, number, 0, length), message)
+        data = size << 8 | frames.DATA
+        if stream.started:
+            due.append(_message_head(data, 0, number, 0, length))
+        else:
+            stream.started = True
+            opens = _OPENS, frames.END_HEADERS, number, _GRPC
+            due.append(_first_head(*opens, data, 0, number, 0, length))
+        due.append(message)
 
     def flush(self, stream: H2Stream) -> None:
         """Send what the windows allow of a stream's queue."""

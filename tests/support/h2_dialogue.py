@@ -83,7 +83,7 @@ def parsed(sent):
     """Return the frames of what a connection sent; it sends whole ones."""
     found, at = [], 0
     while at < len(sent):
-        word, flags, stream = frames.read_head(sent, at)
+        word, flags, stream = struct.unpack_from(">IBI", sent, at)
         end = at + 9 + (word >> 8)
         assert end <= len(sent)
         found.append(Frame(word & 0xFF, flags, stream, sent[at + 9 : end]))

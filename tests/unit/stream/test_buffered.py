@@ -8,13 +8,13 @@ from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb
     ProcessingMode,
 )
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
-from extproc.stream.buffered import marks, read_body, read_head
+from extproc.stream.buffered import Wanted, read_body, read_head
 from extproc.stream.session import Body, Direction, Head, Session
 from extproc.stream.stream import Stream
 from tests.support.conversation import counted, decoded, stages
 
 NAMES = (":path", ":method", "content-length", "x-kind", "y" * 128)
-MARKS = marks(NAMES)
+WANTED = Wanted(NAMES)
 TEXTS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0xFF), max_size=300)
 KEYS = st.sampled_from([*NAMES, "accept", "x-kind-of", "an-x-kind", "x" * 128])
 HEADERS = st.lists(st.tuples(KEYS, TEXTS), max_size=20)
@@ -45,7 +45,7 @@ def test_headers_are_those_of_the_session(headers, flagged):
     message = head(headers, flagged=flagged)
     event = Session(NAMES).receive(message)
     assert isinstance(event, Head)
-    read = read_head(message.SerializeToString(), MARKS)
+    read = read_head(message.SerializeToString(), WANTED)
     if read is None:  # the session reads an empty value too, and the last of several
         needed = [(key, value) for key, value in headers if key in NAMES]
         assert not all(value for _, value in needed) or len(needed) > len(dict(needed))
@@ -55,7 +55,7 @@ def test_headers_are_those_of_the_session(headers, flagged):
 
 @pytest.mark.parametrize("size", [127, 128, 20_000])
 def test_a_long_value_is_read_whole(size):
-    headers, _ = read_head(head([("x-kind", "a" * size)]).SerializeToString(), MARKS)
+    headers, _ = read_head(head([("x-kind", "a" * size)]).SerializeToString(), WANTED)
     assert headers == {"x-kind": "a" * size}
 
 
@@ -83,7 +83,7 @@ def test_a_body_is_that_of_the_session(data, ends):
     ],
 )
 def test_other_heads_are_left_to_the_session(message):
-    assert read_head(message.SerializeToString(), MARKS) is None
+    assert read_head(message.SerializeToString(), WANTED) is None
 
 
 @pytest.mark.parametrize(
@@ -104,34 +104,34 @@ def test_other_bodies_are_left_to_the_session(message):
 def test_no_bytes_raise(data):
     message = post(("x-kind", "a")).SerializeToString()
     for each in (data, b"\x12" + data, b'"' + data, message[: len(data)], message + data):
-        read_head(each, MARKS)
+        read_head(each, WANTED)
         read_body(each)
 
 
 @pytest.mark.parametrize("length", [b"\xff" * 9, b"\x7f", b"\x05\x0a\x7f"])
 @pytest.mark.parametrize("tag", [b"\x12", b'"'])
 def test_lengths_beyond_the_message_are_left_to_the_session(tag, length):
-    assert read_head(tag + length, MARKS) is None
+    assert read_head(tag + length, WANTED) is None
     assert read_body(tag + length) is None
 
 
 def test_a_header_whose_value_is_that_of_another_is_left_to_the_session():
     message = head([("x-kind", "a")])
     message.request_headers.headers.headers.add(key=":path")
-    assert read_head(message.SerializeToString(), MARKS) is None
+    assert read_head(message.SerializeToString(), WANTED) is None
 
 
 @pytest.mark.parametrize("value", [{"value": "POST"}, {"raw_value": b"POST", "value": "GET"}])
 def test_values_in_the_other_field_are_left_to_the_session(value):
     message = head()
     message.request_headers.headers.headers.add(key=":method", **value)
-    assert read_head(message.SerializeToString(), MARKS) is None
+    assert read_head(message.SerializeToString(), WANTED) is None
 
 
 def test_a_header_of_more_fields_is_left_to_the_session():
     message = head([(":method", "POST")])
     message.request_headers.headers.headers[0].MergeFromString(b"\x20\x01")  # unknown to us
-    assert read_head(message.SerializeToString(), MARKS) is None
+    assert read_head(message.SerializeToString(), WANTED) is None
 
 
 def test_a_body_that_the_session_reads_follows_a_head_that_it_did_not():

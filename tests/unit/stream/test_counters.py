@@ -67,3 +67,31 @@ def test_a_gauge_is_what_is_there_now(registry):
     gauge = TallyGauge("streams", "S.", registry=registry)
     gauge.now += 2
     assert registry.get_sample_value("streams") == 2
+
+
+@pytest.fixture
+def errors(registry):
+    return TallyHistogram("error", "E.", ["kind"], buckets=(1.0, 2.0), registry=registry)
+
+
+def test_values_are_counted_by_their_labels(registry, errors):
+    errors.count(0.5, "a", times=3)
+    errors.count(0.5, "b")
+    assert registry.get_sample_value("error_count", {"kind": "a"}) == 3
+    assert registry.get_sample_value("error_sum", {"kind": "a"}) == 1.5
+
+
+def test_removed_values_begin_anew(registry, errors):
+    errors.count(0.5, "a")
+    errors.publish()
+    errors.remove_by_labels({"kind": "a"})
+    assert registry.get_sample_value("error_count", {"kind": "a"}) is None
+    errors.count(0.5, "a")
+    assert registry.get_sample_value("error_count", {"kind": "a"}) == 1
+
+
+def test_values_that_were_removed_while_they_were_published_go_with_the_next(registry, errors):
+    errors.count(0.5, "a")
+    errors.publish()
+    del errors._totals[("a",)]  # what the other thread has seen last
+    assert registry.get_sample_value("error_count", {"kind": "a"}) is None

@@ -116,6 +116,17 @@ def test_more_are_learnt_of_requests_that_are_near_a_window():
     assert weight(kept) == pytest.approx(1000 * SECONDS / 2, rel=0.1)
 
 
+def test_an_answer_that_stands_for_others_was_not_near_a_window_when_it_was_decided():
+    kept = thinned(1000, replace(ORDINARY, stands_for=20), budget=NEAR)
+    assert a_second(kept) == pytest.approx(ORDINARY_PER_S, rel=0.15)
+
+
+def test_every_surprise_that_stands_for_others_is_learnt():
+    surprise = replace(SURPRISE, stands_for=20)
+    kept = thinned(1000, (*[replace(ORDINARY, stands_for=20)] * 99, surprise))
+    assert sum(each.needed == surprise.needed for each in kept) == 10 * SECONDS / 2
+
+
 def test_a_rare_model_is_learnt_whole_beside_a_busy_one():
     rare = replace(ORDINARY, asked=replace(ASKED, model="rare"))
     kept = thinned(1000, (*[ORDINARY] * 99, rare))
