@@ -3,7 +3,7 @@
 import re
 from typing import ClassVar, Final
 
-_USER: Final = re.compile(r"(?<=://)[^\s/?#'\"]*@")
+_USER: Final = re.compile(r"(?<=://)[^\s/?#]*@")
 
 
 class UserError(Exception):

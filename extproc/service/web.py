@@ -185,11 +185,13 @@ class Exchange(asyncio.Protocol):
             match self._http.next_event():
                 case h11.Request() as request:
                     self._begin(request)
-                    return
+                    if self._waits:
+                        return
                 case h11.Data(data=data):
                     self._body += data
                 case h11.EndOfMessage():
                     self._arrived.set()
+                    self._reads = False  # h11 would keep whatever follows
                     return
                 case _:
                     return
@@ -199,9 +201,6 @@ class Exchange(asyncio.Protocol):
             self._waits = True
             assert self._transport is not None, "it has sent something"  # noqa: S101 - for the type
             self._transport.pause_reading()
-        else:
-            self._http.next_event()  # the end
-            self._reads = False
         answering = asyncio.create_task(self._answer(request))
         self._every.answer(answering)
 

@@ -43,9 +43,10 @@ def test_the_same_is_written_as_json():
 
 
 @pytest.mark.parametrize("as_json", [False, True])
-def test_no_password_of_an_address_is_shown(as_json):
-    places = replace(PLACES, service="http://me:secret@s:1")
-    forged = Ailment("service", "http://me:secret@s:1/metrics: HTTP 401", "look")
+@pytest.mark.parametrize("password", ["secret", "a'secret", 'a"secret'])
+def test_no_password_of_an_address_is_shown(as_json, password):
+    places = replace(PLACES, service=f"http://me:{password}@s:1")
+    forged = Ailment("service", f"http://me:{password}@s:1/metrics: HTTP 401", "look")
     shown = written((forged,), places, as_json=as_json)
     assert "secret" not in shown
     assert shown.count("http://***@s:1") == 2

@@ -233,6 +233,32 @@ def test_who_sends_for_ever_is_cut_off(run):
         run(send_to_ignore(10 * web.MOST_DROPPED_BYTES))
 
 
+def test_who_sends_on_after_a_body_is_cut_off(run, monkeypatch):
+    monkeypatch.setattr(web, "STOP_S", 0.05)
+
+    async def main():
+        async def read_and_wait(request):
+            await request.read()
+            await asyncio.Event().wait()
+
+        asked = POST.replace(b"echo", b"text") + b"hello"
+        async with asking(read_and_wait, asked) as (_, writer, _):
+            sent = 0
+            with contextlib.suppress(ConnectionError):
+                while sent < 10 * web.MOST_DROPPED_BYTES and not writer.is_closing():
+                    writer.write(bytes(1 << 20))
+                    await asyncio.wait_for(writer.drain(), 10)
+                    sent += 1 << 20
+            return sent
+
+    assert run(main()) < 10 * web.MOST_DROPPED_BYTES
+
+
+def test_a_post_without_a_body_has_an_empty_one(run):
+    answer = ask(run, POST.replace(b"content-length: 5\r\n", b""))
+    assert (status(answer), body(answer)) == (200, b"")
+
+
 def test_a_body_is_not_read_before_it_is_asked_for(run):
     async def main():
         asked = asyncio.Event()
