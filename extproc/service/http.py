@@ -95,11 +95,11 @@ class HttpServer:
             return Response(b"ready\n", TEXT)
         return Response(b"not ready\n", TEXT, HTTPStatus.SERVICE_UNAVAILABLE)
 
-    async def _metrics(self, _request: Request) -> Response:
+    async def _metrics(self, request: Request) -> Response:
         def write(parts: list[Learnt]) -> bytes:
             return write_metrics(self._registry, Learnt.merged(parts))
 
-        body = await self._write(self._learner.learnt_parts(), write)
+        body = await self._write(self._learner.learnt_parts(), write, request)
         return Response(body, CONTENT_TYPE_LATEST)
 
     async def _state(self, request: Request) -> Response:
@@ -110,12 +110,12 @@ class HttpServer:
         def write(parts: list[Learnt]) -> bytes:
             return write_state(described, Learnt.merged(parts))
 
-        body = await self._write(self._learner.learnt_parts(), write)
+        body = await self._write(self._learner.learnt_parts(), write, request)
         return Response(body, JSON)
 
     async def _lengths(self, request: Request) -> Response:
         self._require_token(request)
-        body = await self._write(self._learner.lengths.rows(), write_lengths)
+        body = await self._write(self._learner.lengths.rows(), write_lengths, request)
         return Response(body, JSON)
 
     async def _write_learnt(self) -> bytes:
@@ -129,17 +129,25 @@ class HttpServer:
         if self._token is not None and not self._token.permits(given):
             raise Refusal(HTTPStatus.UNAUTHORIZED, headers={"www-authenticate": "Bearer"})
 
-    async def _write(self, parts: Iterator[_Part], write: Callable[[list[_Part]], bytes]) -> bytes:
-        async with self._turn():
+    async def _write(
+        self,
+        parts: Iterator[_Part],
+        write: Callable[[list[_Part]], bytes],
+        request: Request | None = None,
+    ) -> bytes:
+        async with self._turn(request):
             with collector_paused():
                 taken = await in_slices(parts)
                 return await asyncio.to_thread(_write_and_free, write, taken)
 
     @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
+    async def _turn(self, request: Request | None = None) -> AsyncIterator[None]:
         # One page at a time: a second thread would only compete for the interpreter lock.
-        async with self._writing, self._paced():
-            yield
+        async with self._writing:
+            if request and not request.is_awaited():  # nor need the others wait for it
+                raise Refusal(HTTPStatus.REQUEST_TIMEOUT)
+            async with self._paced():
+                yield
 
     @asynccontextmanager
     async def _paced(self) -> AsyncIterator[None]:

@@ -51,8 +51,11 @@ class Access:
 
     require_token: Callable[[Request], None]
     """Raises Refusal."""
-    turn: Callable[[], AbstractAsyncContextManager[None]]
-    """Lets one page at a time be made, and bounds the share of the time that all take."""
+    turn: Callable[[Request], AbstractAsyncContextManager[None]]
+    """Lets one page at a time be made, and bounds the share of the time that all take.
+
+    Raises Refusal if the peer has left.
+    """
     write_learnt: Callable[[], Awaitable[bytes]]
     """Returns what was learnt as JSON."""
 
@@ -123,7 +126,7 @@ class PageRoutes:
         if (kind := endpoint(path)) is None:
             raise Refusal(HTTPStatus.BAD_REQUEST, "requests to this path carry no prompt\n")
         body = await request.read()
-        async with self._access.turn():
+        async with self._access.turn(request):
             explanation = self._page.explain(body, kind)
         return Response(msgspec.json.encode(explanation), JSON, headers=SECURITY_HEADERS)
 

@@ -2,7 +2,7 @@
 
 h11 reads and frames; this drives it. aiohttp would take 10 MB of memory of each process.
 
-Invariant: a peer takes little: a head of twice MOST_HEAD_BYTES, and a body of MOST_BODY_BYTES only
+Invariant: a peer takes little: a head of MOST_HEAD_BYTES and MOST_LINES, and a body of MOST_BODY_BYTES only
 once a handler reads it. What else it sends is dropped, up to MOST_DROPPED_BYTES. `Connections`
 bounds their number and their age.
 """
@@ -22,8 +22,9 @@ import h11
 
 from extproc.service.bounded_log import BoundedLog
 
-MOST_HEAD_BYTES: Final = 8 << 10
-"""Of the shortest header fields, which take h11 milliseconds to parse."""
+MOST_HEAD_BYTES: Final = 16 << 10
+MOST_LINES: Final = 256
+"""Of a head, which take h11 milliseconds to parse."""
 MOST_BODY_BYTES: Final = 1 << 20
 MOST_DROPPED_BYTES: Final = 8 << 20
 """Beyond what is read; who sends more is cut off."""
@@ -32,6 +33,7 @@ STOP_S: Final = 5.0
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
 
+_PIECE_BYTES: Final = 1 << 10
 _BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
 _log = logging.getLogger(__name__)
 
@@ -61,6 +63,8 @@ class Request:
     headers: Mapping[str, str]
     """By their names in lower case."""
     read: Callable[[], Awaitable[bytes]]
+    is_awaited: Callable[[], bool]
+    """Whether the peer is still connected."""
 
     @property
     def content_type(self) -> str:
@@ -128,7 +132,7 @@ class Exchange(asyncio.Protocol):
         self._arrived = asyncio.Event()  # the whole body, or what shows that it will not
         self._writable = asyncio.Event()
         self._writable.set()
-        self._reads, self._dropped = True, 0
+        self._reads, self._dropped, self._lines = True, 0, 0
         self._waits = False  # until a handler asks for the body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -157,8 +161,14 @@ class Exchange(asyncio.Protocol):
             self._drop(data)
             return
         # In pieces: h11 bounds only what it cannot parse yet.
-        for start in range(0, len(data), MOST_HEAD_BYTES):
-            self._http.receive_data(data[start : start + MOST_HEAD_BYTES])
+        for start in range(0, len(data), _PIECE_BYTES):
+            piece = data[start : start + _PIECE_BYTES]
+            if self._http.their_state is h11.IDLE:
+                self._lines += piece.count(b"\n")
+            if self._lines > MOST_LINES:
+                self._break_off(h11.RemoteProtocolError("too many lines", 431))
+                return
+            self._http.receive_data(piece)
             if not self._waits:
                 self._parse()
             if not self._reads:
@@ -240,6 +250,7 @@ class Exchange(asyncio.Protocol):
             query=query,
             headers=headers,
             read=lambda: self._read_body(headers),
+            is_awaited=lambda: self._transport is not None,
         )
 
     def _handler(self, request: Request) -> Handler:

@@ -134,6 +134,31 @@ def test_pages_are_written_one_at_a_time():
     assert {status for status, _, _ in asking(scenario, registry=registry)} == {200}
 
 
+def test_a_page_whose_asker_has_left_is_not_written():
+    class Counted:
+        def __init__(self):
+            self.pages = 0
+
+        def collect(self):
+            self.pages += 1
+            time.sleep(0.2)
+            yield GaugeMetricFamily("one", "One.", value=1)
+
+    registry, counted = CollectorRegistry(auto_describe=False), Counted()
+    registry.register(counted)
+
+    async def scenario(get):
+        first = asyncio.create_task(get("/metrics"))
+        leaving = [asyncio.create_task(get("/metrics")) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        for each in leaving:
+            each.cancel()
+        return await first, await get("/metrics")
+
+    asking(scenario, registry=registry)
+    assert counted.pages == 2
+
+
 def test_pages_take_a_bounded_share_of_the_time():
     class Slow:
         def collect(self):

@@ -176,7 +176,7 @@ def test_a_wrong_method_is_told_the_right_ones(run):
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 404),
         (b"GET /text HTTP/1.1\r\nhost: x\r\nx: " + b"y" * web.MOST_HEAD_BYTES, 431),
-        (b"GET /text HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * 10_000 + b"\r\n", 431),
+        (b"GET /text HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * web.MOST_LINES + b"\r\n", 431),
         (b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n", 413),
         (b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 411),
         (b"GET /fail HTTP/1.1\r\nhost: x\r\n\r\n", 500),
@@ -191,6 +191,13 @@ def test_what_cannot_be_answered_is_refused(run, sent, code):
             return await asyncio.wait_for(reader.read(), 10)
 
     assert status(run(main())) == code
+
+
+@pytest.mark.parametrize("piece_bytes", [1_400, 20_000])
+def test_a_large_head_is_read_however_it_arrives(run, piece_bytes):
+    head = GET.replace(b"host", b"cookie: " + b"c" * (web.MOST_HEAD_BYTES - 2_000) + b"\r\nhost")
+    pieces = [head[at : at + piece_bytes] for at in range(0, len(head), piece_bytes)]
+    assert status(ask(run, *pieces, pause_s=0.01)) == 200
 
 
 def test_a_body_arrives_in_pieces(run):
