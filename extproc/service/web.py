@@ -2,9 +2,9 @@
 
 h11 reads and frames; this drives it. aiohttp would take 10 MB of memory of each process.
 
-Invariant: a peer takes little: a head of MOST_HEAD_BYTES and MOST_LINES, and a body of MOST_BODY_BYTES only
-once a handler reads it. What else it sends is dropped, up to MOST_DROPPED_BYTES. `Connections`
-bounds their number and their age.
+Invariant: a peer takes little: a head of MOST_HEAD_BYTES and MOST_LINES, and a body of
+MOST_BODY_BYTES only once a handler reads it. What else it sends is dropped, up to
+MOST_DROPPED_BYTES. `Connections` bounds their number and their age.
 """
 
 import asyncio
