@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import NoReturn
 
 from extproc import __version__
 from extproc.config.errors import UserError, hide_users
@@ -60,7 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         chosen = next(iter(words), "")
         with _flushing(), _naming_packages(chosen):
-            options = _parser(chosen).parse_args(words)
+            options, unknown = _parser(chosen).parse_known_args(words)
+            if unknown:
+                _refuse(options, unknown)
             return int(options.run(options))
     except UserError as error:
         return _fail(hide_users(str(error)), error.exit_code)
@@ -72,6 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"dualpool: {_describe(error)}", 1)
     except KeyboardInterrupt:
         return 130
+
+
+def _refuse(options: argparse.Namespace, unknown: Sequence[str]) -> NoReturn:
+    """Exit with the usage of the command, and for a path with the flag that it lacks."""
+    is_file = hasattr(options, "config") and not unknown[0].startswith("-")
+    hint = f"; did you mean --config {unknown[0]}?" if is_file else ""
+    parser: argparse.ArgumentParser = options.parser
+    parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
 
 
 def whole_parser() -> argparse.ArgumentParser:
@@ -90,6 +101,7 @@ def _parser(*chosen: str) -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, text in _COMMANDS.items():
         command = commands.add_parser(name, help=text)
+        command.set_defaults(parser=command)
         if name in chosen:
             module = importlib.import_module(f"extproc.commands.{name}")
             command.description = module.DESCRIPTION

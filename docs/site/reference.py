@@ -46,6 +46,8 @@ def pages() -> dict[str, str]:
 def _settings() -> str:
     return "\n".join(
         [
+            # Without the list of headings there is room for the longest line.
+            "---\nhide: [toc]\n---\n",
             "# Settings\n",
             f"{GENERATED} All settings with their defaults, units and limits, as `dualpool check` "
             "prints them. Every key may be left out.\n",

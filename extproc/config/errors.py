@@ -3,7 +3,8 @@
 import re
 from typing import ClassVar, Final
 
-_USER: Final = re.compile(r"(?<=://)[^\s/?#]*@")
+# The help's own `redis://[USER@]HOST:PORT` is no one's: no other @ follows there.
+_USER: Final = re.compile(r"(?<=://)(?!\[USER@[^\s/?#@]*(?:[\s/?#]|$))[^\s/?#]*@")
 
 
 class UserError(Exception):

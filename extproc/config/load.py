@@ -287,7 +287,9 @@ def _explained(wrong: Wrong) -> tuple[Place, str]:
             # An operator may have stated the password, and not the path of its file.
             told = section.model_fields[_key(place)]
             shown = "the value" if told.is_secret else _shown(value)
-            return place, f"{_at(place)}{shown} is not allowed: {told.allowed}"
+            is_path = place == ("state",) and shown.startswith("'/")
+            hint = f"; did you mean file:{shown[1:-1]}?" if is_path else ""
+            return place, f"{_at(place)}{shown} is not allowed: {told.allowed}{hint}"
 
 
 def _key(place: Place) -> str:

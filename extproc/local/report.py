@@ -189,6 +189,6 @@ def _listed(faults: Sequence[Fault]) -> str:
 def _split_line(report: Report) -> str:
     return (
         f"Short: {report.short_share:.1%} of the requests went to the smallest pool. What a split "
-        "saves or does for tail latencies on your GPUs: dualpool plan --from the service, with "
-        "--profile."
+        "saves or does for tail latencies on your GPUs: dualpool plan --from http://HOST:PORT "
+        "--profile NAME, with a service that runs (this one with --keep)."
     )

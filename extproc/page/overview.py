@@ -28,6 +28,8 @@ class Facts:
     """The share of requests that may be misrouted; 0: the estimator has none."""
     rows: tuple[tuple[Pool, ...], ...]
     """The pools of each row, in ascending order."""
+    is_shadow: bool = False
+    """Whether the decisions move nothing: Envoy sends all requests to the largest pool."""
 
     @property
     def pools(self) -> tuple[Pool, ...]:
@@ -104,6 +106,7 @@ class Overview:
             "seconds": min(HOUR_S, now - self._history.times[0]),
             "estimator": self.facts.estimator,
             "target": self.facts.target,
+            "shadow": self.facts.is_shadow,
             "workers": [
                 int(counts.get(name, 0))
                 for name in (

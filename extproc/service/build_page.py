@@ -43,7 +43,7 @@ def renew_page(page: Page, settings: Settings, learner: Learner) -> None:
 def _facts(settings: Settings) -> Facts:
     estimator = settings.budget.estimator
     target = settings.budget.target if estimator is EstimatorName.CALIBRATED else 0.0
-    return Facts(estimator.value, target, build_rules(settings).each_row)
+    return Facts(estimator.value, target, build_rules(settings).each_row, settings.shadow)
 
 
 def _explain(settings: Settings, learner: Learner) -> Explain:

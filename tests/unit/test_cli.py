@@ -107,11 +107,35 @@ def test_the_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out == f"dualpool {version('dualpool')}\n"
 
 
+@pytest.mark.parametrize("command", ["serve", "up", "doctor"])
+def test_a_file_without_its_flag_is_told_the_flag(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "dp.yaml"])
+    usage, error = capsys.readouterr().err.split(f"\ndualpool {command}: error: ")
+    assert end.value.code == 2
+    assert usage.startswith(f"usage: dualpool {command} ")
+    assert error == "unrecognized arguments: dp.yaml; did you mean --config dp.yaml?\n"
+
+
+@pytest.mark.parametrize("words", [["serve", "--files"], ["check", "a", "b"], ["--files", "check"]])
+def test_what_is_no_file_of_settings_is_told_no_flag(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    assert "--config" not in capsys.readouterr().err.rpartition("error: ")[2]
+
+
 @pytest.mark.parametrize(
     ("error", "message", "code"),
     [
         (UserError("a.yaml: empty"), "a.yaml: empty\n", 2),
         (UserError("http://me:pw@a:1: gone"), "http://***@a:1: gone\n", 2),
+        (UserError("http://[USER@a:pw@b:1: gone"), "http://***@b:1: gone\n", 2),
+        (
+            UserError("'redis://me:pw@a:1': redis://[USER@]HOST:PORT[,HOST:PORT]/NAME"),
+            "'redis://***@a:1': redis://[USER@]HOST:PORT[,HOST:PORT]/NAME\n",
+            2,
+        ),
         (FileNotFoundError(2, "No such file", "/x"), "dualpool: /x: No such file\n", 1),
         (OSError(98, "address in use"), "dualpool: address in use\n", 1),
         (OSError("cannot listen"), "dualpool: cannot listen\n", 1),

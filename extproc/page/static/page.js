@@ -46,7 +46,7 @@ const rate = (n) => n.toFixed(n < 10 ? 1 : 0);
 const percent = (share) => !share ? "0 %" : `${(100 * share).toFixed(share < 0.01 ? 3 : share < 0.1 ? 2 : 1)} %`;
 const ms = (s) => (s === null ? "–" : `${(1000 * s).toFixed(2)} ms`);
 const named = (counts) =>
-  Object.entries(counts).sort((a, b) => b[1] - a[1]).map(([name, n]) => `${name} ${whole(n)}`).join(", ") || "none";
+  Object.entries(counts).sort((a, b) => b[1] - a[1]).map(([name, n]) => `${name} ${whole(n)}`).join(", ") || "0";
 const clock = (at) => new Date(1000 * at).toLocaleTimeString("en-GB");
 const total = (counts) => Object.values(counts).reduce((sum, n) => sum + n, 0);
 
@@ -63,6 +63,9 @@ function showNow(now) {
   texts($("state"), `${now.estimator} estimator · ${ready} of ${configured} process${configured > 1 ? "es" : ""} ready` +
     `${restarts ? `, ${restarts} restarts` : ""} · up ${uptime(now.at - now.started)}`);
   document.querySelectorAll(".span").forEach((each) => texts(each, lasting(now.seconds)));
+  $("shadow").hidden = !now.shadow;
+  texts($("shadow"), now.shadow ? `Shadow: nothing is moved, all requests go to ${pools.at(-1).name}. ` +
+    "What is shown is what would be decided." : "");
   showAlerts(now.alerts);
   showGlance(now);
   const rows = now.pools.map((pool) => [
@@ -142,9 +145,10 @@ function showGlance(now) {
       `${whole(now.misrouted)} of ${whole(now.judged)}${now.target ? `; target ${percent(now.target)}` : ""}`,
       now.judged ? (over ? "bad" : "good") : ""],
     ["Over-routed", now.judged ? percent(now.over_routed / now.judged) : "–",
-      now.reserved ? `and ${percent(now.reserved / now.judged)} for stated limits` : ""],
+      "a smaller pool would have held them" + (now.reserved
+        ? `; ${percent(now.reserved / now.judged)} more used less than the limit that they state` : "")],
     ["Below the largest pool", now.below === null ? "–" : percent(now.below),
-      "of the requests; what that saves: dualpool plan"],
+      `of the requests ${now.shadow ? "would go there" : "went there"}; what that saves: dualpool plan`],
     ["Answers learnt", whole(now.learnt), ""],
     ["Retried", whole(now.pools.reduce((sum, pool) => sum + total(pool.retries), 0)), "on the largest pool"],
     ["Time of a decision", ms(now.decision_s[0]), `P99 ${ms(now.decision_s[1])}`],
@@ -196,7 +200,7 @@ function showLearnt(learnt) {
     shares(row.relative_error), shares(row.relative_margin),
   ]), "nothing yet");
   const limits = learnt.limits.map((limit) =>
-    `window ${limit.name.replace(/\d+$/, (tokens) => whole(Number(tokens)))}: misroutes forecast ${percent(limit.misroute_forecast)} of target ${percent(limit.target)}`);
+    `window ${limit.name.replace(/\d+$/, (tokens) => whole(Number(tokens)))}: misroutes forecast ${percent(limit.misroute_forecast)}, target ${percent(limit.target)}`);
   texts($("learnt-more"), [learnt.more ? `and ${whole(learnt.more)} more categories` : "", ...limits].filter(Boolean).join("; "));
 }
 
@@ -214,13 +218,17 @@ function plot(id, times, series, unit) {
     if (known) known.plot.destroy();
     plots.set(id, { plot: draw(id, data, series), names: String(series.map((each) => each.name)) });
   }
+  // uPlot shows one point at the left of a whole day.
+  if (times.length === 1) plots.get(id).plot.setScale("x", { min: times[0] - 30, max: times[0] + 30 });
   const last = (values) => values.findLast((value) => value !== null);
   $(`${id}-text`).replaceChildren(...series.map((each, i) => {
     const value = last(each.values);
-    const shown = value === undefined ? "–" : `${Number(value.toFixed(3))}${unit}`;
+    const shown = !times.length ? "collecting" : value === undefined ? "–" : `${Number(value.toFixed(3))}${unit}`;
     return make("span", `${each.name} ${shown}`, each.dash ? "key dashed" : `key series-${i % 4}`);
   }));
 }
+
+const inkOf = (series, i) => colour(series.dash ? "--bad" : `--series-${i % 4}`);
 
 function draw(id, data, series) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
@@ -230,7 +238,9 @@ function draw(id, data, series) {
     axes: [{ ...axis, size: 28, space: 70, values: (_, ticks, axis, space, step) => ticks.map((each) => clock(each).slice(0, step < 60 ? 8 : 5)) },
       { ...axis, size: 52 }],
     series: [{}, ...series.map((each, i) => ({
-      stroke: colour(each.dash ? "--bad" : `--series-${i % 4}`), width: 2, dash: each.dash, points: { show: false },
+      stroke: inkOf(each, i), width: 2, dash: each.dash,
+      // A line needs two points.
+      points: { show: (shown, at) => shown.data[at].filter((y) => y !== null).length === 1, size: 7, fill: inkOf(each, i) },
     }))],
   }, data, $(id));
 }

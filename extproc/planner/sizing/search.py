@@ -102,7 +102,7 @@ class Planner:
         if not plan.thresholds:
             return plan
         plan = replace(plan, against=self.one_pool)
-        return replace(plan, verdict=judge(plan))
+        return replace(plan, verdict=judge(plan, self.question))
 
     def under(self, plan: Plan) -> Plan:
         """Return the pools of a plan, unchanged in size, under the workload of this question."""

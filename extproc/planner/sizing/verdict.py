@@ -4,20 +4,24 @@ Invariant: the first sentence says what to do; no plan that misses its objective
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from extproc.planner.sizing.plans import Plan, PoolPlan
+from extproc.planner.sizing.question import Objectives, Question
 
 _SMALL: Final = 0.05  # a share or saving too small for a second pool
 
 
-def judge(plan: Plan) -> str:
-    """Return sentences on what a split plan is worth against `plan.against`; "" for one pool."""
+def judge(plan: Plan, question: Question) -> str:
+    """Return sentences on what a split plan is worth against `plan.against`; "" for one pool.
+
+    question: the one that both answer.
+    """
     one = plan.against
     if one is None:
         return ""
-    return " ".join((_advice(plan, one), *_reasons(plan, one), *_outlook(plan, one)))
+    return " ".join((_advice(plan, one), *_reasons(plan, one, question), *_outlook(plan, one)))
 
 
 def pays(plan: Plan, one: Plan) -> bool:
@@ -50,24 +54,43 @@ def _advice(plan: Plan, one: Plan) -> str:
     )
 
 
-def _reasons(plan: Plan, one: Plan) -> Iterator[str]:
+def _reasons(plan: Plan, one: Plan, question: Question) -> Iterator[str]:
     if plan.meets and plan.gpus > (1 - _SMALL) * one.gpus:
         yield from _why_not(plan, one.pools[0])
-    if not plan.meets:
-        yield _missing([pool.name for pool in plan.pools if not pool.meets])
+    for above, pool in zip((0, *plan.thresholds), plan.pools, strict=True):
+        if not pool.meets:
+            missed = ", ".join(_missed(pool, question.objectives_of(above, pool.threshold)))
+            yield f"Pool {pool.name} misses the objectives at any size: {missed}."
     if plan.over_window > 0:
-        yield f"{plan.over_window:.3%} of the requests exceed every window and are left out."
+        yield (
+            f"{plan.over_window:.3%} of the requests exceed every window and are left out: a "
+            f"largest window of {question.workload.total.max():.0f} tokens holds all (--window)."
+        )
 
 
-def _missing(names: Sequence[str]) -> str:
-    *rest, last = names
-    if not rest:
-        return f"Pool {last} misses the objectives at any size."
-    return f"Pools {', '.join(rest)} and {last} miss the objectives at any size."
+def _missed(pool: PoolPlan, goals: Objectives) -> Iterator[str]:
+    for name, value, goal in (
+        ("P99 TTFT", pool.ttft_p99_s, goals.ttft_p99_s),
+        ("P99 TPOT", pool.tpot_p99_s, goals.tpot_p99_s),
+    ):
+        if value > goal:
+            yield f"{name} {_seconds(value)} against {_seconds(goal)}"
+    if pool.utilisation > goals.utilisation:
+        yield f"load {pool.utilisation:.1%} against {goals.utilisation:.1%}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3g} s" if value < 100 else f"{value:.0f} s"
 
 
 def _outlook(plan: Plan, one: Plan) -> Iterator[str]:
-    """Say what would make a split pay where it does not."""
+    """Say what would make a split pay where it does not, or a fleet hold where none does."""
+    if not plan.meets and not one.meets:
+        yield (
+            "Ways out: other objectives, for long requests alone by --slo-long-ttft-ms and "
+            "--slo-long-tpot-ms; or --tails, which judges each class of requests and tries "
+            "--long-prefill-token-threshold."
+        )
     if one.meets and not pays(plan, one):
         yield (
             "What would change that: cheaper GPUs for the short requests (--pool), or an objective "
@@ -95,4 +118,5 @@ def _why_not(plan: Plan, alone: PoolPlan) -> Iterator[str]:
         yield f"Only {short.sent:.1%} of the requests fit the short pool."
     # A pool rounds up by half an instance on average: here a quarter of the load, or more.
     if needed < 2 * len(plan.pools):
-        yield f"The load needs {needed:.1f} instances: each pool rounds up to whole ones."
+        shown = f"{needed:.1f}" if needed >= 0.1 else "less than 0.1"
+        yield f"The load needs {shown} instances: each pool rounds up to whole ones."

@@ -30,6 +30,10 @@ def pages(site):
     return site[1].pages()
 
 
+def test_the_comments_of_the_settings_have_the_room_of_the_headings(pages):
+    assert pages["reference/settings.md"].startswith("---\nhide: [toc]\n---\n\n# Settings\n")
+
+
 def test_every_setting_is_in_the_reference(pages):
     for name, section in SECTIONS.items():
         assert name in pages["reference/settings.md"]

@@ -132,6 +132,57 @@ def test_it_shows_pools_and_what_was_learnt(page):
     has(page, "#alerts", "none")
 
 
+def test_a_shadow_says_that_nothing_is_moved(browser, tmp_path):
+    with serving(tmp_path, more="shadow: true\n") as (_, port, url):
+        converse(port, "observed")
+        with opened(browser, url) as page:
+            has(page, "#shadow", "Shadow: nothing is moved, all requests go to long.")
+            has(page, "#glance", "of the requests would go there")
+            assert violations(page) == []
+
+
+def test_without_a_shadow_none_is_mentioned(page):
+    has(page, "#pools tbody", "short")
+    assert not page.locator("#shadow").is_visible()
+
+
+def test_its_words_are_plain(page):
+    has(page, "#learnt-more", r"misroutes forecast [\d.]+ %, target 0\.100 %")
+    has(page, "#glance", "a smaller pool would have held them")
+    has(page, "#pools tbody", r"long\s*65,536\s*65,536\s*[\d.]+\s*0\s*0\s*0\s*0")
+
+
+# With these times shown: the pixels of the pool's colour, and the seconds that the axis spans.
+DRAW = """async (times) => {
+    const none = times.map(() => null);
+    showHour({ times, pools: { short: times.map(() => 3) }, misrouted: none, over_routed: none });
+    await new Promise(requestAnimationFrame);
+    const drawn = document.querySelector("#traffic canvas");
+    const copy = new OffscreenCanvas(drawn.width, drawn.height);
+    const context = copy.getContext("2d", { willReadFrequently: true });
+    context.drawImage(drawn, 0, 0);
+    const { data } = context.getImageData(0, 0, copy.width, copy.height);
+    const series = colour("--series-0").match(/#(..)(..)(..)/).slice(1).map((hex) => parseInt(hex, 16));
+    let pixels = 0;
+    for (let i = 0; i < data.length; i += 4) pixels += series.every((value, j) => data[i + j] === value);
+    const { min, max } = plots.get("traffic").plot.scales.x;
+    return [pixels, max - min];
+}"""  # noqa: E501
+
+
+def test_one_point_is_a_dot_in_a_minute(page):
+    has(page, "#traffic-text", "short")
+    pixels, seconds = page.evaluate(DRAW, [1000])
+    assert pixels > 10
+    assert seconds == 60
+
+
+def test_before_the_first_point_it_is_collecting(page):
+    has(page, "#pools tbody", "short")
+    page.evaluate(DRAW, [])
+    assert text(page, "#traffic-text") == "short collecting"
+
+
 def test_it_follows_the_traffic(page, service):
     has(page, "#learnt tbody", "prose/m")
     has(page, "#hour-title", "The last hour")

@@ -81,6 +81,8 @@ def _words(report: Report) -> str:
         "Altered: 0 of 100,",
         "P50 0.51 ms, P99 2.25 ms",
         "Short: 80.0% of the requests went to the smallest pool.",
+        "dualpool plan --from http://HOST:PORT --profile NAME, with a service that runs (this one "
+        "with --keep).",
         "The pools are simulated",
     ],
 )

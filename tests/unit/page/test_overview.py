@@ -47,6 +47,12 @@ def test_before_any_traffic_all_is_0(overview):
     assert pool(overview)["threshold"] == 6000
 
 
+@pytest.mark.parametrize("is_shadow", [True, False])
+def test_a_shadow_is_called_one(is_shadow, clock):
+    facts = Facts("calibrated", 0.001, (POOLS,), is_shadow)
+    assert shown(Overview(facts, Around(), clock))["shadow"] is is_shadow
+
+
 def test_processes_are_added_up(overview):
     overview.tell(0, decided(3))
     overview.tell(1, decided(4))

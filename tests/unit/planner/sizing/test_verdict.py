@@ -4,9 +4,23 @@ from dataclasses import replace
 
 import pytest
 
+from extproc.planner.sizing import verdict
 from extproc.planner.sizing.plans import Plan
-from extproc.planner.sizing.verdict import judge
-from tests.support.planning_cases import ALONE_PLAN, LONG_PLAN, SHORT_PLAN, SPLIT_PLAN
+from extproc.planner.sizing.question import Objectives
+from tests.support.planning_cases import (
+    ALONE_PLAN,
+    LMSYS_LENGTHS,
+    LONG_PLAN,
+    SHORT_PLAN,
+    SPLIT_PLAN,
+    ask,
+)
+
+FAILS = {"meets": False, "ttft_p99_s": 14.71}
+
+
+def judge(plan: Plan, **question) -> str:
+    return verdict.judge(plan, ask(**question))
 
 
 def split(short: dict | None = None, long: dict | None = None, **change) -> Plan:
@@ -49,11 +63,16 @@ def test_a_split_alone_may_meet_the_objectives():
 @pytest.mark.parametrize(
     ("pools", "says"),
     [
-        ({"short": {"meets": False}}, "Pool short misses the objectives at any size."),
         (
-            {"short": {"meets": False}, "long": {"meets": False}},
-            "Pools short and long miss the objectives at any size.",
+            {"short": FAILS},
+            "Pool short misses the objectives at any size: P99 TTFT 14.7 s against 2 s.",
         ),
+        (
+            {"short": FAILS, "long": {"meets": False, "tpot_p99_s": 0.1, "utilisation": 0.9}},
+            "P99 TTFT 14.7 s against 2 s. Pool long misses the objectives at any size: P99 TPOT "
+            "0.1 s against 0.08 s, load 90.0% against 85.0%.",
+        ),
+        ({"long": {"meets": False, "ttft_p99_s": 1234.5}}, "P99 TTFT 1234 s against 2 s."),
     ],
 )
 def test_a_split_that_fails_announces_no_saving(pools, says):
@@ -64,15 +83,26 @@ def test_a_split_that_fails_announces_no_saving(pools, says):
     assert "less" not in text
 
 
-def test_where_no_fleet_holds_nothing_is_advised():
-    text = judge(split({"meets": False}, against=alone(meets=False)))
+def test_a_pool_above_the_smallest_has_its_own_objectives():
+    text = judge(split(long=FAILS), long_objectives=Objectives(ttft_p99_s=10))
+    assert "Pool long misses the objectives at any size: P99 TTFT 14.7 s against 10 s." in text
+
+
+def test_where_no_fleet_holds_ways_out_are_named():
+    text = judge(split(FAILS, against=alone(meets=False)))
+    assert "Ways out: other objectives, for long requests alone by --slo-long-ttft-ms" in text
+    assert "--tails" in text
+    assert "--long-prefill-token-threshold" in text
     assert text.startswith("No fleet holds the objectives, split (152 GPUs) or not (320 GPUs)")
     assert "What would change that" not in text
 
 
 def test_requests_over_every_window_are_mentioned():
     text = judge(replace(SPLIT_PLAN, over_window=0.0123))
-    assert "1.230% of the requests exceed every window and are left out." in text
+    assert (
+        "1.230% of the requests exceed every window and are left out: a largest window of "
+        f"{LMSYS_LENGTHS.total.max():.0f} tokens holds all (--window)." in text
+    )
 
 
 def test_a_good_saving_needs_no_reasons():
@@ -97,6 +127,11 @@ def test_a_small_saving_is_explained(short, sentence):
 def test_a_small_load_rounds_up_in_each_pool():
     text = judge(replace(NEARLY, rate_per_s=5))
     assert "The load needs 1.8 instances: each pool rounds up to whole ones." in text
+
+
+def test_a_load_that_rounds_to_none_is_not_called_0():
+    text = judge(replace(NEARLY, rate_per_s=0.1))
+    assert "The load needs less than 0.1 instances" in text
 
 
 def test_a_large_load_does_not():
