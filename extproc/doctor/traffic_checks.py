@@ -156,10 +156,10 @@ def _fail_open(facts: Facts, envoy: EnvoyFacts) -> Iterator[Conclusion]:
         failed -= facts.service.counts.sum("dualpool_streams_total", "left_chunked")
     if requests >= LEAST_REQUESTS and failed > MOST_ABSENT * requests:
         late = envoy.count("message_timeouts") or 0.0
+        raise_limits = "late: raise workers or envoy.message_timeout_ms; else "
         yield Ailment(
             "fail open",
             f"Envoy routed {failed / requests:.0%} of {requests:.0f} requests {facts.when} by "
             f"their size, without the service ({late:.0f} because it was late)",
-            "late: raise workers or envoy.message_timeout_ms; else see `reach` and the log of "
-            "the service",
+            f"{raise_limits if late else ''}see `reach` and the log of the service",
         )

@@ -94,7 +94,12 @@ def test_few_requests_are_not_judged():
 def test_the_share_that_envoy_routes_alone_is_found():
     text = found({}, envoy(failure_mode_allowed=90.0, streams_started=100.0, message_timeouts=9.0))
     assert "90% of 100 requests since the start by their size" in text["fail open"]
-    assert "(9 because it was late)" in text["fail open"]
+    assert "(9 because it was late); late: raise workers" in text["fail open"]
+
+
+def test_lateness_is_not_advised_on_where_no_request_was_late():
+    text = found({}, envoy(failure_mode_allowed=90.0, streams_started=100.0))
+    assert "(0 because it was late); see `reach`" in text["fail open"]
 
 
 def test_bodies_in_chunks_that_the_service_refuses_are_not_its_absence():
