@@ -71,7 +71,7 @@ def _check_envoy(path: Path, settings: Settings) -> int:
         *_schema_faults(path, file),
         *review(settings, file.document),
     )
-    for finding in findings:
+    for finding in sorted(findings, key=lambda each: file.line(each.path) or 0):
         print(_located(path, file, finding))
     for remark in remarks(settings, file.document):
         # To standard error and without effect on the exit code, as all that is no fault.

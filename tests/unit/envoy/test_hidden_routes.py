@@ -59,7 +59,6 @@ def test_routes_that_were_pasted_behind_the_last_one_are_hidden():
     [
         {"prefix": "/llm/"},
         {"prefix": "/llm/v1/chat"},
-        {"prefix": "/llm/v1/messages"},
         {"path_separated_prefix": "/llm"},
         {"safe_regex": {"regex": "/llm/v1/.*"}},
         POST,
@@ -70,6 +69,13 @@ def test_a_route_that_takes_all_requests_to_an_inference_path_hides_routes(match
     [text] = findings(with_route(match, position))
     assert f"routes[{position}]: this route (" in text
     assert "cluster web) hides the routes to the pools" in text
+
+
+def test_the_path_of_one_api_is_hidden_only_before_its_routes():
+    messages = {"prefix": "/llm/v1/messages"}
+    [text] = findings(with_route(messages))
+    assert "from requests to /llm/v1/messages: " in text
+    assert findings(with_route(messages, undecided())) == []
 
 
 @pytest.mark.parametrize("kind", ["redirect", "direct_response"])
