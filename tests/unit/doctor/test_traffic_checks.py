@@ -109,3 +109,17 @@ def test_bodies_in_chunks_that_the_service_refuses_are_not_its_absence():
 
 def test_an_envoy_that_counts_nothing_is_not_judged():
     assert found({}, envoy())["fail open"].startswith("fail open: not checked")
+
+
+@pytest.mark.parametrize(("saved", "is_found"), [(0.0, True), (1.0, False)])
+def test_a_state_that_cannot_be_saved_is_found(saved, is_found):
+    name = "dualpool_state_snapshots_total"
+    counts = Counts({f"{name} failed": 3.0, f"{name} saved": saved})
+    facts = Facts(Settings(state="file:/keep/state"), ServiceFacts(True, counts), Unseen(""))
+    told = [str(each) for each in traffic_checks(facts) if str(each).startswith("state: ")]
+    expected = (
+        "state: what was learnt is lost with a restart: 3 snapshots failed since the start, none "
+        "was saved to /keep/state; create the folder /keep, writable by the service; the reason "
+        "is in its log"
+    )
+    assert told == [expected] * is_found
