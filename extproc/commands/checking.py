@@ -57,6 +57,11 @@ def _notes(settings: Settings) -> Iterator[str]:
             f"are near a pool's window: no risk below {FLOOR} is told apart. "
             f"{_LEAST_SURE_TARGET} or more holds for usual traffic"
         )
+    pools = dict[str, str]()
+    for pool in settings.pools:
+        for address in pool.addresses:
+            if (other := pools.setdefault(address, pool.name)) != pool.name:
+                yield f"pools.{pool.name}.address: {address} is a server of pool {other} too"
 
 
 def _check_envoy(path: Path, settings: Settings) -> int:
@@ -71,7 +76,7 @@ def _check_envoy(path: Path, settings: Settings) -> int:
         *_schema_faults(path, file),
         *review(settings, file.document),
     )
-    for finding in findings:
+    for finding in sorted(findings, key=lambda each: file.line(each.path) or 0):
         print(_located(path, file, finding))
     for remark in remarks(settings, file.document):
         # To standard error and without effect on the exit code, as all that is no fault.

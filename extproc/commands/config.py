@@ -17,9 +17,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     envoy.add_argument(
         "--prefix",
-        default="/llm/",
         metavar="PATH",
-        help="path of the API, with --fragment; starts and ends with / (default: %(default)s)",
+        help="path of the API, with --fragment; starts and ends with / (default: /llm/)",
     )
     istio = kinds.add_parser("istio", help="objects for an Istio ingress gateway")
     istio.add_argument(

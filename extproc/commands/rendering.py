@@ -1,7 +1,9 @@
 """What `dualpool config` does: write configurations for other programs."""
 
 import argparse
+from typing import Final
 
+from extproc.config.errors import UserError
 from extproc.config.load import load, refused
 from extproc.config.settings import Settings
 from extproc.envoy.envoy_gateway import render_envoy_gateway
@@ -9,6 +11,8 @@ from extproc.envoy.fragment import render_fragment
 from extproc.envoy.inference_pools import render_inference_pools
 from extproc.envoy.istio import render_istio
 from extproc.envoy.render import RenderError, render_envoy
+
+_PREFIX: Final = "/llm/"
 
 
 def render(options: argparse.Namespace) -> str:
@@ -29,6 +33,8 @@ def _render(settings: Settings, options: argparse.Namespace) -> str:
         case "inference-pools":
             return render_inference_pools(settings, options.gateway)
         case _ if options.fragment:
-            return render_fragment(settings, options.prefix)
+            return render_fragment(settings, _PREFIX if options.prefix is None else options.prefix)
+        case _ if options.prefix is not None:
+            raise UserError("--prefix: it needs --fragment, which prints routes below a path")
         case _:
             return render_envoy(settings)

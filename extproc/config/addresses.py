@@ -3,10 +3,11 @@
 import re
 
 MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path holds 108, the last of them NUL
-HOST_PORT = (
-    r"([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]):"
-    r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-)
+_NAME = r"([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]):"
+_PORT = r"([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+HOST_PORT = _NAME + _PORT
+# Of a server to connect to: port 0 is none.
+SERVER = rf"{_NAME}(?!0+(?![0-9])){_PORT}"
 # Plain ASCII on one line, without the % that gRPC decodes: unix:/a%41 listens on /aA.
 UNIX_PATH = r"unix:/[A-Za-z0-9_.,@+=~/-]*[A-Za-z0-9_.,@+=~-]"
 _LOOPBACK = r"127(\.[0-9]{1,3}){3}"

@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from extproc.config import keys
-from extproc.config.addresses import HOST, HOST_PORT, MASTER_NAME, STORE_USER, UNIX_PATH
+from extproc.config.addresses import HOST, HOST_PORT, MASTER_NAME, SERVER, STORE_USER, UNIX_PATH
 from extproc.config.keys import Place, Section
 
 MAX_POOLS = 16
@@ -175,9 +175,10 @@ class PoolSettings(Section):
         derive=lambda pool: pool.max_model_len,
     )
     address: str = keys.text(
-        rf"({HOST_PORT})(, ?({HOST_PORT})){{0,63}}",
+        rf"({SERVER})(, ?({SERVER})){{0,63}}",
         "host:port of each server, with commas",
-        "host:port, the port from 0 to 65535, or up to 64 of them with commas",
+        "host:port, without http:// and path, the port from 1 to 65535, or up to 64 of them with "
+        "commas",
         derive=lambda pool: f"{pool.name}:8000",
     )
     tls_ca: str = keys.file("who signs their certificates, PEM; empty: no TLS")

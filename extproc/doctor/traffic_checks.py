@@ -5,6 +5,7 @@ Invariant: a share is judged only after as many requests as make it mean somethi
 
 from collections.abc import Iterator
 from math import sqrt
+from pathlib import PurePath
 from typing import Final
 
 from extproc.doctor.facts import EnvoyFacts, Facts, ServiceFacts
@@ -44,6 +45,7 @@ def traffic_checks(facts: Facts) -> Iterator[Conclusion]:
         yield from _lateness(facts, facts.service)
         yield from _streams(facts, facts.service)
         yield from _load(facts, facts.service)
+        yield from _state(facts, facts.service)
     if isinstance(facts.envoy, EnvoyFacts):
         yield from _fail_open(facts, facts.envoy)
 
@@ -143,6 +145,20 @@ def _load(facts: Facts, service: ServiceFacts) -> Iterator[Conclusion]:
             )
 
 
+def _state(facts: Facts, service: ServiceFacts) -> Iterator[Conclusion]:
+    """Find a file of the state to which no snapshot could be written."""
+    name, kind = "dualpool_state_snapshots_total", "file:"
+    failed, saved = service.counts.sum(name, "failed"), service.counts.sum(name, "saved")
+    if facts.settings.state.startswith(kind) and failed and not saved:
+        path = PurePath(facts.settings.state.removeprefix(kind))
+        yield Ailment(
+            "state",
+            f"what was learnt is lost with a restart: {failed:.0f} snapshots failed "
+            f"{facts.when}, none was saved to {path}",
+            f"create the folder {path.parent}, writable by the service; the reason is in its log",
+        )
+
+
 def _fail_open(facts: Facts, envoy: EnvoyFacts) -> Iterator[Conclusion]:
     allowed, started = envoy.count("failure_mode_allowed"), envoy.count("streams_started")
     if started is None and allowed is None:
@@ -156,10 +172,10 @@ def _fail_open(facts: Facts, envoy: EnvoyFacts) -> Iterator[Conclusion]:
         failed -= facts.service.counts.sum("dualpool_streams_total", "left_chunked")
     if requests >= LEAST_REQUESTS and failed > MOST_ABSENT * requests:
         late = envoy.count("message_timeouts") or 0.0
+        raise_limits = "late: raise workers or envoy.message_timeout_ms; else "
         yield Ailment(
             "fail open",
             f"Envoy routed {failed / requests:.0%} of {requests:.0f} requests {facts.when} by "
             f"their size, without the service ({late:.0f} because it was late)",
-            "late: raise workers or envoy.message_timeout_ms; else see `reach` and the log of "
-            "the service",
+            f"{raise_limits if late else ''}see `reach` and the log of the service",
         )

@@ -86,11 +86,16 @@ def pool_findings(
 def _window_findings(cluster: Part, pool: PoolSettings) -> Iterator[Finding]:
     for endpoint in endpoints(cluster):
         stated = endpoint.at("metadata", "filter_metadata", "llm")
-        for key, wanted in (("pool", pool.name), ("max_model_len", pool.max_model_len)):
-            if stated.present and stated.at(key).value != wanted:
+        for key, what, wanted in (
+            ("pool", "pool", pool.name),
+            ("max_model_len", "window", pool.max_model_len),
+        ):
+            given = stated.at(key)
+            if stated.present and given.value != wanted:
                 yield Finding(
-                    stated.at(key).path,
-                    f"{stated.at(key).value!r} differs from the settings: set {wanted}",
+                    given.path,
+                    f"the {what} of cluster {cluster.at('name').text} is {given.value!r}, which "
+                    f"differs from the settings: set {wanted}",
                 )
 
 

@@ -82,12 +82,10 @@ def _usage_findings(ours: GatewayFilter, running: Sequence[GatewayFilter]) -> It
         reads_body = modes.at("response_body_mode").text not in ("", "NONE")
         if part.at("observability_mode").value is not True or reads_body:
             continue
-        if not any(
-            each.position > ours.position and any(each.typed("AiProtocolManager"))
-            for each in running
-        ):
-            yield Finding(
-                modes.path,
-                "no filter after this one reads the usage of answers: "
-                "add envoy.filters.http.ai_protocol_manager there",
-            )
+        readers = [each for each in running if any(each.typed("AiProtocolManager"))]
+        if any(each.position > ours.position for each in readers):
+            continue
+        fix = "add envoy.filters.http.ai_protocol_manager there"
+        if readers:
+            fix = f"move {readers[0].name} after {ours.name}"
+        yield Finding(modes.path, f"no filter after this one reads the usage of answers: {fix}")

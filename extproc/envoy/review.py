@@ -14,6 +14,7 @@ from extproc.envoy.cluster_review import pool_findings, service_findings
 from extproc.envoy.document import Finding, Part
 from extproc.envoy.filter_review import filter_findings, observer_remark
 from extproc.envoy.gateway import ManagedListener, RouteLevels, takes_decision, targets
+from extproc.envoy.hidden_routes import hidden_findings
 from extproc.envoy.pool_clusters import PoolClusters, pool_clusters, socket_addresses
 from extproc.envoy.pool_gateway import PoolGateway, has_prompts
 from extproc.envoy.route_match import has_header, text_matches
@@ -30,7 +31,10 @@ def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
     fleet = pool_clusters(document, settings)
     gateways = _gateways(fleet, settings, document)
     if not any(gateway.routers() for gateway in gateways):
-        text = "no ext_proc filter calls the service: add one, see `dualpool config envoy`"
+        text = (
+            "no ext_proc filter calls the service: add one, see `dualpool config envoy`, or with "
+            "--fragment what to paste into an Envoy that serves other applications too"
+        )
         return (Finding("", text),)
     found = chain(
         *(_gateway_findings(gateway) for gateway in gateways),
@@ -92,8 +96,10 @@ def _gateway_findings(gateway: PoolGateway) -> Iterator[Finding]:
     if not routes:
         for each in gateway.ours():
             yield from filter_findings(each, gateway.settings, RouteLevels(*[Part("", None)] * 3))
+    hidden = [*hidden_findings(gateway)]
+    yield from hidden
     for levels in routes:
-        yield from route_findings(levels, gateway)
+        yield from route_findings(levels, gateway, {each.path for each in hidden})
     yield from _stranger_findings(gateway)
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from extproc.envoy.document import Part
 from extproc.names import POOL_HEADER
 
-_OUR_PREFIX = "x-llm-"
+OUR_PREFIX = "x-llm-"
+"""How the names of headers begin that only the service sets."""
 _API_PATHS = ("", "v1/chat/completions", "/v1/chat/completions", "chat/completions", "v1/messages")
 _PATHS = ("prefix", "path", "path_separated_prefix")
 _OPAQUE = (
@@ -35,8 +36,14 @@ class SampleRequest:
 
     def undecided(self) -> "SampleRequest":
         """Return the request as it arrives: without headers that only the service sets."""
-        kept = {k: v for k, v in self.headers.items() if not k.startswith(_OUR_PREFIX)}
+        kept = {k: v for k, v in self.headers.items() if not k.startswith(OUR_PREFIX)}
         return replace(self, headers=kept)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the path meets the `match`; a sample of a regular expression may not."""
+        regex = self.match.at("safe_regex")
+        return not regex.present or _regex_matches(regex, self.path)
 
 
 def samples(match: Part) -> Iterator[SampleRequest]:
@@ -142,7 +149,7 @@ def _satisfy(header: Part) -> tuple[str, str]:
 def _header_holds(header: Part, request: SampleRequest) -> bool:
     name = header.at("name").text.lower()
     value = request.headers.get(name)
-    is_ours = name.startswith(_OUR_PREFIX)
+    is_ours = name.startswith(OUR_PREFIX)
     if not is_ours and any(_is_same(header, h) for h in request.match.at("headers").items()):
         return True
     if header.at("present_match").present:

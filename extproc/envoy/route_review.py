@@ -1,6 +1,6 @@
 """Judge a route to the pools: how requests get there, and where decisions lead them."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from extproc.config.settings import FailOpen
 from extproc.envoy.body_limits import body_findings
@@ -19,8 +19,13 @@ _STREAM_IDLE_S = 300.0
 _ANSWER_S = 3600.0
 
 
-def route_findings(levels: RouteLevels, gateway: PoolGateway) -> Iterator[Finding]:
-    """Yield what is wrong with a route that leads to a pool."""
+def route_findings(
+    levels: RouteLevels, gateway: PoolGateway, hiders: Collection[str]
+) -> Iterator[Finding]:
+    """Yield what is wrong with a route that leads to a pool.
+
+    hiders: the paths of routes that have a finding of their own, as they hide routes to the pools.
+    """
     if not has_prompts(levels.route):
         return
     yield from _timeout_findings(levels, gateway.part.manager)
@@ -29,14 +34,16 @@ def route_findings(levels: RouteLevels, gateway: PoolGateway) -> Iterator[Findin
     for request in samples(levels.route.at("match")):
         reached = first_match(routes, request)
         if reached is not None and reached.path == levels.route.path:
-            yield from _request_findings(levels, gateway, request)
+            yield from _request_findings(levels, gateway, request, hiders)
 
 
 def _request_findings(
-    levels: RouteLevels, gateway: PoolGateway, request: SampleRequest
+    levels: RouteLevels, gateway: PoolGateway, request: SampleRequest, hiders: Collection[str]
 ) -> Iterator[Finding]:
     routes, largest = levels.host.at("routes"), gateway.fleet.largest
     entry = first_match(routes.items(), request.undecided())
+    if entry is not None and entry.path in hiders:
+        return
     if entry is None or not gateway.fleet.serves(entry) or takes_decision(entry):
         yield Finding(
             routes.path,

@@ -47,6 +47,7 @@ class StateFile:
         self._mark, self._build, self._metrics = mark, build, metrics
         self._saved = 0  # the changes of the journal that are in the file
         self._digest = ""  # of the last snapshot
+        self._failing = False  # whether the last save failed
 
     @property
     def saves(self) -> Counter:
@@ -67,7 +68,7 @@ class StateFile:
             _log.info("state: %s does not exist yet", self._path)
             if not os.access(self._path.parent, os.W_OK):
                 # Else the first save says so, when there is something to lose.
-                _log.warning("state: %s is absent or cannot be written", self._path.parent)
+                _log.warning("state: %s is absent or cannot be written; %s", *self._remedy())
             return
         except OSError as error:
             _log.warning("state: %s cannot be read: %s", self._path, error.strerror)
@@ -88,8 +89,11 @@ class StateFile:
         try:
             await self._save(journal)
         except OSError as error:
-            _log.warning("state: %s cannot be written: %s", self._path, error.strerror)
+            folder, fix = self._remedy()
+            text = "state: %s cannot be written: %s; if the folder %s is absent, %s"
+            _log.warning(text, self._path, error.strerror, folder, fix)
             self._metrics.saved.labels("failed").inc()
+            self._failing = True
         except Exception:  # noqa: BLE001 - to lose a snapshot must not end the service
             _log.exception("state: no snapshot was taken")
             self._metrics.saved.labels("failed").inc()
@@ -104,6 +108,12 @@ class StateFile:
             self._metrics.saved.labels("too_large").inc()
         else:
             self._metrics.note_saved(size)
+            if self._failing:
+                _log.info("state: %s is saved again", self._path)
+            self._failing = False
+
+    def _remedy(self) -> tuple[Path, str]:
+        return self._path.parent, "create it, writable by the service"
 
     async def keep(self, journal: Journal) -> None:
         """Save what is learnt until this is cancelled."""

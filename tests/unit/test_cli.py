@@ -442,3 +442,12 @@ def test_check_notes_hints_that_the_estimator_does_not_take(tmp_path, capsys, es
     (tmp_path / "dualpool.yaml").write_text(f"budget: {budget}\n")
     assert main(["check", str(tmp_path / "dualpool.yaml")]) == 0
     assert ("note: budget.stated_limits" in capsys.readouterr().err) is noted
+
+
+def test_check_notes_a_server_of_two_pools(tmp_path, capsys):
+    pool = "- {{name: {}, max_model_len: {}, address: '10.0.0.1:8000'}}\n"
+    file = tmp_path / "dualpool.yaml"
+    file.write_text("pools:\n" + pool.format("short", 8192) + pool.format("long", 65536))
+    assert main(["check", str(file)]) == 0
+    noted = "note: pools.long.address: 10.0.0.1:8000 is a server of pool short too"
+    assert noted in capsys.readouterr().err

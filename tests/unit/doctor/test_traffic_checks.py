@@ -94,7 +94,12 @@ def test_few_requests_are_not_judged():
 def test_the_share_that_envoy_routes_alone_is_found():
     text = found({}, envoy(failure_mode_allowed=90.0, streams_started=100.0, message_timeouts=9.0))
     assert "90% of 100 requests since the start by their size" in text["fail open"]
-    assert "(9 because it was late)" in text["fail open"]
+    assert "(9 because it was late); late: raise workers" in text["fail open"]
+
+
+def test_lateness_is_not_advised_on_where_no_request_was_late():
+    text = found({}, envoy(failure_mode_allowed=90.0, streams_started=100.0))
+    assert "(0 because it was late); see `reach`" in text["fail open"]
 
 
 def test_bodies_in_chunks_that_the_service_refuses_are_not_its_absence():
@@ -104,3 +109,17 @@ def test_bodies_in_chunks_that_the_service_refuses_are_not_its_absence():
 
 def test_an_envoy_that_counts_nothing_is_not_judged():
     assert found({}, envoy())["fail open"].startswith("fail open: not checked")
+
+
+@pytest.mark.parametrize(("saved", "is_found"), [(0.0, True), (1.0, False)])
+def test_a_state_that_cannot_be_saved_is_found(saved, is_found):
+    name = "dualpool_state_snapshots_total"
+    counts = Counts({f"{name} failed": 3.0, f"{name} saved": saved})
+    facts = Facts(Settings(state="file:/keep/state"), ServiceFacts(True, counts), Unseen(""))
+    told = [str(each) for each in traffic_checks(facts) if str(each).startswith("state: ")]
+    expected = (
+        "state: what was learnt is lost with a restart: 3 snapshots failed since the start, none "
+        "was saved to /keep/state; create the folder /keep, writable by the service; the reason "
+        "is in its log"
+    )
+    assert told == [expected] * is_found

@@ -106,3 +106,8 @@ def test_the_command_prints_the_parts(capsys):
 def test_the_command_refuses_a_prefix(capsys):
     assert main(["config", "envoy", "--fragment", "--prefix", "ai"]) == 2
     assert capsys.readouterr().err.startswith("--prefix: 'ai' is not allowed: ")
+
+
+def test_a_prefix_without_the_parts_is_refused(capsys):
+    assert main(["config", "envoy", "--prefix", "/ai/"]) == 2
+    assert capsys.readouterr().err.startswith("--prefix: it needs --fragment")

@@ -73,11 +73,12 @@ WRONG = {
     ),
     "the window of an endpoint": (
         lambda d: told(d).update(max_model_len=4096),
-        "llm.max_model_len: 4096 differs from the settings: set 8192",
+        "llm.max_model_len: the window of cluster short is 4096, which differs from the settings: "
+        "set 8192",
     ),
     "the name of an endpoint": (
         lambda d: told(d).update(pool="long"),
-        "llm.pool: 'long' differs from the settings: set short",
+        "llm.pool: the pool of cluster short is 'long', which differs from the settings: set short",
     ),
     "no cluster for the service": (
         lambda d: cluster(d).update(name="other"),
@@ -212,6 +213,15 @@ def unwrapped(document):
     )
     del filters(document)["llm.observer"]["xds_matcher"]
     return document
+
+
+def test_a_reader_of_usage_in_the_wrong_place_is_to_be_moved():
+    document = rendered(envoy={"form": "trailers"})
+    chain = manager(document)["http_filters"]
+    names = [each["name"] for each in chain]
+    chain.insert(0, chain.pop(names.index("envoy.filters.http.ai_protocol_manager")))
+    [text] = findings(document, envoy={"form": "trailers"})
+    assert text.endswith(": move envoy.filters.http.ai_protocol_manager after llm.observer")
 
 
 def test_an_observer_of_all_requests_is_no_fault_but_remarked():
@@ -372,6 +382,20 @@ def test_check_prints_findings_one_a_line_and_ends_with_1(tmp_path, capsys):
     assert main(["check", "--envoy", str(file)]) == 1
     [line] = capsys.readouterr().out.splitlines()
     assert re.match(rf"{re.escape(str(file))}:\d+: static_resources\.", line)
+
+
+def test_check_sorts_findings_by_line(tmp_path, capsys):
+    file = tmp_path / "envoy.yaml"
+    document = rendered()
+    router(document).pop("failure_mode_allow")
+    observer(document).pop("failure_mode_allow")
+    host(document)["routes"][-1]["route"].pop("timeout")
+    told(document).update(max_model_len=4096)
+    file.write_text(yaml.safe_dump(document))
+    main(["check", "--envoy", str(file)])
+    numbers = [int(line.split(":")[1]) for line in capsys.readouterr().out.splitlines()]
+    assert len(numbers) >= 4
+    assert numbers == sorted(numbers)
 
 
 def test_check_says_that_they_agree(tmp_path, capsys):

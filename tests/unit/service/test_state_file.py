@@ -60,7 +60,25 @@ def test_a_service_continues_where_the_last_one_ended(path):
 
 def test_a_folder_that_is_absent_is_named_before_anything_is_learnt(path, caplog):
     Given(path / "state").run()
-    assert f"state: {path} is absent or cannot be written" in caplog.messages
+    fix = "create it, writable by the service"
+    assert f"state: {path} is absent or cannot be written; {fix}" in caplog.messages
+
+
+def test_it_is_said_once_that_saving_works_again(path, caplog):
+    caplog.set_level("INFO")
+    given = Given(path / "state")
+
+    async def main():
+        given.journal.apply(SEEN[0])
+        await given.state.save(given.journal)
+        path.mkdir()
+        for each in SEEN[1:3]:
+            given.journal.apply(each)
+            await given.state.save(given.journal)
+
+    asyncio.run(main())
+    assert f"if the folder {path} is absent, create it, writable by the service" in caplog.text
+    assert caplog.messages.count(f"state: {path / 'state'} is saved again") == 1
 
 
 def test_without_a_state_nothing_is_kept():
@@ -195,5 +213,5 @@ def test_what_is_no_file_is_neither_read_nor_replaced(path, caplog):
     given.run(SEEN)
     assert path.is_fifo()
     assert f"state: {path} cannot be read: it is no regular file" in caplog.messages
-    assert f"state: {path} cannot be written: it is no regular file" in caplog.messages
+    assert f"state: {path} cannot be written: it is no regular file; " in caplog.text
     assert given.figure("snapshots_total", outcome="failed") == 1
