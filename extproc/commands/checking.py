@@ -71,12 +71,14 @@ def _check_envoy(path: Path, settings: Settings) -> int:
             raise UserError(f"{path}: {told}")
     if not file.document.present:
         raise UserError(f"{path}: is empty")
-    findings = (
-        *file.repeated,
-        *_schema_faults(path, file),
-        *review(settings, file.document),
-    )
-    for finding in sorted(findings, key=lambda each: file.line(each.path) or 0):
+    # What is no such file comes first: the rest may follow from that.
+    parts = (file.repeated, _schema_faults(path, file), review(settings, file.document))
+    findings = [
+        finding
+        for part in parts
+        for finding in sorted(part, key=lambda each: file.line(each.path) or 0)
+    ]
+    for finding in findings:
         print(_located(path, file, finding))
     for remark in remarks(settings, file.document):
         # To standard error and without effect on the exit code, as all that is no fault.

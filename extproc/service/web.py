@@ -117,6 +117,8 @@ class Exchanges:
             _, late = await asyncio.wait(answering, timeout=STOP_S)
             for task in late:
                 task.cancel()
+            if late:  # they close what they read from
+                await asyncio.wait(late, timeout=STOP_S)
         for exchange in list(self._open):
             exchange.close()
 
