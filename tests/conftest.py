@@ -19,10 +19,16 @@ hypothesis.settings.register_profile("shared", deadline=None)
 hypothesis.settings.load_profile("shared")
 
 
-class Halves(LoadScopeScheduling):
+# A third of the servers' time; whoever is ready with the units takes them.
+_APART = tuple(f"tests/integration/{room}/" for room in ("compose", "kubernetes", "redis"))
+
+
+class Parts(LoadScopeScheduling):
     """With `-n 2`, what waits for servers runs beside what computes: each server starts once."""
 
     def _split_scope(self, nodeid):
+        if nodeid.startswith(_APART):
+            return "servers of their own"
         waits = nodeid.startswith("tests/integration") or "real_vllm" in nodeid
         return "servers" if waits else "units"
 
@@ -87,7 +93,7 @@ def mesh(transport, loop):
 
 
 def pytest_xdist_make_scheduler(config, log):
-    return Halves(config, log)
+    return Parts(config, log)
 
 
 def pytest_report_header():

@@ -276,12 +276,10 @@ def test_an_http_address_that_is_taken_leaves_no_socket_behind(tmp_path):
 
 
 def test_a_worker_that_cannot_listen_ends_the_service_with_its_message(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    first, port = consecutive_ports(2)
+    with socket.create_server(("127.0.0.1", port)):
         file = tmp_path / "dualpool.yaml"
-        file.write_text(
-            f"listen: {{grpc: '127.0.0.1:{port - 1}', http: '127.0.0.1:0'}}\nworkers: 2\n"
-        )
+        file.write_text(f"listen: {{grpc: '127.0.0.1:{first}', http: '127.0.0.1:0'}}\nworkers: 2\n")
         command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
         assert done.returncode == 1

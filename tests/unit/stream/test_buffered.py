@@ -134,6 +134,24 @@ def test_a_header_of_more_fields_is_left_to_the_session():
     assert read_head(message.SerializeToString(), WANTED) is None
 
 
+def test_headers_of_more_fields_are_left_to_the_session():
+    message = head([(":method", "POST")])
+    message.request_headers.headers.MergeFromString(b"\x20\x01")  # unknown to us
+    assert read_head(message.SerializeToString(), WANTED) is None
+
+
+def test_a_header_without_a_name_is_left_to_the_session():
+    message = head()
+    message.request_headers.headers.headers.add(raw_value=b"POST")
+    assert read_head(message.SerializeToString(), WANTED) is None
+
+
+def test_a_body_of_more_fields_is_left_to_the_session():
+    message = body()
+    message.request_body.MergeFromString(b"\x38\x01")  # unknown to us
+    assert read_body(message.SerializeToString()) is None
+
+
 def test_a_body_that_the_session_reads_follows_a_head_that_it_did_not():
     stream = Stream(stages())
     [first] = stream.receive_encoded(post().SerializeToString())
