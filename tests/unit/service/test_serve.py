@@ -276,7 +276,7 @@ def test_an_http_address_that_is_taken_leaves_no_socket_behind(tmp_path):
 
 
 def test_a_worker_that_cannot_listen_ends_the_service_with_its_message(tmp_path):
-    first, port = consecutive_ports(2)
+    first, port = consecutive_ports(1)
     with socket.create_server(("127.0.0.1", port)):
         file = tmp_path / "dualpool.yaml"
         file.write_text(f"listen: {{grpc: '127.0.0.1:{first}', http: '127.0.0.1:0'}}\nworkers: 2\n")
