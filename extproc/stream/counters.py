@@ -10,7 +10,7 @@ with the next publication.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -41,15 +41,25 @@ class _Figure:
             self._value.set(self._before + counted)
 
 
-def _with_labels(
-    series: Iterable[tuple[str, ...]], names: Sequence[str], labels: Mapping[str, str]
-) -> list[tuple[str, ...]]:
+def _drop_gone(metric: Any, totals: Mapping[Any, object], figures: dict[Any, Any]) -> None:
+    """Remove the series that another thread removed while they were handed over."""
+    for values in list(figures):
+        if values not in totals:
+            figures.pop(values, None)
+            metric.remove(*values)
+
+
+def _drop_labelled(
+    metric: Any, totals: dict[Any, Any], figures: dict[Any, Any], labels: Mapping[str, str]
+) -> None:
+    """Remove the series with these labels, counted or not handed over yet."""
+    names = metric._labelnames  # noqa: SLF001
     wanted = {names.index(name): value for name, value in labels.items()}
-    return [
-        values
-        for values in list(series)
-        if all(values[place] == value for place, value in wanted.items())
-    ]
+    for values in list(totals):
+        if all(values[place] == value for place, value in wanted.items()):
+            del totals[values]
+            figures.pop(values, None)
+            metric.remove(*values)
 
 
 class TallyCounter(Counter):
@@ -76,9 +86,7 @@ class TallyCounter(Counter):
                 series = self.labels(*values) if values else self
                 figure = self._figures[values] = _Figure(series._value)  # noqa: SLF001
             figure.set(total)
-        for values in list(self._figures):
-            if values not in self._totals:  # removed by another thread in the meantime
-                self._drop(values)
+        _drop_gone(self, self._totals, self._figures)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric."""
@@ -87,14 +95,8 @@ class TallyCounter(Counter):
 
     def remove_by_labels(self, labels: dict[str, str]) -> None:
         """Remove the series with these labels."""
-        for values in _with_labels(self._totals, self._labelnames, labels):
-            del self._totals[values]
-            self._drop(values)
+        _drop_labelled(self, self._totals, self._figures, labels)
         super().remove_by_labels(labels)
-
-    def _drop(self, values: tuple[str, ...]) -> None:
-        self._figures.pop(values, None)
-        self.remove(*values)
 
 
 class _Distribution:
@@ -133,20 +135,12 @@ class TallyHistogram(Histogram):
                 figures = self._figures[labels] = [_Figure(value) for value in values]
             for figure, counted in zip(figures, (*total.counts, total.total), strict=True):
                 figure.set(counted)
-        for labels in list(self._figures):
-            if labels not in self._totals:  # removed by another thread in the meantime
-                self._drop(labels)
+        _drop_gone(self, self._totals, self._figures)
 
     def remove_by_labels(self, labels: dict[str, str]) -> None:
         """Remove the series with these labels."""
-        for values in _with_labels(self._totals, self._labelnames, labels):
-            del self._totals[values]
-            self._drop(values)
+        _drop_labelled(self, self._totals, self._figures, labels)
         super().remove_by_labels(labels)
-
-    def _drop(self, values: tuple[str, ...]) -> None:
-        self._figures.pop(values, None)
-        self.remove(*values)
 
     def collect(self) -> Iterable[Metric]:
         """Return the metric."""
