@@ -6,6 +6,9 @@ have learnt the most, with a wider margin, and teaches nothing until PROBATION a
 weights fit it. If none do it gets weights of its own. So does a name whose answers keep
 contradicting the weights that it shares, as after its model was changed for another.
 
+The more names that begin with the word were found to share weights, the less is a new one doubted,
+and the fewer answers place it: 200 adapters behave like one model.
+
     llama-3-70b, llama-3-70b:sql      probably one tokenizer: they begin with "llama"
 
 Invariant: there are at most MOST_WEIGHTS sets of weights; further names share what fits best.
@@ -14,6 +17,7 @@ Invariant: there are at most MOST_WEIGHTS sets of weights; further names share w
 import math
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Annotated, Final, Self
 
 import msgspec
@@ -36,11 +40,14 @@ from extproc.budget.weights import (
 
 _Tokens = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
 PROBATION: Final = 8
-"""The answers by which a name is placed, to prompts that tell tokenizers apart."""
+"""The answers by which such a name is placed, to prompts that tell tokenizers apart."""
+LEAST_PROBATION: Final = 2
+"""The answers that it takes at least, however many names of its word share weights."""
 MOST_PROBATION: Final = 64
 """The answers after which it is placed in any case."""
 DOUBT: Final = 0.08
-"""The deviation of an estimate during the probation, as a share of the prompt."""
+"""The deviation of an estimate during the probation, as a share of the prompt, of a name whose word
+says nothing of its weights."""
 MOST_WEIGHTS: Final = 16
 CONTRADICTION: Final = 200.0
 """Squared standardised error above SURPRISE, summed, at which shared weights do not fit: that of 16
@@ -70,6 +77,7 @@ class SavedMember(msgspec.Struct, frozen=True, array_like=True):
     samples: Annotated[list[tuple[Measure, _Tokens]], Meta(max_length=PROBATION)]
     contradiction: SavedContradiction
     template: SavedTemplate
+    doubt: Annotated[float, Meta(ge=0.0, le=DOUBT)] = DOUBT
 
 
 class SavedWord(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
@@ -121,12 +129,14 @@ class Contradiction:
 class Member:
     """One name: the weights that it shares, and whether it is on probation."""
 
-    def __init__(self, weights: TokenWeights, *, placed: bool) -> None:
+    def __init__(self, weights: TokenWeights, *, placed: bool, doubt: float = DOUBT) -> None:
+        """Take the deviation of its estimates during the probation, as a share of the prompt."""
         self.weights = weights
         self.placed = placed
         self.answers = 0
         self.template = Template()
         """What is added to text that a tokenizer has counted."""
+        self.doubt = doubt
         self._tried = 0  # answers of this probation
         self._samples: list[tuple[Measure, int]] = []
         self._contradiction = Contradiction()
@@ -135,7 +145,7 @@ class Member:
         """Return the prompt's tokens, less certain during the probation."""
         found = self.weights.predict(measure)
         if not self.placed:
-            deviation = math.hypot(found.deviation, DOUBT * found.tokens)
+            deviation = math.hypot(found.deviation, self.doubt * found.tokens)
             found = Prediction(found.tokens, deviation)
         if not measure.counted:
             return found
@@ -144,7 +154,7 @@ class Member:
     def predict_text(self, features: Vector, unseen: float) -> tuple[float, float]:
         """Return tokens and deviation of a plain text, of which the sample left out a share."""
         tokens, deviation = self.weights.predict_text(features, unseen)
-        return tokens, deviation if self.placed else math.hypot(deviation, DOUBT * tokens)
+        return tokens, deviation if self.placed else math.hypot(deviation, self.doubt * tokens)
 
     def learn(self, families: "Families", measure: Measure, tokens: int, odd: float) -> None:
         """Learn from an answer; `odd` is its oddity by `predict`."""
@@ -156,12 +166,23 @@ class Member:
             # The few tokens of a short prompt fit any tokenizer.
             if self.weights.predict(measure).deviation > UNSURPRISING:
                 self._samples.append((measure, tokens))
-            if len(self._samples) == PROBATION or self._tried == MOST_PROBATION:
+            is_over = len(self._samples) == PROBATION or self._tried == MOST_PROBATION
+            if is_over or self._is_likely():
                 self._place(families)
             return
         self.weights.learn(measure, tokens)
         if self._contradiction.add(self.weights, odd):
-            self.placed, self._contradiction = False, Contradiction()
+            self.placed, self.doubt, self._contradiction = False, DOUBT, Contradiction()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this is its first probation."""
+        return not self.placed and self._tried == self.answers
+
+    def _is_likely(self) -> bool:
+        """Return whether its word and few answers tell that it has these weights."""
+        enough = max(LEAST_PROBATION, round(PROBATION * (self.doubt / DOUBT) ** 2))
+        return len(self._samples) >= enough and _oddity(self.weights, self._samples) <= SURPRISE
 
     def _place(self, families: "Families") -> None:
         self._tried = 0
@@ -181,12 +202,13 @@ class Member:
             self._samples,
             self._contradiction.save(place),
             self.template.save(),
+            self.doubt,
         )
 
     @classmethod
     def load(cls, saved: SavedMember, weights: WeightsAt) -> Self:
         """Return the name that was saved. Raises ValueError."""
-        member = cls(weights(saved.weights), placed=saved.placed)
+        member = cls(weights(saved.weights), placed=saved.placed, doubt=saved.doubt)
         member.answers, member._tried = saved.answers, min(saved.tried, MOST_PROBATION - 1)
         for measure, _ in saved.samples[: PROBATION - 1]:
             measure.check(len(FEATURES))
@@ -217,12 +239,30 @@ class Families:
             return Member(TokenWeights(self._prior), placed=True)
         most = max(kept, key=lambda weights: weights.observations)
         word = self._words.get(_word(name))
-        return Member(word if word in kept else most, placed=False)
+        likely = word if word in kept else most
+        return Member(likely, placed=False, doubt=self._doubt(name, likely))
+
+    def _doubt(self, name: str, weights: TokenWeights) -> float:
+        """Return the doubt that a new name has these weights, by the placed names of its word.
+
+        By the rule of succession, as if one more had others: if k of n have others, (k + 1) /
+        (n + 1) of the variance that a name without such names has.
+        """
+        word = _word(name)
+        kin = [
+            each.weights
+            for known, each in self._members.items()
+            if each.placed and _word(known) == word
+        ]
+        others = sum(each is not weights for each in kin)
+        return DOUBT * math.sqrt((others + 1) / (len(kin) + 1))
 
     def keep(self, name: str, member: Member) -> None:
         """Keep the weights of a name that an answer has taught."""
         self._members.pop(name, None)
         self._members[name] = member
+        if member.is_new:
+            member.doubt = self._doubt(name, member.weights)
         word = _word(name)
         if not member.placed or self._words.get(word) is member.weights:
             return
@@ -269,6 +309,7 @@ def _oddity(weights: TokenWeights, samples: list[tuple[Measure, int]]) -> float:
     return total / len(samples)
 
 
+@lru_cache(4096)
 def _word(name: str) -> str:
     found = _WORD.match(name.lower())
     return found.group() if found else ""

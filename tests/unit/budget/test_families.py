@@ -3,6 +3,8 @@
 import random
 
 from extproc.budget.families import (
+    DOUBT,
+    LEAST_PROBATION,
     MOST_PROBATION,
     MOST_WEIGHTS,
     PROBATION,
@@ -83,6 +85,63 @@ def test_names_whose_answers_fit_share_their_weights() -> None:
     assert new.placed
     assert new.weights is known.weights
     assert known.weights.observations == 300 + PROBATION
+
+
+def llamas(fleet: Fleet, count: int = 20) -> None:
+    for number in range(count):
+        fleet.answer(f"llama:{number}", times=2 * PROBATION)
+
+
+def test_the_more_names_of_a_word_share_weights_the_less_is_a_new_one_doubted() -> None:
+    fleet, doubts = Fleet(), list[float]()
+    for number in range(4):
+        fleet.answer(f"llama:{number}", times=2 * PROBATION)
+        doubts.append(fleet.families.find("llama:new").doubt)
+    assert doubts == sorted(doubts, reverse=True)
+    assert doubts[-1] < DOUBT / 2
+
+
+def test_names_of_another_word_say_nothing_of_a_new_one() -> None:
+    fleet = Fleet()
+    llamas(fleet)
+    assert fleet.families.find("qwen3-8b").doubt == DOUBT
+
+
+def test_names_of_its_word_with_other_weights_make_a_new_one_doubted() -> None:
+    fleet = Fleet()
+    llamas(fleet, 3)
+    before = fleet.families.find("llama:new").doubt
+    fleet.answer("llama:other", 2.4, times=60)
+    assert fleet.families.find("llama:new").doubt > before
+
+
+def test_a_name_on_probation_is_doubted_less_once_names_of_its_word_are_placed() -> None:
+    fleet = Fleet()
+    before = fleet.answer("llama:0", times=300), fleet.answer("llama:new").doubt
+    llamas(fleet)
+    assert fleet.answer("llama:new").doubt < before[1]
+
+
+def test_a_name_of_a_word_whose_names_share_weights_is_placed_by_few_answers() -> None:
+    fleet = Fleet()
+    llamas(fleet)
+    assert not fleet.answer("llama:new", times=LEAST_PROBATION - 1).placed
+    assert fleet.answer("llama:new").placed
+
+
+def test_few_answers_that_do_not_fit_do_not_end_the_probation() -> None:
+    fleet = Fleet()
+    llamas(fleet)
+    assert not fleet.answer("llama:new", 2.4, times=PROBATION - 1).placed
+    assert fleet.answer("llama:new", 2.4).placed
+
+
+def test_a_name_that_contradicts_the_others_is_doubted_like_one_without_others() -> None:
+    fleet = Fleet()
+    llamas(fleet)
+    while fleet.answer("llama:0", 2.4).placed:
+        fleet.answer("llama:1")
+    assert fleet.answer("llama:0", 2.4).doubt == DOUBT
 
 
 def test_a_name_whose_answers_do_not_fit_gets_weights_of_its_own() -> None:
