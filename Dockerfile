@@ -10,13 +10,14 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
-COPY deploy/requirements.txt deploy/requirements-build.txt /tmp/deploy/
-# Removing debug symbols and tests makes the libraries a third smaller. numpy's libraries stay as
+COPY deploy/requirements.txt deploy/requirements-tokenizer.txt deploy/requirements-build.txt /tmp/deploy/
+# For `models.tokenizer`, without what only downloads vocabularies. Removing debug symbols and tests makes the libraries a third smaller. numpy's libraries stay as
 # they are: its wheel is built in a way that strip would break.
 RUN python -m venv --without-pip /opt/build \
     && pip --python /opt/build/bin/python install --no-deps --require-hashes -r /tmp/deploy/requirements-build.txt \
     && python -m venv --without-pip /opt/dualpool \
     && pip --python /opt/dualpool/bin/python install --require-hashes -r /tmp/deploy/requirements.txt \
+    && pip --python /opt/dualpool/bin/python install --no-deps --require-hashes -r /tmp/deploy/requirements-tokenizer.txt \
     && find /opt/dualpool -name '*.so' -not -path '*/numpy*' -exec strip --strip-unneeded {} + \
     && find /opt/dualpool -depth -type d -name tests -exec rm -r {} +
 WORKDIR /src

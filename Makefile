@@ -82,6 +82,7 @@ protos: $(VENV)/dev  ## regenerate extproc/protos
 
 requirements: $(VENV)/uv  ## pin the images' packages anew, with hashes
 	printf 'jinja2>=3.1.6,<4\nredis[hiredis]>=6,<9\n' | $(PIN) -o deploy/requirements.txt pyproject.toml -
+	printf 'tokenizers>=0.21,<1\n' | $(PIN) --no-deps -o deploy/requirements-tokenizer.txt -
 	printf 'bpe-openai>=0.1.4,<0.2\npydantic>=2.11,<3\n' | $(PIN) -c deploy/requirements.txt -o deploy/requirements-pool.txt -
 	printf 'grpc-stubs>=1.53,<2\nhatchling>=1.27,<2\nmypy>=2.4,<3\nsetuptools>=80\ntypes-protobuf>=6,<8\n' \
 		| $(PIN) --no-emit-package grpcio -o deploy/requirements-build.txt -

@@ -223,6 +223,11 @@ def test_envoy_and_the_service_alone_reach_the_socket(containers):
         assert shell(containers[name], f"[ -S {SOCKET} ] && echo yes || echo no") == f"{found}\n"
 
 
+def test_the_image_of_the_service_can_open_a_tokenizer(containers):
+    program = "from tokenizers import Tokenizer, models; print(Tokenizer(models.BPE()).no_padding())"
+    assert shell(containers["dualpool-single"], f"python -c '{program}'") == "None\n"
+
+
 def shell(container, command):
     return container.exec_run(["bash", "-c", command]).output.decode()
 

@@ -67,6 +67,11 @@ def test_the_service_image_can_render_envoys_configuration():
     assert satisfied(templates, pinned("requirements.txt"))
 
 
+def test_the_service_image_can_count_by_a_tokenizer():
+    wanted = project()["project"]["optional-dependencies"]["tokenizer"]
+    assert satisfied(wanted, pinned("requirements-tokenizer.txt"))
+
+
 def test_what_the_wheel_is_built_with_is_what_the_project_asks_for():
     compiling = project()["tool"]["hatch"]["build"]["hooks"]["custom"]["dependencies"]
     wanted = project()["build-system"]["requires"] + compiling
@@ -164,6 +169,16 @@ def test_a_third_pool_is_one_more_file():
     services = yaml.safe_load(done.stdout)["services"]
     assert sorted(pool_services(services)) == ["long", "middle", "short"]
     assert services["envoy"]["depends_on"]["middle"]["condition"] == "service_healthy"
+
+
+def test_the_service_gets_a_tokenizer_by_one_more_file(tmp_path):
+    text = (ROOT / "docs" / "how-to" / "tuning.md").read_text()
+    (tmp_path / "mine.yml").write_text(re.findall(r"^ *(services: .*)$", text, re.MULTILINE)[0])
+    files = ("-f", "docker-compose.yml", "-f", str(tmp_path / "mine.yml"))
+    done = run("docker-compose", *files, "--profile", "simulated", "config")
+    service = yaml.safe_load(done.stdout)["services"]["dualpool-single"]
+    assert mounts(service)["/srv/models"]
+    assert len(service["volumes"]) > 1
 
 
 def mounts(service):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from textwrap import dedent
 
 import pytest
 import yaml
@@ -49,6 +50,8 @@ pod:
   nodeSelector: {kubernetes.io/arch: amd64}
   tolerations: [{key: llm, operator: Exists}]
   priorityClassName: system-cluster-critical
+  volumes: [{name: models, persistentVolumeClaim: {claimName: models}}]
+  volumeMounts: [{name: models, mountPath: /models}]
   affinity:
     nodeAffinity:
       requiredDuringSchedulingIgnoredDuringExecution:
@@ -150,6 +153,16 @@ def test_ports_are_those_of_the_settings(objects):
     assert ports == {name: int(text[name].rpartition(":")[2]) for name in ("grpc", "http")}
     [container] = pod(objects)["containers"]
     assert ports == {port["name"]: port["containerPort"] for port in container["ports"]}
+
+
+def test_the_readmes_tokenizer_is_where_the_settings_name_it(tmp_path):
+    blocks = re.findall(r"^  ```yaml\n(.*?)^  ```", (CHART / "README.md").read_text(), re.S | re.M)
+    [text] = [dedent(block) for block in blocks if "tokenizer" in block]
+    objects = rendered("--values", values(tmp_path, text))
+    [model] = yaml.safe_load(settings_of(objects))["models"]
+    mounts = {m["name"]: m["mountPath"] for m in pod(objects)["containers"][0]["volumeMounts"]}
+    assert model["tokenizer"].startswith(f"{mounts['models']}/")
+    assert "models" in [volume["name"] for volume in pod(objects)["volumes"]]
 
 
 def test_a_setting_rolls_the_pods():
@@ -390,6 +403,7 @@ FAULTS = {
     "settings.listen.grpc=unix:/run/a": "at '/settings/listen/grpc': 'unix:/run/a' does not match",
     "settings.workers=4": "at '/settings/workers': value must be 1",
     "settings.pools=null": "at '/settings': missing property 'pools'",
+    "pod.volumes[0].emptyDir.medium=Memory": "at '/pod/volumes/0': missing property 'name'",
     "image.digest=abc": "at '/image/digest': 'abc' does not match pattern",
     "monitoring.serviceMonitor.enabled=yes": "at '/monitoring/serviceMonitor/enabled': got string",
     "settings.envoy.service=a.b.svc": "settings.envoy.service is a.b.svc, but this release's "
