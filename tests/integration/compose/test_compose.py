@@ -224,7 +224,7 @@ def test_envoy_and_the_service_alone_reach_the_socket(containers):
 
 
 def test_the_image_of_the_service_can_open_a_tokenizer(containers):
-    program = "from tokenizers import Tokenizer, models; print(Tokenizer(models.BPE()).no_padding())"
+    program = "import tokenizers as t; print(t.Tokenizer(t.models.BPE()).no_padding())"
     assert shell(containers["dualpool-single"], f"python -c '{program}'") == "None\n"
 
 
