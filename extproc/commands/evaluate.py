@@ -40,7 +40,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         metavar="FILE",
-        help="a trace to draw lengths from (repeatable; default: Azure 2023 with a longer tail)",
+        help="lengths to draw from, in any format of `dualpool plan` (repeatable; default: Azure "
+        "2023 with a longer tail)",
     )
     parser.add_argument(
         "--stated",
@@ -65,6 +66,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
         const="",
         metavar="TEXT",
         help="run named scenarios of traffic instead, or those with TEXT in their name",
+    )
+    parser.add_argument(
+        "--outputs",
+        action="store_true",
+        help="compare what predicts completion tokens instead, for each file of --lengths",
     )
     parser.add_argument(
         "--json",
@@ -93,6 +99,7 @@ def run(options: argparse.Namespace) -> int:
             by_class=options.by_class,
             poison=options.poison,
             scenarios=options.scenarios,
+            outputs=options.outputs,
             json=options.json,
             plot=options.plot,
         )

@@ -1,16 +1,17 @@
 """Draw the lengths of prompts and outputs, from a distribution or from traces."""
 
-import csv
-import json
 import math
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from extproc.evaluation.options import EvaluationError
 from extproc.local.traffic import AZURE_2023, quantile
+from extproc.planner.traffic.lengths import Trace
 from extproc.planner.traffic.texts import LADDER
+from extproc.planner.traffic.traces import read
 
 # Azure 2023 alone has no request above 16,384 tokens, so none near the threshold of 32,768.
 _TAIL: Final = 0.35
@@ -31,15 +32,14 @@ Draw = Callable[[random.Random], DrawnLength]
 
 
 def read_lengths(files: Sequence[Path]) -> Draw:
-    """Return a function that draws from these traces equally, or from Azure 2023 with a tail.
+    """Return a function that draws from these files equally, or from Azure 2023 with a tail.
 
-    A trace is CSV with ContextTokens and GeneratedTokens, or JSONL with input_length and
-    output_length. Raises EvaluationError if a file is neither.
+    A file has any format that the planner reads. Raises UserError if it has none.
     """
     if not files:
         return draw_azure
-    traces = [_read_trace(file) for file in files]
-    return lambda rng: rng.choice(rng.choice(traces))
+    draws = [_read(file) for file in files]
+    return lambda rng: rng.choice(draws)(rng)
 
 
 def draw_azure(rng: random.Random) -> DrawnLength:
@@ -59,29 +59,14 @@ def stated_limit(output: int) -> int:
     return next((limit for limit in LADDER if limit >= output), output)
 
 
-def _read_trace(file: Path) -> list[DrawnLength]:
+def _read(file: Path) -> Draw:
     try:
         with file.open(encoding="utf-8", newline="") as opened:
-            found = list(_csv(opened) if file.suffix == ".csv" else _jsonl(opened))
-    except OSError as error:
-        raise EvaluationError(f"--lengths: {error}") from None
-    except (KeyError, TypeError, ValueError) as error:
-        raise EvaluationError(f"--lengths: {file} is not a trace: {error!r}") from None
-    if not found:
-        raise EvaluationError(f"--lengths: {file} is empty")
-    return found
-
-
-def _csv(lines: Iterable[str]) -> Iterable[DrawnLength]:
-    for row in csv.DictReader(lines):
-        yield _length(row["ContextTokens"], row["GeneratedTokens"])
-
-
-def _jsonl(lines: Iterable[str]) -> Iterable[DrawnLength]:
-    for line in lines:
-        row = json.loads(line)
-        yield _length(row["input_length"], row["output_length"])
-
-
-def _length(prompt: str | int, output: str | int) -> DrawnLength:
-    return DrawnLength(min(int(prompt), _MOST_PROMPT), max(1, int(output)))
+            found = read(opened, str(file)).requests
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"--lengths: {file}: {error}") from None
+    lengths = found.workload() if isinstance(found, Trace) else found
+    prompts = lengths.prompt.clip(max=_MOST_PROMPT).tolist()
+    rows = [DrawnLength(*row) for row in zip(prompts, lengths.output.tolist(), strict=True)]
+    weights = list(accumulate(lengths.weights.tolist()))
+    return lambda rng: rng.choices(rows, cum_weights=weights)[0]

@@ -1,7 +1,7 @@
 """The options of `dualpool evaluate`, and their validation."""
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,8 @@ from extproc.planner.traffic.texts import STATED
 
 THRESHOLDS: Final = (2048, 8192, 32768)
 REQUESTS: Final = 6000
+WARM_UP: Final = 500
+"""The first requests of --outputs, which are not counted."""
 LONG: Final = 1 << 20
 """max_model_len of the long pool, in tokens: every case fits."""
 
@@ -32,7 +34,8 @@ class EvaluateOptions:
     state an output limit. requests: per tokenizer; None: REQUESTS, or the scenario's own. by_class:
     print a row per class of text. poison: run the attacks instead of the comparison. scenarios: run
     those whose name contains this text instead, with their own lengths, limits and thresholds;
-    None: run none. json, plot: files for the figures and for a PNG.
+    None: run none. outputs: compare what predicts completion tokens instead. json, plot: files for
+    the figures and for a PNG.
     """
 
     config: Path | None = None
@@ -46,6 +49,7 @@ class EvaluateOptions:
     by_class: bool = False
     poison: bool = False
     scenarios: str | None = None
+    outputs: bool = False
     json: Path | None = None
     plot: Path | None = None
 
@@ -58,7 +62,7 @@ def check_options(options: EvaluateOptions) -> None:
 
 def check_packages(options: EvaluateOptions) -> None:
     """Raise EvaluationError if a package that these options need is not installed."""
-    needed = ["tokenizers" if options.tokenizers else "bpe_openai"]
+    needed = [] if options.outputs else ["tokenizers" if options.tokenizers else "bpe_openai"]
     needed += ["matplotlib"] if options.plot else []
     absent = [name for name in needed if importlib.util.find_spec(name) is None]
     if absent:
@@ -77,20 +81,24 @@ def _faults(options: EvaluateOptions) -> Iterator[str]:
         yield f"--requests: {options.requests} is not allowed: a whole number from 1"
     if not 0 <= options.stated <= 1:
         yield f"--stated: {options.stated} is not allowed: a share from 0 to 1"
-    if options.scenarios is not None:
-        yield from _unused(options)
-
-
-def _unused(options: EvaluateOptions) -> Iterator[str]:
-    given = {
-        "--threshold": options.thresholds,
-        "--lengths": options.lengths,
+    given: dict[str, object] = {
         "--by-class": options.by_class,
         "--poison": options.poison,
         "--plot": options.plot,
         "--stated": options.stated != STATED,
     }
+    if options.scenarios is not None:
+        given |= {"--threshold": options.thresholds, "--lengths": options.lengths}
+        yield from _unused("--scenarios", given | {"--outputs": options.outputs})
+        if options.texts and options.texts.is_file():
+            yield "--texts: --scenarios needs a folder of texts, not a file of requests"
+    elif options.outputs:
+        given |= {"--texts": options.texts, "--tokenizer": options.tokenizers}
+        yield from _unused("--outputs", given)
+    if options.outputs and options.requests is not None and options.requests <= WARM_UP:
+        yield f"--requests: --outputs needs more than {WARM_UP}, which are not counted"
+
+
+def _unused(by: str, given: Mapping[str, object]) -> Iterator[str]:
     for name in (name for name, value in given.items() if value):
-        yield f"{name}: has no effect on --scenarios; leave one of them out"
-    if options.texts and options.texts.is_file():
-        yield "--texts: --scenarios needs a folder of texts, not a file of requests"
+        yield f"{name}: has no effect on {by}; leave one of them out"

@@ -24,6 +24,9 @@ from extproc.evaluation.options import (
 )
 from extproc.evaluation.poison import REQUESTS as POISON_REQUESTS
 from extproc.evaluation.poison import TENANT_ATTACKS, Effect, keyed, make_attacks, strike
+from extproc.evaluation.predicted import run_predicted
+from extproc.evaluation.predicted_report import WIDTH as PREDICTED_WIDTH
+from extproc.evaluation.predicted_report import print_predicted
 from extproc.evaluation.replay import LONG_POOL, replay
 from extproc.evaluation.report import Evaluation, print_effects, print_evaluation
 from extproc.evaluation.requests import Writer, write_cases
@@ -75,6 +78,8 @@ def run_evaluate(options: EvaluateOptions) -> int:
     check_packages(options)
     if options.scenarios is not None:
         return _scenarios(options)
+    if options.outputs:
+        return _outputs(options)
     inputs = _read(options)
     with showing(Console(stderr=True)) as show:
         found = _poison(options, inputs, show) if options.poison else None
@@ -98,6 +103,23 @@ def _scenarios(options: EvaluateOptions) -> int:
     return 0
 
 
+def _outputs(options: EvaluateOptions) -> int:
+    settings = load_row(options.config)
+    with showing(Console(stderr=True)) as show:
+        thresholds = _thresholds(options, settings)
+        found = run_predicted(options, thresholds, settings.budget.target, show)
+    if options.json != STDOUT:
+        print_predicted(report_console(PREDICTED_WIDTH), found)
+    _write(options, found)
+    return 0
+
+
+def _thresholds(options: EvaluateOptions, settings: Settings) -> tuple[int, ...]:
+    pools = build_rules(settings).pools
+    own = tuple(p.limit for p in pools[:-1] or pools) if options.config else THRESHOLDS
+    return options.thresholds or own
+
+
 def _write(options: EvaluateOptions, found: object) -> None:
     if options.json:
         write_json(options.json, msgspec.json.format(msgspec.json.encode(found)).decode())
@@ -106,11 +128,9 @@ def _write(options: EvaluateOptions, found: object) -> None:
 def _read(options: EvaluateOptions) -> _Inputs:
     settings, given = load_row(options.config), options.texts
     bodies = read_bodies(given, options.requests or REQUESTS) if given and given.is_file() else ()
-    pools = build_rules(settings).pools
-    own = tuple(p.limit for p in pools[:-1] or pools) if options.config else THRESHOLDS
     return _Inputs(
         settings=settings,
-        thresholds=options.thresholds or own,
+        thresholds=_thresholds(options, settings),
         texts=read_texts(None if bodies else given, options.seed),
         bodies=bodies,
         draw=read_lengths(options.lengths),

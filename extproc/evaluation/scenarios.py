@@ -29,7 +29,9 @@ from extproc.evaluation.talks import CONVERSATIONS, INSTRUCTIONS
 REQUESTS: Final = 12_000
 _LIMIT: Final = 2048
 _MAX_PIXELS: Final = 1280 * 28 * 28
-_THINKING: Final = with_outputs(500, 30_000)
+THINKING: Final = with_outputs(500, 30_000)
+"""Draws the lengths of a request that thinks."""
+THINKING_SHARE: Final = 0.2
 _RARE: Final = with_outputs(2000, 30_000)
 _WESTERN: Final = ("english", "code", "json", "c", "csv", "logs")
 _OTHER_SCRIPTS: Final = ("chinese", "japanese", "russian", "arabic")
@@ -119,8 +121,9 @@ def _limited(limit: int) -> tuple[Phase, ...]:
 
 
 def _thinking(on: Mapping[str, object], off: Mapping[str, object]) -> tuple[Phase, ...]:
-    thinking = Traffic(share=0.2, stated=0.0, draw=_THINKING, changes=(with_fields(**on),))
-    return ((Traffic(share=0.8, stated=0.0, changes=(with_fields(**off),)), thinking),)
+    thinking = Traffic(stated=0.0, draw=THINKING, changes=(with_fields(**on),))
+    usual = Traffic(stated=0.0, changes=(with_fields(**off),))
+    return (_some(THINKING_SHARE, thinking, base=usual),)
 
 
 def _rare(stated: float) -> tuple[Phase, ...]:

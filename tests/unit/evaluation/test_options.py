@@ -22,6 +22,14 @@ from extproc.names import install_hint
         (EvaluateOptions(thresholds=(2048, 2048)), "--threshold: the same number is given twice"),
         (EvaluateOptions(requests=0), "--requests: 0 is not allowed"),
         (EvaluateOptions(stated=1.5), "--stated: 1.5 is not allowed"),
+        (
+            EvaluateOptions(scenarios="", thresholds=(2048,)),
+            "--threshold: has no effect on --scenarios",
+        ),
+        (EvaluateOptions(scenarios="", outputs=True), "--outputs: has no effect on --scenarios"),
+        (EvaluateOptions(outputs=True, poison=True), "--poison: has no effect on --outputs"),
+        (EvaluateOptions(outputs=True, texts=Path("t")), "--texts: has no effect on --outputs"),
+        (EvaluateOptions(outputs=True, requests=500), "--outputs needs more than 500"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
