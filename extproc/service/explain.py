@@ -21,6 +21,8 @@ class Explanation:
     content_class: str
     text_bytes: int
     token_ids: int
+    counted_tokens: int
+    """Tokens of the text by the model's tokenizer; 0 if they were estimated."""
     bytes_per_token: float
     """Text bytes divided by estimated tokens, without the margin."""
     prompt_tokens: int
@@ -53,6 +55,7 @@ def explain_by(body: bytes, kind: Endpoint, rules: Rules, learner: Learner) -> E
 def describe(explanation: Explanation) -> str:
     """Return the explanation as lines of text."""
     e = explanation
+    counted = f", {e.counted_tokens} tokens counted" if e.counted_tokens else ""
     if e.unreadable:
         told = f"pool {e.pool}, the largest" if e.pool else "no pool, as its row is not known"
         return f"unreadable ({e.unreadable}): {told}"
@@ -61,7 +64,7 @@ def describe(explanation: Explanation) -> str:
     return "\n".join(
         [
             f"class      {e.content_class}, category {e.category}",
-            f"text       {e.text_bytes} bytes, {e.token_ids} token ids",
+            f"text       {e.text_bytes} bytes, {e.token_ids} token ids{counted}",
             f"ratio      {e.bytes_per_token:.2f} bytes per token ({e.basis})",
             f"prompt     {e.prompt_tokens} tokens, margin {e.margin_tokens}",
             f"output     {e.output_tokens} tokens",
@@ -81,6 +84,7 @@ def _explanation(routed: Routed, kind: str, unreadable: str) -> Explanation:
         content_class=kind,
         text_bytes=measure.text_bytes,
         token_ids=measure.token_ids,
+        counted_tokens=measure.counted,
         bytes_per_token=measure.text_bytes / text_tokens if text_tokens else 0.0,
         prompt_tokens=budget.prompt_tokens,
         margin_tokens=budget.margin_tokens,

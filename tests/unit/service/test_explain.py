@@ -2,6 +2,8 @@
 
 import json
 
+from tokenizers import Tokenizer, models, pre_tokenizers
+
 from extproc.config.settings import ModelSettings, PoolSettings, RowSettings, Settings
 from extproc.request.apis import Endpoint
 from extproc.service.explain import describe, explain
@@ -36,6 +38,18 @@ def test_what_the_settings_state_of_a_model_is_used():
     body = {"model": "gemma-3", "messages": [{"role": "user", "content": [image, image]}]}
     found = explain(json.dumps(body).encode(), Endpoint.CHAT, Settings(models=(gemma,)))
     assert found.token_ids == 512
+
+
+def test_tokens_that_the_models_tokenizer_counted_are_named(tmp_path):
+    file = tmp_path / "tokenizer.json"
+    words = Tokenizer(models.WordLevel({"owl": 0, "?": 1}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(file))
+    settings = Settings(models=(ModelSettings(name="m", tokenizer=str(file)),))
+    body = BODY | {"prompt": "owl " * 2030, "max_tokens": 6000}
+    found = explain(json.dumps(body).encode(), Endpoint.COMPLETION, settings)
+    assert found.counted_tokens == 2030
+    assert "0 token ids, 2030 tokens counted" in describe(found)
 
 
 def test_an_unreadable_body_goes_to_the_largest_pool_with_the_reason():
