@@ -37,7 +37,7 @@ _IMPORTS: Final = {
     "numpy": "numpy",
     "google.protobuf.message": "protobuf",
     "extproc.cli": "the command line",
-    "extproc.service.serve": "the service's own modules, h11, hpack, brotli, zstandard",
+    "extproc.service.serve": "the service's own modules, h11, hpack",
 }
 _IMPORTING: Final = """
 import importlib, sys

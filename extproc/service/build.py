@@ -37,7 +37,6 @@ from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.files import certificate_files
 from extproc.service.h2_server import H2Server
 from extproc.service.journal import Journal
-from extproc.service.shared_state import SharedState, StoreAddress
 from extproc.service.state_file import StateFile
 from extproc.service.streams import Bounds, Server
 from extproc.state.snapshot import fingerprint
@@ -50,6 +49,7 @@ from extproc.stream.thinning import Price, Thinning
 
 if TYPE_CHECKING:
     from extproc.service.grpc_server import BeginTrace
+    from extproc.service.shared_state import SharedState, StoreAddress
 
 _SECRET_BYTES: Final = 32
 _LEAST_MESSAGE_BYTES: Final = 1 << 20  # room for all headers
@@ -268,14 +268,16 @@ def build_shared(
     mark: Callable[[], bytes],
     build: Callable[[], Learner],
     registry: CollectorRegistry,
-) -> SharedState | None:
+) -> "SharedState | None":
     """Return this replica's part in a shared state; None without a store.
 
     Raises UserError without the package.
     """
     if not settings.state.startswith("redis"):
         return None
-    # Imported where it is used: an extra.
+    # Imported where they are used: an extra, and what only replicas need.
+    from extproc.service.shared_state import SharedState
+
     try:
         from extproc.service.redis_store import RedisStore
     except ModuleNotFoundError as error:
@@ -285,7 +287,9 @@ def build_shared(
     return SharedState(store, journal, mark, build, SharedMetrics(registry))
 
 
-def _store_address(settings: Settings) -> StoreAddress:
+def _store_address(settings: Settings) -> "StoreAddress":
+    from extproc.service.shared_state import StoreAddress
+
     scheme, _, rest = settings.state.partition("://")
     authority, *parts = rest.split("/")
     user, _, hosts = authority.rpartition("@")
@@ -321,7 +325,7 @@ def _describe_row(row: RowSettings) -> dict[str, object]:
     return {"models": row.models, "pools": [pool.name for pool in row.pools]}
 
 
-def describe_state(state: StateFile | None, shared: SharedState | None) -> dict[str, object]:
+def describe_state(state: StateFile | None, shared: "SharedState | None") -> dict[str, object]:
     """Return what GET /state shows of how the state is kept."""
     if shared:
         return {"state": shared.describe()}

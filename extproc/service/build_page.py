@@ -1,6 +1,7 @@
 """Build the page from the settings, where it is served: a worker needs none of this."""
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from extproc.budget.learner import Learner
 from extproc.build import build_rules
@@ -10,9 +11,11 @@ from extproc.page.overview import Around, Facts, Overview
 from extproc.service.explain import explain_by
 from extproc.service.page_routes import Explain, Page
 from extproc.service.pool_watch import PoolWatch
-from extproc.service.shared_state import SharedState
 from extproc.service.state_file import StateFile
 from extproc.stream.metrics import WorkerMetrics
+
+if TYPE_CHECKING:
+    from extproc.service.shared_state import SharedState
 
 
 def build_page(
@@ -20,7 +23,7 @@ def build_page(
     learner: Learner,
     workers: WorkerMetrics,
     watch: PoolWatch | None = None,
-    kept: StateFile | SharedState | None = None,
+    kept: "StateFile | SharedState | None" = None,
 ) -> Page:
     """Build the page of a service whose processes tell its overview."""
     counted = [workers.configured, workers.ready, workers.restarts, workers.reloads]

@@ -23,6 +23,7 @@ from extproc.budget.values import Learnt
 from extproc.page.learnt import describe_learnt
 from extproc.service.bearer import BearerToken
 from extproc.service.connections import Connections
+from extproc.service.listening import open_ports
 from extproc.service.page_routes import Access, Page, PageRoutes
 from extproc.service.pages import collector_paused, in_slices, write_metrics, write_state
 from extproc.service.web import JSON, TEXT, Exchanges, Refusal, Request, Response
@@ -56,7 +57,7 @@ class HttpServer:
         self._writing = asyncio.Lock()
         self._next_page = 0.0
         self._exchanges: Exchanges | None = None
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
 
     async def start(self, host: str, port: int) -> int:
         """Listen; return the port. Raises OSError if the address cannot be bound."""
@@ -72,16 +73,19 @@ class HttpServer:
         self._exchanges = Exchanges({**routes, **more})
         serve = Connections(self._exchanges)
         try:
-            self._listener = await asyncio.get_running_loop().create_server(serve, host, port)
+            sockets = open_ports(host, port)
         except OSError as error:
             await self.stop()
             raise OSError(_bind_fault(host, port, error)) from error
-        return int(self._listener.sockets[0].getsockname()[1])
+        loop = asyncio.get_running_loop()
+        for each in sockets:
+            self._listeners.append(await loop.create_server(serve, sock=each))
+        return int(sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
         """Stop listening."""
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         if self._page is not None:
             self._page.close()
         if self._exchanges is not None:

@@ -1,4 +1,7 @@
-"""The listening sockets of an address: host:port or unix:/path."""
+"""The listening sockets of an address: host:port or unix:/path.
+
+A host is resolved here, once, at the start: the event loop would start four threads for it.
+"""
 
 import errno
 import socket
@@ -24,14 +27,20 @@ def open_sockets(address: str) -> list[socket.socket]:
     if path := socket_path(address):
         path.unlink(missing_ok=True)  # a dead server's, which `reserve` has made sure of
         return [_bound(path)]
-    host, port = host_port(address)
+    return open_ports(*host_port(address))
+
+
+def open_ports(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen on one port, one for each address of the host. Raises OSError."""
     sockets: list[socket.socket] = []
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    for family, _, _, _, name in dict.fromkeys(found):
+    # Bytes, as for text Python would load its tables of international names.
+    name = host.encode("ascii")
+    found = socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    for family, _, _, _, place in dict.fromkeys(found):
         if sockets:
             port = sockets[0].getsockname()[1]
-        with _unless_absent(last=name == found[-1][-1] and not sockets):
-            sockets.append(_listening(family, str(name[0]), port))
+        with _unless_absent(last=place == found[-1][-1] and not sockets):
+            sockets.append(_listening(family, str(place[0]), port))
     return sockets
 
 

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import uvloop
 from prometheus_client import CollectorRegistry
@@ -37,7 +38,6 @@ from extproc.service.memory import keep_large_buffers, spare_modules
 from extproc.service.pool_watch import PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
-from extproc.service.shared_state import sharing
 from extproc.service.state_file import keeping
 from extproc.service.stopping import Stop, leave, log_stopping, stop_on_signals
 from extproc.stream.metrics import WorkerMetrics
@@ -120,7 +120,8 @@ class Service:
         """Serve until `stop` is asked, then drain. Raises OSError if an address cannot be bound."""
         # HTTP first: if it fails, gRPC has not yet left the file of a Unix socket behind.
         http = await self._http.start(*host_port(self._listen.http))
-        async with keeping(self._state, self._journal), sharing(self._shared):
+        sharing = self._shared.sharing() if self._shared else nullcontext()
+        async with keeping(self._state, self._journal), sharing:
             await self._serve(stop, http)
         await self._http.stop()
 

@@ -200,6 +200,17 @@ class SharedState:
             "pending": log.pending,
         }
 
+    @asynccontextmanager
+    async def sharing(self) -> AsyncIterator[None]:
+        """Share what is learnt within this context, and append the last of it at its end."""
+        task = asyncio.create_task(self.run())
+        with suppress(TimeoutError):  # ready with the others' state, if the store answers
+            await asyncio.wait_for(self.joins(), LEAVE_S)
+        try:
+            yield
+        finally:
+            await self.leave(task)
+
     async def run(self) -> None:
         """Follow the log until `leave`; no fault of the store ends it."""
         while not self._stopping.is_set():
@@ -399,18 +410,3 @@ class SharedState:
         self._waiting_since, self._answers = None, False
         self._metrics.faults.inc()
         self._outages.write("state: %s; going on from memory", error)
-
-
-@asynccontextmanager
-async def sharing(state: SharedState | None) -> AsyncIterator[None]:
-    """Share what is learnt within this context, and append the last of it at its end."""
-    if state is None:
-        yield
-        return
-    task = asyncio.create_task(state.run())
-    with suppress(TimeoutError):  # ready with the others' state, if the store answers
-        await asyncio.wait_for(state.joins(), LEAVE_S)
-    try:
-        yield
-    finally:
-        await state.leave(task)

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -57,7 +57,6 @@ from extproc.service.journal import Journal
 from extproc.service.pool_watch import PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
-from extproc.service.shared_state import sharing
 from extproc.service.state_file import keeping, write_file
 from extproc.service.stopping import Stop, first_of, log_stopping
 from extproc.service.worker_files import WorkerFilesCollector
@@ -126,7 +125,7 @@ class Supervisor:
                     self._watch.running(),
                     repeating(self._page.overview.tick, EVERY_S),
                     keeping(self._state, self._journal),
-                    sharing(self._shared),
+                    self._shared.sharing() if self._shared else nullcontext(),
                     self._reloader.watching(),
                 ):
                     await self._supervise(folder, stop)

@@ -26,11 +26,16 @@ class PendingAnswer:
         self.attempts = head.attempts
         """How many servers Envoy sent the request to."""
 
+    @property
+    def calls_request_wrong(self) -> bool:
+        """Whether its status says that the request is wrong."""
+        return self._status in _WRONG_REQUEST
+
     def feed(self, data: bytes) -> None:
         """Read the next bytes of the body. Never raises."""
         self._is_fed = True
         self.reader.feed(data)
-        if self._status in _WRONG_REQUEST and len(self._error) < _MOST_ERROR_BYTES:
+        if self.calls_request_wrong and len(self._error) < _MOST_ERROR_BYTES:
             self._error += data[:_MOST_ERROR_BYTES]
 
     def shows(self, outcome: Usage | Refused | Unlearnable) -> UsageSeen:
@@ -42,7 +47,7 @@ class PendingAnswer:
                 return UsageSeen.ABSENT
             case Unlearnable.INCOMPLETE if not self._is_fed:
                 return UsageSeen.UNHEARD
-            case Unlearnable.ERROR if self._status in _WRONG_REQUEST:
+            case Unlearnable.ERROR if self.calls_request_wrong:
                 return self._shows_wrong_request()
             case _:
                 return UsageSeen.NOTHING

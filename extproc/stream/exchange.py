@@ -173,6 +173,8 @@ class Exchange:
             self._take_note(event)
             if self._noted:
                 self._answer = PendingAnswer(event)
+                if self._answer.calls_request_wrong:
+                    self._note_wrong(self._noted, self._answer)
         elif self._answer is None:
             return
         elif isinstance(event, Body):
@@ -187,25 +189,38 @@ class Exchange:
         if head.observed and self._noted is None:
             self._noted = note_text(head.note)
 
+    def _note_wrong(self, noted: Noted | str, answer: PendingAnswer) -> None:
+        # Of an observer that gets no bodies, the stream ends seconds after the answer.
+        read = self._noted = self._read_note(noted)
+        if read is not None and read.usage is UsageForm.ASKED:
+            pool = self._answering_pool(read, answer)
+            self._stages.usage_asking.note_wrong(pool.name, read.asked.model)
+
+    def _read_note(self, noted: Noted | str | None) -> Noted | None:
+        return from_note({NOTE: noted}, self._stages.rules) if isinstance(noted, str) else noted
+
+    def _is_retried(self, answer: PendingAnswer) -> bool:
+        # In a shadow Envoy's second attempt is one to the same pool.
+        return answer.attempts > 1 and not self._stages.rules.is_shadow
+
+    def _answering_pool(self, noted: Noted, answer: PendingAnswer) -> Pool:
+        rules = self._stages.rules
+        # A second attempt goes to the largest pool of the row.
+        largest = self._is_retried(answer) or rules.is_shadow
+        return rules.row(noted.asked.model)[-1] if largest else rules.pool(noted.pool)
+
     def finish(self) -> None:
         """Judge the decision and learn from the answer; idempotent, and never waits."""
-        noted, answer = self._noted, self._answer
+        noted, answer = self._read_note(self._noted), self._answer
         self._request = self._noted = self._answer = None
-        rules = self._stages.rules
-        if isinstance(noted, str):
-            noted = from_note({NOTE: noted}, rules)
         if noted is None or answer is None:
             return
-        # In a shadow Envoy's second attempt is one to the same pool.
-        retried = answer.attempts > 1 and not rules.is_shadow
-        # Else it goes to the largest pool of the row.
-        largest = retried or rules.is_shadow
-        pool = rules.row(noted.asked.model)[-1] if largest else rules.pool(noted.pool)
+        pool = self._answering_pool(noted, answer)
         outcome = answer.reader.finish()
         asking, model = self._stages.usage_asking, noted.asked.model
         asking.learn(pool.name, model, noted.usage, answer.shows(outcome))
         cause = self._conclude(noted, pool, outcome)
-        if retried:
+        if self._is_retried(answer):
             retries = self._stages.metrics.retries
             retries.count(noted.pool, cause.value, times=noted.stands_for)
 

@@ -1,8 +1,11 @@
 """Which servers are asked for the usage of streams whose clients did not ask for it.
 
-Invariants: a server is asked only after a stream came from it unasked and without usage, since to
-hide what it states anyway would take usage from clients that always had it. A server that refuses
-the field is asked again only after longer pauses, of 16,384 streams at most.
+Invariants: a server is asked only after streams came from it unasked and without usage, since to
+hide what it states anyway would take usage from clients that always had it. One that refuses the
+field is asked again only after longer pauses, of 16,384 streams at most. A trial that is lost, as
+its client may leave or Envoy not await the decision, is no refusal: another one follows after 8
+streams, and after twice as many each time, as a server may break when it is asked. While an answer
+says that the request is wrong, but not why, there is no other trial.
 """
 
 import enum
@@ -13,13 +16,18 @@ from extproc.budget.bounded import BoundedMap
 
 _MOST_SERVERS: Final = 1024
 
-# Pauses are counted in streams without usage, one whose end was not seen as an eighth.
+# What shows that a server states no usage: a stream without, or eight whose end was not seen.
+_PROOF: Final = 8
 _SURE: Final = 8
 _UNSURE: Final = 1
-_FIRST_PAUSE: Final = 64 * _SURE
+
+# Counted in streams without usage.
+_FIRST_PAUSE: Final = 64
 _LONGER: Final = 16
 """After each refusal in a row, the pause before the next trial is this many times as long."""
 _MOST_PAUSE: Final = _FIRST_PAUSE * _LONGER**2
+_FIRST_PATIENCE: Final = 8
+"""So long a trial is waited for; a refusal comes sooner, other answers may come later."""
 
 
 class UsageForm(enum.Enum):
@@ -42,35 +50,60 @@ class UsageSeen(enum.Enum):
 
 
 class _Phase(enum.Enum):
-    WAITING = "waiting"  # not asked until `pause` streams came without usage
+    UNPROVEN = "unproven"  # it may state usage unasked
+    PAUSED = "paused"  # not asked until `left` streams came without usage
     DUE = "due"  # the next stream is a trial
-    TRYING = "trying"  # a trial is under way; `pause` bounds how long it is waited for
-    PROVEN = "proven"
+    TRYING = "trying"  # a trial is under way, for which `left` streams are waited
+    PROVEN = "proven"  # it states usage when it is asked
 
 
 @dataclass(slots=True)
 class _Server:
-    phase: _Phase = _Phase.WAITING
-    pause: int = _SURE
+    phase: _Phase = _Phase.UNPROVEN
+    left: int = _PROOF
     next_pause: int = _FIRST_PAUSE
+    next_patience: int = _FIRST_PATIENCE
 
-    def wait(self, pause: int) -> None:
-        self.phase, self.pause = _Phase.WAITING, pause
+    def note_stated_unasked(self) -> None:
+        self.phase, self.left = _Phase.UNPROVEN, _PROOF
 
-    def count_down(self, streams: int) -> None:
-        if self.phase in {_Phase.WAITING, _Phase.TRYING}:
-            self.pause -= streams
-            if self.pause <= 0:
+    def count_down(self, proof: int) -> None:
+        """Count a stream without usage, of so much weight as a proof of it."""
+        if self.phase is not _Phase.PROVEN:
+            self.left -= proof if self.phase is _Phase.UNPROVEN else 1
+            if self.left <= 0:
                 self.phase = _Phase.DUE
+
+    def may_ask(self) -> bool:
+        if self.phase is not _Phase.DUE:
+            return self.phase is _Phase.PROVEN
+        self.phase, self.left = _Phase.TRYING, self.next_patience
+        self.next_patience = min(2 * self.next_patience, _MOST_PAUSE)
+        return True
+
+    def note_acceptance(self) -> None:
+        # An answer of another pool's request, or one that came late, proves nothing of others.
+        if self.phase is not _Phase.UNPROVEN:
+            self.phase = _Phase.PROVEN
+            self.next_pause, self.next_patience = _FIRST_PAUSE, _FIRST_PATIENCE
 
     def note_refusal(self) -> None:
         # Requests that were under way together are refused together: they count once.
-        if self.phase is not _Phase.WAITING:
-            self.wait(self.next_pause)
+        if self.phase not in {_Phase.UNPROVEN, _Phase.PAUSED}:
+            self.phase, self.left = _Phase.PAUSED, self.next_pause
             self.next_pause = min(_LONGER * self.next_pause, _MOST_PAUSE)
 
-    def note_acceptance(self) -> None:
-        self.phase, self.next_pause = _Phase.PROVEN, _FIRST_PAUSE
+    def note_wrong(self) -> None:
+        if self.phase in {_Phase.DUE, _Phase.TRYING}:
+            self.phase, self.left = _Phase.TRYING, _MOST_PAUSE
+
+    def note_suspect(self) -> None:
+        if self.phase is not _Phase.PROVEN:
+            self.note_refusal()
+
+    def note_loss(self) -> None:
+        if self.phase is _Phase.TRYING:
+            self.left = min(self.left, self.next_patience)
 
 
 class UsageAsking:
@@ -82,12 +115,15 @@ class UsageAsking:
     def may_ask(self, pool: str, model: str) -> bool:
         """Return whether to ask for the usage of a stream; True begins a trial if one is due."""
         server = self._servers.get((pool, model))
-        if server is None:
-            return False
-        if server.phase is _Phase.DUE:
-            server.phase, server.pause = _Phase.TRYING, _FIRST_PAUSE
-            return True
-        return server.phase is _Phase.PROVEN
+        return server is not None and server.may_ask()
+
+    def note_wrong(self, pool: str, model: str) -> None:
+        """Take in that a server calls a request wrong that asks it, as soon as its status says so.
+
+        Call `learn` once it is known, or will not be, what its error says.
+        """
+        if server := self._servers.get((pool, model)):
+            server.note_wrong()
 
     def learn(self, pool: str, model: str, form: UsageForm, seen: UsageSeen) -> None:
         """Take in what an answer of a server shows."""
@@ -102,12 +138,14 @@ class UsageAsking:
             case UsageForm.UNASKED, UsageSeen.UNHEARD:
                 server.count_down(_UNSURE)
             case UsageForm.UNASKED, UsageSeen.STATED:
-                server.wait(_SURE)
+                server.note_stated_unasked()
             case UsageForm.ASKED, UsageSeen.STATED:
                 server.note_acceptance()
             case UsageForm.ASKED, UsageSeen.REFUSED:
                 server.note_refusal()
-            case UsageForm.ASKED, UsageSeen.SUSPECT if server.phase is _Phase.TRYING:
-                server.note_refusal()
+            case UsageForm.ASKED, UsageSeen.SUSPECT:
+                server.note_suspect()
+            case UsageForm.ASKED, _:
+                server.note_loss()
             case _:
                 pass

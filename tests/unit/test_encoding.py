@@ -1,6 +1,8 @@
 """Decoding a body, cut anywhere, and what is no body of its encoding."""
 
 import gzip
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
@@ -149,3 +151,15 @@ def test_damage_is_an_encoding_error_or_goes_unseen(name, data, at, flip):
     body[at % len(body)] ^= flip
     with suppress(EncodingError):
         decode(name, bytes(body))
+
+
+@pytest.mark.parametrize("library", ["brotli", "zstandard"])
+def test_a_missing_library_is_noticed_before_it_is_needed(library):
+    code = (
+        "import importlib.util as util\n"
+        "find = util.find_spec\n"
+        f"util.find_spec = lambda name: None if name == {library!r} else find(name)\n"
+        "import extproc.encoding"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"ModuleNotFoundError: No module named '{library}'" in done.stderr

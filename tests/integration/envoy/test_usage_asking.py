@@ -13,6 +13,7 @@ EVENT = b'data: {"choices":[{"index":0,"delta":{"content":"owl"},"finish_reason"
 USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3}}\n\n'
 DONE = b"data: [DONE]\n\n"
 REFUSAL = b'{"error":{"message":"stream_options: extra fields not permitted"}}'
+LOST = []  # the first request that asks a server which then breaks off
 
 
 def answer(_name, body):
@@ -21,6 +22,9 @@ def answer(_name, body):
     asked = "stream_options" in request
     if asked and request["model"] == "refusing":
         return "application/json", REFUSAL, 400
+    if asked and request["model"] == "losing" and not LOST:
+        LOST.append(request)
+        return "text/event-stream", EVENT, 200
     stated = asked or request["model"] == "forced"
     return "text/event-stream", EVENT + (USAGE if stated else b"") + DONE, 200
 
@@ -57,6 +61,20 @@ def test_a_pool_that_states_usage_when_asked_is_asked_and_no_client_sees_it(stac
 
     wait_for(is_asked)
     assert seen == {EVENT + DONE}
+
+
+def test_a_lost_trial_is_soon_repeated(stack):
+    before, seen = asked(stack), []
+    LOST.clear()
+
+    def is_asked_again():
+        seen.append(streamed(stack, "losing").body)
+        return asked(stack) >= before + 3
+
+    wait_for(is_asked_again)
+    assert set(seen) == {EVENT, EVENT + DONE}
+    assert seen.count(EVENT) == 1
+    assert len(seen) - seen.index(EVENT) < 50
 
 
 def test_a_pool_that_refuses_to_be_asked_costs_one_error(stack):

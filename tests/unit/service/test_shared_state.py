@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 from extproc.budget.values import Asked, Observation, Outcome
 from extproc.service import shared_state as module
 from extproc.service.journal import Journal
-from extproc.service.shared_state import SharedState, Stored, StoreError, sharing
+from extproc.service.shared_state import SharedState, Stored, StoreError
 from extproc.state import log as log_module
 from extproc.state.snapshot import fingerprint, take
 from extproc.stream.metrics import SharedMetrics
@@ -282,7 +282,7 @@ def test_the_figures_and_the_number_of_replicas_are_told(monkeypatch):
         store, told = MemoryStore(), []
         one, other = (Replica(store, time.monotonic) for _ in range(2))
         one.state.on_replicas = told.append
-        async with sharing(one.state), sharing(other.state):
+        async with one.state.sharing(), other.state.sharing():
             one.state.observe(SEEN[0])
             await until(lambda: answered(other.learner) == 1)
             await until(lambda: told[-1] == 2)
@@ -304,7 +304,7 @@ def test_a_bug_does_not_end_the_service(monkeypatch, caplog):
             raise RuntimeError("a bug")
 
         replica.connection.find = broken
-        async with sharing(replica.state):
+        async with replica.state.sharing():
             pass
 
     asyncio.run(main())
@@ -319,7 +319,7 @@ def test_a_store_that_is_away_is_logged_once_and_so_is_its_return(monkeypatch, c
     async def main():
         replica = Replica(MemoryStore(), time.monotonic)
         replica.connection.faults = AlwaysFailing()
-        async with sharing(replica.state):
+        async with replica.state.sharing():
             await asyncio.sleep(0.2)
             replica.connection.faults = None
             await until(lambda: "answers again" in caplog.text)
@@ -327,14 +327,6 @@ def test_a_store_that_is_away_is_logged_once_and_so_is_its_return(monkeypatch, c
     asyncio.run(main())
     assert caplog.text.count("going on from memory") == 1
     assert re.search("the store answers again, after [0-9]+ failures", caplog.text)
-
-
-def test_without_a_store_nothing_is_shared():
-    async def main():
-        async with sharing(None):
-            pass
-
-    asyncio.run(main())
 
 
 class AlwaysFailing(random.Random):

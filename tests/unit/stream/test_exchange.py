@@ -751,6 +751,18 @@ def test_a_pool_that_refuses_the_field_gets_it_no_more():
     assert ask_stream(given).body is None
 
 
+def test_a_status_alone_holds_off_other_trials_until_the_stream_ends():
+    given = stages()
+    answered(given, ask_stream(given), STREAM + DONE)
+    action = ask_stream(given)
+    observer = Exchange(given)
+    observer.on(Head(RESPONSE, {":status": "400"}, False, action.note, observed=True))
+    for _ in range(100):
+        answered(given, ask_stream(given), STREAM + DONE)
+    assert ask_stream(given).body is None
+    assert counted(given.metrics.usage_asked) == {(): 1}
+
+
 def test_the_stream_that_sees_both_sides_learns_the_same():
     given = stages()
     exchange = Exchange(given)

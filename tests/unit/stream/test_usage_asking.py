@@ -22,9 +22,9 @@ def asks(asking, times=3):
     return [asking.may_ask("short", "m") for _ in range(times)]
 
 
-def unasked(asking, streams):
+def unasked(asking, streams, seen=ABSENT):
     for _ in range(streams):
-        asking.learn("short", "m", UNASKED, ABSENT)
+        asking.learn("short", "m", UNASKED, seen)
 
 
 def test_an_unknown_server_is_not_asked():
@@ -50,6 +50,16 @@ def test_eight_streams_of_unseen_end_count_as_one_without_usage():
     assert asks(after(*[unheard] * 7)) == [False] * 3
     assert asks(after(*[unheard] * 8)) == [True, False, False]
     assert asks(after(*[unheard] * 7, (UNASKED, STATED), *[unheard] * 7)) == [False] * 3
+
+
+def test_a_pause_counts_streams_of_unseen_end_in_full():
+    asking = after((UNASKED, ABSENT))
+    asks(asking)
+    asking.learn("short", "m", ASKED, SUSPECT)
+    unasked(asking, 63, UsageSeen.UNHEARD)
+    assert asks(asking) == [False] * 3
+    unasked(asking, 1, UsageSeen.UNHEARD)
+    assert asks(asking) == [True, False, False]
 
 
 def test_a_server_that_answers_the_trial_is_always_asked():
@@ -112,13 +122,99 @@ def test_other_errors_of_a_proven_server_change_nothing(seen):
     assert asks(asking) == [True] * 3
 
 
-def test_a_trial_without_an_outcome_is_repeated():
+@pytest.mark.parametrize("lost", [(), (NOTHING,), (ABSENT,), (UsageSeen.UNHEARD,)])
+@pytest.mark.parametrize("passing", [ABSENT, UsageSeen.UNHEARD])
+def test_a_lost_trial_is_repeated_soon_and_each_time_later(lost, passing):
+    asking = after((UNASKED, ABSENT))
+    for patience in (8, 16, 32):
+        assert asks(asking) == [True, False, False]
+        for seen in lost:
+            asking.learn("short", "m", ASKED, seen)
+        unasked(asking, patience - 1, passing)
+        assert asks(asking) == [False] * 3
+        unasked(asking, 1, passing)
+
+
+def test_a_server_that_loses_all_trials_gets_few():
+    asking, trials = after((UNASKED, ABSENT)), 0
+    for _ in range(50_000):
+        trials += asking.may_ask("short", "m")
+        unasked(asking, 1)
+    assert trials <= 14
+
+
+def test_an_answered_trial_makes_lost_ones_count_no_more():
+    asking = after((UNASKED, ABSENT))
+    for patience in (8, 16, 32):
+        asks(asking)
+        unasked(asking, patience)
+    asking.learn("short", "m", ASKED, STATED)
+    asking.learn("short", "m", ASKED, REFUSED)
+    unasked(asking, 64)
+    asks(asking)
+    unasked(asking, 8)
+    assert asks(asking) == [True, False, False]
+
+
+@pytest.mark.parametrize("seen", [REFUSED, SUSPECT])
+def test_a_late_refusal_of_a_trial_that_was_waited_for_counts(seen):
     asking = after((UNASKED, ABSENT))
     asks(asking)
+    unasked(asking, 8)
+    asking.learn("short", "m", ASKED, seen)
     unasked(asking, 63)
+    assert asks(asking) == [False] * 3
+
+
+def test_an_answer_to_a_question_proves_nothing_of_answers_without_one():
+    assert asks(after((ASKED, STATED), (UNASKED, STATED), (ASKED, STATED))) == [False] * 3
+
+
+@pytest.mark.parametrize("seen", [REFUSED, SUSPECT])
+def test_what_another_pool_refuses_on_its_behalf_leaves_it_unproven(seen):
+    assert asks(after((ASKED, seen), (UNASKED, ABSENT))) == [True, False, False]
+
+
+def test_while_it_is_unknown_why_a_trial_is_wrong_there_is_no_other():
+    asking = after((UNASKED, ABSENT))
+    asks(asking)
+    asking.note_wrong("short", "m")
+    unasked(asking, 10_000)
+    assert asks(asking) == [False] * 3
+
+
+@pytest.mark.parametrize(("seen", "pause"), [(NOTHING, 16), (SUSPECT, 64), (REFUSED, 64)])
+def test_once_it_is_known_why_a_trial_is_wrong_the_next_one_follows(seen, pause):
+    asking = after((UNASKED, ABSENT))
+    asks(asking)
+    asking.note_wrong("short", "m")
+    asking.learn("short", "m", ASKED, seen)
+    unasked(asking, pause - 1)
     assert asks(asking) == [False] * 3
     unasked(asking, 1)
     assert asks(asking) == [True, False, False]
+
+
+def test_no_status_of_a_proven_server_changes_anything():
+    asking = proven()
+    for _ in range(10):
+        asking.note_wrong("short", "m")
+    assert asks(asking) == [True] * 3
+
+
+def test_a_loss_does_not_shorten_the_pause_after_a_refusal():
+    asking = after((UNASKED, ABSENT))
+    asks(asking)
+    asking.learn("short", "m", ASKED, REFUSED)
+    asking.learn("short", "m", ASKED, NOTHING)
+    unasked(asking, 63)
+    assert asks(asking) == [False] * 3
+
+
+def test_an_error_of_an_unknown_server_is_nothing():
+    asking = UsageAsking()
+    asking.note_wrong("short", "m")
+    assert asks(asking) == [False] * 3
 
 
 def test_what_clients_asked_for_themselves_tells_nothing():
@@ -153,5 +249,6 @@ def test_after_usage_unasked_the_next_stream_is_not_asked(history):
         asking.learn("short", "m", form, seen)
         if then_ask:
             asking.may_ask("short", "m")
+            asking.note_wrong("short", "m")
     asking.learn("short", "m", UNASKED, STATED)
     assert not asking.may_ask("short", "m")
