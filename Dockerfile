@@ -40,7 +40,8 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
     && install -d -o 10001 -g 10001 -m 750 /run/dualpool-socket \
         /run/dualpool-tls/service /run/dualpool-tls/envoy /var/lib/dualpool \
     && install -d -o 2000 -g 0 -m 775 /var/lib/vllm
-ENV PATH=/opt/dualpool/bin:$PATH PYTHONUNBUFFERED=1
+# numpy would start a thread for each core, and the service multiplies no matrix that is worth one.
+ENV PATH=/opt/dualpool/bin:$PATH PYTHONUNBUFFERED=1 OPENBLAS_NUM_THREADS=1
 USER 10001:10001
 
 FROM base AS pool
