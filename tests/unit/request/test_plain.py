@@ -147,6 +147,19 @@ def test_so_they_do_in_what_is_spoilt(text, ascii_only, spoil, place, length, da
         {"metadata": {LONG[1]: LONG[0]}},
         {"messages": [{"role": "user", "content": LONG[2], "name": LONG[1]}]},
         {"stop": [LONG[0]] * 3, "tool_choice": LONG[1]},
+        *(
+            {"messages": [{"role": "assistant", "content": text}, {"role": "user", "content": "a"}]}
+            for text in (LONG[0], LONG[3])
+        ),
+        *(
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]}
+            for url in (
+                f"data:image/png;base64,{PNG}",
+                {"url": f"data:image/png;base64,{PNG}", "detail": "low"},
+                "data:é" + PNG,
+                "https://a/b.png",
+            )
+        ),
     ],
 )
 @pytest.mark.parametrize("turns", [False, True])
