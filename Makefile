@@ -48,7 +48,7 @@ wheel: $(VENV)/pip  ## build a wheel into dist/, install it in an empty environm
 COMPILED := build/compiled
 compiled: $(COMPILED)/extproc  ## compile what every request passes through into build/compiled; a C compiler, a minute
 
-$(COMPILED)/extproc: $(VENV)/dev hatch_build.py $(shell find extproc -name '*.py')
+$(COMPILED)/extproc: $(VENV)/dev hatch_build.py $(shell find extproc -name '*.py' -o -name '*.c')
 	rm -rf $(COMPILED)
 	HATCH_BUILD_HOOK_ENABLE_CUSTOM=true $(BIN)/python -m hatchling build -t wheel -d $(COMPILED)/wheel
 	$(BIN)/python -m zipfile -e $(COMPILED)/wheel/dualpool-*.whl $(COMPILED)

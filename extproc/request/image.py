@@ -19,6 +19,9 @@ _PREFIX_BYTES: Final = 30
 _DATA_URL_CHARS: Final = 256
 _MAX_SEGMENTS: Final = 256
 
+URL_CHARS: Final = _DATA_URL_CHARS + HEAD_CHARS
+"""Characters of a URL that are read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Image:

@@ -1,25 +1,49 @@
-"""Read the most common body at a fraction of the cost: a chat of plain texts and calls of tools.
+"""Read the most common body at a fraction of the cost: a chat of texts, images and calls of tools.
 
 Invariant: what is returned is what the general reader would return, but for the order of the texts
 of one turn, which there is that of its keys. A body with anything that needs more than its fields'
 names gives None, and the general reader decides what it is.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import accumulate
-from typing import Final, Literal
+from secrets import token_hex
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from extproc.request.conversation import Conversation, Mark
 from extproc.request.fields import MAX_ENTRIES, has_few_strings, is_small
-from extproc.request.prompt import ENDS_OF_THOUGHT, as_text
+from extproc.request.image import URL_CHARS, Image, read_image
+from extproc.request.long_strings import cut_long
+from extproc.request.prompt import ENDS_OF_THOUGHT, MAX_IMAGES, as_text
 from extproc.request.prompts import Prompt
+from extproc.request.sample import SAMPLE_BYTES
+
+_LONG_BYTES: Final = 4096
+"""Strings from this length on are cut out before the rest is decoded."""
+# Nobody else knows it, so that no text of a body begins with it.
+_MARK: Final = token_hex(8)
 
 
-class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    text: str
-    type: Literal["text"] = "text"
+class PlainTexts(NamedTuple):
+    """What the texts of a chat, and its images, are."""
+
+    texts: list[str | bytes]
+    """Those of the messages first; those longer than SAMPLE_BYTES may be in UTF-8."""
+    calls: int
+    images: tuple[Image, ...]
+
+
+class _Url(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    url: str
+    detail: str | None = None
+
+
+class _Part(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    text: str = ""
+    type: Literal["text", "image_url"] = "text"
+    image_url: str | _Url | msgspec.UnsetType = msgspec.UNSET
 
 
 class _Function(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -42,7 +66,7 @@ class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A turn; OpenAI's own client sends an earlier answer with all of these fields."""
 
     role: str
-    content: str | list[_Text] | None = None
+    content: str | list[_Part] | None = None
     tool_call_id: str | None = None
     name: str | None = None
     tool_calls: list[_Call] | None = None
@@ -61,12 +85,12 @@ class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
             found += (name, arguments)
         return found
 
-    def may_hold_thought(self) -> bool:
+    def may_hold_thought(self, cut: Sequence[bytes]) -> bool:
         """Return whether a template may drop a part of this turn's texts."""
         content = self.content
         texts = [content] if isinstance(content, str) else [part.text for part in content or ()]
         texts += self.beside() or ()
-        return any(sign in text for text in texts for sign in ENDS_OF_THOUGHT)
+        return any(_holds_thought(_restored(text, cut)) for text in texts)
 
 
 class PlainChat(msgspec.Struct, gc=False):
@@ -106,14 +130,22 @@ class PlainChat(msgspec.Struct, gc=False):
         choice = self.tool_choice
         return isinstance(choice, msgspec.UnsetType) or bytes(choice) in _MAY_CALL
 
-    def texts(self) -> tuple[list[str], int] | None:
-        """Return all texts, those of the messages first, and how many calls of tools they hold.
+    @property
+    def is_marked_elsewhere(self) -> bool:
+        """Whether more than texts and addresses was cut out of what is read."""
+        mark = _MARK.encode()
+        names = (self.model, self.user or "", *(turn.role for turn in self.messages))
+        tools = (bytes(tool) for tool in self.tools or ())
+        return any(name.startswith(_MARK) for name in names) or any(mark in tool for tool in tools)
 
-        None if templates may drop some.
+    def read(self, cut: Sequence[bytes]) -> PlainTexts | None:
+        """Return all texts and images, of which those in `cut` were cut out.
+
+        None if templates may drop some texts, or if there are very many.
         """
         if not 0 < len(self.messages) < _MOST_TURNS or (self.tools and not self._may_call):
             return None
-        found, calls, past = list[str](), 0, 0
+        found, urls, calls, past = list[str](), list[str | _Url](), 0, 0
         for index, turn in enumerate(self.messages):
             content = turn.content
             if turn.tool_calls or turn.name:
@@ -127,17 +159,22 @@ class PlainChat(msgspec.Struct, gc=False):
                     found.append(content)
             elif content:
                 found += [part.text for part in content if part.text]
+                urls += [
+                    part.image_url
+                    for part in content
+                    if not isinstance(part.image_url, msgspec.UnsetType)
+                ]
             if turn.role == "user":
                 past = index
         for turn in self.messages[:past]:
-            if turn.role == "assistant" and turn.may_hold_thought():
+            if turn.role == "assistant" and turn.may_hold_thought(cut):
                 return None
-        if len(found) > _MOST_TURNS:
+        tools = _decode_tools(self.tools or [])
+        if len(found) > _MOST_TURNS or len(urls) > MAX_IMAGES or tools is None:
             return None
-        if self.tools:
-            tools = _decode_tools(self.tools)
-            return None if tools is None else (found + tools, calls)
-        return found, calls
+        found += tools
+        texts = [_restored(text, cut) for text in found] if cut else list[str | bytes](found)
+        return PlainTexts(texts, calls, tuple(_image(url, cut) for url in urls))
 
     def conversation(
         self, texts: list[str], read: Callable[[list[str], int], Prompt]
@@ -172,11 +209,25 @@ _TOOL: Final = msgspec.json.Decoder(dict[str, object], float_hook=float)
 _NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def decode_plain(body: bytes | bytearray | memoryview) -> PlainChat | None:
-    """Return a chat of plain texts; None if the body is something else, or very long.
+def decode_plain(
+    body: bytes | bytearray | memoryview,
+) -> tuple[PlainChat, Sequence[bytes]] | None:
+    """Return a chat and what was cut out of it; None if the body is something else, or very long.
 
     What is built is bounded by the strings of the body: each turn and each text has two or more.
     """
+    if len(body) >= 2 * _LONG_BYTES:
+        pieces, cut = cut_long(body, _MARK.encode(), _LONG_BYTES)
+        chat = _decode(b"".join(pieces)) if cut else None
+        if chat is not None and not chat.is_marked_elsewhere:
+            return chat, cut
+        if cut and chat is None:
+            return None
+    chat = _decode(body)
+    return None if chat is None else (chat, ())
+
+
+def _decode(body: bytes | bytearray | memoryview) -> PlainChat | None:
     if len(body) > _MOST_BYTES or not has_few_strings(body):
         return None
     try:
@@ -185,8 +236,31 @@ def decode_plain(body: bytes | bytearray | memoryview) -> PlainChat | None:
         return None
 
 
+def _restored(text: str, cut: Sequence[bytes]) -> str | bytes:
+    if not text.startswith(_MARK):
+        return text
+    found = cut[int(text.removeprefix(_MARK))]
+    return found if len(found) > SAMPLE_BYTES else found.decode()
+
+
+def _holds_thought(text: str | bytes) -> bool:
+    if isinstance(text, bytes):
+        return any(sign.encode() in text for sign in ENDS_OF_THOUGHT)
+    return any(sign in text for sign in ENDS_OF_THOUGHT)
+
+
+def _image(address: str | _Url, cut: Sequence[bytes]) -> Image:
+    url = _restored(address.url if isinstance(address, _Url) else address, cut)
+    if isinstance(url, bytes):
+        head = url[:URL_CHARS]
+        url = (head if head.isascii() else url).decode()
+    return read_image(url)
+
+
 def _decode_tools(tools: list[msgspec.Raw]) -> list[str] | None:
     """Return tools as texts; None if the general reader must read them."""
+    if not tools:
+        return []
     if len(tools) > _MOST_TURNS or not is_small(b",".join(tools)):
         return None
     try:

@@ -23,7 +23,7 @@ from extproc.request.conversation import Conversation, role_of
 from extproc.request.fields import TokenIds
 from extproc.request.image import Image
 from extproc.request.prompt import MAX_IMAGES, NodeBudget, Optional, PromptReader
-from extproc.request.sample import rough_tokens, take_sample
+from extproc.request.sample import as_str, rough_tokens, take_sample
 
 MAX_OBJECTS: Final = 1 << 10
 """The most prompts that are told apart if they are not plain texts or ids; more count as one."""
@@ -65,10 +65,15 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     videos: int
     optional: Mapping[Optional, TextSample] = msgspec.field(default_factory=dict)
     """Text that chat templates may drop; it is not part of `sample`."""
-    texts: Sequence[str] = ()
-    """The texts themselves, kept no longer than the request is decided."""
+    written: Sequence[str | bytes] = ()
+    """The texts themselves, kept no longer than the request is decided; long ones may be UTF-8."""
     definitions: Sequence[str] = ()
     """The definitions of tools; they are among the texts."""
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts themselves."""
+        return [as_str(text) for text in self.written]
 
 
 class Prompts(msgspec.Struct, frozen=True, gc=False):
@@ -268,6 +273,6 @@ def _prompt_of(reader: PromptReader, fields: Sequence[_Field], headings: int) ->
         audios=reader.audios,
         videos=reader.videos,
         optional={k: TextSample(*take_sample(texts)) for k, texts in reader.optional.items()},
-        texts=reader.texts,
+        written=reader.texts,
         definitions=reader.definitions,
     )

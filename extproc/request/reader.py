@@ -5,6 +5,7 @@ fields, and a body that cannot be read at all raises UnreadableRequest and nothi
 """
 
 from codecs import BOM_UTF8
+from collections.abc import Sequence
 from hashlib import blake2b
 from json import detect_encoding
 from typing import Final
@@ -15,11 +16,11 @@ from extproc.encoding import Decoder, EncodingError
 from extproc.request.apis import Api, Endpoint, api_of, endpoint
 from extproc.request.fields import NoObjectError, TooManyNodesError, decode_fields
 from extproc.request.image import Image
-from extproc.request.plain import PlainChat, decode_plain
+from extproc.request.plain import PlainChat, PlainTexts, decode_plain
 from extproc.request.prompt import OpaquePartError
 from extproc.request.prompts import Prompt, Prompts, read_prompts
 from extproc.request.request import Request, Unreadable, UnreadableRequest
-from extproc.request.sample import SAMPLE_BYTES, take_sample
+from extproc.request.sample import SAMPLE_BYTES, as_str, take_sample
 from extproc.request.thinking import FIELDS, Thinking, read_thinking
 from extproc.tokens import MAX_TOKENS
 
@@ -77,12 +78,10 @@ def read_request(
     Raises UnreadableRequest, and nothing else.
     """
     if endpoint is Endpoint.CHAT and not encoding and len(body) <= max_bytes:
-        chat = decode_plain(body)
-        found = None if chat is None else chat.texts()
-        if chat is not None and found is not None:
-            texts, calls = found
-            if not (calls and turns):
-                return _read_plain(chat, texts, len(body), calls, turns=turns)
+        plain = decode_plain(body)
+        found = None if plain is None else plain[0].read(plain[1])
+        if plain and found and not (turns and (found.calls or found.images)):
+            return _read_plain(plain[0], found, len(body), turns=turns)
     text = _utf8(_decoded(bytes(body), encoding, max_bytes))
     if not text or text.isspace():
         raise UnreadableRequest(Unreadable.EMPTY)
@@ -99,21 +98,23 @@ def read_request(
         raise UnreadableRequest(Unreadable.DEPTH) from None
 
 
-def _read_plain(
-    chat: PlainChat, texts: list[str], size: int, calls: int, *, turns: bool
-) -> Request:
+def _read_plain(chat: PlainChat, found: PlainTexts, size: int, *, turns: bool) -> Request:
     messages, definitions = len(chat.messages), len(chat.tools or ())
-    tools = definitions + calls
+    tools = definitions + found.calls
     outputs = 1 if chat.n is None else min(_whole(chat.n) or 1, MAX_OUTPUTS)
     limit = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
     prompts = Prompts(
-        (_plain_prompt(texts, messages, tools, definitions),),
-        conversation=chat.conversation(texts, _plain_prompt) if turns else None,
+        (_plain_prompt(found.texts, messages, tools, definitions, found.images),),
+        conversation=chat.conversation(list(map(as_str, found.texts)), _plain_prompt)
+        if turns
+        else None,
     )
     return Request(
         model=_name(chat.model),
         prompts=prompts,
-        token_bound=_most_tokens(size, messages + tools, rendered=tools > 0),
+        token_bound=None
+        if found.images
+        else _most_tokens(size, messages + tools, rendered=tools > 0),
         max_tokens=_whole(limit),
         min_tokens=_whole(chat.min_tokens) or 0,
         outputs=outputs,
@@ -126,7 +127,13 @@ def _read_plain(
     )
 
 
-def _plain_prompt(texts: list[str], messages: int, tools: int = 0, definitions: int = 0) -> Prompt:
+def _plain_prompt(
+    texts: Sequence[str | bytes],
+    messages: int,
+    tools: int = 0,
+    definitions: int = 0,
+    images: tuple[Image, ...] = (),
+) -> Prompt:
     text_bytes, sample = take_sample(texts)
     return Prompt(
         text_bytes=text_bytes,
@@ -134,11 +141,11 @@ def _plain_prompt(texts: list[str], messages: int, tools: int = 0, definitions: 
         token_ids=0,
         messages=messages,
         tools=tools,
-        images=(),
+        images=images,
         audios=0,
         videos=0,
-        texts=texts,
-        definitions=texts[len(texts) - definitions :],
+        written=texts,
+        definitions=[as_str(text) for text in texts[len(texts) - definitions :]],
     )
 
 

@@ -28,22 +28,31 @@ def rough_tokens(text: str) -> float:
     return 0.22 * rest + 0.8 * (len(data) - rest)
 
 
-def take_sample(texts: Sequence[str]) -> tuple[int, bytes]:
+def take_sample(texts: Sequence[str | bytes]) -> tuple[int, bytes]:
     """Return the UTF-8 bytes of the texts, and a sample of at most SAMPLE_BYTES.
 
-    No text is empty. The sample is all texts, joined by newlines, or, if that is longer, windows at
-    even distances over all of them. Windows are joined without a separator: two halves of words
-    make about one word. No character is cut.
+    No text is empty, and those in UTF-8 are longer than the sample. The sample is all texts, joined
+    by newlines, or, if that is longer, windows at even distances over all of them. Windows are
+    joined without a separator: two halves of words make about one word. No character is cut.
     """
     if sum(map(len, texts)) + len(texts) <= SAMPLE_BYTES:  # in characters
-        whole = "\n".join(texts).encode()
+        whole = "\n".join(map(as_str, texts)).encode()
         if len(whole) < SAMPLE_BYTES:
             return len(whole) - max(len(texts) - 1, 0), whole
-    sized = [text if text.isascii() else text.encode() for text in texts]
+    sized = [_sized(text) for text in texts]
     total = sum(map(len, sized))
     if total < len(sized) * _SHORT_TEXT_BYTES:
-        sized = ["".join(texts).encode()]
+        sized = ["".join(map(as_str, texts)).encode()]
     return total, b"".join(_windows(sized, total))
+
+
+def as_str(text: str | bytes) -> str:
+    """Return a text that may be in UTF-8."""
+    return text if isinstance(text, str) else text.decode()
+
+
+def _sized(text: str | bytes) -> str | bytes:
+    return text.encode() if isinstance(text, str) and not text.isascii() else text
 
 
 def _windows(texts: list[str | bytes], total: int) -> Iterator[bytes]:

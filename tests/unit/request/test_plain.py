@@ -1,16 +1,27 @@
 """A plain chat is read as the general reader reads it."""
 
 import json
+from base64 import b64encode
+from codecs import BOM_UTF8
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extproc.request import plain, reader
 from extproc.request.reader import Endpoint, UnreadableRequest, read_request
 
-TEXTS = st.text(max_size=40) | st.sampled_from(["a</think>b", "[/THINK]", "", "{}" * 9000])
-PARTS = st.lists(st.fixed_dictionaries({"type": st.just("text"), "text": TEXTS}), max_size=3)
+LONG = ["{}" * 9000, "a b" * 2000, 'é\n"\\' * 5000, "</think>" * 3000, "\U0001f600" * 2000]
+TEXTS = st.text(max_size=40) | st.sampled_from(["a</think>b", "[/THINK]", "", *LONG])
+PNG = b64encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\4\0\0\0\3\0" + bytes(99_000)).decode()
+URLS = st.sampled_from(["https://a/b.png", f"data:image/png;base64,{PNG}", "data:é" + PNG])
+IMAGES = st.fixed_dictionaries({"url": URLS}, optional={"detail": st.just("low") | st.none()})
+PARTS = st.lists(
+    st.fixed_dictionaries({"type": st.just("text"), "text": TEXTS})
+    | st.fixed_dictionaries({"type": st.just("image_url"), "image_url": URLS | IMAGES | st.none()}),
+    max_size=3,
+)
 CALLS = st.lists(
     st.fixed_dictionaries(
         {
@@ -39,7 +50,7 @@ NUMBERS = st.none() | st.integers(-2, 1 << 40) | st.floats() | st.booleans() | s
 BODIES = st.fixed_dictionaries(
     {"messages": TURNS},
     optional={
-        "model": st.text(max_size=300) | st.none(),
+        "model": st.text(max_size=300) | st.none() | st.just("m" * 9000),
         "max_tokens": NUMBERS,
         "max_completion_tokens": NUMBERS,
         "min_tokens": NUMBERS,
@@ -77,11 +88,23 @@ def read_generally(body, *, turns=False):
         return read(body, turns=turns)
 
 
+def read_plainly(body):
+    found, cut = plain.decode_plain(body)
+    return found.read(cut)
+
+
 def read(body, *, turns=False):
     try:
-        return read_request(Endpoint.CHAT, body, turns=turns)
+        return as_strings(read_request(Endpoint.CHAT, body, turns=turns))
     except UnreadableRequest as error:
         return error.reason
+
+
+def as_strings(request):
+    """Return a request whose long texts are no longer in UTF-8."""
+    (prompt,) = request.prompts.candidates
+    prompt = structs.replace(prompt, written=prompt.texts)
+    return structs.replace(request, prompts=structs.replace(request.prompts, candidates=(prompt,)))
 
 
 @settings(max_examples=400)
@@ -89,6 +112,60 @@ def read(body, *, turns=False):
 def test_both_readers_find_the_same(body, turns):
     text = json.dumps(ordered(body)).encode()
     assert read(text, turns=turns) == read_generally(text, turns=turns)
+
+
+SPOILS = st.sampled_from(
+    [b'"', b"\\", b"\\u12", b"\\ud800", b"\0", b"\n", b"\xff", b"\xed\xa0\x80", b"]", b""]
+)
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(LONG),
+    st.booleans(),
+    SPOILS,
+    st.integers(0, 1 << 16),
+    st.integers(0, 2),
+    st.data(),
+)
+def test_so_they_do_in_what_is_spoilt(text, ascii_only, spoil, place, length, data):
+    turns = [{"role": "user", "content": [{"type": "text", "text": text}]}] * 2
+    body = json.dumps({"messages": turns, "user": "u"}, ensure_ascii=ascii_only).encode()
+    encoded = data.draw(st.sampled_from([body, BOM_UTF8 + body, body.decode().encode("utf-16")]))
+    place %= len(encoded)
+    spoilt = encoded[:place] + spoil + encoded[place + length :]
+    assert read(spoilt) == read_generally(spoilt)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"model": LONG[0]},
+        {"user": LONG[1]},
+        {"messages": [{"role": LONG[1], "content": "hi"}]},
+        {"tools": [{"function": {"description": LONG[0]}}]},
+        {"metadata": {LONG[1]: LONG[0]}},
+        {"messages": [{"role": "user", "content": LONG[2], "name": LONG[1]}]},
+        {"stop": [LONG[0]] * 3, "tool_choice": LONG[1]},
+        *(
+            {"messages": [{"role": "assistant", "content": text}, {"role": "user", "content": "a"}]}
+            for text in (LONG[0], LONG[3])
+        ),
+        *(
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": url}]}]}
+            for url in (
+                f"data:image/png;base64,{PNG}",
+                {"url": f"data:image/png;base64,{PNG}", "detail": "low"},
+                "data:é" + PNG,
+                "https://a/b.png",
+            )
+        ),
+    ],
+)
+@pytest.mark.parametrize("turns", [False, True])
+def test_long_strings_are_read_wherever_they_are(fields, turns):
+    body = chat(**fields, padding=LONG[0])
+    assert read(body, turns=turns) == read_generally(body, turns=turns)
 
 
 def test_but_for_the_order_of_keys():
@@ -131,7 +208,7 @@ def chat(**fields):
     ],
 )
 def test_a_plain_chat_needs_no_general_reader(body):
-    assert plain.decode_plain(body).texts()
+    assert read_plainly(body)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +216,10 @@ def test_a_plain_chat_needs_no_general_reader(body):
     [
         b"[]",
         b"\xff\xfe",
-        chat(messages=[{"role": "user", "content": [{"type": "image_url"}]}]),
+        chat(messages=[{"role": "user", "content": [{"type": "audio_url"}]}]),
         chat(documents=[{}]),
-        chat(padding="x" * (1 << 21)),
+        chat(padding=["x" * 4000] * 600),
+        chat(documents=[{"text": "x" * 9000}]),
         chat(stop=[""] * 66_000),
     ],
 )
@@ -154,6 +232,7 @@ def test_anything_else_is_left_to_it(body):
     [
         {"messages": []},
         {"messages": [{"role": "user"}] * 5000},
+        {"messages": [{"role": "user", "content": [{"image_url": "https://a"}] * 300}]},
         {"tools": [{}], "tool_choice": "none"},
         {"tools": [{}] * 33_000},
         {"tools": [{"values": [0] * 70_000}]},
@@ -175,4 +254,4 @@ def test_anything_else_is_left_to_it(body):
     ],
 )
 def test_so_is_what_more_than_its_texts_decides(fields):
-    assert plain.decode_plain(chat(**fields)).texts() is None
+    assert read_plainly(chat(**fields)) is None

@@ -1,0 +1,49 @@
+"""Cut long strings out of a JSON text: a decoder would visit each of their bytes, one by one.
+
+Invariant: a decoder that puts back what was cut finds what it would find in the text, or fails as
+it would. `long_strings.c` does the same. Where the package is compiled, Python finds that instead.
+"""
+
+from typing import Final
+
+import msgspec
+import numpy as np
+
+_MOST: Final = 32  # strings that are looked at: to find one takes as long as to decode one
+_BACKSLASH: Final = 0x5C
+_SPACE: Final = 0x20  # the first that is no control character
+_STRING: Final = msgspec.json.Decoder(str)
+
+
+def cut_long(
+    text: bytes | bytearray | memoryview, mark: bytes, least: int
+) -> tuple[list[bytes], list[bytes]]:
+    """Return a text in pieces, with a mark and a number for each long string, and these strings.
+
+    A string is long from `least` bytes on, 1 or more. The strings are decoded, in UTF-8. The
+    numbers are those of their places in the list. Both lists are empty if nothing is cut: what is
+    invalid stays, and here also what follows many strings or an escaped quote.
+    """
+    body, pieces, cut = bytes(text), list[bytes](), list[bytes]()
+    kept = at = 0
+    for _ in range(_MOST):
+        start = body.find(b'"', at) + 1
+        end = body.find(b'"', start)
+        if not start or end < 0 or body[end - 1] == _BACKSLASH:
+            break
+        found = _decoded(body[start:end]) if end - start >= least else None
+        if found is not None:
+            pieces += (body[kept:start], b"%b%d" % (mark, len(cut)))
+            cut.append(found)
+            kept = end
+        at = end + 1
+    return ([*pieces, body[kept:]], cut) if cut else ([], [])
+
+
+def _decoded(content: bytes) -> bytes | None:
+    if content.isascii() and b"\\" not in content:
+        return content if np.frombuffer(content, np.uint8).min() >= _SPACE else None
+    try:
+        return _STRING.decode(b'"%b"' % content).encode()
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
