@@ -14,9 +14,9 @@ from typing import Annotated, Final
 
 import msgspec
 
-from extproc.budget.bounded import BoundedMap, SavedTouches
+from extproc.budget.bounded import BoundedMap
 from extproc.budget.features import FEATURES, MEDIA, NO_MEDIA
-from extproc.budget.saved import Count, Name
+from extproc.budget.saved import Count, Name, SavedTouches
 
 LABEL_CHARS = 96
 """The longest label; a longer name is cut and ends in a digest of it."""

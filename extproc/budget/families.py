@@ -30,7 +30,6 @@ from extproc.budget.weights import (
     Prediction,
     Prior,
     TokenWeights,
-    Vector,
     oddity,
 )
 
@@ -134,17 +133,17 @@ class Member:
     def predict(self, measure: Measure) -> Prediction:
         """Return the prompt's tokens, less certain during the probation."""
         found = self.weights.predict(measure)
-        if not self.placed:
-            deviation = math.hypot(found.deviation, DOUBT * found.tokens)
+        if doubt := self.doubt:
+            deviation = math.hypot(found.deviation, doubt * found.tokens)
             found = Prediction(found.tokens, deviation)
         if not measure.counted:
             return found
         return min(found, self.template.predict(measure), key=lambda each: each.deviation)
 
-    def predict_text(self, features: Vector, unseen: float) -> tuple[float, float]:
-        """Return tokens and deviation of a plain text, of which the sample left out a share."""
-        tokens, deviation = self.weights.predict_text(features, unseen)
-        return tokens, deviation if self.placed else math.hypot(deviation, DOUBT * tokens)
+    @property
+    def doubt(self) -> float:
+        """The deviation to add to that of its weights, as a share of the prompt."""
+        return 0.0 if self.placed else DOUBT
 
     def learn(self, families: "Families", measure: Measure, tokens: int, odd: float) -> None:
         """Learn from an answer; `odd` is its oddity by `predict`."""

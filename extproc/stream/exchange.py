@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from extproc.budget.values import Basis, Observation, Outcome
+from extproc.budget.estimate import Basis
+from extproc.budget.values import Observation, Outcome
 from extproc.names import HIDE_USAGE, HIDES_USAGE, NOTE, UNDECIDED
 from extproc.request.reader import (
     Endpoint,
@@ -36,6 +37,7 @@ from extproc.stream.answer import PendingAnswer
 from extproc.stream.decision import (
     Noted,
     ask_for_usage,
+    brief_from_note,
     from_note,
     note_text,
     to_note,
@@ -192,16 +194,19 @@ class Exchange:
         noted, answer = self._noted, self._answer
         self._request = self._noted = self._answer = None
         rules = self._stages.rules
-        if isinstance(noted, str):
-            noted = from_note({NOTE: noted}, rules)
         if noted is None or answer is None:
+            return
+        outcome = answer.reader.finish()
+        if isinstance(noted, str):
+            teaches = not isinstance(outcome, Unlearnable)
+            noted = from_note({NOTE: noted}, rules) if teaches else brief_from_note(noted, rules)
+        if noted is None:
             return
         # In a shadow Envoy's second attempt is one to the same pool.
         retried = answer.attempts > 1 and not rules.is_shadow
         # Else it goes to the largest pool of the row.
         largest = retried or rules.is_shadow
         pool = rules.row(noted.asked.model)[-1] if largest else rules.pool(noted.pool)
-        outcome = answer.reader.finish()
         asking, model = self._stages.usage_asking, noted.asked.model
         asking.learn(pool.name, model, noted.usage, answer.shows(outcome))
         cause = self._conclude(noted, pool, outcome)
@@ -315,7 +320,7 @@ class Exchange:
             pending.body,
             pending.headers.get("content-encoding", ""),
             max_bytes=rules.max_body_bytes,
-            turns=rules.reads_turns,
+            turns=self._stages.reads_turns,
         )
 
     def _route(self, pending: PendingRequest, request: Request, learner: Estimating) -> Routed:
