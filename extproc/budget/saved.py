@@ -28,6 +28,13 @@ class SavedTouches(msgspec.Struct, frozen=True, array_like=True, gc=False):
     evicted: Count
 
 
+class SavedLabels(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Labels in a snapshot, each with its last touch."""
+
+    touches: SavedTouches
+    names: Annotated[list[tuple[Name, Count]], msgspec.Meta(max_length=1 << 13)]
+
+
 class SavedWeights(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
     """Token weights in a snapshot; other parts name them by their place among all of them."""
 
