@@ -4,22 +4,13 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final, Generic, TypeVar
 
-import msgspec
-
-from extproc.budget.saved import Count
+from extproc.budget.saved import SavedTouches
 
 IDLE: Final = 32
 """A key is idle once 32 touches for every place of the map went to other keys."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
-
-
-class SavedTouches(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The counts of a map in a snapshot."""
-
-    touches: Count
-    evicted: Count
 
 
 class BoundedMap(Generic[Key, Value]):

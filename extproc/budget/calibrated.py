@@ -22,13 +22,14 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 from msgspec import structs
 
-from extproc.budget.bounded import BoundedMap, SavedTouches
+from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER, OTHER_MODELS
+from extproc.budget.estimate import Basis, Budget
 from extproc.budget.families import Families, Member, SavedWord
 from extproc.budget.outlook import Levels, Outlook
 from extproc.budget.outputs import Outputs, output_kind, size_class
 from extproc.budget.prefixes import CONTRADICTION, Prefixes, SavedPrefixes
-from extproc.budget.saved import Count, Name
+from extproc.budget.saved import Count, Name, SavedTouches, SavedWeights
 from extproc.budget.states import (
     CategoryKey,
     CategoryState,
@@ -48,25 +49,8 @@ from extproc.budget.tenants import (
     Tenant,
     Tenants,
 )
-from extproc.budget.values import (
-    Asked,
-    Basis,
-    Budget,
-    Figures,
-    Learnt,
-    Measure,
-    Observation,
-    Outcome,
-    Recalled,
-)
-from extproc.budget.weights import (
-    SURPRISE,
-    Prediction,
-    Prior,
-    SavedWeights,
-    TokenWeights,
-    oddity,
-)
+from extproc.budget.values import Asked, Figures, Learnt, Measure, Observation, Outcome, Recalled
+from extproc.budget.weights import SURPRISE, Prediction, Prior, TokenWeights, oddity
 from extproc.tokens import MAX_TOKENS
 
 CALIBRATED_FROM: Final = 50
@@ -120,8 +104,8 @@ class _Known(msgspec.Struct, frozen=True, gc=False):
 
     def outlook(self) -> Outlook:
         """Return what estimates plain texts."""
-        predict = (self.own_weights or self.model.member).predict_text
-        return Outlook(predict, self.distributions, self.levels, _basis(self))
+        doubt = 0.0 if self.own_weights else self.model.member.doubt
+        return Outlook(self.weights, doubt, self.distributions, self.levels, _basis(self))
 
 
 class SavedCalibrated(msgspec.Struct, frozen=True, array_like=True, tag=0):

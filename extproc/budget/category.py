@@ -10,13 +10,11 @@ from functools import lru_cache
 from hashlib import blake2b
 from itertools import chain
 from operator import itemgetter
-from typing import Annotated, Final
+from typing import Final
 
-import msgspec
-
-from extproc.budget.bounded import BoundedMap, SavedTouches
+from extproc.budget.bounded import BoundedMap
 from extproc.budget.features import FEATURES, MEDIA, NO_MEDIA
-from extproc.budget.saved import Count, Name
+from extproc.budget.saved import SavedLabels
 
 LABEL_CHARS = 96
 """The longest label; a longer name is cut and ends in a digest of it."""
@@ -115,13 +113,6 @@ def label(name: str) -> str:
     'prose/Qwen3-模型'
     """
     return _cut(name, LABEL_CHARS)
-
-
-class SavedLabels(msgspec.Struct, frozen=True, array_like=True, tag=11):
-    """Labels in a snapshot, each with its last touch."""
-
-    touches: SavedTouches
-    names: Annotated[list[tuple[Name, Count]], msgspec.Meta(max_length=1 << 13)]
 
 
 class Labels:

@@ -1,8 +1,9 @@
-"""Visit each byte of a text: count pairs of classes, and sum what a table has of its hashes.
+"""Visit each byte of a text: add up pairs of classes, and what a table has of its hashes.
 
 Invariant: `counting.c` does the same. Where the package is compiled, Python finds that instead.
 """
 
+import math
 from functools import lru_cache
 from typing import Final
 
@@ -15,18 +16,20 @@ _DOUBT_BITS: Final = 24  # 65,536 bytes of text have a smaller sum than that
 _MOST_IN_BYTE: Final = 16  # classes whose pairs have numbers of a byte
 
 
-def count_pairs(text: bytes, classes: bytes, counts: NDArray[np.float64]) -> None:
-    """Count how often each class follows each: `counts[first, second]`, a square of them.
+def sum_pairs(text: bytes, classes: bytes, places: bytes, sums: NDArray[np.float64]) -> None:
+    """Count how often each class follows each, and add each count to some of `sums`, 64 at most.
 
-    `classes` has the class of each byte. A byte whose class is not below the size of the square,
-    at most 32, is left out; a newline, whose class is, precedes the text.
+    `places` has a number of eight bytes for each pair of at most 32 classes, in the order of the
+    first: its bits say to which sums. `classes` has the class of each byte. A byte whose class is
+    not among the pairs is left out; a newline, whose class is, precedes the text.
     """
-    size = len(counts)
+    selection = _selection(places, len(sums))
+    size = math.isqrt(selection.shape[1])
     every = (b"\n" + text).translate(classes, _left_out(classes, size))
     kind = np.uint8 if size <= _MOST_IN_BYTE else np.uint16
     pairs = np.frombuffer(every, np.uint8, len(every) - 1) * kind(size)
     pairs += np.frombuffer(every, np.uint8, -1, 1)
-    counts.reshape(-1)[:] = np.bincount(pairs, minlength=size * size)
+    selection.dot(np.bincount(pairs, minlength=size * size), sums)
 
 
 def sum_hashed(text: bytes, starts: bytes, doubts: bytes) -> tuple[int, int]:
@@ -38,6 +41,13 @@ def sum_hashed(text: bytes, starts: bytes, doubts: bytes) -> tuple[int, int]:
     table = _merged(starts, doubts)
     found = int(np.add.reduce(table.take(hashes(text, len(starts).bit_length() - 1))))
     return found & (1 << _DOUBT_BITS) - 1, found >> _DOUBT_BITS
+
+
+@lru_cache(4)
+def _selection(places: bytes, sums: int) -> NDArray[np.float64]:
+    """Return a row for each sum, a column for each pair."""
+    bits = np.frombuffer(places, np.uint64) >> np.arange(sums, dtype=np.uint64)[:, np.newaxis]
+    return (bits & np.uint64(1)).astype(np.float64)
 
 
 @lru_cache(4)

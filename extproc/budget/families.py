@@ -34,7 +34,6 @@ from extproc.budget.weights import (
     Prediction,
     Prior,
     TokenWeights,
-    Vector,
     oddity,
 )
 
@@ -136,7 +135,7 @@ class Member:
         self.answers = 0
         self.template = Template()
         """What is added to text that a tokenizer has counted."""
-        self.doubt = doubt
+        self._doubt = doubt
         self._tried = 0  # answers of this probation
         self._samples: list[tuple[Measure, int]] = []
         self._contradiction = Contradiction()
@@ -144,17 +143,21 @@ class Member:
     def predict(self, measure: Measure) -> Prediction:
         """Return the prompt's tokens, less certain during the probation."""
         found = self.weights.predict(measure)
-        if not self.placed:
-            deviation = math.hypot(found.deviation, self.doubt * found.tokens)
+        if doubt := self.doubt:
+            deviation = math.hypot(found.deviation, doubt * found.tokens)
             found = Prediction(found.tokens, deviation)
         if not measure.counted:
             return found
         return min(found, self.template.predict(measure), key=lambda each: each.deviation)
 
-    def predict_text(self, features: Vector, unseen: float) -> tuple[float, float]:
-        """Return tokens and deviation of a plain text, of which the sample left out a share."""
-        tokens, deviation = self.weights.predict_text(features, unseen)
-        return tokens, deviation if self.placed else math.hypot(deviation, self.doubt * tokens)
+    @property
+    def doubt(self) -> float:
+        """The deviation to add to that of its weights, as a share of the prompt."""
+        return 0.0 if self.placed else self._doubt
+
+    @doubt.setter
+    def doubt(self, doubt: float) -> None:
+        self._doubt = doubt
 
     def learn(self, families: "Families", measure: Measure, tokens: int, odd: float) -> None:
         """Learn from an answer; `odd` is its oddity by `predict`."""
@@ -172,7 +175,7 @@ class Member:
             return
         self.weights.learn(measure, tokens)
         if self._contradiction.add(self.weights, odd):
-            self.placed, self.doubt, self._contradiction = False, DOUBT, Contradiction()
+            self.placed, self._doubt, self._contradiction = False, DOUBT, Contradiction()
 
     @property
     def is_new(self) -> bool:
@@ -181,7 +184,7 @@ class Member:
 
     def _is_likely(self) -> bool:
         """Return whether its word and few answers tell that it has these weights."""
-        enough = max(LEAST_PROBATION, round(PROBATION * (self.doubt / DOUBT) ** 2))
+        enough = max(LEAST_PROBATION, round(PROBATION * (self._doubt / DOUBT) ** 2))
         return len(self._samples) >= enough and _oddity(self.weights, self._samples) <= SURPRISE
 
     def _place(self, families: "Families") -> None:
@@ -202,7 +205,7 @@ class Member:
             self._samples,
             self._contradiction.save(place),
             self.template.save(),
-            self.doubt,
+            self._doubt,
         )
 
     @classmethod

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from extproc.budget.counting import count_pairs
+from extproc.budget.counting import sum_pairs
 from extproc.budget.token_starts import count_starts
 
 _LOWER, _UPPER, _DIGIT, _SPACE, _NEWLINE, _TAB, _BRACKET, _PUNCT = range(8)
@@ -182,43 +182,34 @@ NO_MEDIA: Final = (0.0,) * len(MEDIA_FEATURES)
 """What they are without media."""
 
 
-def _selection() -> NDArray[np.float64]:
-    chosen = np.zeros((_CLASSES * _CLASSES, len(TEXT_FEATURES)))
-    for column, pairs in enumerate(_FEATURES.values()):
+def _places() -> NDArray[np.uint64]:
+    """Return which features each pair of classes counts for, a bit for each of them."""
+    found = np.zeros((_CLASSES, _CLASSES), np.uint64)
+    for place, pairs in enumerate(_FEATURES.values()):
         for firsts, seconds in pairs:
-            for first in firsts:
-                for second in seconds:
-                    chosen[first * _CLASSES + second, column] = 1.0
-    return chosen
+            found[np.ix_(list(firsts), list(seconds))] |= np.uint64(1 << place)
+    return found
 
 
 class Alphabet(NamedTuple):
     """Classes of bytes, and which pairs of them the features add up."""
 
     classes: bytes
-    """The class of each byte; one of `size` or above is left out."""
-    size: int
-    """How many classes there are."""
-    selection: NDArray[np.float64]
-    """A row of each of TEXT_FEATURES, a column of each pair; those of START_FEATURES are empty."""
-
-    def zeros(self) -> NDArray[np.float64]:
-        """Return a place for the counts of pairs."""
-        return np.zeros((self.size, self.size))
+    """The class of each byte; one that is not among the pairs is left out."""
+    places: bytes
+    """Of each pair the bits of those of TEXT_FEATURES that it counts for; see `sum_pairs`."""
 
 
 def _ascii() -> Alphabet:
     classes = sorted({_CLASS[byte] for byte in range(0x80)})
-    pairs = [first * _CLASSES + second for first in classes for second in classes]
     table = bytes(classes.index(_CLASS[byte]) for byte in range(0x80)) + bytes([_LEFT_OUT]) * 0x80
-    return Alphabet(table, len(classes), np.ascontiguousarray(EVERY.selection[:, pairs]))
+    return Alphabet(table, _places()[np.ix_(classes, classes)].tobytes())
 
 
 _LEFT_OUT: Final = 0xFF
 EVERY: Final = Alphabet(
     bytes(_LEFT_OUT if byte in _CONTINUATION else _CLASS[byte] for byte in range(256)),
-    _CLASSES,
-    np.ascontiguousarray(_selection().T),
+    _places().tobytes(),
 )
 """Of UTF-8 text, a class for each character: continuation bytes have none."""
 ASCII: Final = _ascii()
@@ -228,8 +219,7 @@ ASCII: Final = _ascii()
 def text_features(sample: bytes) -> NDArray[np.float64]:
     """Count `TEXT_FEATURES` in UTF-8 text, as if a newline preceded it."""
     alphabet = ASCII if sample.isascii() else EVERY
-    counts = alphabet.zeros()
-    count_pairs(sample, alphabet.classes, counts)
-    found: NDArray[np.float64] = alphabet.selection.dot(counts.reshape(-1))
+    found = np.empty(len(TEXT_FEATURES))
+    sum_pairs(sample, alphabet.classes, alphabet.places, found)
     found[-len(START_FEATURES) :] = count_starts(sample)
     return found

@@ -4,9 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from extproc.budget.category import OTHER, Labels, SavedLabels
+from extproc.budget.category import OTHER, Labels
+from extproc.budget.estimate import Budget
 from extproc.budget.lengths import Lengths, SavedLengths
-from extproc.budget.values import Asked, Budget, Estimator, Learnt, Observation, Recalled
+from extproc.budget.saved import SavedLabels
+from extproc.budget.values import Asked, Estimator, Learnt, Observation, Recalled
 
 
 class Learner:

@@ -4,13 +4,12 @@ Invariant: a budget is that of the estimator for the same request, if that is on
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
+from extproc.budget.estimate import Basis, Budget
 from extproc.budget.outputs import Kind, size_class
 from extproc.budget.states import Distributions
-from extproc.budget.values import Basis, Budget
-from extproc.budget.weights import Vector
+from extproc.budget.weights import TokenWeights, Vector
 from extproc.tokens import MAX_TOKENS
 
 
@@ -34,18 +33,20 @@ class _Outputs(NamedTuple):
 class Outlook:
     """Estimates budgets of texts by their features, and the share that their sample left out.
 
-    `predict` returns tokens and their deviation.
+    `doubt` is a deviation to add to that of the weights, as a share of the prompt.
     """
 
     def __init__(
         self,
-        predict: Callable[[Vector, float], tuple[float, float]],
+        weights: TokenWeights,
+        doubt: float,
         known: Distributions,
         levels: Levels,
         basis: Basis,
     ) -> None:
         self.basis = basis
-        self._predict, self._known, self._levels = predict, known, levels
+        self._weights, self._doubt = weights, doubt
+        self._known, self._levels = known, levels
         upper = known.errors.whole.upper
         self._errors = Levels(*map(upper, levels))
         self._centre, self._lowest = upper(0.5), upper(1.0 - levels.most)
@@ -85,6 +86,12 @@ class Outlook:
         output = round(highs[0])
         least = math.floor(tokens + self._lowest * deviation + output)
         return Budget(prompt, total - prompt - output, output, self.basis, expected, most, least)
+
+    def _predict(self, features: Vector, unseen: float) -> tuple[float, float]:
+        """Return tokens and their deviation."""
+        tokens, deviation = self._weights.predict_text(features, unseen)
+        doubt = self._doubt
+        return tokens, math.hypot(deviation, doubt * tokens) if doubt else deviation
 
     def _find_outputs(self, kind: Kind, size: int) -> _Outputs:
         known = self._outputs.get((kind, size))

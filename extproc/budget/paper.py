@@ -8,10 +8,11 @@ from typing import Annotated, TypedDict, Unpack
 import msgspec
 from msgspec import Meta
 
-from extproc.budget.bounded import BoundedMap, SavedTouches
+from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER
-from extproc.budget.saved import Amount, Count, Name
-from extproc.budget.values import Asked, Basis, Budget, Figures, Learnt, Observation, Recalled
+from extproc.budget.estimate import Basis, Budget
+from extproc.budget.saved import Amount, Count, Name, SavedTouches
+from extproc.budget.values import Asked, Figures, Learnt, Observation, Recalled
 
 _LEAST_RATIO = 1 / 16  # bytes per token: keeps a budget finite where sigma exceeds c
 

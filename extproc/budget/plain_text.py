@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from extproc.budget.category import CLASS_SUMS, ContentClass, class_of, content_class
-from extproc.budget.counting import count_pairs
+from extproc.budget.counting import sum_pairs
 from extproc.budget.features import (
     ASCII,
     EVERY,
@@ -17,21 +17,28 @@ from extproc.budget.features import (
     START_FEATURES,
     TEMPLATE_FEATURES,
     TEXT_FEATURES,
+    Alphabet,
 )
 from extproc.budget.measure import scaled
 from extproc.budget.token_starts import count_starts
 from extproc.budget.weights import Vector
 
-_SUMS: Final = np.array([[name in names for name in TEXT_FEATURES] for names in CLASS_SUMS], float)
+
+def _with_sums(alphabet: Alphabet) -> bytes:
+    """Return the places of an alphabet's pairs, with those of CLASS_SUMS behind the features."""
+    places = np.frombuffer(alphabet.places, np.uint64)
+    found = places.copy()
+    for place, names in enumerate(CLASS_SUMS, len(TEXT_FEATURES)):
+        # No pair counts for two features of one sum.
+        summed = np.uint64(sum(1 << TEXT_FEATURES.index(name) for name in names))
+        found |= ((places & summed) != 0).astype(np.uint64) << np.uint64(place)
+    return found.tobytes()
 
 
-def _with_sums(selection: Vector) -> Vector:
-    return np.vstack([selection, _SUMS @ selection])
-
-
-_OF_ASCII: Final = _with_sums(ASCII.selection)
-_OF_EVERY: Final = _with_sums(EVERY.selection)
+_OF_ASCII: Final = _with_sums(ASCII)
+_OF_EVERY: Final = _with_sums(EVERY)
 _REQUEST, _MESSAGES, _TOOLS, _ANY_TOOL = range(len(TEMPLATE_FEATURES))
+_STARTS, _DOUBTS = map(FEATURES.index, START_FEATURES)
 
 
 class TextCounter:
@@ -45,9 +52,6 @@ class TextCounter:
         self.unseen = 0.0
         """The share of its text that its sample leaves out."""
         self._text, self._sums = row[len(OTHER_FEATURES) :], row[len(FEATURES) :]
-        self._starts = self.features[-len(START_FEATURES) :]
-        self._ascii, self._every = ASCII.zeros(), EVERY.zeros()
-        self._ascii_pairs, self._every_pairs = self._ascii.reshape(-1), self._every.reshape(-1)
 
     def count(self, sample: bytes, text_bytes: int, *, messages: int, tools: int) -> ContentClass:
         """Count a prompt by a sample of its `text_bytes`; return the class of its content."""
@@ -56,12 +60,10 @@ class TextCounter:
         features[_TOOLS] = tools
         features[_ANY_TOOL] = tools > 0
         if sample.isascii():
-            count_pairs(sample, ASCII.classes, self._ascii)
-            _OF_ASCII.dot(self._ascii_pairs, self._text)
+            sum_pairs(sample, ASCII.classes, _OF_ASCII, self._text)
         else:
-            count_pairs(sample, EVERY.classes, self._every)
-            _OF_EVERY.dot(self._every_pairs, self._text)
-        self._starts[:] = count_starts(sample)
+            sum_pairs(sample, EVERY.classes, _OF_EVERY, self._text)
+        features[_STARTS], features[_DOUBTS] = count_starts(sample)
         self.unseen = 0.0
         if text_bytes <= len(sample):
             return class_of(*self._sums.tolist())

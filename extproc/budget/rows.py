@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import msgspec
 
 from extproc.budget.category import OTHER_MODELS
+from extproc.budget.estimate import Budget
 from extproc.budget.saved import Name
-from extproc.budget.values import Asked, Budget, Estimator, Figures, Learnt, Observation, Recalled
+from extproc.budget.values import Asked, Estimator, Figures, Learnt, Observation, Recalled
 
 
 class SavedRow(msgspec.Struct, frozen=True, array_like=True, tag=30):

@@ -7,6 +7,7 @@ import math
 from array import array
 from typing import Annotated, Final
 
+import msgspec
 from msgspec import Meta
 
 _MOST: Final = 1e30
@@ -18,6 +19,29 @@ Growing = Annotated[float, Meta(ge=1.0, le=2e9)]
 """The weight of the latest of fading counts, which are scaled down at 1e9."""
 Count = Annotated[int, Meta(ge=0, le=1 << 53)]
 Name = Annotated[str, Meta(max_length=1024)]
+
+
+class SavedTouches(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The counts of a bounded map in a snapshot."""
+
+    touches: Count
+    evicted: Count
+
+
+class SavedLabels(msgspec.Struct, frozen=True, array_like=True, tag=11):
+    """Labels in a snapshot, each with its last touch."""
+
+    touches: SavedTouches
+    names: Annotated[list[tuple[Name, Count]], msgspec.Meta(max_length=1 << 13)]
+
+
+class SavedWeights(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
+    """Token weights in a snapshot; other parts name them by their place among all of them."""
+
+    all: bytes
+    media_noise: tuple[Amount, Amount]
+    surprise: Amount
+    observations: Count
 
 
 def doubles(data: bytes, count: int, most: float = _MOST, least: float = 0.0) -> "array[float]":

@@ -5,12 +5,13 @@ from typing import Final
 
 import msgspec
 
+from extproc.budget.estimate import Budget
 from extproc.budget.families import Member, SavedMember
 from extproc.budget.features import OPTIONAL
 from extproc.budget.outputs import Outputs, SavedOutputs
 from extproc.budget.saved import Count, Finite, Name, Share
 from extproc.budget.sketch import SavedSketch, Scores, Sketch, score_prior
-from extproc.budget.values import Asked, Budget, Observation
+from extproc.budget.values import Asked, Observation
 from extproc.budget.weights import Prediction
 
 SCORE_MEMORY: Final = 1000.0

@@ -16,7 +16,7 @@ from typing import Final, TypeAlias, assert_never
 
 import msgspec
 
-from extproc.budget.bounded import BoundedMap, SavedTouches
+from extproc.budget.bounded import BoundedMap
 from extproc.budget.families import (
     Contradiction,
     Place,
@@ -24,7 +24,7 @@ from extproc.budget.families import (
     SavedContradiction,
     WeightsAt,
 )
-from extproc.budget.saved import Amount, Count, Name
+from extproc.budget.saved import Amount, Count, Name, SavedTouches
 from extproc.budget.states import (
     CategoryKey,
     CategoryState,

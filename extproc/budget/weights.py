@@ -11,13 +11,11 @@ Invariants: one answer moves a prediction by at most `CLIP` of its own deviation
 prediction has for text never leaves the band around the prior.
 """
 
-import copy
 import math
 import struct
 from dataclasses import dataclass
 from typing import Final
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -30,8 +28,9 @@ from extproc.budget.features import (
     SIZED_FEATURES,
     TEMPLATE_FEATURES,
 )
-from extproc.budget.saved import Amount, Count, doubles
+from extproc.budget.saved import SavedWeights, doubles
 from extproc.budget.values import Measure
+from extproc.frozen import Frozen
 
 Vector = NDArray[np.float64]
 
@@ -45,7 +44,7 @@ ABSOLUTE_NOISE: Final = 3.0
 """Tokens. With it, prompts of a few words teach only the constants of the template."""
 SAMPLING_NOISE: Final = 0.01
 """The error of a small sample, as a share of the text."""
-MEDIA_NOISE: Final = (0.1, 0.7)
+MEDIA_NOISE: Final[tuple[float, ...]] = (0.1, 0.7)
 """The error of media of known and of unknown size at first, as a share of their tokens."""
 LEAST_MEDIA_NOISE: Final = 0.02
 MOST_MEDIA_NOISE: Final = 2.0
@@ -85,7 +84,7 @@ class Prior:
     deviation: tuple[float, ...]
 
 
-class Prediction(msgspec.Struct, frozen=True, gc=False):
+class Prediction(Frozen, frozen=True):
     """Prompt tokens and the standard deviation of their error."""
 
     tokens: float
@@ -98,19 +97,11 @@ class Prediction(msgspec.Struct, frozen=True, gc=False):
         return (tokens - self.tokens) / self.deviation
 
 
-class SavedWeights(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=1):
-    """Weights in a snapshot; other parts name them by their place among all of them."""
-
-    all: bytes
-    media_noise: tuple[Amount, Amount]
-    surprise: Amount
-    observations: Count
-
-
 class TokenWeights:
     """The weights of one tokenizer. Not thread-safe. `observations` counts the answers learnt."""
 
     def __init__(self, prior: Prior) -> None:
+        self._prior = prior
         self._spread: Vector = np.square(np.array(prior.deviation))
         # One matrix, so that one product predicts: a row of the covariance for each feature, then
         # the mean, then the least and the most that text can cost.
@@ -126,7 +117,8 @@ class TokenWeights:
     def predict_text(self, features: Vector, unseen: float) -> tuple[float, float]:
         """Return tokens and deviation of a plain text, of which the sample left out a share."""
         found, size = self._all.dot(features), features.size
-        tokens = _in_band(*found[size:].tolist())
+        text, least, most = found[size:].tolist()
+        tokens = _in_band(text, least, most)
         known = max(float(found[:size].dot(features)), 0.0)
         return tokens, math.sqrt(known + _noise(tokens, unseen))
 
@@ -181,7 +173,10 @@ class TokenWeights:
 
     def copy(self) -> "TokenWeights":
         """Return the same weights, to learn apart from these."""
-        return copy.deepcopy(self)
+        same = TokenWeights(self._prior)
+        same._all[:], same._media_noise[:] = self._all, self._media_noise
+        same._surprise, same.observations = self._surprise, self.observations
+        return same
 
     @property
     def _mean(self) -> Vector:

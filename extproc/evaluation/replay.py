@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extproc.budget.values import Budget, Observation, Outcome
+from extproc.budget.estimate import Budget
+from extproc.budget.values import Observation, Outcome
 from extproc.evaluation.cases import Case
 from extproc.evaluation.options import LONG
 from extproc.evaluation.rivals import Rival

@@ -10,8 +10,9 @@ from typing import Final, Protocol
 
 from msgspec import structs
 
+from extproc.budget.estimate import Basis, Budget
 from extproc.budget.features import FEATURES
-from extproc.budget.values import Asked, Basis, Budget, Estimator, Measure, Observation
+from extproc.budget.values import Asked, Estimator, Measure, Observation
 from extproc.build import build_estimator
 from extproc.config.settings import EstimatorName, Settings
 from extproc.evaluation.cases import Case

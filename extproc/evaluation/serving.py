@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from msgspec import structs
 
-from extproc.budget.values import Budget, Observation, Outcome, Recalled
+from extproc.budget.estimate import Budget
+from extproc.budget.values import Observation, Outcome, Recalled
 from extproc.evaluation.cases import Case
 from extproc.evaluation.replay import answer, is_lesson, is_near, judge_case
 from extproc.evaluation.rivals import Rival

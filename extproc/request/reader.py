@@ -266,11 +266,13 @@ def _outputs(api: Api, options: dict[str, object]) -> int:
 def _whole(value: object) -> int | None:
     # As pydantic converts to int: 100.0 and " 100 " are 100, true is 1. For 0, which vLLM accepts
     # with echo, it generates one token.
+    if isinstance(value, int):
+        return max(1, min(value, MAX_TOKENS)) if value >= 0 else None
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             return None
-    if isinstance(value, int | float) and value >= 0 and value % 1 == 0:
+    if isinstance(value, float) and value >= 0 and value % 1 == 0:
         return max(1, int(min(value, MAX_TOKENS)))
     return None

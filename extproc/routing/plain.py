@@ -8,9 +8,10 @@ from typing import Self
 
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import apart, named
+from extproc.budget.estimate import Basis, Budget
 from extproc.budget.learner import Learner, full_name
 from extproc.budget.plain_text import TextCounter
-from extproc.budget.values import Asked, Basis, Budget, Measure
+from extproc.budget.values import Asked, Measure
 from extproc.frozen import Frozen
 from extproc.request.reader import Request, Thinking
 from extproc.routing.pools import Pool, Reason, choose, limits
@@ -60,7 +61,7 @@ class PlainRouter:
             prompt.sample, prompt.text_bytes, messages=prompt.messages, tools=prompt.tools
         )
         model = apart(request.model)
-        category = named(header) if rules.category_header else content.value
+        category = named(header) if rules.category_header else content._value_
         outlook = estimator.outlook(model, category)
         features, unseen = counter.features, counter.unseen
         limit = request.max_tokens if request.generates else 0

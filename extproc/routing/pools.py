@@ -13,9 +13,8 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from extproc.budget.values import Budget
+from extproc.budget.estimate import Budget
+from extproc.frozen import Frozen
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ class Reason(enum.StrEnum):
         )
 
 
-class Decision(msgspec.Struct, frozen=True, gc=False):
+class Decision(Frozen, frozen=True):
     """The pool for a request."""
 
     pool: Pool

@@ -8,7 +8,8 @@ from typing import Protocol
 import msgspec
 
 from extproc.budget.category import apart, named
-from extproc.budget.values import Asked, Basis, Budget, Measure, Recalled
+from extproc.budget.estimate import Basis, Budget
+from extproc.budget.values import Asked, Measure, Recalled
 from extproc.request.reader import Request
 from extproc.routing.ask import ask
 from extproc.routing.counting import countable, counted

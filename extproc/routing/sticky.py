@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
 
-from extproc.budget.values import Asked, Budget
+from extproc.budget.estimate import Budget
+from extproc.budget.values import Asked
 from extproc.request.reader import Request
 from extproc.routing.pools import Decision, Pool, Reason
 from extproc.routing.resume import Trail

@@ -21,7 +21,6 @@ from typing import Final
 import msgspec
 
 from extproc.budget.calibrated import SavedCalibrated
-from extproc.budget.category import SavedLabels
 from extproc.budget.families import SavedWord
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import Learner
@@ -30,10 +29,10 @@ from extproc.budget.paper import SavedRatio, SavedRatios
 from extproc.budget.prefixes import SavedPrefixes
 from extproc.budget.prior import MEASURED
 from extproc.budget.rows import SavedRow
+from extproc.budget.saved import SavedLabels, SavedWeights
 from extproc.budget.states import SavedCategory, SavedModel
 from extproc.budget.tenants import SavedAccount, SavedFit, SavedTenants, SavedTenantState
 from extproc.budget.token_starts import DIGEST
-from extproc.budget.weights import SavedWeights
 
 VERSION: Final = 2
 """Of the format and of what the numbers in it mean: count it up when either changes."""

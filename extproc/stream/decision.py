@@ -14,7 +14,7 @@ import msgspec
 
 from extproc.budget.category import label
 from extproc.budget.learner import name_category
-from extproc.budget.values import Asked
+from extproc.budget.values import Asked, Measure
 from extproc.names import (
     BASIS_HEADER,
     BUDGET_HEADER,
@@ -27,6 +27,7 @@ from extproc.names import (
     SHADOW_PREFIX,
 )
 from extproc.request.apis import Endpoint
+from extproc.request.reader import MAX_MODEL_CHARS
 from extproc.routing.pools import Pool
 from extproc.routing.route import Routed, Rules
 from extproc.routing.sound import MOST_COUNT, is_asked
@@ -76,7 +77,23 @@ class Noted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         )
 
 
+class _AskedInBrief(msgspec.Struct, frozen=True, gc=False):
+    model: str
+    tenant: str = ""
+
+
+class _InBrief(msgspec.Struct, frozen=True, gc=False):
+    """What an answer that teaches nothing needs of a record; the rest costs most to decode."""
+
+    pool: str
+    asked: _AskedInBrief
+    stands_for: int
+    usage: UsageForm
+    home: str = ""
+
+
 _DECODER: Final = msgspec.json.Decoder(Noted)
+_BRIEF_DECODER: Final = msgspec.json.Decoder(_InBrief)
 
 
 def decision_headers(routed: Routed) -> dict[str, str]:
@@ -125,7 +142,27 @@ def from_note(note: Mapping[str, str | float | bool], rules: Rules) -> Noted | N
         noted = _DECODER.decode(text)
     except msgspec.DecodeError:
         return None
-    return noted if _is_sound(noted, rules) else None
+    return noted if is_asked(noted.asked) and _is_sound(noted, rules) else None
+
+
+def brief_from_note(text: str, rules: Rules) -> Noted | None:
+    """Return the record without what is known of the prompt, for an answer that teaches nothing."""
+    try:
+        found = _BRIEF_DECODER.decode(text)
+    except msgspec.DecodeError:
+        return None
+    asked = Asked(found.asked.model, "", Measure(0), None, tenant=found.asked.tenant)
+    noted = Noted(
+        pool=found.pool,
+        asked=asked,
+        prompt_tokens=0,
+        truncates=False,
+        stands_for=found.stands_for,
+        usage=found.usage,
+        home=found.home,
+    )
+    known = len(asked.model) <= MAX_MODEL_CHARS and _is_sound(noted, rules)
+    return noted if known else None
 
 
 def ask_for_usage(body: bytes) -> bytes:
@@ -140,8 +177,7 @@ def ask_for_usage(body: bytes) -> bytes:
 def _is_sound(noted: Noted, rules: Rules) -> bool:
     asked = noted.asked
     return (
-        is_asked(asked)
-        and bool(asked.tenant) == bool(rules.tenants)
+        bool(asked.tenant) == bool(rules.tenants)
         and 0 < noted.stands_for <= MOST_STOOD_FOR
         and 0 <= noted.prompt_tokens <= MOST_COUNT
         and _is_in(noted, rules.row(asked.model))

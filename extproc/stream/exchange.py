@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from msgspec import structs
 
-from extproc.budget.values import Basis, Observation, Outcome
+from extproc.budget.estimate import Basis
+from extproc.budget.values import Observation, Outcome
 from extproc.names import HIDE_USAGE, HIDES_USAGE, NOTE, UNDECIDED
 from extproc.request.reader import (
     Endpoint,
@@ -36,6 +37,7 @@ from extproc.stream.answer import PendingAnswer
 from extproc.stream.decision import (
     Noted,
     ask_for_usage,
+    brief_from_note,
     from_note,
     note_text,
     to_note,
@@ -191,13 +193,11 @@ class Exchange:
 
     def _note_wrong(self, noted: Noted | str, answer: PendingAnswer) -> None:
         # Of an observer that gets no bodies, the stream ends seconds after the answer.
-        read = self._noted = self._read_note(noted)
+        read = from_note({NOTE: noted}, self._stages.rules) if isinstance(noted, str) else noted
+        self._noted = read
         if read is not None and read.usage is UsageForm.ASKED:
             pool = self._answering_pool(read, answer)
             self._stages.usage_asking.note_wrong(pool.name, read.asked.model)
-
-    def _read_note(self, noted: Noted | str | None) -> Noted | None:
-        return from_note({NOTE: noted}, self._stages.rules) if isinstance(noted, str) else noted
 
     def _is_retried(self, answer: PendingAnswer) -> bool:
         # In a shadow Envoy's second attempt is one to the same pool.
@@ -211,12 +211,18 @@ class Exchange:
 
     def finish(self) -> None:
         """Judge the decision and learn from the answer; idempotent, and never waits."""
-        noted, answer = self._read_note(self._noted), self._answer
+        noted, answer = self._noted, self._answer
         self._request = self._noted = self._answer = None
         if noted is None or answer is None:
             return
-        pool = self._answering_pool(noted, answer)
         outcome = answer.reader.finish()
+        if isinstance(noted, str):
+            teaches = not isinstance(outcome, Unlearnable)
+            rules = self._stages.rules
+            noted = from_note({NOTE: noted}, rules) if teaches else brief_from_note(noted, rules)
+        if noted is None:
+            return
+        pool = self._answering_pool(noted, answer)
         asking, model = self._stages.usage_asking, noted.asked.model
         asking.learn(pool.name, model, noted.usage, answer.shows(outcome))
         cause = self._conclude(noted, pool, outcome)
@@ -330,7 +336,7 @@ class Exchange:
             pending.body,
             pending.headers.get("content-encoding", ""),
             max_bytes=rules.max_body_bytes,
-            turns=rules.reads_turns,
+            turns=self._stages.reads_turns,
         )
 
     def _route(self, pending: PendingRequest, request: Request, learner: Estimating) -> Routed:

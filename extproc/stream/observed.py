@@ -3,8 +3,9 @@
 But for the metadata with the note, its first message says the same of most answers. So what the
 session makes of the rest is kept by its bytes, and the metadata is read by itself.
 
-Invariant: what is returned is what the session makes of the message, of metadata the note alone.
-For anything else it is None, and the session reads the message.
+Invariant: what is returned is what the session makes of the message as Envoy encodes it, of
+metadata the note or the usage alone. For anything else it is None, and the session reads the
+message. Metadata that nobody needs is skipped, and not even checked.
 """
 
 from collections.abc import Collection
@@ -12,11 +13,13 @@ from functools import lru_cache
 from typing import Final
 
 from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Struct, Value
 
 from extproc.names import NAMESPACE, NOTE
 from extproc.protos.envoy.config.core.v3.base_pb2 import Metadata
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream.buffered import read_varint, tag
+from extproc.stream.replies import field
 from extproc.stream.session import (
     Direction,
     Head,
@@ -29,7 +32,16 @@ from extproc.stream.session import (
 _KEPT: Final = 512
 _MOST_BYTES: Final = 4096  # of a message: the stream keeps it as long as the answer takes
 _RESPONSE_HEADERS: Final = tag(ProcessingRequest, "response_headers")
+_RESPONSE_TRAILERS: Final = tag(ProcessingRequest, "response_trailers")
 _METADATA: Final = tag(ProcessingRequest, "metadata_context")
+_METADATA_FIELD: Final = bytes([_METADATA])
+_ENTRY: Final = tag(Metadata, "filter_metadata")
+_KEY: Final = 0x0A  # of every map's entry
+_VALUE: Final = 0x12
+_TEXT: Final = tag(Value, "string_value")
+_NAMESPACE: Final = NAMESPACE.encode()
+_NOTE: Final = NOTE.encode()
+assert tag(Struct, "fields") == _ENTRY, "so that one function walks both"  # noqa: S101
 
 
 class ObservedHeads:
@@ -46,7 +58,7 @@ class ObservedHeads:
         try:
             rest, metadata = _split(data)
             text = _read_note(metadata)
-        except (IndexError, DecodeError):
+        except (IndexError, UnicodeDecodeError):
             return None
         head = self._kept.get(rest) or self._keep(rest)
         if head is None or text is None:
@@ -80,8 +92,14 @@ observed_heads = lru_cache(ObservedHeads)
 
 def read_end(data: bytes | memoryview) -> Trailers | None:
     """Return the trailers that end an answer of which only the headers came before."""
+    short = _without_notes(bytes(data))
+    return _read_end(short) if len(short) <= _MOST_BYTES else _read_end.__wrapped__(short)
+
+
+@lru_cache(_KEPT)
+def _read_end(data: bytes) -> Trailers | None:
     try:
-        message = ProcessingRequest.FromString(bytes(data))
+        message = ProcessingRequest.FromString(data)
     except DecodeError:
         return None
     if message.WhichOneof("request") != "response_trailers" or not message.observability_mode:
@@ -89,9 +107,32 @@ def read_end(data: bytes | memoryview) -> Trailers | None:
     return Trailers(Direction.RESPONSE, read_spent(message))
 
 
+def _without_notes(data: bytes) -> bytes:
+    """Return a message about trailers without metadata but the usage, if that is last in it."""
+    try:
+        end, start, last = _places(data, _RESPONSE_TRAILERS)
+        at = start
+        while at < last and data[at] == _ENTRY:
+            size, at = read_varint(data, at + 1)
+            at += size
+    except IndexError:
+        return data
+    usage = data[at:last]
+    return data if at > last else data[:end] + field(_METADATA_FIELD, usage) + data[last:]
+
+
 def _split(data: bytes) -> tuple[bytes, bytes]:
     """Return a message without its metadata, and the metadata. Raises IndexError."""
-    if data[0] != _RESPONSE_HEADERS:
+    end, start, last = _places(data, _RESPONSE_HEADERS)
+    return data[:end] + data[last:], data[start:last]
+
+
+def _places(data: bytes, first: int) -> tuple[int, int, int]:
+    """Return where the field `first` ends, and where the metadata behind it starts and ends.
+
+    Raises IndexError.
+    """
+    if data[0] != first:
         raise IndexError
     size, at = read_varint(data, 1)
     end = at + size
@@ -101,17 +142,43 @@ def _split(data: bytes) -> tuple[bytes, bytes]:
     last = start + size
     if last > len(data):
         raise IndexError
-    return data[:end] + data[last:], data[start:last]
+    return end, start, last
 
 
 def _read_note(metadata: bytes) -> str | None:
-    """Return the note in metadata. Raises DecodeError."""
-    spaces = Metadata.FromString(metadata).filter_metadata
-    fields = spaces[NAMESPACE].fields if NAMESPACE in spaces else {}
-    if NOTE not in fields or fields[NOTE].WhichOneof("kind") != "string_value":
+    """Return the note in metadata. Raises IndexError and UnicodeDecodeError."""
+    start, end = _find(metadata, 0, len(metadata), _NAMESPACE)
+    start, end = _find(metadata, start, end, _NOTE)
+    if start == end or metadata[start] != _TEXT:
         return None
-    text: str = fields[NOTE].string_value
-    return text
+    size, start = read_varint(metadata, start + 1)
+    return metadata[start:end].decode() if start + size == end else None
+
+
+def _find(data: bytes, at: int, end: int, key: bytes) -> tuple[int, int]:
+    """Return where the value of a key starts and ends in a map that nothing follows.
+
+    The two are the same if it is not there. Raises IndexError.
+    """
+    found = 0, 0
+    while at < end:
+        if data[at] != _ENTRY:
+            raise IndexError
+        size, at = read_varint(data, at + 1)
+        last = at + size
+        if last > end or data[at] != _KEY:
+            raise IndexError
+        size, start = read_varint(data, at + 1)
+        at = start + size
+        if data[at] != _VALUE:
+            raise IndexError
+        size, value = read_varint(data, at + 1)
+        if value + size != last:
+            raise IndexError
+        if data[start:at] == key:
+            found = value, last
+        at = last
+    return found
 
 
 def _goes_on(head: Head) -> bool:

@@ -57,6 +57,8 @@ class Stages:
     """The headers of requests and answers that are read."""
     wanted: Wanted = field(init=False)
     """Those of requests."""
+    reads_turns: bool = field(init=False)
+    """Whether the beginnings of conversations are told."""
     plain_router: PlainRouter | None = field(init=False)
     """Decides most requests; None if the rules let more than a text decide."""
     headers: Callable[[Routed], dict[str, str]] = field(init=False)
@@ -71,6 +73,7 @@ class Stages:
         derived: dict[str, object] = {
             "header_names": frozenset({*names, *_OF_ANSWERS}),
             "wanted": Wanted(names),
+            "reads_turns": self.rules.reads_turns,
             "plain_router": None if self.spill else PlainRouter.of(self.rules),
             "headers": headers,
             "replies": PlainReplies(headers),

@@ -6,7 +6,7 @@ the only place in the core that catches every exception.
 
 import enum
 from collections.abc import Callable
-from typing import TypeVar, TypeVarTuple
+from typing import TypeVar
 
 from google.protobuf.message import DecodeError
 
@@ -14,13 +14,13 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import Proc
 from extproc.stream.buffered import read_body, read_head
 from extproc.stream.exchange import Exchange
 from extproc.stream.observed import observed_heads, read_end
-from extproc.stream.replies import reply
-from extproc.stream.session import Proceed, ProtocolError, Session, Wait
+from extproc.stream.replies import Note, reply
+from extproc.stream.session import Action, Proceed, ProtocolError, Session, Wait
 from extproc.stream.stages import Stages
 from extproc.stream.traced import Trace, TracedExchange
 
 _Acted = TypeVar("_Acted")
-_Given = TypeVarTuple("_Given")
+_Given = TypeVar("_Given")
 
 
 class StreamOutcome(enum.StrEnum):
@@ -109,7 +109,7 @@ class Stream:
         read = read_head(data, self._stages.wanted)
         if read is None:
             return self._receive_observed(data)
-        action = self._act(self._exchange.begin, *read)
+        action = self._act(self._begin, read)
         if isinstance(action, Wait):
             self._head = data
             return [reply("request_headers")]
@@ -161,11 +161,15 @@ class Stream:
         self.error, self.finished = self.error or error, True
         return []
 
-    def _act(self, act: Callable[[*_Given], _Acted], *given: *_Given) -> _Acted | Proceed:
+    def _begin(self, read: tuple[dict[str, str], Note]) -> Action:
+        headers, note = read
+        return self._exchange.begin(headers, note)
+
+    def _act(self, act: Callable[[_Given], _Acted], given: _Given) -> _Acted | Proceed:
         if self.error:
             return Proceed()
         try:
-            return act(*given)
+            return act(given)
         except Exception as error:  # noqa: BLE001 - see the module's invariant
             self.error = error
             return Proceed()

@@ -15,8 +15,9 @@ from typing import Final
 from msgspec import structs
 
 from extproc.budget.bounded import BoundedMap
+from extproc.budget.estimate import Budget
 from extproc.budget.learner import Learner
-from extproc.budget.values import Budget, Observation, Outcome
+from extproc.budget.values import Observation, Outcome
 from extproc.routing.pools import Pool, limits
 from extproc.routing.route import is_informative
 from extproc.stream.sampling import MOST, Sampling

@@ -2,7 +2,8 @@
 
 from typing import Protocol
 
-from extproc.budget.values import Asked, Budget, Recalled
+from extproc.budget.estimate import Budget
+from extproc.budget.values import Asked, Recalled
 from extproc.request.reader import Request
 from extproc.response.reader import Refused, Unlearnable, Usage
 from extproc.routing.pools import Pool

@@ -3,9 +3,10 @@
 from msgspec.structs import replace
 
 from extproc.budget.calibrated import Calibrated
+from extproc.budget.estimate import Basis
 from extproc.budget.measure import measure
 from extproc.budget.paper import PaperEstimator
-from extproc.budget.values import Asked, Basis, Observation, Outcome
+from extproc.budget.values import Asked, Observation, Outcome
 from extproc.build import build_learner, retune
 from extproc.config.settings import (
     BudgetSettings,

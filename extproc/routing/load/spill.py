@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from extproc.budget.values import Budget
+from extproc.budget.estimate import Budget
 from extproc.routing.load.pool_load import PoolLoad, State, describe
 from extproc.routing.pools import Decision, Pool, Reason
 

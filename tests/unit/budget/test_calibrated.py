@@ -9,10 +9,11 @@ from msgspec.structs import replace
 
 from extproc.budget.bounded import IDLE
 from extproc.budget.calibrated import Calibrated, _reserving
+from extproc.budget.estimate import Basis
 from extproc.budget.measure import measure, measure_media, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
-from extproc.budget.values import Asked, Basis, Learnt, Measure, Observation, Outcome, Prefix
+from extproc.budget.values import Asked, Learnt, Measure, Observation, Outcome, Prefix
 from extproc.tokens import MAX_TOKENS
 
 LIMIT = 2048

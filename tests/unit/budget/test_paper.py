@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from extproc.budget.values import Asked, Basis, Budget, Measure, Observation, Outcome
+from extproc.budget.estimate import Basis, Budget
+from extproc.budget.values import Asked, Measure, Observation, Outcome
 from tests.support.conversation import paper
 
 # category: true ratio, ratio learnt after 50 observations, in bytes per token

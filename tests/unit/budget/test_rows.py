@@ -3,8 +3,9 @@
 import pytest
 from msgspec.structs import replace
 
+from extproc.budget.estimate import Basis
 from extproc.budget.features import FEATURES
-from extproc.budget.values import Asked, Basis, Measure, Observation, Outcome
+from extproc.budget.values import Asked, Measure, Observation, Outcome
 from extproc.build import build_estimator, build_learner, build_rules
 from extproc.config.settings import PoolSettings, RowSettings, Settings
 

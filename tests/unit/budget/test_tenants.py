@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from extproc.budget.bounded import IDLE
 from extproc.budget.calibrated import Calibrated
+from extproc.budget.estimate import Basis
 from extproc.budget.families import Member
 from extproc.budget.measure import measure
 from extproc.budget.outputs import Outputs
@@ -16,7 +17,7 @@ from extproc.budget.prior import MEASURED
 from extproc.budget.states import CategoryState, Errors, ModelState
 from extproc.budget.steering import Steering
 from extproc.budget.tenants import FULL, OTHERS, STATES, Tenants, WeightsFit
-from extproc.budget.values import Asked, Basis, Observation, Outcome
+from extproc.budget.values import Asked, Observation, Outcome
 from extproc.budget.weights import Prediction, TokenWeights
 
 LIMIT = 2048

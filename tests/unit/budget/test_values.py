@@ -3,7 +3,8 @@
 import pytest
 from msgspec.structs import replace
 
-from extproc.budget.values import Asked, Basis, Budget, Measure, Observation, Outcome
+from extproc.budget.estimate import Basis, Budget
+from extproc.budget.values import Asked, Measure, Observation, Outcome
 
 
 def seen(prompt, completion, outcome=Outcome.COMPLETE, **asked):

@@ -2,7 +2,8 @@
 
 import pytest
 
-from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
+from extproc.budget.estimate import Basis, Budget
+from extproc.budget.values import Asked, Measure, Outcome
 from extproc.evaluation.options import LONG
 from extproc.evaluation.replay import answer, replay
 from extproc.routing.pools import Pool, Verdict

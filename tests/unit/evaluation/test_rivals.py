@@ -2,7 +2,8 @@
 
 import pytest
 
-from extproc.budget.values import Asked, Basis, Measure
+from extproc.budget.estimate import Basis
+from extproc.budget.values import Asked, Measure
 from extproc.config.settings import Settings
 from extproc.evaluation.cases import Case
 from extproc.evaluation.options import LONG

@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from extproc.budget.values import Basis, Budget, Observation, Outcome
+from extproc.budget.estimate import Basis, Budget
+from extproc.budget.values import Observation, Outcome
 from extproc.evaluation.serving import Conditions, Observed, observe_one_in, serve
 from extproc.routing.counting import Countable
 from extproc.routing.pools import Pool, Verdict

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from extproc.budget.values import Basis, Observation, Outcome
+from extproc.budget.estimate import Basis
+from extproc.budget.values import Observation, Outcome
 from extproc.build import build_learner, build_rules
 from extproc.config.settings import Settings
 from extproc.request.reader import Endpoint, read_request

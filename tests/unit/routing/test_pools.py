@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.values import Basis, Budget
+from extproc.budget.estimate import Basis, Budget
 from extproc.routing.pools import (
     Decision,
     Pool,

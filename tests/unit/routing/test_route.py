@@ -7,9 +7,10 @@ import pytest
 from msgspec import structs
 
 from extproc.budget.category import Labels
+from extproc.budget.estimate import Basis, Budget
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import Learner
-from extproc.budget.values import Basis, Budget, Observation, Outcome
+from extproc.budget.values import Observation, Outcome
 from extproc.build import build_learner, build_rules
 from extproc.config.settings import BudgetSettings, Settings
 from extproc.request.reader import Endpoint, Image, Prompts, Thinking, read_request

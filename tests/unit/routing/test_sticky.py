@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.values import Basis, Budget
+from extproc.budget.estimate import Basis, Budget
 from extproc.build import build_learner, build_rules, build_spill
 from extproc.config.settings import (
     BudgetSettings,

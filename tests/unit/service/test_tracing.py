@@ -2,7 +2,8 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from extproc.budget.values import Asked, Basis, Budget, Measure
+from extproc.budget.estimate import Basis, Budget
+from extproc.budget.values import Asked, Measure
 from extproc.response.reader import Finish, Refused, Unlearnable, Usage
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed

@@ -2,7 +2,8 @@ import pytest
 from msgspec import structs
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from extproc.budget.values import Asked, Basis, Budget, Measure
+from extproc.budget.estimate import Basis, Budget
+from extproc.budget.values import Asked, Measure
 from extproc.request.reader import Endpoint
 from extproc.response.reader import Finish, Usage
 from extproc.routing.pools import Pool, Reason

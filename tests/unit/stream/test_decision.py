@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
+from extproc.budget.estimate import Basis, Budget
 from extproc.budget.features import FEATURES
-from extproc.budget.values import Asked, Basis, Budget, Measure, Prefix
+from extproc.budget.values import Asked, Measure, Prefix
 from extproc.names import NOTE
 from extproc.request.reader import Thinking
 from extproc.routing.pools import Reason
@@ -19,6 +20,7 @@ from extproc.stream.decision import (
     USAGE_REQUEST,
     Noted,
     ask_for_usage,
+    brief_from_note,
     decision_headers,
     from_note,
     note_text,
@@ -185,6 +187,29 @@ def test_a_record_that_this_service_cannot_have_written_is_none(record):
 def test_a_note_of_any_length_is_not_decoded(chars, record):
     padded = to_note(NOTED)["routed"].ljust(chars)
     assert from_note({"routed": padded}, RULES) == record
+
+
+@given(st.integers(1, MOST_STOOD_FOR), st.sampled_from(UsageForm), st.sampled_from(["", "long"]))
+def test_a_record_in_brief_says_what_an_answer_that_teaches_nothing_needs(count, usage, home):
+    noted = Noted.of(structs.replace(ROUTED, home=home), count, usage)
+    brief = brief_from_note(to_note(noted)[NOTE], RULES)
+    assert brief.asked.model == noted.asked.model
+    assert (brief.pool, brief.home) == (noted.pool, home)
+    assert (brief.stands_for, brief.usage) == (count, usage)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "{}",
+        to_note(structs.replace(NOTED, pool="gone"))[NOTE],
+        to_note(asked(model="m" * 257))[NOTE],
+        to_note(asked(tenant="0123456789abcdef"))[NOTE],
+    ],
+)
+def test_a_record_in_brief_that_this_service_cannot_have_written_is_none(text):
+    assert brief_from_note(text, RULES) is None
 
 
 MOST = 1 << 48

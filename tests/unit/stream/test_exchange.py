@@ -6,8 +6,9 @@ import json
 import pytest
 from msgspec import structs
 
+from extproc.budget.estimate import Basis, Budget
 from extproc.budget.measure import measure
-from extproc.budget.values import Asked, Basis, Budget, Measure, Outcome
+from extproc.budget.values import Asked, Measure, Outcome
 from extproc.request.reader import Endpoint, read_request
 from extproc.response.reader import Unlearnable
 from extproc.routing.load.pool_load import PoolLoad

@@ -10,6 +10,7 @@ from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream import observed
 from extproc.stream.observed import ObservedHeads, read_end
+from extproc.stream.replies import field
 from extproc.stream.session import Session
 from extproc.stream.stream import Stream
 from tests.support.conversation import stages
@@ -131,6 +132,49 @@ def test_a_note_of_another_type_is_left_to_the_session():
 def test_a_note_that_is_not_utf_8_is_left_to_the_session():
     data = head("ab").SerializeToString().replace(b"ab", b"\xff\xff")
     assert ObservedHeads(NAMES).read(data) is None
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        b"\x12\x00",  # of another field
+        b"\x0a\x02\x12\x00",  # an entry without a key
+        b"\x0a\x05\x0a\x01a\x18\x01",  # without a value
+        b"\x0a\x07\x0a\x01a\x12\x00\x18\x01",  # with more than these
+        b"\x0a\x7f\x0a\x01a\x12\x00",  # that is cut
+    ],
+)
+def test_a_head_with_other_metadata_is_left_to_the_session(metadata):
+    message = head("ab")
+    given = field(b"\x42", message.metadata_context.SerializeToString())
+    data = message.SerializeToString()
+    assert given in data
+    assert ObservedHeads(NAMES).read(data.replace(given, field(b"\x42", metadata))) is None
+
+
+def test_a_note_with_more_than_its_text_is_left_to_the_session():
+    data = head("ab").SerializeToString()
+    assert (
+        ObservedHeads(NAMES).read(data.replace(b"\x12\x04\x1a\x02ab", b"\x12\x04\x1a\x01a\x20"))
+        is None
+    )
+
+
+def test_an_end_says_the_same_behind_other_metadata():
+    usage = TokenUsage(extraction_status=TokenUsage.COMPLETE)
+    usage.input_tokens.value = 7
+    message = end(usage)
+    message.metadata_context.filter_metadata[NAMESPACE].update({NOTE: "{}", HIDES_USAGE: True})
+    data = message.SerializeToString()
+    assert read_end(data) == of_session(head(), message)
+    cut = data.replace(b"\x42", b"\x42\xff\xff\x03", 1)  # more metadata than there is
+    assert read_end(cut) is None
+
+
+def test_a_long_end_is_read_and_not_kept():
+    message = end()
+    message.response_trailers.trailers.headers.add(key="x", raw_value=b"x" * 5000)
+    assert read_end(message.SerializeToString()) == of_session(head(), message)
 
 
 @given(st.binary(max_size=60), st.integers(0, 200))

@@ -2,7 +2,8 @@
 
 import pytest
 
-from extproc.budget.values import Asked, Basis, Measure
+from extproc.budget.estimate import Basis
+from extproc.budget.values import Asked, Measure
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream.session import Session
 from extproc.stream.stream import Stream

@@ -8,10 +8,11 @@ from msgspec.structs import replace
 
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.category import Labels
+from extproc.budget.estimate import Basis, Budget
 from extproc.budget.features import FEATURES
 from extproc.budget.learner import Learner
 from extproc.budget.prior import MEASURED
-from extproc.budget.values import Asked, Basis, Budget, Measure, Observation, Outcome
+from extproc.budget.values import Asked, Measure, Observation, Outcome
 from extproc.routing.pools import Pool
 from extproc.stream.thinning import (
     NEAR_PER_S,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from extproc.budget.values import Basis, Budget
+from extproc.budget.estimate import Basis, Budget
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.routing.load.spill import EVERY_S, Limits, Spill
 from extproc.routing.pools import Decision, Pool, Reason, choose
