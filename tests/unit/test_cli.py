@@ -131,6 +131,9 @@ def test_what_is_no_file_of_settings_is_told_no_flag(words, capsys):
         (UserError("a.yaml: empty"), "a.yaml: empty\n", 2),
         (UserError("http://me:pw@a:1: gone"), "http://***@a:1: gone\n", 2),
         (UserError("http://[USER@a:pw@b:1: gone"), "http://***@b:1: gone\n", 2),
+        (UserError("http://a/l?token=s3cret&x: gone"), "http://a/l?***: gone\n", 2),
+        (UserError("GET 'http://a/?s3cret' > FILE?"), "GET 'http://a/?***' > FILE?\n", 2),
+        (OSError("http://me:pw@a?s3cret gone"), "dualpool: http://***@a?*** gone\n", 1),
         (
             UserError("'redis://me:pw@a:1': redis://[USER@]HOST:PORT[,HOST:PORT]/NAME"),
             "'redis://***@a:1': redis://[USER@]HOST:PORT[,HOST:PORT]/NAME\n",
