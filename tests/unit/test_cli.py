@@ -280,7 +280,7 @@ def test_explain_reads_standard_input_and_writes_for_a_reader(tmp_path):
 def test_explain_for_a_reader_says_unreadable(capsys, tmp_path):
     file = tmp_path / "body"
     file.write_text("{")
-    assert main(["explain", str(file)]) == 0
+    assert main(["explain", str(file)]) == 1
     assert capsys.readouterr().out == "unreadable (json): pool long, the largest\n"
 
 
@@ -296,7 +296,7 @@ def test_explain_for_a_reader_says_unreadable(capsys, tmp_path):
 def test_explain_says_where_the_json_breaks_and_none_of_it(body, where, tmp_path, capsys):
     file = tmp_path / "body"
     file.write_bytes(body)
-    assert main(["explain", str(file), "--path", "/v1/chat/completions"]) == 0
+    assert main(["explain", str(file), "--path", "/v1/chat/completions"]) == 1
     told = capsys.readouterr().err
     assert told in (f"dualpool: {file}: {where}\n", "")
     assert bool(told) is (body[:2] != b"[[")  # the service calls that `depth`
