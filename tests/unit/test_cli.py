@@ -14,6 +14,7 @@ import pytest
 from extproc.cli import main
 from extproc.config.errors import UserError
 from extproc.names import install_hint
+from tests.support.paths import ROOT
 
 COMMANDS = (
     *("serve", "check", "config", "doctor", "explain", "up", "demo", "completion", "evaluate"),
@@ -454,3 +455,23 @@ def test_check_notes_a_server_of_two_pools(tmp_path, capsys):
     assert main(["check", str(file)]) == 0
     noted = "note: pools.long.address: 10.0.0.1:8000 is a server of pool short too"
     assert noted in capsys.readouterr().err
+
+
+POOLS = (
+    "pools:\n- {name: a, max_model_len: 100, address: 'x:1'}\n- {name: b, max_model_len: 65536}\n"
+)
+
+
+@pytest.mark.parametrize("shadow", [True, False])
+def test_an_address_that_is_taken_for_want_of_one_is_noted(tmp_path, capsys, shadow):
+    file = tmp_path / "dualpool.yaml"
+    text = POOLS.replace(", address: 'x:1'", "") if shadow else POOLS
+    file.write_text(f"shadow: {str(shadow).lower()}\n{text}")
+    assert main(["config", "envoy", str(file)]) == 0
+    told = "note: the settings state no address of pool b: b:8000 is taken\n"
+    assert capsys.readouterr().err == told
+
+
+def test_the_addresses_of_objects_of_kubernetes_are_not_noted(capsys):
+    assert main(["config", "istio", str(ROOT / "envoy" / "kubernetes" / "settings.yaml")]) == 0
+    assert capsys.readouterr().err == ""
