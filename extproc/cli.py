@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from extproc import __version__
-from extproc.config.errors import UserError, hide_users
+from extproc.config.errors import UserError, hide_secrets
 from extproc.names import install_hint
 
 _EPILOG = """\
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _refuse(options, unknown)
             return int(options.run(options))
     except UserError as error:
-        return _fail(hide_users(str(error)), error.exit_code)
+        return _fail(str(error), error.exit_code)
     except BrokenPipeError:
         # What is still buffered must not raise again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -82,7 +82,7 @@ def _refuse(options: argparse.Namespace, unknown: Sequence[str]) -> NoReturn:
     is_file = hasattr(options, "config") and not unknown[0].startswith("-")
     hint = f"; did you mean --config {unknown[0]}?" if is_file else ""
     parser: argparse.ArgumentParser = options.parser
-    parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+    parser.error(f"unrecognized arguments: {hide_secrets(' '.join(unknown))}{hint}")
 
 
 def whole_parser() -> argparse.ArgumentParser:
@@ -140,5 +140,5 @@ def _describe(error: OSError) -> str:
 
 
 def _fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    print(hide_secrets(message), file=sys.stderr)
     return code

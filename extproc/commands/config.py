@@ -51,7 +51,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    from extproc.commands.rendering import render
+    from extproc.commands.rendering import print_rendered
 
-    print(render(options), end="")
+    print_rendered(options)
     return 0

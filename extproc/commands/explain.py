@@ -4,7 +4,10 @@ import argparse
 
 from extproc.commands.arguments import add_config
 
-DESCRIPTION = "Decide for one request body as a service that has learnt nothing yet."
+DESCRIPTION = (
+    "Decide for one request body as a service that has learnt nothing yet. Exit code 1: the body "
+    "cannot be read, so the largest pool gets it."
+)
 
 
 def fill(parser: argparse.ArgumentParser) -> None:
@@ -22,5 +25,4 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     from extproc.commands.explaining import print_decision
 
-    print_decision(options)
-    return 0
+    return 0 if print_decision(options) else 1

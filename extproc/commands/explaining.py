@@ -19,8 +19,11 @@ _OFFSET = re.compile(r" \(byte ([0-9]+)\)")
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def print_decision(options: argparse.Namespace) -> None:
-    """Print the decision for a body. Raises ConfigError, and UserError without a body."""
+def print_decision(options: argparse.Namespace) -> bool:
+    """Print the decision for a body; return whether the body could be read.
+
+    Raises ConfigError, and UserError without a body.
+    """
     settings: Settings = load(options.config)
     given = _endpoint(options.path) if options.path else None
     body = _read(options.file)
@@ -32,6 +35,7 @@ def print_decision(options: argparse.Namespace) -> None:
         print(describe(explanation))
     if explanation.unreadable == Unreadable.JSON.value:
         print(f"dualpool: {options.file}: {_broken(body)}", file=sys.stderr)
+    return not explanation.unreadable
 
 
 def _broken(body: bytes) -> str:

@@ -1,10 +1,13 @@
 """What `dualpool config` does: write configurations for other programs."""
 
 import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 from extproc.config.errors import UserError
-from extproc.config.load import load, refused
+from extproc.config.load import load, refused, states
 from extproc.config.settings import Settings
 from extproc.envoy.envoy_gateway import render_envoy_gateway
 from extproc.envoy.fragment import render_fragment
@@ -15,13 +18,25 @@ from extproc.envoy.render import RenderError, render_envoy
 _PREFIX: Final = "/llm/"
 
 
-def render(options: argparse.Namespace) -> str:
-    """Return the configuration. Raises ConfigError."""
+def print_rendered(options: argparse.Namespace) -> None:
+    """Print the configuration. Raises ConfigError."""
     settings = load(options.file)
     try:
-        return _render(settings, options)
+        print(_render(settings, options), end="")
     except RenderError as error:
         raise refused(options.file, error.faults) from error
+    if options.kind == "envoy":
+        for note in _assumed(options.file, settings):
+            print(f"note: {note}", file=sys.stderr)
+
+
+def _assumed(file: Path | None, settings: Settings) -> Iterator[str]:
+    """Yield the addresses of pools that the file does not state."""
+    for place, pool in settings.placed_pools():
+        # A shadow routes nothing to its smaller pools.
+        is_routed = not settings.shadow or pool is settings.pools[-1]
+        if is_routed and not states(file, (*place, "address")):
+            yield f"the settings state no address of pool {pool.name}: {pool.address} is taken"
 
 
 def _render(settings: Settings, options: argparse.Namespace) -> str:

@@ -5,6 +5,7 @@ from typing import ClassVar, Final
 
 # The help's own `redis://[USER@]HOST:PORT` is no one's: no other @ follows there.
 _USER: Final = re.compile(r"(?<=://)(?!\[USER@[^\s/?#@]*(?:[\s/?#]|$))[^\s/?#]*@")
+_QUERY: Final = re.compile(r"(://[^\s?#]*\?)[^\s#'\"]*[^\s#'\":;,]")
 
 
 class UserError(Exception):
@@ -23,3 +24,12 @@ def hide_users(text: str) -> str:
     'http://***@pool:8000: no answer'
     """
     return _USER.sub("***@", text)
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text also without the queries of its URLs, which may hold a token.
+
+    >>> hide_secrets("http://me:secret@pool:8000/?token=secret: no answer")
+    'http://***@pool:8000/?***: no answer'
+    """
+    return _QUERY.sub(r"\1***", hide_users(text))

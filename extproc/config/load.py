@@ -25,7 +25,7 @@ from extproc.config.keys import (
 )
 from extproc.config.settings import SECTIONS, PoolSettings, Settings
 
-__all__ = ["ConfigError", "Settings", "load", "load_row", "refused", "render"]
+__all__ = ["ConfigError", "Settings", "load", "load_row", "refused", "render", "states"]
 
 _MAX_FILE_BYTES = 1 << 20
 _MAX_DEPTH = 16
@@ -73,6 +73,11 @@ def load_row(path: Path | None) -> Settings:
         text = f"this command looks at one row, not {count}: write its pools to a file of their own"
         raise refused(path, [(("rows",), text)])
     return settings
+
+
+def states(path: Path | None, place: Place) -> bool:
+    """Return whether a file that `load` has read states this value; None: of the defaults."""
+    return path is not None and place in _parse(path, _text(path)).values
 
 
 def refused(path: Path | None, faults: Iterable[Fault]) -> ConfigError:

@@ -42,7 +42,10 @@ _UNKNOWN_SETTINGS: Final = Unseen(
     "/state of the service names settings that this command does not know"
 )
 _LABELS: Final = ("pool", "verdict", "kind", "cause", "outcome", "reason", "state")
-_GAUGES: Final = ("dualpool_workers", "dualpool_pool_servers", "dualpool_state_connected")
+_GAUGES: Final = (
+    *("dualpool_workers", "dualpool_pool_servers"),
+    *("dualpool_state_connected", "dualpool_state_failing"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +116,7 @@ async def _look_twice(
 
 
 def _risen(before: Mapping[str, float], now: Mapping[str, float]) -> dict[str, float]:
-    # The numbers of workers and of the pools' servers are no counters.
+    # The numbers of workers and of the pools' servers are no counters, nor is what holds now.
     return {
         key: value if key.startswith(_GAUGES) else max(0.0, value - before.get(key, 0.0))
         for key, value in now.items()

@@ -15,8 +15,10 @@ from extproc.doctor.facts import Unseen
 from extproc.doctor.finding import Ailment, Conclusion
 from extproc.doctor.looking import Places, ask_settings, look
 from extproc.service.bearer import read_secret
+from extproc.service.repeating import beside
 
 _MOST_CHARS: Final = 4096  # of a line
+_QUIET_S: Final = 2.0  # after which a terminal is told what is waited for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +35,24 @@ class DoctorOptions:
 
 def run_doctor(options: DoctorOptions) -> int:
     """Print what is found; return 0 if nothing is wrong, else 1. Raises UserError."""
-    concluded, places = asyncio.run(_diagnose(options))
+    concluded, places = asyncio.run(_shown(options))
     sys.stdout.write(written(concluded, places, as_json=options.json) + "\n")
     return 1 if any(isinstance(each, Ailment) for each in concluded) else 0
+
+
+async def _shown(options: DoctorOptions) -> tuple[tuple[Conclusion, ...], Places]:
+    if not sys.stderr.isatty():
+        return await _diagnose(options)
+    async with beside(_say_what_is_waited_for(options.watch_s)):
+        return await _diagnose(options)
+
+
+async def _say_what_is_waited_for(watch_s: float) -> None:
+    await asyncio.sleep(_QUIET_S)
+    watching = f", and watching the traffic for {watch_s:g} s" if watch_s else ""
+    text = "asking the service, Envoy and the pools, up to 10 s for each answer"
+    sys.stderr.write(f"dualpool: {text}{watching} ...\n")
+    sys.stderr.flush()
 
 
 async def _diagnose(options: DoctorOptions) -> tuple[tuple[Conclusion, ...], Places]:

@@ -146,16 +146,21 @@ def _load(facts: Facts, service: ServiceFacts) -> Iterator[Conclusion]:
 
 
 def _state(facts: Facts, service: ServiceFacts) -> Iterator[Conclusion]:
-    """Find a file of the state to which no snapshot could be written."""
+    """Find a file of the state to which the last snapshot could not be written."""
     name, kind = "dualpool_state_snapshots_total", "file:"
-    failed, saved = service.counts.sum(name, "failed"), service.counts.sum(name, "saved")
-    if facts.settings.state.startswith(kind) and failed and not saved:
+    if facts.settings.state.startswith(kind) and service.counts.sum("dualpool_state_failing"):
         path = PurePath(facts.settings.state.removeprefix(kind))
+        count = {
+            outcome: service.counts.sum(name, outcome)
+            for outcome in ("saved", "failed", "too_large")
+        }
         yield Ailment(
             "state",
-            f"what was learnt is lost with a restart: {failed:.0f} snapshots failed "
-            f"{facts.when}, none was saved to {path}",
-            f"create the folder {path.parent}, writable by the service; the reason is in its log",
+            f"what was learnt is lost with a restart: the last snapshot was not saved to {path} "
+            f"({facts.when} {count['saved']:.0f} saved, {count['failed']:.0f} failed, "
+            f"{count['too_large']:.0f} too large)",
+            f"let the service write to the folder {path.parent}, which must exist; if it is too "
+            "large, read docs/runbooks.md, DualpoolStateNotSaved; the reason is in its log",
         )
 
 

@@ -3,17 +3,32 @@
 Requests pass the filters from first to last, answers from last to first.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 
 from extproc.envoy.document import Finding, Part
+from extproc.envoy.filter_review import waits_for_note
 from extproc.envoy.gateway import GatewayFilter, RouteLevels
+from extproc.envoy.pool_gateway import observes
 from extproc.envoy.route_match import SampleRequest, matches
 
 # Filters that may refuse a request, or answer it themselves (CORS).
 _GATEKEEPERS = (
-    "ApiKeyAuth", "BasicAuth", "Cors", "CsrfPolicy", "ExtAuthz", "JwtAuthentication",
-    "LocalRateLimit", "OAuth2", "RBAC", "RateLimit", "RateLimitQuotaFilterConfig",
+    "ApiKeyAuth", "BasicAuth", "BodySizeLimit", "Cors", "CsrfPolicy", "ExtAuthz",
+    "JwtAuthentication", "LocalRateLimit", "OAuth2", "RBAC", "RateLimit",
+    "RateLimitQuotaFilterConfig",
 )  # fmt: skip
+_HIDES_USAGE = re.compile(r"""["']hides_usage["']""")
+
+
+def end_findings(filters: Sequence[GatewayFilter]) -> Iterator[Finding]:
+    """Yield Envoy's router where it is not the last filter."""
+    for each in filters[:-1]:
+        if any(each.typed("Router")):
+            yield Finding(
+                each.part.path,
+                f"Envoy refuses filters after {each.name}: move it to the end of the list",
+            )
 
 
 def order_findings(
@@ -39,6 +54,38 @@ def order_findings(
                     f"move {other.name} before {each.name}",
                 )
         yield from _usage_findings(each, running)
+    observers = [each for each in ours if observes(each)]
+    for router in ours:
+        if router not in observers:
+            yield from _decision_findings(router, observers, running)
+
+
+def _decision_findings(
+    router: GatewayFilter, observers: Sequence[GatewayFilter], running: Sequence[GatewayFilter]
+) -> Iterator[Finding]:
+    """Yield filters on the wrong side of the one that has the service decide."""
+    # What reads for the observers is to be moved behind the first of them anyway.
+    first = min((each.position for each in observers), default=0)
+    for other in (*observers, *(each for each in running if each.position > first)):
+        if other.position < router.position and waits_for_note(other):
+            yield Finding(
+                other.part.path,
+                f"{other.name} is skipped for all requests, as {router.name} decides after it: "
+                f"move it after {router.name}",
+            )
+    for other in running:
+        if other.position > router.position and _hides_usage(other):
+            yield Finding(
+                other.part.path,
+                f"the service does not ask for usage, as {other.name}, which would hide it, has "
+                f"not run yet: move it before {router.name}",
+            )
+
+
+def _hides_usage(other: GatewayFilter) -> bool:
+    codes = [part.at("default_source_code", "inline_string") for part in other.typed("Lua")]
+    codes += [part.at("inline_code") for part in other.typed("Lua")]
+    return any(_HIDES_USAGE.search(code.text) for code in codes)
 
 
 def _keeps_gate(other: GatewayFilter, levels: RouteLevels, request: SampleRequest) -> bool:

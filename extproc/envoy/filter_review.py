@@ -39,11 +39,20 @@ def observer_remark(each: GatewayFilter) -> Finding | None:
     )
 
 
+def waits_for_note(each: GatewayFilter) -> bool:
+    """Whether a filter runs only for requests that the service has made a note of."""
+    return any(map(_asks_for_note, each.typed("ExtensionWithMatcher")))
+
+
 def _matcher_findings(each: GatewayFilter) -> Iterator[Finding]:
     for wrapper in each.typed("ExtensionWithMatcher"):
-        if not any(map(_is_note, wrapper.typed("DynamicMetadataInput"))):
+        if not _asks_for_note(wrapper):
             text = "the service cannot choose whose answers it sees: match its note, as "
             yield Finding(wrapper.at("xds_matcher").path, f"{text}`dualpool config envoy` does")
+
+
+def _asks_for_note(wrapper: Part) -> bool:
+    return any(map(_is_note, wrapper.typed("DynamicMetadataInput")))
 
 
 def _is_note(source: Part) -> bool:

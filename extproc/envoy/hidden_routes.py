@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from extproc.envoy.document import Finding, Part
 from extproc.envoy.gateway import RouteLevels, targets
 from extproc.envoy.pool_gateway import PoolGateway, has_prompts
-from extproc.envoy.route_match import OUR_PREFIX, SampleRequest, first_match, samples
+from extproc.envoy.route_match import INFERENCE_PATHS, OUR_PREFIX, SampleRequest, samples
 
-_INFERENCE_PATHS = ("/v1/chat/completions", "/v1/messages")
 _PATHS = ("prefix", "path", "path_separated_prefix")
 
 
@@ -31,8 +30,8 @@ def _hider(levels: RouteLevels, gateway: PoolGateway, request: SampleRequest) ->
     """Return the route of another application that takes a request from this one, if any."""
     if not _is_inference(request):
         return None
-    first = first_match(levels.host.at("routes").items(), request)
-    if first is None or gateway.fleet.serves(first) or not _is_certain(first, request):
+    first = gateway.reached(levels.host, request)
+    if first is None or gateway.fleet.serves(first) or _reads_ours(first):
         return None
     return first
 
@@ -41,20 +40,13 @@ def _is_inference(request: SampleRequest) -> bool:
     """Whether a sample is surely one that its route is for."""
     if request.match.at("path").present:
         return True
-    return request.path.endswith(_INFERENCE_PATHS) and request.is_exact
+    return request.path.endswith(INFERENCE_PATHS) and request.is_exact
 
 
-def _is_certain(hider: Part, request: SampleRequest) -> bool:
-    """Whether each of its conditions on headers is one on the method or the hidden route's too."""
-    shared = [str(each.value) for each in request.match.at("headers").items()]
-    return all(
-        header.at("name").text.lower() == ":method"
-        or (
-            str(header.value) in shared
-            and not header.at("name").text.lower().startswith(OUR_PREFIX)
-        )
-        for header in hider.at("match", "headers").items()
-    )
+def _reads_ours(route: Part) -> bool:
+    """Whether it has a condition on a header that the service sets: then it takes only some."""
+    names = (header.at("name").text.lower() for header in route.at("match", "headers").items())
+    return any(name.startswith(OUR_PREFIX) for name in names)
 
 
 def _finding(hider: Part, request: SampleRequest) -> Finding:

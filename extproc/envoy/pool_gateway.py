@@ -7,7 +7,7 @@ from extproc.config.settings import Settings
 from extproc.envoy.document import Part
 from extproc.envoy.gateway import GatewayFilter, ManagedListener, Processor, RouteLevels
 from extproc.envoy.pool_clusters import PoolClusters
-from extproc.envoy.route_match import accepts_header
+from extproc.envoy.route_match import SampleRequest, accepts_header, is_certain, matches
 
 # Paths of requests without a prompt, which need no decision.
 _PLAIN_PATHS = ("/health", "/load", "/metrics", "/ping", "/v1/models", "/version")
@@ -60,6 +60,17 @@ class PoolGateway:
     def pool_routes(self) -> list[RouteLevels]:
         """Return the routes that lead to a pool."""
         return [each for each in self.part.routes() if self.fleet.serves(each.route)]
+
+    def reached(self, host: Part, request: SampleRequest) -> Part | None:
+        """Return the route of a virtual host that requests like this one take.
+
+        One of another application with conditions that some of them do not meet is passed over.
+        """
+        for route in host.at("routes").items():
+            match = route.at("match")
+            if matches(match, request) and (self.fleet.serves(route) or is_certain(match, request)):
+                return route
+        return None
 
 
 def observes(each: GatewayFilter) -> bool:

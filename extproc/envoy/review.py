@@ -12,6 +12,7 @@ from extproc.config.addresses import host_port, worker_addresses
 from extproc.config.settings import Settings
 from extproc.envoy.cluster_review import pool_findings, service_findings
 from extproc.envoy.document import Finding, Part
+from extproc.envoy.filter_order import end_findings
 from extproc.envoy.filter_review import filter_findings, observer_remark
 from extproc.envoy.gateway import ManagedListener, RouteLevels, takes_decision, targets
 from extproc.envoy.hidden_routes import hidden_findings
@@ -96,6 +97,7 @@ def _gateway_findings(gateway: PoolGateway) -> Iterator[Finding]:
     if not routes:
         for each in gateway.ours():
             yield from filter_findings(each, gateway.settings, RouteLevels(*[Part("", None)] * 3))
+    yield from end_findings(gateway.part.filters())
     hidden = [*hidden_findings(gateway)]
     yield from hidden
     for levels in routes:

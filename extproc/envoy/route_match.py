@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 
 from extproc.envoy.document import Part
 from extproc.names import POOL_HEADER
+from extproc.request.apis import generating_paths
 
 OUR_PREFIX = "x-llm-"
 """How the names of headers begin that only the service sets."""
-_API_PATHS = ("", "v1/chat/completions", "/v1/chat/completions", "chat/completions", "v1/messages")
+INFERENCE_PATHS = generating_paths()
 _PATHS = ("prefix", "path", "path_separated_prefix")
 _OPAQUE = (
     "query_parameters", "dynamic_metadata", "runtime_fraction", "grpc", "tls_context", "cookies",
@@ -57,6 +58,19 @@ def samples(match: Part) -> Iterator[SampleRequest]:
 def first_match(routes: Sequence[Part], request: SampleRequest) -> Part | None:
     """Return the first of the routes that matches the request."""
     return next((route for route in routes if matches(route.at("match"), request)), None)
+
+
+def is_certain(match: Part, request: SampleRequest) -> bool:
+    """Whether the conditions of a `match` on headers hold, or not, for all requests like this one.
+
+    They are on the method, on a header that only the service sets, or the sample's own.
+    """
+    own = [str(each.value) for each in request.match.at("headers").items()]
+    return all(
+        str(header.value) in own
+        or header.at("name").text.lower().startswith((":method", OUR_PREFIX))
+        for header in match.at("headers").items()
+    )
 
 
 def matches(match: Part, request: SampleRequest) -> bool:
@@ -103,28 +117,33 @@ def _sample_paths(match: Part) -> Iterator[str]:
     start = match.at("prefix").text or match.at("path_separated_prefix").text
     found = _REGEX_START.match(match.at("safe_regex", "regex").text)
     start = start or (found[0] if found else "")
-    for rest in _API_PATHS:
-        path = start + rest
-        # A regular expression may begin with any character: then the path is an API's own.
-        joins = not rest or rest.startswith("/") is not start.endswith("/")
-        if joins and path.startswith("/"):
-            yield path
+    # A regular expression may begin with any character: then the path is an API's own.
+    paths = [start, *(_joined(start, path) for path in INFERENCE_PATHS)]
+    if start.endswith("/"):
+        paths.append(f"{start}chat/completions")  # /v1 may be added on the way to the pool
+    yield from dict.fromkeys(path for path in paths if path.startswith("/"))
+
+
+def _joined(start: str, path: str) -> str:
+    """Return a path below `start`, of which `start` may hold a part: /llm/v1 and /v1/messages."""
+    held = next(size for size in range(len(path), -1, -1) if start.endswith(path[:size]))
+    return start + path[held:]
 
 
 def _path_holds(match: Part, request: SampleRequest) -> bool:
-    path = request.path
-    if match.at("safe_regex").present:
-        same = _is_same(match.at("safe_regex"), request.match.at("safe_regex"))
-        return same or _regex_matches(match.at("safe_regex"), path)
-    fold = match.at("case_sensitive").value is False
-    path = path.lower() if fold else path
-    spec = {key: match.at(key).text.lower() if fold else match.at(key).text for key in _PATHS}
-    if match.at("path").present:
-        return path == spec["path"]
-    if match.at("path_separated_prefix").present:
-        prefix = spec["path_separated_prefix"]
-        return path == prefix or path.startswith(f"{prefix}/")
-    return match.at("prefix").present and path.startswith(spec["prefix"])
+    regex = match.at("safe_regex")
+    if regex.present:
+        same = _is_same(regex, request.match.at("safe_regex"))
+        return same or _regex_matches(regex, request.path)
+    key = next((key for key in _PATHS if match.at(key).present), None)
+    if key is None:
+        return False
+    path, wanted = request.path, match.at(key).text
+    if match.at("case_sensitive").value is False:
+        path, wanted = path.lower(), wanted.lower()
+    if key == "prefix":
+        return path.startswith(wanted)
+    return path == wanted or (key == "path_separated_prefix" and path.startswith(f"{wanted}/"))
 
 
 def _regex_matches(regex: Part, text: str) -> bool:

@@ -30,9 +30,8 @@ def route_findings(
         return
     yield from _timeout_findings(levels, gateway.part.manager)
     yield from retry_findings(levels.route, gateway.fleet)
-    routes = levels.host.at("routes").items()
     for request in samples(levels.route.at("match")):
-        reached = first_match(routes, request)
+        reached = gateway.reached(levels.host, request)
         if reached is not None and reached.path == levels.route.path:
             yield from _request_findings(levels, gateway, request, hiders)
 
@@ -41,7 +40,7 @@ def _request_findings(
     levels: RouteLevels, gateway: PoolGateway, request: SampleRequest, hiders: Collection[str]
 ) -> Iterator[Finding]:
     routes, largest = levels.host.at("routes"), gateway.fleet.largest
-    entry = first_match(routes.items(), request.undecided())
+    entry = gateway.reached(levels.host, request.undecided())
     if entry is not None and entry.path in hiders:
         return
     if entry is None or not gateway.fleet.serves(entry) or takes_decision(entry):
@@ -136,7 +135,7 @@ def _decision_findings(
 ) -> Iterator[Finding]:
     """Judge where a request goes once the service has chosen this pool for it."""
     routes = levels.host.at("routes")
-    chosen = first_match(routes.items(), request)
+    chosen = gateway.reached(levels.host, request)
     if chosen is None or takes_decision(chosen) or gateway.fleet.prefers(chosen, pool):
         return
     if has_header(chosen.at("match"), POOL_HEADER):

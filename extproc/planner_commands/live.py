@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from extproc.budget.lengths import LengthHistogram
+from extproc.config.errors import hide_secrets
 from extproc.planner.traffic.documents import read_lengths
 from extproc.planner.traffic.lengths import InputError
 from extproc.planner.traffic.live import LiveHour
@@ -54,7 +55,7 @@ def read_services(addresses: Sequence[str]) -> Reading:
             histogram.merge(LengthHistogram.from_json(_fetch(address)))
         except ValueError as error:
             raise InputError(address, 0, f"{error}; allowed: a service's GET /lengths") from None
-    return read_lengths(histogram, " + ".join(addresses))
+    return read_lengths(histogram, " + ".join(map(hide_secrets, addresses)))
 
 
 def read_hour(addresses: Sequence[str]) -> LiveHour | None:

@@ -246,6 +246,12 @@ def path_regex(*endpoints: Endpoint) -> str:
     return f".*/({'|'.join(ends)})/*"
 
 
+def generating_paths() -> tuple[str, ...]:
+    """Return the paths at which OpenAI's and Anthropic's clients ask for generated answers."""
+    kinds = (Endpoint.CHAT, Endpoint.COMPLETION, Endpoint.RESPONSES, Endpoint.MESSAGES)
+    return tuple(f"/v1/{path}" for path, kind in _PATHS.items() if kind in kinds)
+
+
 def typical_path(body: Mapping[str, object]) -> str:
     """Guess the path that a body was sent to, from its fields; a chat if they do not tell."""
     known = (path for fields, path in _TYPICAL if not body.keys().isdisjoint(fields))

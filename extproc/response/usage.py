@@ -5,7 +5,9 @@ messages, Cohere's chats and embeddings, and their stream events; fields that ar
 Counts come from outside and are used only if they are plausible.
 """
 
+import codecs
 import enum
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -101,6 +103,21 @@ def read_record(data: bytes | bytearray) -> Record | None:
     """Return the record: an empty one if the shape differs, None if the JSON is incomplete."""
     try:
         return _RECORD.decode(data)
+    except msgspec.ValidationError:
+        return Record()
+    except (ValueError, RecursionError):
+        return _read_leniently(data)
+
+
+def _read_leniently(data: bytes | bytearray) -> Record | None:
+    """Read what clients in Python accept: a byte order mark, and numbers that JSON does not have.
+
+    Python's encoder writes these, for instance as the logarithm of a probability of 0.
+    """
+    if not (data.startswith(codecs.BOM_UTF8) or b"NaN" in data or b"Infinity" in data):
+        return None
+    try:
+        return _RECORD.decode(msgspec.json.encode(json.loads(data)))  # NaN becomes null
     except msgspec.ValidationError:
         return Record()
     except (ValueError, RecursionError):

@@ -1,16 +1,23 @@
 """The bearer token of the HTTP side, from a file that may be renewed."""
 
+import errno
 import hmac
 import logging
 from pathlib import Path
+from typing import Final
 
 from extproc.config.errors import UserError
 
+_NO_FILE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+_WHAT: Final = "token for listen.http_token_file"
 _log = logging.getLogger(__name__)
 
 
 class TokenError(UserError):
-    """A file of a token or secret that cannot be used: its path, the fault, and the fix."""
+    """A file of a token or secret that cannot be used: the fault and the fix.
+
+    Its path is named if there is such a file.
+    """
 
 
 class BearerToken:
@@ -19,13 +26,13 @@ class BearerToken:
     def __init__(self, file: Path) -> None:
         """Check the file. Raises TokenError."""
         self._file = file
-        read_secret(file, "token")
+        read_secret(file, _WHAT)
 
     def permits(self, authorization: str) -> bool:
         """Return whether this value of the header `authorization` carries the token."""
         scheme, _, given = authorization.partition(" ")
         try:
-            token = read_secret(self._file, "token")
+            token = read_secret(self._file, _WHAT)
         except TokenError as error:
             _log.error("refusing a request for lack of a token: %s", error)
             return False
@@ -39,6 +46,9 @@ def read_secret(file: Path, what: str) -> bytes:
     try:
         secret = file.read_bytes().strip()
     except OSError as error:
+        if error.errno in _NO_FILE:  # an operator may have stated the secret in place of its path
+            fix = "write it into a file that this user may read, and give that file's path"
+            raise TokenError(f"the file of the {what} does not exist; {fix}") from None
         fix = "use a file that this user may read"
         raise TokenError(f"{file}: cannot be read: {error.strerror}; {fix}") from error
     if not secret:

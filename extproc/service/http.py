@@ -55,6 +55,7 @@ class HttpServer:
         access = Access(self._require_token, self._turn, self._write_learnt)
         self._page = PageRoutes(page, access) if page else None
         self._writing = asyncio.Lock()
+        self._waiting = 0
         self._next_page = 0.0
         self._exchanges: Exchanges | None = None
         self._listeners: list[asyncio.Server] = []
@@ -147,8 +148,11 @@ class HttpServer:
     @asynccontextmanager
     async def _turn(self, request: Request | None = None) -> AsyncIterator[None]:
         # One page at a time: a second thread would only compete for the interpreter lock.
+        self._waiting += 1
         async with self._writing:
-            if request and not request.is_awaited():  # nor need the others wait for it
+            self._waiting -= 1
+            if request and not request.is_awaited() and self._waiting:
+                # It has probably left, and the others need not wait for it.
                 raise Refusal(HTTPStatus.REQUEST_TIMEOUT)
             async with self._paced():
                 yield

@@ -324,13 +324,13 @@ class SharedState:
     async def _save(self, position: str, marks: bytes, snapshot: Snapshot) -> bool:
         data = await asyncio.to_thread(self._encode, snapshot)
         if len(data) > MOST_BYTES:
-            self._metrics.kept.saved.labels("too_large").inc()
+            self._metrics.kept.note_lost("too_large")
             return False
         try:
             await self._store.save(Stored(position, marks, data))
         except StoreError as error:
             self._note_fault(error)
-            self._metrics.kept.saved.labels("failed").inc()
+            self._metrics.kept.note_lost("failed")
             return False
         self._metrics.kept.note_saved(len(data))
         return True

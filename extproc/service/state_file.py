@@ -92,11 +92,11 @@ class StateFile:
             folder, fix = self._remedy()
             text = "state: %s cannot be written: %s; if the folder %s is absent, %s"
             _log.warning(text, self._path, error.strerror, folder, fix)
-            self._metrics.saved.labels("failed").inc()
+            self._metrics.note_lost("failed")
             self._failing = True
         except Exception:  # noqa: BLE001 - to lose a snapshot must not end the service
             _log.exception("state: no snapshot was taken")
-            self._metrics.saved.labels("failed").inc()
+            self._metrics.note_lost("failed")
 
     async def _save(self, journal: Journal) -> None:
         async with journal.held():
@@ -105,7 +105,7 @@ class StateFile:
         self._saved = changes
         if size is None:
             _log.warning("state: what was learnt exceeds %d bytes; it is not saved", MOST_BYTES)
-            self._metrics.saved.labels("too_large").inc()
+            self._metrics.note_lost("too_large")
         else:
             self._metrics.note_saved(size)
             if self._failing:

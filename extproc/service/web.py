@@ -26,6 +26,8 @@ MOST_HEAD_BYTES: Final = 16 << 10
 MOST_LINES: Final = 256
 """Of a head, which take h11 milliseconds to parse."""
 MOST_BODY_BYTES: Final = 1 << 20
+MOST_CHUNKS: Final = 1024
+"""Of a body, which take h11 10 ms to parse."""
 MOST_DROPPED_BYTES: Final = 8 << 20
 """Beyond what is read; who sends more is cut off."""
 STOP_S: Final = 5.0
@@ -35,6 +37,7 @@ JSON: Final = "application/json"
 
 _PIECE_BYTES: Final = 1 << 10
 _BODY: Final = frozenset({b"content-length", b"transfer-encoding"})
+_SENT: Final = frozenset({h11.DONE, h11.MUST_CLOSE, h11.CLOSED})
 _log = logging.getLogger(__name__)
 
 
@@ -64,7 +67,7 @@ class Request:
     """By their names in lower case."""
     read: Callable[[], Awaitable[bytes]]
     is_awaited: Callable[[], bool]
-    """Whether the peer is still connected."""
+    """Whether the peer is surely there: one that has closed its side may still read."""
 
     @property
     def content_type(self) -> str:
@@ -134,7 +137,8 @@ class Exchange(asyncio.Protocol):
         self._arrived = asyncio.Event()  # the whole body, or what shows that it will not
         self._writable = asyncio.Event()
         self._writable.set()
-        self._reads, self._dropped, self._lines = True, 0, 0
+        self._reads, self._dropped, self._lines, self._chunks = True, 0, 0, 0
+        self._ended = False  # the peer sends nothing more
         self._waits = False  # until a handler asks for the body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -166,7 +170,7 @@ class Exchange(asyncio.Protocol):
         for start in range(0, len(data), _PIECE_BYTES):
             piece = data[start : start + _PIECE_BYTES]
             if self._http.their_state is h11.IDLE:
-                self._lines += piece.count(b"\n")
+                self._lines += piece.partition(b"\r\n\r\n")[0].count(b"\n")
             if self._lines > MOST_LINES:
                 self._break_off(h11.RemoteProtocolError("too many lines", 431))
                 return
@@ -175,6 +179,15 @@ class Exchange(asyncio.Protocol):
                 self._parse()
             if not self._reads:
                 return
+
+    def eof_received(self) -> bool:
+        """See asyncio.Protocol: the connection stays open while an answer is due."""
+        self._ended = True
+        if self._reads:
+            self._http.receive_data(b"")
+            if not self._waits:
+                self._parse()
+        return self._http.our_state not in _SENT and self._http.their_state is not h11.CLOSED
 
     def close(self) -> None:
         """Close the connection once what was written is sent; idempotent."""
@@ -199,8 +212,13 @@ class Exchange(asyncio.Protocol):
                     self._begin(request)
                     if self._waits:
                         return
-                case h11.Data(data=data):
+                case h11.Data(data=data, chunk_start=starts):
                     self._body += data
+                    self._chunks += starts
+                    if self._is_too_large():
+                        self._reads = False
+                        self._arrived.set()
+                        return
                 case h11.EndOfMessage():
                     self._arrived.set()
                     self._reads = False  # h11 would keep whatever follows
@@ -252,7 +270,7 @@ class Exchange(asyncio.Protocol):
             query=query,
             headers=headers,
             read=lambda: self._read_body(headers),
-            is_awaited=lambda: self._transport is not None,
+            is_awaited=lambda: self._transport is not None and not self._ended,
         )
 
     def _handler(self, request: Request) -> Handler:
@@ -266,8 +284,6 @@ class Exchange(asyncio.Protocol):
         return handler
 
     async def _read_body(self, headers: Mapping[str, str]) -> bytes:
-        if "transfer-encoding" in headers:  # of a byte a chunk it would take seconds to parse
-            raise Refusal(HTTPStatus.LENGTH_REQUIRED)
         if int(headers.get("content-length", "0")) > MOST_BODY_BYTES:
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         if self._http.they_are_waiting_for_100_continue:
@@ -276,9 +292,14 @@ class Exchange(asyncio.Protocol):
         self._parse()  # a part may have come with the head
         self._resume()
         await self._arrived.wait()
+        if self._is_too_large():
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         if self._http.their_state not in {h11.DONE, h11.MUST_CLOSE}:
             raise Refusal(HTTPStatus.BAD_REQUEST)
         return bytes(self._body)
+
+    def _is_too_large(self) -> bool:
+        return len(self._body) > MOST_BODY_BYTES or self._chunks > MOST_CHUNKS
 
     async def _send(self, response: Response, method: str) -> None:
         try:
@@ -320,7 +341,7 @@ class Exchange(asyncio.Protocol):
         """Close, once the peer has sent all: else it would be reset before it has read."""
         if self._transport is None:
             return
-        if self._http.their_state in {h11.DONE, h11.MUST_CLOSE, h11.CLOSED}:
+        if self._ended or self._http.their_state in _SENT:
             self._transport.close()
             return
         self._reads = False

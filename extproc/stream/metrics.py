@@ -303,6 +303,11 @@ class StateMetrics:
             "When the last snapshot was saved, in seconds since 1970.",
             registry=registry,
         )
+        self.failing = Gauge(
+            "dualpool_state_failing",
+            "1 if the last snapshot was not saved: it failed or was too large.",
+            registry=registry,
+        )
         for outcome in ("saved", "failed", "too_large"):
             self.saved.labels(outcome)
         for fault in ("corrupt", "foreign", "newer", "unreadable"):
@@ -313,6 +318,12 @@ class StateMetrics:
         self.saved.labels("saved").inc()
         self.bytes.set(size)
         self.saved_at.set_to_current_time()
+        self.failing.set(0)
+
+    def note_lost(self, outcome: str) -> None:
+        """Count a snapshot that was not saved: failed or too_large."""
+        self.saved.labels(outcome).inc()
+        self.failing.set(1)
 
 
 class SharedMetrics:

@@ -14,6 +14,7 @@ import pytest
 from extproc.cli import main
 from extproc.config.errors import UserError
 from extproc.names import install_hint
+from tests.support.paths import ROOT
 
 COMMANDS = (
     *("serve", "check", "config", "doctor", "explain", "up", "demo", "completion", "evaluate"),
@@ -131,6 +132,9 @@ def test_what_is_no_file_of_settings_is_told_no_flag(words, capsys):
         (UserError("a.yaml: empty"), "a.yaml: empty\n", 2),
         (UserError("http://me:pw@a:1: gone"), "http://***@a:1: gone\n", 2),
         (UserError("http://[USER@a:pw@b:1: gone"), "http://***@b:1: gone\n", 2),
+        (UserError("http://a/l?token=s3cret&x: gone"), "http://a/l?***: gone\n", 2),
+        (UserError("GET 'http://a/?s3cret' > FILE?"), "GET 'http://a/?***' > FILE?\n", 2),
+        (OSError("http://me:pw@a?s3cret gone"), "dualpool: http://***@a?*** gone\n", 1),
         (
             UserError("'redis://me:pw@a:1': redis://[USER@]HOST:PORT[,HOST:PORT]/NAME"),
             "'redis://***@a:1': redis://[USER@]HOST:PORT[,HOST:PORT]/NAME\n",
@@ -277,7 +281,7 @@ def test_explain_reads_standard_input_and_writes_for_a_reader(tmp_path):
 def test_explain_for_a_reader_says_unreadable(capsys, tmp_path):
     file = tmp_path / "body"
     file.write_text("{")
-    assert main(["explain", str(file)]) == 0
+    assert main(["explain", str(file)]) == 1
     assert capsys.readouterr().out == "unreadable (json): pool long, the largest\n"
 
 
@@ -293,7 +297,7 @@ def test_explain_for_a_reader_says_unreadable(capsys, tmp_path):
 def test_explain_says_where_the_json_breaks_and_none_of_it(body, where, tmp_path, capsys):
     file = tmp_path / "body"
     file.write_bytes(body)
-    assert main(["explain", str(file), "--path", "/v1/chat/completions"]) == 0
+    assert main(["explain", str(file), "--path", "/v1/chat/completions"]) == 1
     told = capsys.readouterr().err
     assert told in (f"dualpool: {file}: {where}\n", "")
     assert bool(told) is (body[:2] != b"[[")  # the service calls that `depth`
@@ -451,3 +455,23 @@ def test_check_notes_a_server_of_two_pools(tmp_path, capsys):
     assert main(["check", str(file)]) == 0
     noted = "note: pools.long.address: 10.0.0.1:8000 is a server of pool short too"
     assert noted in capsys.readouterr().err
+
+
+POOLS = (
+    "pools:\n- {name: a, max_model_len: 100, address: 'x:1'}\n- {name: b, max_model_len: 65536}\n"
+)
+
+
+@pytest.mark.parametrize("shadow", [True, False])
+def test_an_address_that_is_taken_for_want_of_one_is_noted(tmp_path, capsys, shadow):
+    file = tmp_path / "dualpool.yaml"
+    text = POOLS.replace(", address: 'x:1'", "") if shadow else POOLS
+    file.write_text(f"shadow: {str(shadow).lower()}\n{text}")
+    assert main(["config", "envoy", str(file)]) == 0
+    told = "note: the settings state no address of pool b: b:8000 is taken\n"
+    assert capsys.readouterr().err == told
+
+
+def test_the_addresses_of_objects_of_kubernetes_are_not_noted(capsys):
+    assert main(["config", "istio", str(ROOT / "envoy" / "kubernetes" / "settings.yaml")]) == 0
+    assert capsys.readouterr().err == ""

@@ -27,16 +27,25 @@ def _least(tails: "Tails") -> str:
             else "one pool does not, with up to four times the GPUs by formula"
         )
         return (
-            f"Split at {tails.threshold}: {_count(split)} hold the objectives of each class; "
-            f"{rest}."
+            f"Split at {tails.threshold}, with --max-num-seqs "
+            f"{' and '.join(str(shape.max_num_seqs) for shape in split.shapes)}: {_count(split)} "
+            f"hold the objectives of each class; {rest}."
         )
     if one:
         rest = f"a split takes {split.gpus}" if split else "no split does"
         return (
             f"Do not split: set {_settings(one.shapes[0])}. One pool of {one.gpus} GPUs holds the "
-            f"objectives of each class; {rest}.{_turn(tails)}"
+            f"objectives of each class, with P99 TTFT and TPOT of short requests of "
+            f"{seconds(one.short.ttft_p99_s)} and {seconds(one.short.tpot_p99_s)}, and P99 TTFT of "
+            f"long ones of {seconds(one.long.ttft_p99_s)}; {rest}.{_turn(tails)}"
         )
-    return "No fleet tried holds the objectives of each class."
+    short, long = tails.goals
+    return (
+        "No fleet tried holds the objectives of each class: P99 TTFT and TPOT of "
+        f"{seconds(short.ttft_p99_s)} and {seconds(short.tpot_p99_s)} for short requests, "
+        f"{seconds(long.ttft_p99_s)} and {seconds(long.tpot_p99_s)} for long ones. Set others "
+        "with --slo-ttft-ms, --slo-tpot-ms, --slo-long-ttft-ms and --slo-long-tpot-ms."
+    )
 
 
 def _settings(shape: "Shape") -> str:

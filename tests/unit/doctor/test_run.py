@@ -1,9 +1,12 @@
 import json
+import socket
+import sys
 from dataclasses import replace
 
 import pytest
 
 from extproc.config.errors import UserError
+from extproc.doctor import looking, run
 from extproc.doctor.finding import Ailment, Unchecked
 from extproc.doctor.looking import Places
 from extproc.doctor.run import DoctorOptions, run_doctor, written
@@ -61,3 +64,15 @@ def test_what_is_no_address_is_refused(address):
 def test_nothing_that_answers_is_a_finding(capsys):
     assert run_doctor(DoctorOptions(envoy="127.0.0.1:1", service="http://127.0.0.1:1/")) == 1
     assert "connection refused" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_terminal_is_told_what_is_waited_for(monkeypatch, capsys, is_terminal):
+    monkeypatch.setattr(run, "_QUIET_S", 0.1)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal, raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(looking, "_TIMEOUT_S", 0.4)
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert run_doctor(DoctorOptions(service=address, envoy=address)) == 1
+    told = "dualpool: asking the service, Envoy and the pools, up to 10 s for each answer ...\n"
+    assert capsys.readouterr().err == told * is_terminal

@@ -111,15 +111,28 @@ def test_an_envoy_that_counts_nothing_is_not_judged():
     assert found({}, envoy())["fail open"].startswith("fail open: not checked")
 
 
-@pytest.mark.parametrize(("saved", "is_found"), [(0.0, True), (1.0, False)])
-def test_a_state_that_cannot_be_saved_is_found(saved, is_found):
-    name = "dualpool_state_snapshots_total"
-    counts = Counts({f"{name} failed": 3.0, f"{name} saved": saved})
+def state_findings(**figures):
+    name, outcomes = "dualpool_state_snapshots_total", ("saved", "failed", "too_large")
+    counted = {f"{name} {outcome}": figures.get(outcome, 0.0) for outcome in outcomes}
+    counts = Counts({**counted, "dualpool_state_failing": figures["failing"]})
     facts = Facts(Settings(state="file:/keep/state"), ServiceFacts(True, counts), Unseen(""))
-    told = [str(each) for each in traffic_checks(facts) if str(each).startswith("state: ")]
-    expected = (
-        "state: what was learnt is lost with a restart: 3 snapshots failed since the start, none "
-        "was saved to /keep/state; create the folder /keep, writable by the service; the reason "
-        "is in its log"
-    )
-    assert told == [expected] * is_found
+    return [str(each) for each in traffic_checks(facts) if str(each).startswith("state: ")]
+
+
+@pytest.mark.parametrize("saved", [0.0, 1.0])
+def test_a_state_that_cannot_be_saved_now_is_found(saved):
+    assert state_findings(saved=saved, failed=3.0, failing=1.0) == [
+        "state: what was learnt is lost with a restart: the last snapshot was not saved to "
+        f"/keep/state (since the start {saved:.0f} saved, 3 failed, 0 too large); let the service "
+        "write to the folder /keep, which must exist; if it is too large, read docs/runbooks.md, "
+        "DualpoolStateNotSaved; the reason is in its log"
+    ]
+
+
+def test_a_state_that_is_too_large_is_found():
+    [told] = state_findings(saved=3.0, too_large=2.0, failing=1.0)
+    assert "(since the start 3 saved, 0 failed, 2 too large)" in told
+
+
+def test_a_state_that_is_saved_again_is_not_found():
+    assert state_findings(saved=1.0, failed=3.0, failing=0.0) == []

@@ -34,6 +34,16 @@ def header(name, **condition):
     return {"prefix": "/llm/", "headers": [{"name": name, **condition}]}
 
 
+SOME = (
+    header("authorization", present_match=False),
+    header("x-api-key", present_match=True, invert_match=True),
+    header("content-type", string_match={"prefix": "application/json"}, invert_match=True),
+    header("content-length", present_match=True),
+    header("x-canary", present_match=True),
+    header(":authority", string_match={"exact": "a.example"}, invert_match=True),
+)
+"""What some requests meet and some do not."""
+
 POST = header(":method", string_match={"exact": "POST"})
 
 
@@ -78,6 +88,24 @@ def test_the_path_of_one_api_is_hidden_only_before_its_routes():
     assert findings(with_route(messages, undecided())) == []
 
 
+@pytest.mark.parametrize("api", ["completions", "responses"])
+def test_so_does_one_that_takes_all_requests_to_another_api(api):
+    [text] = findings(with_route({"prefix": f"/llm/v1/{api}"}))
+    assert f"from requests to /llm/v1/{api}: move" in text
+
+
+@pytest.mark.parametrize("path", ["/llm/v1/embeddings", "/llm/v1/rerank"])
+def test_models_that_generate_nothing_may_be_elsewhere(path):
+    assert findings(with_route({"prefix": path})) == []
+
+
+def test_a_route_is_found_behind_one_that_takes_only_some():
+    document = with_route({"prefix": "/llm/"})
+    routes(document).insert(0, {"match": SOME[0], "route": {"cluster": "shop"}})
+    [text] = findings(document)
+    assert "routes[1]: this route (prefix /llm/, cluster web) hides" in text
+
+
 @pytest.mark.parametrize("kind", ["redirect", "direct_response"])
 def test_so_does_a_route_without_a_cluster(kind):
     [text] = findings(with_route({"prefix": "/llm/"}, **{kind: {}}))
@@ -92,8 +120,6 @@ def test_so_does_a_route_without_a_cluster(kind):
         {"prefix": "/llm/chat"},
         {"prefix": "/llm/v1/models"},
         {"prefix": "/llm/", "query_parameters": [{"name": "key", "present_match": True}]},
-        header("x-canary", present_match=True),
-        header("authorization", present_match=False),
         header("content-length", range_match={"start": 1 << 22, "end": 1 << 40}),
         header("x-llm-pool", string_match={"exact": "other"}),
         header(":method", string_match={"exact": "GET"}),
@@ -101,6 +127,12 @@ def test_so_does_a_route_without_a_cluster(kind):
 )
 def test_a_route_for_other_requests_hides_nothing(match):
     assert findings(with_route(match)) == []
+
+
+@pytest.mark.parametrize("match", SOME)
+@pytest.mark.parametrize("position", range(len(routes(JOINED)) + 1))
+def test_a_route_for_some_requests_is_no_fault_wherever_it_stands(match, position):
+    assert findings(with_route(match, position)) == []
 
 
 def test_a_route_to_an_exact_path_is_hidden_too():

@@ -224,6 +224,50 @@ def test_a_reader_of_usage_in_the_wrong_place_is_to_be_moved():
     assert text.endswith(": move envoy.filters.http.ai_protocol_manager after llm.observer")
 
 
+def ordered(*names):
+    """Return findings about the filters in this order, and their texts alone."""
+    document = rendered(envoy={"form": "trailers"})
+    chain = manager(document)["http_filters"]
+    named = {each["name"].rpartition(".")[2]: each for each in chain}
+    chain[:] = [named.pop(name) for name in names] + [*named.values()]
+    return [each.rpartition("]: ")[2] for each in findings(document, envoy={"form": "trailers"})]
+
+
+@pytest.mark.parametrize("names", [("observer", "ai_protocol_manager"), ("observer",)])
+def test_what_waits_for_the_decision_before_it_is_made_is_to_be_moved(names):
+    moved = [text for text in ordered(*names) if "is skipped" in text]
+    assert len(moved) == len(names)
+    assert moved[0] == (
+        "llm.observer is skipped for all requests, as envoy.filters.http.ext_proc decides after "
+        "it: move it after envoy.filters.http.ext_proc"
+    )
+
+
+def test_what_hides_usage_after_the_decision_is_to_be_moved():
+    [text] = ordered("body_size_limit", "ext_proc", "observer", "ai_protocol_manager", "lua")
+    assert text == (
+        "the service does not ask for usage, as envoy.filters.http.lua, which would hide it, has "
+        "not run yet: move it before envoy.filters.http.ext_proc"
+    )
+
+
+def test_what_follows_envoys_router_is_to_be_moved():
+    [text] = [each for each in ordered("router") if "end of the list" in each]
+    assert text == (
+        "Envoy refuses filters after envoy.filters.http.router: move it to the end of the list"
+    )
+
+
+def test_of_a_reversed_chain_each_filter_is_to_be_moved():
+    told = " ".join(
+        ordered("router", "ai_protocol_manager", "observer", "ext_proc", "lua", "body_size_limit")
+    )
+    for name in ("router", "ai_protocol_manager", "lua"):
+        assert f"envoy.filters.http.{name}" in told
+    assert "llm.observer is skipped" in told
+    assert told.count("has not accepted yet: move it after envoy.filters.http.body_size_limit") == 2
+
+
 def test_an_observer_of_all_requests_is_no_fault_but_remarked():
     document = unwrapped(rendered())
     assert findings(document) == []

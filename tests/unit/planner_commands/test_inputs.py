@@ -99,6 +99,12 @@ def test_replicas_of_a_service_merge_by_what_each_has_seen():
     assert reading.requests.share_within(12) == 0.75
 
 
+def test_a_secret_of_an_address_is_not_named():
+    with serving(histogram((10, 2)), "/lengths?token=s3cret") as address:
+        reading = read_services((f"{address}?token=s3cret",))
+    assert reading.requests.name == f"{address}?***"
+
+
 def test_the_categories_of_a_service_are_kept_the_most_frequent_first():
     seen = LengthHistogram()
     for category, prompt in (("code/m", 20), ("prose/m", 10), ("prose/m", 12)):

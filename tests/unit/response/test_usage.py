@@ -320,3 +320,28 @@ def test_a_count_in_digits_is_of_ten_at_most(stated, tokens):
     tally.add(read_record(json.dumps({"usage": {"prompt_tokens": stated}})))
     usage = tally.usage()
     assert (usage.prompt_tokens if isinstance(usage, Usage) else None) == tokens
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'\xef\xbb\xbf{"usage": {"prompt_tokens": 10}}',
+        b'{"logprob": NaN, "usage": {"prompt_tokens": 10}}',
+        b'{"logprob": [-Infinity], "usage": {"prompt_tokens": 10, "x": NaN}}',
+    ],
+)
+def test_what_python_reads_beyond_json_is_read(data):
+    tally = Tally()
+    tally.add(read_record(data))
+    assert tally.usage().prompt_tokens == 10
+
+
+def test_of_another_shape_it_is_an_empty_record():
+    assert read_record(b'{"logprob": NaN, "choices": 3}') == Record()
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"logprob": NaN, "usage"', b"NaN" + b"[" * 100_000, b"\xef\xbb"]
+)
+def test_what_is_cut_is_no_record(data):
+    assert read_record(data) is None

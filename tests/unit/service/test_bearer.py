@@ -1,5 +1,7 @@
 """The bearer token of the HTTP side."""
 
+from pathlib import Path
+
 import pytest
 
 from extproc.service.bearer import BearerToken, TokenError
@@ -36,15 +38,24 @@ def test_without_its_file_nothing_is_permitted(file, caplog):
     token = BearerToken(file)
     file.unlink()
     assert not token.permits("Bearer s\u00e9cret")
-    assert f"{file}: cannot be read" in caplog.text
+    assert "the file of the token for listen.http_token_file does not exist" in caplog.text
 
 
 def test_a_file_that_cannot_be_read_is_named_with_the_fix(tmp_path):
-    with pytest.raises(TokenError, match="/none: cannot be read: No such file or directory; use"):
-        BearerToken(tmp_path / "none")
+    with pytest.raises(TokenError, match=f"{tmp_path}: cannot be read: Is a directory; use a file"):
+        BearerToken(tmp_path)
+
+
+@pytest.mark.parametrize("stated", ["/s3cret", "/etc/passwd/s3cret", "/" + "s3cret" * 50])
+def test_a_secret_in_place_of_its_path_is_not_told(stated):
+    with pytest.raises(TokenError) as error:
+        BearerToken(Path(stated))
+    assert "s3cret" not in str(error.value)
+    assert "does not exist; write it into a file" in str(error.value)
 
 
 def test_an_empty_file_permits_nobody(tmp_path):
     (tmp_path / "token").write_text(" \n")
-    with pytest.raises(TokenError, match="/token: holds no token; write one into it"):
+    told = "/token: holds no token for listen.http_token_file; write one into it"
+    with pytest.raises(TokenError, match=told):
         BearerToken(tmp_path / "token")

@@ -134,7 +134,7 @@ def test_pages_are_written_one_at_a_time():
     assert {status for status, _, _ in asking(scenario, registry=registry)} == {200}
 
 
-def test_a_page_whose_asker_has_left_is_not_written():
+def test_a_page_whose_asker_has_left_is_not_written_while_others_wait():
     class Counted:
         def __init__(self):
             self.pages = 0
@@ -153,10 +153,27 @@ def test_a_page_whose_asker_has_left_is_not_written():
         await asyncio.sleep(0.1)
         for each in leaving:
             each.cancel()
-        return await first, await get("/metrics")
+        return await asyncio.gather(first, get("/metrics"))
 
     asking(scenario, registry=registry)
     assert counted.pages == 2
+
+
+def test_who_has_closed_its_side_gets_its_page():
+    async def main():
+        server = never_started()
+        port = await server.start("127.0.0.1", 0)
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+            writer.write_eof()
+            answer = await asyncio.wait_for(reader.read(), 10)
+            writer.close()
+            return answer
+        finally:
+            await server.stop()
+
+    assert asyncio.run(main()).startswith(b"HTTP/1.1 200 ")
 
 
 def test_pages_take_a_bounded_share_of_the_time():

@@ -81,6 +81,23 @@ def test_it_is_said_once_that_saving_works_again(path, caplog):
     assert caplog.messages.count(f"state: {path / 'state'} is saved again") == 1
 
 
+def test_whether_the_last_snapshot_was_saved_is_a_metric(path):
+    given = Given(path / "state")
+
+    async def figures():
+        yield given.figure("failing")
+        for each in SEEN[:2]:
+            given.journal.apply(each)
+            await given.state.save(given.journal)
+            yield given.figure("failing")
+            path.mkdir(exist_ok=True)
+
+    async def main():
+        return [figure async for figure in figures()]
+
+    assert asyncio.run(main()) == [0, 1, 0]
+
+
 def test_without_a_state_nothing_is_kept():
     async def main():
         async with keeping(None, Journal(small_learner(), lambda: None)):

@@ -14,6 +14,7 @@ from extproc.service.web import TEXT, Exchanges, Response
 
 GET = b"GET /text HTTP/1.1\r\nhost: x\r\n\r\n"
 POST = b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\n"
+CHUNKED = b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(params=[asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
@@ -178,7 +179,9 @@ def test_a_wrong_method_is_told_the_right_ones(run):
         (b"GET /text HTTP/1.1\r\nhost: x\r\nx: " + b"y" * web.MOST_HEAD_BYTES, 431),
         (b"GET /text HTTP/1.1\r\nhost: x\r\n" + b"a:\r\n" * web.MOST_LINES + b"\r\n", 431),
         (b"POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 1048577\r\n\r\n", 413),
-        (b"POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n", 411),
+        (CHUNKED + b"1\r\na\r\n" * (web.MOST_CHUNKS + 1), 413),
+        (CHUNKED + b"200000\r\n" + b"a" * ((1 << 20) + 1), 413),
+        (CHUNKED + b"nonsense\r\n", 400),
         (b"GET /fail HTTP/1.1\r\nhost: x\r\n\r\n", 500),
     ],
 )
@@ -186,7 +189,7 @@ def test_what_cannot_be_answered_is_refused(run, sent, code):
     async def main():
         async with listening() as (port, _), connected(port) as (reader, writer):
             writer.write(sent)
-            if code in {413, 411}:  # its connection stays open until it has sent all
+            if code == 413:  # its connection stays open until it has sent all
                 return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
             return await asyncio.wait_for(reader.read(), 10)
 
@@ -206,6 +209,48 @@ def test_a_body_arrives_in_pieces(run):
 
 def test_a_body_arrives_with_its_head(run):
     assert body(ask(run, POST + b"hello")) == b"hello"
+
+
+def test_a_body_may_come_in_chunks(run):
+    assert body(ask(run, CHUNKED + b"2\r\nhe\r\n", b"3;x=y\r\nllo\r\n", b"0\r\n\r\n")) == b"hello"
+
+
+def test_a_body_in_the_largest_chunks_is_read_whole(run):
+    sent = b"80000\r\n" + b"a" * (1 << 19) + b"\r\n"
+    assert len(body(ask(run, CHUNKED, sent, sent, b"0\r\n\r\n"))) == web.MOST_BODY_BYTES
+
+
+def half_closed(run, sent):
+    """Send this and close that side at once; return all that comes."""
+
+    async def main():
+        async with listening() as (port, _), connected(port) as (reader, writer):
+            writer.write(sent)
+            writer.write_eof()
+            return await asyncio.wait_for(reader.read(), 10)
+
+    return run(main())
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (GET, 200),
+        (GET.replace(b"GET", b"HEAD"), 200),
+        (POST + b"hello", 200),
+        (CHUNKED + b"5\r\nhello\r\n0\r\n\r\n", 200),
+        (POST + b"he", 400),
+        (CHUNKED + b"5\r\nhello\r\n", 400),
+        (POST.replace(b"echo", b"ignore") + b"he", 200),
+        (GET[:-2], 400),
+    ],
+)
+def test_who_has_closed_its_side_is_answered(run, sent, code):
+    assert status(half_closed(run, sent)) == code
+
+
+def test_who_asks_nothing_and_closes_is_sent_nothing(run):
+    assert half_closed(run, b"") == b""
 
 
 def test_who_waits_for_100_is_told_to_continue(run):

@@ -46,8 +46,9 @@ TAILS = Tails(
 
 def test_a_split_that_takes_fewer_gpus_is_recommended():
     assert advise(TAILS).startswith(
-        "Split at 8192: 3 GPUs (1 + 2 instances) hold the objectives of each class; one pool takes "
-        "4. With 4 GPUs for each, P99 TTFT and TPOT of short requests, and P99 TTFT of long ones: "
+        "Split at 8192, with --max-num-seqs 256 and 256: 3 GPUs (1 + 2 instances) hold the "
+        "objectives of each class; one pool takes 4. With 4 GPUs for each, P99 TTFT and TPOT of "
+        "short requests, and P99 TTFT of long ones: "
         "one pool at vLLM's defaults: 9.00 s and nan ms, 9.00 s; one pool with "
         "--long-prefill-token-threshold 512: 600 ms and 50 ms, 9.00 s; a split: 200 ms and 20 ms, "
     )
@@ -59,7 +60,11 @@ def test_a_split_alone_may_hold_them():
 
 def test_one_pool_that_takes_fewer_is_recommended_and_says_what_would_change_that():
     text = advise(replace(TAILS, least=(replace(ONE, instances=(3,)), SPLIT)))
-    assert text.startswith("Do not split: set --max-num-seqs 256. One pool of 3 GPUs holds")
+    assert text.startswith(
+        "Do not split: set --max-num-seqs 256. One pool of 3 GPUs holds the objectives of each "
+        "class, with P99 TTFT and TPOT of short requests of 9.00 s and nan ms, and P99 TTFT of "
+        "long ones of 9.00 s; a split takes 3."
+    )
     assert "a split takes 3. A split wins from 5.0% of long requests on." in text
 
 
@@ -74,7 +79,11 @@ def test_one_pool_alone_may_hold_them():
 
 
 def test_no_fleet_may_hold_them():
-    assert advise(replace(TAILS, least=())).startswith("No fleet tried holds")
+    text = advise(replace(TAILS, least=()))
+    assert text.startswith(
+        "No fleet tried holds the objectives of each class: P99 TTFT and TPOT of "
+    )
+    assert "2.00 s and 80 ms for short requests, 30.00 s and 80 ms for long ones. Set" in text
 
 
 @pytest.mark.parametrize(
