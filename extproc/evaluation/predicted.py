@@ -48,7 +48,7 @@ class _Thinking(NamedTuple):
 _THOUGHTS: Final = {
     "": _Thinking(0.0, is_stated=False),
     f", {THINKING_SHARE:.0%} think and say so": _Thinking(THINKING_SHARE, is_stated=True),
-    f", {THINKING_SHARE:.0%} think": _Thinking(THINKING_SHARE, is_stated=False),
+    f", {THINKING_SHARE:.0%} think and do not say so": _Thinking(THINKING_SHARE, is_stated=False),
 }
 """What is added to the lengths of a file, by what is added to its name."""
 

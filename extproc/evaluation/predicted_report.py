@@ -1,6 +1,8 @@
-"""Report what predicts completion tokens as one table."""
+"""Report what predicts completion tokens: a table for each traffic."""
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from rich.box import SIMPLE_HEAD
@@ -11,33 +13,40 @@ from extproc.evaluation.options import WARM_UP
 from extproc.evaluation.predicted import LEVEL, PredictedResult
 
 _LEGEND: Final = """\
-What predicts completion tokens, where prompts are known exactly and nobody states a limit. Without
-the first {warm_up} requests.
-exceed: outputs longer than what {level:.0%} of them should exceed; reserved: its mean, in tokens.
-over at T: per cent of all requests that would fit T tokens and are sent long, if those of the
-lowest risk are sent short, as many as misroute {target:g} % of all requests. Chance alone moves it
-by a fifth and more where few requests are near T.
+What predicts completion tokens. Prompts are known exactly and nobody states a
+limit. The first {warm_up} requests are not counted.
+category: one distribution for all requests. sizes: one for each size of prompt.
+kinds and sizes: as the service has, also by how much a request asks to think.
+oracle: knows the output.
+exceed: per cent of the outputs that are longer than the predicted {upper:.0%} quantile;
+{level:g} if it is right. reserved: the mean of that quantile, in tokens.
+over N: per cent of all requests that fit N tokens and are sent long. Those of
+the lowest risk are sent short, until {target:g} % of all requests are misrouted.
+Chance alone moves it by a fifth and more where few requests are near N.
 """
-WIDTH: Final = 150
+WIDTH: Final = 150  # with many thresholds
 
 
 def print_predicted(console: Console, results: Sequence[PredictedResult]) -> None:
-    """Print a row for each traffic and predictor."""
-    first = results[0]
-    legend = _LEGEND.format(warm_up=WARM_UP, level=LEVEL, target=100 * first.target)
+    """Print a table for each traffic, with a row for each predictor."""
+    legend = _LEGEND.format(
+        warm_up=WARM_UP, upper=1 - LEVEL, level=100 * LEVEL, target=100 * results[0].target
+    )
     console.print(legend, highlight=False, soft_wrap=True)
-    table = Table(title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
-    table.add_column("", no_wrap=True)
+    for traffic, rows in groupby(results, key=attrgetter("traffic")):
+        console.print(_table(traffic, tuple(rows)))
+
+
+def _table(traffic: str, rows: Sequence[PredictedResult]) -> Table:
+    table = Table(title=traffic, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
     table.add_column("predictor", no_wrap=True)
-    for name in ("exceed", "reserved", *(f"over at {each}" for each in first.over_routed)):
+    for name in ("exceed", "reserved", *(f"over {each}" for each in rows[0].over_routed)):
         table.add_column(name, justify="right", no_wrap=True)
-    for before, result in zip((None, *results), results, strict=False):
-        is_new = before is None or before.traffic != result.traffic
+    for row in rows:
         table.add_row(
-            result.traffic if is_new else "",
-            result.predictor,
-            f"{100 * result.exceeded:.1f}",
-            f"{result.reserved:.0f}",
-            *(f"{100 * share:.2f}" for share in result.over_routed.values()),
+            row.predictor,
+            f"{100 * row.exceeded:.1f}",
+            f"{row.reserved:.0f}",
+            *(f"{100 * share:.2f}" for share in row.over_routed.values()),
         )
-    console.print(table)
+    return table
