@@ -9,9 +9,10 @@ from typing import Final, NamedTuple
 
 from extproc.evaluation.options import EvaluationError
 from extproc.local.traffic import AZURE_2023, quantile
+from extproc.output import report_console
 from extproc.planner.traffic.lengths import Trace
+from extproc.planner.traffic.opened import read_opened
 from extproc.planner.traffic.texts import LADDER
-from extproc.planner.traffic.traces import read
 
 # Azure 2023 alone has no request above 16,384 tokens, so none near the threshold of 32,768.
 _TAIL: Final = 0.35
@@ -61,10 +62,13 @@ def stated_limit(output: int) -> int:
 
 def _read(file: Path) -> Draw:
     try:
-        with file.open(encoding="utf-8", newline="") as opened:
-            found = read(opened, str(file)).requests
-    except (OSError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"--lengths: {file}: {error}") from None
+        with file.open("rb") as opened:
+            reading = read_opened(opened, str(file))
+    except OSError as error:
+        raise EvaluationError(f"--lengths: {file}: {error.strerror}") from None
+    for note in reading.notes:
+        report_console(stderr=True).print(f"note: {note}", highlight=False, soft_wrap=True)
+    found = reading.requests
     lengths = found.workload() if isinstance(found, Trace) else found
     prompts = lengths.prompt.clip(max=_MOST_PROMPT).tolist()
     rows = [DrawnLength(*row) for row in zip(prompts, lengths.output.tolist(), strict=True)]

@@ -1,17 +1,12 @@
 """Read and merge the inputs of a plan or a simulation: files and live services.
 
-Formats are those of `extproc.planner.traffic.traces`, optionally compressed by gzip. Replicas of a
-service count as one input.
+Replicas of a service count as one input.
 """
 
-import gzip
-import io
 import math
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, cast
 
 from extproc.planner.traffic.lengths import (
     OUTPUT_SHARE,
@@ -21,11 +16,8 @@ from extproc.planner.traffic.lengths import (
     merged,
     overlaid,
 )
+from extproc.planner.traffic.opened import read_opened
 from extproc.planner.traffic.rows import Reading
-from extproc.planner.traffic.traces import read
-
-_PIECE_CHARS: Final = 1 << 24
-_GZIP: Final = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,29 +90,8 @@ def _workload(requests: Trace | Workload) -> Workload:
 
 
 def _read_file(path: Path, output_share: float) -> Reading:
-    name = str(path)
     try:
-        with path.open("rb") as file, _text(file) as text:
-            return read(_lines(text), name, output_share)
-    except UnicodeDecodeError as error:
-        raise InputError(
-            name, 0, f"not UTF-8 (byte {error.start}); allowed: text in UTF-8"
-        ) from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(name, 0, f"broken gzip: {error}; allowed: a complete file") from None
+        with path.open("rb") as file:
+            return read_opened(file, str(path), output_share)
     except OSError as error:
-        raise InputError(name, 0, f"{error.strerror}; allowed: a readable file") from None
-
-
-def _text(file: io.BufferedReader) -> io.TextIOWrapper:
-    # Peek, do not seek: it may be a pipe.
-    zipped = file.peek(len(_GZIP)).startswith(_GZIP)
-    data = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if zipped else file
-    # utf-8-sig: spreadsheets begin a CSV with a byte order mark, which would become part of the
-    # first column's name. newline: the csv module needs line ends inside quotes unchanged.
-    return io.TextIOWrapper(data, encoding="utf-8-sig", newline="")
-
-
-def _lines(text: io.TextIOWrapper) -> Iterator[str]:
-    # A document may be one line of any length; its reader limits it.
-    return iter(lambda: text.readline(_PIECE_CHARS), "")
+        raise InputError(str(path), 0, f"{error.strerror}; allowed: a readable file") from None

@@ -1,5 +1,6 @@
 """How long prompts and outputs are drawn."""
 
+import gzip
 import random
 
 import pytest
@@ -58,8 +59,22 @@ def test_a_file_that_is_no_trace_is_an_error(tmp_path, text):
         read_lengths((file,))
 
 
+def test_a_file_may_be_compressed(tmp_path):
+    file = tmp_path / "azure.csv.gz"
+    file.write_bytes(gzip.compress(AZURE.encode()))
+    assert read_lengths((file,))(random.Random(5)) == (374, 44)
+
+
+def test_what_is_assumed_of_a_file_is_noted(tmp_path, capsys):
+    file = tmp_path / "cdf.csv"
+    file.write_text("tokens,share\n1000,1.0\n")
+    read_lengths((file,))
+    told = f"note: {file}: only totals; 20% of each is taken for output\n"
+    assert capsys.readouterr().err == told
+
+
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
-    with pytest.raises(EvaluationError, match=r"--lengths: .*trace.csv"):
+    with pytest.raises(EvaluationError, match=r"--lengths: .*trace.csv: No such file"):
         read_lengths((tmp_path / "trace.csv",))
 
 
