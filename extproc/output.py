@@ -23,6 +23,16 @@ def report_console(width: int | None = None, *, stderr: bool = False) -> Console
     return console if console.is_terminal else _PipedConsole(width=width, stderr=stderr)
 
 
+def wide_console(width: int) -> Console:
+    """Return a report's console that is at least so wide: a narrower terminal wraps its lines.
+
+    For tables whose figures would be cut off otherwise.
+    """
+    console = report_console(width)
+    console.width = max(console.width, width)
+    return console
+
+
 class _PipedConsole(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         with self.capture() as captured:

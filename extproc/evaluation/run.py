@@ -37,7 +37,7 @@ from extproc.evaluation.scores import EstimatorResult, error_curve, score_classe
 from extproc.evaluation.serving import Conditions, Observed
 from extproc.evaluation.texts import Text, read_bodies, read_texts
 from extproc.evaluation.tokenizer import TextTokenizer, load_tokenizers, tokenize
-from extproc.output import STDOUT, report_console, write_json
+from extproc.output import STDOUT, wide_console, write_json
 from extproc.progress import Show, showing
 from extproc.routing.pools import Pool
 
@@ -85,10 +85,10 @@ def run_evaluate(options: EvaluateOptions) -> int:
         found = _poison(options, inputs, show) if options.poison else None
         evaluation = None if found else _evaluate(options, inputs, show)
     if found and options.json != STDOUT:
-        print_effects(report_console(_WIDTH), found)
+        print_effects(wide_console(_WIDTH), found)
     if evaluation:
         if options.json != STDOUT:
-            print_evaluation(report_console(_WIDTH), evaluation, by_class=options.by_class)
+            print_evaluation(wide_console(_WIDTH), evaluation, by_class=options.by_class)
         _plot(options, evaluation)
     _write(options, found or evaluation)
     return 0
@@ -98,7 +98,7 @@ def _scenarios(options: EvaluateOptions) -> int:
     with showing(Console(stderr=True)) as show:
         found = run_scenarios(options, show)
     if options.json != STDOUT:
-        print_scenarios(report_console(WIDTH), found, skipped(options, found))
+        print_scenarios(wide_console(WIDTH), found, skipped(options, found))
     _write(options, found)
     return 0
 
@@ -109,7 +109,7 @@ def _outputs(options: EvaluateOptions) -> int:
         thresholds = _thresholds(options, settings)
         found = run_predicted(options, thresholds, settings.budget.target, show)
     if options.json != STDOUT:
-        print_predicted(report_console(PREDICTED_WIDTH), found)
+        print_predicted(wide_console(PREDICTED_WIDTH), found)
     _write(options, found)
     return 0
 

@@ -2,7 +2,7 @@ import json
 
 from rich.table import Table
 
-from extproc.output import STDOUT, report_console, write_json
+from extproc.output import STDOUT, report_console, wide_console, write_json
 
 
 def test_json_is_written_to_a_file(tmp_path):
@@ -17,6 +17,13 @@ def test_a_hyphen_is_standard_output(capsys):
 
 def test_a_table_is_not_wrapped_outside_a_terminal():
     assert report_console(200).width == 200
+
+
+def test_a_wide_table_is_not_cut_off_in_a_narrow_terminal(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal for rich
+    monkeypatch.setenv("COLUMNS", "80")
+    assert report_console(200).width == 80
+    assert wide_console(200).width == 200
 
 
 def test_lines_that_are_piped_end_without_spaces(capsys):

@@ -16,5 +16,6 @@ def make_table(title: str, *columns: str) -> Table:
     """Return a table without lines whose first column is text and the others numbers."""
     table = Table(title=title, title_justify="left", box=None, pad_edge=False)
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        # In a narrow terminal a cell has more lines, and loses no figure.
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
     return table
