@@ -36,7 +36,7 @@ def _assumed(file: Path | None, settings: Settings) -> Iterator[str]:
         # A shadow routes nothing to its smaller pools.
         is_routed = not settings.shadow or pool is settings.pools[-1]
         if is_routed and not states(file, (*place, "address")):
-            yield f"the settings state no address of pool {pool.name}: {pool.address} is taken"
+            yield f"the settings state no address of pool {pool.name}: {pool.address} is assumed"
 
 
 def _render(settings: Settings, options: argparse.Namespace) -> str:

@@ -463,12 +463,12 @@ POOLS = (
 
 
 @pytest.mark.parametrize("shadow", [True, False])
-def test_an_address_that_is_taken_for_want_of_one_is_noted(tmp_path, capsys, shadow):
+def test_an_address_that_is_assumed_is_noted(tmp_path, capsys, shadow):
     file = tmp_path / "dualpool.yaml"
     text = POOLS.replace(", address: 'x:1'", "") if shadow else POOLS
     file.write_text(f"shadow: {str(shadow).lower()}\n{text}")
     assert main(["config", "envoy", str(file)]) == 0
-    told = "note: the settings state no address of pool b: b:8000 is taken\n"
+    told = "note: the settings state no address of pool b: b:8000 is assumed\n"
     assert capsys.readouterr().err == told
 
 
