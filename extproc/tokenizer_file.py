@@ -50,9 +50,15 @@ def _open(file: Path) -> "Tokenizer":
         hint = install_hint("tokenizer")
         raise TokenizerFileError(f"needs the package tokenizers: {hint}") from None
     try:
+        file.open("rb").close()  # what the package says of a file that it cannot open is no help
+    except OSError as error:
+        fix = "use a file that this user may read"
+        raise TokenizerFileError(f"{file}: cannot be read: {error.strerror}; {fix}") from None
+    try:
         found: Tokenizer = package.Tokenizer.from_file(str(file))
     except Exception as error:  # noqa: BLE001 - the package raises the bare Exception
-        raise TokenizerFileError(f"{file}: {error}") from None
+        told = f"is no tokenizer.json of Hugging Face ({error}); use the one that vLLM loads"
+        raise TokenizerFileError(f"{file}: {told}") from None
     found.no_truncation()
     found.no_padding()
     return found

@@ -59,8 +59,17 @@ def test_without_a_tokenizer_nothing_is_counted():
 
 def test_a_missing_file_is_one_fault(tmp_path):
     absent = tmp_path / "absent.json"
-    with pytest.raises(UserError, match=r"dualpool: models\[0\]\.tokenizer: /.*absent.json: No "):
+    with pytest.raises(
+        UserError, match=r"dualpool: models\[0\]\.tokenizer: /.*absent.json: "
+    ):
         build_rules(settings(absent))
+
+
+def test_a_file_of_something_else_is_named(tmp_path):
+    file = tmp_path / "vocab.json"
+    file.write_text('{"a": 0}')
+    with pytest.raises(TokenizerFileError, match=r"vocab.json: is no tokenizer.json of Hugging"):
+        open_tokenizer(file)
 
 
 def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch):
