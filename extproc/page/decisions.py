@@ -37,6 +37,8 @@ class Shown:
     budget_tokens: int
     placed_tokens: int
     """What is compared with a threshold."""
+    counted_tokens: int
+    """Tokens of the text by the model's tokenizer; 0 if they were estimated."""
 
 
 class Decisions:
@@ -91,4 +93,5 @@ def _shown(routed: Routed, at: float) -> Shown:
         output_tokens=budget.output_tokens,
         budget_tokens=budget.tokens,
         placed_tokens=budget.placed,
+        counted_tokens=routed.asked.measure.counted,
     )

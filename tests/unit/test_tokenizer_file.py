@@ -59,9 +59,7 @@ def test_without_a_tokenizer_nothing_is_counted():
 
 def test_a_missing_file_is_one_fault(tmp_path):
     absent = tmp_path / "absent.json"
-    with pytest.raises(
-        UserError, match=r"dualpool: models\[0\]\.tokenizer: /.*absent.json: "
-    ):
+    with pytest.raises(UserError, match=r"dualpool: models\[0\]\.tokenizer: /.*absent.json: "):
         build_rules(settings(absent))
 
 

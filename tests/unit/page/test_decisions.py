@@ -1,6 +1,7 @@
 """The decisions of one process."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -8,16 +9,17 @@ from extproc.build import build_learner, build_rules
 from extproc.config.settings import Settings
 from extproc.page.decisions import EVERY_S, LATEST, Decisions
 from extproc.request.reader import Endpoint, read_request
+from extproc.routing.models import ModelRule
 from extproc.routing.route import route, route_unread
 from tests.support.clock import Clock
 
 RULES = build_rules(Settings())
 
 
-def routed(max_tokens=5, model="m", prompt="Where do owls sleep?"):
+def routed(max_tokens=5, model="m", prompt="Where do owls sleep?", rules=RULES):
     body = json.dumps({"model": model, "prompt": prompt, "max_tokens": max_tokens}).encode()
     request = read_request(Endpoint.COMPLETION, body, max_bytes=1 << 20)
-    return route(request, "", build_learner(Settings()), RULES, "digest-of-a-tenant")
+    return route(request, "", build_learner(Settings()), rules, "digest-of-a-tenant")
 
 
 def note(decisions, decided):
@@ -51,6 +53,14 @@ def test_one_is_kept_with_all_that_explains_it(decisions):
     assert (shown.model, shown.category, shown.basis) == ("m", "prose/m", "prior")
     parts = shown.prompt_tokens, shown.margin_tokens, shown.output_tokens
     assert shown.budget_tokens == sum(parts)
+
+
+def test_a_prompt_whose_text_was_counted_shows_it(decisions):
+    counting = ModelRule("m", count=lambda _text: 7)
+    rules = replace(RULES, models=(counting,), count_bytes=1000)
+    note(decisions, routed(8150, rules=rules))
+    [shown] = decisions.take_latest()
+    assert shown.counted_tokens == 7
 
 
 def test_at_most_ten_a_second_are_kept(decisions, clock):

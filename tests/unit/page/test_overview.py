@@ -13,7 +13,7 @@ from extproc.routing.pools import Pool
 from tests.support.clock import Clock
 
 POOLS = Pool("short", 8192, 6000), Pool("long", 65536, 65536)
-SHOWN = Shown(1.0, "short", "fits", "m", "prose/m", "prior", 10, 5, 20, 35, 30)
+SHOWN = Shown(1.0, "short", "fits", "m", "prose/m", "prior", 10, 5, 20, 35, 30, 0)
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_loads_are_read_as_they_were_written():
 
 
 def test_a_digest_is_read_as_it_was_written():
-    shown = Shown(1.0, "short", "fits", "m\n", "prose/m", "prior", 10, 5, 20, 35, 30)
+    shown = Shown(1.0, "short", "fits", "m\n", "prose/m", "prior", 10, 5, 20, 35, 30, 0)
     digest = Digest({"a b": 1.0}, [shown])
     line = encode_digest(digest)
     assert (line.index(b"\n"), line[:1]) == (len(line) - 1, DIGEST)
