@@ -28,7 +28,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
         "--service",
         default="",
         metavar="ADDRESS",
-        help="HOST:PORT of the service's HTTP side (default: listen.http of the file, or of none)",
+        help="HOST:PORT of the service's HTTP side (default: listen.http of --config, or "
+        "127.0.0.1:8081)",
     )
     parser.add_argument(
         "--token-file",

@@ -43,7 +43,8 @@ def _service(facts: Facts) -> Iterator[Conclusion]:
         case ServiceFacts(counts=counts) if counts.values.get("dualpool_state_connected") == 0:
             text = "the service does not share what it learns: it has no connection to the store"
             yield Ailment("store", text, "read its log, lines that begin with state:")
-    if isinstance(facts.service, ServiceFacts):
+    # Without both there is nothing that settings are compared with.
+    if isinstance(facts.service, ServiceFacts) or isinstance(facts.envoy, EnvoyFacts):
         yield from _settings(facts)
 
 

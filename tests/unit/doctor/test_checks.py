@@ -59,12 +59,13 @@ def test_what_flags_may_set_is_no_other_setting():
     assert [each for each in conclude(facts) if isinstance(each, Ailment)] == []
 
 
+@pytest.mark.parametrize("answer", [service(), Unseen("no answer in time")])
 @pytest.mark.parametrize(
     ("file", "instead"),
     [(None, "the defaults, as there is no --config"), (Settings(), "--config")],
 )
-def test_it_is_said_what_stands_for_settings_that_the_service_does_not_state(file, instead):
-    facts = Facts(Settings(), service(), envoy(), unstated="HTTP 401", file=file)
+def test_it_is_said_what_stands_for_settings_that_the_service_does_not_state(file, instead, answer):
+    facts = Facts(Settings(), answer, envoy(), unstated="HTTP 401", file=file)
     assert f"settings: not checked: HTTP 401; all is compared with {instead}" in map(
         str, conclude(facts)
     )
