@@ -17,6 +17,11 @@ from extproc.service.explain import describe, explain
 # Only the names of the fields are needed: their values stay undecoded.
 _OFFSET = re.compile(r" \(byte ([0-9]+)\)")
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_FAULTS = {
+    Unreadable.EMPTY: "the body is empty",
+    Unreadable.SHAPE: "not a JSON object, or not all of its prompt is in it",
+    Unreadable.TOO_LARGE: "more bytes than requests.max_body_bytes, or too many JSON values",
+}
 
 
 def print_decision(options: argparse.Namespace) -> bool:
@@ -33,8 +38,9 @@ def print_decision(options: argparse.Namespace) -> bool:
         print(msgspec.json.format(msgspec.json.encode(asdict(explanation)), indent=2).decode())
     else:
         print(describe(explanation))
-    if explanation.unreadable == Unreadable.JSON.value:
-        print(f"dualpool: {options.file}: {_broken(body)}", file=sys.stderr)
+    if explanation.unreadable:
+        reason = Unreadable(explanation.unreadable)
+        print(f"dualpool: {options.file}: {_FAULTS.get(reason) or _broken(body)}", file=sys.stderr)
     return not explanation.unreadable
 
 
