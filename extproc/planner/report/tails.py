@@ -104,7 +104,8 @@ def tail_tables(tails: "Tails") -> Iterator[Table]:
         f"Least GPUs for P99 TTFT {seconds(short.ttft_p99_s)} of short and "
         f"{seconds(long.ttft_p99_s)} of long requests, simulated"
     )
-    yield _rows(title, tails.least)
+    if tails.least:
+        yield _rows(title, tails.least)
     table = make_table(
         "Least GPUs by the share of long requests",
         *("long", "one pool", "with chunks", "split"),

@@ -106,6 +106,10 @@ def test_without_a_curve_there_is_no_table_of_it():
     assert len(list(tail_tables(replace(TAILS, curve=())))) == 2
 
 
+def test_without_a_fleet_that_holds_the_objectives_there_is_no_table_of_them():
+    assert len(list(tail_tables(replace(TAILS, least=())))) == 2
+
+
 def test_json_has_the_advice_and_the_fleets():
     document = json.loads(msgspec.json.encode(tails_json(TAILS)))
     assert document["advice"] == advise(TAILS)
