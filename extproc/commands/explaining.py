@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from extproc.commands.serving import load_usable
 from extproc.config.errors import UserError
-from extproc.config.load import Settings, load
 from extproc.request.apis import Endpoint, endpoint, typical_path
 from extproc.request.reader import Unreadable
 from extproc.service.explain import describe, explain
@@ -29,7 +29,7 @@ def print_decision(options: argparse.Namespace) -> bool:
 
     Raises ConfigError, and UserError without a body.
     """
-    settings: Settings = load(options.config)
+    settings = load_usable(options.config)
     given = _endpoint(options.path) if options.path else None
     body = _read(options.file)
     kind = given or _endpoint(_guess(body))

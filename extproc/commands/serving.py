@@ -1,6 +1,7 @@
 """What `dualpool serve` serves by: the settings, and the flags before them."""
 
 import argparse
+from pathlib import Path
 
 from extproc.build import tokenizer_faults
 from extproc.config.conflicts import conflicts
@@ -10,10 +11,15 @@ from extproc.config.settings import Transport
 
 def load_with_flags(options: argparse.Namespace) -> Settings:
     """Return the settings of file and flags. Raises ConfigError with the faults `check` prints."""
-    settings = load(options.config)
+    return _with_flags(load_usable(options.config), options)
+
+
+def load_usable(file: Path | None) -> Settings:
+    """Return the settings of a file whose tokenizers can be used. Raises ConfigError."""
+    settings = load(file)
     if faults := list(tokenizer_faults(settings)):
-        raise refused(options.config, faults)
-    return _with_flags(settings, options)
+        raise refused(file, faults)
+    return settings
 
 
 def _with_flags(settings: Settings, options: argparse.Namespace) -> Settings:

@@ -76,8 +76,9 @@ def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch):
         open_tokenizer(tmp_path / "any.json")
 
 
-def test_check_names_the_line_of_a_tokenizer_that_cannot_be_used(tmp_path, capsys):
+@pytest.mark.parametrize("command", [("check",), ("explain", "body.json", "--config")])
+def test_the_line_of_a_tokenizer_that_cannot_be_used_is_named(command, tmp_path, capsys):
     config = tmp_path / "dualpool.yaml"
     config.write_text(f"models:\n  - {{name: m, tokenizer: {tmp_path}/absent.json}}\n")
-    assert main(["check", str(config)]) == 2
+    assert main([*command, str(config)]) == 2
     assert f"{config}:2: models[0].tokenizer: {tmp_path}/absent.json: " in capsys.readouterr().err
