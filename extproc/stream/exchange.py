@@ -4,6 +4,7 @@ Invariant: on any doubt a request passes on unchanged, to the largest pool, and 
 """
 
 import enum
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -60,6 +61,7 @@ from extproc.stream.usage_asking import UsageForm
 _PROCEED = Proceed()
 _WAIT = Wait()
 _MOST_LENGTH_DIGITS = 18
+_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-4])")  # `_`, or one from a to t
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
 
 _Chosen = TypeVar("_Chosen")
@@ -104,8 +106,10 @@ class PendingRequest:
         plain = not utf16 and not self.headers.get("content-encoding")
         if not self.whole or not plain or len(self.body) > _MOST_REPLACED_BYTES:
             return False
-        # An error that quotes it would name the field.
-        return b"stream_options" not in bytes(self.body)
+        # An error that quotes it would name the field, also if it is spelt with escapes.
+        body = bytes(self.body)
+        named = b"stream_options" in body or (b"\\u00" in body and _LETTER.search(body))
+        return not named
 
 
 def create_series(stages: Stages) -> None:

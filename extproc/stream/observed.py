@@ -117,8 +117,9 @@ def _without_notes(data: bytes) -> bytes:
             at += size
     except IndexError:
         return data
-    usage = data[at:last]
-    return data if at > last else data[:end] + field(_METADATA_FIELD, usage) + data[last:]
+    if at > last:
+        return data
+    return data[:end] + field(_METADATA_FIELD, data[at:last]) + data[last:]
 
 
 def _split(data: bytes) -> tuple[bytes, bytes]:

@@ -525,11 +525,11 @@ STREAMED = {"stream": True, "max_tokens": 100}
 HIDES = {"hides_usage": True}
 
 
-def ask_stream(given, fields=STREAMED, note=HIDES, headers=None, whole=True):
+def ask_stream(given, fields=STREAMED, note=HIDES, headers=None, whole=True, body=None):
     """Send a request for a stream; return the action on its body."""
-    exchange = Exchange(given)
+    exchange, body = Exchange(given), body or prompt("word " * 80, **fields)
     exchange.on(Head(REQUEST, POST | (headers or {}), end_of_stream=False, note=note))
-    return exchange.on(Body(REQUEST, prompt("word " * 80, **fields), True, whole))
+    return exchange.on(Body(REQUEST, body, True, whole))
 
 
 def silent(given):
@@ -573,6 +573,20 @@ def test_every_other_body_stays_as_it_is(changes):
     action = ask_stream(silent(stages(max_body_bytes=1 << 22)), **changes)
     assert action.body is None
     assert "hide_usage" not in action.note
+
+
+@pytest.mark.parametrize("letter", ["s", "_", "o"])
+def test_nor_is_one_asked_whose_error_would_name_the_field(letter):
+    body = prompt("word stream_options", **STREAMED)
+    spelt = body.replace(letter.encode(), f"\\u{ord(letter):04x}".encode())
+    assert json.loads(spelt) == json.loads(body)
+    assert ask_stream(silent(stages()), body=spelt).body is None
+
+
+@pytest.mark.parametrize("text", ["\\u0027", "\\u0060", "\\u4f60"])
+def test_escapes_of_other_characters_do_not_matter(text):
+    body = prompt("word", **STREAMED).replace(b"word", text.encode())
+    assert ask_stream(silent(stages()), body=body).body is not None
 
 
 def calibrated(share, drawn):

@@ -171,6 +171,12 @@ def test_an_end_says_the_same_behind_other_metadata():
     assert read_end(cut) is None
 
 
+def test_an_end_whose_metadata_is_cut_is_left_to_the_session():
+    trailers, mode = b"\x3a\x00", b"\x50\x01"
+    assert trailers + mode == end().SerializeToString()
+    assert read_end(trailers + field(b"\x42", b"\x0a\x7f") + mode) is None
+
+
 def test_a_long_end_is_read_and_not_kept():
     message = end()
     message.response_trailers.trailers.headers.add(key="x", raw_value=b"x" * 5000)
