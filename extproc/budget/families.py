@@ -6,8 +6,7 @@ have learnt the most, with a wider margin, and teaches nothing until PROBATION a
 weights fit it. If none do it gets weights of its own. So does a name whose answers keep
 contradicting the weights that it shares, as after its model was changed for another.
 
-The more names that begin with the word were found to share weights, the less is a new one doubted,
-and the fewer answers place it: 200 adapters behave like one model.
+The more names that begin with the word were found to share weights, the less is a new one doubted.
 
     llama-3-70b, llama-3-70b:sql      probably one tokenizer: they begin with "llama"
 
@@ -39,9 +38,7 @@ from extproc.budget.weights import (
 
 _Tokens = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
 PROBATION: Final = 8
-"""The answers by which such a name is placed, to prompts that tell tokenizers apart."""
-LEAST_PROBATION: Final = 2
-"""The answers that it takes at least, however many names of its word share weights."""
+"""The answers by which a name is placed, to prompts that tell tokenizers apart."""
 MOST_PROBATION: Final = 64
 """The answers after which it is placed in any case."""
 DOUBT: Final = 0.08
@@ -169,8 +166,7 @@ class Member:
             # The few tokens of a short prompt fit any tokenizer.
             if self.weights.predict(measure).deviation > UNSURPRISING:
                 self._samples.append((measure, tokens))
-            is_over = len(self._samples) == PROBATION or self._tried == MOST_PROBATION
-            if is_over or self._is_likely():
+            if len(self._samples) == PROBATION or self._tried == MOST_PROBATION:
                 self._place(families)
             return
         self.weights.learn(measure, tokens)
@@ -181,11 +177,6 @@ class Member:
     def is_new(self) -> bool:
         """Whether this is its first probation."""
         return not self.placed and self._tried == self.answers
-
-    def _is_likely(self) -> bool:
-        """Return whether its word and few answers tell that it has these weights."""
-        enough = max(LEAST_PROBATION, round(PROBATION * (self._doubt / DOUBT) ** 2))
-        return len(self._samples) >= enough and _oddity(self.weights, self._samples) <= SURPRISE
 
     def _place(self, families: "Families") -> None:
         self._tried = 0

@@ -18,7 +18,6 @@ BOUNDS = {
     "budget.category._DIGEST_CHARS": 8,
     "budget.families.CONTRADICTION": 200.0,
     "budget.families.DOUBT": 0.08,
-    "budget.families.LEAST_PROBATION": 2,
     "budget.families.MOST_PROBATION": 64,
     "budget.families.MOST_WEIGHTS": 16,
     "budget.families.PROBATION": 8,

@@ -4,7 +4,6 @@ import random
 
 from extproc.budget.families import (
     DOUBT,
-    LEAST_PROBATION,
     MOST_PROBATION,
     MOST_WEIGHTS,
     PROBATION,
@@ -120,20 +119,6 @@ def test_a_name_on_probation_is_doubted_less_once_names_of_its_word_are_placed()
     before = fleet.answer("llama:0", times=300), fleet.answer("llama:new").doubt
     llamas(fleet)
     assert fleet.answer("llama:new").doubt < before[1]
-
-
-def test_a_name_of_a_word_whose_names_share_weights_is_placed_by_few_answers() -> None:
-    fleet = Fleet()
-    llamas(fleet)
-    assert not fleet.answer("llama:new", times=LEAST_PROBATION - 1).placed
-    assert fleet.answer("llama:new").placed
-
-
-def test_few_answers_that_do_not_fit_do_not_end_the_probation() -> None:
-    fleet = Fleet()
-    llamas(fleet)
-    assert not fleet.answer("llama:new", 2.4, times=PROBATION - 1).placed
-    assert fleet.answer("llama:new", 2.4).placed
 
 
 def test_a_name_that_contradicts_the_others_is_doubted_like_one_without_others() -> None:
