@@ -21,6 +21,7 @@ from extproc.service.streams import SERVICE
 from tests.support import local_stack
 from tests.support.conversation import FILES, read
 
+ATTEMPTS = 3
 # A process, or several, must start.
 wait_for = partial(local_stack.wait_for, seconds=30)
 
@@ -61,7 +62,29 @@ def serving(
     On another `host` than loopback it ends as one of several replicas. `more`: other settings. It
     is never too late to read a request (`busy_share: 0`), since tests run beside each other.
     """
-    port, http = consecutive_ports(workers)
+    arguments = (notice_s, drain_s, token_file, host, more)
+    for attempt in range(ATTEMPTS):
+        port, http = consecutive_ports(workers)
+        command = [sys.executable, "-m", "extproc", "serve", "--transport", transport]
+        command += ["--config", str(settings_file(tmp_path, workers, port, http, *arguments))]
+        with subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        ) as process:
+            try:
+                url = f"http://127.0.0.1:{http}"
+                if is_ready(process, url):
+                    yield process, port, url
+                    return
+                assert attempt + 1 < ATTEMPTS, process.stderr.read()
+            finally:
+                process.kill()
+
+
+def settings_file(tmp_path, workers, port, http, notice_s, drain_s, token_file, host, more):
     file = tmp_path / "dualpool.yaml"
     file.write_text(
         f"listen: {{grpc: '{host}:{port}', http: '127.0.0.1:{http}', "
@@ -69,21 +92,13 @@ def serving(
         f"busy_share: 0}}\n"
         f"workers: {workers}\n{more}"
     )
-    command = [sys.executable, "-m", "extproc", "serve", "--config", str(file)]
-    command += ["--transport", transport]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | environment,
-    ) as process:
-        try:
-            url = f"http://127.0.0.1:{http}"
-            wait_for(lambda: get(f"{url}/readyz")[0] == 200)
-            yield process, port, url
-        finally:
-            process.kill()
+    return file
+
+
+def is_ready(process, url):
+    """Wait for a service; False if it has ended, as another program may have taken its port."""
+    wait_for(lambda: process.poll() is not None or get(f"{url}/readyz")[0] == 200)
+    return process.poll() is None
 
 
 def get(url):
