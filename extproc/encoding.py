@@ -24,10 +24,18 @@ _ZSTD_STEP_BYTES: Final = 64
 # RFC 1950 section 2.2: a zlib stream begins with this method, raw deflate never does.
 _ZLIB_METHOD: Final = 8
 
-# Loaded by the first body that needs them, in 5 ms: most services see none, and save their memory.
-for _library in ("brotli", "zstandard"):
-    if find_spec(_library) is None:
-        raise ModuleNotFoundError(f"No module named {_library!r}", name=_library)
+
+def require(library: str) -> None:
+    """Raise ModuleNotFoundError without a library, which is loaded by the first body to need it.
+
+    To load it takes some milliseconds, and memory that most services can do without.
+    """
+    if find_spec(library) is None:
+        raise ModuleNotFoundError(f"No module named {library!r}", name=library)
+
+
+require("brotli")
+require("zstandard")
 
 
 class EncodingError(Exception):

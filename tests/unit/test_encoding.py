@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.encoding import MAX_FRAMES, PIECE_BYTES, Decoder, EncodingError
+from extproc.encoding import MAX_FRAMES, PIECE_BYTES, Decoder, EncodingError, require
 
 
 def bare_deflate(data: bytes) -> bytes:
@@ -163,3 +163,9 @@ def test_a_missing_library_is_noticed_before_it_is_needed(library):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert f"ModuleNotFoundError: No module named '{library}'" in done.stderr
+
+
+def test_a_library_that_is_not_there_is_named():
+    with pytest.raises(ModuleNotFoundError, match="No module named 'brotlee'") as found:
+        require("brotlee")
+    assert found.value.name == "brotlee"
