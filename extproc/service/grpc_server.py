@@ -36,6 +36,7 @@ from extproc.stream.traced import Trace
 BeginTrace = Callable[[Iterable[tuple[str, str | bytes]]], Trace | None]
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
+_FIRST_REPLY_S = 0.1
 _log = logging.getLogger(__name__)
 
 
@@ -125,8 +126,9 @@ class GrpcServer:
 
     async def _process(
         self, messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
-    ) -> AsyncIterator[bytes]:
-        patience = asyncio.timeout(self._bounds.first_message_s)
+    ) -> None:
+        timeout = asyncio.timeout(self._bounds.first_message_s)
+        patience = _Patience(timeout)
         # peer() is address and port, so one for each connection; all connections over a Unix socket
         # are `unix:`, one peer.
         begin = self._begin_trace
@@ -135,10 +137,14 @@ class GrpcServer:
         if stream is None:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY)
         try:
-            async with patience:
+            async with timeout:
                 async for message in messages:
+                    patience.has_message = True
                     for reply in stream.receive(message):
-                        yield reply
+                        # Not `yield`: a time that ends while gRPC sends would end the call's task
+                        # outside of `timeout`, and the call would never get its status.
+                        await context.write(reply)
+                        patience.has_replied = True
                     # Envoy would keep the stream open until the answer ends, and open streams count
                     # against its cluster's max_requests (1024 by default).
                     if stream.finished:
@@ -147,6 +153,27 @@ class GrpcServer:
             _log.debug("ended a stream that was idle for too long or whose place was needed")
         finally:
             stream.close()
+
+
+class _Patience:
+    """A places.Patience that leaves a call's first reply the time to be sent.
+
+    gRPC sends the call's first metadata with it; were it cut off, gRPC would send them again with
+    the status, fail, and never end the call.
+    """
+
+    def __init__(self, timeout: asyncio.Timeout) -> None:
+        self._timeout = timeout
+        self.has_message = False
+        self.has_replied = False
+
+    def expired(self) -> bool:
+        return self._timeout.expired()
+
+    def reschedule(self, when: float | None) -> None:
+        if when is not None and self.has_message and not self.has_replied:
+            when = max(when, asyncio.get_running_loop().time() + _FIRST_REPLY_S)
+        self._timeout.reschedule(when)
 
 
 def _options(bounds: Bounds) -> list[tuple[str, int]]:

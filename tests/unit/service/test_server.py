@@ -272,6 +272,18 @@ def test_a_stream_whose_body_does_not_come_is_ended(serving):
     assert serving(scenario, bounds=replace(BOUNDS, body_s=0.1)) is grpc.StatusCode.OK
 
 
+def test_a_stream_whose_time_is_over_before_its_first_reply_is_ended(serving):
+    async def scenario(channel, _):
+        [first, _] = read_conversation("buffered-short")
+        call = process(channel)
+        await call.write(first.message)
+        while await call.read() is not grpc.aio.EOF:
+            pass
+        return await call.code()
+
+    assert serving(scenario, bounds=replace(BOUNDS, body_s=0.0)) is grpc.StatusCode.OK
+
+
 def test_an_answer_may_take_any_time(serving):
     async def scenario(channel, _):
         call = process(channel)
