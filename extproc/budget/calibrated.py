@@ -5,18 +5,11 @@
     output   completion tokens where no limit is reserved, per category, kind and size (`outputs`)
     level    the risk that one request may carry (`steering`)
 
-Invariant: an answer is judged by the state before it, so that every figure of coverage is out of
-sample.
-
-A worked example, for a request without an output limit: the weights predict 3,000 prompt tokens
-with a deviation of 90; the level is 0.02. Two in a hundred standardised errors exceed 2.3, so the
-prompt's margin is 207 over its median of 0. The category's outputs have the median 200 and exceed
-3,200 twice in a hundred. The two errors are independent: the total is
-3,000 + 200 + hypot(207, 3,000) = 6,207, and the request goes to the pool with a window of 8,192.
+`known` makes a budget of the four. Invariant: an answer is judged by the state before it, so that
+every figure of coverage is out of sample.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
@@ -26,86 +19,39 @@ from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER, OTHER_MODELS
 from extproc.budget.estimate import Basis, Budget
 from extproc.budget.families import Families, Member, SavedWord
-from extproc.budget.outlook import Levels, Outlook
-from extproc.budget.outputs import Outputs, output_kind, size_class
+from extproc.budget.known import CALIBRATED_FROM, Known, asked_size, evidence_of
+from extproc.budget.outlook import Outlook
+from extproc.budget.outputs import Outputs, output_kind
 from extproc.budget.prefixes import CONTRADICTION, Prefixes, SavedPrefixes
 from extproc.budget.saved import Count, Name, SavedTouches, SavedWeights
 from extproc.budget.states import (
     CategoryKey,
     CategoryState,
-    Distributions,
     Errors,
     ModelState,
     SavedCategory,
     SavedDistributions,
     SavedModel,
 )
-from extproc.budget.steering import CEILING, FLOOR, LEVELS, SavedSteering, Steering
+from extproc.budget.steering import SavedSteering, Steering
 from extproc.budget.tenants import (
     SavedAccount,
     SavedFit,
     SavedTenants,
     SavedTenantState,
-    Tenant,
     Tenants,
 )
 from extproc.budget.values import Asked, Figures, Learnt, Measure, Observation, Outcome, Recalled
-from extproc.budget.weights import SURPRISE, Prediction, Prior, TokenWeights, oddity
+from extproc.budget.weights import Prediction, Prior, TokenWeights, oddity
 from extproc.tokens import MAX_TOKENS
 
-CALIBRATED_FROM: Final = 50
-"""Observations from which on the estimates of a category are called calibrated."""
-NEW: Final = 0.7
-"""The share of the level that a category may use before its first answer."""
 LENT: Final = 5
-"""Answers of other names that count for each answer of a name."""
+"""Answers of other names with the same weights that count for each answer of a name.
+
+Not more: its outputs may be others.
+"""
 _MOST_FOUND: Final = 256
 _NOTHING: Final = Learnt()
-
-
-class _Known(msgspec.Struct, frozen=True, gc=False):
-    """The states that a request is estimated from; a key is None if they stand for all others."""
-
-    model_key: str | None
-    model: ModelState
-    category_key: CategoryKey | None
-    category: CategoryState
-    tenant: Tenant | None
-    """None if tenants are not told apart."""
-    steering: Steering
-    distributions: Distributions
-    """The errors and outputs that the request is expected to have."""
-    evidence: float
-    """The share of the level that a category may use: NEW at first, then all.
-
-    Answers of the same category of other names count if they share their weights, up to LENT for
-    each answer of this name: its outputs may be others.
-    """
-
-    @property
-    def weights(self) -> TokenWeights:
-        """The weights that predict the prompt."""
-        return self.own_weights or self.model.member.weights
-
-    @property
-    def own_weights(self) -> TokenWeights | None:
-        """The weights of the tenant alone, if those of the model do not fit it."""
-        return self.tenant.fit.own if self.tenant else None
-
-    def predict(self, measure: Measure) -> Prediction:
-        """Return the tokens of a prompt without the ids, which are exact."""
-        return (self.own_weights or self.model.member).predict(measure)
-
-    @property
-    def levels(self) -> Levels:
-        """The shares of such requests that may exceed their budget."""
-        evidence = self.evidence
-        return Levels(self.steering.level * evidence, CEILING * evidence, FLOOR * evidence)
-
-    def outlook(self) -> Outlook:
-        """Return what estimates plain texts."""
-        doubt = 0.0 if self.own_weights else self.model.member.doubt
-        return Outlook(self.weights, doubt, self.distributions, self.levels, _basis(self))
 
 
 class SavedCalibrated(msgspec.Struct, frozen=True, array_like=True, tag=0):
@@ -164,7 +110,7 @@ class Calibrated:
         self._tenants = Tenants(tenants, self._steering)
         self._prefixes = Prefixes(prefixes)
         # What was found since the last answer, by model, category and tenant.
-        self._found: dict[tuple[str, str, str], _Known] = {}
+        self._found: dict[tuple[str, str, str], Known] = {}
         self._outlooks: dict[tuple[str, str], Outlook] = {}
 
     def retune(  # noqa: PLR0913 - each is a setting of its own
@@ -193,7 +139,7 @@ class Calibrated:
     def budget(self, asked: Asked) -> Budget:
         """Return a budget that keeps the target if it is compared with windows."""
         known = self._find_of(asked)
-        return _budget(asked, known.predict(asked.measure), known)
+        return known.budget(asked, known.predict(asked.measure))
 
     def outlook(self, model: str, category: str) -> Outlook:
         """Return what estimates plain texts of no tenant, until something is learnt."""
@@ -218,7 +164,7 @@ class Calibrated:
         if _is_possible(observation):
             self._learn(observation, known)
 
-    def _learn(self, seen: Observation, known: _Known) -> None:
+    def _learn(self, seen: Observation, known: Known) -> None:
         asked, weights = seen.asked, known.weights
         tokens = seen.prompt_tokens - asked.every.token_ids
         plausible = weights.plausible(asked.every, tokens)
@@ -382,14 +328,14 @@ class Calibrated:
         others = [((model, OTHER), state) for model, state in self._other_categories.items()]
         return [*self._categories.items(), *others]
 
-    def _find_of(self, asked: Asked) -> _Known:
+    def _find_of(self, asked: Asked) -> Known:
         return self._find(asked.model, asked.category, asked.tenant)
 
     def _forget_found(self) -> None:
         self._found.clear()
         self._outlooks.clear()
 
-    def _find(self, name: str, of: str, tenant_name: str = "") -> _Known:
+    def _find(self, name: str, of: str, tenant_name: str = "") -> Known:
         """Return what is known of a model, a category of it and a tenant.
 
         States that are new are kept only once an answer taught them.
@@ -410,7 +356,7 @@ class Calibrated:
         others = max(0, every - category.observations) if category_key else 0
         state = tenant.state if tenant else category
         lent = min(others, LENT * model.member.answers) if model.member.placed else 0
-        known = _Known(
+        known = Known(
             model_key=model_key,
             model=model,
             category_key=category_key,
@@ -418,7 +364,7 @@ class Calibrated:
             tenant=tenant,
             steering=steering,
             distributions=state,
-            evidence=_evidence(state.observations + lent),
+            evidence=evidence_of(state.observations + lent),
         )
         if len(self._found) >= _MOST_FOUND:
             self._found.clear()
@@ -438,7 +384,7 @@ class Calibrated:
             return key, self._categories.get(key)
         return None, self._other_categories.get(key[0])
 
-    def _keep(self, known: _Known, category: str, stands_for: int) -> float:
+    def _keep(self, known: Known, category: str, stands_for: int) -> float:
         """Keep states that may be new; return the weight of the answer in what tenants share."""
         # Only an answer gets here: a client cannot push out what was learnt by inventing names.
         if known.model_key is None:
@@ -467,8 +413,8 @@ class Calibrated:
         self._tenants.forget((model, OTHER))
         self._tenants.forget_fits(model)
 
-    def _judge(self, seen: Observation, known: _Known, found: Prediction, share: float) -> None:
-        budget = _budget(seen.asked, found, known)
+    def _judge(self, seen: Observation, known: Known, found: Prediction, share: float) -> None:
+        budget = known.budget(seen.asked, found)
         known.category.record.add(seen, budget)
         known.steering.count(
             misrouted=_misroutes(budget, seen, self._thresholds),
@@ -476,22 +422,22 @@ class Calibrated:
             weight=seen.stands_for if known.tenant else share,
         )
         for limit in self._steering.risks:
-            exceeds, bin_ = seen.needed > limit, _risk_bin(seen.asked, limit, found, known)
+            exceeds, bin_ = seen.needed > limit, known.risk_bin(seen.asked, limit, found)
             self._steering.observe(limit, bin_, exceeds=exceeds, weight=share)
             if known.tenant:
                 known.steering.observe(limit, bin_, exceeds=exceeds, weight=seen.stands_for)
 
-    def _judge_refusal(self, seen: Observation, known: _Known) -> None:
+    def _judge_refusal(self, seen: Observation, known: Known) -> None:
         # Refusals do not teach the common steering of tenants: nothing bounds how many one causes.
         found = known.predict(seen.asked.measure)
         if seen.window in known.steering.risks:  # else no pool would have held it
             known.steering.count(misrouted=True, weight=seen.stands_for)
         for limit in known.steering.risks:
             if limit <= seen.window:
-                bin_ = _risk_bin(seen.asked, limit, found, known)
+                bin_ = known.risk_bin(seen.asked, limit, found)
                 known.steering.observe(limit, bin_, exceeds=True, weight=seen.stands_for)
 
-    def _learn_weights(self, known: _Known, measure: Measure, tokens: int, odd: float) -> None:
+    def _learn_weights(self, known: Known, measure: Measure, tokens: int, odd: float) -> None:
         # Which answers are seen depends on the prompt alone: that does not bias a regression.
         if known.own_weights:
             known.own_weights.learn(measure, tokens)
@@ -501,7 +447,7 @@ class Calibrated:
         if known.tenant and member.placed and member.weights is shared:
             known.tenant.fit.compare(shared, odd)
 
-    def _learn_prefix(self, seen: Observation, known: _Known, score: float) -> bool:
+    def _learn_prefix(self, seen: Observation, known: Known, score: float) -> bool:
         """Learn the tokens of the prompt's beginnings; return whether what was known was wrong."""
         prefix, asked = seen.asked.prefix, seen.asked
         if prefix is None:
@@ -516,7 +462,7 @@ class Calibrated:
         return wrong
 
     def _learn_score(
-        self, score: float, found: Prediction, known: _Known, seen: Observation, share: float
+        self, score: float, found: Prediction, known: Known, seen: Observation, share: float
     ) -> None:
         for errors in (self._errors, known.model.errors, known.category.errors):
             errors.add(seen.asked, found, score, share)
@@ -524,63 +470,17 @@ class Calibrated:
             known.tenant.state.add_score(score, found, known.weights, seen)
 
     def _learn_output(
-        self, seen: Observation, known: _Known, found: Prediction, share: float
+        self, seen: Observation, known: Known, found: Prediction, share: float
     ) -> None:
         # The mean of several sequences says little of the longest: it has no such tail.
         several = seen.asked.sequences > 1
         if several and known.category.outputs.every.observations >= CALIBRATED_FROM:
             return
-        kind, size = output_kind(seen.asked), _size_class(seen.asked, found)
+        kind, size = output_kind(seen.asked), asked_size(seen.asked, found)
         for outputs in (self._outputs, known.model.outputs, known.category.outputs):
             outputs.add(kind, size, seen, share)
         if known.tenant:
             known.tenant.state.outputs.add(kind, size, seen, seen.stands_for)
-
-
-def _budget(asked: Asked, found: Prediction, known: _Known) -> Budget:
-    levels, prompt = known.levels, round(found.tokens) + asked.measure.token_ids
-    reserve = _reserving(asked, found, known.distributions)
-    total, output = reserve(levels.usual)
-    expected, most = reserve(levels.expected)[0], reserve(levels.most)[0]
-    margin = math.ceil(total) - prompt - output
-    lowest = known.distributions.errors.of(asked, found).upper(1.0 - levels.most)
-    least = found.tokens + lowest * found.deviation + output
-    return Budget(
-        prompt,
-        margin,
-        output,
-        _basis(known),
-        math.ceil(expected),
-        math.ceil(most),
-        math.floor(least) + asked.measure.token_ids,
-    )
-
-
-def _reserving(
-    asked: Asked, found: Prediction, category: Distributions
-) -> Callable[[float], tuple[float, int]]:
-    """Return what tells, for a level, the total that a share of it exceeds, and its output's part.
-
-    Both in tokens. Invariant: the total never falls while the level falls; `_risk_bin` relies on
-    it.
-    """
-    known, deviation = asked.measure.token_ids + found.tokens, found.deviation
-    upper, reserved = category.errors.of(asked, found).upper, asked.reserved
-    if reserved is not None:
-        return lambda level: (known + upper(level) * deviation + reserved, reserved)
-    outputs = category.outputs.find(output_kind(asked), _size_class(asked, found)).upper
-    least, most = asked.output_floor, asked.output_limit or MAX_TOKENS
-    sequences, centre = asked.sequences, upper(0.5) * deviation
-    # The longest of n outputs exceeds a length about n times as often as one does.
-    middle = min(max(least, outputs(0.5 / sequences)), most)
-
-    def reserve(level: float) -> tuple[float, int]:
-        high = min(max(least, outputs(level / sequences)), most)
-        # Independent errors: distances from the medians add up as the root of their squares.
-        spread = math.hypot(upper(level) * deviation - centre, high - middle)
-        return known + centre + middle + spread, round(high)
-
-    return reserve
 
 
 def _misroutes(budget: Budget, seen: Observation, thresholds: Mapping[int, int]) -> bool:
@@ -594,33 +494,6 @@ def _misroutes(budget: Budget, seen: Observation, thresholds: Mapping[int, int])
         if budget.tokens <= limit and budget.placed <= threshold
     ]
     return seen.needed > min(fitting, default=seen.needed)
-
-
-def _risk_bin(asked: Asked, limit: int, found: Prediction, known: _Known) -> int:
-    """Count the levels at which the request fits the limit: its risk is below each of them."""
-    low, high = 0, len(LEVELS)
-    evidence, reserve = known.evidence, _reserving(asked, found, known.distributions)
-    while low < high:
-        middle = (low + high) // 2
-        total, _ = reserve(LEVELS[middle] * evidence)
-        low, high = (middle + 1, high) if math.ceil(total) <= limit else (low, middle)
-    return low
-
-
-def _evidence(answers: float) -> float:
-    """Return the share of the level that a category may use after so many answers."""
-    return min(1.0, NEW + (1.0 - NEW) * answers / CALIBRATED_FROM)
-
-
-def _size_class(asked: Asked, found: Prediction) -> int:
-    return size_class(int(found.tokens) + asked.measure.token_ids)
-
-
-def _basis(known: _Known) -> Basis:
-    is_known = known.distributions.observations >= CALIBRATED_FROM
-    if is_known and known.weights.surprise <= SURPRISE:
-        return Basis.CALIBRATED
-    return Basis.BORROWED if known.weights.observations else Basis.PRIOR
 
 
 def _is_possible(seen: Observation) -> bool:

@@ -9,9 +9,7 @@ import pytest
 
 BOUNDS = {
     "budget.bounded.IDLE": 32,
-    "budget.calibrated.CALIBRATED_FROM": 50,
     "budget.calibrated.LENT": 5,
-    "budget.calibrated.NEW": 0.7,
     "budget.category.LABEL_CHARS": 96,
     "budget.category.NAME_CHARS": 256,
     "budget.category.REPLACED": 4,
@@ -21,6 +19,8 @@ BOUNDS = {
     "budget.families.MOST_PROBATION": 64,
     "budget.families.MOST_WEIGHTS": 16,
     "budget.families.PROBATION": 8,
+    "budget.known.CALIBRATED_FROM": 50,
+    "budget.known.NEW": 0.7,
     "budget.lengths.MOST_OUTPUT_TOKENS": 1 << 18,
     "budget.lengths.MOST_PROMPT_TOKENS": 1 << 24,
     "budget.measure.PIXELS_PER_PATCH": 784,

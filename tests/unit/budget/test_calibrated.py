@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from extproc.budget.bounded import IDLE
-from extproc.budget.calibrated import Calibrated, _reserving
+from extproc.budget.calibrated import Calibrated
 from extproc.budget.estimate import Basis
+from extproc.budget.known import _reserving
 from extproc.budget.measure import measure, measure_media, with_optional
 from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
