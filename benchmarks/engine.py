@@ -18,10 +18,10 @@ _PEER: Final = "127.0.0.1:1"
 class _Patience:
     """A time limit that never ends."""
 
-    def expired(self) -> bool:
-        return False
-
     def reschedule(self, when: float | None) -> None:
+        pass
+
+    def end(self) -> None:
         pass
 
 

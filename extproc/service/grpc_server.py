@@ -128,7 +128,7 @@ class GrpcServer:
         self, messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
     ) -> None:
         timeout = asyncio.timeout(self._bounds.first_message_s)
-        patience = _Patience(timeout)
+        patience = TimedPatience(timeout)
         # peer() is address and port, so one for each connection; all connections over a Unix socket
         # are `unix:`, one peer.
         begin = self._begin_trace
@@ -155,7 +155,7 @@ class GrpcServer:
             stream.close()
 
 
-class _Patience:
+class TimedPatience:
     """A places.Patience that leaves a call's first reply the time to be sent.
 
     gRPC sends the call's first metadata with it; were it cut off, gRPC would send them again with
@@ -163,14 +163,23 @@ class _Patience:
     """
 
     def __init__(self, timeout: asyncio.Timeout) -> None:
+        """Let `timeout`, inside of which the call is served, end it."""
         self._timeout = timeout
+        self._ends = False
         self.has_message = False
         self.has_replied = False
 
-    def expired(self) -> bool:
-        return self._timeout.expired()
+    def end(self) -> None:
+        """End the call at once, or once its first reply is sent."""
+        # One whose time is over is ending by itself, and takes no other time.
+        if not self._timeout.expired():
+            self.reschedule(0.0)
+        self._ends = True
 
     def reschedule(self, when: float | None) -> None:
+        """Set the end; None is never. Without effect after `end`."""
+        if self._ends:
+            return
         if when is not None and self.has_message and not self.has_replied:
             when = max(when, asyncio.get_running_loop().time() + _FIRST_REPLY_S)
         self._timeout.reschedule(when)

@@ -18,6 +18,7 @@ from extproc.transport.calls import (
 
 PROCESS = f"/{SERVICE}/Process"
 
+_OVER = -math.inf
 _CHECK = f"/{HEALTH}/Check"
 _NOT_PARSED = Status(INVALID_ARGUMENT, "a message that cannot be parsed")
 _UNKNOWN = Status(NOT_FOUND, "no such service")
@@ -32,13 +33,14 @@ class Deadline:
     def __init__(self, at: float) -> None:
         self.at = at
 
-    def expired(self) -> bool:
-        """Return False: whoever polls ends the stream, and nothing else does."""
-        return False
-
     def reschedule(self, when: float | None) -> None:
-        """Set the end; None is never."""
-        self.at = math.inf if when is None else when
+        """Set the end; None is never. Without effect after `end`."""
+        if self.at != _OVER:
+            self.at = math.inf if when is None else when
+
+    def end(self) -> None:
+        """End the stream at the next poll."""
+        self.at = _OVER
 
 
 class ProcessCall:

@@ -7,13 +7,13 @@ from typing import Protocol
 
 
 class Patience(Protocol):
-    """How long a stream may last; an asyncio.Timeout is one."""
-
-    def expired(self) -> bool:
-        """Return whether the time is over."""
+    """How long a stream may last."""
 
     def reschedule(self, when: float | None) -> None:
-        """Set the end, in the event loop's time: 0.0 is at once, None never."""
+        """Set the end, in the event loop's time; None is never. Without effect after `end`."""
+
+    def end(self) -> None:
+        """End the stream soon, whatever it says until then; idempotent."""
 
 
 class Places:
@@ -52,7 +52,6 @@ class Places:
         if len(self._peers.get(heaviest, ())) <= len(self._peers.get(newcomer, ())) + 1:
             return False
         oldest = next(iter(self._peers[heaviest]))
-        if not oldest.expired():  # then it is ending by itself
-            oldest.reschedule(0.0)
+        oldest.end()
         self.leave(heaviest, oldest)
         return True

@@ -4,26 +4,23 @@ import asyncio
 
 import pytest
 
+from extproc.service.grpc_server import TimedPatience
+from extproc.service.h2_calls import Deadline
 from extproc.service.places import Places
 
 
 class Patience:
-    """An asyncio.Timeout as places use it."""
+    """The patience of a stream that says nothing."""
 
-    def __init__(self, *, expired=False):
-        self._expired = expired
+    def __init__(self):
         self.ended = False
 
-    def expired(self):
-        return self._expired
-
-    def reschedule(self, when):
-        assert not self._expired
-        self.ended = when == 0.0
+    def end(self):
+        self.ended = True
 
 
-def filled(places, peer, count, **given):
-    held = [Patience(**given) for _ in range(count)]
+def filled(places, peer, count):
+    held = [Patience() for _ in range(count)]
     assert all(places.take(peer, each) for each in held)
     return held
 
@@ -62,24 +59,36 @@ def test_a_place_that_was_left_is_free():
     assert not places.take("a", Patience())
 
 
-def test_a_stream_that_ends_by_itself_gives_its_place_too():
-    places = Places(3)
-    filled(places, "a", 3, expired=True)
-    assert places.take("b", Patience())
-
-
 def test_nobody_holds_a_place_where_there_are_none():
     assert not Places(0).take("a", Patience())
 
 
-def test_a_real_timeout_ends_at_once():
-    async def main():
-        places = Places(2)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(60) as patience:
-                places.take("a", patience)
-                places.take("a", Patience())
-                assert places.take("b", Patience())
-                await asyncio.sleep(60)
+def test_a_stream_that_lost_its_place_ends_though_it_goes_on():
+    deadline = Deadline(60.0)
+    deadline.end()
+    deadline.reschedule(None)
+    assert deadline.at < 0.0
 
-    asyncio.run(main())
+
+def test_a_call_that_lost_its_place_ends_though_it_goes_on():
+    async def main():
+        async with asyncio.timeout(60) as timeout:
+            patience = TimedPatience(timeout)
+            patience.end()
+            patience.reschedule(None)
+            await asyncio.sleep(60)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(main())
+
+
+def test_a_call_whose_time_is_over_may_lose_its_place_too():
+    async def main():
+        async with asyncio.timeout(0.0) as timeout:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                TimedPatience(timeout).end()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(main())
