@@ -50,7 +50,10 @@ _RECORD: Final = msgspec.json.Decoder(_Record)
 
 @dataclass(frozen=True, slots=True)
 class Got:
-    """What a client got; usage: prompt and completion tokens, where it is stated."""
+    """What a client got.
+
+    usage: prompt and completion tokens, where it is stated. fault: why the answer is not whole.
+    """
 
     status: int
     pool: str = ""
@@ -60,6 +63,7 @@ class Got:
     completion_tokens: int = 0
     finish: str = ""
     usage: tuple[int, int] | None = None
+    fault: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ _PATH: Final = "/v1/chat/completions"
 _WIDTH: Final = 150
 _SETTLE_S: Final = 30.0
 _READ_EVERY_S: Final = 2.0
+_FAULT_BYTES: Final = 300  # of an error
 
 _Taken = TypeVar("_Taken")
 _Made = TypeVar("_Made")
@@ -151,8 +152,8 @@ class Driver:
         async def one(sent: Sent) -> Fate:
             try:
                 got = await self._ask(url, sent.body)
-            except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError):
-                got = Got(0)
+            except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
+                got = Got(0, fault=repr(error))
             short = self._pools[0]
             # An answer has the name of the pool that sent it, and the reason of the decision.
             went_short = got.pool == short.name or got.reason == Reason.FITS
@@ -178,13 +179,15 @@ class Driver:
             headers = answer.headers
             named = (headers.get(POOL_HEADER, ""), headers.get(REASON_HEADER, ""))
             if answer.status != 200:
-                return Got(answer.status, *named)
+                fault = data[:_FAULT_BYTES].decode(errors="replace")
+                return Got(answer.status, *named, fault=fault)
             if not body.get("stream"):
                 return read_answer([data], Got(200, *named, is_whole=True))
             lines = [line for line in data.split(b"\n") if line.startswith(b"data: ")]
             ended = lines[-1:] == [b"data: [DONE]"]
             chunks = [line.removeprefix(b"data: ") for line in lines[: -1 if ended else None]]
-            return read_answer(chunks, Got(200, *named, is_whole=ended))
+            fault = "" if ended else f"the stream ended after {len(data)} bytes"
+            return read_answer(chunks, Got(200, *named, is_whole=ended, fault=fault))
 
 
 async def read_counted(session: aiohttp.ClientSession, gateway: StackGateway) -> Counted:
@@ -287,6 +290,10 @@ def report(results: Sequence[Result], console: Console) -> int:
     for result in results:
         table.add_row(result.name, *result.cells())
     console.print(table)
+    for name, fate in ((result.name, fate) for result in results for fate in result.fates):
+        if fate.is_lost:
+            got = fate.got
+            console.print(f"Lost, {name}: {got.status} {got.pool}: {got.fault}", markup=False)
     taken = ", ".join(f"{result.seconds:.0f} s" for result in results)
     console.print(f"Taken: {taken}", highlight=False)
     return int(not all(result.is_faultless for result in results))
