@@ -66,14 +66,17 @@ class Outlook:
             math.floor(tokens + self._lowest * deviation + output),
         )
 
-    def expected(self, features: Vector, unseen: float, floor: int, limit: int | None) -> Budget:
+    def expected(
+        self, features: Vector, unseen: float, floor: int, limit: int | None, form: str
+    ) -> Budget:
         """Return the budget of a request of which the output counts that it is expected to have.
 
-        `floor` and `limit` are the least and the most that the request states.
+        `floor` and `limit` are the least and the most that the request states, `form` is that of
+        the answer.
         """
         tokens, deviation = self._predict(features, unseen)
         prompt, errors = round(tokens), self._errors
-        outputs = self._find_outputs(("", limit is not None), size_class(int(tokens)))
+        outputs = self._find_outputs(Kind("", form, limit is not None), size_class(int(tokens)))
         ceiling = limit or MAX_TOKENS
         middle, *highs = [min(max(floor, each), ceiling) for each in outputs]
         centre = self._centre * deviation

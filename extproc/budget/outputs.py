@@ -1,14 +1,15 @@
 """Completion tokens by what a request shows of its output: its kind, and the size of its prompt.
 
-A *kind* is how much the request asks the model to think, and whether it states an output limit that
-is a hint; a limit that is reserved in full leaves nothing to predict. A
-distribution of a kind borrows from the same kind of more requests (a category from its model), one
-of a size from its kind.
+A *kind* is how much the request asks the model to think, what form it demands of the answer, and
+whether it states an output limit that is a hint; a limit that is reserved in full leaves nothing to
+predict. A distribution of a kind borrows from the same kind of more requests (a category from its
+model), one of a size from its kind.
 
-Invariant: memory is bounded: there are two kinds for each value of request.thinking.Thinking.
+Invariant: memory is bounded: there are two kinds for each pair of request.thinking.Thinking and
+request.form.Form.
 """
 
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -21,13 +22,20 @@ OUTPUT_MEMORY: Final = 1500.0
 SIZES: Final = 6
 """Classes of prompts: below 512, 1024, 2048, 4096, 8192 tokens, and longer ones."""
 
-Kind = tuple[str, bool]
-"""How much the model is asked to think, and whether a limit is stated."""
+
+class Kind(NamedTuple):
+    """How much the model is asked to think, the answer's form, and whether a limit is stated."""
+
+    thinking: str
+    form: str
+    hint: bool
 
 
 def output_kind(asked: Asked) -> Kind | None:
     """Return the kind of a request's output; None if a limit is reserved in full."""
-    return None if asked.reserved is not None else (asked.thinking, asked.output_limit is not None)
+    if asked.reserved is not None:
+        return None
+    return Kind(asked.thinking, asked.form, asked.output_limit is not None)
 
 
 def size_class(prompt_tokens: float) -> int:
@@ -42,6 +50,7 @@ class SavedOutput(msgspec.Struct, frozen=True, array_like=True, gc=False):
     hint: bool
     size: Annotated[int, Meta(ge=0, lt=SIZES)] | None
     sketch: SavedSketch
+    form: Name = ""
 
 
 class SavedOutputs(msgspec.Struct, frozen=True, array_like=True):
@@ -82,17 +91,15 @@ class Outputs:
 
     def save(self) -> SavedOutputs:
         """Return what is kept in a snapshot."""
-        kinds = [SavedOutput(*kind, None, each.save()) for kind, each in self._kinds.items()]
-        sizes = [
-            SavedOutput(*kind, size, each.save()) for (kind, size), each in self._sizes.items()
-        ]
+        kinds = [_save(kind, None, each) for kind, each in self._kinds.items()]
+        sizes = [_save(kind, size, each) for (kind, size), each in self._sizes.items()]
         return SavedOutputs(self.every.save(), kinds + sizes)
 
     def load(self, saved: SavedOutputs) -> None:
         """Continue as those that were saved; load the wider ones first. Raises ValueError."""
         self.every.load(saved.every)
         for each in saved.kinds:
-            kind = each.thinking, each.hint
+            kind = Kind(each.thinking, each.form, each.hint)
             if not each.sketch.observations:
                 raise ValueError("a kind without an output")
             own = self._add_kind(kind) if each.size is None else self._add_size(kind, each.size)
@@ -111,6 +118,10 @@ class Outputs:
 
     def _new(self, parent: Sketch | None) -> Sketch:
         return Sketch(Counts(), parent or count_prior(), OUTPUT_MEMORY, outgrows=self._outgrows)
+
+
+def _save(kind: Kind, size: int | None, outputs: Sketch) -> SavedOutput:
+    return SavedOutput(kind.thinking, kind.hint, size, outputs.save(), kind.form)
 
 
 def _add(sketch: Sketch, seen: Observation, weight: float) -> None:

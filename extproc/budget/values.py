@@ -76,6 +76,8 @@ class Asked(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The digest of the tenant's name; empty if tenants are not told apart."""
     thinking: str = ""
     """How long the model is to think: a value of request.thinking.Thinking; empty if unstated."""
+    form: str = ""
+    """What form the answer must have: a value of request.form.Form; empty if any."""
     limit_is_hint: bool = False
     """Whether the pools cut an answer at the end of their window, whatever limit is stated."""
     prefix: Prefix | None = None

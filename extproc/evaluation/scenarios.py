@@ -188,6 +188,8 @@ SCENARIOS: Final = (
         phases=_thinking({"reasoning_effort": "high"}, {"reasoning_effort": "none"}),
     ),
     Scenario(name="thinking: not in the body", phases=_thinking({}, {})),
+    *(Scenario(name=f"answers: {name}", phases=_thinking({}, {name: value}))
+      for name, value in (("response_format", {"type": "json_object"}), ("stop", ["\n\n"]))),
     Scenario(name="threshold 4096, window 8192", phases=_BASE, windows=(8192,),
              thresholds=(4096,)),
     *(Scenario(name=f"long outputs, {stated:.0%} stated, {share:.2%}", phases=phases,

@@ -14,6 +14,7 @@ import msgspec
 
 from extproc.request.conversation import Conversation, Mark
 from extproc.request.fields import MAX_ENTRIES, has_few_strings, is_small
+from extproc.request.form import Form
 from extproc.request.image import URL_CHARS, Image, read_image
 from extproc.request.long_strings import cut_long
 from extproc.request.prompt import ENDS_OF_THOUGHT, MAX_IMAGES, as_text
@@ -114,6 +115,15 @@ class PlainChat(msgspec.Struct, gc=False):
     chat_template_kwargs: None = None
     truncate_prompt_tokens: None = None
     response_format: _Format | None = None
+    stop: str | list[str] | None = None
+    stop_sequences: None = None
+    structured_outputs: None = None
+    guided_json: None = None
+    guided_regex: None = None
+    guided_choice: None = None
+    guided_grammar: None = None
+    output_format: None = None
+    text: None = None
     reasoning_effort: None = None
     reasoning: None = None
     thinking: None = None
@@ -126,9 +136,17 @@ class PlainChat(msgspec.Struct, gc=False):
         return self.stream is True and self.stream_options is msgspec.UNSET
 
     @property
-    def _may_call(self) -> bool:
+    def form(self) -> Form:
+        """What form the answer must have."""
+        shape = self.response_format
+        if (shape and shape.type != "text") or self._choice == _MUST_CALL:
+            return Form.SHAPED
+        return Form.STOPS if self.stop else Form.FREE
+
+    @property
+    def _choice(self) -> bytes:
         choice = self.tool_choice
-        return isinstance(choice, msgspec.UnsetType) or bytes(choice) in _MAY_CALL
+        return _MAY_CALL if isinstance(choice, msgspec.UnsetType) else bytes(choice)
 
     @property
     def is_marked_elsewhere(self) -> bool:
@@ -143,7 +161,8 @@ class PlainChat(msgspec.Struct, gc=False):
 
         None if templates may drop some texts, or if there are very many.
         """
-        if not 0 < len(self.messages) < _MOST_TURNS or (self.tools and not self._may_call):
+        choices = _CALLING if self.tools else _CHOICES
+        if not 0 < len(self.messages) < _MOST_TURNS or self._choice not in choices:
             return None
         found, urls, calls, past = list[str](), list[str | _Url](), 0, 0
         for index, turn in enumerate(self.messages):
@@ -202,7 +221,10 @@ def _texts_in(turn: _Turn) -> int:
 
 _MOST_BYTES: Final = 1 << 21  # so that little is read twice if it fails at its end
 _MOST_TURNS: Final = MAX_ENTRIES // 4
-_MAY_CALL: Final = (b'"auto"', b'"required"')
+_MAY_CALL: Final = b'"auto"'
+_MUST_CALL: Final = b'"required"'
+_CALLING: Final = (_MAY_CALL, _MUST_CALL)
+_CHOICES: Final = (*_CALLING, b'"none"', b"null")
 # Python's float: see fields.py.
 _CHAT: Final = msgspec.json.Decoder(PlainChat, float_hook=float)
 _TOOL: Final = msgspec.json.Decoder(dict[str, object], float_hook=float)

@@ -15,19 +15,23 @@ import msgspec
 from extproc.encoding import Decoder, EncodingError
 from extproc.request.apis import Api, Endpoint, api_of, endpoint
 from extproc.request.fields import NoObjectError, TooManyNodesError, decode_fields
+from extproc.request.form import FIELDS as FORM_FIELDS
+from extproc.request.form import Form, read_form
 from extproc.request.image import Image
 from extproc.request.plain import PlainChat, PlainTexts, decode_plain
 from extproc.request.prompt import OpaquePartError
 from extproc.request.prompts import Prompt, Prompts, read_prompts
 from extproc.request.request import Request, Unreadable, UnreadableRequest
 from extproc.request.sample import SAMPLE_BYTES, as_str, take_sample
-from extproc.request.thinking import FIELDS, Thinking, read_thinking
+from extproc.request.thinking import FIELDS as THINKING_FIELDS
+from extproc.request.thinking import Thinking, read_thinking
 from extproc.tokens import MAX_TOKENS
 
 __all__ = [
     "MAX_BODY_BYTES",
     "SAMPLE_BYTES",
     "Endpoint",
+    "Form",
     "Image",
     "Prompt",
     "Prompts",
@@ -58,9 +62,10 @@ MAX_OUTPUTS: Final = 16_384
 _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around all messages
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
 _COMMON: Final = (
-    *("model", "stream", "stream_options", "chat_template", "tool_choice", "truncate"),
+    *("model", "stream", "stream_options", "chat_template", "truncate"),
     *("store", "background", "user"),
-    *FIELDS,
+    *THINKING_FIELDS,
+    *FORM_FIELDS,
 )
 
 
@@ -123,6 +128,7 @@ def _read_plain(chat: PlainChat, found: PlainTexts, size: int, *, turns: bool) -
         truncates=False,
         stored=False,
         background=False,
+        form=chat.form,
         user=chat.user or "",
     )
 
@@ -207,6 +213,7 @@ def _read(api: Api, body: dict[str, object], size: int, *, turns: bool) -> Reque
         stored=api.stores and bool(body.get("store", True)),
         background=api.stores and bool(body.get("background")),
         thinking=read_thinking(body) if api.generates else Thinking.UNSTATED,
+        form=read_form(options) if api.generates else Form.FREE,
         user=user if isinstance(user := body.get("user"), str) else "",
     )
 

@@ -4,6 +4,7 @@ import enum
 
 import msgspec
 
+from extproc.request.form import Form
 from extproc.request.prompts import Prompts
 from extproc.request.thinking import Thinking
 
@@ -55,6 +56,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether the answer is fetched by later requests, which only a pool that stores can do."""
     thinking: Thinking = Thinking.UNSTATED
     """How long the model is to think before it answers."""
+    form: Form = Form.FREE
+    """What form the answer must have."""
     user: str = ""
     """Whom the client names as its own user; "" if it names none."""
 

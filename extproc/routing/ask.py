@@ -51,6 +51,7 @@ def ask(
         tenant=tenant,
         limit_is_hint=limit_is_hint,
         thinking=request.thinking.value,
+        form=request.form.value,
     )
 
 

@@ -66,7 +66,8 @@ class PlainRouter:
         features, unseen = counter.features, counter.unseen
         limit = request.max_tokens if request.generates else 0
         if limit is None or (limit and rules.limits_are_hints):
-            budget = outlook.expected(features, unseen, request.min_tokens, limit)
+            form = request.form.value
+            budget = outlook.expected(features, unseen, request.min_tokens, limit, form)
         else:
             budget = outlook.reserved(features, unseen, limit)
         if rules.count_bytes and is_undecided(budget, rules.pools):
@@ -93,6 +94,7 @@ class PlainRouter:
             measure=Measure(text_bytes, features=features, unseen=counter.unseen),
             output_limit=request.max_tokens if request.generates else 0,
             output_floor=request.min_tokens,
+            form=request.form.value,
             limit_is_hint=self._rules.limits_are_hints,
         )
         return Routed(

@@ -10,6 +10,7 @@ from extproc.budget.category import NAME_CHARS
 from extproc.budget.features import FEATURES
 from extproc.budget.values import Asked, Measure, Observation, Prefix
 from extproc.request.conversation import DIGEST_CHARS as PREFIX_CHARS
+from extproc.request.form import Form
 from extproc.request.reader import MAX_MODEL_CHARS
 from extproc.request.thinking import Thinking
 from extproc.routing.tenant import DIGEST_CHARS
@@ -17,6 +18,7 @@ from extproc.tokens import MAX_TOKENS
 
 MOST_COUNT: Final = 1 << 48
 _THINKING: Final = frozenset(known.value for known in Thinking)
+_FORMS: Final = frozenset(known.value for known in Form)
 _MOST_STOOD_FOR: Final = 1_000_000  # one of a thousand is observed, and one of a thousand learnt
 
 
@@ -29,6 +31,7 @@ def is_asked(asked: Asked) -> bool:
         and len(asked.category) <= NAME_CHARS
         and len(asked.tenant) in {0, DIGEST_CHARS}
         and asked.thinking in _THINKING
+        and asked.form in _FORMS
         and 0 < asked.sequences <= MOST_COUNT
         and 0 < asked.share <= 1
         and 0 <= (asked.output_limit or 0) <= MOST_COUNT

@@ -68,6 +68,7 @@ def _asked(draw: random.Random) -> Asked:
         share=0.25 if several else 1.0,
         tenant=draw.choice(("", "a", "a", "b", str(draw.randrange(9)))),
         thinking=draw.choice(("", "", "high")),
+        form=draw.choice(("", "", "shaped", "stops")),
         limit_is_hint=draw.random() < 0.3,
         prefix=prefix,
     )

@@ -12,9 +12,9 @@ from extproc.budget.values import Asked, Observation, Outcome
 COUNTS = st.integers(0, 100_000)
 
 
-def ask(text=b"Where do owls sleep?", limit=None, floor=0, *, times=1, hint=False):
+def ask(text=b"Where do owls sleep?", limit=None, floor=0, *, times=1, hint=False, form=""):
     found = measure(text, len(text) * times, messages=1)
-    return Asked("m", "prose", found, limit, floor, limit_is_hint=hint)
+    return Asked("m", "prose", found, limit, floor, limit_is_hint=hint, form=form)
 
 
 def estimator(answers=()):
@@ -31,13 +31,15 @@ def estimator(answers=()):
     limit=COUNTS | st.none(),
     floor=COUNTS,
     hint=st.booleans(),
+    form=st.sampled_from(["", "shaped"]),
 )
-def test_they_are_those_of_the_estimator(answers, words, times, limit, floor, hint):
-    made, asked = estimator(answers), ask(b"owls " * words, limit, floor, times=times, hint=hint)
+def test_they_are_those_of_the_estimator(answers, words, times, limit, floor, hint, form):
+    made = estimator(answers)
+    asked = ask(b"owls " * words, limit, floor, times=times, hint=hint, form=form)
     outlook, unseen = made.outlook("m", "prose"), asked.measure.unseen
     features = np.array(asked.measure.features)
     budget = (
-        outlook.expected(features, unseen, floor, limit)
+        outlook.expected(features, unseen, floor, limit, form)
         if asked.reserved is None
         else outlook.reserved(features, unseen, asked.reserved)
     )

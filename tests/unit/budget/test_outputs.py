@@ -3,18 +3,18 @@
 import pytest
 from msgspec.structs import replace
 
-from extproc.budget.outputs import Outputs, output_kind, size_class
+from extproc.budget.outputs import Kind, Outputs, output_kind, size_class
 from extproc.budget.values import Asked, Measure, Observation, Outcome
 
 ASKED = Asked("m", "prose", Measure(4), None)
-PLAIN, THINKING = ("", False), ("high", False)
+PLAIN, THINKING, SHAPED = Kind("", "", False), Kind("high", "", False), Kind("", "shaped", False)
 
 
 def seen(output: int, outcome: Outcome = Outcome.COMPLETE) -> Observation:
     return Observation(ASKED, outcome, 8192, 10, output)
 
 
-def taught(kind: tuple[str, bool], output: int, times: int = 200) -> Outputs:
+def taught(kind: Kind, output: int, times: int = 200) -> Outputs:
     outputs = Outputs()
     for _ in range(times):
         outputs.add(kind, 0, seen(output), 1.0)
@@ -22,17 +22,20 @@ def taught(kind: tuple[str, bool], output: int, times: int = 200) -> Outputs:
 
 
 @pytest.mark.parametrize(
-    ("thinking", "limit", "hint", "kind"),
+    ("given", "limit", "hint", "kind"),
     [
-        ("", None, False, ("", False)),
-        ("low", None, True, ("low", False)),
-        ("low", 2048, True, ("low", True)),
-        ("low", 2048, False, None),
-        ("", 0, True, None),
+        ({}, None, False, Kind("", "", False)),
+        ({"thinking": "low"}, None, True, Kind("low", "", False)),
+        ({"thinking": "low"}, 2048, True, Kind("low", "", True)),
+        ({"form": "shaped"}, None, False, Kind("", "shaped", False)),
+        ({"thinking": "low"}, 2048, False, None),
+        ({}, 0, True, None),
     ],
 )
-def test_the_kind_is_how_much_to_think_and_whether_a_limit_is_a_hint(thinking, limit, hint, kind):
-    asked = replace(ASKED, thinking=thinking, output_limit=limit, limit_is_hint=hint)
+def test_the_kind_is_how_much_to_think_the_form_and_whether_a_limit_is_a_hint(
+    given, limit, hint, kind
+):
+    asked = replace(ASKED, **given, output_limit=limit, limit_is_hint=hint)
     assert output_kind(asked) == kind
 
 
@@ -61,8 +64,10 @@ def test_kinds_are_told_apart():
     outputs = taught(PLAIN, 100)
     for _ in range(200):
         outputs.add(THINKING, 0, seen(9000), 1.0)
-    assert outputs.find(PLAIN, 0).upper(0.1) < 200
+        outputs.add(SHAPED, 0, seen(20), 1.0)
+    assert 60 < outputs.find(PLAIN, 0).upper(0.1) < 200
     assert outputs.find(THINKING, 0).upper(0.5) > 4000
+    assert outputs.find(SHAPED, 0).upper(0.1) < 40
 
 
 def test_a_new_size_is_like_its_kind():

@@ -57,10 +57,17 @@ BODIES = st.fixed_dictionaries(
         "n": NUMBERS,
         "best_of": NUMBERS,
         "stream": st.booleans() | st.none(),
+        "stop": st.none()
+        | st.text(max_size=3)
+        | st.lists(st.text(max_size=3), max_size=2)
+        | st.integers(),
+        "guided_regex": st.none() | st.just("[0-9]"),
         "stream_options": st.none() | st.just({"include_usage": True}),
         "tools": st.lists(st.dictionaries(TEXTS, st.floats() | TEXTS, max_size=3), max_size=2)
         | st.none(),
-        "tool_choice": st.sampled_from(["none", "auto", "required", None]),
+        "tool_choice": st.sampled_from(
+            ["none", "auto", "required", None, {"type": "auto"}, {"type": "any"}, "x"]
+        ),
         "documents": st.just([{"text": "d"}]) | st.none(),
         "response_format": st.just({"type": "json_object"}) | st.none(),
         "reasoning_effort": st.sampled_from(["low", None]),

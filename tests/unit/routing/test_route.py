@@ -13,7 +13,7 @@ from extproc.budget.learner import Learner
 from extproc.budget.values import Observation, Outcome
 from extproc.build import build_learner, build_rules
 from extproc.config.settings import BudgetSettings, Settings
-from extproc.request.reader import Endpoint, Image, Prompts, Thinking, read_request
+from extproc.request.reader import Endpoint, Form, Image, Prompts, Thinking, read_request
 from extproc.routing.models import ModelRule
 from extproc.routing.pools import Pool, Reason
 from extproc.routing.route import (
@@ -115,6 +115,11 @@ def test_what_the_operator_states_of_a_model_is_used():
 def test_how_long_the_model_is_to_think_is_asked():
     assert decide(thinking=Thinking.LOW).asked.thinking == "low"
     assert not decide().asked.thinking
+
+
+def test_an_estimator_sees_what_form_the_answer_must_have():
+    assert decide(form=Form.SHAPED).asked.form == "shaped"
+    assert not decide().asked.form
 
 
 def test_an_unread_request_goes_to_the_largest_pool_and_reserves_nothing():

@@ -40,6 +40,7 @@ def test_a_count_out_of_range_is_not(change):
         {"category": "c" * 257},
         {"tenant": "short"},
         {"thinking": "unheard of"},
+        {"form": "unheard of"},
         {"sequences": 0},
         {"share": 0.0},
         {"share": math.nan},

@@ -12,7 +12,7 @@ from extproc.budget.estimate import Basis, Budget
 from extproc.budget.features import FEATURES
 from extproc.budget.values import Asked, Measure, Prefix
 from extproc.names import NOTE
-from extproc.request.reader import Thinking
+from extproc.request.reader import Form, Thinking
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
 from extproc.routing.tenant import TenantKey
@@ -127,6 +127,11 @@ def test_the_beginnings_of_a_prompt_survive(part):
 @pytest.mark.parametrize("thinking", [each.value for each in Thinking])
 def test_how_long_the_model_is_to_think_survives(thinking):
     assert from_note(to_note(asked(thinking=thinking)), RULES).asked.thinking == thinking
+
+
+@pytest.mark.parametrize("form", [each.value for each in Form])
+def test_what_form_the_answer_must_have_survives(form):
+    assert from_note(to_note(asked(form=form)), RULES).asked.form == form
 
 
 @pytest.mark.parametrize(
