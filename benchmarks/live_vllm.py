@@ -150,10 +150,13 @@ class Driver:
         """Send all requests; return what became of each."""
 
         async def one(sent: Sent) -> Fate:
+            begin = time.monotonic()
             try:
                 got = await self._ask(url, sent.body)
             except (aiohttp.ClientError, TimeoutError, msgspec.MsgspecError) as error:
                 got = Got(0, fault=repr(error))
+            if got.fault:
+                got = replace(got, fault=f"after {time.monotonic() - begin:.1f} s: {got.fault}")
             short = self._pools[0]
             # An answer has the name of the pool that sent it, and the reason of the decision.
             went_short = got.pool == short.name or got.reason == Reason.FITS
