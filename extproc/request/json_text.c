@@ -282,7 +282,7 @@ static PyObject *cut_long(PyObject *module, PyObject *const *args, Py_ssize_t nu
     return found;
 }
 
-#define MOST_KEYS 128 /* of the objects that are open */
+#define MOST_KEYS 64 /* of the objects that are open */
 #define MOST_DEPTH 32
 #define MOST_DIGITS 15 /* so many are those of the shortest text that means the number */
 
