@@ -349,20 +349,20 @@ static int write_string(writer *text)
                 continue;
         }
         const uint8_t byte = *text->at;
-        int length = is_plain(byte) || byte == '"';
+        if (byte == '"') {
+            *text->to++ = *text->at++;
+            return 1;
+        }
         if (byte == '\\') {
             if (!write_escape(text))
                 return 0;
             continue;
         }
-        if (byte >= 0x80)
-            length = read_character(text->at, text->end);
+        int length = byte < 0x80 ? is_plain(byte) : read_character(text->at, text->end);
         if (!length)
             return 0;
-        memcpy(text->to, text->at, length);
-        text->at += length, text->to += length;
-        if (byte == '"')
-            return 1;
+        while (length--)
+            *text->to++ = *text->at++;
     }
     return 0;
 }
