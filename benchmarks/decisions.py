@@ -99,6 +99,8 @@ def _traffics(*, quick: bool) -> Iterator[_Traffic]:
     for number in (1, 10, 100):
         tools = [_tool(n) for n in range(number)]
         yield _Traffic(f"1 KB, {number} tools", [_chat(make_text(KIB - 80, 0), tools=tools)])
+    schemas = [_described_tool(n) for n in range(60)]
+    yield _Traffic("4 KB, 60 tools", [_chat(make_text(4 * KIB, 0), tools=schemas)])
     yield _Traffic("1 MB", [text_body(MIB)])
     yield _Traffic("1 MB, image", [image_body(MIB)])
 
@@ -131,6 +133,26 @@ def _tool(number: int) -> dict[str, object]:
     name = f"get_weather_{number}"
     described = {"name": name, "description": "Get the weather", "parameters": parameters}
     return {"type": "function", "function": described}
+
+
+def _described_tool(number: int) -> dict[str, object]:
+    """Return a tool of 500 to 1,100 bytes, as agents describe them."""
+    words = iter(make_text(2 * KIB, number).split())
+    properties: dict[str, object] = {
+        next(words): {"type": "string", "description": " ".join(islice(words, 12))}
+        for _ in range(number % 5)
+    }
+    limit = {"type": "integer", "minimum": 0, "maximum": 100, "default": 10}
+    filters = {"type": "array", "items": {"type": "string", "enum": list(islice(words, 4))}}
+    nested = {"type": "object", "properties": {"limit": limit, "filters": filters}}
+    parameters = {
+        "type": "object",
+        "properties": properties | {"options": nested},
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+    described = {"name": f"tool_{number}", "description": " ".join(islice(words, 25))}
+    return {"type": "function", "function": described | {"parameters": parameters}}
 
 
 def _calls(number: int) -> Iterator[dict[str, object]]:

@@ -16,15 +16,18 @@ from extproc.request.conversation import Conversation, Mark
 from extproc.request.fields import MAX_ENTRIES, has_few_strings, is_small
 from extproc.request.form import Form
 from extproc.request.image import URL_CHARS, Image, read_image
-from extproc.request.long_strings import cut_long
+from extproc.request.json_text import cut_long, write_compact
 from extproc.request.prompt import ENDS_OF_THOUGHT, MAX_IMAGES, as_text
 from extproc.request.prompts import Prompt
 from extproc.request.sample import SAMPLE_BYTES
 
 _LONG_BYTES: Final = 4096
 """Strings from this length on are cut out before the rest is decoded."""
-# Nobody else knows it, so that no text of a body begins with it.
-_MARK: Final = token_hex(8)
+# Hardly any body has the first of its characters, and nobody else knows the others, so that no text
+# of a body begins with it.
+_MARK_SIGN: Final = b"\x7f"
+_MARK: Final = _MARK_SIGN.decode() + token_hex(8)
+_NO_TOOLS: Final = b"null"
 
 
 class PlainTexts(NamedTuple):
@@ -32,6 +35,8 @@ class PlainTexts(NamedTuple):
 
     texts: list[str | bytes]
     """Those of the messages first; those longer than SAMPLE_BYTES may be in UTF-8."""
+    definitions: list[str]
+    """Those of tools, which are the last of the texts."""
     calls: int
     images: tuple[Image, ...]
 
@@ -105,7 +110,7 @@ class PlainChat(msgspec.Struct, gc=False):
     n: int | None = None
     stream: bool | None = None
     stream_options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    tools: list[msgspec.Raw] | None = None
+    tools: msgspec.Raw = msgspec.Raw(_NO_TOOLS)
     user: str | None = None
     tool_choice: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     best_of: None = None
@@ -151,18 +156,18 @@ class PlainChat(msgspec.Struct, gc=False):
     @property
     def is_marked_elsewhere(self) -> bool:
         """Whether more than texts and addresses was cut out of what is read."""
-        mark = _MARK.encode()
         names = (self.model, self.user or "", *(turn.role for turn in self.messages))
-        tools = (bytes(tool) for tool in self.tools or ())
-        return any(name.startswith(_MARK) for name in names) or any(mark in tool for tool in tools)
+        tools = bytes(self.tools)
+        if _MARK_SIGN in tools and _MARK.encode() in tools:
+            return True
+        return any(name.startswith(_MARK) for name in names)
 
     def read(self, cut: Sequence[bytes]) -> PlainTexts | None:
         """Return all texts and images, of which those in `cut` were cut out.
 
         None if templates may drop some texts, or if there are very many.
         """
-        choices = _CALLING if self.tools else _CHOICES
-        if not 0 < len(self.messages) < _MOST_TURNS or self._choice not in choices:
+        if not 0 < len(self.messages) < _MOST_TURNS or self._choice not in _CHOICES:
             return None
         found, urls, calls, past = list[str](), list[str | _Url](), 0, 0
         for index, turn in enumerate(self.messages):
@@ -188,12 +193,14 @@ class PlainChat(msgspec.Struct, gc=False):
         for turn in self.messages[:past]:
             if turn.role == "assistant" and turn.may_hold_thought(cut):
                 return None
-        tools = _decode_tools(self.tools or [])
+        tools = _read_tools(bytes(self.tools))
         if len(found) > _MOST_TURNS or len(urls) > MAX_IMAGES or tools is None:
             return None
-        found += tools
+        if tools and self._choice not in _CALLING:
+            return None
         texts = [_restored(text, cut) for text in found] if cut else list[str | bytes](found)
-        return PlainTexts(texts, calls, tuple(_image(url, cut) for url in urls))
+        images = tuple(_image(url, cut) for url in urls)
+        return PlainTexts([*texts, *tools], tools, calls, images)
 
     def conversation(
         self, texts: list[str], read: Callable[[list[str], int], Prompt]
@@ -227,7 +234,7 @@ _CALLING: Final = (_MAY_CALL, _MUST_CALL)
 _CHOICES: Final = (*_CALLING, b'"none"', b"null")
 # Python's float: see fields.py.
 _CHAT: Final = msgspec.json.Decoder(PlainChat, float_hook=float)
-_TOOL: Final = msgspec.json.Decoder(dict[str, object], float_hook=float)
+_TOOLS: Final = msgspec.json.Decoder(list[dict[str, object]], float_hook=float)
 _NOT_READ: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -279,13 +286,14 @@ def _image(address: str | _Url, cut: Sequence[bytes]) -> Image:
     return read_image(url)
 
 
-def _decode_tools(tools: list[msgspec.Raw]) -> list[str] | None:
+def _read_tools(tools: bytes) -> list[str] | None:
     """Return tools as texts; None if the general reader must read them."""
-    if not tools:
+    if tools == _NO_TOOLS:
         return []
-    if len(tools) > _MOST_TURNS or not is_small(b",".join(tools)):
+    if not is_small(tools):
         return None
     try:
-        return [as_text(_TOOL.decode(tool)) for tool in tools]
+        found = write_compact(tools) or [as_text(tool) for tool in _TOOLS.decode(tools)]
     except _NOT_READ:
         return None
+    return found if len(found) <= _MOST_TURNS else None

@@ -104,12 +104,11 @@ def read_request(
 
 
 def _read_plain(chat: PlainChat, found: PlainTexts, size: int, *, turns: bool) -> Request:
-    messages, definitions = len(chat.messages), len(chat.tools or ())
-    tools = definitions + found.calls
+    messages, tools = len(chat.messages), len(found.definitions) + found.calls
     outputs = 1 if chat.n is None else min(_whole(chat.n) or 1, MAX_OUTPUTS)
     limit = chat.max_tokens if chat.max_completion_tokens is None else chat.max_completion_tokens
     prompts = Prompts(
-        (_plain_prompt(found.texts, messages, tools, definitions, found.images),),
+        (_plain_prompt(found.texts, messages, tools, found.definitions, found.images),),
         conversation=chat.conversation(list(map(as_str, found.texts)), _plain_prompt)
         if turns
         else None,
@@ -137,7 +136,7 @@ def _plain_prompt(
     texts: Sequence[str | bytes],
     messages: int,
     tools: int = 0,
-    definitions: int = 0,
+    definitions: Sequence[str] = (),
     images: tuple[Image, ...] = (),
 ) -> Prompt:
     text_bytes, sample = take_sample(texts)
@@ -151,7 +150,7 @@ def _plain_prompt(
         audios=0,
         videos=0,
         written=texts,
-        definitions=[as_str(text) for text in texts[len(texts) - definitions :]],
+        definitions=definitions,
     )
 
 

@@ -1,7 +1,8 @@
-"""Cut long strings out of a JSON text: a decoder would visit each of their bytes, one by one.
+"""Read JSON without decoding it: cut long strings out, and write values as compact JSON.
 
 Invariant: a decoder that puts back what was cut finds what it would find in the text, or fails as
-it would. `long_strings.c` does the same. Where the package is compiled, Python finds that instead.
+it would; what is written is what an encoder makes of the decoded value. `json_text.c` does the
+same, of more texts. Where the package is compiled, Python finds that instead.
 """
 
 from typing import Final
@@ -38,6 +39,15 @@ def cut_long(
             kept = end
         at = end + 1
     return ([*pieces, body[kept:]], cut) if cut else ([], [])
+
+
+def write_compact(array: bytes) -> list[str] | None:  # noqa: ARG001
+    """Return each of the objects in a JSON array as compact JSON; None to have it decoded.
+
+    Python can only decode and encode. `json_text.c` does neither, and gives None for what is no
+    array of objects, and for the rare numbers and keys that an encoder would write otherwise.
+    """
+    return None
 
 
 def _decoded(content: bytes) -> bytes | None:
