@@ -22,6 +22,7 @@ ENVIRONMENT = {
     "SPIN_SLEEP": "0.0003",  # the queues of this installation sleep instead of spinning
     "TRANSFORMERS_OFFLINE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": "3600",
     "VLLM_NO_USAGE_STATS": "1",
 }
 
