@@ -39,11 +39,13 @@ from extproc.budget.weights import (
 _Tokens = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
 PROBATION: Final = 8
 """The answers by which a name is placed, to prompts that tell tokenizers apart."""
+ENOUGH: Final = 29
+"""Observations from which on weights learn nothing from prompts that were only counted."""
 MOST_PROBATION: Final = 64
 """The answers after which it is placed in any case."""
 DOUBT: Final = 0.08
 """The deviation of an estimate during the probation, as a share of the prompt, of a name whose word
-says nothing of its weights."""
+says nothing of its weights; also where counted samples alone have taught the weights."""
 MOST_WEIGHTS: Final = 16
 CONTRADICTION: Final = 200.0
 """Squared standardised error above SURPRISE, summed, at which shared weights do not fit: that of 16
@@ -150,7 +152,10 @@ class Member:
     @property
     def doubt(self) -> float:
         """The deviation to add to that of its weights, as a share of the prompt."""
-        return 0.0 if self.placed else self._doubt
+        if self.placed:
+            # Requests may be of kinds of text that the samples do not have.
+            return DOUBT if self._is_counted_alone else 0.0
+        return self._doubt
 
     @doubt.setter
     def doubt(self, doubt: float) -> None:
@@ -172,6 +177,34 @@ class Member:
         self.weights.learn(measure, tokens)
         if self._contradiction.add(self.weights, odd):
             self.placed, self._doubt, self._contradiction = False, DOUBT, Contradiction()
+
+    @property
+    def _is_counted_alone(self) -> bool:
+        """Whether hardly more is known of its weights than counts of samples."""
+        learnt = self.weights.observations
+        return self.answers < min(learnt, PROBATION) and learnt < ENOUGH + PROBATION
+
+    @property
+    def is_known(self) -> bool:
+        """Whether counts of samples would teach nothing."""
+        return self.placed and self.weights.observations >= ENOUGH
+
+    def prime(self, families: "Families", measure: Measure, tokens: int) -> None:
+        """Learn the count of a sample; a name on probation is placed by PROBATION of them."""
+        if self.placed:
+            self._learn_samples([(measure, tokens)])
+            return
+        self._samples.append((measure, tokens))
+        if len(self._samples) == PROBATION:
+            samples, self._samples, self._tried = self._samples, [], 0
+            self.weights, self.placed = families.fitting(samples), True
+            self._learn_samples(samples)
+
+    def _learn_samples(self, samples: list[tuple[Measure, int]]) -> None:
+        # All names have the same samples: to learn them twice would feign certainty.
+        for measure, tokens in samples:
+            if self.weights.observations < ENOUGH:
+                self.weights.learn(measure, tokens)
 
     @property
     def is_new(self) -> bool:
