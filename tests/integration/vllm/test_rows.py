@@ -88,6 +88,23 @@ def discovered(stack, pool):
     return fetch(f"{stack.http}/state").json["discovered"].get(pool, {"answered": 0})
 
 
+def test_models_aliases_and_adapters_are_counted_before_their_first_answer(stack):
+    names = {"chat", "chat-v2", "code", "sql-lora"}
+    wait_for(lambda: names <= learnt(stack)["models"].keys())
+    known = learnt(stack)
+    assert not known["categories"]
+    assert {known["models"][name]["samples"] for name in names} == {0}
+    # What a template adds to a message is learnt, and differs.
+    chat, lora, code = (
+        known["models"][name]["template_messages"] for name in ("chat", "sql-lora", "code")
+    )
+    assert chat == lora != code
+
+
+def learnt(stack):
+    return fetch(f"{stack.http}/state").json
+
+
 @pytest.mark.parametrize(
     ("model", "text", "pool"),
     [
