@@ -76,6 +76,7 @@ class SavedMember(msgspec.Struct, frozen=True, array_like=True):
     contradiction: SavedContradiction
     template: SavedTemplate
     doubt: Annotated[float, Meta(ge=0.0, le=DOUBT)] = DOUBT
+    is_primed: bool = False
 
 
 class SavedWord(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
@@ -135,6 +136,7 @@ class Member:
         self.template = Template()
         """What is added to text that a tokenizer has counted."""
         self._doubt = doubt
+        self._is_primed = False  # by counts of samples
         self._tried = 0  # answers of this probation
         self._samples: list[tuple[Measure, int]] = []
         self._contradiction = Contradiction()
@@ -181,8 +183,8 @@ class Member:
     @property
     def _is_counted_alone(self) -> bool:
         """Whether hardly more is known of its weights than counts of samples."""
-        learnt = self.weights.observations
-        return self.answers < min(learnt, PROBATION) and learnt < ENOUGH + PROBATION
+        few = self.answers < PROBATION and self.weights.observations < ENOUGH + PROBATION
+        return few and self._is_primed
 
     @property
     def is_known(self) -> bool:
@@ -191,6 +193,7 @@ class Member:
 
     def prime(self, families: "Families", measure: Measure, tokens: int) -> None:
         """Learn the count of a sample; a name on probation is placed by PROBATION of them."""
+        self._is_primed = True
         if self.placed:
             self._learn_samples([(measure, tokens)])
             return
@@ -230,12 +233,14 @@ class Member:
             self._contradiction.save(place),
             self.template.save(),
             self._doubt,
+            self._is_primed,
         )
 
     @classmethod
     def load(cls, saved: SavedMember, weights: WeightsAt) -> Self:
         """Return the name that was saved. Raises ValueError."""
         member = cls(weights(saved.weights), placed=saved.placed, doubt=saved.doubt)
+        member._is_primed = saved.is_primed
         member.answers, member._tried = saved.answers, min(saved.tried, MOST_PROBATION - 1)
         for measure, _ in saved.samples[: PROBATION - 1]:
             measure.check(len(FEATURES))

@@ -89,20 +89,17 @@ def discovered(stack, pool):
 
 
 def test_models_aliases_and_adapters_are_counted_before_their_first_answer(stack):
-    names = {"chat", "chat-v2", "code", "sql-lora"}
-    wait_for(lambda: names <= learnt(stack)["models"].keys())
-    known = learnt(stack)
-    assert not known["categories"]
-    assert {known["models"][name]["samples"] for name in names} == {0}
+    names = ("chat-v2", "sql-lora", "code")
+
+    def models():
+        return fetch(f"{stack.http}/state").json["models"]
+
+    wait_for(lambda: all(name in models() for name in names))
+    known = [models()[name] for name in names]
+    assert {each["samples"] for each in known} == {0}
     # What a template adds to a message is learnt, and differs.
-    chat, lora, code = (
-        known["models"][name]["template_messages"] for name in ("chat", "sql-lora", "code")
-    )
-    assert chat == lora != code
-
-
-def learnt(stack):
-    return fetch(f"{stack.http}/state").json
+    alias, adapter, code = (each["template_messages"] for each in known)
+    assert alias == adapter != code
 
 
 @pytest.mark.parametrize(

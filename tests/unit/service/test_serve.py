@@ -442,9 +442,6 @@ class Counts(Lists):
         assert body.pop("model") == "m"
         return 200, json.dumps({"count": len(json.dumps(body)) // 4}).encode()
 
-    def do_POST(self):
-        self.do_GET()
-
 
 @both
 def test_a_model_that_is_discovered_is_counted_before_its_first_answer(tmp_path, workers):
