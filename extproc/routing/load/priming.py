@@ -30,7 +30,7 @@ from extproc.routing.load.discovery import Discovery
 from extproc.tokens import MAX_TOKENS
 
 MOST_PRIMED: Final = 1024
-"""The names that are asked about; further ones learn from answers alone."""
+"""The names that are looked at; further ones learn from answers alone."""
 MOST_MISSED: Final = 5
 """The questions in a row that a server may leave without an answer."""
 
