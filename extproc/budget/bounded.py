@@ -42,6 +42,11 @@ class BoundedMap(Generic[Key, Value]):
         _, touched = next(iter(self._entries.values()))
         return self._touches - touched > IDLE * self._most
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether fewer than half of the places are taken."""
+        return 2 * len(self._entries) < self._most
+
     def touch(self, key: Key, value: Value) -> Key | None:
         """Keep the value of a key that has room; return the key that was evicted for it."""
         self._touches += 1

@@ -161,8 +161,26 @@ class Calibrated:
         if observation.outcome is Outcome.REFUSED:
             self._judge_refusal(observation, known)
             return
+        if observation.outcome is Outcome.COUNTED:
+            self._prime(observation, known)
+            return
         if _is_possible(observation):
             self._learn(observation, known)
+
+    def knows(self, model: str) -> bool:
+        """Return whether counted prompts would teach nothing of a model.
+
+        Half of the places for models are left to those that are asked for.
+        """
+        known = self._models.get(model)
+        return known.member.is_known if known else not self._models.has_spare
+
+    def _prime(self, seen: Observation, known: Known) -> None:
+        """Teach the weights of a model; no answer was judged, and its outputs are not known."""
+        measure, tokens = seen.asked.measure, seen.prompt_tokens - seen.asked.measure.token_ids
+        if known.model_key is not None and known.weights.plausible(measure, tokens):
+            known.model.member.prime(self._families, measure, tokens)
+            self._keep_model(known)
 
     def _learn(self, seen: Observation, known: Known) -> None:
         asked, weights = seen.asked, known.weights
@@ -386,13 +404,7 @@ class Calibrated:
 
     def _keep(self, known: Known, category: str, stands_for: int) -> float:
         """Keep states that may be new; return the weight of the answer in what tenants share."""
-        # Only an answer gets here: a client cannot push out what was learnt by inventing names.
-        if known.model_key is None:
-            self._models.pass_by()
-            self._other_model = known.model
-        else:
-            self._forget(self._models.touch(known.model_key, known.model))
-            self._families.keep(known.model_key, known.model.member)
+        self._keep_model(known)
         if known.category_key is None:
             self._categories.pass_by()
             self._other_categories[known.model_key] = known.category
@@ -401,6 +413,16 @@ class Calibrated:
         if self._answers.has_room(category):
             self._answers.touch(category, (self._answers.get(category) or 0) + 1)
         return self._tenants.keep(known.tenant, stands_for) if known.tenant else 1.0
+
+    def _keep_model(self, known: Known) -> None:
+        # Only what a server states gets here: a client cannot push out what was learnt by inventing
+        # names.
+        if known.model_key is None:
+            self._models.pass_by()
+            self._other_model = known.model
+        else:
+            self._forget(self._models.touch(known.model_key, known.model))
+            self._families.keep(known.model_key, known.model.member)
 
     def _forget(self, model: str | None) -> None:
         if model is None:

@@ -39,11 +39,13 @@ from extproc.budget.weights import (
 _Tokens = Annotated[int, Meta(ge=-(1 << 53), le=1 << 53)]
 PROBATION: Final = 8
 """The answers by which a name is placed, to prompts that tell tokenizers apart."""
+ENOUGH: Final = 29
+"""Observations from which on weights learn nothing from prompts that were only counted."""
 MOST_PROBATION: Final = 64
 """The answers after which it is placed in any case."""
 DOUBT: Final = 0.08
 """The deviation of an estimate during the probation, as a share of the prompt, of a name whose word
-says nothing of its weights."""
+says nothing of its weights; also where counted samples alone have taught the weights."""
 MOST_WEIGHTS: Final = 16
 CONTRADICTION: Final = 200.0
 """Squared standardised error above SURPRISE, summed, at which shared weights do not fit: that of 16
@@ -74,6 +76,7 @@ class SavedMember(msgspec.Struct, frozen=True, array_like=True):
     contradiction: SavedContradiction
     template: SavedTemplate
     doubt: Annotated[float, Meta(ge=0.0, le=DOUBT)] = DOUBT
+    is_primed: bool = False
 
 
 class SavedWord(msgspec.Struct, frozen=True, array_like=True, gc=False, tag=4):
@@ -133,6 +136,7 @@ class Member:
         self.template = Template()
         """What is added to text that a tokenizer has counted."""
         self._doubt = doubt
+        self._is_primed = False  # by counts of samples
         self._tried = 0  # answers of this probation
         self._samples: list[tuple[Measure, int]] = []
         self._contradiction = Contradiction()
@@ -150,7 +154,10 @@ class Member:
     @property
     def doubt(self) -> float:
         """The deviation to add to that of its weights, as a share of the prompt."""
-        return 0.0 if self.placed else self._doubt
+        if self.placed:
+            # Requests may be of kinds of text that the samples do not have.
+            return DOUBT if self._is_counted_alone else 0.0
+        return self._doubt
 
     @doubt.setter
     def doubt(self, doubt: float) -> None:
@@ -172,6 +179,35 @@ class Member:
         self.weights.learn(measure, tokens)
         if self._contradiction.add(self.weights, odd):
             self.placed, self._doubt, self._contradiction = False, DOUBT, Contradiction()
+
+    @property
+    def _is_counted_alone(self) -> bool:
+        """Whether hardly more is known of its weights than counts of samples."""
+        few = self.answers < PROBATION and self.weights.observations < ENOUGH + PROBATION
+        return few and self._is_primed
+
+    @property
+    def is_known(self) -> bool:
+        """Whether counts of samples would teach nothing."""
+        return self.placed and self.weights.observations >= ENOUGH
+
+    def prime(self, families: "Families", measure: Measure, tokens: int) -> None:
+        """Learn the count of a sample; a name on probation is placed by PROBATION of them."""
+        self._is_primed = True
+        if self.placed:
+            self._learn_samples([(measure, tokens)])
+            return
+        self._samples.append((measure, tokens))
+        if len(self._samples) == PROBATION:
+            samples, self._samples, self._tried = self._samples, [], 0
+            self.weights, self.placed = families.fitting(samples), True
+            self._learn_samples(samples)
+
+    def _learn_samples(self, samples: list[tuple[Measure, int]]) -> None:
+        # All names have the same samples: to learn them twice would feign certainty.
+        for measure, tokens in samples:
+            if self.weights.observations < ENOUGH:
+                self.weights.learn(measure, tokens)
 
     @property
     def is_new(self) -> bool:
@@ -197,12 +233,14 @@ class Member:
             self._contradiction.save(place),
             self.template.save(),
             self._doubt,
+            self._is_primed,
         )
 
     @classmethod
     def load(cls, saved: SavedMember, weights: WeightsAt) -> Self:
         """Return the name that was saved. Raises ValueError."""
         member = cls(weights(saved.weights), placed=saved.placed, doubt=saved.doubt)
+        member._is_primed = saved.is_primed
         member.answers, member._tried = saved.answers, min(saved.tried, MOST_PROBATION - 1)
         for measure, _ in saved.samples[: PROBATION - 1]:
             measure.check(len(FEATURES))

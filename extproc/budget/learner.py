@@ -8,7 +8,7 @@ from extproc.budget.category import OTHER, Labels
 from extproc.budget.estimate import Budget
 from extproc.budget.lengths import Lengths, SavedLengths
 from extproc.budget.saved import SavedLabels
-from extproc.budget.values import Asked, Estimator, Learnt, Observation, Recalled
+from extproc.budget.values import Asked, Estimator, Learnt, Observation, Outcome, Recalled
 
 
 class Learner:
@@ -34,8 +34,15 @@ class Learner:
         """Return what is known of the beginning of a prompt, if it was seen before."""
         return self.estimator.recall(digest)
 
+    def knows(self, model: str) -> bool:
+        """Return whether counted prompts would teach nothing of a model."""
+        return self.estimator.knows(model)
+
     def learn(self, observation: Observation) -> None:
         """Teach the estimator."""
+        if observation.outcome is Outcome.COUNTED:  # no answer: it has no category, and no length
+            self.estimator.observe(observation)
+            return
         if gone := self._labels.admit(name_category(observation.asked)):
             self._fold(gone)
         self.estimator.observe(observation)

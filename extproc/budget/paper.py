@@ -93,6 +93,10 @@ class PaperEstimator:
         ratio.deviation = beta * ratio.deviation + (1 - beta) * abs(observed - ratio.mean)
         ratio.samples += 1
 
+    def knows(self, model: str) -> bool:  # noqa: ARG002
+        """Return True: the paper's ratio is of answers."""
+        return True
+
     def recall(self, digest: str) -> Recalled | None:
         """Return nothing: the ratio is of whole prompts."""
 

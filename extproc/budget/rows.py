@@ -41,6 +41,11 @@ class RowEstimators:
         if number is not None:
             self._estimators[number].observe(observation)
 
+    def knows(self, model: str) -> bool:
+        """Return whether counted prompts would teach nothing of a model, as without a row."""
+        number = self._number(model)
+        return number is None or self._estimators[number].knows(model)
+
     def recall(self, digest: str) -> Recalled | None:
         """Return what is known of the beginning of a prompt: its digest is that of one model."""
         found = (estimator.recall(digest) for estimator in self._estimators)

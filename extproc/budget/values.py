@@ -109,6 +109,7 @@ class Outcome(enum.Enum):
     COMPLETE = "complete"
     CUT = "cut"  # the answer reached its limit or the end of the window
     REFUSED = "refused"  # it does not fit the window; its tokens are unknown
+    COUNTED = "counted"  # its prompt was counted for us, and nothing was generated
 
 
 class Observation(msgspec.Struct, frozen=True, gc=False):
@@ -209,6 +210,9 @@ class Estimator(Protocol):
 
     def observe(self, observation: Observation) -> None:
         """Learn from an answer."""
+
+    def knows(self, model: str) -> bool:
+        """Return whether counted prompts would teach nothing of a model."""
 
     def recall(self, digest: str) -> "Recalled | None":
         """Return what is known of the beginning of a prompt, if it was seen before."""

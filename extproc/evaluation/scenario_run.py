@@ -15,10 +15,11 @@ from extproc.budget.values import Estimator
 from extproc.build import build_estimator, build_rules
 from extproc.config.load import load_row
 from extproc.config.settings import EstimatorName, Settings
-from extproc.evaluation.cases import TEMPLATES, Case
+from extproc.evaluation.cases import TEMPLATES, Case, Template
 from extproc.evaluation.chat_template import ChatTemplate, find_chat_template
 from extproc.evaluation.conditions import Model, make_cases
 from extproc.evaluation.options import EvaluateOptions, EvaluationError
+from extproc.evaluation.priming import prime
 from extproc.evaluation.rivals import Exact, Served
 from extproc.evaluation.scenarios import SCENARIOS, Scenario, select
 from extproc.evaluation.serving import Conditions, ServedRow, serve
@@ -150,6 +151,7 @@ def _serve_task(task: _Task) -> list[ScenarioResult]:
             list(scenario.named(cases, seed)),
             models[0].name,
             models[0].count_once,
+            models[0].template,
         )
     ]
 
@@ -169,10 +171,12 @@ def serve_scenario(
     cases: Sequence[Case],
     tokenizer: str,
     count: Callable[[str], int] = len,
+    template: Template = TEMPLATES[0],
 ) -> list[ScenarioResult]:
     """Serve the cases by our estimator and by an exact tokenizer, under the scenario's settings.
 
-    `count` is the tokenizer itself, which the service has in some scenarios.
+    `count` is the tokenizer itself, which the service has in some scenarios, and asks its servers
+    for in those that are primed; `template` is what their chat template adds.
     """
     rules = build_rules(settings)
     if rules.limits_are_hints:
@@ -188,6 +192,8 @@ def serve_scenario(
     )
     estimator = build_estimator(settings, name=EstimatorName.CALIBRATED)
     recall = estimator.recall if settings.budget.prefixes else None
+    if scenario.primed:
+        prime(estimator, {case.asked.model for case in cases}, count, template)
     exact = Exact(build_estimator(settings, name=EstimatorName.CALIBRATED))
     forecasts, ours = _forecasted(
         serve(cases, Served(estimator), conditions, recall), estimator, len(cases)

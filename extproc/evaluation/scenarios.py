@@ -61,7 +61,7 @@ class Scenario:
     by section. adapters: the names of models. renders: whether it needs a chat template beside the
     tokenizer.json. counts: whether the service has the tokenizer and counts short prompts. lag:
     requests until an answer is learnt. apart: the first requests, which are
-    reported on their own.
+    reported on their own. primed: whether servers have counted samples for the service first.
     """
 
     name: str
@@ -75,6 +75,7 @@ class Scenario:
     counts: bool = False
     lag: int = 0
     apart: int = 0
+    primed: bool = False
 
     def over(self, settings: Settings) -> Settings:
         """Return the settings with the scenario's own pools and overrides.
@@ -167,6 +168,9 @@ SCENARIOS: Final = (
     *(Scenario(name=f"{count} adapters, {'Zipf' if zipf else 'uniform'}", phases=_BASE,
                adapters=Adapters(count, zipf))
       for count in (20, 60, 200) for zipf in (True, False)),
+    *(Scenario(name=f"200 adapters, {'Zipf' if zipf else 'uniform'}, primed", phases=_BASE,
+               adapters=Adapters(200, zipf), primed=True)
+      for zipf in (True, False)),
     Scenario(name="2 models, 30 adapters each", phases=_TWO_MODELS, adapters=Adapters(30)),
     *(Scenario(name=f"images: {name}", phases=(_some(0.3, Traffic(changes=(change,))),))
       for name, change in _IMAGES.items()),
@@ -198,6 +202,7 @@ SCENARIOS: Final = (
       for phases in [_rare(stated)]
       for share in (0.0005, 0.002)),
     Scenario(name="answers 2000 late", phases=_BASE, lag=2000, apart=2000),
+    Scenario(name="answers 2000 late, primed", phases=_BASE, lag=2000, apart=2000, primed=True),
     Scenario(name="schemas: 70 %", phases=(_some(0.7, _SCHEMAS),)),
     Scenario(name="schemas: 10 %, then 70 %", phases=(_some(0.1, _SCHEMAS), _some(0.7, _SCHEMAS))),
     *(Scenario(name=f"documents: 30 %, {'rendered' if rendered else 'dropped'}",

@@ -97,7 +97,8 @@ def _pool_silent(seen: Seen) -> str:
         f"{pool}: {question}"
         for pool in seen.pools
         for question in rise.by_label(polls, pool)
-        if not rise.sum(polls, pool, question, "reported")
+        # A server may decline to count samples.
+        if question != "tokenize" and not rise.sum(polls, pool, question, "reported")
     )
     return ", ".join(silent)
 

@@ -8,12 +8,23 @@ from typing import Final
 from extproc.config.settings import PoolSettings, Settings
 from extproc.routing.load.discovery import Discovery
 from extproc.routing.load.pool_load import Tracker
+from extproc.routing.load.priming import Priming
 from extproc.service.certificates import CertificateError
 from extproc.service.files import pool_tls
-from extproc.service.polling import LoadQuestion, ModelsQuestion, Pace, Polled, Poller
+from extproc.service.polling import (
+    LoadQuestion,
+    ModelsQuestion,
+    Pace,
+    Polled,
+    Poller,
+    TokenizeQuestion,
+)
 
 # A server that computes a large prompt may take seconds to answer.
 _MODELS_PACE: Final = Pace(every_s=10.0, timeout_s=5.0, longest_s=60.0)
+
+# To count a sample takes a server some milliseconds, which it has between others for its requests.
+_TOKENIZE_PACE: Final = Pace(every_s=0.2, timeout_s=5.0, longest_s=60.0)
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +48,12 @@ def build_models_poller(
     # Of a shadow, the pools but the largest need not be there.
     polled = list(_reachable(settings.routed.pools))
     return Poller(polled, _MODELS_PACE, ModelsQuestion(discovery), told, polls)
+
+
+def build_tokenize_poller(settings: Settings, priming: Priming, polls: Polls) -> Poller:
+    """Build what has the servers count samples."""
+    polled = list(_reachable(settings.routed.pools))
+    return Poller(polled, _TOKENIZE_PACE, TokenizeQuestion(priming), lambda: None, polls)
 
 
 def _reachable(pools: Sequence[PoolSettings]) -> Iterator[Polled]:

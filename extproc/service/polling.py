@@ -1,4 +1,4 @@
-"""Ask the servers of all pools, over and over: for their load, or for their models and windows.
+"""Ask the servers of all pools, over and over: for their load, their models, or to count samples.
 
 Nothing waits for an answer: it is bounded in time and size, and what is wrong with it is counted.
 """
@@ -20,6 +20,7 @@ import aiohttp
 from extproc.config.addresses import host_port
 from extproc.routing.load.discovery import Discovery, read_models
 from extproc.routing.load.pool_load import Tracker
+from extproc.routing.load.priming import Priming
 from extproc.routing.load.report import read_report
 from extproc.service.repeating import repeating
 
@@ -32,9 +33,13 @@ _RESOLVED_EVERY_S: Final = 10.0
 _MOST_AT_ONCE: Final = 32
 _FIRST_WITHIN_S: Final = 1.0
 _MOST_DOUBLINGS: Final = 8
+_IDLE_S: Final = 1.0
+"""How often a question looks for something to ask, once there is nothing."""
 
 REPORTED: Final = "reported"
-OUTCOMES: Final = (REPORTED, "refused", "timeout", "failed", "unreadable", "unresolved")
+REFUSED: Final = "refused"
+UNREADABLE: Final = "unreadable"
+OUTCOMES: Final = (REPORTED, REFUSED, "timeout", "failed", UNREADABLE, "unresolved")
 """What may become of a question; unreadable: no answer of such a server, or too long."""
 
 Server = tuple[str, int]
@@ -72,11 +77,14 @@ class Question(Protocol):
     def set_servers(self, pool: str, servers: Iterable[Server]) -> None:
         """Take the servers that a pool has now."""
 
+    def next(self, pool: str, server: Server) -> bytes | None:
+        """Return what to post to a server now, empty to get; None: there is nothing to ask."""
+
     def take(self, pool: str, server: Server, answer: bytes, at_s: float) -> bool:
         """Take an answer, and when it was asked for; return False if it cannot be read."""
 
-    def refuse(self, pool: str, server: Server) -> None:
-        """Note that a server refused the connection."""
+    def miss(self, pool: str, server: Server, outcome: str) -> None:
+        """Note that a server gave no answer that can be read."""
 
 
 class LoadQuestion:
@@ -85,14 +93,23 @@ class LoadQuestion:
     name, path, accept = "load", "/metrics", "text/plain"
 
     def __init__(self, tracker: Tracker) -> None:
-        self.set_servers, self.refuse = tracker.set_servers, tracker.refuse
+        self.set_servers = tracker.set_servers
         self._tracker = tracker
+
+    def next(self, pool: str, server: Server) -> bytes:  # noqa: ARG002
+        """Always ask."""
+        return b""
 
     def take(self, pool: str, server: Server, answer: bytes, at_s: float) -> bool:
         """Take the metrics of a server."""
         if report := read_report(answer):
             self._tracker.tell(pool, server, report, at_s)
         return report is not None
+
+    def miss(self, pool: str, server: Server, outcome: str) -> None:
+        """Note that a server is down if it refused the connection."""
+        if outcome == REFUSED:
+            self._tracker.refuse(pool, server)
 
 
 class ModelsQuestion:
@@ -104,14 +121,36 @@ class ModelsQuestion:
         self.set_servers = discovery.set_servers
         self._discovery = discovery
 
+    def next(self, pool: str, server: Server) -> bytes:  # noqa: ARG002
+        """Always ask."""
+        return b""
+
     def take(self, pool: str, server: Server, answer: bytes, at_s: float) -> bool:  # noqa: ARG002
         """Take the list of a server's models."""
         if stated := read_models(answer):
             self._discovery.tell(pool, server, stated)
         return stated is not None
 
-    def refuse(self, pool: str, server: Server) -> None:
+    def miss(self, pool: str, server: Server, outcome: str) -> None:
         """Do nothing: what it stated still holds."""
+
+
+class TokenizeQuestion:
+    """The tokens of samples, until the models of a server are known."""
+
+    name, path, accept = "tokenize", "/tokenize", "application/json"
+
+    def __init__(self, priming: Priming) -> None:
+        self.set_servers, self.next = priming.set_servers, priming.next
+        self._priming = priming
+
+    def take(self, pool: str, server: Server, answer: bytes, at_s: float) -> bool:  # noqa: ARG002
+        """Take the count of a sample."""
+        return self._priming.take(pool, server, answer)
+
+    def miss(self, pool: str, server: Server, outcome: str) -> None:
+        """Ask again, unless the server answers with something else."""
+        self._priming.miss(pool, server, refused=outcome == UNREADABLE)
 
 
 class Poller:
@@ -180,44 +219,59 @@ class Poller:
         first_s = min(every_s, _FIRST_WITHIN_S)
         await asyncio.sleep(first_s * random.random())  # noqa: S311 - not all at once
         while True:
+            body = self._question.next(pool.name, server)
+            if body is None:
+                await asyncio.sleep(max(every_s, _IDLE_S))
+                continue
             async with self._places:
-                outcome = await self._ask(pool, server, address, session)
+                outcome = await self._ask(pool, server, address, session, body)
             self._polls[pool.name, self._question.name, outcome] += 1
+            if outcome != REPORTED:
+                self._question.miss(pool.name, server, outcome)
             failures = 0 if outcome == REPORTED else min(failures + 1, _MOST_DOUBLINGS)
             longer_s = min(every_s * 2 ** max(failures - 1, 0), self._pace.longest_s)
             pause_s = max(every_s, longer_s)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def _ask(
-        self, pool: Polled, server: Server, address: str, session: aiohttp.ClientSession
+        self,
+        pool: Polled,
+        server: Server,
+        address: str,
+        session: aiohttp.ClientSession,
+        body: bytes,
     ) -> str:
         """Ask a server once; return the outcome."""
         at_s = asyncio.get_running_loop().time()
         try:
-            data = await _get(session, self._question.path, pool, server, address)
+            data = await _fetch(session, self._question.path, pool, server, address, body)
         except TimeoutError:
             return "timeout"
         except aiohttp.ClientConnectorError as error:
-            if error.os_error.errno != errno.ECONNREFUSED:
-                return "failed"
-            self._question.refuse(pool.name, server)
-            return "refused"
+            return REFUSED if error.os_error.errno == errno.ECONNREFUSED else "failed"
         except (aiohttp.ClientError, OSError, ValueError):
             return "failed"
         if data is None or not self._question.take(pool.name, server, data, at_s):
-            return "unreadable"
+            return UNREADABLE
         return REPORTED
 
 
-async def _get(
-    session: aiohttp.ClientSession, path: str, pool: Polled, server: Server, address: str
+async def _fetch(
+    session: aiohttp.ClientSession,
+    path: str,
+    pool: Polled,
+    server: Server,
+    address: str,
+    body: bytes,
 ) -> bytes | None:
     """Return the answer of a server; None for another status, or if it is too long."""
     host = f"[{server[0]}]" if ":" in server[0] else server[0]
     scheme = "https" if pool.tls else "http"
-    async with session.get(
+    async with session.request(
+        "POST" if body else "GET",
         f"{scheme}://{host}:{server[1]}{path}",
-        headers={"host": address},
+        data=body or None,
+        headers={"host": address, **({"content-type": "application/json"} if body else {})},
         ssl=pool.tls or True,
         server_hostname=(pool.tls_name or host_port(address)[0]) if pool.tls else None,
         allow_redirects=False,

@@ -17,6 +17,8 @@ from extproc.service.windows import Windows
 from extproc.stream.metrics import LoadCollector, WindowCollector
 
 if TYPE_CHECKING:
+    from extproc.routing.load.discovery import Discovery
+    from extproc.routing.load.priming import Priming
     from extproc.service.polling import Poller
 
 _log = logging.getLogger(__name__)
@@ -25,8 +27,8 @@ _log = logging.getLogger(__name__)
 class PoolWatch:
     """Passes the load of the pools to `told` while `load.spill` is set.
 
-    While `load.discover` is, it calls `resized` whenever `capped` returns other windows. Nobody is
-    asked without these settings.
+    While `load.discover` is, it calls `resized` whenever `capped` returns other windows, and has
+    models that are new counted. Nobody is asked without these settings.
     """
 
     def __init__(
@@ -35,9 +37,13 @@ class PoolWatch:
         registry: CollectorRegistry,
         told: Callable[[Mapping[str, PoolLoad]], None],
         resized: Callable[[], None] = lambda: None,
+        priming: "Callable[[Discovery], Priming] | None" = None,
     ) -> None:
-        """Raises CertificateError if a pool's tls_ca cannot be read."""
-        self._told, self._resized = told, resized
+        """`priming` builds what learns from the counts of servers whose models are discovered.
+
+        Raises CertificateError if a pool's tls_ca cannot be read.
+        """
+        self._told, self._resized, self._priming = told, resized, priming
         self._polls: Counter[tuple[str, str, str]] = Counter()
         self._loads: Mapping[str, PoolLoad] = {}
         self._windows = Windows(settings)
@@ -128,9 +134,12 @@ class PoolWatch:
     def _models_poller(self, settings: Settings) -> "Iterator[Poller]":
         if not settings.load.discover:
             return
-        from extproc.service.build_pollers import build_models_poller
+        from extproc.service.build_pollers import build_models_poller, build_tokenize_poller
 
         yield build_models_poller(settings, self._windows.discovery, self._look, self._polls)
+        if self._priming:
+            priming = self._priming(self._windows.discovery)
+            yield build_tokenize_poller(settings, priming, self._polls)
 
     def _look(self) -> None:
         if self._windows.look():

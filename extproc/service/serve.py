@@ -14,7 +14,9 @@ from extproc.config.addresses import host_port, with_port
 from extproc.config.settings import Settings
 from extproc.page.decisions import Decisions
 from extproc.page.digest import EVERY_S
+from extproc.routing.load.discovery import Discovery
 from extproc.routing.load.pool_load import PoolLoad
+from extproc.routing.load.priming import Priming
 from extproc.service.build import (
     build_mark,
     build_reporter,
@@ -99,7 +101,7 @@ class Service:
         self._transport = choose_transport(settings)
         self._workers.configured.set(1)
         self._reporter = build_reporter(stages, decisions)
-        self._watch = PoolWatch(settings, registry, self._tell, self._retune)
+        self._watch = PoolWatch(settings, registry, self._tell, self._retune, self._priming)
         self._page = build_page(
             settings, learner, self._workers, self._watch, self._shared or self._state
         )
@@ -175,6 +177,9 @@ class Service:
         load = {"load": spill.describe()} if spill is not None else {}
         seen = self._watch.describe_windows()
         return {**self._described, **describe_state(self._state, self._shared), **seen, **load}
+
+    def _priming(self, discovery: Discovery) -> Priming:
+        return Priming(discovery, self._learner.knows, self._observe)
 
     def _report(self) -> None:
         self._page.overview.tell(0, self._reporter.digest())

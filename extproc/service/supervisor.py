@@ -24,7 +24,9 @@ from extproc.build import build_learner, retune
 from extproc.config.addresses import host_port, with_port, worker_addresses
 from extproc.config.settings import Settings
 from extproc.page.digest import EVERY_S
+from extproc.routing.load.discovery import Discovery
 from extproc.routing.load.pool_load import PoolLoad
+from extproc.routing.load.priming import Priming
 from extproc.service.build import (
     build_mark,
     build_shared,
@@ -99,7 +101,9 @@ class Supervisor:
         self._observe = self._shared.observe if self._shared else self._journal.apply
         if self._shared:
             self._shared.on_replicas = self._share
-        self._watch = PoolWatch(settings, self._registry, self._pass_on, self._resize)
+        self._watch = PoolWatch(
+            settings, self._registry, self._pass_on, self._resize, self._priming
+        )
         self._page = build_page(
             settings, self._learner, self._metrics, self._watch, self._shared or self._state
         )
@@ -142,6 +146,9 @@ class Supervisor:
         load = {"load": self._watch.describe()} if self._settings.load.spill else {}
         seen = self._watch.describe_windows()
         return {**self._described, **describe_state(self._state, self._shared), **seen, **load}
+
+    def _priming(self, discovery: Discovery) -> Priming:
+        return Priming(discovery, self._learner.knows, self._observe)
 
     def _share(self, replicas: int) -> None:
         """Have the workers observe one share of so many."""

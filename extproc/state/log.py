@@ -21,7 +21,7 @@ from extproc.budget.saved import Count
 from extproc.budget.values import Observation
 from extproc.routing.sound import is_observation
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the entries: count it up when their meaning changes."""
 MOST_KEPT: Final = 10_000
 """Own observations that are kept to be sent again, of about a kilobyte each."""

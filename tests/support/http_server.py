@@ -6,7 +6,7 @@ from threading import Thread
 
 
 class Answering(BaseHTTPRequestHandler):
-    """Answers GET with what `found` returns, a status and a body; logs nothing."""
+    """Answers GET and POST with what `found` returns, a status and a body; logs nothing."""
 
     def do_GET(self):
         status, body = self.found()
@@ -14,6 +14,9 @@ class Answering(BaseHTTPRequestHandler):
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def do_POST(self):
+        self.do_GET()
 
     def log_message(self, *_):
         pass

@@ -130,6 +130,11 @@ class Discovery:
             servers[server] = stated
             self.version += 1
 
+    def names(self, pool: str, server: Hashable) -> frozenset[str]:
+        """Return the names that a server states; none if it has not answered."""
+        stated = self._pools.get(pool, {}).get(server)
+        return stated.names if stated else frozenset()
+
     def found(self) -> dict[str, Found]:
         """Return what is known of each pool."""
         return {name: _together(list(servers.values())) for name, servers in self._pools.items()}

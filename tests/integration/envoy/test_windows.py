@@ -62,6 +62,23 @@ def gateway(folder, short, long):
         yield f"http://127.0.0.1:{ports.listener}", http
 
 
+def test_workers_know_a_model_that_servers_count_before_its_first_answer(tmp_path):
+    short, long = consecutive_ports(1)
+    with ExitStack() as stack:
+        stack.enter_context(server(long, 65536))
+        stack.enter_context(server(short, 8192))
+        try:
+            url, http = stack.enter_context(gateway(tmp_path, short, long))
+        except StackError as error:
+            pytest.skip(str(error))
+        wait_for(lambda: "m" in fetch(f"{http}/state").json["models"])
+        assert fetch(f"{url}/v1/completions", BODY).status == 200
+        wait_for(
+            lambda: 'decisions_total{basis="borrowed"' in fetch(f"{http}/metrics").body.decode()
+        )
+        assert 'decisions_total{basis="prior"' not in fetch(f"{http}/metrics").body.decode()
+
+
 def test_a_request_goes_where_the_servers_hold_it_and_back_once_they_do(tmp_path):
     try:
         find_envoy()

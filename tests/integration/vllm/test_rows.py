@@ -88,6 +88,20 @@ def discovered(stack, pool):
     return fetch(f"{stack.http}/state").json["discovered"].get(pool, {"answered": 0})
 
 
+def test_models_aliases_and_adapters_are_counted_before_their_first_answer(stack):
+    names = ("chat-v2", "sql-lora", "code")
+
+    def models():
+        return fetch(f"{stack.http}/state").json["models"]
+
+    wait_for(lambda: all(name in models() for name in names))
+    known = [models()[name] for name in names]
+    assert {each["samples"] for each in known} == {0}
+    # What a template adds to a message is learnt, and differs.
+    alias, adapter, code = (each["template_messages"] for each in known)
+    assert alias == adapter != code
+
+
 @pytest.mark.parametrize(
     ("model", "text", "pool"),
     [

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from extproc.budget.bounded import IDLE
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.estimate import Basis
+from extproc.budget.families import ENOUGH
 from extproc.budget.known import _reserving
 from extproc.budget.measure import measure, measure_media, with_optional
 from extproc.budget.prior import MEASURED
@@ -635,3 +636,62 @@ def test_fewer_models_or_categories_forget_the_others() -> None:
         calibrated.retune((LIMIT,), **SETTINGS | fewer)
         assert set(calibrated.learnt().categories) == {"prose/c"}
         calibrated.observe(truth(replace(asked(), model="c")))
+
+
+def counted(words: int, model: str = "m") -> Observation:
+    seen = truth(replace(asked(words), model=model), completion=0, outcome=Outcome.COUNTED)
+    return replace(seen, window=MAX_TOKENS)
+
+
+def primed(*models: str) -> Calibrated:
+    calibrated = fresh()
+    for model in models:
+        for number in range(ENOUGH):
+            calibrated.observe(counted(300 + number, model))
+    return calibrated
+
+
+def test_counted_prompts_narrow_the_budget_of_a_model_without_an_answer() -> None:
+    plain, known = fresh().budget(asked()), primed("m").budget(asked())
+    assert (known.basis, plain.basis) == (Basis.BORROWED, Basis.PRIOR)
+    assert truth(asked()).prompt_tokens + 256 <= known.tokens < 0.9 * plain.tokens
+
+
+def test_counted_prompts_are_no_answers() -> None:
+    learnt = primed("m").learnt()
+    assert learnt.models["m"]["samples"] == 0
+    assert not learnt.categories
+    assert learnt.limits == fresh().learnt().limits
+
+
+def test_a_model_is_known_once_its_samples_were_counted() -> None:
+    calibrated = primed("m")
+    assert calibrated.knows("m")
+    assert not calibrated.knows("new")
+
+
+def test_counts_that_no_tokenizer_makes_teach_nothing() -> None:
+    calibrated = fresh()
+    calibrated.observe(replace(counted(2000), prompt_tokens=MAX_TOKENS))
+    assert calibrated.budget(asked()) == fresh().budget(asked())
+    assert not calibrated.learnt().models
+
+
+def test_models_that_are_counted_take_half_of_the_places() -> None:
+    calibrated = primed(*(f"m{number}" for number in range(MODELS // 2)))
+    assert calibrated.knows("new")
+    assert not primed("m1").knows("new")
+
+
+def test_a_count_of_a_model_without_a_place_teaches_nothing() -> None:
+    calibrated = primed(*(f"m{number}" for number in range(MODELS)))
+    before = calibrated.learnt()
+    calibrated.observe(counted(500, "one more"))
+    assert calibrated.learnt() == before
+
+
+def test_what_was_counted_is_kept_in_a_snapshot() -> None:
+    same = fresh()
+    same.load(list(primed("m").save()))
+    assert same.knows("m")
+    assert same.budget(asked()) == primed("m").budget(asked())

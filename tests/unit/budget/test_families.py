@@ -4,6 +4,7 @@ import random
 
 from extproc.budget.families import (
     DOUBT,
+    ENOUGH,
     MOST_PROBATION,
     MOST_WEIGHTS,
     PROBATION,
@@ -34,6 +35,15 @@ class Fleet:
     def __init__(self) -> None:
         self.families, self.names = Families(MEASURED), dict[str, Member]()
         self.draw = random.Random(1)
+
+    def count(self, name: str, bytes_per_token: float = 4.4, times: int = ENOUGH) -> Member:
+        member = self.names.get(name) or self.families.find(name)
+        for number in range(times):
+            seen = prompt(300 + number)
+            member.prime(self.families, seen, tokens(seen, bytes_per_token))
+        self.families.keep(name, member)
+        self.names[name] = member
+        return member
 
     def answer(self, name: str, bytes_per_token: float = 4.4, times: int = 1) -> Member:
         for _ in range(times):
@@ -237,3 +247,56 @@ def test_contradictions_of_other_weights_do_not_count() -> None:
         assert not found.add(one, 100.0)
     other.observations += 2
     assert not found.add(other, 100.0)
+
+
+def test_counts_teach_the_first_name_its_weights() -> None:
+    member = Fleet().count("m", 3.2)
+    assert member.is_known
+    assert error(member, 3.2) < 0.03
+    assert member.answers == 0
+
+
+def test_counts_place_a_name_with_the_weights_that_they_fit_and_teach_these_nothing() -> None:
+    fleet = Fleet()
+    base = fleet.count("base")
+    before = base.predict(prompt(1000))
+    kin = fleet.count("kin", times=PROBATION)
+    assert kin.weights is base.weights
+    assert kin.is_known
+    assert kin.predict(prompt(1000)) == before
+
+
+def test_counts_that_fit_no_weights_teach_new_ones() -> None:
+    fleet = Fleet()
+    base, other = fleet.count("base"), fleet.count("other", 2.2)
+    assert other.weights is not base.weights
+    assert error(other, 2.2) < 0.04
+
+
+def test_a_name_with_few_counts_stays_on_probation() -> None:
+    fleet = Fleet()
+    fleet.count("base")
+    new = fleet.count("new", times=PROBATION - 1)
+    assert not new.placed
+    assert not new.is_known
+
+
+def test_counts_teach_weights_nothing_that_have_learnt_enough() -> None:
+    fleet = Fleet()
+    member = fleet.answer("m", times=300)
+    before = member.predict(prompt(1000))
+    fleet.count("m", 2.2)
+    assert member.predict(prompt(1000)) == before
+
+
+def test_an_estimate_from_counts_alone_is_doubted_until_answers_come() -> None:
+    fleet = Fleet()
+    member = fleet.count("m")
+    assert member.doubt == DOUBT
+    fleet.answer("m", times=PROBATION)
+    assert member.doubt == 0.0
+    assert fleet.count("kin").doubt == 0.0
+
+
+def test_a_first_name_that_answers_teach_is_not_doubted() -> None:
+    assert Fleet().answer("m").doubt == 0.0

@@ -5,10 +5,14 @@ from msgspec.structs import replace
 from extproc.budget.bounded import IDLE
 from extproc.budget.category import Labels
 from extproc.budget.learner import Learner, name_category
+from extproc.budget.measure import measure
 from extproc.budget.values import Asked, Measure, Observation, Outcome
+from extproc.build import build_estimator
+from extproc.config.settings import Settings
 from tests.support.conversation import paper
 
 ASKED = Asked("m", "prose", Measure(4000), 0)
+PROMPT = measure(b"word " * 800, 4000, messages=1)
 
 
 def learner(labels=8):
@@ -76,3 +80,16 @@ def test_fewer_labels_fold_the_lengths_of_the_others():
     given.relabel(2, 8)
     assert gone == ["prose/a"]
     assert {row[1] for row in given.lengths.rows()} == {"other", "prose/b"}
+
+
+def test_a_counted_prompt_is_no_answer_of_a_category():
+    given = Learner(build_estimator(Settings()), Labels(8))
+    assert not given.knows("m")
+    given.learn(Observation(replace(ASKED, measure=PROMPT), Outcome.COUNTED, 8192, 1000))
+    assert list(given.lengths.rows()) == []
+    assert given.label(ASKED) == "other"
+    assert "m" in given.learnt().models
+
+
+def test_counted_prompts_would_teach_the_paper_nothing():
+    assert learner().knows("m")

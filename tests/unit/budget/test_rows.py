@@ -76,3 +76,9 @@ def test_one_row_alone_is_the_estimator_of_its_pools(name):
     only = Settings(rows=(row(name, "*"),))
     assert type(build_estimator(only)) is type(build_estimator(Settings()))
     assert build_rules(only).rows == ()
+
+
+def test_a_model_without_a_row_need_not_be_counted():
+    estimator = build_estimator(settings())
+    assert not estimator.knows("b2")
+    assert estimator.knows("mine")

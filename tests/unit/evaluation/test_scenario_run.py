@@ -12,7 +12,7 @@ from extproc.evaluation.scenario_run import Fared, count_rows, run_scenarios, se
 from extproc.evaluation.scenarios import Scenario
 from extproc.evaluation.serving import ServedRow
 from extproc.routing.pools import Verdict
-from tests.support.evaluation_cases import case
+from tests.support.evaluation_cases import Words, case
 
 
 def row(verdict: Verdict, *, near=False, long=False, weight=1, counted=False) -> ServedRow:
@@ -22,7 +22,7 @@ def row(verdict: Verdict, *, near=False, long=False, weight=1, counted=False) ->
 def serve(**more):
     scenario = Scenario(name="s", phases=(), windows=(1000,), **more)
     cases = [case(words, output=10) for words in range(550, 950)]
-    return serve_scenario(scenario, scenario.over(Settings()), cases, "words")
+    return serve_scenario(scenario, scenario.over(Settings()), cases, "words", Words().count)
 
 
 def test_rows_are_counted():
@@ -50,6 +50,13 @@ def test_a_scenario_is_served_by_ours_and_by_an_exact_tokenizer():
     assert result.exact.over_routed < result.ours.over_routed
     assert result.later.requests == 200
     assert 0 < result.forecast < 0.001
+
+
+def test_fewer_are_over_routed_once_servers_have_counted_samples():
+    (plain,), (primed,) = (serve(lag=400, primed=primed) for primed in (False, True))
+    assert primed.ours.over_routed < plain.ours.over_routed
+    assert primed.ours.misrouted == 0
+    assert primed.exact == plain.exact
 
 
 def test_the_first_requests_can_be_reported_apart():

@@ -24,7 +24,8 @@ EXPRESSIONS = {
     "DualpoolProtocolErrors": 'sum(increase(dualpool_streams_total{outcome="protocol"}[15m])) > 0',
     "DualpoolReloadRefused": 'increase(dualpool_reloads_total{outcome="refused"}[15m]) > 0',
     "DualpoolPoolSilent": "sum by (instance, pool, question) "
-    "(increase(dualpool_pool_polls_total[10m])) > 0 unless sum by (instance, pool, question) "
+    '(increase(dualpool_pool_polls_total{question!="tokenize"}[10m])) > 0 unless '
+    "sum by (instance, pool, question) "
     '(increase(dualpool_pool_polls_total{outcome="reported"}[10m])) > 0',
     "DualpoolStateNotSaved": 'increase(dualpool_state_snapshots_total{outcome!="saved"}[15m]) > 0',
     "DualpoolReplicasApart": "dualpool_state_connected == 0 or dualpool_state_agrees == 0",
@@ -108,6 +109,11 @@ def test_a_pool_is_silent():
     assert not found("DualpoolPoolSilent", answered)
     other = {**answered, "dualpool_pool_polls_total short load refused": 1.0}
     assert found("DualpoolPoolSilent", other) == "short: load"
+
+
+def test_a_pool_that_declines_to_count_samples_is_not_silent():
+    declined = {"dualpool_pool_polls_total short tokenize unreadable": 1.0}
+    assert not found("DualpoolPoolSilent", declined)
 
 
 @pytest.mark.parametrize("outcome", ["failed", "too_large"])

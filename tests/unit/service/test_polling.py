@@ -15,6 +15,7 @@ from aiohttp import web
 
 from extproc.routing.load.discovery import Discovery
 from extproc.routing.load.pool_load import PoolLoad, State, Tracker
+from extproc.routing.load.priming import Priming, samples
 from extproc.service import polling as module
 from extproc.service.polling import (
     MOST_BYTES,
@@ -24,6 +25,7 @@ from extproc.service.polling import (
     Pace,
     Polled,
     Poller,
+    TokenizeQuestion,
 )
 from extproc.simulator.pool.answer import describe_models
 from tests.support.certificate_authority import Authority
@@ -39,6 +41,7 @@ class FakeServer:
         self.body, self.status, self.delay_s = body, status, delay_s
         self.models = describe_models("m", 4096, 0, "x")
         self.asked_models = 0
+        self.counted: list[dict] = []
         self.hosts = set[str]()
         self.asked = 0
         self.port = 0
@@ -49,6 +52,7 @@ class FakeServer:
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/v1/models", self._models)
         app.router.add_get("/elsewhere", self._metrics)
+        app.router.add_post("/tokenize", self._tokenize)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, ssl_context=tls)
@@ -66,6 +70,12 @@ class FakeServer:
     async def _models(self, _request: web.Request) -> web.Response:
         self.asked_models += 1
         return web.Response(body=self.models)
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        assert request.content_type == "application/json"
+        self.counted.append(await request.json())
+        texts = (message["content"] for message in self.counted[-1]["messages"])
+        return web.json_response({"count": sum(map(len, texts)) // 3}, status=self.status)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         self.asked += 1
@@ -284,3 +294,39 @@ def test_the_models_of_servers_are_asked_and_stay_known_while_a_server_is_away()
         assert (found.window, found.models, found.answered) == (4096, ("m",), 1)
 
     playing(scenario)
+
+
+def counting(scenario, server):
+    """Run a scenario with a poller that has a server count samples for the model `m`."""
+
+    async def play(fake):
+        discovery, polls, taught = Discovery(), Counter(), []
+        priming = Priming(discovery, lambda _: False, taught.append)
+        pools = [Polled("short", (fake.address,))]
+        models = Poller(pools, PACE, ModelsQuestion(discovery), lambda: None, polls)
+        counts = Poller(pools, PACE, TokenizeQuestion(priming), lambda: None, polls)
+        async with asking(models), asking(counts):
+            await scenario(fake, polls, taught)
+
+    playing(play, server)
+
+
+def test_the_models_of_a_server_are_counted_by_it_and_then_it_is_left_alone():
+    async def scenario(server, polls, taught):
+        await until(lambda: taught)
+        await asyncio.sleep(0.2)
+        assert len(taught) == polls["short", "tokenize", "reported"] == len(samples())
+        assert {body["model"] for body in server.counted} == {"m"}
+
+    counting(scenario, FakeServer())
+
+
+def test_a_server_that_refuses_to_count_is_asked_once(monkeypatch):
+    monkeypatch.setattr(module, "_IDLE_S", 0.02)
+
+    async def scenario(server, polls, taught):
+        await until(lambda: polls["short", "tokenize", "unreadable"])
+        await asyncio.sleep(0.2)
+        assert (len(server.counted), taught) == (1, [])
+
+    counting(scenario, FakeServer(status=404))

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from extproc.config.errors import UserError
 from extproc.config.settings import LoadSettings, PoolSettings, Settings
 from extproc.routing.load.pool_load import State
+from extproc.routing.load.priming import Priming
 from extproc.service.certificates import CertificateError
 from extproc.service.polling import Poller
 from extproc.service.pool_watch import PoolWatch
@@ -186,3 +187,24 @@ def test_of_a_shadow_only_the_largest_pool_is_asked():
     watch = PoolWatch(given, CollectorRegistry(), print)
     [poller] = watch._pollers
     assert [pool.name for pool in poller._pools] == ["b"]
+
+
+def test_models_that_are_discovered_are_counted():
+    async def main():
+        server, taught = FakeServer(), []
+        await server.start()
+        given = settings(server, spill=False, discover=True)
+        watch = PoolWatch(
+            given,
+            CollectorRegistry(),
+            print,
+            priming=lambda discovery: Priming(discovery, lambda _: False, taught.append),
+        )
+        try:
+            async with asyncio.timeout(30), watch.running():
+                await until(lambda: taught)
+        finally:
+            await server.stop()
+        assert watch.counts()["dualpool_pool_polls_total only tokenize reported"] == len(taught)
+
+    asyncio.run(main())

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing, contextmanager
 from urllib.parse import urlsplit
 
@@ -429,6 +430,41 @@ def test_a_window_that_a_server_states_counts_and_what_was_learnt_stays(tmp_path
             text = get(f"{url}/metrics")[1]
             assert 'dualpool_pool_window_tokens{pool="short",source="used"} 1.0' in text
             assert 'dualpool_pool_disagreements{kind="window",pool="short"} 1.0' in text
+
+
+class Counts(Lists):
+    """A server of the same model that counts a token for four bytes."""
+
+    def found(self):
+        if self.path != "/tokenize":
+            return 200, describe_models("m", 65536, 0, "x")
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        assert body.pop("model") == "m"
+        return 200, json.dumps({"count": len(json.dumps(body)) // 4}).encode()
+
+
+@both
+def test_a_model_that_is_discovered_is_counted_before_its_first_answer(tmp_path, workers):
+    with serving_http(Counts) as server:
+        pools = (
+            f"pools: [{{name: short, max_model_len: 8192, address: '{server}'}}, "
+            "{name: long, max_model_len: 65536, address: '127.0.0.1:9'}]\n"
+        )
+        more = f"{pools}load: {{discover: true}}\nstate: 'file:{tmp_path}/state'\n"
+        with serving(tmp_path, workers, more=more) as (process, _, url):
+
+            def models():
+                return json.loads(get(f"{url}/state")[1])["models"]
+
+            wait_for(models)
+            assert models()["m"]["samples"] == 0
+            assert samples(url) == 0
+            process.terminate()
+            assert process.wait(20) == 0
+        with serving(tmp_path, workers, more=more) as (_, _, url):
+            assert models()["m"]["samples"] == 0
+            time.sleep(2)
+            assert 'question="tokenize"' not in get(f"{url}/metrics")[1]
 
 
 @both

@@ -207,3 +207,11 @@ def test_what_is_found_is_described_within_a_bound():
     assert (described["servers"], described["answered"]) == (1, 1)
     assert described["max_model_len"] == {"4096": 1}
     assert described["missing"] == ["x"]
+
+
+def test_the_names_of_one_server_are_all_that_it_states():
+    discovery = Discovery()
+    discovery.set_servers("short", [1, 2])
+    discovery.tell("short", 1, stated(1, "m", adapters=["a"]))
+    assert discovery.names("short", 1) == {"m", "a"}
+    assert discovery.names("short", 2) == discovery.names("long", 1) == frozenset()
