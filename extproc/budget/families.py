@@ -15,7 +15,7 @@ Invariant: there are at most MOST_WEIGHTS sets of weights; further names share w
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Annotated, Final, Self
 
@@ -200,8 +200,9 @@ class Member:
         self._samples.append((measure, tokens))
         if len(self._samples) == PROBATION:
             samples, self._samples, self._tried = self._samples, [], 0
-            self.weights, self.placed = families.fitting(samples), True
-            self._learn_samples(samples)
+            if weights := families.fitting_counts(samples):
+                self.weights, self.placed = weights, True
+                self._learn_samples(samples)
 
     def _learn_samples(self, samples: list[tuple[Measure, int]]) -> None:
         # All names have the same samples: to learn them twice would feign certainty.
@@ -325,15 +326,30 @@ class Families:
 
     def fitting(self, samples: list[tuple[Measure, int]]) -> TokenWeights:
         """Return the weights that fit some answers best, or new ones if none fit."""
-        odd, best, kept = math.inf, TokenWeights(self._prior), self.weights
-        for weights in kept:
-            if (found := _oddity(weights, samples)) < odd:
-                odd, best = found, weights
-        fits = odd <= SURPRISE or len(kept) >= MOST_WEIGHTS
+        best, fits = self._best(samples)
+        fits = fits or len(self.weights) >= MOST_WEIGHTS
         return best if fits else TokenWeights(self._prior)
 
+    def fitting_counts(self, samples: list[tuple[Measure, int]]) -> TokenWeights | None:
+        """Return the same for counts that no answer confirms yet; None if there is no room.
 
-def _oddity(weights: TokenWeights, samples: list[tuple[Measure, int]]) -> float:
+        Half of all sets are left to names that answer.
+        """
+        best, fits = self._best(samples)
+        if fits:
+            return best
+        return TokenWeights(self._prior) if 2 * len(self.weights) < MOST_WEIGHTS else None
+
+    def _best(self, samples: list[tuple[Measure, int]]) -> tuple[TokenWeights, bool]:
+        odd, best = math.inf, TokenWeights(self._prior)
+        for weights in self.weights:
+            if (found := mean_oddity(weights, samples)) < odd:
+                odd, best = found, weights
+        return best, odd <= SURPRISE
+
+
+def mean_oddity(weights: TokenWeights, samples: Sequence[tuple[Measure, int]]) -> float:
+    """Return how odd counts are by some weights: about 1 if these fit."""
     total = 0.0
     for measure, tokens in samples:
         found = weights.predict(measure)

@@ -5,8 +5,8 @@ whether it states an output limit that is a hint; a limit that is reserved in fu
 predict. A distribution of a kind borrows from the same kind of more requests (a category from its
 model), one of a size from its kind.
 
-Invariant: memory is bounded: there are two kinds for each pair of request.thinking.Thinking and
-request.form.Form.
+Invariant: memory is bounded: there are two kinds for each value of request.thinking.Thinking, in
+six sizes, and two for each pair of a form and no thinking.
 """
 
 from typing import Annotated, Final, NamedTuple
@@ -22,9 +22,14 @@ OUTPUT_MEMORY: Final = 1500.0
 SIZES: Final = 6
 """Classes of prompts: below 512, 1024, 2048, 4096, 8192 tokens, and longer ones."""
 
+_NO_THOUGHT: Final = ("", "off")
+
 
 class Kind(NamedTuple):
-    """How much the model is asked to think, the answer's form, and whether a limit is stated."""
+    """How much the model is asked to think, the answer's form, and whether a limit is stated.
+
+    The form is empty where the model may think: that says more of the output.
+    """
 
     thinking: str
     form: str
@@ -35,7 +40,8 @@ def output_kind(asked: Asked) -> Kind | None:
     """Return the kind of a request's output; None if a limit is reserved in full."""
     if asked.reserved is not None:
         return None
-    return Kind(asked.thinking, asked.form, asked.output_limit is not None)
+    form = asked.form if asked.thinking in _NO_THOUGHT else ""
+    return Kind(asked.thinking, form, asked.output_limit is not None)
 
 
 def size_class(prompt_tokens: float) -> int:
@@ -85,9 +91,10 @@ class Outputs:
         """Count an output in this distribution; the wider ones were told of it before."""
         _add(self.every, seen, weight)
         if kind is not None:
-            own = self._add_size(kind, size)
-            _add(self._kinds[kind], seen, weight)
-            _add(own, seen, weight)
+            _add(self._add_kind(kind), seen, weight)
+            # An answer of a given form hardly grows with the prompt.
+            if not kind.form:
+                _add(self._add_size(kind, size), seen, weight)
 
     def save(self) -> SavedOutputs:
         """Return what is kept in a snapshot."""

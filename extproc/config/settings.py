@@ -321,8 +321,8 @@ class TenantSettings(Section):
         "tenants",
         1,
         4096,
-        "kept apart, up to 400 KB each; further ones share",
-        # 50 MB, of the 512 MB that docker-compose.yml gives the service.
+        "kept apart, up to 750 KB each; further ones share",
+        # 96 MB, of the 512 MB that docker-compose.yml gives the service.
         default=128,
     )
     key_file: str = keys.secret("secret of their hashes, for replicas; empty: random")

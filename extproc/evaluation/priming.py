@@ -10,6 +10,8 @@ from extproc.budget.values import Estimator
 from extproc.evaluation.cases import Template
 from extproc.routing.load.discovery import Discovery, Stated
 from extproc.routing.load.priming import Priming
+from extproc.routing.pools import Pool
+from extproc.tokens import MAX_TOKENS
 
 _POOL: Final = "pool"
 _SERVER: Final = "server"
@@ -22,9 +24,10 @@ def prime(
 ) -> None:
     """Have one server count the samples for each model; all have this tokenizer and template."""
     discovery = Discovery()
+    pool = Pool(_POOL, MAX_TOKENS, MAX_TOKENS)
     discovery.set_servers(_POOL, [_SERVER])
     discovery.tell(_POOL, _SERVER, Stated(models=frozenset(models)))
-    priming = Priming(discovery, estimator.knows, estimator.observe)
+    priming = Priming(discovery, lambda _: (pool,), estimator.knows, estimator.observe)
     while body := priming.next(_POOL, _SERVER):
         tokens = _count(msgspec.json.decode(body), count, template)
         priming.take(_POOL, _SERVER, msgspec.json.encode({"count": tokens}))

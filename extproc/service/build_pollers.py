@@ -52,7 +52,8 @@ def build_models_poller(
 
 def build_tokenize_poller(settings: Settings, priming: Priming, polls: Polls) -> Poller:
     """Build what has the servers count samples."""
-    polled = list(_reachable(settings.routed.pools))
+    # The largest pools alone: see routing.load.priming.
+    polled = list(_reachable([row.pools[-1] for row in settings.routed.fleet]))
     return Poller(polled, _TOKENIZE_PACE, TokenizeQuestion(priming), lambda: None, polls)
 
 

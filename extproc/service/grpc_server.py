@@ -151,6 +151,9 @@ class GrpcServer:
                         return
         except TimeoutError:
             _log.debug("ended a stream that was idle for too long or whose place was needed")
+            if patience.is_replying:
+                # The peer reads nothing. gRPC could not send a status, and would log a traceback.
+                raise asyncio.CancelledError from None
         finally:
             stream.close()
 
@@ -169,6 +172,11 @@ class TimedPatience:
         self.has_message = False
         self.has_replied = False
 
+    @property
+    def is_replying(self) -> bool:
+        """Whether the first reply may be on its way."""
+        return self.has_message and not self.has_replied
+
     def end(self) -> None:
         """End the call at once, or once its first reply is sent."""
         # One whose time is over is ending by itself, and takes no other time.
@@ -180,7 +188,7 @@ class TimedPatience:
         """Set the end; None is never. Without effect after `end`."""
         if self._ends:
             return
-        if when is not None and self.has_message and not self.has_replied:
+        if when is not None and self.is_replying:
             when = max(when, asyncio.get_running_loop().time() + _FIRST_REPLY_S)
         self._timeout.reschedule(when)
 

@@ -38,8 +38,7 @@ _IDLE_S: Final = 1.0
 
 REPORTED: Final = "reported"
 REFUSED: Final = "refused"
-UNREADABLE: Final = "unreadable"
-OUTCOMES: Final = (REPORTED, REFUSED, "timeout", "failed", UNREADABLE, "unresolved")
+OUTCOMES: Final = (REPORTED, REFUSED, "timeout", "failed", "unreadable", "unresolved")
 """What may become of a question; unreadable: no answer of such a server, or too long."""
 
 Server = tuple[str, int]
@@ -148,9 +147,9 @@ class TokenizeQuestion:
         """Take the count of a sample."""
         return self._priming.take(pool, server, answer)
 
-    def miss(self, pool: str, server: Server, outcome: str) -> None:
-        """Ask again, unless the server answers with something else."""
-        self._priming.miss(pool, server, refused=outcome == UNREADABLE)
+    def miss(self, pool: str, server: Server, outcome: str) -> None:  # noqa: ARG002
+        """Ask again, or another server."""
+        self._priming.miss(pool, server)
 
 
 class Poller:
@@ -252,7 +251,7 @@ class Poller:
         except (aiohttp.ClientError, OSError, ValueError):
             return "failed"
         if data is None or not self._question.take(pool.name, server, data, at_s):
-            return UNREADABLE
+            return "unreadable"
         return REPORTED
 
 

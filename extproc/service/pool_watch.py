@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
+from extproc.build import build_rules
 from extproc.config.errors import UserError
 from extproc.config.settings import LoadSettings, RowSettings, Settings
 from extproc.routing.load.pool_load import PoolLoad, Tracker, describe
@@ -19,6 +20,7 @@ from extproc.stream.metrics import LoadCollector, WindowCollector
 if TYPE_CHECKING:
     from extproc.routing.load.discovery import Discovery
     from extproc.routing.load.priming import Priming
+    from extproc.routing.route import Rules
     from extproc.service.polling import Poller
 
 _log = logging.getLogger(__name__)
@@ -37,7 +39,7 @@ class PoolWatch:
         registry: CollectorRegistry,
         told: Callable[[Mapping[str, PoolLoad]], None],
         resized: Callable[[], None] = lambda: None,
-        priming: "Callable[[Discovery], Priming] | None" = None,
+        priming: "Callable[[Discovery, Rules], Priming] | None" = None,
     ) -> None:
         """`priming` builds what learns from the counts of servers whose models are discovered.
 
@@ -138,7 +140,7 @@ class PoolWatch:
 
         yield build_models_poller(settings, self._windows.discovery, self._look, self._polls)
         if self._priming:
-            priming = self._priming(self._windows.discovery)
+            priming = self._priming(self._windows.discovery, build_rules(settings))
             yield build_tokenize_poller(settings, priming, self._polls)
 
     def _look(self) -> None:

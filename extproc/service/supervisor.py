@@ -27,6 +27,7 @@ from extproc.page.digest import EVERY_S
 from extproc.routing.load.discovery import Discovery
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.routing.load.priming import Priming
+from extproc.routing.route import Rules
 from extproc.service.build import (
     build_mark,
     build_shared,
@@ -147,8 +148,8 @@ class Supervisor:
         seen = self._watch.describe_windows()
         return {**self._described, **describe_state(self._state, self._shared), **seen, **load}
 
-    def _priming(self, discovery: Discovery) -> Priming:
-        return Priming(discovery, self._learner.knows, self._observe)
+    def _priming(self, discovery: Discovery, rules: Rules) -> Priming:
+        return Priming(discovery, rules.row, self._learner.knows, self._observe)
 
     def _share(self, replicas: int) -> None:
         """Have the workers observe one share of so many."""

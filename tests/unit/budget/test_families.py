@@ -273,6 +273,14 @@ def test_counts_that_fit_no_weights_teach_new_ones() -> None:
     assert error(other, 2.2) < 0.04
 
 
+def test_counts_leave_half_of_the_sets_of_weights_to_names_that_answer() -> None:
+    fleet = Fleet()
+    for number in range(MOST_WEIGHTS):
+        fleet.count(f"name{number}", 1.5 * 1.15**number)
+    assert len(fleet.families.weights) == MOST_WEIGHTS // 2
+    assert not fleet.names[f"name{MOST_WEIGHTS - 1}"].placed
+
+
 def test_a_name_with_few_counts_stays_on_probation() -> None:
     fleet = Fleet()
     fleet.count("base")

@@ -5,7 +5,7 @@ from msgspec import structs
 
 from extproc.budget.families import Member
 from extproc.budget.features import FEATURES
-from extproc.budget.outputs import Outputs
+from extproc.budget.outputs import Kind, Outputs
 from extproc.budget.prior import MEASURED
 from extproc.budget.states import CategoryState, Distributions, Errors, ModelState
 from extproc.budget.values import Asked, Measure, Observation, Outcome, Prefix
@@ -23,7 +23,7 @@ def category() -> CategoryState:
 def test_a_new_state_is_like_the_wider_one() -> None:
     wider = category()
     for _ in range(200):
-        wider.outputs.add(("", False), 0, SEEN, 1.0)
+        wider.outputs.add(Kind("", "", False), 0, SEEN, 1.0)
     assert Distributions(wider).outputs.every.upper(0.5) > 800
 
 

@@ -7,45 +7,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.budget.families import ENOUGH, PROBATION
+from extproc.budget.prior import MEASURED
 from extproc.budget.values import Outcome
+from extproc.budget.weights import TokenWeights
 from extproc.routing.load.discovery import Discovery, Stated
 from extproc.routing.load.priming import MOST_MISSED, MOST_PRIMED, Priming, samples
+from extproc.routing.pools import Pool
 from extproc.routing.sound import is_observation
+
+POOLS = (Pool("short", 2048, 2048), Pool("long", 65_536, 65_536))
+EXPECTED = [round(TokenWeights(MEASURED).predict(each.asked.measure).tokens) for each in samples()]
+BODIES = [each.body for each in samples()]
 
 
 class Servers:
-    """Servers of one pool, whose models all count alike unless `more` tokens are added."""
+    """Servers of one pool, whose models all count alike unless there is a `share` of one."""
 
-    def __init__(self, *names, servers=("a",), known=(), more=None):
-        self.discovery, self.known, self.more = Discovery(), set(known), more or {}
+    def __init__(self, *names, servers=("a",), known=(), shares=None, row=lambda _: POOLS):
+        self.discovery, self.known, self.shares = Discovery(), set(known), shares or {}
         self.taught = []
         self.asked = []
-        self.discovery.set_servers("short", servers)
+        self.discovery.set_servers("long", servers)
         for server in servers:
             self.state(server, *names)
-        self.priming = Priming(self.discovery, self.known.__contains__, self.taught.append)
+        self.priming = Priming(self.discovery, row, self.known.__contains__, self.taught.append)
 
     def state(self, server, *names):
-        self.discovery.tell("short", server, Stated(models=frozenset(names)))
+        self.discovery.tell("long", server, Stated(models=frozenset(names)))
 
     def ask(self, server="a"):
         """Ask a server once; return the name that it is asked about, None if there is none."""
-        body = self.priming.next("short", server)
+        body = self.priming.next("long", server)
         if body is None:
             return None
         asked = json.loads(body)
         self.asked.append(asked["model"])
-        count = len(body) + self.more.get(asked["model"], 0)
-        count -= len(asked["model"])
-        assert self.priming.take("short", server, json.dumps({"count": count}).encode())
-        return asked["model"]
+        name = asked.pop("model")
+        count = round(EXPECTED[BODIES.index(asked)] * self.shares.get(name, 1.1))
+        assert self.priming.take("long", server, json.dumps({"count": count}).encode())
+        return name
 
     def ask_all(self, server="a"):
         while self.ask(server):
             pass
 
-    def miss(self, server="a", *, refused):
-        self.priming.miss("short", server, refused=refused)
+    def miss(self, server="a", times=MOST_MISSED):
+        for _ in range(times):
+            self.priming.next("long", server)
+            self.priming.miss("long", server)
 
     @property
     def names(self):
@@ -77,11 +86,7 @@ def test_a_model_is_taught_once_all_samples_are_counted():
 def test_what_is_taught_is_what_was_counted():
     servers = Servers("m")
     servers.ask_all()
-    bodies = [json.dumps({"model": "", **s.body}, ensure_ascii=False) for s in samples()]
-    compact = [json.loads(body) for body in bodies]
-    counts = [
-        len(json.dumps(b, ensure_ascii=False, separators=(",", ":")).encode()) for b in compact
-    ]
+    counts = [round(expected * 1.1) for expected in EXPECTED]
     assert [seen.prompt_tokens for seen in servers.taught] == counts
 
 
@@ -93,7 +98,7 @@ def test_a_name_whose_first_counts_are_those_of_another_is_asked_no_more():
 
 
 def test_a_name_that_counts_otherwise_is_asked_to_the_end():
-    servers = Servers("base", "new", more={"new": 1})
+    servers = Servers("base", "new", shares={"new": 1.2})
     servers.ask_all()
     assert servers.names.count("new") == len(samples())
 
@@ -129,47 +134,73 @@ def test_a_name_that_is_new_is_asked_later():
     assert servers.ask() == "new"
 
 
-def test_a_server_that_refuses_is_asked_no_more_and_another_counts():
+def test_a_server_is_asked_again_before_another_counts():
     servers = Servers("m", servers=("a", "b"))
-    servers.priming.next("short", "a")
+    servers.miss("a", MOST_MISSED - 1)
     assert servers.ask("b") is None
-    servers.miss("a", refused=True)
-    assert servers.ask("a") is None
-    assert servers.ask("b") == "m"
+    assert servers.ask("a") == "m"
 
 
-def test_a_refusal_by_a_server_that_is_asked_nothing_changes_nothing():
+def test_a_server_that_does_not_count_leaves_the_name_to_others():
+    servers = Servers("m", servers=("a", "b"))
+    for _ in range(10):
+        servers.ask("a")
+    assert servers.ask("b") is None
+    servers.miss("a")
+    servers.ask_all("b")
+    assert servers.names == ["m"] * len(samples())
+
+
+def test_a_server_that_counts_again_is_asked_again():
+    servers = Servers("m")
+    servers.miss()
+    servers.ask_all()
+    assert servers.names == ["m"] * len(samples())
+
+
+def test_a_name_that_a_server_does_not_count_leaves_it_time_for_others():
+    servers = Servers("gone", "m")
+    servers.miss()
+    assert [servers.ask() for _ in range(2)] == ["m", "m"]
+
+
+def test_a_server_that_is_asked_nothing_may_miss():
     servers = Servers("m")
     servers.ask_all()
-    servers.miss(refused=True)
+    servers.miss()
     assert len(servers.taught) == len(samples())
 
 
-def test_what_was_counted_before_a_refusal_teaches():
-    servers = Servers("m")
-    for _ in range(10):
-        servers.ask()
-    servers.miss(refused=True)
-    assert servers.names == ["m"] * 10
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 2.0])
+def test_counts_that_no_tokenizer_resembles_teach_nothing(share):
+    servers = Servers("m", shares={"m": share})
+    servers.ask_all()
+    assert len(servers.asked) == len(samples())
+    assert not servers.taught
 
 
-def test_a_server_that_is_slow_is_asked_again_but_not_for_ever():
-    servers = Servers("m")
-    for _ in range(MOST_MISSED - 1):
-        servers.priming.next("short", "a")
-        servers.miss(refused=False)
-    assert servers.ask() == "m"
-    for _ in range(MOST_MISSED):
-        servers.miss(refused=False)
+def test_a_name_whose_counts_are_those_of_no_tokenizer_is_no_proof_for_another():
+    servers = Servers("a", "b", shares={"a": 0.5, "b": 0.5})
+    servers.ask_all()
+    assert servers.asked.count("b") == len(samples())
+
+
+def test_only_the_largest_pool_is_asked():
+    servers = Servers("m", row=lambda _: POOLS[:1])
+    assert servers.ask() is None
+
+
+def test_a_name_that_no_row_has_is_not_asked():
+    servers = Servers("m", row=lambda _: ())
     assert servers.ask() is None
 
 
 def test_a_server_that_is_gone_leaves_its_name_to_others():
     servers = Servers("m", servers=("a", "b"))
-    body = servers.priming.next("short", "a")
+    body = servers.priming.next("long", "a")
     assert servers.ask("b") is None
-    servers.priming.set_servers("short", ["b"])
-    assert servers.priming.take("short", "a", b'{"count": 9}')
+    servers.priming.set_servers("long", ["b"])
+    assert servers.priming.take("long", "a", b'{"count": 9}')
     assert body
     assert servers.ask("b") == "m"
 
@@ -185,12 +216,12 @@ def test_names_are_bounded():
 )
 def test_what_is_no_count_teaches_nothing(answer):
     servers = Servers("m")
-    servers.priming.next("short", "a")
-    assert not servers.priming.take("short", "a", answer)
+    servers.priming.next("long", "a")
+    assert not servers.priming.take("long", "a", answer)
 
 
 @given(st.binary(max_size=64))
 def test_any_answer_is_read(answer):
     servers = Servers("m")
-    servers.priming.next("short", "a")
-    servers.priming.take("short", "a", answer)
+    servers.priming.next("long", "a")
+    servers.priming.take("long", "a", answer)
