@@ -25,8 +25,8 @@ _HEADERS: Final = {
     names.REASON_HEADER: "why this pool; see below",
     names.BUDGET_HEADER: "tokens of prompt and output, of the largest sequence",
     names.CATEGORY_HEADER: "the category whose errors and outputs were used",
-    names.BASIS_HEADER: "`prior`, nothing was learnt of this model; `borrowed`, other categories; "
-    "`calibrated`, 50 answers of this one or more",
+    names.BASIS_HEADER: "`prior`, nothing was learnt of this model; `borrowed`, other categories, "
+    "or what servers have counted; `calibrated`, 50 answers of this one or more",
     names.ROW_HEADER: "without a decision: the largest pool of the row with the model, as Envoy "
     "has read it",
     names.RETRYABLE_HEADER: "`1`: a 400 of this pool may mean that the request is too long for it",

@@ -356,7 +356,7 @@ class LoadSettings(Section):
     """What the servers of the pools are asked, and what their load changes."""
 
     discover: bool = keys.key(
-        "ask servers for max_model_len: a smaller one counts", "true or false", default=False
+        "read /v1/models of servers, count samples at /tokenize", "true or false", default=False
     )
     spill: bool = keys.key(
         "requests leave a saturated pool for one that holds them", "true or false", default=False

@@ -152,7 +152,7 @@ async def _envoy(session: aiohttp.ClientSession, url: str) -> EnvoyFacts | Unsee
     return EnvoyFacts(
         # Paths in findings begin there.
         Part("", next(filter(None, bootstraps), None)),
-        tuple(_hosts(clusters)),
+        tuple(read_hosts(clusters)),
         {
             each.at("name").text: _number(each.at("value").value)
             for each in stats.at("stats").items()
@@ -238,7 +238,8 @@ def read_models(data: bytes) -> Mapping[str, int] | Unseen:
     return windows or Unseen("/v1/models lists no model with max_model_len")
 
 
-def _hosts(clusters: Part) -> Iterable[Host]:
+def read_hosts(clusters: Part) -> Iterable[Host]:
+    """Yield the servers in Envoy's /clusters?format=json."""
     for cluster in clusters.at("cluster_statuses").items():
         for host in cluster.at("host_statuses").items():
             address = host.at("address", "socket_address")
@@ -254,7 +255,7 @@ def _hosts(clusters: Part) -> Iterable[Host]:
                     if str(key).startswith("failed") and value is True
                 ),
                 sum(
-                    _number(each.at("value").value)
+                    each.at("value").number or 0  # Envoy leaves out a value of 0
                     for each in host.at("stats").items()
                     if each.at("name").text == "cx_connect_fail"
                 ),

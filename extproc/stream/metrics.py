@@ -240,7 +240,7 @@ class LoadCollector(Collector):
                 preemptions.add_metric([name], load.preemptions)
         polls = CounterMetricFamily(
             "dualpool_pool_polls",
-            "Questions to the servers of a pool, for their load or their models, by outcome.",
+            "Questions to the servers of a pool, for their load or models or to count, by outcome.",
             labels=["pool", "question", "outcome"],
         )
         for values, count in self._polls().items():

@@ -1,5 +1,6 @@
 """The README and the pages it leads to: commands run, links lead somewhere, lists are complete."""
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ from extproc.config.load import load
 from extproc.config.settings import DROPPED, ModelSettings
 from extproc.request.reader import Endpoint
 from extproc.service.explain import explain
+from tests.support.local_stack import fetch, running, wait_for
 from tests.support.paths import ROOT
 
 PAGES = [
@@ -117,9 +119,12 @@ def test_the_settings_can_be_loaded(tmp_path):
     for text in texts:
         file.write_text(text)
         load(file)
-    [text] = [text for text in texts if "pools:" in text]
-    file.write_text(text)
-    assert [pool.name for pool in load(file).pools] == ["short", "medium", "long"]
+    found = []
+    for text in texts:
+        if "pools:" in text:
+            file.write_text(text)
+            found.append([pool.name for pool in load(file).pools])
+    assert found == [["short", "medium", "long"], ["short", "long"]]
 
 
 def test_every_key_of_a_model_is_explained():
@@ -146,16 +151,25 @@ def test_the_command_is_installed():
     assert shutil.which("dualpool", path=str(Path(sys.executable).parent))
 
 
-def test_the_first_example_shows_what_the_service_decides():
+def first_example():
+    """The body of the first example, and the headers that its pages show."""
     command = next(text for kind, text in BLOCKS if "curl" in text)
-    body = re.search(r"-d '(.*)'", command)[1].encode()
-    shown = next(text for kind, text in BLOCKS if text.startswith("x-llm-pool"))
+    [shown] = {text for kind, text in BLOCKS if text.startswith("x-llm-pool")}
+    headers = dict(line.split(": ") for line in shown.splitlines())
+    return re.search(r"-d '(.*)'", command)[1].encode(), headers
+
+
+def test_the_first_example_shows_what_is_decided_once_servers_have_counted():
+    body, shown = first_example()
+    with running(load={"discover": True}) as stack:
+        wait_for(lambda: stack.model in fetch(f"{stack.gateway.service_url}/state").json["models"])
+        answer = stack.post("/v1/chat/completions", json.loads(body))
+    assert shown == {name: answer.headers[name] for name in shown}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/how-to/compose.md"])
+def test_the_first_example_says_what_is_decided_before(page):
     settings = load(ROOT / "envoy" / "dualpool.yaml")
-    found = explain(body, Endpoint.CHAT, settings)
-    assert dict(line.split(": ") for line in shown.splitlines()) == {
-        "x-llm-pool": found.pool,
-        "x-llm-reason": found.reason,
-        "x-llm-budget": str(found.budget_tokens),
-        "x-llm-category": found.category,
-        "x-llm-basis": found.basis,
-    }
+    found = explain(first_example()[0], Endpoint.CHAT, settings)
+    said = f"`x-llm-budget: {found.budget_tokens}` and `x-llm-basis: {found.basis}`"
+    assert said in (ROOT / page).read_text()

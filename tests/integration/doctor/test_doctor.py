@@ -213,6 +213,12 @@ def test_a_largest_pool_that_refuses_is_found(config, look_at):
     assert found["pools"].startswith("127.0.0.1:1 of long refuses connections, Envoy's too: ")
 
 
+def test_a_largest_pool_that_envoy_never_called_is_not_judged(config, look_at):
+    with faulty_envoy(config, lambda resources: readdress(resources, "long")) as (_, admin):
+        _, found = look_at(envoy=admin)
+    assert "pools" not in found
+
+
 def test_a_server_that_hangs_is_found(config, look_at, monkeypatch):
     monkeypatch.setattr(looking, "_TIMEOUT_S", 2.0)
     with socket.create_server(("127.0.0.1", 0)) as hung:

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from extproc.budget.values import Learnt
 from extproc.config.settings import Settings
 from extproc.doctor.facts import Unseen
-from extproc.doctor.looking import read_counts, read_models, read_settings, read_used
+from extproc.doctor.looking import read_counts, read_hosts, read_models, read_settings, read_used
+from extproc.envoy.document import Part
 from extproc.service.build import describe_settings
 from extproc.service.pages import write_state
 
@@ -53,6 +54,13 @@ def test_the_windows_that_count_are_read_where_the_service_asks_servers():
 def test_the_windows_of_a_server_are_those_of_its_models():
     rows = b'{"data": [{"id": "a", "max_model_len": 8192}, {"id": "b"}, 3]}'
     assert read_models(rows) == {"a": 8192}
+
+
+@pytest.mark.parametrize(("stated", "failures"), [({}, 0), ({"value": "3"}, 3)])
+def test_envoy_leaves_out_a_count_of_0(stated, failures):
+    host = {"stats": [{"name": "cx_connect_fail"} | stated]}
+    [found] = read_hosts(Part("", {"cluster_statuses": [{"host_statuses": [host]}]}))
+    assert found.unconnected == failures
 
 
 def test_a_server_that_states_no_window_is_not_judged():
