@@ -198,7 +198,9 @@ def test_models_that_are_discovered_are_counted():
             given,
             CollectorRegistry(),
             print,
-            priming=lambda discovery: Priming(discovery, lambda _: False, taught.append),
+            priming=lambda discovery, rules: Priming(
+                discovery, rules.row, lambda _: False, taught.append
+            ),
         )
         try:
             async with asyncio.timeout(30), watch.running():

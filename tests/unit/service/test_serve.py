@@ -22,6 +22,7 @@ from extproc.config.settings import Settings
 from extproc.service import serve
 from extproc.service.reload import Source
 from extproc.simulator.pool.answer import describe_models
+from tests.support.counts import count
 from tests.support.http_server import Answering, serving_http
 from tests.support.production_stack import BODY, children, fronted
 from tests.support.running_service import (
@@ -433,22 +434,22 @@ def test_a_window_that_a_server_states_counts_and_what_was_learnt_stays(tmp_path
 
 
 class Counts(Lists):
-    """A server of the same model that counts a token for four bytes."""
+    """A server of the same model that counts as a tokenizer may."""
 
     def found(self):
         if self.path != "/tokenize":
             return 200, describe_models("m", 65536, 0, "x")
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         assert body.pop("model") == "m"
-        return 200, json.dumps({"count": len(json.dumps(body)) // 4}).encode()
+        return 200, json.dumps({"count": count(body)}).encode()
 
 
 @both
 def test_a_model_that_is_discovered_is_counted_before_its_first_answer(tmp_path, workers):
     with serving_http(Counts) as server:
         pools = (
-            f"pools: [{{name: short, max_model_len: 8192, address: '{server}'}}, "
-            "{name: long, max_model_len: 65536, address: '127.0.0.1:9'}]\n"
+            "pools: [{name: short, max_model_len: 8192, address: '127.0.0.1:9'}, "
+            f"{{name: long, max_model_len: 65536, address: '{server}'}}]\n"
         )
         more = f"{pools}load: {{discover: true}}\nstate: 'file:{tmp_path}/state'\n"
         with serving(tmp_path, workers, more=more) as (process, _, url):
