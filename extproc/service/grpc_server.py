@@ -139,12 +139,13 @@ class GrpcServer:
         try:
             async with timeout:
                 async for message in messages:
-                    patience.has_message = True
+                    patience.is_replying = not patience.has_replied
                     for reply in stream.receive(message):
                         # Not `yield`: a time that ends while gRPC sends would end the call's task
                         # outside of `timeout`, and the call would never get its status.
                         await context.write(reply)
-                        patience.has_replied = True
+                        patience.is_replying, patience.has_replied = False, True
+                    patience.is_replying = False
                     # Envoy would keep the stream open until the answer ends, and open streams count
                     # against its cluster's max_requests (1024 by default).
                     if stream.finished:
@@ -169,13 +170,9 @@ class TimedPatience:
         """Let `timeout`, inside of which the call is served, end it."""
         self._timeout = timeout
         self._ends = False
-        self.has_message = False
         self.has_replied = False
-
-    @property
-    def is_replying(self) -> bool:
+        self.is_replying = False
         """Whether the first reply may be on its way."""
-        return self.has_message and not self.has_replied
 
     def end(self) -> None:
         """End the call at once, or once its first reply is sent."""

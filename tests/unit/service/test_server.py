@@ -310,6 +310,26 @@ def test_a_connection_that_holds_all_places_makes_room_for_another(serve_on):
     assert asyncio.run(main()) == [True, False, False, False]
 
 
+def test_a_stream_that_gets_no_replies_makes_room_too(serve_on):
+    async def main():
+        server = serve_on(stages(), "127.0.0.1:0", replace(BOUNDS, streams=3))
+        port = await server.start()
+        try:
+            async with connection(port) as greedy, connection(port) as other:
+                held = []
+                for _ in range(3):
+                    held.append(process(greedy))
+                    silent = ProcessingRequest(request_headers={}, observability_mode=True)
+                    await held[-1].write(silent)
+                    await asyncio.sleep(0.2)  # so that they are opened in this order
+                await asyncio.wait_for(converse(other, "buffered-short"), 20)
+                return await asyncio.wait_for(held[0].read(), 20), await held[0].code()
+        finally:
+            await server.drain(0)
+
+    assert asyncio.run(main()) == (grpc.aio.EOF, grpc.StatusCode.OK)
+
+
 def connection(port):
     """Open a channel over a connection of its own."""
     options = [("grpc.use_local_subchannel_pool", 1)]
