@@ -25,6 +25,19 @@ def serve(**more):
     return serve_scenario(scenario, scenario.over(Settings()), cases, "words", Words().count)
 
 
+def serve_quarters(**more):
+    """Serve prompts of a tokenizer that has a token for four bytes."""
+    scenario = Scenario(name="s", phases=(), windows=(1000,), lag=400, **more)
+    cases = []
+    for words in range(400, 800):
+        tokens = case(words).asked.measure.text_bytes // 4 + 20
+        cases.append(case(words, output=10, prompt_tokens=tokens))
+    (result,) = serve_scenario(
+        scenario, scenario.over(Settings()), cases, "quarters", lambda text: len(text.encode()) // 4
+    )
+    return result
+
+
 def test_rows_are_counted():
     rows = [
         row(Verdict.MISROUTED, near=True, long=True, weight=50, counted=True),
@@ -53,10 +66,15 @@ def test_a_scenario_is_served_by_ours_and_by_an_exact_tokenizer():
 
 
 def test_fewer_are_over_routed_once_servers_have_counted_samples():
-    (plain,), (primed,) = (serve(lag=400, primed=primed) for primed in (False, True))
+    plain, primed = serve_quarters(), serve_quarters(primed=True)
     assert primed.ours.over_routed < plain.ours.over_routed
     assert primed.ours.misrouted == 0
     assert primed.exact == plain.exact
+
+
+def test_servers_that_count_words_change_nothing():
+    (plain,), (primed,) = (serve(lag=400, primed=primed) for primed in (False, True))
+    assert primed == plain
 
 
 def test_the_first_requests_can_be_reported_apart():
