@@ -737,7 +737,9 @@ def test_libnghttp2_answers_legal_frames_alike(sent):
     for stream, call in ours.calls.items():
         assert call.heard == theirs.calls[stream].heard
         assert ours.data(stream) == theirs.data(stream)
-        assert ours.ends(stream) == theirs.ends(stream)
+        # Nor does it after the client has reset it in the meantime.
+        if rst(stream) not in sent:
+            assert ours.ends(stream) == theirs.ends(stream)
 
 
 @given(st.binary(max_size=200))
