@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from extproc.budget.values import Observation
+from extproc.build import build_rules
 from extproc.config.settings import PoolSettings, Settings
 from extproc.routing.load.discovery import Discovery
 from extproc.routing.load.pool_load import Tracker
@@ -50,8 +52,15 @@ def build_models_poller(
     return Poller(polled, _MODELS_PACE, ModelsQuestion(discovery), told, polls)
 
 
-def build_tokenize_poller(settings: Settings, priming: Priming, polls: Polls) -> Poller:
+def build_tokenize_poller(
+    settings: Settings,
+    discovery: Discovery,
+    knows: Callable[[str], bool],
+    teach: Callable[[Observation], None],
+    polls: Polls,
+) -> Poller:
     """Build what has the servers count samples."""
+    priming = Priming(discovery, build_rules(settings).row, knows, teach)
     # The largest pools alone: see routing.load.priming.
     polled = list(_reachable([row.pools[-1] for row in settings.routed.fleet]))
     return Poller(polled, _TOKENIZE_PACE, TokenizeQuestion(priming), lambda: None, polls)

@@ -36,7 +36,7 @@ from extproc.stream.traced import Trace
 BeginTrace = Callable[[Iterable[tuple[str, str | bytes]]], Trace | None]
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
-_FIRST_REPLY_S = 0.1
+_FIRST_REPLY_S = 0.1  # to a peer that reads
 _log = logging.getLogger(__name__)
 
 

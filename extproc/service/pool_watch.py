@@ -6,11 +6,11 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from prometheus_client import CollectorRegistry
 
-from extproc.build import build_rules
+from extproc.budget.values import Observation
 from extproc.config.errors import UserError
 from extproc.config.settings import LoadSettings, RowSettings, Settings
 from extproc.routing.load.pool_load import PoolLoad, Tracker, describe
@@ -18,12 +18,16 @@ from extproc.service.windows import Windows
 from extproc.stream.metrics import LoadCollector, WindowCollector
 
 if TYPE_CHECKING:
-    from extproc.routing.load.discovery import Discovery
-    from extproc.routing.load.priming import Priming
-    from extproc.routing.route import Rules
     from extproc.service.polling import Poller
 
 _log = logging.getLogger(__name__)
+
+
+class Counting(NamedTuple):
+    """What tells whether a model needs no counts of samples, and what learns from them."""
+
+    knows: Callable[[str], bool]
+    teach: Callable[[Observation], None]
 
 
 class PoolWatch:
@@ -39,13 +43,13 @@ class PoolWatch:
         registry: CollectorRegistry,
         told: Callable[[Mapping[str, PoolLoad]], None],
         resized: Callable[[], None] = lambda: None,
-        priming: "Callable[[Discovery, Rules], Priming] | None" = None,
+        counting: Counting | None = None,
     ) -> None:
-        """`priming` builds what learns from the counts of servers whose models are discovered.
+        """`counting` takes what servers count of samples for models that are discovered.
 
         Raises CertificateError if a pool's tls_ca cannot be read.
         """
-        self._told, self._resized, self._priming = told, resized, priming
+        self._told, self._resized, self._counting = told, resized, counting
         self._polls: Counter[tuple[str, str, str]] = Counter()
         self._loads: Mapping[str, PoolLoad] = {}
         self._windows = Windows(settings)
@@ -139,9 +143,10 @@ class PoolWatch:
         from extproc.service.build_pollers import build_models_poller, build_tokenize_poller
 
         yield build_models_poller(settings, self._windows.discovery, self._look, self._polls)
-        if self._priming:
-            priming = self._priming(self._windows.discovery, build_rules(settings))
-            yield build_tokenize_poller(settings, priming, self._polls)
+        if self._counting:
+            yield build_tokenize_poller(
+                settings, self._windows.discovery, *self._counting, self._polls
+            )
 
     def _look(self) -> None:
         if self._windows.look():

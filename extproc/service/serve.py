@@ -14,10 +14,7 @@ from extproc.config.addresses import host_port, with_port
 from extproc.config.settings import Settings
 from extproc.page.decisions import Decisions
 from extproc.page.digest import EVERY_S
-from extproc.routing.load.discovery import Discovery
 from extproc.routing.load.pool_load import PoolLoad
-from extproc.routing.load.priming import Priming
-from extproc.routing.route import Rules
 from extproc.service.build import (
     build_mark,
     build_reporter,
@@ -38,7 +35,7 @@ from extproc.service.compiled import engine
 from extproc.service.http import HttpServer
 from extproc.service.journal import Journal
 from extproc.service.memory import keep_large_buffers, spare_modules
-from extproc.service.pool_watch import PoolWatch
+from extproc.service.pool_watch import Counting, PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
 from extproc.service.state_file import keeping
@@ -102,7 +99,8 @@ class Service:
         self._transport = choose_transport(settings)
         self._workers.configured.set(1)
         self._reporter = build_reporter(stages, decisions)
-        self._watch = PoolWatch(settings, registry, self._tell, self._retune, self._priming)
+        counting = Counting(learner.knows, self._observe)
+        self._watch = PoolWatch(settings, registry, self._tell, self._retune, counting)
         self._page = build_page(
             settings, learner, self._workers, self._watch, self._shared or self._state
         )
@@ -178,9 +176,6 @@ class Service:
         load = {"load": spill.describe()} if spill is not None else {}
         seen = self._watch.describe_windows()
         return {**self._described, **describe_state(self._state, self._shared), **seen, **load}
-
-    def _priming(self, discovery: Discovery, rules: Rules) -> Priming:
-        return Priming(discovery, rules.row, self._learner.knows, self._observe)
 
     def _report(self) -> None:
         self._page.overview.tell(0, self._reporter.digest())

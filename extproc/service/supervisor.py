@@ -24,10 +24,7 @@ from extproc.build import build_learner, retune
 from extproc.config.addresses import host_port, with_port, worker_addresses
 from extproc.config.settings import Settings
 from extproc.page.digest import EVERY_S
-from extproc.routing.load.discovery import Discovery
 from extproc.routing.load.pool_load import PoolLoad
-from extproc.routing.load.priming import Priming
-from extproc.routing.route import Rules
 from extproc.service.build import (
     build_mark,
     build_shared,
@@ -57,7 +54,7 @@ from extproc.service.compiled import engine
 from extproc.service.files import certificate_files
 from extproc.service.http import HttpServer
 from extproc.service.journal import Journal
-from extproc.service.pool_watch import PoolWatch
+from extproc.service.pool_watch import Counting, PoolWatch
 from extproc.service.reload import Reloader, Source
 from extproc.service.repeating import repeating
 from extproc.service.state_file import keeping, write_file
@@ -102,9 +99,8 @@ class Supervisor:
         self._observe = self._shared.observe if self._shared else self._journal.apply
         if self._shared:
             self._shared.on_replicas = self._share
-        self._watch = PoolWatch(
-            settings, self._registry, self._pass_on, self._resize, self._priming
-        )
+        counting = Counting(self._learner.knows, self._observe)
+        self._watch = PoolWatch(settings, self._registry, self._pass_on, self._resize, counting)
         self._page = build_page(
             settings, self._learner, self._metrics, self._watch, self._shared or self._state
         )
@@ -147,9 +143,6 @@ class Supervisor:
         load = {"load": self._watch.describe()} if self._settings.load.spill else {}
         seen = self._watch.describe_windows()
         return {**self._described, **describe_state(self._state, self._shared), **seen, **load}
-
-    def _priming(self, discovery: Discovery, rules: Rules) -> Priming:
-        return Priming(discovery, rules.row, self._learner.knows, self._observe)
 
     def _share(self, replicas: int) -> None:
         """Have the workers observe one share of so many."""

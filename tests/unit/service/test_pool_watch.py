@@ -9,10 +9,9 @@ from prometheus_client import CollectorRegistry
 from extproc.config.errors import UserError
 from extproc.config.settings import LoadSettings, PoolSettings, Settings
 from extproc.routing.load.pool_load import State
-from extproc.routing.load.priming import Priming
 from extproc.service.certificates import CertificateError
 from extproc.service.polling import Poller
-from extproc.service.pool_watch import PoolWatch
+from extproc.service.pool_watch import Counting, PoolWatch
 from tests.support.certificate_authority import Authority
 from tests.unit.service.test_polling import FakeServer, until
 
@@ -198,9 +197,7 @@ def test_models_that_are_discovered_are_counted():
             given,
             CollectorRegistry(),
             print,
-            priming=lambda discovery, rules: Priming(
-                discovery, rules.row, lambda _: False, taught.append
-            ),
+            counting=Counting(lambda _: False, taught.append),
         )
         try:
             async with asyncio.timeout(30), watch.running():
