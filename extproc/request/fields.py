@@ -75,6 +75,11 @@ def decode_fields(
     return _decode_all({name: bytes(undecoded[name]) for name in wanted})
 
 
+def as_object(value: object) -> Mapping[str, object]:
+    """Return a decoded value that is an object; an empty one for any other."""
+    return value if isinstance(value, dict) else {}
+
+
 def has_few_strings(text: bytes | bytearray | memoryview) -> bool:
     """Return whether a body has at most MAX_STRINGS, keys included."""
     return len(text) <= 2 * MAX_STRINGS or _strings(text) <= MAX_STRINGS

@@ -8,6 +8,8 @@ import enum
 from collections.abc import Mapping
 from typing import Final
 
+from extproc.request.fields import as_object
+
 
 class Form(enum.Enum):
     """What an answer must be like; it says much of its length."""
@@ -33,22 +35,13 @@ def read_form(options: Mapping[str, object]) -> Form:
     """Return what a body demands; a shape counts before a text to stop at."""
     if options.keys().isdisjoint(FIELDS):
         return Form.FREE
-    nested = (_part(options, "text", "format"), _part(options, "output_config", "format"))
+    nested = (as_object(options.get(name)).get("format") for name in ("text", "output_config"))
     formats = (options.get("response_format"), *nested)
     choice = options.get("tool_choice")
     if (
-        any(_type(each) not in _FREE_TYPES for each in formats)
-        or (_type(choice) if isinstance(choice, dict) else choice) not in _FREE_CHOICES
+        any(as_object(each).get("type") not in _FREE_TYPES for each in formats)
+        or (choice.get("type") if isinstance(choice, dict) else choice) not in _FREE_CHOICES
         or any(options.get(name) for name in GRAMMARS)
     ):
         return Form.SHAPED
     return Form.STOPS if any(options.get(name) for name in STOPS) else Form.FREE
-
-
-def _part(options: Mapping[str, object], name: str, key: str) -> object:
-    value = options.get(name)
-    return value.get(key) if isinstance(value, dict) else None
-
-
-def _type(value: object) -> object:
-    return value.get("type") if isinstance(value, dict) else None

@@ -5,7 +5,7 @@ fields, and a body that cannot be read at all raises UnreadableRequest and nothi
 """
 
 from codecs import BOM_UTF8
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from json import detect_encoding
 from typing import Final
@@ -14,7 +14,7 @@ import msgspec
 
 from extproc.encoding import Decoder, EncodingError
 from extproc.request.apis import Api, Endpoint, api_of, endpoint
-from extproc.request.fields import NoObjectError, TooManyNodesError, decode_fields
+from extproc.request.fields import NoObjectError, TooManyNodesError, as_object, decode_fields
 from extproc.request.form import FIELDS as FORM_FIELDS
 from extproc.request.form import Form, read_form
 from extproc.request.image import Image
@@ -242,12 +242,11 @@ def _most_tokens(size: int, entries: int, *, rendered: bool) -> int:
     return size * (3 if rendered else 1) + _TEMPLATE_TOKENS + _ENTRY_TOKENS * entries
 
 
-def _options(api: Api, body: dict[str, object]) -> dict[str, object]:
-    options = body.get(api.options) if api.options else body
-    return options if isinstance(options, dict) else {}
+def _options(api: Api, body: dict[str, object]) -> Mapping[str, object]:
+    return as_object(body.get(api.options)) if api.options else body
 
 
-def _limit(api: Api, options: dict[str, object]) -> int | None:
+def _limit(api: Api, options: Mapping[str, object]) -> int | None:
     # vLLM: chat_completion/protocol.py, build_tok_params: the newer name wins unless it is null.
     for field in api.limits:
         if (value := options.get(field)) is not None:
@@ -264,7 +263,7 @@ def _truncates(api: Api, body: dict[str, object]) -> bool:
     return cohere and body.get("truncate", "END") != "NONE"
 
 
-def _outputs(api: Api, options: dict[str, object]) -> int:
+def _outputs(api: Api, options: Mapping[str, object]) -> int:
     stated = [_whole(options[field]) or 1 for field in api.sequences if field in options]
     return min(max(stated, default=1), MAX_OUTPUTS)
 

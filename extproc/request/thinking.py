@@ -9,6 +9,8 @@ import enum
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from extproc.request.fields import as_object
+
 
 class Thinking(enum.Enum):
     """How long the model is to think before it answers."""
@@ -53,8 +55,8 @@ def read_thinking(body: Mapping[str, object]) -> Thinking:
     """
     if body.keys().isdisjoint(FIELDS):
         return Thinking.UNSTATED
-    arguments = _object(body.get("chat_template_kwargs"))
-    reasoning, thinking = _object(body.get("reasoning")), _object(body.get("thinking"))
+    arguments = as_object(body.get("chat_template_kwargs"))
+    reasoning, thinking = as_object(body.get("reasoning")), as_object(body.get("thinking"))
     switches = [each for part in (arguments, reasoning) for each in _switches(part)]
     kind = thinking.get("type")
     if False in switches or kind == "disabled":
@@ -65,7 +67,7 @@ def read_thinking(body: Mapping[str, object]) -> Thinking:
         reasoning.get("max_tokens"),
         thinking.get("budget_tokens"),
     )
-    parts = (body, arguments, reasoning, _object(body.get("output_config")))
+    parts = (body, arguments, reasoning, as_object(body.get("output_config")))
     efforts = (part.get(name) for part in parts for name in ("reasoning_effort", "effort"))
     is_on = bool(switches) or kind == "enabled"
     stated = [
@@ -74,10 +76,6 @@ def read_thinking(body: Mapping[str, object]) -> Thinking:
     ]
     default = Thinking.MEDIUM if is_on else Thinking.UNSTATED
     return next((each for each in stated if each is not Thinking.UNSTATED), default)
-
-
-def _object(value: object) -> Mapping[str, object]:
-    return value if isinstance(value, dict) else {}
 
 
 def _switches(part: Mapping[str, object]) -> Iterator[bool]:
