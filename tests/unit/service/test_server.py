@@ -294,40 +294,24 @@ def test_an_answer_may_take_any_time(serving):
     serving(scenario, bounds=replace(BOUNDS, body_s=0.1))
 
 
-def test_a_connection_that_holds_all_places_makes_room_for_another(serve_on):
+@pytest.mark.parametrize("hold", ["unfinished", "unanswered"])
+def test_a_connection_that_holds_all_places_makes_room_for_another(serve_on, hold):
+    opened = {"unfinished": unfinished, "unanswered": unanswered}[hold]
+
     async def main():
         server = serve_on(stages(), "127.0.0.1:0", replace(BOUNDS, streams=4))
         port = await server.start()
         try:
             async with connection(port) as greedy, connection(port) as other:
-                held = [await unfinished(greedy) for _ in range(4)]
+                held = [await opened(greedy) for _ in range(4)]
                 await asyncio.wait_for(converse(other, "buffered-short"), 20)
-                assert await held[0].read() is grpc.aio.EOF
+                assert await asyncio.wait_for(held[0].read(), 20) is grpc.aio.EOF
+                assert await held[0].code() is grpc.StatusCode.OK
                 return [call.done() for call in held]
         finally:
             await server.drain(0)
 
     assert asyncio.run(main()) == [True, False, False, False]
-
-
-def test_a_stream_that_gets_no_replies_makes_room_too(serve_on):
-    async def main():
-        server = serve_on(stages(), "127.0.0.1:0", replace(BOUNDS, streams=3))
-        port = await server.start()
-        try:
-            async with connection(port) as greedy, connection(port) as other:
-                held = []
-                for _ in range(3):
-                    held.append(process(greedy))
-                    silent = ProcessingRequest(request_headers={}, observability_mode=True)
-                    await held[-1].write(silent)
-                    await asyncio.sleep(0.2)  # so that they are opened in this order
-                await asyncio.wait_for(converse(other, "buffered-short"), 20)
-                return await asyncio.wait_for(held[0].read(), 20), await held[0].code()
-        finally:
-            await server.drain(0)
-
-    assert asyncio.run(main()) == (grpc.aio.EOF, grpc.StatusCode.OK)
 
 
 def connection(port):
@@ -341,6 +325,14 @@ async def unfinished(channel):
     call = process(channel)
     await call.write(read_conversation("buffered-short")[0].message)
     await call.read()
+    return call
+
+
+async def unanswered(channel):
+    """Open a stream that gets no replies."""
+    call = process(channel)
+    await call.write(ProcessingRequest(request_headers={}, observability_mode=True))
+    await asyncio.sleep(0.2)  # so that it is opened before the next one
     return call
 
 
