@@ -4,13 +4,17 @@ import json
 
 import pytest
 
+from extproc.build import build_estimator
 from extproc.cli import main
-from extproc.config.settings import Settings
+from extproc.config.settings import EstimatorName, Settings
+from extproc.evaluation.cases import TEMPLATES
 from extproc.evaluation.options import EvaluateOptions, EvaluationError
+from extproc.evaluation.priming import prime
 from extproc.evaluation.run import run_evaluate
 from extproc.evaluation.scenario_run import Fared, count_rows, run_scenarios, serve_scenario
 from extproc.evaluation.scenarios import Scenario
 from extproc.evaluation.serving import ServedRow
+from extproc.evaluation.tokenizer import load_tokenizers
 from extproc.routing.pools import Verdict
 from tests.support.evaluation_cases import Words, case
 
@@ -70,6 +74,14 @@ def test_fewer_are_over_routed_once_servers_have_counted_samples():
     assert primed.ours.over_routed < plain.ours.over_routed
     assert primed.ours.misrouted == 0
     assert primed.exact == plain.exact
+
+
+@pytest.mark.parametrize("make", load_tokenizers(()))
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_what_a_real_tokenizer_counts_is_believed(make, template):
+    estimator = build_estimator(Settings(), name=EstimatorName.CALIBRATED)
+    prime(estimator, ["m"], make().count, template)
+    assert estimator.knows("m")
 
 
 def test_servers_that_count_words_change_nothing():
