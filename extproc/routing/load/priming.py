@@ -144,9 +144,8 @@ class Priming:
         if self._idle.get(key) == self._discovery.version:
             return None
         taken = self._done.union(each.name for each in self._asking.values())
-        names = sorted(self._discovery.names(*key) - taken)
-        left = self._left.get(key, "")
-        for name in sorted(names, key=lambda name: name <= left):  # that one comes last
+        names, left = self._discovery.names(*key) - taken, self._left.get(key, "")
+        for name in sorted(names, key=lambda name: (name <= left, name)):  # that one comes last
             row = self._row(apart(name))
             if len(self._done) >= MOST_PRIMED or not row or row[-1].name != key[0]:
                 continue
