@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from extproc.local.ports import free_ports
+
 _NAMES = ("valkey-server", "redis-server")
 BINARY = os.environ.get("DUALPOOL_REDIS") or next(filter(None, map(shutil.which, _NAMES)), None)
 needs_redis = pytest.mark.skipif(not BINARY, reason="no valkey-server, no redis-server")
@@ -20,9 +22,7 @@ class RedisServer:
 
     def __init__(self, folder, *options: str) -> None:
         self.folder, self.options = folder, options
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_ports().http
         self._process = None
 
     def start(self) -> None:
@@ -49,9 +49,7 @@ class RedisServer:
 @contextmanager
 def sentinel_of(folder, server):
     """Run a Sentinel that calls the server `llm`; yield its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_ports().http
     file = folder / "sentinel.conf"
     file.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {folder}\n"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -27,16 +28,18 @@ wait_for = partial(local_stack.wait_for, seconds=30)
 
 
 def consecutive_ports(count):
-    """Return the first of `count` consecutive ports that are free, and one more."""
+    """Return the first of `count` consecutive ports that are free, and one more.
+
+    They are below the range of outgoing connections: there, a client that asks again and again
+    whether a server listens yet sometimes gets its port for its own, and is connected to itself.
+    """
     for _ in range(50):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            first = probe.getsockname()[1]
+        first = 20_000 + secrets.randbelow(12_000)
         sockets = [socket.socket() for _ in range(count + 1)]
         try:
             for i, each in enumerate(sockets):
                 each.bind(("127.0.0.1", first + i))
-        except (OSError, OverflowError):
+        except OSError:
             continue
         finally:
             for each in sockets:

@@ -23,6 +23,7 @@ from redis.exceptions import NoPermissionError
 import extproc
 from extproc.config.load import load as load_settings
 from extproc.config.settings import Settings
+from extproc.local.ports import free_ports
 from extproc.service.redis_store import RedisStore
 from extproc.service.shared_state import StoreAddress, Stored, StoreError
 from tests.support.helm import CHART, helm, refused, rendered
@@ -318,9 +319,7 @@ def test_the_valkey_of_the_chart_serves_the_service_alone(tmp_path):
 @contextmanager
 def server_of(command, folder):
     (folder / "valkey-server").symlink_to(BINARY)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_ports().http
     script = command[2].replace("dir $DATA", f"dir $DATA\nport {port}\nbind 127.0.0.1")
     environment = os.environ | {
         "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
