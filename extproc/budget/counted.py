@@ -10,20 +10,22 @@ Invariant: one answer moves a prediction by at most CLIP of its deviations.
 """
 
 import math
+from array import array
 from typing import Annotated, Final
 
 import msgspec
-import numpy as np
 from msgspec import Meta
 
 from extproc.budget.features import TEMPLATE_FEATURES
+from extproc.budget.linear import learn, project
 from extproc.budget.saved import Amount, doubles
 from extproc.budget.values import Measure
-from extproc.budget.weights import CLIP, MOST_WEIGHT, Prediction, Vector
+from extproc.budget.weights import CLIP, MOST_WEIGHT, Prediction
 
 _MEAN: Final = (10.0, 4.0, 10.0, 80.0, 0.2)
-_DEVIATION: Final = np.array((40.0, 4.0, 10.0, 100.0, 0.3))
+_SPREAD: Final = array("d", [each * each for each in (40.0, 4.0, 10.0, 100.0, 0.3)])
 _SIZE: Final = len(_MEAN)
+_COVARIANCE: Final = _SIZE * _SIZE
 _NOISE: Final = (9.0, 400.0)
 """The squared error, in tokens, of prompts without and with tools."""
 _LEAST_NOISE: Final = 0.25  # the square of half a token: counts are whole
@@ -43,26 +45,25 @@ class Template:
     """The tokens that one model's template adds. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._spread: Vector = np.square(_DEVIATION)
         # A row of the covariance for each weight, then their means.
-        self._all = np.vstack([np.diag(self._spread), _MEAN])
+        self._all = array("d", bytes(8 * _COVARIANCE))
+        self._all[:: _SIZE + 1] = _SPREAD
+        self._all.extend(_MEAN)
         self._noise = list(_NOISE)
 
     def predict(self, measure: Measure) -> Prediction:
         """Return prompt tokens without the ids; the measure's text was counted."""
-        return self._predict(measure)[0]
+        variance, added = project(self._all, _counts(measure))
+        deviation = math.sqrt(max(variance, 0.0) + self._noise[_kind(measure)])
+        return Prediction(measure.counted + added, deviation, is_counted=True)
 
     def learn(self, measure: Measure, tokens: float) -> None:
         """Update the weights by a true count without the ids."""
-        found, gain = self._predict(measure)
+        found = self.predict(measure)
         variance = found.deviation**2
         most = CLIP * found.deviation
         error = max(-most, min(most, tokens - found.tokens))
-        covariance = self._all[:_SIZE]
-        self._all[_SIZE] += gain * (error / variance)
-        covariance -= np.outer(gain, gain / variance)
-        covariance *= 1.0 - _WALK
-        covariance += _WALK * np.diag(self._spread)
+        learn(self._all, _counts(measure), error / variance, 1.0 / variance, _WALK, _SPREAD)
         # What the weights do not know yet explains a part of the error.
         kind = _kind(measure)
         noise = self._noise[kind]
@@ -77,24 +78,15 @@ class Template:
 
     def load(self, saved: SavedTemplate) -> None:
         """Continue as the template that was saved. Raises ValueError if there is none such."""
-        shape = self._all.shape
-        learnt = np.array(doubles(saved.learnt, self._all.size, MOST_WEIGHT, -MOST_WEIGHT))
-        learnt = learnt.reshape(shape)
-        if learnt.diagonal().min() < 0.0:
+        learnt = doubles(saved.learnt, len(self._all), MOST_WEIGHT, -MOST_WEIGHT)
+        if min(learnt[: _COVARIANCE : _SIZE + 1]) < 0.0:
             raise ValueError("a negative variance")
         self._all = learnt
         self._noise = [max(noise, _LEAST_NOISE) for noise in saved.noise]
 
-    def _predict(self, measure: Measure) -> tuple[Prediction, Vector]:
-        """Return the prediction, and what one token of error would teach each weight."""
-        added = measure.features[: len(TEMPLATE_FEATURES)]
-        counts = np.array((*added, float(measure.counted_tools)))
-        found = self._all.dot(counts)
-        gain = found[:_SIZE]
-        known = max(float(gain.dot(counts)), 0.0)
-        tokens = measure.counted + float(found[_SIZE])
-        deviation = math.sqrt(known + self._noise[_kind(measure)])
-        return Prediction(tokens, deviation, is_counted=True), gain
+
+def _counts(measure: Measure) -> tuple[float, ...]:
+    return *measure.features[: len(TEMPLATE_FEATURES)], float(measure.counted_tools)
 
 
 def _kind(measure: Measure) -> int:

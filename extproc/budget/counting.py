@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extproc.budget.neighbours import hashes
+from extproc.budget.values import Row
 
 _DOUBT_BITS: Final = 24  # 65,536 bytes of text have a smaller sum than that
 _MOST_IN_BYTE: Final = 16  # classes whose pairs have numbers of a byte
 
 
-def sum_pairs(text: bytes, classes: bytes, places: bytes, sums: NDArray[np.float64]) -> None:
+def sum_pairs(text: bytes, classes: bytes, places: bytes, sums: Row) -> None:
     """Count how often each class follows each, and add each count to some of `sums`, 64 at most.
 
     `places` has a number of eight bytes for each pair of at most 32 classes, in the order of the
@@ -29,7 +30,7 @@ def sum_pairs(text: bytes, classes: bytes, places: bytes, sums: NDArray[np.float
     kind = np.uint8 if size <= _MOST_IN_BYTE else np.uint16
     pairs = np.frombuffer(every, np.uint8, len(every) - 1) * kind(size)
     pairs += np.frombuffer(every, np.uint8, -1, 1)
-    selection.dot(np.bincount(pairs, minlength=size * size), sums)
+    selection.dot(np.bincount(pairs, minlength=size * size), np.asarray(sums))
 
 
 def sum_hashed(text: bytes, starts: bytes, doubts: bytes) -> tuple[int, int]:

@@ -10,11 +10,10 @@ Invariant: a feature is a count that grows with the text, never a ratio, so that
 features is additive over messages and over prompts.
 """
 
+from array import array
 from collections.abc import Iterable, Sequence
+from itertools import product
 from typing import Final, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
 
 from extproc.budget.counting import sum_pairs
 from extproc.budget.token_starts import count_starts
@@ -182,13 +181,14 @@ NO_MEDIA: Final = (0.0,) * len(MEDIA_FEATURES)
 """What they are without media."""
 
 
-def _places() -> NDArray[np.uint64]:
-    """Return which features each pair of classes counts for, a bit for each of them."""
-    found = np.zeros((_CLASSES, _CLASSES), np.uint64)
+def _places(classes: Sequence[int]) -> bytes:
+    """Return which features each pair of classes counts for: numbers with a bit for each."""
+    found = dict.fromkeys(product(classes, classes), 0)
     for place, pairs in enumerate(_FEATURES.values()):
         for firsts, seconds in pairs:
-            found[np.ix_(list(firsts), list(seconds))] |= np.uint64(1 << place)
-    return found
+            for pair in found.keys() & product(firsts, seconds):
+                found[pair] |= 1 << place
+    return array("Q", found.values()).tobytes()
 
 
 class Alphabet(NamedTuple):
@@ -203,23 +203,23 @@ class Alphabet(NamedTuple):
 def _ascii() -> Alphabet:
     classes = sorted({_CLASS[byte] for byte in range(0x80)})
     table = bytes(classes.index(_CLASS[byte]) for byte in range(0x80)) + bytes([_LEFT_OUT]) * 0x80
-    return Alphabet(table, _places()[np.ix_(classes, classes)].tobytes())
+    return Alphabet(table, _places(classes))
 
 
 _LEFT_OUT: Final = 0xFF
 EVERY: Final = Alphabet(
     bytes(_LEFT_OUT if byte in _CONTINUATION else _CLASS[byte] for byte in range(256)),
-    _places().tobytes(),
+    _places(_EVERY),
 )
 """Of UTF-8 text, a class for each character: continuation bytes have none."""
 ASCII: Final = _ascii()
 """Of ASCII text, which has so few classes that its counts cost a quarter."""
 
 
-def text_features(sample: bytes) -> NDArray[np.float64]:
+def text_features(sample: bytes) -> "array[float]":
     """Count `TEXT_FEATURES` in UTF-8 text, as if a newline preceded it."""
     alphabet = ASCII if sample.isascii() else EVERY
-    found = np.empty(len(TEXT_FEATURES))
+    found = array("d", bytes(8 * len(TEXT_FEATURES)))
     sum_pairs(sample, alphabet.classes, alphabet.places, found)
-    found[-len(START_FEATURES) :] = count_starts(sample)
+    found[-len(START_FEATURES) :] = array("d", count_starts(sample))
     return found

@@ -4,12 +4,12 @@ Invariant: a measure is additive. That of several prompts is the sum of theirs.
 """
 
 import math
+from bisect import bisect
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
-import numpy as np
 from msgspec import structs
-from numpy.typing import NDArray
 
 from extproc.budget.features import (
     COUNTED_FEATURES,
@@ -18,37 +18,34 @@ from extproc.budget.features import (
     OTHER_FEATURES,
     text_features,
 )
+from extproc.budget.linear import dot, scale
 from extproc.budget.prior import MEASURED
-from extproc.budget.values import Measure
-
-_Floats = NDArray[np.float64]
+from extproc.budget.values import Measure, Row
 
 PIXELS_PER_PATCH: Final = 784
 """28 x 28 pixels, the merged patch of the Qwen-VL family; other models learn another weight."""
 # 16,384 is what Qwen2-VL has unless max_pixels is set; others have less.
-_MOST_PATCHES: Final = (16_384.0, 640.0, 1280.0, 2560.0, 5120.0)
+_MOST_PATCHES: Final[tuple[float, ...]] = (16_384.0, 640.0, 1280.0, 2560.0, 5120.0)
 _LONGEST_SIDE: Final = 1024.0
 # InternVL cuts an image into at most 12 squares, in the rows and columns that are nearest to its
 # aspect ratio, and of those with one ratio in as many as the image fills by half.
 _MOST_TILES: Final = 12
 _HALF_TILE_PIXELS: Final = 448 * 448 / 2
-_GRIDS: Final = np.array(
-    [
-        (columns / rows, columns * rows)
-        for rows in range(1, _MOST_TILES + 1)
-        for columns in range(1, _MOST_TILES // rows + 1)
-        if math.gcd(columns, rows) == 1
-    ]
+_GRIDS: Final = sorted(
+    (columns / rows, columns * rows)
+    for rows in range(1, _MOST_TILES + 1)
+    for columns in range(1, _MOST_TILES // rows + 1)
+    if math.gcd(columns, rows) == 1
 )
+_BETWEEN: Final = [(one + other) / 2 for (one, _), (other, _) in pairwise(_GRIDS)]
 # LLaVA-NeXT fits an image into the grid of tiles that keeps most of its pixels, without padding.
 _TILE: Final = 336
 _TILE_PATCHES: Final = 24
-_ANYRES: Final = np.array([(1, 2), (2, 1), (2, 2), (1, 3), (3, 1)], np.float64)
+_ANYRES: Final = ((1, 2), (2, 1), (2, 2), (1, 3), (3, 1))
 _NO_OPTIONAL: Final = (0.0,) * len(OPTIONAL_FEATURES)
 _NO_SIZES: Final = (0.0,) * (len(_MOST_PATCHES) + 3)
 
-_WEIGHTS: Final = np.array(MEASURED.mean)
-_TEXT_WEIGHTS: Final = _WEIGHTS[len(OTHER_FEATURES) :]
+_TEXT_WEIGHTS: Final = MEASURED.mean[len(OTHER_FEATURES) :]
 
 
 def measure_media(
@@ -65,48 +62,50 @@ def measure_media(
     whose tokens are counted elsewhere.
     """
     known = [size for size in images if all(size)]
-    sized = _sized(np.array(known, np.float64), max_pixels or math.inf) if known else _NO_SIZES
+    every = zip(*(_sized(*size, max_pixels or math.inf) for size in known), strict=True)
+    sized = [round(sum(each), 1) for each in every] if known else _NO_SIZES
     unsized = len(images) - len(known)
     return (float(len(known)), *sized, *map(float, (stated, unsized, audios, videos)))
 
 
-def _sized(sizes: _Floats, max_pixels: float) -> list[float]:
-    pixels = sizes.prod(axis=1)
-    sizes = sizes * np.sqrt(np.minimum(max_pixels / pixels, 1.0))[:, np.newaxis]
-    patches = np.minimum(pixels, max_pixels) / PIXELS_PER_PATCH
-    shrunk = patches * np.square(np.minimum(_LONGEST_SIDE / sizes.max(axis=1), 1.0))
-    capped = [np.minimum(patches, most) for most in _MOST_PATCHES]
-    counts = (*capped, shrunk, _tiles(sizes), _anyres(sizes))
-    return [round(float(each.sum()), 1) for each in counts]
+def _sized(width: float, height: float, max_pixels: float) -> tuple[float, ...]:
+    """Return what SIZED_FEATURES count of an image, but for itself and stated ones."""
+    pixels = width * height
+    if pixels > max_pixels:
+        shrink = math.sqrt(max_pixels / pixels)
+        width, height, pixels = width * shrink, height * shrink, max_pixels
+    patches = pixels / PIXELS_PER_PATCH
+    shrunk = patches * min(_LONGEST_SIDE / max(width, height), 1.0) ** 2
+    capped = [min(patches, most) for most in _MOST_PATCHES]
+    return *capped, shrunk, _tiles(width, height), _anyres(width, height)
 
 
-def _tiles(sizes: _Floats) -> _Floats:
-    """Return the tiles of each image, with the one that shows it whole."""
-    aspects, grids = _GRIDS.T
-    nearest = np.abs(sizes[:, :1] / sizes[:, 1:] - aspects).argmin(axis=1)
-    tiles: _Floats = grids[nearest]
-    times = np.floor(np.sqrt(sizes.prod(axis=1) / (tiles * _HALF_TILE_PIXELS)))
-    most = np.floor(np.sqrt(_MOST_TILES / tiles))
-    tiles *= np.square(np.clip(times, 1.0, most))
-    return tiles + (tiles > 1.0)
+def _tiles(width: float, height: float) -> float:
+    """Return the tiles of an image, with the one that shows it whole."""
+    _, tiles = _GRIDS[bisect(_BETWEEN, width / height)]
+    times = math.floor(math.sqrt(width * height / (tiles * _HALF_TILE_PIXELS)))
+    most = math.floor(math.sqrt(_MOST_TILES / tiles))
+    tiles *= max(1, min(times, most)) ** 2
+    return float(tiles + (tiles > 1))
 
 
-def _anyres(sizes: _Floats) -> _Floats:
-    """Return the tokens of each image with its tiles, as LLaVA-NeXT makes them."""
-    width, height = sizes[:, :1], sizes[:, 1:]
-    across, down = _ANYRES.T
-    scale = np.minimum(_TILE * across / width, _TILE * down / height)
-    kept = np.minimum(np.floor(width * scale) * np.floor(height * scale), width * height)
-    # Of grids that keep as much, the one that wastes least.
-    chosen = (kept - 1e-9 * _TILE**2 * across * down).argmax(axis=1)
-    columns, rows = _TILE_PATCHES * _ANYRES[chosen].T
-    wide = sizes[:, 0] / sizes[:, 1]
-    is_wide = wide > columns / rows
-    narrower = columns - 2 * np.floor((columns - np.floor(rows * wide)) / 2)
-    lower = rows - 2 * np.floor((rows - np.floor(columns / wide)) / 2)
-    columns, rows = np.where(is_wide, columns, narrower), np.where(is_wide, lower, rows)
-    tokens: _Floats = _TILE_PATCHES**2 + rows * columns + rows
-    return tokens
+def _anyres(width: float, height: float) -> float:
+    """Return the tokens of an image with its tiles, as LLaVA-NeXT makes them."""
+
+    def kept(grid: tuple[int, int]) -> float:
+        across, down = grid
+        scale = min(_TILE * across / width, _TILE * down / height)
+        pixels = min(math.floor(width * scale) * math.floor(height * scale), width * height)
+        # Of grids that keep as much, the one that wastes least.
+        return pixels - 1e-9 * _TILE**2 * across * down
+
+    across, down = max(_ANYRES, key=kept)
+    columns, rows, wide = _TILE_PATCHES * across, _TILE_PATCHES * down, width / height
+    if wide > columns / rows:
+        rows -= 2 * ((rows - math.floor(columns / wide)) // 2)
+    else:
+        columns -= 2 * ((columns - math.floor(rows * wide)) // 2)
+    return float(_TILE_PATCHES**2 + rows * columns + rows)
 
 
 def measure(
@@ -124,17 +123,18 @@ def measure(
     miss parts of a mixed prompt.
     """
     text, unseen = text_features(sample), 0.0
-    if (scale := _scale(text_bytes, sample)) > 1.0:
-        text, unseen = scaled(text, scale)
+    if (times := _scale(text_bytes, sample)) > 1.0:
+        unseen = scaled(text, times)
     counts = (float(prompts), float(messages), float(tools), 1.0 if tools else 0.0)
-    features = counts + media + _NO_OPTIONAL + tuple(text.tolist())
+    features = counts + media + _NO_OPTIONAL + tuple(text)
     return Measure(text_bytes, features=features, unseen=unseen)
 
 
-def scaled(counts: _Floats, scale: float) -> tuple[_Floats, float]:
-    """Return the counts of a text that is so many times its sample, and the share not seen."""
+def scaled(counts: Row, times: float) -> float:
+    """Make counts those of a text that is so many times its sample; return the share not seen."""
     # Rounded to a tenth: the note carries it as text, and no estimate needs more digits.
-    return np.rint(counts * (10.0 * scale)) / 10.0, round(1.0 - 1.0 / scale, 3)
+    scale(counts, times)
+    return round(1.0 - 1.0 / times, 3)
 
 
 def add(first: Measure, second: Measure, times: int) -> Measure:
@@ -162,13 +162,13 @@ def with_optional(measure: Measure, tokens: Mapping[str, float]) -> Measure:
 
 def prior_total(measure: Measure) -> float:
     """Estimate the tokens of a prompt, or of several together, by the prior alone; at least 1."""
-    counted = float(np.array(measure.features) @ _WEIGHTS) if measure.features else 0.0
+    counted = dot(measure.features, MEASURED.mean) if measure.features else 0.0
     return max(counted + measure.token_ids, 1.0)
 
 
 def prior_tokens(text_bytes: int, sample: bytes) -> float:
     """Estimate the tokens of a text by the prior alone, from a sample of it."""
-    return _scale(text_bytes, sample) * float(text_features(sample) @ _TEXT_WEIGHTS)
+    return _scale(text_bytes, sample) * dot(text_features(sample), _TEXT_WEIGHTS)
 
 
 def _scale(text_bytes: int, sample: bytes) -> float:

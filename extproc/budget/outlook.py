@@ -9,7 +9,8 @@ from typing import NamedTuple
 from extproc.budget.estimate import Basis, Budget
 from extproc.budget.outputs import Kind, size_class
 from extproc.budget.states import Distributions
-from extproc.budget.weights import TokenWeights, Vector
+from extproc.budget.values import Row
+from extproc.budget.weights import TokenWeights
 from extproc.tokens import MAX_TOKENS
 
 
@@ -52,7 +53,7 @@ class Outlook:
         self._centre, self._lowest = upper(0.5), upper(1.0 - levels.most)
         self._outputs: dict[tuple[Kind, int], _Outputs] = {}
 
-    def reserved(self, features: Vector, unseen: float, output: int) -> Budget:
+    def reserved(self, features: Row, unseen: float, output: int) -> Budget:
         """Return the budget of a request whose output limit is reserved in full."""
         tokens, deviation = self._predict(features, unseen)
         prompt, (usual, expected, most) = round(tokens), self._errors
@@ -67,7 +68,7 @@ class Outlook:
         )
 
     def expected(
-        self, features: Vector, unseen: float, floor: int, limit: int | None, form: str
+        self, features: Row, unseen: float, floor: int, limit: int | None, form: str
     ) -> Budget:
         """Return the budget of a request of which the output counts that it is expected to have.
 
@@ -90,7 +91,7 @@ class Outlook:
         least = math.floor(tokens + self._lowest * deviation + output)
         return Budget(prompt, total - prompt - output, output, self.basis, expected, most, least)
 
-    def _predict(self, features: Vector, unseen: float) -> tuple[float, float]:
+    def _predict(self, features: Row, unseen: float) -> tuple[float, float]:
         """Return tokens and their deviation."""
         tokens, deviation = self._weights.predict_text(features, unseen)
         doubt = self._doubt

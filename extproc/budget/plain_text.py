@@ -3,9 +3,8 @@
 Invariant: the counts are those of `measure.measure`, and the class is that of `content_class`.
 """
 
+from array import array
 from typing import Final
-
-import numpy as np
 
 from extproc.budget.category import CLASS_SUMS, ContentClass, class_of, content_class
 from extproc.budget.counting import sum_pairs
@@ -21,17 +20,16 @@ from extproc.budget.features import (
 )
 from extproc.budget.measure import scaled
 from extproc.budget.token_starts import count_starts
-from extproc.budget.weights import Vector
 
 
 def _with_sums(alphabet: Alphabet) -> bytes:
     """Return the places of an alphabet's pairs, with those of CLASS_SUMS behind the features."""
-    places = np.frombuffer(alphabet.places, np.uint64)
-    found = places.copy()
+    found = array("Q", alphabet.places)
     for place, names in enumerate(CLASS_SUMS, len(TEXT_FEATURES)):
         # No pair counts for two features of one sum.
-        summed = np.uint64(sum(1 << TEXT_FEATURES.index(name) for name in names))
-        found |= ((places & summed) != 0).astype(np.uint64) << np.uint64(place)
+        summed = sum(1 << TEXT_FEATURES.index(name) for name in names)
+        for pair, places in enumerate(found):
+            found[pair] |= bool(places & summed) << place
     return found.tobytes()
 
 
@@ -45,9 +43,9 @@ class TextCounter:
     """Counts one prompt after another in the same memory."""
 
     def __init__(self) -> None:
-        row = np.zeros(len(FEATURES) + len(CLASS_SUMS))
+        row = memoryview(bytearray(8 * (len(FEATURES) + len(CLASS_SUMS)))).cast("d")
         row[_REQUEST] = 1.0
-        self.features: Vector = row[: len(FEATURES)]
+        self.features = row[: len(FEATURES)]
         """The `features.FEATURES` of the last prompt."""
         self.unseen = 0.0
         """The share of its text that its sample leaves out."""
@@ -67,6 +65,5 @@ class TextCounter:
         self.unseen = 0.0
         if text_bytes <= len(sample):
             return class_of(*self._sums.tolist())
-        text = features[len(OTHER_FEATURES) :]
-        text[:], self.unseen = scaled(text, text_bytes / len(sample))
+        self.unseen = scaled(features[len(OTHER_FEATURES) :], text_bytes / len(sample))
         return content_class(tuple(features.tolist()))

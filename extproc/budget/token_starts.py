@@ -6,12 +6,10 @@ Three bytes tell common parts of words, which are tokens in every vocabulary, fr
 `python -m benchmarks.token_starts` writes it.
 """
 
+from collections.abc import Iterable
 from hashlib import blake2b
 from pkgutil import get_data
 from typing import Final, cast
-
-import numpy as np
-from numpy.typing import NDArray
 
 from extproc.budget.counting import sum_hashed
 
@@ -23,9 +21,9 @@ _UNIT: Final = 80
 _DOUBT_UNIT: Final = 1000
 
 
-def encode(starts: NDArray[np.float64]) -> bytes:
+def encode(starts: Iterable[float]) -> bytes:
     """Return the table of the tokens that begin at a byte, by its hash."""
-    return np.minimum(np.rint(starts * _UNIT), 255).astype(np.uint8).tobytes()
+    return bytes(min(round(each * _UNIT), 255) for each in starts)
 
 
 # Not importlib.resources, which takes 0.8 MB of memory.
@@ -36,8 +34,8 @@ DIGEST: Final = blake2b(_TABLE, digest_size=16).hexdigest()
 
 def _doubts() -> bytes:
     """Return the variance of what each byte of the table says."""
-    likely = np.minimum(np.arange(256) / _UNIT, 1.0)
-    return np.rint(likely * (1.0 - likely) * _DOUBT_UNIT).astype(np.uint8).tobytes()
+    likely = [min(number / _UNIT, 1.0) for number in range(256)]
+    return bytes(round(each * (1.0 - each) * _DOUBT_UNIT) for each in likely)
 
 
 _DOUBTS: Final = _doubts()

@@ -4,11 +4,18 @@ import enum
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 import msgspec
 
 from extproc.budget.estimate import Budget
+
+if TYPE_CHECKING:
+    from array import array
+
+Row: TypeAlias = "array[float] | memoryview[float]"
+"""Numbers as C has them, side by side."""
+Column: TypeAlias = "Row | tuple[float, ...]"
 
 _MOST: Final = 1 << 40  # more than any count of a request
 KNOWN: Final = 0.02

@@ -12,27 +12,25 @@ prediction has for text never leaves the band around the prior.
 """
 
 import math
-import struct
+from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import mul
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from extproc.budget.features import (
     FEATURES,
     MEDIA,
-    MEDIA_FEATURES,
     NO_MEDIA,
+    OPTIONAL,
     OPTIONAL_FEATURES,
     SIZED_FEATURES,
     TEMPLATE_FEATURES,
 )
+from extproc.budget.linear import dot, learn, project
 from extproc.budget.saved import SavedWeights, doubles
-from extproc.budget.values import Measure
+from extproc.budget.values import Measure, Row
 from extproc.frozen import Frozen
-
-Vector = NDArray[np.float64]
 
 RELATIVE_NOISE: Final = 0.016
 """The error that no linear model of the features explains, as a share of the text. With TOKEN_NOISE
@@ -67,13 +65,10 @@ template."""
 
 MOST_WEIGHT: Final = 1e12
 """More than any weight, and than the covariance of any two."""
-_BOUNDS: Final = 2  # rows
 
-_KINDS: Final = np.array(
-    [[name in SIZED_FEATURES, name not in SIZED_FEATURES] for name in MEDIA_FEATURES], np.float64
-)
-
-_PACK: Final = struct.Struct(f"{len(FEATURES)}d").pack
+_SIZE: Final = len(FEATURES)
+_WEIGHTS: Final = slice(_SIZE * _SIZE, _SIZE * (_SIZE + 1))
+_SIZED: Final = len(SIZED_FEATURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,86 +97,85 @@ class TokenWeights:
 
     def __init__(self, prior: Prior) -> None:
         self._prior = prior
-        self._spread: Vector = np.square(np.array(prior.deviation))
-        # One matrix, so that one product predicts: a row of the covariance for each feature, then
-        # the mean, then the least and the most that text can cost.
-        self._all = np.vstack([np.diag(self._spread), prior.mean, *_bounds(prior)])
-        self._media_noise: Vector = np.square(np.array(MEDIA_NOISE))
+        self._spread = array("d", [each * each for each in prior.deviation])
+        # For one product that predicts: a row of the covariance for each feature, then the mean,
+        # then the least and the most that text can cost.
+        self._all = array("d", bytes(8 * _SIZE * _SIZE))
+        self._all[:: _SIZE + 1] = self._spread
+        for row in (prior.mean, *_bounds(prior)):
+            self._all.extend(row)
+        self._media_noise = MEDIA_NOISE[0] ** 2, MEDIA_NOISE[1] ** 2
         self._surprise = 1.0
         self.observations = 0
 
     def predict(self, measure: Measure) -> Prediction:
         """Return prompt tokens without the ids, which are exact and added by the caller."""
-        return self._predict(measure, _vector(measure.features))[0]
+        features = measure.features
+        variance, text, least, most = project(self._all, features)
+        known, media = max(variance, 0.0) + measure.doubt**2, 0.0
+        if features[MEDIA] != NO_MEDIA:
+            kinds = self._media_tokens(features)
+            text -= dot(self._mean[MEDIA], features[MEDIA])
+            media = sum(kinds)
+            known += sum(map(mul, self._media_noise, map(mul, kinds, kinds)))
+        text = _in_band(text, least, most)
+        deviation = math.sqrt(known + _noise(text, measure.unseen))
+        return Prediction(text + media, deviation)
 
-    def predict_text(self, features: Vector, unseen: float) -> tuple[float, float]:
+    def predict_text(self, features: Row, unseen: float) -> tuple[float, float]:
         """Return tokens and deviation of a plain text, of which the sample left out a share."""
-        found, size = self._all.dot(features), features.size
-        text, least, most = found[size:].tolist()
+        variance, text, least, most = project(self._all, features)
         tokens = _in_band(text, least, most)
-        known = max(float(found[:size].dot(features)), 0.0)
-        return tokens, math.sqrt(known + _noise(tokens, unseen))
+        return tokens, math.sqrt(max(variance, 0.0) + _noise(tokens, unseen))
 
     def plausible(self, measure: Measure, tokens: float) -> bool:
         """Return whether some model could count so many; other counts must not move weights.
 
         With media a model can count any number.
         """
-        features, limit = _vector(measure.features), 2 * BAND
-        if measure.features[MEDIA] != NO_MEDIA:
+        features, limit = measure.features, 2 * BAND
+        if features[MEDIA] != NO_MEDIA:
             return True
-        low, high = self._all[-_BOUNDS:].dot(features).tolist()
-        return bool(low / limit - BAND_TOKENS / limit <= tokens <= high * limit + 4 * BAND_TOKENS)
+        _, _, low, high = project(self._all, features)
+        return low / limit - BAND_TOKENS / limit <= tokens <= high * limit + 4 * BAND_TOKENS
 
     def learn(self, measure: Measure, tokens: float) -> None:
         """Update the weights by a true count, which the caller found `plausible`."""
-        features = _vector(measure.features)
-        found, gain = self._predict(measure, features)
-        error = tokens - float(self._mean.dot(features))
+        features, found = measure.features, self.predict(measure)
+        error = tokens - dot(self._mean, features)
         score = error / found.deviation
-        if measure.features[MEDIA] != NO_MEDIA:
+        if features[MEDIA] != NO_MEDIA:
             self._learn_media_noise(features, error, found.deviation)
-        size, shared = features.size, self._all
-        shared[size] += gain * (max(-CLIP, min(CLIP, score)) / found.deviation)
-        # np.outer, and the operator @, take several times as long for so few numbers.
-        shared[:size] -= gain[:, None] * (gain / found.deviation**2)
         # The few tokens of a short prompt are mostly its template's: they say little about the
         # tokenizer, and thousands of them must not make the rest fade.
         informative = 1.0 / (1.0 + (SHORT / max(found.tokens, 1.0)) ** 2)
         odd = min(oddity(score, found.deviation), CLIP * CLIP)
         self._surprise += 0.03 * informative * (odd - self._surprise)
-        self._fade(informative * (SURPRISED_WALK if self._surprise > SURPRISE else WALK))
+        walk = informative * (SURPRISED_WALK if self._surprise > SURPRISE else WALK)
+        step = max(-CLIP, min(CLIP, score)) / found.deviation
+        learn(self._all, features, step, 1.0 / found.deviation**2, walk, self._spread)
         self.observations += 1
 
     def save(self) -> SavedWeights:
         """Return what is kept in a snapshot."""
-        noise: tuple[float, float] = tuple(self._media_noise.tolist())
-        learnt = self._all[:-_BOUNDS].tobytes()
-        return SavedWeights(learnt, noise, self._surprise, self.observations)
+        learnt = self._all[: _WEIGHTS.stop].tobytes()
+        return SavedWeights(learnt, self._media_noise, self._surprise, self.observations)
 
     def load(self, saved: SavedWeights) -> None:
         """Continue as the weights that were saved. Raises ValueError if there were none such."""
-        rows, columns = self._all.shape
-        numbers = (rows - _BOUNDS) * columns
-        learnt = np.array(doubles(saved.all, numbers, MOST_WEIGHT, -MOST_WEIGHT))
-        learnt = learnt.reshape(rows - _BOUNDS, columns)
-        if learnt.diagonal().min() < 0.0:
+        learnt = doubles(saved.all, _WEIGHTS.stop, MOST_WEIGHT, -MOST_WEIGHT)
+        if min(learnt[: _WEIGHTS.start : _SIZE + 1]) < 0.0:
             raise ValueError("a negative variance")
-        self._all[:-_BOUNDS] = learnt
-        self._media_noise[:] = saved.media_noise
+        self._all[: _WEIGHTS.stop] = learnt
+        self._media_noise = saved.media_noise
         self._surprise, self.observations = saved.surprise, saved.observations
 
     def copy(self) -> "TokenWeights":
         """Return the same weights, to learn apart from these."""
         same = TokenWeights(self._prior)
-        same._all[:], same._media_noise[:] = self._all, self._media_noise
+        same._all, same._media_noise = self._all[:], self._media_noise
         same._surprise, same.observations = self._surprise, self.observations
         return same
-
-    @property
-    def _mean(self) -> Vector:
-        mean: Vector = self._all[self._spread.size]
-        return mean
 
     @property
     def surprise(self) -> float:
@@ -190,47 +184,34 @@ class TokenWeights:
 
     def template(self) -> dict[str, float]:
         """Return the template's tokens: per prompt, per message, per tool, and for any tool."""
-        tokens = self._mean[: len(TEMPLATE_FEATURES)].tolist()
-        return dict(zip(TEMPLATE_FEATURES, tokens, strict=True))
+        return dict(zip(TEMPLATE_FEATURES, self._mean, strict=False))
 
-    def _predict(self, measure: Measure, features: Vector) -> tuple[Prediction, Vector]:
-        """Return the prediction, and what one token of error would teach each weight."""
-        found = self._all.dot(features)
-        gain = found[: features.size]
-        text, least, most = found[features.size :].tolist()
-        known, media = max(float(gain.dot(features)), 0.0) + measure.doubt**2, 0.0
-        if measure.features[MEDIA] != NO_MEDIA:
-            tokens = self._media_tokens(features)
-            text -= float(self._mean[MEDIA] @ features[MEDIA])
-            media = float(tokens.sum())
-            known += float(self._media_noise @ np.square(tokens))
-        text = _in_band(text, least, most)
-        deviation = math.sqrt(known + _noise(text, measure.unseen))
-        return Prediction(text + media, deviation), gain
+    @property
+    def _mean(self) -> "array[float]":
+        return self._all[_WEIGHTS]
 
-    def _media_tokens(self, features: Vector) -> Vector:
+    def _media_tokens(self, features: tuple[float, ...]) -> tuple[float, float]:
         """Return the tokens of media of known size, and of those of unknown size."""
-        media: Vector = (self._mean[MEDIA] * features[MEDIA]) @ _KINDS
-        return np.maximum(media, 0.0)
+        tokens = tuple(map(mul, self._mean[MEDIA], features[MEDIA]))
+        return max(sum(tokens[:_SIZED]), 0.0), max(sum(tokens[_SIZED:]), 0.0)
 
-    def _learn_media_noise(self, features: Vector, error: float, deviation: float) -> None:
-        media, noise = np.square(self._media_tokens(features)), self._media_noise
-        kinds = media > 0.0
-        media = media[kinds]
-        # What else explains the error blurs what it says of the media.
-        others = deviation**2 - noise[kinds] * media
-        own = np.maximum(noise[kinds], MEDIA_NOISE[0] ** 2) * media
-        rates = NOISE_RATE * np.square(own / (own + others))
-        squared = min(error * error, (CLIP * deviation) ** 2)
-        noise[kinds] += rates * ((squared - others) / media - noise[kinds])
-        np.clip(noise, LEAST_MEDIA_NOISE**2, MOST_MEDIA_NOISE**2, out=noise)
+    def _learn_media_noise(
+        self, features: tuple[float, ...], error: float, deviation: float
+    ) -> None:
+        squared, kinds = min(error * error, (CLIP * deviation) ** 2), self._media_tokens(features)
 
-    def _fade(self, walk: float) -> None:
-        size = self._spread.size
-        covariance = self._all[:size]
-        covariance *= 1.0 - walk
-        variances = covariance.reshape(-1)[:: size + 1]  # a view
-        variances += walk * self._spread
+        def learnt(noise: float, tokens: float) -> float:
+            media = tokens * tokens
+            if media > 0.0:
+                # What else explains the error blurs what it says of the media.
+                others = deviation**2 - noise * media
+                own = max(noise, MEDIA_NOISE[0] ** 2) * media
+                rate = NOISE_RATE * (own / (own + others)) ** 2
+                noise += rate * ((squared - others) / media - noise)
+            return max(LEAST_MEDIA_NOISE**2, min(MOST_MEDIA_NOISE**2, noise))
+
+        sized, unsized = self._media_noise
+        self._media_noise = learnt(sized, kinds[0]), learnt(unsized, kinds[1])
 
 
 def _noise(tokens: float, unseen: float) -> float:
@@ -244,20 +225,15 @@ def _in_band(text: float, least: float, most: float) -> float:
     return max(max(least, 1.0) / BAND, min(most * BAND + BAND_TOKENS, text))
 
 
-def _vector(features: tuple[float, ...]) -> Vector:
-    """Return features as an array, in a third of the time that numpy takes for a tuple."""
-    return np.frombuffer(_PACK(*features))
-
-
 def oddity(score: float, deviation: float) -> float:
     """Return the squared score of an answer, less for a short prompt; about 1 on average."""
     return score * score / (1.0 + (UNSURPRISING / deviation) ** 2)
 
 
-def _bounds(prior: Prior) -> tuple[Vector, Vector]:
+def _bounds(prior: Prior) -> tuple[Sequence[float], Sequence[float]]:
     """Return the least and the most that text can cost: a template drops optional text or not."""
-    least, most = np.array(prior.mean), np.array(prior.mean)
-    optional = [FEATURES.index(name) for name in OPTIONAL_FEATURES]
-    least[optional], most[optional] = 0.0, 1.0
-    least[MEDIA], most[MEDIA] = 0.0, 0.0
+    least, most = list(prior.mean), list(prior.mean)
+    for each in (OPTIONAL, MEDIA):
+        least[each] = most[each] = [0.0] * (each.stop - each.start)
+    most[OPTIONAL] = [1.0] * len(OPTIONAL_FEATURES)
     return least, most

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 import msgspec
-import numpy as np
+
+from extproc.request.json_text import count_byte
 
 MAX_NODES: Final = 1 << 15
 """The most lists and objects in the fields that are read, beside lists of token ids."""
@@ -33,7 +34,6 @@ _SMALL_BYTES: Final = 2 * MAX_NODES - 1  # each list has two brackets, each othe
 _BASE64: Final = b";base64,"
 _FAR_BYTES: Final = 1 << 16  # to look for base64 takes longer than to count signs
 _MOST_DATA: Final = 64
-_PIECE_BYTES: Final = 1 << 18  # so that what is compared stays in a cache
 
 
 class NoObjectError(Exception):
@@ -139,12 +139,8 @@ def _strings(text: bytes | bytearray | memoryview) -> int:
 
 
 def _count(text: bytes | bytearray | memoryview, sign: bytes) -> int:
-    """Count a byte, of a long text with numpy: bytes.count takes ten times as long."""
-    if len(text) < _SHORT_BYTES:
-        return bytes(text).count(sign)
-    every = np.frombuffer(text, np.uint8)
-    pieces = (every[start : start + _PIECE_BYTES] for start in range(0, len(text), _PIECE_BYTES))
-    return sum(int(np.count_nonzero(piece == sign[0])) for piece in pieces)
+    """Count a byte; in a long text bytes.count takes ten times as long as `count_byte`."""
+    return bytes(text).count(sign) if len(text) < _SHORT_BYTES else count_byte(text, sign)
 
 
 def _outside_strings(value: bytes) -> bytes:

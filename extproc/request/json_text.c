@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define BLOCK 16
+#define MOST_IN_BYTE 255
 /* Short strings without an escape in a row: to look at one takes as long as to decode it. */
 #define MOST_SHORT 256
 typedef int8_t block __attribute__((vector_size(BLOCK)));
@@ -523,7 +524,30 @@ static PyObject *write_compact(PyObject *module, PyObject *array)
     Py_RETURN_NONE;
 }
 
+static PyObject *count_byte(PyObject *module, PyObject *const *args, Py_ssize_t number)
+{
+    Py_buffer body;
+    if (number != 2 || !PyBytes_Check(args[1]) || PyBytes_GET_SIZE(args[1]) != 1) {
+        PyErr_SetString(PyExc_TypeError, "count_byte takes a text and a byte");
+        return NULL;
+    }
+    if (PyObject_GetBuffer(args[0], &body, PyBUF_SIMPLE) < 0)
+        return NULL;
+    const char *text = body.buf, sign = PyBytes_AS_STRING(args[1])[0];
+    Py_ssize_t found = 0;
+    for (Py_ssize_t start = 0; start < body.len; start += MOST_IN_BYTE) {
+        const Py_ssize_t end = start + MOST_IN_BYTE < body.len ? start + MOST_IN_BYTE : body.len;
+        uint8_t piece = 0; /* as wide as the text's bytes, so that 16 are counted at once */
+        for (Py_ssize_t at = start; at < end; at++)
+            piece += text[at] == sign;
+        found += piece;
+    }
+    PyBuffer_Release(&body);
+    return PyLong_FromSsize_t(found);
+}
+
 static PyMethodDef methods[] = {
+    {"count_byte", (PyCFunction)(void (*)(void))count_byte, METH_FASTCALL, NULL},
     {"write_compact", write_compact, METH_O, NULL},
     {"cut_long", (PyCFunction)(void (*)(void))cut_long, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
