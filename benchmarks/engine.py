@@ -1,5 +1,6 @@
 """The service without a transport, in this process: messages of Envoy's in, replies out."""
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,19 +11,10 @@ from extproc.build import build_learner
 from extproc.config.settings import Settings
 from extproc.service.build import build_stages
 from extproc.service.memory import keep_large_buffers
+from extproc.service.places import Deadline
 from extproc.service.streams import Bounds, Streams
 
 _PEER: Final = "127.0.0.1:1"
-
-
-class _Patience:
-    """A time limit that never ends."""
-
-    def reschedule(self, when: float | None) -> None:
-        pass
-
-    def end(self) -> None:
-        pass
 
 
 class Engine:
@@ -48,7 +40,7 @@ class Engine:
         self.observe(answer_messages(self.decide(request), prompt_tokens))
 
     def _stream(self, messages: Sequence[bytes]) -> list[bytes]:
-        stream = self._streams.open(_PEER, _Patience())
+        stream = self._streams.open(_PEER, Deadline(math.inf))
         assert stream is not None, "there is a place"  # noqa: S101 - for the type
         replies = [reply for message in messages for reply in stream.receive(message)]
         stream.close()

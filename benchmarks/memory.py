@@ -13,6 +13,7 @@ from benchmarks.bodies import MIB, text_body
 from benchmarks.client import Load, run_load
 from benchmarks.forms import FormRow, unchanged
 from benchmarks.peer import PeerConnection, connect
+from benchmarks.requests import SERVED, left_out, usable_services
 from benchmarks.rig import Rig, Service, rss_kib
 from benchmarks.run import Plan, Result, Tools, new_table, rotated, spread
 from extproc.config.settings import Form, Transport
@@ -54,14 +55,14 @@ _METHOD: Final = f"""\
 Resident memory in MiB, median [lowest, highest] of the rounds. Bodies of 1 MB: on {_CONNECTIONS}
 connections through Envoy, and then none. Silent peers: {_SILENT} that send pieces of an answer for
 the service to send back, and give it no window.
-The second table imports what an idle service with the transport h2 has imported, one after the
-other: what several of them need counts for the first.
+The second table imports what an idle service with the transport h2 has imported from its sources,
+one after the other: what several of them need counts for the first.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """MiB of one transport in one round, in a new process for each of the two burdens."""
+    """MiB of one service in one round, in a new process for each of the two burdens."""
 
     idle: float
     large: float
@@ -69,32 +70,33 @@ class Figures:
 
 
 async def measure(plan: Plan, tools: Tools, show: Show) -> Result:
-    """Measure both transports."""
-    transports = (Transport.GRPC, Transport.H2)
-    found: dict[str, list[Figures]] = {str(each): [] for each in transports}
-    show.begin("memory", plan.rounds * len(transports))
+    """Measure both transports, from the sources and compiled."""
+    services = usable_services()
+    found: dict[str, list[Figures]] = {name: [] for name in services}
+    show.begin("memory", plan.rounds * len(services))
     async with aiohttp.ClientSession() as session:
         for number in range(plan.rounds):
-            for transport in rotated(transports, number):
-                found[str(transport)].append(await _measure(session, plan, tools, transport))
+            for name in rotated(tuple(services), number):
+                found[name].append(await _measure(session, plan, tools, services[name]))
                 show.advance()
     imported = [await _import() for _ in range(plan.rounds)]
-    tables = (_table(found), _import_table(imported), _METHOD)
-    return Result(tables, {"transports": found, "imports": imported})
+    missing = left_out(tuple(SERVED), tools)
+    tables = (_table(found), _import_table(imported))
+    return Result((*tables, *missing, _METHOD), {"services": found, "imports": imported})
 
 
 async def _measure(
-    session: aiohttp.ClientSession, plan: Plan, tools: Tools, transport: Transport
+    session: aiohttp.ClientSession, plan: Plan, tools: Tools, service: Service
 ) -> Figures:
-    async with Rig(session, Service(transport), pool=tools.pool) as rig:
+    async with Rig(session, service, pool=tools.pool) as rig:
         idle = rss_kib(rig.server.pid)
         async with rig.gateway(_FORM) as gateway:
             load = Load(4 if plan.quick else _CONNECTIONS)
             await run_load(tools.client, gateway.port, text_body(MIB), load, 3 * plan.seconds)
             await asyncio.sleep(_SETTLE_S)
             large = rss_kib(rig.server.pid)
-    async with Rig(session, Service(transport), pool=tools.pool) as rig:
-        peers = [await _do_not_read(rig.grpc_port, transport) for _ in range(_SILENT)]
+    async with Rig(session, service, pool=tools.pool) as rig:
+        peers = [await _do_not_read(rig.grpc_port, service.transport) for _ in range(_SILENT)]
         await asyncio.sleep(_SETTLE_S)
         silent = rss_kib(rig.server.pid)
         for peer in peers:

@@ -28,17 +28,18 @@ NONE: Final = "no ext_proc"
 GRPC_NULL: Final = "C++ gRPC null"
 RAW_NULL: Final = "raw C null"
 
-_COMPILED: Final = "h2 compiled"
-_COMPILED_ROOT: Final = Path(__file__).parents[1] / "build" / "compiled"
-_SERVICES: Final = {
+_COMPILED: Final = Path(__file__).parents[1] / "build" / "compiled"
+SERVED: Final = {
     "grpc": Service(Transport.GRPC),
+    "grpc compiled": Service(Transport.GRPC, root=_COMPILED),
     "h2": Service(Transport.H2),
-    _COMPILED: Service(Transport.H2, root=_COMPILED_ROOT),
-    "ngh2": Service(Transport.H2, "benchmarks.ngh2_serve"),
+    "h2 compiled": Service(Transport.H2, root=_COMPILED),
 }
+"""The service on each transport, from its sources and as the image has it."""
+_SERVICES: Final = {**SERVED, "ngh2": Service(Transport.H2, "benchmarks.ngh2_serve")}
 NULLS: Final = {GRPC_NULL: "grpc_null", RAW_NULL: "raw_null"}
 SERVERS: Final = (NONE, *NULLS, *_SERVICES)
-_DEFAULT: Final = (NONE, *NULLS, "grpc", "h2", _COMPILED)
+_DEFAULT: Final = (NONE, *NULLS, *SERVED)
 _DEFAULT_FORM: Final = FormRow("default", Form.AUTO, unchanged)
 _BARE: Final = FormRow("bare", Form.AUTO, bare)
 _SETTLE_S: Final = 0.3  # the observer's last messages
@@ -98,8 +99,8 @@ async def measure(plan: Plan, tools: Tools, show: Show) -> Result:
         for number in range(plan.rounds):
             bench = _Round(session, tools, plan, show)
             await bench.run(rigs, cases, number, found)
-    left_out = [f"{name} is left out: {why}" for name, why in _missing(chosen, tools).items()]
-    shown = (*(_table(name, rounds) for name, rounds in found.items()), *left_out)
+    tables = [_table(name, rounds) for name, rounds in found.items()]
+    shown = (*tables, *left_out(chosen, tools))
     return Result(
         (*shown, _METHOD.format(rounds=plan.rounds, settled=_SETTLED_S, steady=_STEADY_SETTLED_S)),
         found,
@@ -121,6 +122,11 @@ def _cases(plan: Plan) -> Sequence[_Case]:
     return [_Case(body, load) for body, loads in chosen for load in loads]
 
 
+def usable_services() -> Mapping[str, Service]:
+    """Return those of `SERVED` that this machine can run."""
+    return {name: service for name, service in SERVED.items() if name not in _unusable()}
+
+
 def servers(chosen: Sequence[str], tools: Tools, answers: Path) -> Mapping[str, Service | Null]:
     """Return those of the chosen servers that this machine can run."""
     paths = tools.programs.paths
@@ -132,16 +138,19 @@ def servers(chosen: Sequence[str], tools: Tools, answers: Path) -> Mapping[str, 
     return {name: known[name] for name in chosen if name in known and name not in _unusable()}
 
 
-def _missing(chosen: Sequence[str], tools: Tools) -> Mapping[str, str]:
+def left_out(chosen: Sequence[str], tools: Tools) -> Sequence[str]:
+    """Return a line for each of the chosen servers that this machine cannot run."""
     missing = {name: tools.programs.missing.get(program) for name, program in NULLS.items()}
     reasons = {name: why for name, why in missing.items() if why} | _unusable()
-    return {name: why for name, why in reasons.items() if name in chosen}
+    return [f"{name} is left out: {why}" for name, why in reasons.items() if name in chosen]
 
 
 def _unusable() -> dict[str, str]:
     found = {"ngh2": "no module ngh2"} if not importlib.util.find_spec("ngh2") else {}
-    compiled = (_COMPILED_ROOT / "extproc").exists()
-    return found if compiled else found | {_COMPILED: "`make compiled` makes it"}
+    if not (_COMPILED / "extproc").exists():
+        compiled = [name for name, service in SERVED.items() if service.root]
+        found |= dict.fromkeys(compiled, "`make compiled` makes it")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

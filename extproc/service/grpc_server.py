@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf import descriptor_pool
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 from extproc.protos import WELL_KNOWN
 from extproc.protos.envoy.config.core.v3 import base_pb2
@@ -20,10 +20,12 @@ from extproc.protos.envoy.service.ext_proc.v3 import external_processor_pb2
 from extproc.protos.envoy.type.v3 import http_status_pb2
 from extproc.service.credentials import Certificates
 from extproc.service.lateness import Lateness, SelfCheck
+from extproc.service.places import Deadline
 from extproc.service.streams import (
     HEALTH,
     REPORTED,
     SERVICE,
+    TICK_S,
     TOO_MANY,
     Bounds,
     Streams,
@@ -35,8 +37,8 @@ from extproc.stream.traced import Trace
 
 BeginTrace = Callable[[Iterable[tuple[str, str | bytes]]], Trace | None]
 
+_EOF = grpc.aio.EOF  # type: ignore[attr-defined]
 _SERVING = health_pb2.HealthCheckResponse.SERVING
-_FIRST_REPLY_S = 0.1  # to a peer that reads
 _log = logging.getLogger(__name__)
 
 
@@ -63,8 +65,14 @@ class GrpcServer:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._server = grpc.aio.server(options=_options(bounds))
         self._server.add_generic_rpc_handlers((self._handler(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, HEALTH), self._server, _described())
+        others = _Generic(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, others)
+        aio = reflection.aio  # type: ignore[attr-defined]
+        reflects = aio.ReflectionServicer((SERVICE, HEALTH), _described())
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflects, others)
+        self._calls: set[PolledCall] = set()
+        self._time = asyncio.get_running_loop().time
+        self._ticking: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
         """Listen; return the port (1 for a Unix socket). Raises OSError if that is impossible."""
@@ -80,6 +88,7 @@ class GrpcServer:
             self._self_check.listen(self._server)
         await self._server.start()
         self._self_check.start()
+        self._ticking = asyncio.create_task(self._tick())
         await self._report(_SERVING)
         return port
 
@@ -103,6 +112,8 @@ class GrpcServer:
         await self.announce_end()
         await self._server.stop(seconds)
         await self._self_check.stop()
+        if self._ticking is not None:
+            self._ticking.cancel()
         self._unlock_path()
 
     def _unlock_path(self) -> None:
@@ -125,69 +136,91 @@ class GrpcServer:
         return grpc.method_handlers_generic_handler(SERVICE, {"Process": process})
 
     async def _process(
-        self, messages: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
+        self, _: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]"
     ) -> None:
-        timeout = asyncio.timeout(self._bounds.first_message_s)
-        patience = TimedPatience(timeout)
+        call = PolledCall(self._time() + self._bounds.first_message_s)
         # peer() is address and port, so one for each connection; all connections over a Unix socket
         # are `unix:`, one peer.
         begin = self._begin_trace
         trace = None if begin is None else begin(context.invocation_metadata() or ())
-        stream = self._streams.open(context.peer(), patience, trace)
+        stream = self._streams.open(context.peer(), call.deadline, trace)
         if stream is None:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, TOO_MANY)
+        self._calls.add(call)
+        is_first = True
         try:
-            async with timeout:
-                async for message in messages:
-                    patience.is_replying = not patience.has_replied
-                    for reply in stream.receive(message):
-                        # Not `yield`: a time that ends while gRPC sends would end the call's task
-                        # outside of `timeout`, and the call would never get its status.
-                        await context.write(reply)
-                        patience.is_replying, patience.has_replied = False, True
-                    patience.is_replying = False
-                    # Envoy would keep the stream open until the answer ends, and open streams count
-                    # against its cluster's max_requests (1024 by default).
-                    if stream.finished:
-                        return
-        except TimeoutError:
+            # Not the iterator, which would be a generator more to go through.
+            while (message := await context.read()) is not _EOF:
+                for reply in stream.receive(message):
+                    # Not `yield`: a time that ends while gRPC sends would end the call's task
+                    # outside of this function, and the call would never get its status.
+                    call.sends_first_reply = is_first
+                    await context.write(reply)
+                    call.sends_first_reply = is_first = False
+                # Envoy would keep the stream open until the answer ends, and open streams count
+                # against its cluster's max_requests (1024 by default).
+                if stream.finished:
+                    return
+        except asyncio.CancelledError:
+            # A peer that leaves the first reply on its way reads nothing. gRPC could not send a
+            # status, and would log a traceback.
+            if not call.was_ended() or call.sends_first_reply:
+                raise
             _log.debug("ended a stream that was idle for too long or whose place was needed")
-            if patience.is_replying:
-                # The peer reads nothing. gRPC could not send a status, and would log a traceback.
-                raise asyncio.CancelledError from None
         finally:
+            self._calls.discard(call)
             stream.close()
 
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = self._time()
+            for call in [call for call in self._calls if call.deadline.at <= now]:
+                call.end()
 
-class TimedPatience:
-    """A places.Patience that leaves a call's first reply the time to be sent.
 
-    gRPC sends the call's first metadata with it; were it cut off, gRPC would send them again with
-    the status, fail, and never end the call.
+class PolledCall:
+    """A call, made within its task; the server ends it once its deadline is over.
+
+    The first reply is left a tick to be sent. gRPC sends the call's first metadata with it; were it
+    cut off, gRPC would send them again with the status, fail, and never end the call.
     """
 
-    def __init__(self, timeout: asyncio.Timeout) -> None:
-        """Let `timeout`, inside of which the call is served, end it."""
-        self._timeout = timeout
-        self._ends = False
-        self.has_replied = False
-        self.is_replying = False
-        """Whether the first reply may be on its way."""
+    __slots__ = ("_ended", "_task", "_waited", "deadline", "sends_first_reply")
+
+    def __init__(self, at: float) -> None:
+        """Set the deadline, in the event loop's time."""
+        task = asyncio.current_task()
+        assert task is not None, "a task serves the call"  # noqa: S101 - for the type
+        self._task = task
+        self._waited = self._ended = False
+        self.deadline = Deadline(at)
+        self.sends_first_reply = False
 
     def end(self) -> None:
-        """End the call at once, or once its first reply is sent."""
-        # One whose time is over is ending by itself, and takes no other time.
-        if not self._timeout.expired():
-            self.reschedule(0.0)
-        self._ends = True
+        """Cancel the task; while the first reply is being sent, only when asked again."""
+        if self.sends_first_reply and not self._waited:
+            self._waited = True
+        else:
+            self._ended = True
+            self._task.cancel()
 
-    def reschedule(self, when: float | None) -> None:
-        """Set the end; None is never. Without effect after `end`."""
-        if self._ends:
-            return
-        if when is not None and self.is_replying:
-            when = max(when, asyncio.get_running_loop().time() + _FIRST_REPLY_S)
-        self._timeout.reschedule(when)
+    def was_ended(self) -> bool:
+        """Return whether `end` has cancelled the task, and nobody else; ask once if it has."""
+        return self._ended and not self._task.uncancel()
+
+
+class _Generic:
+    """A server with generic handlers alone.
+
+    For each method that is registered grpc.aio waits for one more future at each call.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, *_: object) -> None:
+        """Leave the methods to the generic handlers."""
 
 
 def _options(bounds: Bounds) -> list[tuple[str, int]]:

@@ -1,11 +1,11 @@
 """The calls of a server on HTTP/2 framing of its own: ext_proc and health checks."""
 
-import math
 from collections.abc import Mapping
 
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
+from extproc.service.places import Deadline
 from extproc.service.streams import HEALTH, REPORTED, SERVICE, OpenStream
 from extproc.transport.calls import (
     INVALID_ARGUMENT,
@@ -18,29 +18,10 @@ from extproc.transport.calls import (
 
 PROCESS = f"/{SERVICE}/Process"
 
-_OVER = -math.inf
 _CHECK = f"/{HEALTH}/Check"
 _NOT_PARSED = Status(INVALID_ARGUMENT, "a message that cannot be parsed")
 _UNKNOWN = Status(NOT_FOUND, "no such service")
 _NO_SUCH_METHOD = Status(UNIMPLEMENTED, "no such method")
-
-
-class Deadline:
-    """When a stream is to end, in the event loop's time; a places.Patience that is polled."""
-
-    __slots__ = ("at",)
-
-    def __init__(self, at: float) -> None:
-        self.at = at
-
-    def reschedule(self, when: float | None) -> None:
-        """Set the end; None is never. Without effect after `end`."""
-        if self.at != _OVER:
-            self.at = math.inf if when is None else when
-
-    def end(self) -> None:
-        """End the stream at the next poll."""
-        self.at = _OVER
 
 
 class ProcessCall:

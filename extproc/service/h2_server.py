@@ -16,9 +16,10 @@ from typing import Final, cast
 from grpc_health.v1 import health_pb2
 
 from extproc.service.bounded_log import BoundedLog
-from extproc.service.h2_calls import PROCESS, Deadline, HealthChecks, ProcessCall
+from extproc.service.h2_calls import PROCESS, HealthChecks, ProcessCall
 from extproc.service.listening import BACKLOG, open_sockets, socket_path
-from extproc.service.streams import TOO_MANY, Bounds, Streams, cannot_listen
+from extproc.service.places import Deadline
+from extproc.service.streams import TICK_S, TOO_MANY, Bounds, Streams, cannot_listen
 from extproc.service.turns import Backlog, Turns
 from extproc.service.unix_socket import PathLock, reserve
 from extproc.stream.stages import Stages
@@ -33,8 +34,6 @@ from extproc.transport.calls import (
 )
 from extproc.transport.connection import FramedConnection
 
-TICK_S: Final = 0.25
-"""How often time limits are checked, and so how late they may be."""
 HELD_MESSAGES: Final = 4
 """All connections together hold less than so many of the longest messages, in messages that have
 not arrived whole and answers that are not read; else the stream that holds most ends, and Envoy

@@ -3,17 +3,27 @@
 Invariant: a newcomer is refused only if no other peer holds more places than its own would then.
 """
 
-from typing import Protocol
+import math
+
+_OVER = -math.inf
 
 
-class Patience(Protocol):
-    """How long a stream may last."""
+class Deadline:
+    """When a stream is to end, in the event loop's time; its server looks at each tick."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, at: float) -> None:
+        self.at = at
 
     def reschedule(self, when: float | None) -> None:
-        """Set the end, in the event loop's time; None is never. Without effect after `end`."""
+        """Set the end; None is never. Without effect after `end`."""
+        if self.at != _OVER:
+            self.at = math.inf if when is None else when
 
     def end(self) -> None:
-        """End the stream soon, whatever it says until then; idempotent."""
+        """End the stream at the next tick, whatever it says until then; idempotent."""
+        self.at = _OVER
 
 
 class Places:
@@ -26,21 +36,21 @@ class Places:
     def __init__(self, most: int) -> None:
         self._most = most
         self._taken = 0
-        self._peers: dict[str, dict[Patience, None]] = {}  # oldest first
+        self._peers: dict[str, dict[Deadline, None]] = {}  # oldest first
 
-    def take(self, peer: str, patience: Patience) -> bool:
-        """Take a place for a stream that `patience` can end; False if there is none."""
+    def take(self, peer: str, deadline: Deadline) -> bool:
+        """Take a place for the stream of this deadline; False if there is none."""
         if self._taken >= self._most and not self._make_room(peer):
             return False
-        self._peers.setdefault(peer, {})[patience] = None
+        self._peers.setdefault(peer, {})[deadline] = None
         self._taken += 1
         return True
 
-    def leave(self, peer: str, patience: Patience) -> None:
+    def leave(self, peer: str, deadline: Deadline) -> None:
         """Give the place back; idempotent."""
         held = self._peers.get(peer, {})
-        if patience in held:
-            del held[patience]
+        if deadline in held:
+            del held[deadline]
             self._taken -= 1
             if not held:
                 del self._peers[peer]

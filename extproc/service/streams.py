@@ -14,7 +14,7 @@ from typing import Final, Protocol
 from grpc_health.v1 import health_pb2
 
 from extproc.service.bounded_log import BoundedLog
-from extproc.service.places import Patience, Places
+from extproc.service.places import Deadline, Places
 from extproc.stream.session import ProtocolError
 from extproc.stream.stages import Stages
 from extproc.stream.stream import Stream
@@ -25,6 +25,8 @@ HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 REPORTED: Final = ("", SERVICE)
 """The services whose health is reported; the empty name is the whole server."""
 TOO_MANY: Final = "too many streams are open"
+TICK_S: Final = 0.25
+"""How often time limits are checked, and so how late they may be."""
 
 _SETTLING_STEP_S: Final = 0.02
 
@@ -107,13 +109,13 @@ class Streams:
         self._stages = replace(stages, is_late=self._is_late)
 
     def open(
-        self, peer: str, patience: Patience, trace: Trace | None = None
+        self, peer: str, deadline: Deadline, trace: Trace | None = None
     ) -> "OpenStream | None":
-        """Open a stream that ends when `patience` does; None if the server has no place for it."""
-        if not self._places.take(peer, patience):
+        """Open a stream, and set its deadline; None if the server has no place for it."""
+        if not self._places.take(peer, deadline):
             return None
         body_until = self._time() + self._bounds.body_s
-        stream = OpenStream(self, Stream(self._stages, trace), peer, patience, body_until)
+        stream = OpenStream(self, Stream(self._stages, trace), peer, deadline, body_until)
         self._open.add(stream)
         return stream
 
@@ -128,11 +130,11 @@ class Streams:
             await asyncio.sleep(_SETTLING_STEP_S)
 
     def leave(
-        self, stream: "OpenStream", peer: str, patience: Patience, error: Exception | None
+        self, stream: "OpenStream", peer: str, deadline: Deadline, error: Exception | None
     ) -> None:
         """Give up the place of a stream that has ended, and log what went wrong."""
         self._open.discard(stream)
-        self._places.leave(peer, patience)
+        self._places.leave(peer, deadline)
         match error:
             case None:
                 return
@@ -146,13 +148,13 @@ class Streams:
 class OpenStream:
     """One stream, from `Streams.open` to `close`."""
 
-    __slots__ = ("_body_until", "_every", "_open", "_patience", "_peer", "_stream", "finished")
+    __slots__ = ("_body_until", "_deadline", "_every", "_open", "_peer", "_stream", "finished")
 
     def __init__(
-        self, every: Streams, stream: Stream, peer: str, patience: Patience, body_until: float
+        self, every: Streams, stream: Stream, peer: str, deadline: Deadline, body_until: float
     ) -> None:
         self._every, self._stream = every, stream
-        self._peer, self._patience = peer, patience
+        self._peer, self._deadline = peer, deadline
         self._body_until = body_until  # in the time of the event loop
         self._open = True
         self.finished = False
@@ -170,7 +172,7 @@ class OpenStream:
         if stream.finished:
             self.finished = True
         else:
-            self._patience.reschedule(self._body_until if stream.awaits_request else None)
+            self._deadline.reschedule(self._body_until if stream.awaits_request else None)
         return replies
 
     def close(self) -> None:
@@ -178,7 +180,7 @@ class OpenStream:
         if self._open:
             self._open = False
             self._stream.close()
-            self._every.leave(self, self._peer, self._patience, self._stream.error)
+            self._every.leave(self, self._peer, self._deadline, self._stream.error)
 
 
 def cannot_listen(address: str) -> OSError:

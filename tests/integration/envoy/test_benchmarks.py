@@ -11,7 +11,7 @@ import pytest
 from benchmarks import compiled
 from benchmarks.__main__ import SECTIONS
 from benchmarks.forms import REQUESTS, STREAMS
-from benchmarks.requests import NULLS
+from benchmarks.requests import NULLS, SERVED
 from extproc.local.children import StackError
 from extproc.local.envoy import find_envoy
 from tests.support.paths import ROOT
@@ -56,7 +56,15 @@ def test_a_server_that_cannot_be_built_is_named(quick_run):
     table, figures, _ = quick_run
     for rounds in figures["sections"]["requests"].values():
         assert {"no ext_proc", "grpc", "h2"} <= set(rounds)
-        assert all(name in rounds or f"{name} is left out" in table for name in NULLS)
+        names = (*NULLS, *SERVED)
+        assert all(name in rounds or f"{name} is left out" in table for name in names)
+
+
+def test_the_memory_is_that_of_each_service(quick_run):
+    table, figures, _ = quick_run
+    found = figures["sections"]["memory"]["services"]
+    assert {"grpc", "h2"} <= set(found)
+    assert all(name in found or f"{name} is left out" in table for name in SERVED)
 
 
 def test_each_form_has_a_row(quick_run):
