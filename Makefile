@@ -99,7 +99,7 @@ screenshots: $(VENV)/dev  ## take docs/images/page-*.png of a running service; n
 	$(BIN)/python -m tests.support.page_pictures $(ARGS)
 
 .PHONY: bench soak paper versus-vllm versus-recorded
-bench: $(VENV)/dev  ## measure what the service costs; ARGS='--only SECTION', '--quick', '--help'; 45 minutes
+bench: $(VENV)/dev  ## measure what the service costs; ARGS='--only SECTION', '--quick', '--help'; an hour
 	@! command -v cc >/dev/null || $(MAKE) --no-print-directory compiled
 	$(BIN)/python -m benchmarks $(ARGS)
 
