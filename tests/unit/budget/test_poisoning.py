@@ -18,6 +18,9 @@ from extproc.budget.steering import FLOOR
 from extproc.budget.values import Asked, Observation, Outcome
 from tests.support.prose import prose
 
+# Tens of thousands of answers, of which no line is covered here alone.
+pytestmark = pytest.mark.no_cover
+
 LIMIT = 2048
 SIZES = (40, 150, 500, 1200, 2500)  # words
 
