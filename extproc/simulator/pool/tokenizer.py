@@ -31,7 +31,7 @@ def bpe_core(vocabulary: str) -> Any:
 
 @cache
 def _bindings() -> ModuleType:
-    # An import would run the package's own code, which parses all vocabularies: a second and 60 MB.
+    # An import would run the package's own code, which parses all vocabularies at once, in Python.
     name = "bpe_openai"
     package = importlib.util.find_spec(name)
     folders = package.submodule_search_locations if package else None
