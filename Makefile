@@ -19,7 +19,7 @@ demo: $(VENV)/local  ## run the whole stack on this machine: Envoy, two pools, t
 	$(BIN)/dualpool demo
 
 test: $(VENV)/dev  ## run all tests; those that need a real vLLM say how to provide one
-	$(BIN)/python -m pytest -n 2 $(addprefix --cov=extproc.,$(CORE)) --cov-report=
+	$(BIN)/python -m pytest -n 3 $(addprefix --cov=extproc.,$(CORE)) --cov-report=
 
 coverage: $(VENV)/dev  ## report what the last `make test` left uncovered in the core; below 100 % fails
 	$(BIN)/coverage report --fail-under=100

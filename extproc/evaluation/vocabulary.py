@@ -1,15 +1,10 @@
 """OpenAI's vocabularies, built into the package bpe-openai."""
 
-import warnings
 from functools import cache
 from typing import Protocol
 
 from extproc.evaluation.cuts import Positions, cuts_of_pieces
-
-with warnings.catch_warnings():
-    # The package opens its files by a function that is deprecated in Python 3.11 and 3.12.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from bpe_openai import _bindings  # type: ignore[import-untyped]
+from extproc.simulator.pool.tokenizer import bpe_core
 
 
 class _VocabularyBindings(Protocol):
@@ -22,7 +17,7 @@ class Vocabulary:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._core: _VocabularyBindings = _bindings.tokenizer_for_encoding(name)
+        self._core: _VocabularyBindings = bpe_core(name)
 
     def count(self, text: str) -> int:
         """See `TextTokenizer`."""

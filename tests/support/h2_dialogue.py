@@ -92,7 +92,7 @@ def parsed(sent):
 
 
 class Echo:
-    """A call that echoes each message, and ends at `bye`."""
+    """A call that echoes each message but what begins with `quiet`, and ends at `bye`."""
 
     def __init__(self):
         self.status = None
@@ -106,7 +106,7 @@ class Echo:
             self.status = OK
         if content == b"error":
             self.status = Status(13, "a fault")
-        return [] if content in (b"quiet", b"error") else [bytes(content)]
+        return [] if content[:5] in (b"quiet", b"error") else [bytes(content)]
 
     def close(self):
         self.closed += 1

@@ -3,14 +3,11 @@
 Special tokens in a text are encoded as ordinary characters.
 """
 
-import warnings
-from typing import Protocol
-
-with warnings.catch_warnings():
-    # The package opens its files with a function that Python 3.11 and 3.12 deprecate.
-    warnings.simplefilter("ignore", DeprecationWarning)
-    # Its public wrapper rejects a million characters; its Rust core does not, and frees the GIL.
-    from bpe_openai import _bindings  # type: ignore[import-untyped]
+import importlib.util
+from functools import cache
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import Any, Protocol
 
 _ORDINARY = 199_998  # ids below this have a text; special tokens follow
 VOCABULARY = 201_088  # gpt-oss's, with its special tokens
@@ -23,11 +20,34 @@ class _BpeCore(Protocol):
     def decode(self, ids: list[int]) -> str: ...
 
 
+def bpe_core(vocabulary: str) -> Any:
+    """Return the Rust core of bpe-openai's tokenizer for a vocabulary.
+
+    The package's public wrapper rejects a million characters; the core does not, and frees the GIL.
+    Raises ModuleNotFoundError without the package.
+    """
+    return _bindings().tokenizer_for_encoding(vocabulary)
+
+
+@cache
+def _bindings() -> ModuleType:
+    # An import would run the package's own code, which parses all vocabularies at once, in Python.
+    name = "bpe_openai"
+    package = importlib.util.find_spec(name)
+    folders = package.submodule_search_locations if package else None
+    spec = PathFinder.find_spec(f"{name}._bindings", folders) if folders else None
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 class Tokenizer:
     """Counts, encodes and decodes; raises UnicodeEncodeError for a lone surrogate."""
 
     def __init__(self) -> None:
-        self._core: _BpeCore = _bindings.tokenizer_for_encoding("o200k_base")
+        self._core: _BpeCore = bpe_core("o200k_base")
 
     def count(self, text: str) -> int:
         """Count the tokens of a text; takes about 20 ms per megabyte."""

@@ -17,11 +17,11 @@ from extproc.budget.prior import MEASURED
 from extproc.budget.steering import LEVELS
 from extproc.budget.values import Asked, Learnt, Measure, Observation, Outcome, Prefix
 from extproc.tokens import MAX_TOKENS
+from tests.support.prose import prose
 
 LIMIT = 2048
 CATEGORIES = 256
 MODELS = 64
-WORDS = b"the pool that is chosen holds the prompt and what is answered ".split()
 
 
 def fresh(*limits: int) -> Calibrated:
@@ -31,8 +31,7 @@ def fresh(*limits: int) -> Calibrated:
 
 
 def asked(words: int = 500, output: int | None = 256, category: str = "prose") -> Asked:
-    text = b" ".join(WORDS[i % len(WORDS)] for i in range(words))
-    return Asked("m", category, measure(text, len(text), messages=1), output)
+    return Asked("m", category, prose(words), output)
 
 
 def truth(

@@ -12,17 +12,10 @@ from extproc.budget.families import (
     Families,
     Member,
 )
-from extproc.budget.measure import measure
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Measure
 from extproc.budget.weights import TokenWeights, oddity
-
-WORDS = b"the pool that is chosen holds the prompt and what is answered ".split()
-
-
-def prompt(words: int) -> Measure:
-    text = b" ".join(WORDS[i % len(WORDS)] for i in range(words))
-    return measure(text, len(text), messages=1)
+from tests.support.prose import prose
 
 
 def tokens(seen: Measure, bytes_per_token: float) -> int:
@@ -39,7 +32,7 @@ class Fleet:
     def count(self, name: str, bytes_per_token: float = 4.4, times: int = ENOUGH) -> Member:
         member = self.names.get(name) or self.families.find(name)
         for number in range(times):
-            seen = prompt(300 + number)
+            seen = prose(300 + number)
             member.prime(self.families, seen, tokens(seen, bytes_per_token))
         self.families.keep(name, member)
         self.names[name] = member
@@ -48,7 +41,7 @@ class Fleet:
     def answer(self, name: str, bytes_per_token: float = 4.4, times: int = 1) -> Member:
         for _ in range(times):
             member = self.names.get(name) or self.families.find(name)
-            seen = prompt(self.draw.randint(50, 2000))
+            seen = prose(self.draw.randint(50, 2000))
             true, found = tokens(seen, bytes_per_token), member.predict(seen)
             odd = oddity(found.score(true), found.deviation)
             member.learn(self.families, seen, true, odd)
@@ -58,7 +51,7 @@ class Fleet:
 
 
 def error(member: Member, bytes_per_token: float) -> float:
-    seen = prompt(1000)
+    seen = prose(1000)
     return abs(member.predict(seen).tokens / tokens(seen, bytes_per_token) - 1)
 
 
@@ -77,15 +70,15 @@ def test_a_new_name_is_estimated_by_what_others_have_learnt() -> None:
 def test_a_name_on_probation_is_estimated_with_more_doubt() -> None:
     fleet = Fleet()
     known, new = fleet.answer("m", times=300), fleet.families.find("new")
-    assert new.predict(prompt(1000)).deviation > 2 * known.predict(prompt(1000)).deviation
+    assert new.predict(prose(1000)).deviation > 2 * known.predict(prose(1000)).deviation
 
 
 def test_a_name_on_probation_teaches_the_others_nothing() -> None:
     fleet = Fleet()
     known = fleet.answer("m", times=300)
-    before = known.predict(prompt(1000))
+    before = known.predict(prose(1000))
     fleet.answer("new", 2.2, times=PROBATION - 1)
-    assert known.predict(prompt(1000)) == before
+    assert known.predict(prose(1000)) == before
 
 
 def test_names_whose_answers_fit_share_their_weights() -> None:
@@ -214,7 +207,7 @@ def test_short_prompts_place_no_name() -> None:
     known = fleet.answer("m", times=300)
     for _ in range(20):
         member = fleet.names.get("new") or fleet.families.find("new")
-        member.learn(fleet.families, prompt(1), 30, 0.0)
+        member.learn(fleet.families, prose(1), 30, 0.0)
         fleet.names["new"] = member
     assert not member.placed
     new = fleet.answer("new", 4.0, times=PROBATION + 40)
@@ -227,7 +220,7 @@ def test_a_name_of_short_prompts_alone_is_placed_in_the_end() -> None:
     fleet.answer("m", times=300)
     member = fleet.families.find("new")
     for _ in range(MOST_PROBATION):
-        member.learn(fleet.families, prompt(1), 30, 0.0)
+        member.learn(fleet.families, prose(1), 30, 0.0)
     assert member.placed
 
 
@@ -259,11 +252,11 @@ def test_counts_teach_the_first_name_its_weights() -> None:
 def test_counts_place_a_name_with_the_weights_that_they_fit_and_teach_these_nothing() -> None:
     fleet = Fleet()
     base = fleet.count("base")
-    before = base.predict(prompt(1000))
+    before = base.predict(prose(1000))
     kin = fleet.count("kin", times=PROBATION)
     assert kin.weights is base.weights
     assert kin.is_known
-    assert kin.predict(prompt(1000)) == before
+    assert kin.predict(prose(1000)) == before
 
 
 def test_counts_that_fit_no_weights_teach_new_ones() -> None:
@@ -292,9 +285,9 @@ def test_a_name_with_few_counts_stays_on_probation() -> None:
 def test_counts_teach_weights_nothing_that_have_learnt_enough() -> None:
     fleet = Fleet()
     member = fleet.answer("m", times=300)
-    before = member.predict(prompt(1000))
+    before = member.predict(prose(1000))
     fleet.count("m", 2.2)
-    assert member.predict(prompt(1000)) == before
+    assert member.predict(prose(1000)) == before
 
 
 def test_an_estimate_from_counts_alone_is_doubted_until_answers_come() -> None:

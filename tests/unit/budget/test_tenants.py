@@ -11,7 +11,6 @@ from extproc.budget.bounded import IDLE
 from extproc.budget.calibrated import Calibrated
 from extproc.budget.estimate import Basis
 from extproc.budget.families import Member
-from extproc.budget.measure import measure
 from extproc.budget.outputs import Outputs
 from extproc.budget.prior import MEASURED
 from extproc.budget.states import CategoryState, Errors, ModelState
@@ -19,10 +18,10 @@ from extproc.budget.steering import Steering
 from extproc.budget.tenants import FULL, OTHERS, STATES, Tenants, WeightsFit
 from extproc.budget.values import Asked, Observation, Outcome
 from extproc.budget.weights import Prediction, TokenWeights
+from tests.support.prose import prose
 
 LIMIT = 2048
 KEY = ("m", "prose")
-WORDS = b"the pool that is chosen holds the prompt and what is answered ".split()
 
 Odd = Callable[[Observation], Observation]
 
@@ -43,9 +42,7 @@ def kept(given: Tenants, name: str, key: tuple[str | None, str] = KEY, times: in
 
 
 def request(words: int, tenant: str, output: int | None = None, model: str = "m") -> Asked:
-    text = b" ".join(WORDS[i % len(WORDS)] for i in range(words))
-    found = measure(text, len(text), messages=1)
-    return Asked(model, "prose", found, output, tenant=tenant)
+    return Asked(model, "prose", prose(words), output, tenant=tenant)
 
 
 def truth(asked: Asked, completion: int) -> Observation:

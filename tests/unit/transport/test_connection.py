@@ -404,7 +404,7 @@ def test_streams_whose_answers_wait_do_not_stop_the_others():
     for _ in range(100):
         client.send(data(BIG_PIECE, 1))
     for _ in range(2 * CONNECTION_WINDOW // MAX_FRAME):
-        client.send(data(message(b"quiet"), 3), data(message(b"quiet") * 1600, 3))
+        client.send(data(message(b"quiet".ljust(MAX_FRAME - 5)), 3))
     assert client.goaway() is None
     assert given_back(client, 0) > CONNECTION_WINDOW
 
