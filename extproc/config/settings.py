@@ -139,7 +139,7 @@ class ListenSettings(Section):
         "streams",
         1,
         1 << 20,
-        "open at once, 30 KB each; one for each answer",
+        "open at once, up to 30 KB each; one for each answer",
         # 360 MB, of the 512 MB that docker-compose.yml gives the service.
         default=12_000,
     )

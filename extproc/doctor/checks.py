@@ -15,10 +15,16 @@ from extproc.doctor.facts import (
 from extproc.doctor.finding import Ailment, Conclusion, Unchecked
 from extproc.doctor.traffic_checks import traffic_checks
 from extproc.envoy.review import review
+from extproc.routing.load.discovery import describe_discord
 
 LEAST_DAYS: Final = 14.0
 """Days before its end from which on a certificate is reported."""
 _FLAGS: Final = ("listen", "log_level")
+_NAMES: Final = {
+    "missing": "serve them on every server of the pool, or remove them from models of its row",
+    "unlisted": "add them to models of the row if it is to serve them: it gets no request for them",
+    "apart": "serve them on every server of the pool: the others answer 404",
+}
 
 
 def conclude(facts: Facts) -> tuple[Conclusion, ...]:
@@ -104,6 +110,7 @@ def _windows(facts: Facts) -> Iterator[Conclusion]:
     for served in facts.served:
         yield from _served(served)
     yield from _used(facts)
+    yield from _names(facts)
     if isinstance(facts.envoy, Unseen):
         return
     # A shadow's smaller pools need not exist: no route leads to them.
@@ -157,6 +164,14 @@ def _used(facts: Facts) -> Iterator[Conclusion]:
                 f"set max_model_len of {name} to {used[name]}, or start its servers with "
                 f"--max-model-len {stated}",
             )
+
+
+def _names(facts: Facts) -> Iterator[Conclusion]:
+    """Yield the names of models that servers lack or have beside those of the settings."""
+    discords = facts.service.discords if isinstance(facts.service, ServiceFacts) else {}
+    for pool, discord in discords.items():
+        for kind, text in describe_discord(discord, 0, 0).items():
+            yield Ailment("models", f"{pool}: {text}", _NAMES[kind])
 
 
 def _certificates(facts: Facts) -> Iterator[Conclusion]:

@@ -8,6 +8,7 @@ from extproc.envoy.document import Part
 from extproc.envoy.gateway import Processor
 from extproc.envoy.pool_clusters import PoolClusters, pool_clusters
 from extproc.page.counts import Counts
+from extproc.routing.load.discovery import Discord
 
 SERVICE_CLUSTER = "dualpool"
 """What `dualpool config envoy` names the service's cluster."""
@@ -80,11 +81,13 @@ class ServiceFacts:
     """What the service states: its readiness and its counters.
 
     used: the windows that count for its decisions, by pool, where it asks the servers.
+    discords: by pool, in which names its servers disagree with the settings or among themselves.
     """
 
     ready: bool
     counts: Counts
     used: Mapping[str, int] = field(default_factory=dict)
+    discords: Mapping[str, Discord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

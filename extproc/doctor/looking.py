@@ -8,7 +8,7 @@ import json
 import math
 import ssl
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -30,6 +30,7 @@ from extproc.doctor.facts import (
 from extproc.envoy.document import Part
 from extproc.local.connection_error import describe
 from extproc.page.counts import Counts
+from extproc.routing.load.discovery import Discord
 
 _MOST_BYTES: Final = 1 << 26
 _MOST_SERVERS: Final = 64
@@ -130,7 +131,8 @@ async def _service(session: aiohttp.ClientSession, places: Places) -> ServiceFac
     ready = await _get(session, f"{places.service}/readyz")
     state = await _get(session, f"{places.service}/state", places.token)
     used = {} if isinstance(state, Unseen) else read_used(state)
-    return ServiceFacts(not isinstance(ready, Unseen), read_counts(answer), used)
+    discords = {} if isinstance(state, Unseen) else read_discords(state)
+    return ServiceFacts(not isinstance(ready, Unseen), read_counts(answer), used, discords)
 
 
 async def _envoy(session: aiohttp.ClientSession, url: str) -> EnvoyFacts | Unseen:
@@ -224,10 +226,31 @@ def read_settings(data: bytes) -> Settings | Unseen:
 
 def read_used(data: bytes) -> Mapping[str, int]:
     """Return the windows that count for the service's decisions, by pool, where it asks servers."""
-    found = Part("", _json(data)).at("discovered").value
-    pools = found if isinstance(found, dict) else {}
-    used = {str(name): Part("", pool).at("used").number for name, pool in pools.items()}
+    used = {name: pool.at("used").number for name, pool in _discovered(data)}
     return {name: window for name, window in used.items() if window is not None}
+
+
+def read_discords(data: bytes) -> Mapping[str, Discord]:
+    """Return in which names of models the servers disagree, by pool."""
+
+    def names(pool: Part, kind: str) -> tuple[str, ...]:
+        return tuple(each.text for each in pool.at(kind).items() if each.text)
+
+    return {
+        name: Discord(
+            missing=names(pool, "missing"),
+            unlisted=names(pool, "unlisted"),
+            apart=names(pool, "apart"),
+        )
+        for name, pool in _discovered(data)
+    }
+
+
+def _discovered(data: bytes) -> Iterator[tuple[str, Part]]:
+    """Yield the pools of which the servers' own statements are in a page of /state."""
+    found = Part("", _json(data)).at("discovered").value
+    for name, pool in (found if isinstance(found, dict) else {}).items():
+        yield str(name), Part("", pool)
 
 
 def read_models(data: bytes) -> Mapping[str, int] | Unseen:

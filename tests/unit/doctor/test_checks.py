@@ -14,12 +14,13 @@ from extproc.doctor.facts import (
 from extproc.doctor.finding import Ailment
 from extproc.envoy.document import Part
 from extproc.page.counts import Counts
+from extproc.routing.load.discovery import Discord
 
 SHORT = PoolSettings(name="short", max_model_len=8192)
 
 
-def service(*, ready=True, used=None):
-    return ServiceFacts(ready=ready, counts=Counts({}), used=used or {})
+def service(*, ready=True, used=None, discords=None):
+    return ServiceFacts(ready, Counts({}), used or {}, discords or {})
 
 
 def envoy(bootstrap=None, hosts=(), certificates=()):
@@ -99,6 +100,19 @@ def test_a_window_that_a_server_told_the_service_alone_is_found():
     )
     [text] = found(told, envoy(), (Served(SHORT, "h:1", {"m": 4096}),))
     assert "h:1 of short serves m" in text
+
+
+@pytest.mark.parametrize(
+    ("discord", "said"),
+    [
+        (Discord(missing=("a",)), 'not all of its servers have what its row lists: "a"'),
+        (Discord(unlisted=("a\n",)), r'its servers have what its row does not list: "a\n"'),
+        (Discord(apart=("a", "b")), 'only some of its servers have: "a", "b"'),
+    ],
+)
+def test_names_that_servers_lack_or_have_besides_are_found(discord, said):
+    [text] = found(service(discords={"short": discord, "long": Discord()}), envoy())
+    assert text.startswith(f"models: short: {said}; ")
 
 
 def test_a_server_that_cannot_be_asked_is_no_finding():

@@ -5,8 +5,16 @@ from hypothesis import strategies as st
 from extproc.budget.values import Learnt
 from extproc.config.settings import Settings
 from extproc.doctor.facts import Unseen
-from extproc.doctor.looking import read_counts, read_hosts, read_models, read_settings, read_used
+from extproc.doctor.looking import (
+    read_counts,
+    read_discords,
+    read_hosts,
+    read_models,
+    read_settings,
+    read_used,
+)
 from extproc.envoy.document import Part
+from extproc.routing.load.discovery import Discord
 from extproc.service.build import describe_settings
 from extproc.service.pages import write_state
 
@@ -49,6 +57,12 @@ def test_settings_that_cannot_be_read_are_not_used(page, reason):
 def test_the_windows_that_count_are_read_where_the_service_asks_servers():
     assert read_used(b'{"discovered": {"short": {"used": 4096}, "long": 3}}') == {"short": 4096}
     assert read_used(b"{}") == {}
+
+
+def test_names_in_which_servers_disagree_are_read_where_the_service_asks_them():
+    page = b'{"discovered": {"short": {"missing": ["a", 3], "apart": 3}, "long": {}}}'
+    assert read_discords(page) == {"short": Discord(missing=("a",)), "long": Discord()}
+    assert read_discords(b'{"discovered": [3]}') == {}
 
 
 def test_the_windows_of_a_server_are_those_of_its_models():
