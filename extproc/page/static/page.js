@@ -168,7 +168,8 @@ function why(d) {
   const pool = pools.find((each) => each.name === d.pool);
   const before = pools[pools.indexOf(pool) - 1];
   const smaller = before && before.row === pool.row ? before : undefined;
-  const sum = `${whole(d.prompt_tokens)} prompt${d.counted_tokens ? " (counted)" : ""} + ${whole(d.margin_tokens)} margin + ` +
+  const sum = `${whole(d.prompt_tokens)} prompt${d.counted_tokens ? " (counted)" : ""} ` +
+    `${d.margin_tokens < 0 ? "-" : "+"} ${whole(Math.abs(d.margin_tokens))} margin + ` +
     `${whole(d.output_tokens)} output = ${whole(d.budget_tokens)}`;
   switch (d.reason) {
     case "unreadable": return "the body could not be read";
