@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from extproc.budget.features import TEMPLATE_FEATURES
-from extproc.budget.linear import learn, project
+from extproc.budget.linear import holds, learn, project
 from extproc.budget.saved import Amount, doubles
 from extproc.budget.values import Measure
 from extproc.budget.weights import CLIP, MOST_WEIGHT, Prediction
@@ -79,8 +79,8 @@ class Template:
     def load(self, saved: SavedTemplate) -> None:
         """Continue as the template that was saved. Raises ValueError if there is none such."""
         learnt = doubles(saved.learnt, len(self._all), MOST_WEIGHT, -MOST_WEIGHT)
-        if min(learnt[: _COVARIANCE : _SIZE + 1]) < 0.0:
-            raise ValueError("a negative variance")
+        if not holds(learnt, _SPREAD):
+            raise ValueError("no covariance")
         self._all = learnt
         self._noise = [max(noise, _LEAST_NOISE) for noise in saved.noise]
 

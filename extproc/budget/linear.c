@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define MOST 128 /* numbers of a column */
+#define ROUNDING 1e-9
 
 typedef struct {
     double *at;
@@ -197,6 +198,76 @@ static PyObject *learn(PyObject *module, PyObject *const *args, Py_ssize_t numbe
     Py_RETURN_NONE;
 }
 
+/* Cholesky's decomposition, in place; 0 if there is none. */
+static int decompose(double *rows, Py_ssize_t size)
+{
+    for (Py_ssize_t place = 0; place < size; place++) {
+        double *row = rows + place * size;
+        for (Py_ssize_t at = 0; at <= place; at++) {
+            const double *other = rows + at * size;
+            const double left = row[at] - multiply(row, other, at);
+            if (at < place)
+                row[at] = left / other[at];
+            else if (left > 0.0)
+                row[at] = sqrt(left);
+            else /* or no number */
+                return 0;
+        }
+    }
+    return 1;
+}
+
+/* Whether sign * covariance + shares of the spread has a decomposition. */
+static int is_positive(
+    double *room, const double *covariance, double sign, const row *spread, double share)
+{
+    const Py_ssize_t size = spread->length;
+    for (Py_ssize_t at = 0; at < size * size; at++)
+        room[at] = sign * covariance[at];
+    for (Py_ssize_t at = 0; at < size; at++)
+        room[at * (size + 1)] += share * spread->at[at];
+    return decompose(room, size);
+}
+
+static int is_symmetric(const double *covariance, const row *spread)
+{
+    const Py_ssize_t size = spread->length;
+    for (Py_ssize_t place = 0; place < size; place++)
+        for (Py_ssize_t at = 0; at < place; at++) {
+            const double most = ROUNDING * sqrt(spread->at[place] * spread->at[at]);
+            if (!(fabs(covariance[place * size + at] - covariance[at * size + place]) <= most))
+                return 0;
+        }
+    return 1;
+}
+
+static PyObject *holds(PyObject *module, PyObject *const *args, Py_ssize_t number)
+{
+    row rows, spread;
+    PyObject *found = NULL;
+    if (number != 2) {
+        PyErr_SetString(PyExc_TypeError, "holds takes rows and a spread");
+        return NULL;
+    }
+    if (!read_row(args[0], &rows, 0))
+        return NULL;
+    if (read_row(args[1], &spread, 0)) {
+        if (fits(&rows, &spread, 0)) {
+            double *room = PyMem_Malloc(spread.length * spread.length * sizeof *room);
+            if (room == NULL)
+                PyErr_NoMemory();
+            else
+                found = PyBool_FromLong(
+                    is_symmetric(rows.at, &spread) && is_positive(room, rows.at, 1.0, &spread, ROUNDING)
+                    && is_positive(room, rows.at, -1.0, &spread, 1.0 + ROUNDING));
+            PyMem_Free(room);
+        }
+        release(&spread);
+    }
+    release(&rows);
+    return found;
+}
+
 static PyObject *scale(PyObject *module, PyObject *const *args, Py_ssize_t number)
 {
     row found;
@@ -217,6 +288,7 @@ static PyMethodDef methods[] = {
     {"dot", (PyCFunction)(void (*)(void))dot, METH_FASTCALL, NULL},
     {"project", (PyCFunction)(void (*)(void))project, METH_FASTCALL, NULL},
     {"learn", (PyCFunction)(void (*)(void))learn, METH_FASTCALL, NULL},
+    {"holds", (PyCFunction)(void (*)(void))holds, METH_FASTCALL, NULL},
     {"scale", (PyCFunction)(void (*)(void))scale, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };

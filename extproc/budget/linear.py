@@ -8,11 +8,14 @@ is compiled, Python finds that instead, and no numpy is loaded.
 """
 
 from array import array
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extproc.budget.values import Column, Row
+
+_ROUNDING: Final = 1e-9  # of the variances that are given
 
 
 def dot(row: Column, column: Column) -> float:
@@ -45,6 +48,24 @@ def learn(rows: Row, column: Column, step: float, share: float, walk: float, spr
     covariance *= 1.0 - walk
     variances = covariance.reshape(-1)[:: size + 1]  # a view
     variances += walk * _array(spread)
+
+
+def holds(rows: Row, spread: Row) -> bool:
+    """Return whether the covariance is one, and no larger than one of the variances in `spread`.
+
+    What is so, but for rounding, is so after each `learn`. What is not may grow without bounds.
+    """
+    most = _array(spread)
+    covariance = _square(rows, len(most))[: len(most)]
+    doubt = np.diag(_ROUNDING * most)
+    if (np.abs(covariance - covariance.T) > _ROUNDING * np.sqrt(np.outer(most, most))).any():
+        return False
+    try:
+        np.linalg.cholesky(covariance + doubt)
+        np.linalg.cholesky(np.diag(most) - covariance + doubt)
+    except np.linalg.LinAlgError:
+        return False
+    return True
 
 
 def scale(row: Row, factor: float) -> None:

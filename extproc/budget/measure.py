@@ -4,8 +4,9 @@ Invariant: a measure is additive. That of several prompts is the sum of theirs.
 """
 
 import math
-from bisect import bisect
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -68,6 +69,7 @@ def measure_media(
     return (float(len(known)), *sized, *map(float, (stated, unsized, audios, videos)))
 
 
+@lru_cache(512)  # more than there are known images in a request
 def _sized(width: float, height: float, max_pixels: float) -> tuple[float, ...]:
     """Return what SIZED_FEATURES count of an image, but for itself and stated ones."""
     pixels = width * height
@@ -82,7 +84,7 @@ def _sized(width: float, height: float, max_pixels: float) -> tuple[float, ...]:
 
 def _tiles(width: float, height: float) -> float:
     """Return the tiles of an image, with the one that shows it whole."""
-    _, tiles = _GRIDS[bisect(_BETWEEN, width / height)]
+    _, tiles = _GRIDS[bisect_left(_BETWEEN, width / height)]
     times = math.floor(math.sqrt(width * height / (tiles * _HALF_TILE_PIXELS)))
     most = math.floor(math.sqrt(_MOST_TILES / tiles))
     tiles *= max(1, min(times, most)) ** 2

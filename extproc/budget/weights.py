@@ -27,7 +27,7 @@ from extproc.budget.features import (
     SIZED_FEATURES,
     TEMPLATE_FEATURES,
 )
-from extproc.budget.linear import dot, learn, project
+from extproc.budget.linear import dot, holds, learn, project
 from extproc.budget.saved import SavedWeights, doubles
 from extproc.budget.values import Measure, Row
 from extproc.frozen import Frozen
@@ -164,8 +164,8 @@ class TokenWeights:
     def load(self, saved: SavedWeights) -> None:
         """Continue as the weights that were saved. Raises ValueError if there were none such."""
         learnt = doubles(saved.all, _WEIGHTS.stop, MOST_WEIGHT, -MOST_WEIGHT)
-        if min(learnt[: _WEIGHTS.start : _SIZE + 1]) < 0.0:
-            raise ValueError("a negative variance")
+        if not holds(learnt, self._spread):
+            raise ValueError("no covariance")
         self._all[: _WEIGHTS.stop] = learnt
         self._media_noise = saved.media_noise
         self._surprise, self.observations = saved.surprise, saved.observations

@@ -31,3 +31,19 @@ class BoundedLog:
         if left_out := max(self._seen - self._most, 0):
             self._log.log(self._level, "%d more lines like the last were not logged", left_out)
         self._since, self._seen = self._clock(), 0
+
+
+class BoundedRecords(logging.Filter):
+    """Lets at most `most` records pass in each PERIOD_S: a filter of a logger of others."""
+
+    def __init__(self, clock: Callable[[], float], most: int = MOST_LINES) -> None:
+        super().__init__()
+        self._clock, self._most = clock, most
+        self._since, self._seen = clock(), 0
+
+    def filter(self, record: logging.LogRecord) -> bool:  # noqa: ARG002
+        """Return whether there were few enough before it."""
+        if self._clock() - self._since >= PERIOD_S:
+            self._since, self._seen = self._clock(), 0
+        self._seen += 1
+        return self._seen <= self._most

@@ -18,6 +18,7 @@ from extproc.protos.envoy.config.core.v3 import base_pb2
 from extproc.protos.envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2
 from extproc.protos.envoy.service.ext_proc.v3 import external_processor_pb2
 from extproc.protos.envoy.type.v3 import http_status_pb2
+from extproc.service.bounded_log import BoundedRecords
 from extproc.service.credentials import Certificates
 from extproc.service.lateness import Lateness, SelfCheck
 from extproc.service.places import Deadline
@@ -40,6 +41,9 @@ BeginTrace = Callable[[Iterable[tuple[str, str | bytes]]], Trace | None]
 _EOF = grpc.aio.EOF  # type: ignore[attr-defined]
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _log = logging.getLogger(__name__)
+# grpcio logs a traceback for each stream that ends while something is sent on it, as it does where
+# a peer gives no window.
+logging.getLogger("grpc._cython.cygrpc").addFilter(BoundedRecords(time.monotonic))
 
 
 class GrpcServer:

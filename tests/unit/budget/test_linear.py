@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.budget.linear import dot, learn, project, scale
+from extproc.budget.linear import dot, holds, learn, project, scale
 
 NUMBERS = st.floats(-1e6, 1e6)
 SIZES = st.integers(1, 70)
@@ -60,6 +60,33 @@ def test_a_covariance_stays_symmetric_to_the_last_digit(drawn):
     learn(rows, column, 0.5, 0.3, 0.1, array("d", column))
     learnt = matrix(rows, column)[:-2]
     assert np.abs(learnt - learnt.T).max() <= 1e-15 * np.abs(learnt).max()
+
+
+@given(filters(), st.lists(st.floats(0, 2), max_size=30))
+def test_a_covariance_holds_whatever_is_learnt(drawn, shares):
+    _, column = drawn
+    size = len(column)
+    spread = array("d", [0.1 + at for at in range(size)])
+    rows = array("d", np.vstack([np.diag(spread), np.zeros(size)]).tobytes())
+    assert holds(rows, spread)
+    for least in shares:
+        share = 1.0 / (project(rows, column)[0] + least + 1e-3)
+        learn(rows, column, 0.0, share, 1e-5, spread)
+        assert holds(rows, spread)
+
+
+@pytest.mark.parametrize(
+    "covariance",
+    [
+        [1.0, -1.0, -1.0, 0.5],  # as sure of a sum as of less than nothing
+        [1.0, 0.1, 0.0, 1.0],  # not symmetric
+        [-0.1, 0.0, 0.0, 1.0],
+        [2.1, 0.0, 0.0, 1.0],  # more than is given
+        [1.5, 1.0, 1.0, 1.5],
+    ],
+)
+def test_what_is_no_covariance_does_not_hold(covariance):
+    assert not holds(array("d", [*covariance, 0.0, 0.0]), array("d", [2.0, 2.0]))
 
 
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=70))

@@ -1,11 +1,13 @@
 """Values of a snapshot are checked as they are read."""
 
 import struct
+from array import array
 
 import pytest
 from msgspec import structs
 
 from extproc.budget.families import Families, Member, SavedWord
+from extproc.budget.features import FEATURES
 from extproc.budget.outputs import Outputs, SavedOutput, SavedOutputs
 from extproc.budget.prior import MEASURED
 from extproc.budget.saved import doubles, whole
@@ -55,8 +57,17 @@ def test_a_kind_without_an_output_is_refused():
 
 def test_a_negative_variance_is_refused():
     saved = TokenWeights(MEASURED).save()
-    with pytest.raises(ValueError, match="negative variance"):
+    with pytest.raises(ValueError, match="no covariance"):
         TokenWeights(MEASURED).load(structs.replace(saved, all=NEGATIVE + saved.all[8:]))
+
+
+def test_weights_whose_covariance_would_grow_with_each_answer_are_refused():
+    size = len(FEATURES)
+    covariance = [1.0 if row == column else -1.0 for row in range(size) for column in range(size)]
+    learnt = array("d", [*covariance, *MEASURED.mean]).tobytes()
+    weights = TokenWeights(MEASURED)
+    with pytest.raises(ValueError, match="no covariance"):
+        weights.load(structs.replace(weights.save(), all=learnt))
 
 
 def test_a_measure_of_other_features_is_refused():

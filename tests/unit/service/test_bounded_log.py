@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from extproc.service.bounded_log import MOST_LINES, PERIOD_S, BoundedLog
+from extproc.service.bounded_log import MOST_LINES, PERIOD_S, BoundedLog, BoundedRecords
 
 
 @pytest.fixture
@@ -45,3 +45,15 @@ def test_a_log_may_have_fewer_lines(clock, caplog):
         log.write("fault at %d", clock.now)
     left_out = "1 more lines like the last were not logged"
     assert caplog.messages == ["fault at 0", left_out, f"fault at {PERIOD_S:.0f}"]
+
+
+def test_the_lines_of_another_logger_are_bounded_in_each_period(clock, caplog, request):
+    log, bound = logging.getLogger("of another"), BoundedRecords(clock)
+    log.addFilter(bound)
+    request.addfinalizer(lambda: log.removeFilter(bound))
+    for _ in range(MOST_LINES + 3):
+        log.error("fault")
+    assert len(caplog.records) == MOST_LINES
+    clock.now = PERIOD_S
+    log.error("late")
+    assert caplog.messages[MOST_LINES:] == ["late"]

@@ -1,8 +1,16 @@
 """Calls on grpc.aio, which the server ends when their time is over."""
 
 import asyncio
+import time
 
-from extproc.service.grpc_server import PolledCall
+from extproc.service.bounded_log import MOST_LINES
+from extproc.service.grpc_server import GrpcServer, PolledCall
+from extproc.service.h2_calls import PROCESS
+from extproc.service.streams import Bounds
+from extproc.transport import frames
+from tests.support.conversation import FILES, read, stages
+from tests.support.h2_dialogue import START, data, headers, message, rst, setting
+from tests.support.http2_peer import connected
 
 
 def served(scenario):
@@ -58,3 +66,29 @@ def test_a_first_reply_that_is_not_read_is_given_up_at_the_next_tick():
         call.end()
 
     assert served(twice)
+
+
+def test_streams_that_end_beside_their_reply_fill_no_log(caplog):
+    """grpcio logs a traceback for most of them."""
+    [path] = [file for file in FILES if file.stem == "buffered-short"]
+    first = read(path)[0].message.SerializeToString()
+    numbers = range(1, 200, 2)
+
+    def leave(port):
+        with connected(port) as peer:
+            peer.sendall(START + setting(frames.INITIAL_WINDOW_SIZE, 0))
+            for number in numbers:
+                peer.sendall(headers(number, {":path": PROCESS}) + data(message(first), number))
+            time.sleep(0.5)  # the replies wait for a window
+            for number in numbers:
+                peer.sendall(rst(number))
+            time.sleep(0.5)
+
+    async def main():
+        server = GrpcServer(stages(), "127.0.0.1:0", Bounds(message_bytes=1 << 20))
+        port = await server.start()
+        await asyncio.to_thread(leave, port)
+        await server.drain(0)
+
+    asyncio.run(main())
+    assert len(caplog.records) <= MOST_LINES
