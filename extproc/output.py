@@ -7,33 +7,44 @@ from typing import Any, Final
 
 import msgspec
 from rich.console import Console
+from rich.table import Table
 
 STDOUT: Final = Path("-")
 """Stands for standard output where a command takes a file."""
 _PADDING: Final = re.compile(r" +$", re.MULTILINE)
+_UNBOUNDED: Final = 1 << 16  # columns
 
 
 def report_console(width: int | None = None, *, stderr: bool = False) -> Console:
-    """Return a console for tables, of this width outside a terminal.
+    """Return a console for tables and sentences; outside a terminal this width wraps sentences.
 
-    NO_COLOR and pipes get no colours, and pipes no spaces at the ends of lines.
+    NO_COLOR and pipes get no colours. Pipes get tables as wide as their cells, and no spaces at the
+    ends of lines.
     """
     console = Console(stderr=stderr)
-    # Outside a terminal rich assumes 80 columns, which would wrap wider tables.
+    # Outside a terminal rich assumes 80 columns.
     return console if console.is_terminal else _PipedConsole(width=width, stderr=stderr)
 
 
-def wide_console(width: int) -> Console:
-    """Return a report's console that is at least so wide: a narrower terminal wraps its lines.
+def wide_console() -> Console:
+    """Return a console whose tables are as wide as their cells in a terminal too.
 
-    For tables whose figures would be cut off otherwise.
+    A narrower terminal wraps their lines, and cuts off no figure.
     """
-    console = report_console(width)
-    console.width = max(console.width, width)
-    return console
+    console = _WideConsole()
+    return console if console.is_terminal else _PipedConsole()
 
 
-class _PipedConsole(Console):
+class _WideConsole(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        for each in objects:
+            if isinstance(each, Table):
+                unbounded = self.options.update(width=_UNBOUNDED)
+                each.width = self.measure(each, options=unbounded).maximum
+        super().print(*objects, **{"crop": False, **options})
+
+
+class _PipedConsole(_WideConsole):
     def print(self, *objects: Any, **options: Any) -> None:
         with self.capture() as captured:
             super().print(*objects, **options)

@@ -17,6 +17,11 @@ MASTER_NAME = r"[A-Za-z0-9._-]{1,64}"
 HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
 
 
+def is_http_url(text: str) -> bool:
+    """Return whether a text begins as the URL of a server, with http:// or https://."""
+    return re.match(r"https?://[^/\s]", text) is not None
+
+
 def host_port(address: str) -> tuple[str, int]:
     """Split HOST:PORT of valid settings; an IPv6 host loses its brackets."""
     host, _, port = address.rpartition(":")

@@ -24,7 +24,6 @@ over N: per cent of all requests that fit N tokens and are sent long. Those of
 the lowest risk are sent short, until {target:g} % of all requests are misrouted.
 Chance alone moves it by a fifth and more where few requests are near N.
 """
-WIDTH: Final = 150  # with many thresholds
 
 
 def print_predicted(console: Console, results: Sequence[PredictedResult]) -> None:

@@ -25,13 +25,12 @@ from extproc.evaluation.options import (
 from extproc.evaluation.poison import REQUESTS as POISON_REQUESTS
 from extproc.evaluation.poison import TENANT_ATTACKS, Effect, keyed, make_attacks, strike
 from extproc.evaluation.predicted import run_predicted
-from extproc.evaluation.predicted_report import WIDTH as PREDICTED_WIDTH
 from extproc.evaluation.predicted_report import print_predicted
 from extproc.evaluation.replay import LONG_POOL, replay
 from extproc.evaluation.report import Evaluation, print_effects, print_evaluation
 from extproc.evaluation.requests import Writer, write_cases
 from extproc.evaluation.rivals import OURS, PAPER, PEER, Rivals, make_rivals
-from extproc.evaluation.scenario_report import WIDTH, print_scenarios
+from extproc.evaluation.scenario_report import print_scenarios
 from extproc.evaluation.scenario_run import run_scenarios, skipped
 from extproc.evaluation.scores import EstimatorResult, error_curve, score_classes, score_rows
 from extproc.evaluation.serving import Conditions, Observed
@@ -44,8 +43,6 @@ from extproc.routing.pools import Pool
 _POISONED: Final = (PAPER, PEER, OURS)
 _COST_CASES: Final = 500
 _PARTS: Final = 10  # progress steps of making the requests of a tokenizer
-
-_WIDTH: Final = 110
 
 T = TypeVar("T")
 
@@ -85,10 +82,10 @@ def run_evaluate(options: EvaluateOptions) -> int:
         found = _poison(options, inputs, show) if options.poison else None
         evaluation = None if found else _evaluate(options, inputs, show)
     if found and options.json != STDOUT:
-        print_effects(wide_console(_WIDTH), found)
+        print_effects(wide_console(), found)
     if evaluation:
         if options.json != STDOUT:
-            print_evaluation(wide_console(_WIDTH), evaluation, by_class=options.by_class)
+            print_evaluation(wide_console(), evaluation, by_class=options.by_class)
         _plot(options, evaluation)
     _write(options, found or evaluation)
     return 0
@@ -98,7 +95,7 @@ def _scenarios(options: EvaluateOptions) -> int:
     with showing(Console(stderr=True)) as show:
         found = run_scenarios(options, show)
     if options.json != STDOUT:
-        print_scenarios(wide_console(WIDTH), found, skipped(options, found))
+        print_scenarios(wide_console(), found, skipped(options, found))
     _write(options, found)
     return 0
 
@@ -109,7 +106,7 @@ def _outputs(options: EvaluateOptions) -> int:
         thresholds = _thresholds(options, settings)
         found = run_predicted(options, thresholds, settings.budget.target, show)
     if options.json != STDOUT:
-        print_predicted(wide_console(PREDICTED_WIDTH), found)
+        print_predicted(wide_console(), found)
     _write(options, found)
     return 0
 

@@ -13,7 +13,6 @@ from rich.table import Table
 from extproc.evaluation.scenario_run import Fared, ScenarioResult
 from extproc.evaluation.scores import wilson
 
-WIDTH: Final = 196
 _COLUMNS: Final = (
     "requests", "target", "misrouted (95 %)", "over", "exact: mis. (95 %)", "exact: over",
     "2nd half (95 %)", "forecast", "counted", "near", "recall", "reserved",

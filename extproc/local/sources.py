@@ -37,8 +37,10 @@ def built_in_sources(seed: int) -> tuple[Source, ...]:
 def folder_sources(folder: Path) -> tuple[Source, ...]:
     """Return one source per file or subfolder, named after it.
 
-    Raises UserError if there is no text, or if a file is not UTF-8.
+    Raises UserError if there is no such folder or no text, or if a file is not UTF-8.
     """
+    if not folder.exists():
+        raise UserError(f"--texts: {folder} does not exist")
     kinds: dict[str, list[str]] = {}
     for file in sorted(_files(folder)):
         kind = file.stem if file.parent == folder else file.relative_to(folder).parts[0]

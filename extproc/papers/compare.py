@@ -29,6 +29,7 @@ from extproc.planner.traffic.lengths import Trace, Workload
 from extproc.planner_commands.inputs import InputOptions, read_inputs
 
 _WIDTH: Final = 130
+_WHY: Final = 50  # characters of a line of a reason
 _SR_SIM: Final = "vllm-sr-sim"
 
 
@@ -90,8 +91,9 @@ def _workload(files: tuple[Path, ...]) -> Workload:
 def print_section(console: Console, section: PaperSection) -> None:
     """Print a table and its note."""
     table = Table(title=section.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
-    for column in ("", "paper", "ours", "why"):
+    for column in ("", "paper", "ours"):
         table.add_column(column, overflow="fold")
+    table.add_column("why", overflow="fold", max_width=_WHY)
     for row in section.rows:
         table.add_row(row.what, row.paper, row.ours, row.why)
     console.print(table)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from extproc.budget.lengths import LengthHistogram
+from extproc.config.addresses import is_http_url
 from extproc.config.errors import hide_secrets
 from extproc.planner.traffic.documents import read_lengths
 from extproc.planner.traffic.lengths import InputError
@@ -78,11 +79,11 @@ def read_hour(addresses: Sequence[str]) -> LiveHour | None:
 
 
 def _fetch(address: str) -> bytes:
-    parts = urlsplit(address)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
+    if not is_http_url(address):
         raise InputError(
             address, 0, "not an HTTP address; allowed: for example http://127.0.0.1:8081"
         )
+    parts = urlsplit(address)
     url = parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/lengths')}/lengths").geturl()
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above

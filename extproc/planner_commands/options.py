@@ -17,7 +17,7 @@ from extproc.planner.sizing.question import (
     SlotRule,
 )
 from extproc.planner.traffic.lengths import Trace
-from extproc.planner.traffic.rows import Reading
+from extproc.planner.traffic.rows import NO_TIMES, Reading
 from extproc.planner_commands.inputs import InputOptions
 from extproc.planner_commands.sweep import SWEEP, SweepOptions
 from extproc.simulator.engine.profiles import (
@@ -171,9 +171,11 @@ def rate_of(rate: float | None, reading: Reading) -> float:
         if not 0 < rate < math.inf:
             raise PlanError(f"--rate: {rate:g} is not allowed: requests per second, above 0")
         return rate
-    own = reading.requests.rate if isinstance(reading.requests, Trace) else math.inf
+    if not isinstance(reading.requests, Trace):
+        raise PlanError(f"--rate: missing; {NO_TIMES}")
+    own = reading.requests.rate
     if not 0 < own < math.inf:
-        raise PlanError("--rate: missing; the input has no arrival times")
+        raise PlanError("--rate: missing; all requests of the input arrive at once")
     return own
 
 

@@ -32,7 +32,7 @@ from extproc.planner.sizing.question import default_num_seqs
 from extproc.planner.sizing.sensitivity import CAPACITIES, HIGH_LOAD
 from extproc.planner.traffic.arrivals import arrive, draw_limits
 from extproc.planner.traffic.lengths import InputError, Trace, Workload, poisson, replay
-from extproc.planner.traffic.rows import Reading
+from extproc.planner.traffic.rows import NO_TIMES, Reading
 from extproc.planner.traffic.texts import STATED
 from extproc.planner_commands.fleets import FleetOptions, build_fleet, choose_pools
 from extproc.planner_commands.inputs import InputOptions, read_inputs
@@ -258,7 +258,7 @@ def _arrivals(options: SimulateOptions, reading: Reading, seed: int) -> Trace:
         workload = found if isinstance(found, Workload) else found.workload()
         return poisson(workload, options.rate, options.requests, seed)
     if isinstance(found, Workload):
-        raise InputError("--rate", 0, "needed: the input has no arrival times")
+        raise InputError("--rate", 0, f"needed: {NO_TIMES}")
     return replay(found, options.speed)
 
 

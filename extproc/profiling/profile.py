@@ -9,6 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from extproc.config.addresses import is_http_url
 from extproc.output import STDOUT, report_console, write_json
 from extproc.profiling.fitting import (
     DOUBTFUL,
@@ -27,6 +28,7 @@ from extproc.simulator.engine.profiles import InstanceProfile, write_profile
 
 _WIDTH: Final = 100
 _BELOW_1: Final = "--most: {}, --max-num-batched-tokens: {}, --gpus: {}; all must be at least 1"
+_NO_URL: Final = "{}: not an HTTP address; allowed: for example http://127.0.0.1:8000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +84,8 @@ def run_profile(options: ProfileOptions) -> int:
 
     Raises VllmError if nothing could be measured.
     """
+    if not is_http_url(options.url):
+        return _fail(_NO_URL.format(options.url), 2)
     if min(options.most, options.max_num_batched_tokens, options.gpus) < 1:
         numbers = (options.most, options.max_num_batched_tokens, options.gpus)
         return _fail(_BELOW_1.format(*numbers), 2)

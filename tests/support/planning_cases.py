@@ -2,16 +2,22 @@
 
 from dataclasses import replace
 
+import numpy as np
+
 from extproc.planner.sizing.estimators import PERFECT
 from extproc.planner.sizing.plans import Plan, PoolPlan
 from extproc.planner.sizing.question import Question
-from extproc.planner.traffic.lengths import Workload, from_cdf
+from extproc.planner.traffic.lengths import Workload, equally_weighted, from_cdf
 from extproc.planner.traffic.published import AZURE_2023, LMSYS
 from extproc.simulator.engine.profiles import NAMED
 
 A100 = NAMED["a100-llama70b"]
 LMSYS_LENGTHS = from_cdf("LMSYS", LMSYS)
 AZURE_LENGTHS = from_cdf("Azure", AZURE_2023)
+LONG_PROMPTS = equally_weighted(
+    "long prompts", np.array([1000] * 197 + [30_000] * 3), np.array([100] * 200)
+)
+"""1.5 % of the prompts have 30,000 tokens, whose prefill takes 0.4 s."""
 
 SHORT_PLAN = PoolPlan(
     name="short",

@@ -31,6 +31,7 @@ def as_json(done: Study, notes: Sequence[str], tails: "Tails | None" = None) -> 
         "drift": [_change(change) for change in done.drift],
         "estimators": [_change(change) for change in done.errors],
         "uncapped": _plan(done.uncapped),
+        "looser_ttft": _plan(done.looser),
         "capacity": [_change(change) for change in done.capacity],
     }
 

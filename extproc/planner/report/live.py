@@ -6,7 +6,7 @@ from typing import Final
 from rich.table import Table
 
 from extproc.planner.report.layout import make_table
-from extproc.planner.sizing.plans import Plan
+from extproc.planner.sizing.plans import Plan, count_gpus
 from extproc.planner.sizing.study import Study
 from extproc.planner.traffic.live import Category, LiveHour
 
@@ -59,7 +59,7 @@ def describe_hour(hour: LiveHour, done: Study) -> Iterator[str]:
         yield (
             f"a split at {', '.join(map(str, done.split.thresholds))} would have sent {sent}; its "
             f"{done.split.gpus} GPUs would have been loaded {_loads(hour, done.split)} on average, "
-            f"one pool of {done.one_pool.gpus} GPUs {_loads(hour, done.one_pool)}"
+            f"one pool of {count_gpus(done.one_pool.gpus)} {_loads(hour, done.one_pool)}"
         )
 
 

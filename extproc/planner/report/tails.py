@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from extproc.planner.report.layout import make_table, seconds
+from extproc.planner.sizing.plans import count_gpus
 
 if TYPE_CHECKING:
     from extproc.planner.proof.tails import ClassFigures, Shape, TailRow, Tails
@@ -34,8 +35,8 @@ def _least(tails: "Tails") -> str:
     if one:
         rest = f"a split takes {split.gpus}" if split else "no split does"
         return (
-            f"Do not split: set {_settings(one.shapes[0])}. One pool of {one.gpus} GPUs holds the "
-            f"objectives of each class, with P99 TTFT and TPOT of short requests of "
+            f"Do not split: set {_settings(one.shapes[0])}. One pool of {count_gpus(one.gpus)} "
+            f"holds the objectives of each class, with P99 TTFT and TPOT of short requests of "
             f"{seconds(one.short.ttft_p99_s)} and {seconds(one.short.tpot_p99_s)}, and P99 TTFT of "
             f"long ones of {seconds(one.long.ttft_p99_s)}; {rest}.{_turn(tails)}"
         )

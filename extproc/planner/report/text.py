@@ -9,7 +9,7 @@ from rich.table import Table
 
 from extproc.planner.report.layout import make_table, seconds
 from extproc.planner.report.tails import advise, tail_tables
-from extproc.planner.sizing.plans import Plan, PoolPlan
+from extproc.planner.sizing.plans import Plan, PoolPlan, count_gpus
 from extproc.planner.sizing.question import Question, SlotRule, default_num_seqs
 from extproc.planner.sizing.sensitivity import Change
 from extproc.planner.sizing.study import Study
@@ -58,7 +58,7 @@ def headline(done: Study, tails: "Tails | None" = None) -> str:
     """Return the recommendation, and why."""
     if tails:
         return advise(tails)
-    return f"{done.plan.verdict or one_pool(done.plan)}{_capped(done)}"
+    return f"{done.plan.verdict or one_pool(done.plan)}{_capped(done)}{_hurried(done)}"
 
 
 def _capped(done: Study) -> str:
@@ -68,16 +68,38 @@ def _capped(done: Study) -> str:
         return ""
     load = max(pool.utilisation for pool in free.pools)
     return (
-        f" The cap of {done.question.objectives.utilisation:.0%} on the load decides: {free.gpus} "
-        f"GPUs hold both latency objectives, at {load:.0%} (--utilisation)."
+        f" The cap of {done.question.objectives.utilisation:.0%} on the load decides: both latency "
+        f"objectives hold with {count_gpus(free.gpus)}, at {load:.0%} (--utilisation)."
     )
+
+
+def _hurried(done: Study) -> str:
+    """Say what the objective of P99 TTFT costs, and one that needs fewer GPUs."""
+    looser, plan = done.looser, done.plan
+    if not (plan.meets and looser.meets and looser.gpus < plan.gpus):
+        return ""
+    load = max(pool.utilisation for pool in plan.pools[1:] or plan.pools)
+    late_s = max(pool.ttft_p99_s for pool in looser.pools[1:] or looser.pools)
+    goals = done.question.largest_objectives(plan.thresholds)
+    where = f", split at {', '.join(map(str, plan.thresholds))}" if plan.thresholds else ""
+    return (
+        f" The P99 TTFT objective of {seconds(goals.ttft_p99_s)} decides, at a load of {load:.0%}: "
+        f"with --slo-long-ttft-ms {_round_up(1e3 * late_s)} all objectives hold with "
+        f"{count_gpus(looser.gpus)}{where}."
+    )
+
+
+def _round_up(ms: float) -> int:
+    """Return a time rounded up to two digits, or to whole milliseconds."""
+    step = 10.0 ** max(0, math.floor(math.log10(ms)) - 1)
+    return math.ceil(ms / step) * int(step)
 
 
 def one_pool(plan: Plan) -> str:
     """Return a sentence on what a plan of one pool needs."""
     fails = "" if plan.meets else " It misses the objectives at any size."
     return (
-        f"One pool with max_num_seqs {plan.pools[0].max_num_seqs}: {plan.gpus} GPUs, "
+        f"One pool with max_num_seqs {plan.pools[0].max_num_seqs}: {count_gpus(plan.gpus)}, "
         f"${plan.usd_per_year:,.0f} a year.{fails}"
     )
 

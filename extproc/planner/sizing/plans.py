@@ -29,6 +29,13 @@ class PoolPlan:
     tpot_p99_s: float
     meets: bool
 
+    def beyond_load(self, cap: float) -> bool:
+        """Return whether one instance fewer would be within this cap on the utilisation.
+
+        A latency objective decides the size then.
+        """
+        return self.utilisation * self.instances <= cap * (self.instances - 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -87,3 +94,8 @@ class Plan:
         return sum(
             math.ceil(self.rate_per_s * pool.share / pool.mu_per_instance) for pool in self.pools
         )
+
+
+def count_gpus(number: int) -> str:
+    """Return a number of GPUs as text: 1 GPU, 2 GPUs."""
+    return "1 GPU" if number == 1 else f"{number} GPUs"

@@ -78,6 +78,10 @@ class Question:
         if self.max_num_batched_tokens < 2:
             raise PlanError("max_num_batched_tokens must be at least 2")
 
+    def largest_objectives(self, thresholds: tuple[int, ...]) -> Objectives:
+        """Return the objectives of the largest pool of a plan with these thresholds."""
+        return self.objectives_of(max(thresholds, default=0), self.window)
+
     def objectives_of(self, above: int, up_to: int) -> Objectives:
         """Return the objectives of the pool between two thresholds."""
         if self.long_objectives is None:

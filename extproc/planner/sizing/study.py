@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from extproc.planner.sizing.plans import Plan
+from extproc.planner.sizing.plans import Plan, count_gpus
 from extproc.planner.sizing.question import Question, SlotRule
 from extproc.planner.sizing.search import Planner
 from extproc.planner.sizing.sensitivity import Change, capacities, drift, misjudged
@@ -12,6 +12,7 @@ from extproc.planner.traffic.condensing import lightened
 
 _MANY: Final = 200_000  # rows
 _UNCAPPED: Final = 0.99  # utilisation: queues alone decide
+_LOOSER: Final = 5.0  # times the objective
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -23,8 +24,9 @@ class Study:
     actual lengths, and as in the papers. splits: the best of 2, 3, ... pools. split: the plan that
     `curve`, `drift` and `errors` are about: the best of two pools, or the given one; one pool if
     no split was asked for. curve: two pools at each candidate threshold. uncapped: the plan if the
-    utilisation had no cap. capacity: the plan, the split and `uncapped` on slower and faster
-    instances.
+    utilisation had no cap. looser: the plan if P99 TTFT above the smallest pool, or in one pool,
+    could be five times the objective. capacity: the plan, the split and `uncapped` on slower and
+    faster instances.
     """
 
     question: Question
@@ -39,6 +41,7 @@ class Study:
     drift: tuple[Change, ...]
     errors: tuple[Change, ...]
     uncapped: Plan
+    looser: Plan
     capacity: tuple[Change, ...]
 
 
@@ -73,6 +76,7 @@ def examine(question: Question, max_pools: int = 2, thresholds: tuple[int, ...] 
         drift=drift(question, split),
         errors=misjudged(question, split),
         uncapped=uncapped,
+        looser=_looser(question, chosen),
         capacity=_capacity(question, (chosen, split, uncapped)),
     )
 
@@ -80,13 +84,25 @@ def examine(question: Question, max_pools: int = 2, thresholds: tuple[int, ...] 
 def _uncapped(question: Question, plan: Plan) -> Plan:
     """Return the fleet of as many pools that holds the latency objectives at any utilisation."""
     long = question.long_objectives
-    planner = Planner(
-        replace(
-            question,
-            objectives=replace(question.objectives, utilisation=_UNCAPPED),
-            long_objectives=replace(long, utilisation=_UNCAPPED) if long else None,
-        )
+    free = replace(
+        question,
+        objectives=replace(question.objectives, utilisation=_UNCAPPED),
+        long_objectives=replace(long, utilisation=_UNCAPPED) if long else None,
     )
+    return _resized(free, plan)
+
+
+def _looser(question: Question, plan: Plan) -> Plan:
+    """Return the fleet of as many pools whose largest pool has a looser TTFT objective."""
+    goals = question.largest_objectives(plan.thresholds)
+    if not any(pool.beyond_load(goals.utilisation) for pool in plan.pools):
+        return plan
+    looser = replace(goals, ttft_p99_s=_LOOSER * goals.ttft_p99_s)
+    return _resized(replace(question, long_objectives=looser), plan)
+
+
+def _resized(question: Question, plan: Plan) -> Plan:
+    planner = Planner(question)
     return planner.at(plan.thresholds) if plan.thresholds else planner.one_pool
 
 
@@ -101,4 +117,4 @@ def _capacity(question: Question, fleets: Sequence[Plan]) -> tuple[Change, ...]:
 
 def _title(plan: Plan) -> str:
     where = f"split at {', '.join(map(str, plan.thresholds))}" if plan.thresholds else "one pool"
-    return f"{where}, {plan.gpus} GPUs"
+    return f"{where}, {count_gpus(plan.gpus)}"

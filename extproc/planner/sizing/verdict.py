@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Final
 
-from extproc.planner.sizing.plans import Plan, PoolPlan
+from extproc.planner.sizing.plans import Plan, PoolPlan, count_gpus
 from extproc.planner.sizing.question import Objectives, Question
 
 _SMALL: Final = 0.05  # a share or saving too small for a second pool
@@ -33,14 +33,14 @@ def _advice(plan: Plan, one: Plan) -> str:
     alone = f"one pool with max_num_seqs {one.pools[0].max_num_seqs}"
     if not plan.meets and not one.meets:
         return (
-            f"No fleet holds the objectives, split ({plan.gpus} GPUs) or not ({one.gpus} GPUs): "
-            "no number of GPUs changes that."
+            f"No fleet holds the objectives, split ({plan.gpus} GPUs) or not "
+            f"({count_gpus(one.gpus)}): no number of GPUs changes that."
         )
     if not pays(plan, one):
         split = f"the best split takes {plan.gpus}" if plan.meets else "no split holds them"
         return (
             f"Do not split: set --max-num-seqs {one.pools[0].max_num_seqs}. One pool holds the "
-            f"objectives with {one.gpus} GPUs, ${one.usd_per_year:,.0f} a year; {split}."
+            f"objectives with {count_gpus(one.gpus)}, ${one.usd_per_year:,.0f} a year; {split}."
         )
     where = ", ".join(map(str, plan.thresholds))
     if not one.meets:
@@ -56,7 +56,7 @@ def _advice(plan: Plan, one: Plan) -> str:
 
 def _reasons(plan: Plan, one: Plan, question: Question) -> Iterator[str]:
     if plan.meets and plan.gpus > (1 - _SMALL) * one.gpus:
-        yield from _why_not(plan, one.pools[0])
+        yield from _why_not(plan, one.pools[0], question.objectives.utilisation)
     for above, pool in zip((0, *plan.thresholds), plan.pools, strict=True):
         if not pool.meets:
             missed = ", ".join(_missed(pool, question.objectives_of(above, pool.threshold)))
@@ -98,8 +98,14 @@ def _outlook(plan: Plan, one: Plan) -> Iterator[str]:
         )
 
 
-def _why_not(plan: Plan, alone: PoolPlan) -> Iterator[str]:
+def _why_not(plan: Plan, alone: PoolPlan, cap: float) -> Iterator[str]:
     short = plan.pools[0]
+    hurried = [pool for pool in plan.pools if pool.beyond_load(cap)]
+    for pool in hurried:
+        yield (
+            f"The P99 TTFT objective decides the size of pool {pool.name}: {pool.instances} "
+            f"instances, loaded {pool.utilisation:.0%}."
+        )
     needed = plan.rate_per_s / alone.mu_per_instance
     alone_load = math.ceil(needed)
     if short.max_num_seqs <= alone.max_num_seqs:
@@ -109,7 +115,7 @@ def _why_not(plan: Plan, alone: PoolPlan) -> Iterator[str]:
         )
     elif short.mu_per_instance < alone.mu_per_instance * (1 + _SMALL):
         yield "An instance of the short pool serves hardly more requests per second."
-    elif plan.closed_form > (1 - _SMALL) * alone_load:
+    elif not hurried and plan.closed_form > (1 - _SMALL) * alone_load:
         yield (
             f"By throughput alone, the pools need {plan.closed_form} instances and one pool "
             f"{alone_load}: the long pool loses what the short pool gains."
@@ -117,6 +123,6 @@ def _why_not(plan: Plan, alone: PoolPlan) -> Iterator[str]:
     if short.sent < _SMALL:
         yield f"Only {short.sent:.1%} of the requests fit the short pool."
     # A pool rounds up by half an instance on average: here a quarter of the load, or more.
-    if needed < 2 * len(plan.pools):
+    if not hurried and needed < 2 * len(plan.pools):
         shown = f"{needed:.1f}" if needed >= 0.1 else "less than 0.1"
         yield f"The load needs {shown} instances: each pool rounds up to whole ones."

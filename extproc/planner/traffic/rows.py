@@ -86,6 +86,11 @@ FORMATS: Final = (
 )
 """The formats that are recognised by their columns: Azure 2023 and 2024, BurstGPT 1 to 3, ..."""
 
+NO_TIMES: Final = "the input has no arrival times; allowed: a column " + ", ".join(
+    f"{form.time} beside {form.prompt} ({form.title})" for form in FORMATS if not form.sign
+)
+"""Says what an input lacks, and what the columns of times are named."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:

@@ -4,24 +4,29 @@ import io
 
 from rich.console import Console
 
-from extproc.evaluation.scenario_report import WIDTH, print_scenarios
+from extproc.evaluation.scenario_report import print_scenarios
 from extproc.evaluation.scenario_run import Fared, ScenarioResult
+from extproc.output import wide_console
+
+_WIDTH = 200
 
 
-def result(tokenizer: str = "one", part: str = "", misrouted: int = 0) -> ScenarioResult:
+def result(
+    tokenizer: str = "one", part: str = "", misrouted: int = 0, scenario: str = "owls"
+) -> ScenarioResult:
     ours = Fared(
         requests=5000, misrouted=misrouted, over_routed=100, near=500, near_misrouted=misrouted,
         long=1000, long_misrouted=misrouted, reserved=250, seen=4000.0, counted=2.0,
     )  # fmt: skip
     return ScenarioResult(
-        scenario="owls", part=part, tokenizer=tokenizer, target=0.001, ours=ours,
+        scenario=scenario, part=part, tokenizer=tokenizer, target=0.001, ours=ours,
         exact=Fared(requests=5000, over_routed=50), forecast=0.0006,
         later=Fared(requests=2500, misrouted=misrouted),
     )  # fmt: skip
 
 
 def printed(*results: ScenarioResult, color: bool = False) -> str:
-    console = Console(file=io.StringIO(), width=WIDTH, force_terminal=color)
+    console = Console(file=io.StringIO(), width=_WIDTH, force_terminal=color)
     print_scenarios(console, results)
     return console.file.getvalue()
 
@@ -50,6 +55,13 @@ def test_a_target_that_is_missed_beyond_chance_is_yellow():
 
 
 def test_what_was_skipped_is_listed_with_the_reason():
-    console = Console(file=io.StringIO(), width=WIDTH)
+    console = Console(file=io.StringIO(), width=_WIDTH)
     print_scenarios(console, [result()], ["chat template"])
     assert "chat template: skipped, no tokenizer has a chat template" in console.file.getvalue()
+
+
+def test_no_figure_of_a_scenario_is_cut_off_in_a_pipe(capsys):
+    print_scenarios(wide_console(), [result(scenario="owls" * 50)])
+    printed = capsys.readouterr().out
+    assert "\u2026" not in printed
+    assert line(printed, "owls")[-5:] == ["0.060", "0.050", "0.00", "100.00", "5.00"]

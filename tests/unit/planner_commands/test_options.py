@@ -74,9 +74,16 @@ def test_an_input_without_times_needs_a_rate():
         rate_of(None, UNTIMED)
 
 
+def test_the_columns_that_hold_times_are_named():
+    with pytest.raises(PlanError, match=r"at_s beside prompt_tokens \(lengths\)$"):
+        rate_of(None, UNTIMED)
+
+
 def test_requests_that_arrive_at_once_have_no_rate():
     burst = Trace(name="b", at_s=np.zeros(2), prompt=np.array([1, 1]), output=np.array([1, 1]))
-    with pytest.raises(PlanError, match="--rate: missing"):
+    with pytest.raises(
+        PlanError, match="--rate: missing; all requests of the input arrive at once"
+    ):
         rate_of(None, Reading(requests=burst, count=2))
 
 

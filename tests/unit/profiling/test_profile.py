@@ -80,6 +80,13 @@ def test_a_server_that_is_not_there_is_one_line_and_exit_code_1(capsys):
     assert capsys.readouterr().err.startswith("http://127.0.0.1:9: no answer")
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:9", "localhost", "ftp://127.0.0.1:9", "http://"])
+def test_what_is_no_http_address_is_refused(url, capsys):
+    assert main(["profile", url]) == 2
+    expected = f"dualpool: {url}: not an HTTP address; allowed: for example http://127.0.0.1:8000\n"
+    assert capsys.readouterr().err == expected
+
+
 def test_fewer_than_one_sequence_is_asked_the_wrong_way(capsys):
     assert run_profile(ProfileOptions(url="http://127.0.0.1:9", most=0)) == 2
     assert "--most: 0, " in capsys.readouterr().err

@@ -16,9 +16,9 @@ from extproc.planner.report.text import (
     seconds,
     tables,
 )
-from extproc.planner.sizing.question import SlotRule
+from extproc.planner.sizing.question import Objectives, SlotRule
 from extproc.planner.sizing.study import Study, examine
-from tests.support.planning_cases import ALONE_PLAN, ask
+from tests.support.planning_cases import ALONE_PLAN, LONG_PROMPTS, ask
 
 STUDY = examine(ask(), max_pools=2)
 SMALL = examine(ask(rate_per_s=2), max_pools=1)
@@ -98,9 +98,44 @@ def test_the_headline_says_what_the_cap_on_the_load_costs():
     fewer = replace(STUDY.plan.pools[0], gpus=STUDY.plan.pools[0].gpus - 8, utilisation=0.91)
     free = replace(STUDY.plan, pools=(fewer, *STUDY.plan.pools[1:]))
     text = headline(replace(STUDY, uncapped=free))
-    assert f"The cap of 85% on the load decides: {free.gpus} GPUs hold both" in text
+    assert (
+        f"The cap of 85% on the load decides: both latency objectives hold with {free.gpus}" in text
+    )
     assert "at 91% (--utilisation)" in text
     assert "The cap" not in headline(replace(STUDY, uncapped=STUDY.plan))
+
+
+LATE = ask(LONG_PROMPTS, 20, objectives=Objectives(ttft_p99_s=0.5))
+
+
+def test_the_headline_says_what_the_objective_of_the_ttft_costs():
+    assert headline(examine(LATE)).endswith(
+        "The P99 TTFT objective of 500 ms decides, at a load of 14%: with --slo-long-ttft-ms 850 "
+        "all objectives hold with 8 GPUs."
+    )
+    assert "The P99 TTFT objective" not in headline(STUDY)
+
+
+def test_the_looser_objective_that_the_headline_names_needs_so_many_gpus():
+    looser = replace(LATE, long_objectives=Objectives(ttft_p99_s=0.85))
+    assert examine(looser).plan.gpus == 8
+
+
+def test_the_headline_says_where_the_split_is_that_the_ttft_sizes():
+    assert headline(examine(LATE, thresholds=(4096,))).endswith(
+        "at a load of 1%: with --slo-long-ttft-ms 1500 all objectives hold with 16 GPUs, split at "
+        "4096."
+    )
+
+
+@pytest.mark.parametrize(
+    ("late_s", "ms"), [(0.0004, 1), (0.0095, 10), (0.0851, 86), (0.851, 860), (3.73, 3800)]
+)
+def test_a_looser_objective_is_rounded_up_to_two_digits(late_s, ms):
+    study = examine(LATE)
+    pool = replace(study.looser.pools[0], ttft_p99_s=late_s)
+    text = headline(replace(study, looser=replace(study.looser, pools=(pool,))))
+    assert f"--slo-long-ttft-ms {ms} all" in text
 
 
 def test_the_pools_begin_with_the_fleet_that_is_not_split():

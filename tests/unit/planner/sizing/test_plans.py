@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from extproc.planner.sizing.plans import count_gpus
 from tests.support.planning_cases import ALONE_PLAN, LONG_PLAN, SHORT_PLAN, SPLIT_PLAN
 
 
@@ -37,6 +38,22 @@ def test_a_plan_meets_the_objectives_if_every_pool_does():
 def test_the_largest_pool_has_no_threshold_of_its_own():
     assert SPLIT_PLAN.thresholds == (8192,)
     assert ALONE_PLAN.thresholds == ()
+
+
+@pytest.mark.parametrize(
+    ("utilisation", "instances", "beyond"),
+    [(0.05, 25, True), (0.84, 25, False), (0.425, 2, True), (0.43, 2, False), (0.01, 1, False)],
+)
+def test_a_pool_is_beyond_its_load_if_one_instance_fewer_could_carry_it(
+    utilisation, instances, beyond
+):
+    pool = replace(LONG_PLAN, utilisation=utilisation, instances=instances)
+    assert pool.beyond_load(0.85) is beyond
+
+
+@pytest.mark.parametrize(("number", "text"), [(1, "1 GPU"), (2, "2 GPUs")])
+def test_gpus_are_counted_in_words(number, text):
+    assert count_gpus(number) == text
 
 
 def test_the_closed_form_divides_each_pools_load_by_its_rate():

@@ -2,9 +2,9 @@
 
 import pytest
 
-from extproc.planner.sizing.question import SlotRule
+from extproc.planner.sizing.question import Objectives, SlotRule
 from extproc.planner.sizing.study import examine
-from tests.support.planning_cases import ask
+from tests.support.planning_cases import LONG_PROMPTS, ask
 
 
 def test_a_study_has_a_plan_for_each_number_of_pools():
@@ -42,6 +42,22 @@ def test_without_a_cap_on_the_load_no_more_gpus_are_needed():
     assert done.uncapped.meets
     assert done.uncapped.gpus < done.plan.gpus
     assert done.uncapped.pools[0].utilisation > done.question.objectives.utilisation
+
+
+@pytest.mark.parametrize("thresholds", [(), (4096,)])
+def test_a_looser_ttft_above_the_smallest_pool_needs_fewer_gpus(thresholds):
+    done = examine(
+        ask(LONG_PROMPTS, 20, objectives=Objectives(ttft_p99_s=0.5)), thresholds=thresholds
+    )
+    assert done.plan.meets
+    assert done.looser.meets
+    assert done.looser.thresholds == done.plan.thresholds
+    assert done.looser.gpus < done.plan.gpus
+
+
+def test_where_the_load_decides_a_looser_ttft_changes_nothing():
+    done = examine(ask())
+    assert done.looser == done.plan
 
 
 def test_the_rivals_are_vllms_default_the_lengths_and_the_papers():

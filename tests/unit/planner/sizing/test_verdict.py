@@ -97,6 +97,10 @@ def test_where_no_fleet_holds_ways_out_are_named():
     assert "What would change that" not in text
 
 
+def test_one_gpu_is_no_plural():
+    assert "with 1 GPU, $" in judge(replace(SPLIT_PLAN, against=alone(gpus=1)))
+
+
 def test_requests_over_every_window_are_mentioned():
     text = judge(replace(SPLIT_PLAN, over_window=0.0123))
     assert (
@@ -127,6 +131,14 @@ def test_a_small_saving_is_explained(short, sentence):
 def test_a_small_load_rounds_up_in_each_pool():
     text = judge(replace(NEARLY, rate_per_s=5))
     assert "The load needs 1.8 instances: each pool rounds up to whole ones." in text
+
+
+def test_a_pool_that_the_ttft_sizes_is_no_matter_of_throughput_or_of_rounding():
+    pools = replace(NEARLY.pools[0], mu_per_instance=2.95), replace(LONG_PLAN, utilisation=0.05)
+    text = judge(replace(NEARLY, pools=(pools[0], replace(pools[1], gpus=240)), rate_per_s=5))
+    assert "P99 TTFT objective decides the size of pool long: 10 instances, loaded 5%." in text
+    assert "rounds up" not in text
+    assert "By throughput alone" not in text
 
 
 def test_a_load_that_rounds_to_none_is_not_called_0():
