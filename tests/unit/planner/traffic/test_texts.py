@@ -31,7 +31,7 @@ def test_the_table_is_what_the_texts_have(kind: TextKind, measured: dict[str, To
         pytest.skip("Python's C headers are not installed")
     text, rng = measured[kind.name], random.Random(1)
     pieces = [text.run(rng.random(), min(400, text.tokens)) for _ in range(200)]
-    rates = np.mean([text_features(each.encode()) / tokens for each, tokens in pieces], axis=0)
+    rates = np.mean([np.array(text_features(e.encode())) / tokens for e, tokens in pieces], axis=0)
     size = np.mean([len(each.encode()) / tokens for each, tokens in pieces])
     # Python's own library is the text of the kind `code`, C's headers that of `c`: versions differ.
     assert size == pytest.approx(kind.bytes_per_token, rel=0.15)
