@@ -279,7 +279,7 @@ def _section(settings: Mapping[str, object], name: str) -> Mapping[str, object]:
 def _threshold(pool: StackPool, further: Mapping[str, object]) -> dict[str, object]:
     """Return the pool's own threshold, where the settings have one that its window allows."""
     rows = further.get("pools")
-    for row in rows[:-1] if isinstance(rows, list) else ():
+    for row in rows[:-1] if isinstance(rows, Sequence) else ():
         if row["name"] == pool.name and row["threshold"] < pool.max_model_len:
             return {"threshold": row["threshold"]}
     return {}

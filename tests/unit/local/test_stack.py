@@ -210,6 +210,17 @@ def test_one_row_gives_its_pools_to_every_model(tmp_path):
     assert [pool.address for pool in row.pools] == ["s:1"]
 
 
+def test_the_thresholds_of_a_settings_file_are_kept(tmp_path):
+    file = tmp_path / "dualpool.yaml"
+    small = "{name: short, max_model_len: 2048, threshold: 1000}"
+    file.write_text(f"pools: [{small}, {{name: long, max_model_len: 8192}}]\n")
+    pools = [
+        StackPool("short", "http://s:1", "m", 2048, simulated=False),
+        StackPool("long", "http://l:1", "m", 8192, simulated=False),
+    ]
+    assert [pool.threshold for pool in _stacked(file, pools).pools] == [1000, 8192]
+
+
 def test_servers_are_named_as_the_settings_name_the_pools():
     async def run(sizes):
         async with _pool(2048) as one, _pool(8192) as two, aiohttp.ClientSession() as session:
