@@ -158,6 +158,8 @@ def _row_model_conflicts(
 ) -> Iterator[tuple[Place, Any, str]]:
     owners: dict[str, Place] = {}
     for row in range(count):
+        # Those of earlier rows; one `*` alone is a fault itself there.
+        patterns = [name for name in owners if ANY_MODEL in name and name != ANY_MODEL]
         for number in range(len(values.get(("rows", row, "models")) or ())):
             place: Place = ("rows", row, "models", number)
             name = values[place]
@@ -167,6 +169,18 @@ def _row_model_conflicts(
                 yield place, name, "only in the last row, as it takes what no other row names"
             elif owners.setdefault(name, place) != place:
                 yield place, name, f"a name of its own, this is that of {dotted(owners[name])}"
+            elif first := next((each for each in patterns if _takes_all(each, name)), ""):
+                owner = owners[first][:-2]
+                allowed = f"only in a row before {dotted(owner)}, as {first!r} there takes it"
+                yield place, name, allowed
+
+
+def _takes_all(pattern: str, name: str) -> bool:
+    """Return whether a pattern has all models of a name, which may be a pattern: `a*` has `ab*`."""
+    # The `*` of the name counts as one more character, which no end of the pattern has.
+    first, _, last = pattern.partition(ANY_MODEL)
+    fits = len(name) >= len(first) + len(last)
+    return fits and name.startswith(first) and name.endswith(last)
 
 
 def _name_conflicts(
