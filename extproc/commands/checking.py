@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,8 @@ from extproc.config.settings import EstimatorName, Settings, StatedLimits
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import remarks, review
 from extproc.names import install_hint
-from extproc.service.files import file_faults
+from extproc.service.files import file_faults, state_path
+from extproc.service.state_file import folder_fault
 
 _MOST_NOTES: Final = 10
 # Keys that Envoy's bootstrap does not have, and the files that do.
@@ -35,7 +36,8 @@ def check(file: Path | None, envoy: Path | None, *, looks_at_files: bool) -> int
         raise ConfigError(f"{refused(file, faults)}\n{hint}")
     if envoy is None:
         print(render(settings), end="")
-        for note in _notes(settings):
+        notes = chain(_notes(settings), _file_notes(settings) if looks_at_files else ())
+        for note in notes:
             print(f"note: {note}", file=sys.stderr)
         return 0
     return _check_envoy(envoy, settings)
@@ -62,6 +64,13 @@ def _notes(settings: Settings) -> Iterator[str]:
         for address in pool.addresses:
             if (other := pools.setdefault(address, pool.name)) != pool.name:
                 yield f"pools.{pool.name}.address: {address} is a server of pool {other} too"
+
+
+def _file_notes(settings: Settings) -> Iterator[str]:
+    """Yield what of the service's own files does not end it, but costs what it learns."""
+    path = state_path(settings)
+    if path and (fault := folder_fault(path)):
+        yield f"state: {fault}"
 
 
 def _check_envoy(path: Path, settings: Settings) -> int:

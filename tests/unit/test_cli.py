@@ -458,6 +458,18 @@ def test_check_notes_a_server_of_two_pools(tmp_path, capsys):
     assert noted in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("folder", "arguments", "noted"),
+    [("no", (), True), ("no", ("--no-files",), False), ("", (), False)],
+)
+def test_check_notes_a_state_that_cannot_be_saved(tmp_path, capsys, folder, arguments, noted):
+    state, file = tmp_path / folder / "state", tmp_path / "dualpool.yaml"
+    file.write_text(f"state: file:{state}\n")
+    assert main(["check", str(file), *arguments]) == 0
+    note = f"note: state: {state.parent} is absent or cannot be written; create it, writable by"
+    assert (note in capsys.readouterr().err) is noted
+
+
 POOLS = (
     "pools:\n- {name: a, max_model_len: 100, address: 'x:1'}\n- {name: b, max_model_len: 65536}\n"
 )
