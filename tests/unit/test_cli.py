@@ -459,6 +459,32 @@ def test_check_notes_a_server_of_two_pools(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("entry", "names", "noted"),
+    [
+        ("qwen*", ["llama"], True),
+        ("qwen*", ["llama", "qwen-7b"], False),
+        ("qwen", ["qwen-7b"], True),
+        ("qwen-[78]b", ["qwen-7b"], False),
+        ("qwen", ["qwen-*"], True),
+        ("qwen-7b", ["qwen-*"], False),
+        ("qwen-7*", ["qwen-*"], False),
+        ("q*-7b", ["qwen-*"], False),
+        ("llama-*", ["qwen-*"], True),
+        ("*-7b", ["*-lora"], True),
+        ("*[ab]", ["*-lora"], False),
+        ("qwen", ["*"], False),
+    ],
+)
+def test_check_notes_an_entry_of_models_that_no_row_has(tmp_path, capsys, entry, names, noted):
+    file = tmp_path / "dualpool.yaml"
+    row = {"models": names, "pools": [{"name": "a", "max_model_len": 4096}]}
+    file.write_text(json.dumps({"rows": [row], "models": [{"name": entry, "image_tokens": 5}]}))
+    assert main(["check", str(file)]) == 0
+    note = f"note: models: no row has a model that '{entry}' matches"
+    assert (note in capsys.readouterr().err) is noted
+
+
+@pytest.mark.parametrize(
     ("folder", "arguments", "noted"),
     [("no", (), True), ("no", ("--no-files",), False), ("", (), False)],
 )
