@@ -20,6 +20,7 @@ from extproc.protos.envoy.service.ext_proc.v3 import external_processor_pb2
 from extproc.protos.envoy.type.v3 import http_status_pb2
 from extproc.service.credentials import Certificates
 from extproc.service.lateness import Lateness, SelfCheck
+from extproc.service.listening import cannot_listen, why_not
 from extproc.service.places import Deadline
 from extproc.service.streams import (
     HEALTH,
@@ -29,7 +30,6 @@ from extproc.service.streams import (
     TOO_MANY,
     Bounds,
     Streams,
-    cannot_listen,
 )
 from extproc.service.unix_socket import PathLock, for_owner_and_group, reserve
 from extproc.stream.stages import Stages
@@ -81,9 +81,10 @@ class GrpcServer:
         try:
             with for_owner_and_group():
                 port = self._add_port()
-        except RuntimeError as error:
+        except RuntimeError:
+            reason = why_not(self._address)
             self._unlock_path()
-            raise cannot_listen(self._address) from error
+            raise cannot_listen(self._address, "gRPC", reason) from reason
         if self._bounds.late_s < math.inf:
             self._self_check.listen(self._server)
         await self._server.start()
