@@ -118,6 +118,18 @@ def test_a_file_without_its_flag_is_told_the_flag(command, capsys):
     assert error == "unrecognized arguments: dp.yaml; did you mean --config dp.yaml?\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["check", "--config", "a"], ["check", "--config=a"], ["config", "envoy", "--config", "a"]],
+)
+def test_a_flag_before_a_file_that_has_none_is_told_so(words, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    assert capsys.readouterr().err.endswith(
+        "; this command takes the settings file without a flag\n"
+    )
+
+
 @pytest.mark.parametrize("words", [["serve", "--files"], ["check", "a", "b"], ["--files", "check"]])
 def test_what_is_no_file_of_settings_is_told_no_flag(words, capsys):
     with pytest.raises(SystemExit) as end:
