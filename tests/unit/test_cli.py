@@ -130,6 +130,13 @@ def test_a_flag_before_a_file_that_has_none_is_told_so(words, capsys):
     )
 
 
+def test_the_help_of_explain_is_true_with_rows_too(capsys):
+    with pytest.raises(SystemExit):
+        main(["explain", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the largest pool gets it or, where rows name models, one that Envoy chooses." in told
+
+
 @pytest.mark.parametrize("words", [["serve", "--files"], ["check", "a", "b"], ["--files", "check"]])
 def test_what_is_no_file_of_settings_is_told_no_flag(words, capsys):
     with pytest.raises(SystemExit) as end:
