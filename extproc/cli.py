@@ -78,9 +78,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(options: argparse.Namespace, unknown: Sequence[str]) -> NoReturn:
-    """Exit with the usage of the command, and for a path with the flag that it lacks."""
-    is_file = hasattr(options, "config") and not unknown[0].startswith("-")
-    hint = f"; did you mean --config {unknown[0]}?" if is_file else ""
+    """Exit with the usage of the command, and a hint where a settings file is given amiss."""
+    first, takes_flag = unknown[0], hasattr(options, "config")
+    hint = ""
+    if takes_flag and not first.startswith("-"):
+        hint = f"; did you mean --config {first}?"
+    elif first.partition("=")[0] == "--config" and not takes_flag and hasattr(options, "file"):
+        hint = "; this command takes the settings file without a flag"
     parser: argparse.ArgumentParser = options.parser
     parser.error(f"unrecognized arguments: {hide_secrets(' '.join(unknown))}{hint}")
 

@@ -21,8 +21,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-files",
         action="store_true",
-        help="do not look at the certificates, secrets and tokenizers that the settings name, "
-        "where the service runs on another machine",
+        help="do not look at the certificates, secrets, tokenizers and the state's folder that the "
+        "settings name, where the service runs on another machine",
     )
 
 

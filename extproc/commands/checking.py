@@ -1,9 +1,11 @@
 """What `dualpool check` does: validate the settings, and an Envoy file against them."""
 
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from fnmatch import fnmatchcase
+from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -11,11 +13,13 @@ from extproc.budget.steering import FLOOR
 from extproc.config.addresses import is_of_this_machine
 from extproc.config.errors import UserError
 from extproc.config.load import ConfigError, load, refused, render
-from extproc.config.settings import EstimatorName, Settings, StatedLimits
+from extproc.config.settings import ANY_MODEL, EstimatorName, Settings, StatedLimits
 from extproc.envoy.document import EnvoyFile, Finding, read_envoy
 from extproc.envoy.review import remarks, review
 from extproc.names import install_hint
-from extproc.service.files import file_faults
+from extproc.routing.rows import Row
+from extproc.service.files import file_faults, state_path
+from extproc.service.state_file import folder_fault
 
 _MOST_NOTES: Final = 10
 # Keys that Envoy's bootstrap does not have, and the files that do.
@@ -24,6 +28,7 @@ _NOT_ENVOYS: Final = {
     "apiVersion": "an object of Kubernetes; name the bootstrap or resource that Envoy gets",
     "http_filters": "the parts that config envoy --fragment prints: paste them into yours first",
 }
+_WILDCARD: Final = re.compile(r"[*?\[\]]")  # of the entries of `models`
 _LEAST_SURE_TARGET: Final = FLOOR / 4  # where no more than a quarter of requests are near
 
 
@@ -35,7 +40,8 @@ def check(file: Path | None, envoy: Path | None, *, looks_at_files: bool) -> int
         raise ConfigError(f"{refused(file, faults)}\n{hint}")
     if envoy is None:
         print(render(settings), end="")
-        for note in _notes(settings):
+        notes = chain(_notes(settings), _file_notes(settings) if looks_at_files else ())
+        for note in notes:
             print(f"note: {note}", file=sys.stderr)
         return 0
     return _check_envoy(envoy, settings)
@@ -57,11 +63,43 @@ def _notes(settings: Settings) -> Iterator[str]:
             f"are near a pool's window: no risk below {FLOOR} is told apart. "
             f"{_LEAST_SURE_TARGET} or more holds for usual traffic"
         )
+    yield from _unused_models(settings)
     pools = dict[str, str]()
     for pool in settings.pools:
         for address in pool.addresses:
             if (other := pools.setdefault(address, pool.name)) != pool.name:
                 yield f"pools.{pool.name}.address: {address} is a server of pool {other} too"
+
+
+def _unused_models(settings: Settings) -> Iterator[str]:
+    """Yield the entries of `models` that match no model of a row."""
+    names = [name for row in settings.fleet for name in row.models]
+    for entry in settings.models:
+        if not any(_may_match(entry.name, name) for name in names):
+            yield (
+                f"models: no row has a model that {entry.name!r} matches, so the entry has no "
+                "effect: correct its name, or list the model in its row"
+            )
+
+
+def _may_match(entry: str, name: str) -> bool:
+    """Return whether an entry of `models` may match a row's name; of two patterns, if unsure."""
+    if ANY_MODEL not in name:
+        return fnmatchcase(name, entry)
+    parts = _WILDCARD.split(entry)
+    if len(parts) == 1:
+        return Row.of((name,), ()).has(entry)
+    # Anything may be between their ends.
+    first, _, last = name.partition(ANY_MODEL)
+    begins = parts[0].startswith(first) or first.startswith(parts[0])
+    return begins and (parts[-1].endswith(last) or last.endswith(parts[-1]))
+
+
+def _file_notes(settings: Settings) -> Iterator[str]:
+    """Yield what of the service's own files does not end it, but costs what it learns."""
+    path = state_path(settings)
+    if path and (fault := folder_fault(path)):
+        yield f"state: {fault}"
 
 
 def _check_envoy(path: Path, settings: Settings) -> int:

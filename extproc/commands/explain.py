@@ -6,7 +6,7 @@ from extproc.commands.arguments import add_config
 
 DESCRIPTION = (
     "Decide for one request body as a service that has learnt nothing yet. Exit code 1: the body "
-    "cannot be read, so the largest pool gets it."
+    "cannot be read: the largest pool gets it or, where rows name models, one that Envoy chooses."
 )
 
 

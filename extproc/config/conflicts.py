@@ -22,6 +22,7 @@ from extproc.config.settings import (
 )
 
 _LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
+_ENVOYS: tuple[Place, ...] = (("envoy", "listen"), ("envoy", "admin"), ("envoy", "metrics"))
 _TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that it requires
     (("listen", "tls_cert"), (("listen", "tls_key"),)),
     (("listen", "tls_key"), (("listen", "tls_cert"),)),
@@ -50,6 +51,7 @@ _DEFAULTS: Mapping[Place, Any] = {
     _MESSAGE: ListenSettings().max_message_bytes,
     _BODY: RequestSettings().max_body_bytes,
     _VERSION: EnvoySettings().version,
+    **{place: getattr(EnvoySettings(), str(place[-1])) for place in _ENVOYS},
 }
 
 
@@ -61,6 +63,7 @@ def conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
     """
     values = {**_DEFAULTS, **values}
     yield from _listen_conflicts(values)
+    yield from _envoy_conflicts(values)
     yield from _tls_conflicts(values)
     if values.get(_TRANSPORT) == Transport.H2 and values.get(("listen", "tls_cert")):
         yield _TRANSPORT, Transport.H2.value, "auto or grpc with listen.tls_cert"
@@ -99,6 +102,15 @@ def _listen_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any,
         yield ("listen", "grpc"), grpc, f"ports up to 65535, not {high}, for {workers} workers"
     elif http is not None and low and low <= host_port(http)[1] <= high:
         yield ("listen", "http"), http, f"a port other than the workers' {low} to {high}"
+
+
+def _envoy_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
+    owners: dict[int, Place] = {}
+    for place in _ENVOYS:
+        # Port 0 is any free one; the metrics may have no address.
+        port = host_port(values[place])[1] if values[place] else 0
+        if port and owners.setdefault(port, place) != place:
+            yield place, values[place], f"a port other than the {port} of {dotted(owners[port])}"
 
 
 def _tls_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
@@ -158,6 +170,8 @@ def _row_model_conflicts(
 ) -> Iterator[tuple[Place, Any, str]]:
     owners: dict[str, Place] = {}
     for row in range(count):
+        # Those of earlier rows; one `*` alone is a fault itself there.
+        patterns = [name for name in owners if ANY_MODEL in name and name != ANY_MODEL]
         for number in range(len(values.get(("rows", row, "models")) or ())):
             place: Place = ("rows", row, "models", number)
             name = values[place]
@@ -167,6 +181,18 @@ def _row_model_conflicts(
                 yield place, name, "only in the last row, as it takes what no other row names"
             elif owners.setdefault(name, place) != place:
                 yield place, name, f"a name of its own, this is that of {dotted(owners[name])}"
+            elif first := next((each for each in patterns if _takes_all(each, name)), ""):
+                owner = owners[first][:-2]
+                allowed = f"only in a row before {dotted(owner)}, as {first!r} there takes it"
+                yield place, name, allowed
+
+
+def _takes_all(pattern: str, name: str) -> bool:
+    """Return whether a pattern has all models of a name, which may be a pattern: `a*` has `ab*`."""
+    # The `*` of the name counts as one more character, which no end of the pattern has.
+    first, _, last = pattern.partition(ANY_MODEL)
+    fits = len(name) >= len(first) + len(last)
+    return fits and name.startswith(first) and name.endswith(last)
 
 
 def _name_conflicts(

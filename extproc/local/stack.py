@@ -39,7 +39,7 @@ _SAY_S = 2.0
 # Settings that name places and secrets of another machine; the stack has their defaults. What a
 # demo teaches must not reach the state of a service.
 _ELSEWHERE = ("http_token_file", "metrics", "service")
-_STATE = ("state", "state_password_file", "state_ca_file")
+_LEFT_OUT = ("rows", "state", "state_password_file", "state_ca_file")
 
 Say = Callable[[str], None]
 Result = TypeVar("Result")
@@ -244,7 +244,8 @@ def service_settings(
 ) -> dict[str, object]:
     """Return the content of the settings file for the service and for Envoy.
 
-    Of the further settings all addresses are replaced, and what only they are used for.
+    Of the further settings all addresses are replaced, and what only they are used for. A row's
+    pools are `pools` there too; its names are left out, as the stack's servers have other models.
     """
     rows = [
         {"name": pool.name, "max_model_len": pool.max_model_len, "address": upstream.address}
@@ -265,7 +266,7 @@ def service_settings(
         "listen": f"{host}:{ports.listener}",
         "admin": f"127.0.0.1:{ports.admin}",
     }
-    kept = {key: value for key, value in further.items() if key not in _STATE}
+    kept = {key: value for key, value in further.items() if key not in _LEFT_OUT}
     return {**kept, "listen": listen, "pools": rows, "envoy": envoy}
 
 
@@ -278,7 +279,7 @@ def _section(settings: Mapping[str, object], name: str) -> Mapping[str, object]:
 def _threshold(pool: StackPool, further: Mapping[str, object]) -> dict[str, object]:
     """Return the pool's own threshold, where the settings have one that its window allows."""
     rows = further.get("pools")
-    for row in rows[:-1] if isinstance(rows, list) else ():
+    for row in rows[:-1] if isinstance(rows, Sequence) else ():
         if row["name"] == pool.name and row["threshold"] < pool.max_model_len:
             return {"threshold": row["threshold"]}
     return {}

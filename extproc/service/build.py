@@ -34,7 +34,7 @@ from extproc.routing.load.spill import Spill
 from extproc.routing.route import Rules
 from extproc.routing.sticky import Places
 from extproc.service.bearer import BearerToken, read_secret
-from extproc.service.files import certificate_files
+from extproc.service.files import certificate_files, state_path
 from extproc.service.h2_server import H2Server
 from extproc.service.journal import Journal
 from extproc.service.state_file import StateFile
@@ -252,14 +252,8 @@ def build_state(
     registry: CollectorRegistry,
 ) -> StateFile | None:
     """Return what keeps what is learnt in a file; None without one. See StateFile."""
-    if not settings.state.startswith("file:"):
-        return None
-    return StateFile(
-        Path(settings.state.removeprefix("file:")),
-        mark,
-        build,
-        StateMetrics(registry),
-    )
+    path = state_path(settings)
+    return StateFile(path, mark, build, StateMetrics(registry)) if path else None
 
 
 def build_shared(

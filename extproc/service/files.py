@@ -43,6 +43,12 @@ def certificate_files(listen: ListenSettings) -> CertificateFiles | None:
     return CertificateFiles(Path(listen.tls_cert), Path(listen.tls_key), client_ca)
 
 
+def state_path(settings: Settings) -> Path | None:
+    """Return the file that keeps what is learnt; None without one."""
+    file = settings.state.removeprefix("file:")
+    return Path(file) if file != settings.state else None
+
+
 def pool_tls(pool: PoolSettings) -> ssl.SSLContext | None:
     """Return how the service trusts a pool's servers; None without TLS. Raises CertificateError."""
     if not pool.tls_ca:

@@ -21,6 +21,7 @@ from extproc.protos.envoy.type.v3 import http_status_pb2
 from extproc.service.bounded_log import BoundedRecords
 from extproc.service.credentials import Certificates
 from extproc.service.lateness import Lateness, SelfCheck
+from extproc.service.listening import cannot_listen, why_not
 from extproc.service.places import Deadline
 from extproc.service.streams import (
     HEALTH,
@@ -30,7 +31,6 @@ from extproc.service.streams import (
     TOO_MANY,
     Bounds,
     Streams,
-    cannot_listen,
 )
 from extproc.service.unix_socket import PathLock, for_owner_and_group, reserve
 from extproc.stream.stages import Stages
@@ -85,9 +85,10 @@ class GrpcServer:
         try:
             with for_owner_and_group():
                 port = self._add_port()
-        except RuntimeError as error:
+        except RuntimeError:
+            reason = why_not(self._address)
             self._unlock_path()
-            raise cannot_listen(self._address) from error
+            raise cannot_listen(self._address, "gRPC", reason) from reason
         if self._bounds.late_s < math.inf:
             self._self_check.listen(self._server)
         await self._server.start()

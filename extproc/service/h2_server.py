@@ -17,9 +17,9 @@ from grpc_health.v1 import health_pb2
 
 from extproc.service.bounded_log import BoundedLog
 from extproc.service.h2_calls import PROCESS, HealthChecks, ProcessCall
-from extproc.service.listening import BACKLOG, open_sockets, socket_path
+from extproc.service.listening import BACKLOG, cannot_listen, open_sockets, socket_path
 from extproc.service.places import Deadline
-from extproc.service.streams import TICK_S, TOO_MANY, Bounds, Streams, cannot_listen
+from extproc.service.streams import TICK_S, TOO_MANY, Bounds, Streams
 from extproc.service.turns import Backlog, Turns
 from extproc.service.unix_socket import PathLock, reserve
 from extproc.stream.stages import Stages
@@ -77,7 +77,7 @@ class H2Server:
             sockets = open_sockets(self._address)
         except OSError as error:
             self._unlock_path()
-            raise cannot_listen(self._address) from error
+            raise cannot_listen(self._address, "gRPC", error) from error
         port = sockets[0].getsockname()[1] if path is None else 1
         loop = asyncio.get_running_loop()
         for each in sockets:

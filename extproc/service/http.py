@@ -7,7 +7,6 @@ and has a limited time for it.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,7 +22,7 @@ from extproc.budget.values import Learnt
 from extproc.page.learnt import describe_learnt
 from extproc.service.bearer import BearerToken
 from extproc.service.connections import Connections
-from extproc.service.listening import open_ports
+from extproc.service.listening import cannot_listen, open_ports
 from extproc.service.page_routes import Access, Page, PageRoutes
 from extproc.service.pages import collector_paused, in_slices, write_metrics, write_state
 from extproc.service.web import JSON, TEXT, Exchanges, Refusal, Request, Response
@@ -77,7 +76,8 @@ class HttpServer:
             sockets = open_ports(host, port)
         except OSError as error:
             await self.stop()
-            raise OSError(_bind_fault(host, port, error)) from error
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            raise cannot_listen(address, "HTTP", error) from error
         loop = asyncio.get_running_loop()
         for each in sockets:
             self._listeners.append(await loop.create_server(serve, sock=each))
@@ -175,9 +175,3 @@ def _write_and_free(write: Callable[[list[_Part]], bytes], parts: list[_Part]) -
     page = write(parts)
     parts.clear()
     return page
-
-
-def _bind_fault(host: str, port: int, error: OSError) -> str:
-    reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    fix = "stop what listens there, or change listen.http to an address of this machine"
-    return f"cannot listen on {host}:{port} for HTTP: {reason}; {fix}"

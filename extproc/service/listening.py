@@ -4,6 +4,7 @@ A host is resolved here, once, at the start: the event loop would start four thr
 """
 
 import errno
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,39 @@ def open_ports(host: str, port: int) -> list[socket.socket]:
         with _unless_absent(last=place == found[-1][-1] and not sockets):
             sockets.append(_listening(family, str(place[0]), port))
     return sockets
+
+
+def why_not(address: str) -> OSError:
+    """Return why a server that does not say it cannot listen on an address."""
+    try:
+        sockets = open_sockets(address)
+    except OSError as error:
+        return error
+    for each in sockets:
+        each.close()
+    return OSError("no reason is known")
+
+
+def cannot_listen(address: str, use: str, error: OSError) -> OSError:
+    """Return the error of an address for gRPC or HTTP: the system's reason, and the fix."""
+    key = f"listen.{use.lower()}"
+    match error:
+        case socket.gaierror():
+            fix = f"change {key} to a host that this machine can resolve, or to its IP address"
+        case OSError(errno=errno.EADDRNOTAVAIL):
+            fix = f"change {key} to an address of this machine"
+        case OSError(errno=errno.EADDRINUSE):
+            fix = f"stop what listens there, or change {key}"
+        case _:
+            fix = f"change {key}"
+    return OSError(f"cannot listen on {address} for {use}: {_reason(error)}; {fix}")
+
+
+def _reason(error: OSError) -> str:
+    # Without the address, which Python adds to the words of the system.
+    if error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _bound(path: Path) -> socket.socket:

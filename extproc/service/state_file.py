@@ -25,6 +25,8 @@ from extproc.stream.metrics import StateMetrics
 EVERY_S: Final = 10.0
 """How often what was learnt meanwhile is saved."""
 
+_FIX: Final = "create it, writable by the service"
+
 # A write whose task was cancelled goes on in its thread; the next one must not take its new file.
 _writing = Lock()
 
@@ -66,9 +68,9 @@ class StateFile:
             snapshot.load(learner)
         except FileNotFoundError:
             _log.info("state: %s does not exist yet", self._path)
-            if not os.access(self._path.parent, os.W_OK):
+            if fault := folder_fault(self._path):
                 # Else the first save says so, when there is something to lose.
-                _log.warning("state: %s is absent or cannot be written; %s", *self._remedy())
+                _log.warning("state: %s", fault)
             return
         except OSError as error:
             _log.warning("state: %s cannot be read: %s", self._path, error.strerror)
@@ -89,9 +91,8 @@ class StateFile:
         try:
             await self._save(journal)
         except OSError as error:
-            folder, fix = self._remedy()
             text = "state: %s cannot be written: %s; if the folder %s is absent, %s"
-            _log.warning(text, self._path, error.strerror, folder, fix)
+            _log.warning(text, self._path, error.strerror, self._path.parent, _FIX)
             self._metrics.note_lost("failed")
             self._failing = True
         except Exception:  # noqa: BLE001 - to lose a snapshot must not end the service
@@ -111,9 +112,6 @@ class StateFile:
             if self._failing:
                 _log.info("state: %s is saved again", self._path)
             self._failing = False
-
-    def _remedy(self) -> tuple[Path, str]:
-        return self._path.parent, "create it, writable by the service"
 
     async def keep(self, journal: Journal) -> None:
         """Save what is learnt until this is cancelled."""
@@ -157,6 +155,13 @@ async def keeping(state: StateFile | None, journal: Journal) -> AsyncIterator[No
             yield
     finally:
         await state.save(journal)
+
+
+def folder_fault(path: Path) -> str:
+    """Return why this process cannot save a state at `path`, with the fix; "" if it can."""
+    folder = Path(os.path.realpath(path)).parent
+    usable = folder.is_dir() and os.access(folder, os.W_OK)
+    return "" if usable else f"{folder} is absent or cannot be written; {_FIX}"
 
 
 def write_file(path: Path, chunks: Iterable[bytes]) -> int | None:

@@ -181,9 +181,3 @@ class OpenStream:
             self._open = False
             self._stream.close()
             self._every.leave(self, self._peer, self._deadline, self._stream.error)
-
-
-def cannot_listen(address: str) -> OSError:
-    """Return the error of an address on which a server cannot listen."""
-    fix = "stop what listens there, or choose another address of this machine"
-    return OSError(f"cannot listen on {address} for gRPC; {fix}")

@@ -118,6 +118,25 @@ def test_a_file_without_its_flag_is_told_the_flag(command, capsys):
     assert error == "unrecognized arguments: dp.yaml; did you mean --config dp.yaml?\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["check", "--config", "a"], ["check", "--config=a"], ["config", "envoy", "--config", "a"]],
+)
+def test_a_flag_before_a_file_that_has_none_is_told_so(words, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    assert capsys.readouterr().err.endswith(
+        "; this command takes the settings file without a flag\n"
+    )
+
+
+def test_the_help_of_explain_is_true_with_rows_too(capsys):
+    with pytest.raises(SystemExit):
+        main(["explain", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the largest pool gets it or, where rows name models, one that Envoy chooses." in told
+
+
 @pytest.mark.parametrize("words", [["serve", "--files"], ["check", "a", "b"], ["--files", "check"]])
 def test_what_is_no_file_of_settings_is_told_no_flag(words, capsys):
     with pytest.raises(SystemExit) as end:
@@ -456,6 +475,44 @@ def test_check_notes_a_server_of_two_pools(tmp_path, capsys):
     assert main(["check", str(file)]) == 0
     noted = "note: pools.long.address: 10.0.0.1:8000 is a server of pool short too"
     assert noted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("entry", "names", "noted"),
+    [
+        ("qwen*", ["llama"], True),
+        ("qwen*", ["llama", "qwen-7b"], False),
+        ("qwen", ["qwen-7b"], True),
+        ("qwen-[78]b", ["qwen-7b"], False),
+        ("qwen", ["qwen-*"], True),
+        ("qwen-7b", ["qwen-*"], False),
+        ("qwen-7*", ["qwen-*"], False),
+        ("q*-7b", ["qwen-*"], False),
+        ("llama-*", ["qwen-*"], True),
+        ("*-7b", ["*-lora"], True),
+        ("*[ab]", ["*-lora"], False),
+        ("qwen", ["*"], False),
+    ],
+)
+def test_check_notes_an_entry_of_models_that_no_row_has(tmp_path, capsys, entry, names, noted):
+    file = tmp_path / "dualpool.yaml"
+    row = {"models": names, "pools": [{"name": "a", "max_model_len": 4096}]}
+    file.write_text(json.dumps({"rows": [row], "models": [{"name": entry, "image_tokens": 5}]}))
+    assert main(["check", str(file)]) == 0
+    note = f"note: models: no row has a model that '{entry}' matches"
+    assert (note in capsys.readouterr().err) is noted
+
+
+@pytest.mark.parametrize(
+    ("folder", "arguments", "noted"),
+    [("no", (), True), ("no", ("--no-files",), False), ("", (), False)],
+)
+def test_check_notes_a_state_that_cannot_be_saved(tmp_path, capsys, folder, arguments, noted):
+    state, file = tmp_path / folder / "state", tmp_path / "dualpool.yaml"
+    file.write_text(f"state: file:{state}\n")
+    assert main(["check", str(file), *arguments]) == 0
+    note = f"note: state: {state.parent} is absent or cannot be written; create it, writable by"
+    assert (note in capsys.readouterr().err) is noted
 
 
 POOLS = (

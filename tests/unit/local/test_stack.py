@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import json
 import socket
 import sys
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from extproc.config.load import load
 from extproc.local import stack
 from extproc.local.children import StackError
 from extproc.local.envoy import Upstream, find_envoy
@@ -190,6 +192,33 @@ def test_a_threshold_that_the_servers_window_does_not_allow_is_dropped():
     pools = [StackPool("short", "http://s:1", "m", 2048, simulated=False)]
     [row] = service_settings(Ports(), pools, [pools[0].upstream], further)["pools"]
     assert "threshold" not in row
+
+
+def _stacked(file, pools):
+    """Load the settings that the stack makes of a file and of running pools."""
+    upstreams = [pool.upstream for pool in pools]
+    given = service_settings(Ports(), pools, upstreams, load(file).model_dump())
+    file.write_text(json.dumps(given))
+    return load(file)
+
+
+def test_one_row_gives_its_pools_to_every_model(tmp_path):
+    file = tmp_path / "dualpool.yaml"
+    file.write_text("rows: [{models: [other], pools: [{name: one, max_model_len: 2048}]}]\n")
+    [row] = _stacked(file, [StackPool("one", "http://s:1", "m", 2048, simulated=False)]).fleet
+    assert row.models == ("*",)
+    assert [pool.address for pool in row.pools] == ["s:1"]
+
+
+def test_the_thresholds_of_a_settings_file_are_kept(tmp_path):
+    file = tmp_path / "dualpool.yaml"
+    small = "{name: short, max_model_len: 2048, threshold: 1000}"
+    file.write_text(f"pools: [{small}, {{name: long, max_model_len: 8192}}]\n")
+    pools = [
+        StackPool("short", "http://s:1", "m", 2048, simulated=False),
+        StackPool("long", "http://l:1", "m", 8192, simulated=False),
+    ]
+    assert [pool.threshold for pool in _stacked(file, pools).pools] == [1000, 8192]
 
 
 def test_servers_are_named_as_the_settings_name_the_pools():

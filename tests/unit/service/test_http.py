@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import json
-import re
 import threading
 import time
 
@@ -277,20 +276,13 @@ def test_stopping_what_never_started_is_allowed():
 @pytest.mark.parametrize(
     ("host", "reason"),
     [
-        # The first are the words up to Python 3.12, the others those of later ones.
-        ("192.0.2.1", "Cannot assign requested address|could not bind on any address"),
-        ("no.such.host.invalid", ""),
+        ("192.0.2.1", "Cannot assign requested address; change listen.http to an address of this"),
+        ("no.such.host.invalid", r"[^\[]+; change listen.http to a host that this machine can"),
     ],
 )
 def test_an_address_that_cannot_be_bound_is_named_with_the_fix(host, reason):
     async def main():
-        with pytest.raises(OSError, match=f"cannot listen on {host}:8081 for HTTP: ") as error:
+        with pytest.raises(OSError, match=f"cannot listen on {host}:8081 for HTTP: {reason}"):
             await never_started().start(host, 8081)
-        return str(error.value)
 
-    text = asyncio.run(main())
-    assert re.search(reason, text)
-    assert "[Errno" not in text.partition("HTTP: ")[2] or not reason
-    assert text.endswith(
-        "; stop what listens there, or change listen.http to an address of this machine"
-    )
+    asyncio.run(main())

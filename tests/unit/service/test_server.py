@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import random
+import re
+import socket
 from dataclasses import replace
 from functools import partial
 
@@ -226,17 +228,33 @@ def test_a_drain_lets_running_streams_finish_and_refuses_new_ones(serving):
     serving(scenario)
 
 
-def test_an_address_that_is_taken_is_an_os_error(serve_on):
+def refused_address(server):
     async def main():
-        one = serve_on(stages(), "127.0.0.1:0", BOUNDS)
-        port = await one.start()
-        try:
-            with pytest.raises(OSError, match=rf"cannot listen on 127.0.0.1:{port} for gRPC"):
-                await serve_on(stages(), f"127.0.0.1:{port}", BOUNDS).start()
-        finally:
-            await one.drain(0)
+        with pytest.raises(OSError, match="cannot listen on ") as caught:
+            await server().start()
+        return str(caught.value)
 
-    asyncio.run(main())
+    return asyncio.run(main())
+
+
+def test_an_address_that_is_taken_is_an_os_error(serve_on):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        text = refused_address(lambda: serve_on(stages(), address, BOUNDS))
+    reason = "Address already in use; stop what listens there, or change listen.grpc"
+    assert text == f"cannot listen on {address} for gRPC: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("192.0.2.1:1", "Cannot assign requested address; change listen.grpc to an address of"),
+        ("no.such.host.invalid:1", ".+; change listen.grpc to a host that this machine can reso"),
+    ],
+)
+def test_an_address_of_another_machine_or_of_none_is_an_os_error(serve_on, address, reason):
+    text = refused_address(lambda: serve_on(stages(), address, BOUNDS))
+    assert re.match(f"cannot listen on {address} for gRPC: {reason}", text)
 
 
 def test_a_stream_that_says_nothing_is_ended(serving):

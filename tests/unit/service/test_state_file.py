@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from extproc.service import state_file as module
 from extproc.service.journal import Journal
-from extproc.service.state_file import StateFile, keeping
+from extproc.service.state_file import StateFile, folder_fault, keeping
 from extproc.state.snapshot import encode, fingerprint, take
 from extproc.stream.metrics import StateMetrics
 from tests.support.answers import answers, small_learner
@@ -62,6 +62,12 @@ def test_a_folder_that_is_absent_is_named_before_anything_is_learnt(path, caplog
     Given(path / "state").run()
     fix = "create it, writable by the service"
     assert f"state: {path} is absent or cannot be written; {fix}" in caplog.messages
+
+
+def test_a_file_is_no_folder_for_the_state(path):
+    path.write_text("")
+    assert folder_fault(path / "state").startswith(f"{path} is absent or cannot be written")
+    assert folder_fault(path) == ""
 
 
 def test_it_is_said_once_that_saving_works_again(path, caplog):
