@@ -23,6 +23,7 @@ from extproc.config.settings import (
 
 _LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
 _ENVOYS: tuple[Place, ...] = (("envoy", "listen"), ("envoy", "admin"), ("envoy", "metrics"))
+_EVERY_HOST = {"0.0.0.0", "::"}  # noqa: S104  # compared with, never bound
 _TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that it requires
     (("listen", "tls_cert"), (("listen", "tls_key"),)),
     (("listen", "tls_key"), (("listen", "tls_cert"),)),
@@ -105,12 +106,15 @@ def _listen_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any,
 
 
 def _envoy_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:
-    owners: dict[int, Place] = {}
+    taken: list[tuple[str, int, Place]] = []
     for place in _ENVOYS:
         # Port 0 is any free one; the metrics may have no address.
-        port = host_port(values[place])[1] if values[place] else 0
-        if port and owners.setdefault(port, place) != place:
-            yield place, values[place], f"a port other than the {port} of {dotted(owners[port])}"
+        host, port = host_port(values[place]) if values[place] else ("", 0)
+        for other, used, owner in taken:
+            if port and port == used and (host == other or {host, other} & _EVERY_HOST):
+                yield place, values[place], f"a port other than the {port} of {dotted(owner)}"
+                break
+        taken.append((host, port, place))
 
 
 def _tls_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, str]]:

@@ -397,3 +397,9 @@ def test_a_command_for_one_row_refuses_several(file):
         load_row(file)
     file.write_text(POOLS)
     assert load_row(file) == load(file)
+
+
+def test_two_addresses_of_envoy_may_have_one_port(tmp_path):
+    file = tmp_path / "dualpool.yaml"
+    file.write_text("envoy: {listen: '10.0.0.1:9901', admin: '127.0.0.1:9901'}\n")
+    assert load(file).envoy.listen == "10.0.0.1:9901"
