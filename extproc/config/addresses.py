@@ -15,6 +15,8 @@ STORE_USER = r"[A-Za-z0-9._~-]{1,64}"
 # Of the servers that Sentinels watch; they permit the same.
 MASTER_NAME = r"[A-Za-z0-9._-]{1,64}"
 HOST = r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?"
+ANY_HOST = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, never bound
+"""The hosts that stand for all addresses of a machine."""
 
 
 def is_http_url(text: str) -> bool:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from extproc.config.addresses import MAX_SOCKET_PATH_BYTES, host_port, worker_addresses
+from extproc.config.addresses import ANY_HOST, MAX_SOCKET_PATH_BYTES, host_port, worker_addresses
 from extproc.config.keys import Place, dotted
 from extproc.config.settings import (
     ANY_MODEL,
@@ -23,7 +23,6 @@ from extproc.config.settings import (
 
 _LISTEN: tuple[Place, ...] = (("listen", "grpc"), ("listen", "http"), ("workers",))
 _ENVOYS: tuple[Place, ...] = (("envoy", "listen"), ("envoy", "admin"), ("envoy", "metrics"))
-_EVERY_HOST = {"0.0.0.0", "::"}  # noqa: S104  # compared with, never bound
 _TLS: tuple[tuple[Place, tuple[Place, ...]], ...] = (  # a file, and those that it requires
     (("listen", "tls_cert"), (("listen", "tls_key"),)),
     (("listen", "tls_key"), (("listen", "tls_cert"),)),
@@ -111,7 +110,7 @@ def _envoy_conflicts(values: Mapping[Place, Any]) -> Iterator[tuple[Place, Any, 
         # Port 0 is any free one; the metrics may have no address.
         host, port = host_port(values[place]) if values[place] else ("", 0)
         for other, used, owner in taken:
-            if port and port == used and (host == other or {host, other} & _EVERY_HOST):
+            if port and port == used and (host == other or {host, other} & ANY_HOST):
                 yield place, values[place], f"a port other than the {port} of {dotted(owner)}"
                 break
         taken.append((host, port, place))

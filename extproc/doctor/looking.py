@@ -15,7 +15,7 @@ from typing import Final
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from extproc.config.addresses import host_port
+from extproc.config.addresses import ANY_HOST, host_port
 from extproc.config.settings import PoolSettings, Settings
 from extproc.doctor.facts import (
     Certificate,
@@ -299,7 +299,7 @@ async def _own_certificate(settings: Settings) -> Certificate | Unseen | None:
     if not listen.tls_cert or listen.grpc.startswith("unix:"):
         return None
     host, port = host_port(listen.grpc)
-    host = settings.envoy.service if host in ("0.0.0.0", "::") else host  # noqa: S104
+    host = settings.envoy.service if host in ANY_HOST else host
     try:
         context = ssl.create_default_context(cafile=settings.envoy.tls_ca or None)
         context.check_hostname = False

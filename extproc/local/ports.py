@@ -4,11 +4,11 @@ import secrets
 import socket
 from dataclasses import dataclass
 
+from extproc.config.addresses import ANY_HOST
 from extproc.config.errors import UserError
 from extproc.local.children import StackError
 
 LOCALHOST = "127.0.0.1"
-_ANY_HOST = ("0.0.0.0", "::")  # noqa: S104  # compared with, never bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Ports:
     @property
     def url(self) -> str:
         """The URL of Envoy's listener, as this machine reaches it."""
-        host = LOCALHOST if self.listener_host in _ANY_HOST else self.listener_host
+        host = LOCALHOST if self.listener_host in ANY_HOST else self.listener_host
         return f"http://{f'[{host}]' if ':' in host else host}:{self.listener}"
 
 
@@ -62,12 +62,20 @@ def read_listener(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def some_port() -> int:
+    """Return a port, maybe taken, below those that the kernel uses for outgoing connections.
+
+    There, a client that asks again and again whether a server listens yet sometimes gets its port
+    for its own, and is connected to itself.
+    """
+    return 20_000 + secrets.randbelow(12_000)
+
+
 def free_ports(pools: int = 2) -> Ports:
     """Return ports that are free now, for this number of simulated pools."""
     found: dict[int, None] = {}
     while len(found) < 4 + pools:
-        # Below the range that the kernel uses for outgoing connections.
-        port = 20_000 + secrets.randbelow(12_000)
+        port = some_port()
         if _is_free(port):
             found[port] = None
     listener, admin, grpc, http, *rest = found

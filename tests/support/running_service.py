@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import secrets
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from functools import partial
 
 import grpc
 
+from extproc.local.ports import some_port
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingRequest,
     ProcessingResponse,
@@ -28,13 +28,9 @@ wait_for = partial(local_stack.wait_for, seconds=30)
 
 
 def consecutive_ports(count):
-    """Return the first of `count` consecutive ports that are free, and one more.
-
-    They are below the range of outgoing connections: there, a client that asks again and again
-    whether a server listens yet sometimes gets its port for its own, and is connected to itself.
-    """
+    """Return the first of `count` consecutive ports that are free, and one more."""
     for _ in range(50):
-        first = 20_000 + secrets.randbelow(12_000)
+        first = some_port()
         sockets = [socket.socket() for _ in range(count + 1)]
         try:
             for i, each in enumerate(sockets):
