@@ -90,30 +90,44 @@ static int fits(const row *rows, const row *column, Py_ssize_t further)
     return 0;
 }
 
-static PyObject *dot(PyObject *module, PyObject *const *args, Py_ssize_t number)
+/* Read two arguments, find something of both, and release them. */
+static PyObject *of_two(
+    PyObject *const *args, Py_ssize_t number, PyObject *(*find)(const row *, const row *))
 {
     row one, other;
     PyObject *found = NULL;
     if (number != 2) {
-        PyErr_SetString(PyExc_TypeError, "dot takes two rows");
+        PyErr_SetString(PyExc_TypeError, "two rows are needed");
         return NULL;
     }
     if (!read_column(args[0], &one))
         return NULL;
     if (read_column(args[1], &other)) {
-        if (one.length == other.length)
-            found = PyFloat_FromDouble(multiply(one.at, other.at, one.length));
-        else
-            PyErr_SetString(PyExc_ValueError, "rows of two lengths");
+        found = find(&one, &other);
         release(&other);
     }
     release(&one);
     return found;
 }
 
+static PyObject *find_product(const row *one, const row *other)
+{
+    if (one->length == other->length)
+        return PyFloat_FromDouble(multiply(one->at, other->at, one->length));
+    PyErr_SetString(PyExc_ValueError, "rows of two lengths");
+    return NULL;
+}
+
+static PyObject *dot(PyObject *module, PyObject *const *args, Py_ssize_t number)
+{
+    return of_two(args, number, find_product);
+}
+
 static PyObject *project_rows(const row *rows, const row *column)
 {
     double gain[MOST];
+    if (!fits(rows, column, 0))
+        return NULL;
     const Py_ssize_t size = column->length, further = rows->length / size - size;
     PyObject *found = PyTuple_New(1 + further);
     find_gain(gain, rows->at, column);
@@ -130,21 +144,7 @@ static PyObject *project_rows(const row *rows, const row *column)
 
 static PyObject *project(PyObject *module, PyObject *const *args, Py_ssize_t number)
 {
-    row rows, column;
-    PyObject *found = NULL;
-    if (number != 2) {
-        PyErr_SetString(PyExc_TypeError, "project takes rows and a column");
-        return NULL;
-    }
-    if (!read_row(args[0], &rows, 0))
-        return NULL;
-    if (read_column(args[1], &column)) {
-        if (fits(&rows, &column, 0))
-            found = project_rows(&rows, &column);
-        release(&column);
-    }
-    release(&rows);
-    return found;
+    return of_two(args, number, project_rows);
 }
 
 static void learn_rows(
@@ -241,31 +241,23 @@ static int is_symmetric(const double *covariance, const row *spread)
     return 1;
 }
 
+static PyObject *tell_whether_it_holds(const row *rows, const row *spread)
+{
+    if (!fits(rows, spread, 0))
+        return NULL;
+    double *room = PyMem_Malloc(spread->length * spread->length * sizeof *room);
+    if (room == NULL)
+        return PyErr_NoMemory();
+    const int found = is_symmetric(rows->at, spread)
+        && is_positive(room, rows->at, 1.0, spread, ROUNDING)
+        && is_positive(room, rows->at, -1.0, spread, 1.0 + ROUNDING);
+    PyMem_Free(room);
+    return PyBool_FromLong(found);
+}
+
 static PyObject *holds(PyObject *module, PyObject *const *args, Py_ssize_t number)
 {
-    row rows, spread;
-    PyObject *found = NULL;
-    if (number != 2) {
-        PyErr_SetString(PyExc_TypeError, "holds takes rows and a spread");
-        return NULL;
-    }
-    if (!read_row(args[0], &rows, 0))
-        return NULL;
-    if (read_row(args[1], &spread, 0)) {
-        if (fits(&rows, &spread, 0)) {
-            double *room = PyMem_Malloc(spread.length * spread.length * sizeof *room);
-            if (room == NULL)
-                PyErr_NoMemory();
-            else
-                found = PyBool_FromLong(
-                    is_symmetric(rows.at, &spread) && is_positive(room, rows.at, 1.0, &spread, ROUNDING)
-                    && is_positive(room, rows.at, -1.0, &spread, 1.0 + ROUNDING));
-            PyMem_Free(room);
-        }
-        release(&spread);
-    }
-    release(&rows);
-    return found;
+    return of_two(args, number, tell_whether_it_holds);
 }
 
 static PyObject *scale(PyObject *module, PyObject *const *args, Py_ssize_t number)
