@@ -161,14 +161,17 @@ def decode_points(facts: Facts, max_num_seqs: int) -> tuple[Point, ...]:
     """
     points = [_point(facts, n, _SHORT) for n in (*_doubling(max_num_seqs), max_num_seqs)]
     # Each filling with few and with many sequences: entries and sequences that always grow together
-    # could not be told apart (fitting).
-    tokens = min(facts.kv_tokens, _MOST_CONTEXT)
+    # could not be told apart (fitting). So a fourth of the sequences must hold the fuller one.
+    longest = 0.75 * facts.max_model_len
+    full = min(facts.kv_tokens, _MOST_CONTEXT)
+    tokens = min(full, max(1, max_num_seqs // 4) * longest / 0.7)
     for share, times in ((0.35, (1, 3)), (0.7, (1, 2, 4))):
-        fewest = max(1, math.ceil(share * tokens / (0.75 * facts.max_model_len)))
+        fewest = max(1, math.ceil(share * tokens / longest))
         points += [_point(facts, k * fewest, int(share * tokens / k / fewest)) for k in times]
     # As many as will run in the largest pool, with as much in the KV cache as there is at the peak.
-    if (many := max_num_seqs // 2) > 4 * fewest:
-        points.append(_point(facts, many, int(0.7 * tokens / many)))
+    many = max_num_seqs // 2
+    if many > (fewest if tokens < full else 4 * fewest):
+        points.append(_point(facts, many, int(min(longest, 0.7 * full / many))))
     return tuple(p for p in points if p.tokens >= _LEAST_TOKENS and p.sequences <= max_num_seqs)
 
 

@@ -86,7 +86,7 @@ def lowered(headers):
     return {key.lower(): value for key, value in headers.items()}
 
 
-def wait_for(condition, seconds=40):
+def wait_for(condition, seconds=100):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "timed out"

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 40.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 100.0) -> None:
     """Wait until `condition` holds; raises TimeoutError after timeout_s."""
     async with asyncio.timeout(timeout_s):
         while not condition():

@@ -10,7 +10,7 @@ from extproc.profiling import measuring
 from extproc.simulator.engine.profiles import read_profile
 from tests.support.local_stack import fetch, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(110)]
+pytestmark = pytest.mark.slow
 
 SPEED = 4
 WEIGHTS_MS, SEQUENCE_MS = 8.0 / SPEED, 0.65 / SPEED  # of the pools' profile

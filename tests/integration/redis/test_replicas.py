@@ -106,7 +106,7 @@ async def observe(replicas, number, every=10):
 async def end_equal(server, number):
     async with running(server) as replicas:
         await observe(replicas, number)
-        await until(lambda: agree(replicas), 100)
+        await until(lambda: agree(replicas), 400)
         assert [len(replica.order) for replica in replicas] == [number] * 3
         alone = small_learner()
         for seen in replicas[0].order:
@@ -119,6 +119,7 @@ def test_replicas_end_byte_equal_with_one_that_saw_the_same_log(server):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_thirty_thousand_observations_end_byte_equal(server):
     asyncio.run(end_equal(server, 30_000))
 

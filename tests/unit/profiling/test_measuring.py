@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,6 +67,15 @@ def test_the_loads_reach_the_sequences_and_the_kv_entries_of_a_large_server():
     fullest = [p.sequences * p.prompt_tokens / facts.kv_tokens for p in points]
     assert max(fullest) > 0.65
     assert any(p.sequences == 512 and full > 0.65 for p, full in zip(points, fullest, strict=True))
+
+
+@pytest.mark.parametrize("most", [4, 8, 32])
+def test_few_sequences_tell_what_each_costs_from_what_its_context_costs(most):
+    facts = Facts(model="m", max_model_len=8192, block_size=16, num_blocks=65_536)
+    points = decode_points(facts, most)
+    ones, sequences = [1] * len(points), [p.sequences for p in points]
+    rows = np.array([ones, sequences, [p.sequences * p.prompt_tokens for p in points]])
+    assert np.linalg.cond(rows / np.linalg.norm(rows, axis=1, keepdims=True)) < 10
 
 
 def test_a_load_that_takes_seconds_to_fill_is_probed_less_often():
