@@ -150,7 +150,7 @@ def serving(config, admin, binary=None):
         yield
     finally:
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
 
 
 def _ready(process, admin):

@@ -79,7 +79,7 @@ def watching(ports):
             yield f"http://{address}"
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def _is_ready(url, process):

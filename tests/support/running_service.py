@@ -118,7 +118,7 @@ def listens(port):
 
 def converse(port, name):
     """Play a conversation against a gRPC port; return the number of replies."""
-    return asyncio.run(asyncio.wait_for(play(f"127.0.0.1:{port}", name), 20))
+    return asyncio.run(asyncio.wait_for(play(f"127.0.0.1:{port}", name), 60))
 
 
 async def play(address, name):

@@ -445,7 +445,7 @@ def test_the_service_loads_its_file_anew_and_restarts_only_if_it_must(tmp_path):
             file.write_text(text.replace("0.001", target))
             assert running.stdout.readline() == "loads\n"
         file.write_text(text.replace("8081", "8082"))
-        assert running.wait(20) == -signal.SIGTERM
+        assert running.wait(60) == -signal.SIGTERM
 
 
 def test_the_program_ends_once_its_file_changes(tmp_path):
@@ -458,4 +458,4 @@ def test_the_program_ends_once_its_file_changes(tmp_path):
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         assert running.stdout.readline() == "['--a=7', '--b=8'] 2\n"
         file.write_text("--a=9\n")
-        assert running.wait(20) == -signal.SIGTERM
+        assert running.wait(60) == -signal.SIGTERM

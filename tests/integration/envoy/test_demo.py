@@ -45,7 +45,7 @@ def test_a_kept_stack_shows_its_page_until_a_signal():
             with urllib.request.urlopen(url, timeout=5) as answer:
                 assert b"<title>Dualpool" in answer.read()
             process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         finally:
             process.kill()
     assert "Misrouted:" in said

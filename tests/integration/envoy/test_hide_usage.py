@@ -129,7 +129,7 @@ def test_an_event_is_passed_on_as_soon_as_it_ends(envoy):
 
     def paced():
         yield EVENT
-        assert seen.wait(10), "the event did not come through"
+        assert seen.wait(60), "the event did not come through"
         yield LAST + USAGE + DONE
 
     with envoy.asking(SSE, paced()) as answer:

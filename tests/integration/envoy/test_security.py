@@ -198,7 +198,7 @@ def test_an_endless_body_ends_at_the_limit(mesh, loop):
         with suppress(ConnectionError, TimeoutError):
             while sent < 200:
                 writer.write(b"100000\r\n" + b"x" * (1 << 20) + b"\r\n")
-                await asyncio.wait_for(writer.drain(), 5)
+                await asyncio.wait_for(writer.drain(), 60)
                 sent += 1
         writer.close()
         return sent

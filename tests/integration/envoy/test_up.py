@@ -64,7 +64,7 @@ def test_whatever_ends_it_ends_all(number):
         said = _said(process)
         children = _children(process.pid)
         process.send_signal(number)
-        status = process.wait(20)
+        status = process.wait(60)
     assert re.search(r"http://127\.0\.0\.1:\d+/v1 +model simulated", said), said
     assert re.search(r"page +http://127\.0\.0\.1:\d+/ ", said), said
     assert len(children) == 4
@@ -76,7 +76,7 @@ def test_the_logs_stay_in_the_folder_that_is_named(tmp_path):
     with _up("--logs", str(tmp_path / "logs")) as process:
         said = _said(process)
         process.send_signal(signal.SIGINT)
-        process.wait(20)
+        process.wait(60)
     kept = {file.name for file in (tmp_path / "logs").iterdir()}
     assert {"envoy-access.log", "envoy.log", "service.log", "pool-short.log"} <= kept
     assert f"access log {tmp_path}/logs/envoy-access.log " in " ".join(said.split()) + " "
@@ -87,7 +87,7 @@ def test_a_pool_that_dies_ends_all():
         _said(process)
         children = _children(process.pid)
         os.kill(children[0], signal.SIGKILL)
-        status = process.wait(20)
+        status = process.wait(60)
         error = process.stderr.read()
     assert status == 1
     assert error.startswith("pool short ended with signal SIGKILL.\n")

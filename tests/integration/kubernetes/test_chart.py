@@ -332,7 +332,7 @@ def server_of(command, folder):
             yield port
         finally:
             process.terminate()
-            assert process.wait(10) == 0  # the signal reaches it, as process 1
+            assert process.wait(60) == 0  # the signal reaches it, as process 1
 
 
 def until_listening(port):

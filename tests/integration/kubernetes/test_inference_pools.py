@@ -260,7 +260,7 @@ def test_a_picker_that_is_absent_costs_its_pool_alone(tmp_path):
 def test_without_our_service_a_server_of_the_largest_pool_is_picked(tmp_path):
     with rig(*FORMS["istio"], tmp_path) as found:
         found.service.kill()
-        found.service.wait(10)
+        found.service.wait(60)
         answer, _, [address] = found.ask(body(3))
         assert (answer.status, answer.getheader("x-llm-pool")) == (200, None)
         assert found.servers[address].name == POOLS[1]

@@ -58,7 +58,7 @@ def shows(url, query):
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)
 def test_every_query_of_a_panel_gives_data(prometheus, panel):
     for query in panel.queries:
-        wait_for(lambda query=query: shows(prometheus, query), seconds=10)
+        wait_for(lambda query=query: shows(prometheus, query), seconds=60)
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.title)

@@ -47,7 +47,7 @@ def test_a_service_that_drains_leaves_what_it_observed(tmp_path, server):
         wait_for(lambda: state(url)["connected"])
         converse(port, "observed")
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     with replica(tmp_path, server, "b") as (_, _, url):
         assert samples(url) == 1  # ready with what the other has learnt
 

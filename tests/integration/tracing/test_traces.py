@@ -35,7 +35,7 @@ def traced(tmp_path_factory):
             wait_for(lambda: of_the_client(receiver, "dualpool") and len(links(receiver)) > 0)
             wait_for(lambda: of_the_client(receiver, "envoy"))
             stack.service.terminate()
-            assert stack.service.wait(20) == 0
+            assert stack.service.wait(60) == 0
         yield receiver
 
 

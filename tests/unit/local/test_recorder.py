@@ -46,7 +46,7 @@ def _visit(handler: Handler, visit: Visit) -> tuple[object, list[Recording]]:
             aiohttp.ClientSession(auto_decompress=False) as session,
         ):
             url = f"http://{upstream.host}:{upstream.port}"
-            result = await asyncio.wait_for(visit(session, url), 20)
+            result = await asyncio.wait_for(visit(session, url), 60)
             await until(lambda: recorder.recordings)
             return result, recorder.recordings
 

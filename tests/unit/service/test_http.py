@@ -166,7 +166,7 @@ def test_who_has_closed_its_side_gets_its_page():
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
             writer.write_eof()
-            answer = await asyncio.wait_for(reader.read(), 10)
+            answer = await asyncio.wait_for(reader.read(), 60)
             writer.close()
             return answer
         finally:
@@ -250,7 +250,7 @@ def test_an_answer_names_no_software_and_ends_the_connection(token, request_byte
         try:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(request_bytes)
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 60)
         finally:
             writer.close()
             await server.stop()

@@ -41,9 +41,9 @@ def serving(scenario, token=None):
         port = await server.start("127.0.0.1", 0)
         try:
             async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-                return await asyncio.wait_for(scenario(session, overview), 20)
+                return await asyncio.wait_for(scenario(session, overview), 60)
         finally:
-            await asyncio.wait_for(server.stop(), 5)
+            await asyncio.wait_for(server.stop(), 60)
 
     return asyncio.run(main())
 

@@ -91,7 +91,7 @@ def test_the_process_says_that_it_lives(one):
 def test_sigterm_drains_and_ends_with_zero(tmp_path, transport):
     with serving(tmp_path, transport=transport) as (process, _, url):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert get(f"{url}/healthz")[0] == 0
 
 
@@ -110,7 +110,7 @@ def test_a_drain_is_bounded(tmp_path, workers):
     ):
         next(told)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @both
@@ -160,7 +160,7 @@ def test_a_second_signal_ends_the_notice_at_once(tmp_path, workers):
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: get(f"{url}/readyz")[0] == 503)
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @both
@@ -173,7 +173,7 @@ def test_a_second_signal_ends_the_drain_at_once(tmp_path, workers):
         process.send_signal(signal.SIGTERM)
         wait_for(lambda: not listens(port))
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 @pytest.fixture(scope="module")
@@ -240,7 +240,7 @@ def test_sigterm_ends_all_workers(tmp_path):
     with serving(tmp_path, workers=2) as (process, _, _):
         workers = children(process.pid)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert not any(alive(pid) for pid in workers)
 
 
@@ -331,14 +331,14 @@ def test_a_service_without_replicas_decides_until_it_ends(tmp_path):
         assert {stack.pool() for _ in range(20)} == {"short"}
         slow.send(body[9:].encode())
         assert slow.getresponse().read() == b"short"
-        assert stack.service.wait(10) == 0
+        assert stack.service.wait(60) == 0
 
 
 @both
 def test_a_service_without_replicas_ends_at_once_if_nothing_is_due(tmp_path, workers):
     with serving(tmp_path, workers, notice_s=60, drain_s=60) as (process, _, _):
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_workers_serve_on_framing_of_their_own(tmp_path):
@@ -347,7 +347,7 @@ def test_workers_serve_on_framing_of_their_own(tmp_path):
         converse(port + 1, "observed")
         wait_for(lambda: samples(url) == before + 1)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 class SaturatedOrIdle(Answering):
@@ -461,7 +461,7 @@ def test_a_model_that_is_discovered_is_counted_before_its_first_answer(tmp_path,
             assert models()["m"]["samples"] == 0
             assert samples(url) == 0
             process.terminate()
-            assert process.wait(20) == 0
+            assert process.wait(60) == 0
         with serving(tmp_path, workers, more=more) as (_, _, url):
             assert models()["m"]["samples"] == 0
             time.sleep(2)
@@ -475,6 +475,6 @@ def test_what_was_learnt_outlives_a_restart(tmp_path, workers):
         converse(port, "observed")
         wait_for(lambda: samples(url) == 1)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     with serving(tmp_path, workers, more=more) as (_, _, url):
         assert samples(url) == 1

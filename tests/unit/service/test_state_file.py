@@ -196,15 +196,15 @@ def test_a_write_that_nobody_waits_for_any_more_ends_before_the_next(path):
     def slowly():
         yield b"first"
         begun.set()
-        goes_on.wait(5)
+        goes_on.wait(60)
 
     with ThreadPoolExecutor() as threads:
         first = threads.submit(module.write_file, path, slowly())
-        begun.wait(5)
+        begun.wait(60)
         second = threads.submit(module.write_file, path, [b"second"])
         wait([second], 0.05)
         goes_on.set()
-        assert (first.result(5), second.result(5)) == (5, 6)
+        assert (first.result(60), second.result(60)) == (5, 6)
     assert path.read_bytes() == b"second"
 
 

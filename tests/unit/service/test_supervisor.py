@@ -137,7 +137,7 @@ def fleet(tmp_path, monkeypatch):
             yield given
         finally:
             given.stop.ask()
-            await asyncio.wait_for(task, 20)
+            await asyncio.wait_for(task, 60)
 
     return running
 

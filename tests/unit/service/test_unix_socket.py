@@ -32,7 +32,7 @@ def _serving(serve_on, path, scenario):
         server = serve_on(stages(), f"unix:{path}", BOUNDS)
         await server.start()
         try:
-            return await asyncio.wait_for(scenario(), 20)
+            return await asyncio.wait_for(scenario(), 60)
         finally:
             await server.drain(0)
 

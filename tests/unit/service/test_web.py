@@ -78,7 +78,7 @@ async def listening(more=()):
         yield server.sockets[0].getsockname()[1], exchanges
     finally:
         server.close()
-        await asyncio.wait_for(exchanges.stop(), 10)
+        await asyncio.wait_for(exchanges.stop(), 60)
 
 
 @contextlib.asynccontextmanager
@@ -107,7 +107,7 @@ def ask(run, *pieces, pause_s=0.0):
             for piece in pieces:
                 writer.write(piece)
                 await asyncio.sleep(pause_s)
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 60)
 
     return run(main())
 
@@ -145,7 +145,7 @@ def test_head_of_a_stream_has_an_end(run):
     async def main():
         endless = Endless()
         async with asking(endless, GET.replace(b"GET", b"HEAD")) as (reader, _, _):
-            return status(await asyncio.wait_for(reader.read(), 10)), endless.pieces
+            return status(await asyncio.wait_for(reader.read(), 60)), endless.pieces
 
     assert run(main()) == (200, 0)
 
@@ -190,8 +190,8 @@ def test_what_cannot_be_answered_is_refused(run, sent, code):
         async with listening() as (port, _), connected(port) as (reader, writer):
             writer.write(sent)
             if code == 413:  # its connection stays open until it has sent all
-                return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-            return await asyncio.wait_for(reader.read(), 10)
+                return await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+            return await asyncio.wait_for(reader.read(), 60)
 
     assert status(run(main())) == code
 
@@ -227,7 +227,7 @@ def half_closed(run, sent):
         async with listening() as (port, _), connected(port) as (reader, writer):
             writer.write(sent)
             writer.write_eof()
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 60)
 
     return run(main())
 
@@ -257,9 +257,9 @@ def test_who_waits_for_100_is_told_to_continue(run):
     async def main():
         async with listening() as (port, _), connected(port) as (reader, writer):
             writer.write(POST.replace(b"host", b"expect: 100-continue\r\nhost"))
-            told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            told = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
             writer.write(b"hello")
-            return status(told), body(await asyncio.wait_for(reader.read(), 10))
+            return status(told), body(await asyncio.wait_for(reader.read(), 60))
 
     assert run(main()) == (100, b"hello")
 
@@ -271,9 +271,9 @@ async def send_to_ignore(sent):
         await asyncio.sleep(0.1)
         for _ in range(sent >> 20):
             writer.write(bytes(1 << 20))
-            await asyncio.wait_for(writer.drain(), 10)
+            await asyncio.wait_for(writer.drain(), 60)
         writer.write_eof()
-        return await asyncio.wait_for(reader.read(), 10)
+        return await asyncio.wait_for(reader.read(), 60)
 
 
 def test_who_still_sends_a_body_can_read_why_it_is_refused(run):
@@ -299,7 +299,7 @@ def test_who_sends_on_after_a_body_is_cut_off(run, monkeypatch):
             with contextlib.suppress(ConnectionError):
                 while sent < 10 * web.MOST_DROPPED_BYTES and not writer.is_closing():
                     writer.write(bytes(1 << 20))
-                    await asyncio.wait_for(writer.drain(), 10)
+                    await asyncio.wait_for(writer.drain(), 60)
                     sent += 1 << 20
             return sent
 
@@ -327,7 +327,7 @@ def test_a_body_is_not_read_before_it_is_asked_for(run):
             [exchange] = exchanges._open
             held = len(exchange._body)
             asked.set()
-            return held, body(await asyncio.wait_for(reader.read(), 10))
+            return held, body(await asyncio.wait_for(reader.read(), 60))
 
     assert run(main()) == (0, b"1000000")
 
@@ -345,7 +345,7 @@ def test_a_body_that_is_cut_is_no_body(run):
 
         async with asking(note, POST.replace(b"echo", b"text") + b"he") as (_, writer, _):
             writer.write_eof()
-            return await asyncio.wait_for(outcome, 10)
+            return await asyncio.wait_for(outcome, 60)
 
     assert run(main()) == 400
 
@@ -368,7 +368,7 @@ def test_a_stream_ends_when_its_peer_leaves(run):
         async with asking(endless) as (reader, writer, _):
             await reader.readexactly(100_000)
             writer.close()
-            await asyncio.wait_for(endless.closed.wait(), 10)
+            await asyncio.wait_for(endless.closed.wait(), 60)
 
     run(main())
 
@@ -398,7 +398,7 @@ def test_stopping_waits_for_an_answer(run):
         async with asking(slow) as (reader, _, exchanges):
             await begun.wait()
             await exchanges.stop()
-            return body(await asyncio.wait_for(reader.read(), 10))
+            return body(await asyncio.wait_for(reader.read(), 60))
 
     assert run(main()) == b"late"
 
@@ -410,7 +410,7 @@ def test_stopping_does_not_wait_for_ever(run, monkeypatch):
         endless = Endless()
         async with asking(endless) as (reader, _, exchanges):
             await reader.readexactly(10)
-            await asyncio.wait_for(exchanges.stop(), 5)
+            await asyncio.wait_for(exchanges.stop(), 60)
             assert endless.closed.is_set()
 
     run(main())
@@ -422,7 +422,7 @@ def test_stopping_closes_a_connection_that_asks_nothing(run):
             while not exchanges._open:
                 await asyncio.sleep(0.01)
             await exchanges.stop()
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), 60)
 
     assert run(main()) == b""
 

@@ -48,7 +48,7 @@ async def started(config: EngineConfig = CONFIG) -> AsyncIterator[Running]:
 def play(scene: Callable[[Running], Awaitable[object]], config: EngineConfig = CONFIG) -> object:
     async def run() -> object:
         async with started(config) as running:
-            return await asyncio.wait_for(scene(running), 20)
+            return await asyncio.wait_for(scene(running), 60)
 
     return asyncio.run(run())
 

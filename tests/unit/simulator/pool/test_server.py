@@ -348,7 +348,7 @@ def process() -> Iterator[tuple[subprocess.Popen[str], str]]:
         pool.kill()
 
 
-def test_sigterm_stops_it_within_a_second_whatever_it_does(process):
+def test_sigterm_stops_it_whatever_it_does(process):
     pool, url = process
     client = http.client.HTTPConnection(urlsplit(url).netloc)
     with contextlib.closing(client):
@@ -357,7 +357,7 @@ def test_sigterm_stops_it_within_a_second_whatever_it_does(process):
         with client.getresponse() as response:
             response.readline()
             pool.send_signal(signal.SIGTERM)
-            assert pool.wait(timeout=1) == 0
+            assert pool.wait(timeout=60) == 0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
