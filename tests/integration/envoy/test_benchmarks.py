@@ -17,7 +17,7 @@ from extproc.local.envoy import find_envoy
 from tests.support.paths import ROOT
 
 # A run of a minute takes several beside the other tests.
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 class Answering(BaseHTTPRequestHandler):

@@ -233,6 +233,7 @@ def test_the_first_pool_that_is_back_is_used_at_once(play):
         await mesh.noticed(mesh.short)
         await mesh.short.start()
         await answered_by(mesh, "short")
+        await mesh.healthy()  # to the other worker of Envoy too
         return gone, {(await mesh.ask(SHORT)).status for _ in range(20)}
 
     assert play(act) == ({503}, {200})
