@@ -58,6 +58,7 @@ _OF_THE_STACK = frozenset({"up", "demo"})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `dualpool`; return its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    _open_closed()
     try:
         chosen = next(iter(words), "")
         with _flushing(), _naming_packages(chosen):
@@ -75,6 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"dualpool: {_describe(error)}", 1)
     except KeyboardInterrupt:
         return 130
+
+
+def _open_closed() -> None:
+    """Open what the caller has closed, for which Python has no stream: nothing is read or shown."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 def _refuse(options: argparse.Namespace, unknown: Sequence[str]) -> NoReturn:

@@ -101,6 +101,17 @@ def test_a_reader_that_leaves_ends_the_output_without_a_message(words):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize(
+    ("words", "closed", "code"),
+    [("explain -", "<&-", 1), ("check", ">&-", 0), ("check /nowhere", "2>&-", 2)],
+)
+def test_a_stream_that_is_closed_ends_no_command(words, closed, code):
+    shell = f"{sys.executable} -m extproc {words} {closed}"
+    done = subprocess.run(shell, shell=True, capture_output=True, timeout=60, check=False)
+    assert done.returncode == code
+    assert b"Traceback" not in done.stderr
+
+
 def test_the_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])
