@@ -5,6 +5,7 @@ Invariant: every UserError and OSError of a command is printed here and nowhere 
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -58,7 +59,7 @@ _OF_THE_STACK = frozenset({"up", "demo"})
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `dualpool`; return its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    _open_closed()
+    _mend_streams()
     try:
         chosen = next(iter(words), "")
         with _flushing(), _naming_packages(chosen):
@@ -78,11 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _open_closed() -> None:
-    """Open what the caller has closed, for which Python has no stream: nothing is read or shown."""
+def _mend_streams() -> None:
+    """Let any text be printed, to a stream that the caller has closed too: it has no object."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names that a terminal cannot show
 
 
 def _refuse(options: argparse.Namespace, unknown: Sequence[str]) -> NoReturn:

@@ -193,6 +193,10 @@ class PromptReader:
             value = {name: each for name, each in value.items() if name != "instruction"}
         self.read_optional(Optional.TEMPLATE_ARGUMENTS, value)
 
+    def read_template(self, value: object) -> None:
+        """Read a chat template of the request's own, part of which may be text for the prompt."""
+        self.read_optional(Optional.TEMPLATE_ARGUMENTS, value if isinstance(value, str) else "")
+
     def read_tools(self, value: object) -> None:
         """Read a list of tool or function definitions."""
         for tool in value if isinstance(value, list) else ():

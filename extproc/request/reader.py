@@ -61,9 +61,10 @@ MAX_OUTPUTS: Final = 16_384
 
 _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around all messages
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
+_LOOKED_AT: Final = 1 << 16  # bytes: texts in larger bodies are taken to be of all characters
+_MOST_GROWTH: Final = 11  # of bytes beyond ASCII: Unicode's NFKC writes U+FDFA's 3 as 33
 _COMMON: Final = (
-    *("model", "stream", "stream_options", "chat_template", "truncate"),
-    *("store", "background", "user"),
+    *("model", "stream", "stream_options", "truncate", "store", "background", "user"),
     *THINKING_FIELDS,
     *FORM_FIELDS,
 )
@@ -86,13 +87,13 @@ def read_request(
         plain = decode_plain(body)
         found = None if plain is None else plain[0].read(plain[1])
         if plain and found and not (turns and (found.calls or found.images)):
-            return _read_plain(plain[0], found, len(body), turns=turns)
+            return _read_plain(plain[0], found, _most_bytes(body), turns=turns)
     text = _utf8(_decoded(bytes(body), encoding, max_bytes))
     if not text or text.isspace():
         raise UnreadableRequest(Unreadable.EMPTY)
     try:
         fields = decode_fields(text, lambda found: (*api_of(endpoint, found).fields, *_COMMON))
-        return _read(api_of(endpoint, fields), fields, len(text), turns=turns)
+        return _read(api_of(endpoint, fields), fields, _most_bytes(text), turns=turns)
     except (NoObjectError, OpaquePartError):
         raise UnreadableRequest(Unreadable.SHAPE) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -234,6 +235,16 @@ def _token_bound(prompts: Prompts, body: dict[str, object], size: int) -> int | 
     rendered = any(part.tools or part.optional for part in parts)
     entries = max(part.messages + part.tools for part in parts)
     return _most_tokens(size, entries, rendered=rendered)
+
+
+def _most_bytes(body: bytes | bytearray | memoryview) -> int:
+    """Return the bytes that a body's texts have at most once a tokenizer has normalised them."""
+    size = len(body)
+    return size if size <= _LOOKED_AT and _is_ascii(bytes(body)) else size * _MOST_GROWTH
+
+
+def _is_ascii(body: bytes) -> bool:
+    return body.isascii() and b"\\u" not in body
 
 
 def _most_tokens(size: int, entries: int, *, rendered: bool) -> int:

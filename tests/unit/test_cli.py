@@ -112,6 +112,20 @@ def test_a_stream_that_is_closed_ends_no_command(words, closed, code):
     assert b"Traceback" not in done.stderr
 
 
+def test_names_that_a_terminal_cannot_show_end_no_command():
+    body = json.dumps({"model": "模型", "messages": [{"role": "user", "content": "hi"}]})
+    done = subprocess.run(
+        [sys.executable, "-m", "extproc", "explain", "-"],
+        input=body.encode(),
+        env=os.environ | {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"\u6a21\u578b" in done.stdout
+
+
 def test_the_version_is_that_of_the_package(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])

@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 import re
+import unicodedata
 from contextlib import suppress
 from typing import Any
 
@@ -774,6 +775,36 @@ def test_tools_may_be_rendered_with_spaces_and_lines():
     size = len(json.dumps({"messages": [HI], "tools": [TOOL]}))
     assert tooled.token_bound == 3 * size + 512 + 32 * 2
     assert plain.token_bound == len(json.dumps({"messages": [HI]})) + 512 + 32
+
+
+@pytest.mark.parametrize(("size", "growth"), [(1 << 16, 1), ((1 << 16) + 1, 11)])
+def test_a_large_body_is_not_looked_through_for_such_text(size, growth):
+    frame = len('{"messages":[{"role":"user","content":""}]}')
+    text = b'{"messages":[{"role":"user","content":"%s"}]}' % (b"a" * (size - frame))
+    assert read_request(Endpoint.CHAT, text).token_bound == growth * size + 512 + 32
+
+
+@pytest.mark.parametrize("normal", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_tokenizers_that_normalise_make_no_text_longer_than_is_taken_into_account(normal):
+    texts = map(chr, {*range(0x80, 0x110000)} - {*range(0xD800, 0xE000)})
+    grown = (
+        len(unicodedata.normalize(normal, text).encode()) / len(text.encode()) for text in texts
+    )
+    assert max(grown) <= 11
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+@pytest.mark.parametrize("tools", [{}, {"tools": [TOOL]}], ids=["chat", "tooled"])
+def test_a_text_beyond_ascii_may_have_eleven_tokens_for_a_byte(tools, escaped):
+    body = {"messages": [{"role": "user", "content": "\ufdfa"}], **tools}
+    text = json.dumps(body, ensure_ascii=escaped).encode()
+    found = read_request(Endpoint.CHAT, text)
+    assert found.token_bound == 11 * len(text) * (3 if tools else 1) + 512 + 32 * (1 + len(tools))
+
+
+def test_a_template_of_the_requests_own_has_text_that_may_be_of_the_prompt():
+    [part] = chat(chat_template="Speak like a pirate.").prompts.parts
+    assert part.optional[Optional.TEMPLATE_ARGUMENTS].text_bytes == len("Speak like a pirate.")
 
 
 def test_a_chat_stores_no_response():

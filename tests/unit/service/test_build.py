@@ -5,6 +5,7 @@ import logging
 import subprocess
 import sys
 
+import hpack
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -113,6 +114,15 @@ def test_the_log_level_is_the_settings(monkeypatch):
     monkeypatch.setattr(logging, "root", root)
     configure_logging(Settings(log_level=LogLevel.WARNING))
     assert root.level == logging.WARNING
+
+
+def test_headers_are_not_logged_at_any_level(monkeypatch, caplog):
+    caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(logging, "root", logging.RootLogger(logging.DEBUG))
+    monkeypatch.setattr(logging.getLogger("hpack"), "level", logging.NOTSET)
+    configure_logging(Settings(log_level=LogLevel.DEBUG))
+    hpack.Decoder().decode(hpack.Encoder().encode([("authorization", "Bearer secret")]))
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize(
