@@ -5,6 +5,8 @@ therefore written out, and tests compare them with those of the options that the
 """
 
 import argparse
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,11 +19,29 @@ PROFILES: Final = (DEFAULT_PROFILE, "h100-llama70b", "h100-llama8b", "a10g", "mi
 STATED: Final = 0.85
 
 
+def output_file(text: str) -> Path:
+    """Return the path of a file that a command writes at its end.
+
+    A path in no folder is refused here, before the work begins.
+    """
+    file = Path(text)
+    if not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"no such folder: {file.parent}")
+    return file
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Add --config, the path of the settings file."""
     parser.add_argument(
         "--config", type=Path, metavar="FILE", help="settings file (default: none, all defaults)"
     )
+
+
+def _factor(text: str) -> float:
+    with suppress(ValueError):
+        if 0 < (factor := float(text)) < math.inf:
+            return factor
+    raise argparse.ArgumentTypeError(f"{text!r} is not allowed: a number above 0")
 
 
 def add_stack(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +82,7 @@ def add_stack(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--speed",
-        type=float,
+        type=_factor,
         default=1.0,
         metavar="FACTOR",
         help="run the simulated pools this many times faster than real ones (default: %(default)s)",

@@ -18,7 +18,8 @@ def fill(parser: argparse.ArgumentParser) -> None:
     envoy.add_argument(
         "--prefix",
         metavar="PATH",
-        help="path of the API, with --fragment; starts and ends with / (default: /llm/)",
+        help="path of the API before its /v1/, which pools do not see; with --fragment; starts and "
+        "ends with / (default: /llm/)",
     )
     istio = kinds.add_parser("istio", help="objects for an Istio ingress gateway")
     istio.add_argument(

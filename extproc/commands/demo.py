@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from extproc.commands.arguments import add_stack
+from extproc.commands.arguments import add_stack, output_file
 
 DESCRIPTION = (
     "Start the stack, send realistic traffic through it and print a report. "
@@ -58,7 +58,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--json",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="write the report as JSON too; -: print it, and all else to standard error",
     )

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from extproc.commands.arguments import STATED, add_config
+from extproc.commands.arguments import STATED, add_config, output_file
 
 DESCRIPTION = (
     "Replay texts through each estimator, in order and online, and print how often each misroutes "
@@ -74,11 +74,11 @@ def fill(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--json",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="write the figures as JSON too; -: print it, and no tables",
     )
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write a plot as PNG")
+    parser.add_argument("--plot", type=output_file, metavar="FILE", help="write a plot as PNG")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@ from extproc.commands.arguments import (
     add_inputs,
     add_sweep,
     input_options,
+    output_file,
     sweep_options,
 )
 
@@ -29,7 +30,7 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add_sweep(parser)
     parser.add_argument(
         "--json",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="write all figures as JSON; -: print it, and no tables",
     )
@@ -40,8 +41,10 @@ def fill(parser: argparse.ArgumentParser) -> None:
         help="write what starts the pools: dualpool.yaml, vllm.sh, values.yaml for Helm and, for "
         "two pools, .env for compose",
     )
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with plots")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="write the plots as PNG")
+    parser.add_argument(
+        "--html", type=output_file, metavar="FILE", help="write a report with plots"
+    )
+    parser.add_argument("--plot", type=output_file, metavar="FILE", help="write the plots as PNG")
 
 
 def run(options: argparse.Namespace) -> int:

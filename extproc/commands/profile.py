@@ -1,7 +1,8 @@
 """`dualpool profile`: measure how fast a vLLM server is."""
 
 import argparse
-from pathlib import Path
+
+from extproc.commands.arguments import output_file
 
 DESCRIPTION = (
     "Measure time to first token and iteration time of an idle vLLM server with requests of known "
@@ -14,11 +15,13 @@ def fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("url", metavar="URL", help="base URL, such as http://127.0.0.1:8000")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="write the profile as JSON; -: print it, and no tables",
     )
-    parser.add_argument("--json", dest="out", type=Path, metavar="FILE", help="the same as --out")
+    parser.add_argument(
+        "--json", dest="out", type=output_file, metavar="FILE", help="the same as --out"
+    )
     parser.add_argument(
         "--most",
         type=int,

@@ -12,6 +12,7 @@ from extproc.commands.arguments import (
     add_inputs,
     add_sweep,
     input_options,
+    output_file,
     sweep_options,
 )
 
@@ -34,12 +35,12 @@ def fill(parser: argparse.ArgumentParser) -> None:
     add_sweep(parser)
     parser.add_argument(
         "--json",
-        type=Path,
+        type=output_file,
         metavar="FILE",
         help="write all figures as JSON; -: print it, and no tables",
     )
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="write plots of the latencies as PNG"
+        "--plot", type=output_file, metavar="FILE", help="write plots of the latencies as PNG"
     )
 
 

@@ -19,7 +19,6 @@ from extproc.routing.load.discovery import describe_discord
 
 LEAST_DAYS: Final = 14.0
 """Days before its end from which on a certificate is reported."""
-_FLAGS: Final = ("listen", "log_level")
 _NAMES: Final = {
     "missing": "serve them on every server of the pool, or remove them from models of its row",
     "unlisted": "add them to models of the row if it is to serve them: it gets no request for them",
@@ -60,8 +59,8 @@ def _settings(facts: Facts) -> Iterator[Conclusion]:
         yield Unchecked("settings", f"{facts.unstated}; all is compared with {instead}")
     elif facts.file:
         found = changes(facts.file, facts.settings)
-        # Flags of the service's command may set these.
-        differ = {place: text for place, text in found.items() if place[0] not in _FLAGS}
+        # Flags of the service's command may set what it listens with.
+        differ = {place: text for place, text in found.items() if place[0] != "listen"}
         if differ:
             yield Ailment(
                 "settings",

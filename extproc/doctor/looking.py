@@ -128,6 +128,8 @@ async def _service(session: aiohttp.ClientSession, places: Places) -> ServiceFac
     answer = await _get(session, f"{places.service}/metrics")
     if isinstance(answer, Unseen):
         return answer
+    if b"\ndualpool_" not in answer:
+        return Unseen(f"{places.service}/metrics has no metrics of the service")
     ready = await _get(session, f"{places.service}/readyz")
     state = await _get(session, f"{places.service}/state", places.token)
     used = {} if isinstance(state, Unseen) else read_used(state)

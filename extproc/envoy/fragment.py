@@ -56,11 +56,17 @@ class FragmentError(UserError):
 def render_fragment(settings: Settings, prefix: str) -> str:
     """Return the parts as YAML, with the routes below `prefix`.
 
-    Raises RenderError, or FragmentError unless the prefix starts and ends with a slash.
+    Raises RenderError, or FragmentError unless the prefix is a path that starts and ends with
+    a slash, and stands before the API's own /v1/.
     """
     if not _PREFIX.fullmatch(prefix):
         raise FragmentError(
             f"--prefix: {prefix!r} is not allowed: a path that starts and ends with /"
+        )
+    if prefix.endswith("/v1/"):
+        raise FragmentError(
+            f"--prefix: {prefix!r} is not allowed: what stands before the API's own /v1/, "
+            f"{prefix.removesuffix('v1/')!r} for clients of https://your-host{prefix[:-1]}"
         )
     parts = fragment_parts(whole_configuration(settings), prefix)
     pools = ", ".join(pool.name for pool in settings.pools)

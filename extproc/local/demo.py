@@ -113,8 +113,6 @@ def _faults(options: DemoOptions) -> Iterator[str]:
         yield "--compose: a running stack has its own pools; remove --pools"
     if options.compose and options.keep:
         yield "--compose: a running stack runs on anyway; remove --keep"
-    if options.json and not options.json.parent.is_dir():
-        yield f"--json: no such folder: {options.json.parent}"
 
 
 def _sources(options: DemoOptions) -> tuple[Source, ...]:

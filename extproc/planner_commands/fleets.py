@@ -208,7 +208,8 @@ def _read_plan(file: Path) -> _PlanFile:
     try:
         return msgspec.json.decode(file.read_bytes(), type=_PlanFile)
     except (OSError, msgspec.DecodeError) as error:
-        text = f"{error}; allowed: a file written by dualpool plan --json"
+        reason = error.strerror if isinstance(error, OSError) else error
+        text = f"{reason}; allowed: a file written by dualpool plan --json"
         raise InputError(str(file), 0, text) from None
 
 

@@ -40,9 +40,11 @@ def introduction(question: Question) -> Iterator[str]:
     """Yield sentences that state the question."""
     goals, profile, long = question.objectives, question.profile, question.long_objectives
     rule = "at full length" if question.slot_rule is SlotRule.WINDOW else "at actual lengths"
+    usd = profile.price_per_gpu_h
+    price = f"at ${usd:g} per GPU and hour" if usd else "without a price (--price states one)"
     yield f"{question.workload.name}: {question.rate_per_s:g} requests/s on {profile.name}."
     yield (
-        f"An instance: {profile.gpus} GPU at ${profile.price_per_gpu_h:g} per GPU and hour, "
+        f"An instance: {profile.gpus} GPU {price}, "
         f"{question.hours_per_year:g} hours a year; a KV cache of {profile.kv_tokens} tokens. "
         f"max_num_seqs: as many sequences as fit {rule}."
     )

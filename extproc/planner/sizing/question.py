@@ -42,7 +42,7 @@ class Objectives:
     def __post_init__(self) -> None:
         """Validate. Raises PlanError."""
         if min(self.ttft_p99_s, self.tpot_p99_s) <= 0 or not 0 < self.utilisation < 1:
-            raise PlanError("objectives must be above 0, and the utilisation below 1")
+            raise PlanError("objectives must be above 0, and the utilisation below 1, such as 0.85")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,6 +132,12 @@ def test_a_service_that_does_not_answer_is_found(look_at):
     assert (code, found["service"]) == (1, "http://127.0.0.1:1/metrics: connection refused")
 
 
+def test_the_metrics_of_another_server_are_not_those_of_the_service(stack, look_at):
+    url = stack.pools[0].url
+    code, found = look_at(service=url)
+    assert (code, found["service"]) == (1, f"{url}/metrics has no metrics of the service")
+
+
 def test_an_envoy_that_does_not_answer_is_found(look_at):
     code, found = look_at(envoy=DEAD)
     assert (code, found) == (1, {"envoy": "http://127.0.0.1:1/config_dump: connection refused"})

@@ -132,6 +132,34 @@ def test_every_argument_reaches_profile(given):
     ]
 
 
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (demo, "--json"),
+        (evaluate, "--json"),
+        (evaluate, "--plot"),
+        (plan, "--json"),
+        (plan, "--html"),
+        (plan, "--plot"),
+        (profile, "http://h:1 --json"),
+        (profile, "http://h:1 --out"),
+        (simulate, "--json"),
+        (simulate, "--plot"),
+    ],
+)
+def test_a_file_that_could_not_be_written_is_refused_at_once(module, words, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(module.fill, *words.split(), str(tmp_path / "absent" / "file"))
+    assert f"no such folder: {tmp_path / 'absent'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("speed", ["0", "-1", "nan", "inf", "fast"])
+def test_the_pools_run_at_a_speed_above_0(speed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse(add_stack, "--speed", speed)
+    assert f"'{speed}' is not allowed: a number above 0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("module", [demo, evaluate, plan, profile, simulate, up])
 def test_every_argument_has_a_help_text(module):
     parser = argparse.ArgumentParser()

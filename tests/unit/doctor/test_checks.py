@@ -1,6 +1,6 @@
 import pytest
 
-from extproc.config.settings import ListenSettings, LogLevel, PoolSettings, Settings
+from extproc.config.settings import ListenSettings, PoolSettings, Settings
 from extproc.doctor.checks import conclude
 from extproc.doctor.facts import (
     Certificate,
@@ -55,7 +55,7 @@ def test_without_an_envoy_no_server_is_missed():
 
 
 def test_what_flags_may_set_is_no_other_setting():
-    file = Settings(listen=ListenSettings(http="127.0.0.1:1"), log_level=LogLevel.DEBUG)
+    file = Settings(listen=ListenSettings(http="127.0.0.1:1"))
     facts = Facts(Settings(), service(), envoy(), file=file)
     assert [each for each in conclude(facts) if isinstance(each, Ailment)] == []
 

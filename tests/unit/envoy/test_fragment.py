@@ -80,6 +80,12 @@ def test_a_prefix_that_is_no_path_is_refused(prefix):
         render_fragment(Settings(), prefix)
 
 
+@pytest.mark.parametrize(("prefix", "right"), [("/v1/", "'/'"), ("/llm/v1/", "'/llm/'")])
+def test_the_prefix_does_not_include_the_path_of_the_api(prefix, right):
+    with pytest.raises(FragmentError, match=f"stands before the API's own /v1/, {right} for"):
+        render_fragment(Settings(), prefix)
+
+
 def test_limits_and_headers_are_on_the_routes():
     for route in fragment()["routes"]:
         if "route" in route:

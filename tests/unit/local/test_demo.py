@@ -134,11 +134,6 @@ def test_a_running_stack_needs_no_keeping():
         run_demo(DemoOptions(compose="http://h:2", keep=True))
 
 
-def test_a_report_that_could_not_be_written_is_refused_at_once(tmp_path):
-    with pytest.raises(UserError, match="--json: no such folder"):
-        run_demo(DemoOptions(json=tmp_path / "absent" / "r.json"))
-
-
 def test_a_folder_without_texts_is_refused(tmp_path):
     with pytest.raises(UserError, match="holds no text files"):
         run_demo(DemoOptions(texts=tmp_path))

@@ -127,7 +127,7 @@ def test_a_plot_is_drawn(lengths, tmp_path):
         (["--instances", "1,1", "--gpus", 4], "--gpus: not allowed together with --instances"),
         (["--gpus", 8], "--gpus: enough for 1 instances"),
         (["--profile", "b200"], "b200"),
-        (["--plan", "/nowhere.json"], "/nowhere.json"),
+        (["--plan", "/nowhere.json"], "/nowhere.json: No such file or directory; allowed: a file"),
         (["--window", "8192,99999999", "--instances", "1,1"], "KV cache must hold max_model_len"),
         (["--warmup", "99999", "--instances", "1,1"], "--warmup: 99999 s leaves out"),
     ],

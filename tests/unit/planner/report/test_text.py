@@ -54,6 +54,12 @@ def test_the_introduction_states_the_question():
     assert "Routed by the perfect estimator" in text
 
 
+def test_a_profile_without_a_price_is_said_to_have_none():
+    question = STUDY.question
+    free = replace(question, profile=replace(question.profile, price_per_gpu_h=0.0))
+    assert "8 GPU without a price (--price states one), 8760 hours" in " ".join(introduction(free))
+
+
 @pytest.mark.parametrize(
     ("rule", "text"),
     [(SlotRule.WINDOW, "at full length"), (SlotRule.OCCUPANCY, "at actual lengths")],
