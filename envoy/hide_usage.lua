@@ -23,7 +23,8 @@ end
 function envoy_on_response(handle)
   local note = handle:streamInfo():dynamicMetadata():get("llm")
   local kind = (handle:headers():get("content-type") or ""):lower()
-  if not (note and note["hide_usage"]) or kind:find("text/event-stream", 1, true) ~= 1 then
+  local plain = not handle:headers():get("content-encoding")
+  if not (plain and note and note["hide_usage"]) or kind:find("text/event-stream", 1, true) ~= 1 then
     return
   end
   handle:headers():remove("content-length")

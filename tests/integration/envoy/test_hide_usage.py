@@ -1,5 +1,6 @@
 """The Lua filter takes the usage event out of a flagged stream, and not a byte more."""
 
+import gzip
 import http.client
 import itertools
 import json
@@ -124,15 +125,27 @@ def test_choices_that_end_one_after_the_other_keep_their_order(envoy):
     assert envoy.ask(SSE, [LAST, EVENT, LAST, USAGE, DONE]) == LAST + EVENT + NAMED + DONE
 
 
-def test_an_event_is_passed_on_as_soon_as_it_ends(envoy):
+def ask_in_two(envoy, kind, first, rest):
+    """Return what comes of a stream whose rest is sent once its first piece was received."""
     seen = threading.Event()
 
     def paced():
-        yield EVENT
-        assert seen.wait(60), "the event did not come through"
-        yield LAST + USAGE + DONE
+        yield first
+        assert seen.wait(60), "the first piece did not come through"
+        yield rest
 
-    with envoy.asking(SSE, paced()) as answer:
-        assert answer.read1(1000) == EVENT
+    with envoy.asking(kind, paced()) as answer:
+        received = answer.read1(1000)
         seen.set()
-        assert answer.read() == NAMED + DONE
+        return received, answer.read()
+
+
+def test_an_event_is_passed_on_as_soon_as_it_ends(envoy):
+    assert ask_in_two(envoy, SSE, EVENT, LAST + USAGE + DONE) == (EVENT, NAMED + DONE)
+
+
+def test_a_compressed_stream_passes_as_it_comes(envoy):
+    compressed = gzip.compress(STREAM)
+    first, rest = compressed[:40], compressed[40:]
+    kind = f"{SSE}\r\ncontent-encoding: gzip"
+    assert ask_in_two(envoy, kind, first, rest) == (first, rest)
