@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from extproc.budget.category import apart, content_class
+from extproc.budget.category import content_class, escape_reserved
 from extproc.budget.features import NO_MEDIA
 from extproc.budget.measure import (
     add,
@@ -40,7 +40,7 @@ def ask(
         shared = measure_prompt(rule, prompts.shared, prompts=0)
         whole = add(measure_prompt(rule, prompts.own, prompts.count), shared, prompts.count)
     return Asked(
-        model=apart(request.model),
+        model=escape_reserved(request.model),
         category=category or content_class(largest.features).value,
         measure=largest,
         output_limit=request.max_tokens if request.generates else 0,

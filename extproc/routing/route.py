@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from extproc.budget.category import apart, named
+from extproc.budget.category import escape_reserved, named
 from extproc.budget.estimate import Basis, Budget
 from extproc.budget.values import Asked, Measure, Recalled
 from extproc.request.reader import Request
@@ -180,9 +180,9 @@ def route(
     `header` is the value of the category header, `tenant` the digest of the tenant, empty if
     tenants are not told apart. `moving` may take a request to another pool of its row.
     """
-    pools = rules.row(apart(request.model)) if rules.rows else rules.pools
+    pools = rules.row(escape_reserved(request.model)) if rules.rows else rules.pools
     if not pools:
-        asked = Asked(apart(request.model), "", Measure(0), None)
+        asked = Asked(escape_reserved(request.model), "", Measure(0), None)
         return Routed("", Reason.UNLISTED, asked, _NO_BUDGET)
     category = named(header) if rules.category_header else ""
     hints = rules.limits_are_hints
