@@ -18,7 +18,7 @@ from extproc.routing.models import ModelRule, find_rule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 from extproc.routing.resume import Trail, find_trail, resume
 from extproc.routing.rows import Row
-from extproc.routing.sticky import By, Naming, Places, stay
+from extproc.routing.sticky import By, Naming, StickyPools, stay
 from extproc.routing.tenant import TenantKey
 
 
@@ -127,26 +127,26 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
 class Moving(msgspec.Struct, frozen=True, gc=False):
     """What takes a request to another pool than its budget's.
 
-    spill: the load does, but for conversations that have a pool. places: the pools of
+    spill: the load does, but for conversations that have a pool. sticky_pools: those of
     conversations. session: the value of the header that names this one's.
     """
 
     spill: Spill | None = None
-    places: Places | None = None
+    sticky_pools: StickyPools | None = None
     session: str = ""
 
     def decide(
         self, home: Decision, budget: Budget, pools: Sequence[Pool], names: Sequence[str]
     ) -> Decision:
         """Return the decision for a request of the conversation of these names; see Naming."""
-        decision, spill, places = home, self.spill, self.places
-        place = places.find(names) if places is not None else ""
-        if place and not (spill and spill.is_down(place)):
-            decision = stay(home, budget, pools, place)
+        decision, spill, sticky = home, self.spill, self.sticky_pools
+        pool = sticky.find(names) if sticky is not None else ""
+        if pool and not (spill and spill.is_down(pool)):
+            decision = stay(home, budget, pools, pool)
         elif spill is not None:
             decision = spill.move(home, budget, pools)
-        if places is not None and names:
-            places.keep(names[0], decision.pool.name)
+        if sticky is not None and names:
+            sticky.keep(names[0], decision.pool.name)
         return decision
 
 

@@ -62,7 +62,7 @@ class Naming:
         return [hashed.hexdigest()]
 
 
-class Places:
+class StickyPools:
     """The pools of conversations; of one process. Not thread-safe."""
 
     def __init__(self, most: int) -> None:

@@ -348,7 +348,7 @@ class Exchange:
         named = pending.headers.get(rules.category_header, "")
         tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
         session = pending.headers.get(rules.sticky.header, "") if rules.sticky else ""
-        moving = Moving(stages.spill, stages.places, session)
+        moving = Moving(stages.spill, stages.sticky_pools, session)
         return route(request, named, learner, rules, tenant, moving=moving)
 
     def _answer_for(

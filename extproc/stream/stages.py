@@ -10,7 +10,7 @@ from extproc.routing.load.spill import Spill
 from extproc.routing.plain import PlainRouter
 from extproc.routing.pools import Pool, Reason
 from extproc.routing.route import Routed, Rules
-from extproc.routing.sticky import Places
+from extproc.routing.sticky import StickyPools
 from extproc.stream.buffered import Wanted
 from extproc.stream.decision import Noted, decision_headers, shadow_headers
 from extproc.stream.metrics import Metrics
@@ -50,7 +50,7 @@ class Stages:
     """Is told each usage that is observed."""
     spill: Spill | None = None
     """Moves requests between pools by their load; None: nothing does."""
-    places: Places | None = None
+    sticky_pools: StickyPools | None = None
     """The pools of conversations; None: each request is decided by itself."""
 
     header_names: frozenset[str] = field(init=False)
