@@ -43,7 +43,7 @@ from extproc.state.snapshot import fingerprint
 from extproc.stream.exchange import create_series
 from extproc.stream.metrics import Metrics, SharedMetrics, StateMetrics
 from extproc.stream.sampling import Sampling
-from extproc.stream.stages import Decided, Spent, Stages
+from extproc.stream.stages import OnDecided, OnSpent, Stages
 from extproc.stream.stream import StreamOutcome
 from extproc.stream.thinning import Price, Thinning
 
@@ -61,7 +61,7 @@ def build_stages(
     learn: Callable[[Observation], None],
     registry: CollectorRegistry,
     tenant_secret: bytes,
-    decided: Decided = lambda *_: None,
+    decided: OnDecided = lambda *_: None,
 ) -> Stages:
     """Build what all streams of a process share.
 
@@ -173,7 +173,7 @@ def _build_tracing(settings: Settings) -> "BeginTrace | None":
     return Tracing(settings.tracing.otlp, settings.tracing.share, random.random).begin
 
 
-def _build_meter(settings: Settings) -> Spent:
+def _build_meter(settings: Settings) -> OnSpent:
     """Return what is told the usage of answers. Raises UserError without the packages."""
     if not settings.tracing.usage:
         return lambda *_: None
