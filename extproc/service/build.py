@@ -45,7 +45,7 @@ from extproc.stream.metrics import Metrics, SharedMetrics, StateMetrics
 from extproc.stream.sampling import Sampling
 from extproc.stream.stages import OnDecided, OnSpent, Stages
 from extproc.stream.stream import StreamOutcome
-from extproc.stream.thinning import Price, Thinning
+from extproc.stream.thinning import Allowance, Thinning
 
 if TYPE_CHECKING:
     from extproc.service.grpc_server import BeginTrace
@@ -117,8 +117,8 @@ def _thinning(
     settings: Settings, learner: Learner, learn: Callable[[Observation], None], rules: Rules
 ) -> Thinning:
     # Each worker learns what any of them observes.
-    price = Price(1.0 / settings.workers, settings.categories.models)
-    return Thinning(learn, learner, rules.row, time.perf_counter, random.random, price)
+    allowance = Allowance(1.0 / settings.workers, settings.categories.models)
+    return Thinning(learn, learner, rules.row, time.perf_counter, random.random, allowance)
 
 
 def _create_series(stages: Stages) -> None:
