@@ -71,6 +71,11 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The definitions of tools; they are among the texts."""
 
     @property
+    def has_media(self) -> bool:
+        """Whether it has images, audio or video."""
+        return bool(self.images or self.audios or self.videos)
+
+    @property
     def texts(self) -> list[str]:
         """The texts themselves."""
         return [as_str(text) for text in self.written]

@@ -227,7 +227,7 @@ def _name(value: object) -> str:
 
 def _token_bound(prompts: Prompts, body: dict[str, object], size: int) -> int | None:
     parts = prompts.parts
-    if any(part.images or part.audios or part.videos for part in parts):
+    if any(part.has_media for part in parts):
         return None
     if body.get("chat_template") is not None:
         return None

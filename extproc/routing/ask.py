@@ -43,7 +43,7 @@ def ask(
         model=escape_reserved(request.model),
         category=category or content_class(largest.features).value,
         measure=largest,
-        output_limit=request.max_tokens if request.generates else 0,
+        output_limit=request.output_limit,
         output_floor=request.min_tokens,
         sequences=request.sequences,
         whole=whole,
@@ -71,7 +71,7 @@ def measure_prompt(rule: ModelRule, prompt: Prompt, prompts: int = 1) -> Measure
         prompts=prompts,
         messages=prompt.messages,
         tools=prompt.tools,
-        media=_media(rule, prompt) if _has_media(prompt) else NO_MEDIA,
+        media=_media(rule, prompt) if prompt.has_media else NO_MEDIA,
     )
     exact = prompt.token_ids + rule.image_tokens * len(prompt.images)
     if exact:
@@ -84,10 +84,6 @@ def measure_prompt(rule: ModelRule, prompt: Prompt, prompts: int = 1) -> Measure
         if kind.value not in rule.drops
     }
     return with_optional(found, optional)
-
-
-def _has_media(prompt: Prompt) -> bool:
-    return bool(prompt.images or prompt.audios or prompt.videos)
 
 
 def _media(rule: ModelRule, prompt: Prompt) -> tuple[float, ...]:

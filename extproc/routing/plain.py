@@ -92,7 +92,7 @@ class PlainRouter:
             model=found.model,
             category=found.category,
             measure=Measure(text_bytes, features=features, unseen=counter.unseen),
-            output_limit=request.max_tokens if request.generates else 0,
+            output_limit=request.output_limit,
             output_floor=request.min_tokens,
             form=request.form.value,
             limit_is_hint=self._rules.limits_are_hints,
