@@ -62,8 +62,14 @@ MAX_OUTPUTS: Final = 16_384
 _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around all messages
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
 _COMMON: Final = (
-    *("model", "stream", "stream_options", "chat_template", "truncate"),
-    *("store", "background", "user"),
+    "model",
+    "stream",
+    "stream_options",
+    "chat_template",
+    "truncate",
+    "store",
+    "background",
+    "user",
     *THINKING_FIELDS,
     *FORM_FIELDS,
 )

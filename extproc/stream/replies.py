@@ -35,8 +35,12 @@ def _tag(message: type[Message], name: str, wire_type: int = BYTES) -> bytes:
 _PARTS: Final = {
     name: _tag(ProcessingResponse, name)
     for name in (
-        *("request_headers", "request_body", "request_trailers"),
-        *("response_headers", "response_body", "response_trailers"),
+        "request_headers",
+        "request_body",
+        "request_trailers",
+        "response_headers",
+        "response_body",
+        "response_trailers",
     )
 }
 _METADATA: Final = _tag(ProcessingResponse, "dynamic_metadata")
