@@ -51,7 +51,7 @@ MAX_DECODED_BYTES: Final = 1 << 20
 
 FREE_DECODED_BYTES: Final = 1 << 16
 MAX_DECODED_RATIO: Final = 64
-"""A body is decompressed to so many bytes, and so many more for each of its own."""
+"""A body is decompressed to at most FREE_DECODED_BYTES, plus this many for each of its own."""
 
 MAX_MODEL_CHARS: Final = 256
 """The longest model name that is kept whole."""

@@ -160,7 +160,7 @@ class TokenizeQuestion:
 
 
 class Poller:
-    """Asks a question, and calls `told` ten times a second, while `run` does."""
+    """Asks a question, and calls `told` ten times a second, while `run` runs."""
 
     def __init__(
         self,
