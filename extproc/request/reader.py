@@ -19,8 +19,8 @@ from extproc.request.form import FIELDS as FORM_FIELDS
 from extproc.request.form import Form, read_form
 from extproc.request.image import Image
 from extproc.request.plain import PlainChat, PlainTexts, decode_plain
-from extproc.request.prompt import OpaquePartError
-from extproc.request.prompts import Prompt, Prompts, read_prompts
+from extproc.request.prompt import OpaquePartError, Prompt
+from extproc.request.prompts import Prompts, read_prompts
 from extproc.request.request import Request, Unreadable, UnreadableRequest
 from extproc.request.sample import SAMPLE_BYTES, as_str, take_sample
 from extproc.request.thinking import FIELDS as THINKING_FIELDS

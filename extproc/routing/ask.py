@@ -15,7 +15,7 @@ from extproc.budget.measure import (
     with_optional,
 )
 from extproc.budget.values import Asked, Measure
-from extproc.request.prompts import Prompt
+from extproc.request.prompt import Prompt
 from extproc.request.reader import Request
 from extproc.routing.models import ModelRule, find_rule
 
