@@ -35,7 +35,7 @@ from extproc.output import report_console
 from extproc.routing.pools import Verdict, choose
 from extproc.routing.route import is_informative
 from extproc.stream.sampling import Sampling
-from extproc.stream.thinning import Price, Thinning
+from extproc.stream.thinning import Allowance, Thinning
 
 _CASES: Final = 4000  # of each tokenizer; they come again
 _BEFORE: Final = 20_000
@@ -79,7 +79,8 @@ class Fleet:
         def clock() -> float:
             return self.now_s
 
-        thinning = Thinning(self._learn, learner, self._rules.row, clock, self._rng.random, Price())
+        draw, row = self._rng.random, self._rules.row
+        thinning = Thinning(self._learn, learner, row, clock, draw, Allowance())
         return Sampling(clock), thinning
 
     def _learn(self, seen: Observation) -> None:

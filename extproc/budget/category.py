@@ -35,7 +35,7 @@ REPLACED = 4
 """Labels that are replaced for each permitted one, where the series of a replaced label stay."""
 
 _DIGEST_CHARS = 8
-_OURS = frozenset({OTHER, OTHER_MODELS, UNNAMED})
+_RESERVED = frozenset({OTHER, OTHER_MODELS, UNNAMED})
 
 
 class ContentClass(enum.Enum):
@@ -92,17 +92,17 @@ def class_of(
 
 def named(value: str) -> str:
     """Return the category that a header's value names, UNNAMED if the value is blank."""
-    return apart(_cut(value.strip(), NAME_CHARS)) or UNNAMED
+    return escape_reserved(_cut(value.strip(), NAME_CHARS)) or UNNAMED
 
 
 @lru_cache(1024)
-def apart(name: str) -> str:
-    """Return a client's name, of which no part between slashes is a name of ours.
+def escape_reserved(name: str) -> str:
+    """Return a client's name with its reserved parts in upper case; slashes separate parts.
 
-    >>> apart("other/task")
+    >>> escape_reserved("other/task")
     'OTHER/task'
     """
-    return "/".join(part.upper() if part in _OURS else part for part in name.split("/"))
+    return "/".join(part.upper() if part in _RESERVED else part for part in name.split("/"))
 
 
 @lru_cache(1024)

@@ -42,7 +42,7 @@ class Budget(Frozen, frozen=True):
         return self.tokens if self.expected is None else self.expected
 
     def is_near(self, window: int) -> bool:
-        """Return whether it is open if the request exceeds a window, so that its answer tells."""
+        """Return whether the request may or may not exceed a window, so that its answer tells."""
         most = self.tokens if self.most is None else self.most
         return self.placed <= window < most
 

@@ -331,9 +331,9 @@ class Families:
         return best if fits else TokenWeights(self._prior)
 
     def fitting_counts(self, samples: list[tuple[Measure, int]]) -> TokenWeights | None:
-        """Return the same for counts that no answer confirms yet; None if there is no room.
+        """Return the weights that fit counts of samples best, or new ones; None without room.
 
-        Half of all sets are left to names that answer.
+        No answer confirms these counts yet: half of all sets are left to names that answer.
         """
         best, fits = self._best(samples)
         if fits:

@@ -59,7 +59,7 @@ class Learner:
         return self.label_of(name_category(asked))
 
     def label_of(self, name: str) -> str:
-        """Return the same of a category by its full name."""
+        """Return the metric label of a category by its full name."""
         return self._labels.known(name)
 
     def save(self) -> Iterator[msgspec.Struct]:

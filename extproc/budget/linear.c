@@ -13,9 +13,9 @@ typedef struct {
     Py_ssize_t length;
     Py_buffer buffer;
     double own[MOST];
-} row;
+} Row;
 
-static int read_tuple(PyObject *from, row *found)
+static int read_tuple(PyObject *from, Row *found)
 {
     found->buffer.obj = NULL;
     found->at = found->own;
@@ -32,7 +32,7 @@ static int read_tuple(PyObject *from, row *found)
     return 1;
 }
 
-static int read_row(PyObject *from, row *found, int flags)
+static int read_row(PyObject *from, Row *found, int flags)
 {
     if (PyObject_GetBuffer(from, &found->buffer, PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | flags) < 0)
         return 0;
@@ -46,12 +46,12 @@ static int read_row(PyObject *from, row *found, int flags)
     return 1;
 }
 
-static int read_column(PyObject *from, row *found)
+static int read_column(PyObject *from, Row *found)
 {
     return PyTuple_Check(from) ? read_tuple(from, found) : read_row(from, found, 0);
 }
 
-static void release(row *found)
+static void release(Row *found)
 {
     PyBuffer_Release(&found->buffer); /* does nothing for a tuple */
 }
@@ -69,7 +69,7 @@ static double multiply(const double *one, const double *other, Py_ssize_t length
 
 /* The covariance is symmetric: its rows are added up as if they were its columns, and most
    features of a prompt are none. */
-static void find_gain(double *restrict gain, const double *restrict rows, const row *column)
+static void find_gain(double *restrict gain, const double *restrict rows, const Row *column)
 {
     const Py_ssize_t size = column->length;
     memset(gain, 0, size * sizeof *gain);
@@ -81,7 +81,7 @@ static void find_gain(double *restrict gain, const double *restrict rows, const 
     }
 }
 
-static int fits(const row *rows, const row *column, Py_ssize_t further)
+static int fits(const Row *rows, const Row *column, Py_ssize_t further)
 {
     const Py_ssize_t size = column->length;
     if (size > 0 && size <= MOST && rows->length % size == 0 && rows->length / size >= size + further)
@@ -92,9 +92,9 @@ static int fits(const row *rows, const row *column, Py_ssize_t further)
 
 /* Read two arguments, find something of both, and release them. */
 static PyObject *of_two(
-    PyObject *const *args, Py_ssize_t number, PyObject *(*find)(const row *, const row *))
+    PyObject *const *args, Py_ssize_t number, PyObject *(*find)(const Row *, const Row *))
 {
-    row one, other;
+    Row one, other;
     PyObject *found = NULL;
     if (number != 2) {
         PyErr_SetString(PyExc_TypeError, "two rows are needed");
@@ -110,7 +110,7 @@ static PyObject *of_two(
     return found;
 }
 
-static PyObject *find_product(const row *one, const row *other)
+static PyObject *find_product(const Row *one, const Row *other)
 {
     if (one->length == other->length)
         return PyFloat_FromDouble(multiply(one->at, other->at, one->length));
@@ -123,7 +123,7 @@ static PyObject *dot(PyObject *module, PyObject *const *args, Py_ssize_t number)
     return of_two(args, number, find_product);
 }
 
-static PyObject *project_rows(const row *rows, const row *column)
+static PyObject *project_rows(const Row *rows, const Row *column)
 {
     double gain[MOST];
     if (!fits(rows, column, 0))
@@ -148,7 +148,7 @@ static PyObject *project(PyObject *module, PyObject *const *args, Py_ssize_t num
 }
 
 static void learn_rows(
-    const row *rows, const row *column, double step, double share, double walk, const double *spread)
+    const Row *rows, const Row *column, double step, double share, double walk, const double *spread)
 {
     double gain[MOST];
     const Py_ssize_t size = column->length;
@@ -165,7 +165,7 @@ static void learn_rows(
 
 static PyObject *learn(PyObject *module, PyObject *const *args, Py_ssize_t number)
 {
-    row rows, column, spread;
+    Row rows, column, spread;
     double numbers[3];
     int learnt = 0;
     if (number != 6) {
@@ -219,7 +219,7 @@ static int decompose(double *rows, Py_ssize_t size)
 
 /* Whether sign * covariance + shares of the spread has a decomposition. */
 static int is_positive(
-    double *room, const double *covariance, double sign, const row *spread, double share)
+    double *room, const double *covariance, double sign, const Row *spread, double share)
 {
     const Py_ssize_t size = spread->length;
     for (Py_ssize_t at = 0; at < size * size; at++)
@@ -229,7 +229,7 @@ static int is_positive(
     return decompose(room, size);
 }
 
-static int is_symmetric(const double *covariance, const row *spread)
+static int is_symmetric(const double *covariance, const Row *spread)
 {
     const Py_ssize_t size = spread->length;
     for (Py_ssize_t place = 0; place < size; place++)
@@ -241,7 +241,7 @@ static int is_symmetric(const double *covariance, const row *spread)
     return 1;
 }
 
-static PyObject *tell_whether_it_holds(const row *rows, const row *spread)
+static PyObject *tell_whether_it_holds(const Row *rows, const Row *spread)
 {
     if (!fits(rows, spread, 0))
         return NULL;
@@ -262,7 +262,7 @@ static PyObject *holds(PyObject *module, PyObject *const *args, Py_ssize_t numbe
 
 static PyObject *scale(PyObject *module, PyObject *const *args, Py_ssize_t number)
 {
-    row found;
+    Row found;
     if (number != 2) {
         PyErr_SetString(PyExc_TypeError, "scale takes a row and a factor");
         return NULL;

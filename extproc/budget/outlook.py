@@ -15,7 +15,7 @@ from extproc.tokens import MAX_TOKENS
 
 
 class Levels(NamedTuple):
-    """The shares of requests that may exceed a budget, what is expected, and the most."""
+    """The shares of requests that may exceed a budget's tokens, what it expects, and its most."""
 
     usual: float
     expected: float

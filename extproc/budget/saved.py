@@ -55,7 +55,7 @@ def doubles(data: bytes, count: int, most: float = _MOST, least: float = 0.0) ->
     return found
 
 
-def whole(share: float) -> None:
-    """Raise ValueError unless shares add up to one."""
-    if not math.isclose(share, 1.0, abs_tol=1e-6):
+def require_one(total: float) -> None:
+    """Raise ValueError unless the sum of some shares is one."""
+    if not math.isclose(total, 1.0, abs_tol=1e-6):
         raise ValueError("shares that do not add up")

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from extproc.budget.saved import Amount, Count, Growing, Share, doubles, whole
+from extproc.budget.saved import Amount, Count, Growing, Share, doubles, require_one
 
 BORROWED: Final = 30.0
 """The weight of the parent's distribution, in observations."""
@@ -177,7 +177,7 @@ class Sketch:
         self._golden, self.observations = saved.golden, saved.observations
         self._fresh_until = min(saved.fresh_until, saved.observations + 33)
         shares = doubles(saved.shares, self._shape.size, most=1.0)
-        whole(sum(shares))
+        require_one(sum(shares))
         self._show(shares)
 
     def _find_upper(self, level: float, shares: Sequence[float]) -> float:

@@ -1,5 +1,6 @@
 """What is known of a model name, and of a category of it."""
 
+import enum
 from collections.abc import Sequence
 from typing import Final
 
@@ -100,6 +101,13 @@ class CategoryRecord:
         self.margin, self.covered, self._seen = saved.margin, saved.covered, saved.seen
 
 
+class Apart(enum.Enum):
+    """Estimates whose errors are kept apart, in the order of SavedErrors."""
+
+    REST = "rest"  # of the rest after a known part, or beside a text that was counted
+    OPTIONAL = "optional"  # of prompts with text that templates may drop
+
+
 class Errors:
     """The standardised errors of estimates: of whole prompts, and of the rest after a known part.
 
@@ -110,76 +118,61 @@ class Errors:
     """
 
     def __init__(self, wider: "Errors | None" = None, *, outgrows: bool = False) -> None:
-        self._wider = wider
-        self._outgrows = outgrows
+        self._wider, self._outgrows = wider, outgrows
         self.whole: Sketch = self._new(wider.whole if wider else score_prior())
         # Most services remember no beginnings, and see no such text.
-        self._rest: Sketch | None = None if wider else self._new(score_prior())
-        self._optional: Sketch | None = None if wider else self._new(score_prior())
-
-    @property
-    def rest(self) -> Sketch:
-        """Those of the rest after a known part, or beside a text that was counted.
-
-        They are those of more requests while there are none here.
-        """
-        return self._rest or (self._wider.rest if self._wider else self.whole)
-
-    @property
-    def optional(self) -> Sketch:
-        """Those of prompts with text that templates may drop, in the same way."""
-        return self._optional or (self._wider.optional if self._wider else self.whole)
+        kinds = () if wider else Apart
+        self._apart: dict[Apart, Sketch] = {kind: self._new(score_prior()) for kind in kinds}
 
     def add(self, asked: Asked, found: Prediction, score: float, weight: float) -> None:
         """Count an error; the wider ones were told of it before."""
-        if asked.resumes or found.is_counted:
-            self._own_rest().add(score, weight)
-        elif _has_optional(asked):
-            self._own_optional().add(score, weight)
-        else:
-            self.whole.add(score, weight)
+        kind = _apart(asked, found)
+        errors = self.whole if kind is None else self._own(kind)
+        errors.add(score, weight)
 
     @property
     def observations(self) -> int:
         """The errors that were counted."""
-        apart = sum(each.observations for each in (self._rest, self._optional) if each)
-        return self.whole.observations + apart
+        return self.whole.observations + sum(each.observations for each in self._apart.values())
 
     def of(self, asked: Asked, found: Prediction) -> Sketch:
         """Return those of requests of this kind, and of estimates like this one."""
-        if asked.resumes or found.is_counted:
-            return self.rest
-        return self.optional if _has_optional(asked) else self.whole
+        kind = _apart(asked, found)
+        return self.whole if kind is None else self.find_apart(kind)
 
     def save(self) -> SavedErrors:
         """Return what is kept in a snapshot."""
-        rest, optional = (each.save() if each else None for each in (self._rest, self._optional))
-        return SavedErrors(self.whole.save(), rest, optional)
+        apart = {kind: each.save() for kind, each in self._apart.items()}
+        return SavedErrors(self.whole.save(), *map(apart.get, Apart))
 
     def load(self, saved: SavedErrors) -> None:
         """Continue as those that were saved. Raises ValueError."""
         self.whole.load(saved.whole)
-        if saved.rest:
-            self._own_rest().load(saved.rest)
-        if saved.optional:
-            self._own_optional().load(saved.optional)
+        for kind, errors in zip(Apart, (saved.rest, saved.optional), strict=True):
+            if errors:
+                self._own(kind).load(errors)
 
-    def _own_rest(self) -> Sketch:
-        if self._rest is None:
-            self._rest = self._new(self.rest)
-        return self._rest
+    def find_apart(self, kind: Apart) -> Sketch:
+        """Return the errors of a kind: those of more requests while there are none here."""
+        own = self._apart.get(kind)
+        if own is None and self._wider:
+            return self._wider.find_apart(kind)
+        return own or self.whole
 
-    def _own_optional(self) -> Sketch:
-        if self._optional is None:
-            self._optional = self._new(self.optional)
-        return self._optional
+    def _own(self, kind: Apart) -> Sketch:
+        if kind not in self._apart:
+            self._apart[kind] = self._new(self.find_apart(kind))
+        return self._apart[kind]
 
     def _new(self, wider: Sketch | Sequence[float]) -> Sketch:
         return Sketch(Scores(), wider, SCORE_MEMORY, outgrows=self._outgrows)
 
 
-def _has_optional(asked: Asked) -> bool:
-    return any(asked.measure.features[OPTIONAL])
+def _apart(asked: Asked, found: Prediction) -> Apart | None:
+    """Return with which errors that of this estimate counts; None: with those of whole prompts."""
+    if asked.resumes or found.is_counted:
+        return Apart.REST
+    return Apart.OPTIONAL if any(asked.measure.features[OPTIONAL]) else None
 
 
 class ModelState:

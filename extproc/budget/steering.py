@@ -235,10 +235,11 @@ class Risks:
         self._requests, self._exceeded = list(saved.requests), list(saved.exceeded)
 
     def costs(self) -> tuple[list[float], float]:
-        """Return misroutes as shares of requests: if all bins from each one on are taken, and safe.
+        """Return the misroutes to expect, as shares of all requests.
 
-        What is expected of the bins is corrected by what happened in them, and in all bins as far
-        as little did.
+        First, for each bin between the levels, those if it and all bins of lower risk are taken;
+        then those of the bin below all levels, which always is. What is expected of the bins is
+        corrected by what happened in them, and where little did, by what happened in all bins.
         """
         seen, exceeded = self.counted()
         assumed = self._prior

@@ -14,14 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import chain
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
 from extproc.request.image import Image
-
-if TYPE_CHECKING:
-    from extproc.request.prompts import Prompt
+from extproc.request.prompt import Mark, Prompt
 
 LEAST_CHARS: Final = 2048
 """Shorter beginnings have no digest: their tokens are estimated well enough."""
@@ -34,15 +32,6 @@ DIGEST_CHARS: Final = 32
 _JSON: Final = msgspec.json.Encoder()
 _INSTRUCTIONS: Final = ("system", "developer")
 _EDGE: Final = 1024  # characters at both ends of an address, or of encoded media, that tell it
-
-
-class Mark(NamedTuple):
-    """How much had been read before a turn."""
-
-    texts: int
-    thoughts: int
-    images: int
-    unsized: int
 
 
 class Beginning(NamedTuple):
@@ -69,7 +58,7 @@ class Conversation:
     images: Sequence[Image]
     unsized: Sequence[object] = field(repr=False)
     others: Sequence[tuple[str, Sequence[str]]] = field(repr=False)
-    read_rest: "Callable[[int], Prompt]" = field(repr=False, compare=False)
+    read_rest: Callable[[int], Prompt] = field(repr=False, compare=False)
 
     def beginnings(self, key: bytes, of: tuple[str, ...]) -> list[Beginning]:
         """Return the beginnings that earlier or later requests may have, the longest first.

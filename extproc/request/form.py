@@ -21,7 +21,11 @@ class Form(enum.Enum):
 
 STOPS: Final = ("stop", "stop_sequences")
 GRAMMARS: Final = (
-    *("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar"),
+    "structured_outputs",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
     "output_format",
 )
 FIELDS: Final = ("response_format", "text", "output_config", "tool_choice", *STOPS, *GRAMMARS)

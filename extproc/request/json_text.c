@@ -9,30 +9,30 @@
 #define MOST_IN_BYTE 255
 /* Short strings without an escape in a row: to look at one takes as long as to decode it. */
 #define MOST_SHORT 256
-typedef int8_t block __attribute__((vector_size(BLOCK)));
+typedef int8_t Block __attribute__((vector_size(BLOCK)));
 
 typedef struct {
     const uint8_t *end; /* its closing quote; NULL if it has none */
     Py_ssize_t length;  /* decoded, as UTF-8 */
     int escaped;
     int valid;
-} string;
+} String;
 
-static inline block load(const uint8_t *at)
+static inline Block load(const uint8_t *at)
 {
-    block bytes;
+    Block bytes;
     memcpy(&bytes, at, BLOCK);
     return bytes;
 }
 
 /* Return what is not plain of a block; as signed numbers, those that are not ASCII are negative. */
-static inline block special(block bytes)
+static inline Block special(Block bytes)
 {
     return (bytes < 0x20) | (bytes == '"') | (bytes == '\\');
 }
 
 /* Return the place of the first byte that a comparison has found, BLOCK if there is none. */
-static inline int first_of(block compared)
+static inline int first_of(Block compared)
 {
     uint64_t found[BLOCK / 8];
     memcpy(found, &compared, BLOCK);
@@ -151,9 +151,9 @@ static inline const uint8_t *find_quote(const uint8_t *at, const uint8_t *end)
 }
 
 /* Read a string whose bytes before `at` are plain. */
-static string read_string(const uint8_t *start, const uint8_t *at, const uint8_t *end)
+static String read_string(const uint8_t *start, const uint8_t *at, const uint8_t *end)
 {
-    string read = {NULL, 0, 0, 1};
+    String read = {NULL, 0, 0, 1};
     while ((at = skip_plain(at, end)) < end && *at != '"') {
         long code = 0;
         int length = 0;
@@ -187,7 +187,7 @@ static inline uint8_t *write_character(uint8_t *to, long code)
 }
 
 /* Decode a valid string. */
-static PyObject *decode(const uint8_t *at, string read)
+static PyObject *decode(const uint8_t *at, String read)
 {
     if (!read.escaped)
         return PyBytes_FromStringAndSize((const char *)at, read.length);
@@ -224,7 +224,7 @@ static int append(PyObject *list, PyObject *item)
 
 /* Put what precedes a string from `kept` on, and its mark, to the pieces. */
 static int cut(
-    PyObject *pieces, PyObject *texts, const uint8_t *kept, const uint8_t *start, string read,
+    PyObject *pieces, PyObject *texts, const uint8_t *kept, const uint8_t *start, String read,
     const char *mark)
 {
     const Py_ssize_t number = PyList_GET_SIZE(texts);
@@ -248,7 +248,7 @@ static int cut_all(
             continue;
         }
         short_ones = 0;
-        const string read = read_string(start, at, end);
+        const String read = read_string(start, at, end);
         if (read.end == NULL)
             break;
         if (read.valid && read.end - start >= least) {
@@ -290,19 +290,19 @@ static PyObject *cut_long(PyObject *module, PyObject *const *args, Py_ssize_t nu
 typedef struct {
     const uint8_t *start;
     size_t length;
-} key;
+} Key;
 
 /* A JSON text that is read at `at`, and written at `to` without spaces: never longer. */
 typedef struct {
     const uint8_t *at, *end;
     uint8_t *to;
     int depth, known;
-    key keys[MOST_KEYS];
-} writer;
+    Key keys[MOST_KEYS];
+} Writer;
 
-static int write_value(writer *text);
+static int write_value(Writer *text);
 
-static inline void skip_space(writer *text)
+static inline void skip_space(Writer *text)
 {
     while (text->at < text->end
            && (*text->at == ' ' || *text->at == '\n' || *text->at == '\r' || *text->at == '\t'))
@@ -310,7 +310,7 @@ static inline void skip_space(writer *text)
 }
 
 /* Skip spaces, and write the sign if it is the next one. */
-static inline int write_sign(writer *text, uint8_t sign)
+static inline int write_sign(Writer *text, uint8_t sign)
 {
     skip_space(text);
     if (text->at == text->end || *text->at != sign)
@@ -320,7 +320,7 @@ static inline int write_sign(writer *text, uint8_t sign)
 }
 
 /* Write an escape as an encoder does: what need not be escaped is not. */
-static int write_escape(writer *text)
+static int write_escape(Writer *text)
 {
     long code = 0;
     const int length = read_escape(text->at, text->end, &code);
@@ -336,13 +336,13 @@ static int write_escape(writer *text)
     return 1;
 }
 
-static int write_string(writer *text)
+static int write_string(Writer *text)
 {
     if (!write_sign(text, '"'))
         return 0;
     while (text->at < text->end) {
         if (text->end - text->at >= BLOCK) {
-            const block bytes = load(text->at);
+            const Block bytes = load(text->at);
             memcpy(text->to, &bytes, BLOCK);
             const int plain = first_of(special(bytes));
             text->at += plain, text->to += plain;
@@ -377,7 +377,7 @@ static inline Py_ssize_t count_digits(const uint8_t *at, const uint8_t *end)
 }
 
 /* Write a number that an encoder writes with the same digits; 0 if it might not. */
-static int write_number(writer *text)
+static int write_number(Writer *text)
 {
     const uint8_t *at = text->at, *end = text->end;
     const int negative = *at == '-';
@@ -406,7 +406,7 @@ static int write_number(writer *text)
     return 1;
 }
 
-static int write_word(writer *text, const char *word, Py_ssize_t length)
+static int write_word(Writer *text, const char *word, Py_ssize_t length)
 {
     if (text->end - text->at < length || memcmp(text->at, word, length))
         return 0;
@@ -416,10 +416,10 @@ static int write_word(writer *text, const char *word, Py_ssize_t length)
 }
 
 /* Of a key that comes twice a decoder keeps the last value. */
-static int is_new(writer *text, int first, const uint8_t *start)
+static int is_new(Writer *text, int first, const uint8_t *start)
 {
-    const key found = {start, text->to - start};
-    for (const key *each = text->keys + first; each < text->keys + text->known; each++)
+    const Key found = {start, text->to - start};
+    for (const Key *each = text->keys + first; each < text->keys + text->known; each++)
         if (each->length == found.length && !memcmp(each->start, start, found.length))
             return 0;
     if (text->known == MOST_KEYS)
@@ -428,7 +428,7 @@ static int is_new(writer *text, int first, const uint8_t *start)
     return 1;
 }
 
-static int write_object(writer *text)
+static int write_object(Writer *text)
 {
     const int first = text->known;
     if (!write_sign(text, '{'))
@@ -446,7 +446,7 @@ static int write_object(writer *text)
     return write_sign(text, '}');
 }
 
-static int write_array(writer *text)
+static int write_array(Writer *text)
 {
     if (!write_sign(text, '['))
         return 0;
@@ -459,7 +459,7 @@ static int write_array(writer *text)
     return write_sign(text, ']');
 }
 
-static int write_value(writer *text)
+static int write_value(Writer *text)
 {
     skip_space(text);
     if (text->at == text->end || text->depth == MOST_DEPTH)
@@ -480,7 +480,7 @@ static int write_value(writer *text)
 }
 
 /* Write each object of an array into a text; 1 if all were, -1 after an error. */
-static int write_objects(writer *text, PyObject *texts)
+static int write_objects(Writer *text, PyObject *texts)
 {
     if (!write_sign(text, '['))
         return 0;
@@ -502,7 +502,7 @@ static int write_objects(writer *text, PyObject *texts)
 static PyObject *write_compact(PyObject *module, PyObject *array)
 {
     Py_buffer body;
-    writer text = {.depth = 0};
+    Writer text = {.depth = 0};
     if (PyObject_GetBuffer(array, &body, PyBUF_SIMPLE) < 0)
         return NULL;
     PyObject *texts = PyList_New(0);

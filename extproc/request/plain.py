@@ -12,13 +12,12 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from extproc.request.conversation import Conversation, Mark
+from extproc.request.conversation import Conversation
 from extproc.request.fields import MAX_ENTRIES, has_few_strings, is_small
 from extproc.request.form import Form
 from extproc.request.image import URL_CHARS, Image, read_image
 from extproc.request.json_text import cut_long, write_compact
-from extproc.request.prompt import ENDS_OF_THOUGHT, MAX_IMAGES, as_text
-from extproc.request.prompts import Prompt
+from extproc.request.prompt import ENDS_OF_THOUGHT, MAX_IMAGES, Mark, Prompt, as_text
 from extproc.request.sample import SAMPLE_BYTES
 
 _LONG_BYTES: Final = 4096

@@ -1,4 +1,4 @@
-"""Collect the texts, token ids, tools and media of a prompt from anywhere in a body.
+"""A prompt: its texts, token ids, tools and media, collected from anywhere in a body.
 
 Text that some chat templates drop is collected apart, by its kind: reasoning of earlier turns,
 response schemas, documents, tools that the request forbids to call, and template arguments.
@@ -8,14 +8,14 @@ bounded, and base64 never counts as text.
 """
 
 import enum
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import msgspec
 
-from extproc.request.conversation import Mark
 from extproc.request.fields import MAX_ENTRIES, TokenIds, TooManyNodesError
 from extproc.request.image import Image, read_image
+from extproc.request.sample import as_str
 
 MAX_IMAGES: Final = 256
 """The most images whose sizes are read; further ones count as having the same sizes."""
@@ -32,6 +32,56 @@ class Optional(enum.Enum):
     DOCUMENTS = "documents"
     UNUSED_TOOLS = "unused_tools"
     TEMPLATE_ARGUMENTS = "template_arguments"
+
+
+class Mark(NamedTuple):
+    """How much had been read before a turn."""
+
+    texts: int
+    thoughts: int
+    images: int
+    unsized: int
+
+
+class TextSample(NamedTuple):
+    """Some text: its UTF-8 bytes, and a sample of it."""
+
+    text_bytes: int
+    sample: bytes
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What one prompt consists of."""
+
+    text_bytes: int
+    """UTF-8 bytes, after JSON decoding, of all text that the chat template sees."""
+    sample: bytes
+    """That text, or evenly spaced pieces of it if it is longer than SAMPLE_BYTES."""
+    token_ids: int
+    """Prompt tokens that were given as ids."""
+    messages: int
+    """Messages of a conversation, with the system prompt; 1 for a plain text."""
+    tools: int
+    """Tool and function definitions, and tool calls."""
+    images: tuple[Image, ...]
+    audios: int
+    videos: int
+    optional: Mapping[Optional, TextSample] = msgspec.field(default_factory=dict)
+    """Text that chat templates may drop; it is not part of `sample`."""
+    written: Sequence[str | bytes] = ()
+    """The texts themselves, kept no longer than the request is decided; long ones may be UTF-8."""
+    definitions: Sequence[str] = ()
+    """The definitions of tools; they are among the texts."""
+
+    @property
+    def has_media(self) -> bool:
+        """Whether it has images, audio or video."""
+        return bool(self.images or self.audios or self.videos)
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts themselves."""
+        return [as_str(text) for text in self.written]
 
 
 class OpaquePartError(Exception):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from itertools import chain
 from types import UnionType
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from msgspec import structs
@@ -21,9 +21,15 @@ from msgspec import structs
 from extproc.request.apis import Api
 from extproc.request.conversation import Conversation, role_of
 from extproc.request.fields import TokenIds
-from extproc.request.image import Image
-from extproc.request.prompt import MAX_IMAGES, NodeBudget, Optional, PromptReader
-from extproc.request.sample import as_str, rough_tokens, take_sample
+from extproc.request.prompt import (
+    MAX_IMAGES,
+    NodeBudget,
+    Optional,
+    Prompt,
+    PromptReader,
+    TextSample,
+)
+from extproc.request.sample import rough_tokens, take_sample
 
 MAX_OBJECTS: Final = 1 << 10
 """The most prompts that are told apart if they are not plain texts or ids; more count as one."""
@@ -38,42 +44,6 @@ VIDEO_FRAMES: Final = 16
 _PIXELS_PER_TOKEN: Final = 784
 _MEDIUM_TOKENS: Final = 1400  # an image of unknown size, a recording, a frame of a video
 _NO_TOOLS: Final = ("none", {"type": "none"})
-
-
-class TextSample(NamedTuple):
-    """Some text: its UTF-8 bytes, and a sample of it."""
-
-    text_bytes: int
-    sample: bytes
-
-
-class Prompt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What one prompt consists of."""
-
-    text_bytes: int
-    """UTF-8 bytes, after JSON decoding, of all text that the chat template sees."""
-    sample: bytes
-    """That text, or evenly spaced pieces of it if it is longer than SAMPLE_BYTES."""
-    token_ids: int
-    """Prompt tokens that were given as ids."""
-    messages: int
-    """Messages of a conversation, with the system prompt; 1 for a plain text."""
-    tools: int
-    """Tool and function definitions, and tool calls."""
-    images: tuple[Image, ...]
-    audios: int
-    videos: int
-    optional: Mapping[Optional, TextSample] = msgspec.field(default_factory=dict)
-    """Text that chat templates may drop; it is not part of `sample`."""
-    written: Sequence[str | bytes] = ()
-    """The texts themselves, kept no longer than the request is decided; long ones may be UTF-8."""
-    definitions: Sequence[str] = ()
-    """The definitions of tools; they are among the texts."""
-
-    @property
-    def texts(self) -> list[str]:
-        """The texts themselves."""
-        return [as_str(text) for text in self.written]
 
 
 class Prompts(msgspec.Struct, frozen=True, gc=False):

@@ -19,8 +19,8 @@ from extproc.request.form import FIELDS as FORM_FIELDS
 from extproc.request.form import Form, read_form
 from extproc.request.image import Image
 from extproc.request.plain import PlainChat, PlainTexts, decode_plain
-from extproc.request.prompt import OpaquePartError
-from extproc.request.prompts import Prompt, Prompts, read_prompts
+from extproc.request.prompt import OpaquePartError, Prompt
+from extproc.request.prompts import Prompts, read_prompts
 from extproc.request.request import Request, Unreadable, UnreadableRequest
 from extproc.request.sample import SAMPLE_BYTES, as_str, take_sample
 from extproc.request.thinking import FIELDS as THINKING_FIELDS
@@ -51,7 +51,7 @@ MAX_DECODED_BYTES: Final = 1 << 20
 
 FREE_DECODED_BYTES: Final = 1 << 16
 MAX_DECODED_RATIO: Final = 64
-"""A body is decompressed to so many bytes, and so many more for each of its own."""
+"""A body is decompressed to at most FREE_DECODED_BYTES, plus this many for each of its own."""
 
 MAX_MODEL_CHARS: Final = 256
 """The longest model name that is kept whole."""
@@ -64,7 +64,13 @@ _ENTRY_TOKENS: Final = 32  # and around each message or tool
 _LOOKED_AT: Final = 1 << 16  # bytes: texts in larger bodies are taken to be of all characters
 _MOST_GROWTH: Final = 11  # of bytes beyond ASCII: Unicode's NFKC writes U+FDFA's 3 as 33
 _COMMON: Final = (
-    *("model", "stream", "stream_options", "truncate", "store", "background", "user"),
+"model",
+    "stream",
+    "stream_options",
+    "truncate",
+    "store",
+    "background",
+    "user",
     *THINKING_FIELDS,
     *FORM_FIELDS,
 )
@@ -228,7 +234,7 @@ def _name(value: object) -> str:
 
 def _token_bound(prompts: Prompts, body: dict[str, object], size: int) -> int | None:
     parts = prompts.parts
-    if any(part.images or part.audios or part.videos for part in parts):
+    if any(part.has_media for part in parts):
         return None
     if body.get("chat_template") is not None:
         return None

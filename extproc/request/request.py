@@ -62,6 +62,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whom the client names as its own user; "" if it names none."""
 
     @property
+    def output_limit(self) -> int | None:
+        """Output tokens of one sequence at most; 0 if none are generated, None if not limited."""
+        return self.max_tokens if self.generates else 0
+
+    @property
     def sequences(self) -> int:
         """Sequences of the whole answer."""
         return self.prompts.count * self.outputs

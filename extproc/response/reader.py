@@ -11,7 +11,15 @@ from extproc.encoding import Decoder, EncodingError
 from extproc.frozen import Frozen
 from extproc.response.refusal import is_refusal, states_refusal
 from extproc.response.sse import Event, EventReader
-from extproc.response.usage import Finish, Record, Tally, Unlearnable, Usage, read_record, told
+from extproc.response.usage import (
+    Finish,
+    Record,
+    Tally,
+    Unlearnable,
+    Usage,
+    read_record,
+    usage_by_envoy,
+)
 
 __all__ = ["Finish", "Refused", "Unlearnable", "Usage", "UsageReader"]
 
@@ -62,9 +70,10 @@ class UsageReader:
             self._give_up(Unlearnable.ENCODING)
 
     def tell(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> None:
-        """Use the counts that Envoy read from the body instead of reading it here."""
-        if 200 <= self._status < 300:
-            self._body = _Concluded(told(prompt_tokens, completion_tokens, cached_tokens))
+        """Take the counts that Envoy read from the body, which is then not read here."""
+        if _is_success(self._status):
+            usage = usage_by_envoy(prompt_tokens, completion_tokens, cached_tokens)
+            self._body = _Concluded(usage)
 
     def tell_none(self) -> None:
         """Note that the answer ended and that Envoy found no usage in it."""
@@ -94,8 +103,7 @@ class UsageReader:
             self._give_up(Unlearnable.ENCODING)
 
     def _give_up(self, reason: Unlearnable) -> None:
-        successful = 200 <= self._status < 300
-        self._body = _Concluded(reason if successful else Unlearnable.ERROR)
+        self._body = _Concluded(reason if _is_success(self._status) else Unlearnable.ERROR)
 
 
 class _Concluded(Frozen, frozen=True):
@@ -247,10 +255,14 @@ class _EventStream:
         self.done = True
 
 
+def _is_success(status: int) -> bool:
+    return 200 <= status < 300
+
+
 def _body(status: int, content_type: str) -> _AnswerBody:
     if 400 <= status < 600:
         return _ErrorAnswer(status)
-    if not 200 <= status < 300:
+    if not _is_success(status):
         return _Concluded(Unlearnable.ERROR)
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == "text/event-stream":

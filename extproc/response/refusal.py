@@ -37,14 +37,14 @@ def is_refusal(body: bytes | bytearray) -> bool:
 
 
 def states_refusal(record: Record) -> bool:
-    """Return whether a record is such an error."""
+    """Return whether a record is an error of this kind."""
     if isinstance(record.error, dict):
-        return _states_refusal(record.error)
+        return _is_for_length(record.error)
     # Older vLLM and SGLang have the message at the top level.
     kind, message = record.error_type, record.error_message or record.message
-    return _states_refusal({"type": kind, "message": message})
+    return _is_for_length({"type": kind, "message": message})
 
 
-def _states_refusal(error: dict[str, Any]) -> bool:
+def _is_for_length(error: dict[str, Any]) -> bool:
     codes = {str(error.get("code")), str(error.get("type"))}
     return bool(codes & _CODES or _MESSAGE.match(str(error.get("message"))))

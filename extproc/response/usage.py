@@ -50,8 +50,10 @@ class Unlearnable(enum.Enum):
     IMPLAUSIBLE = "implausible"  # counts that no exchange can have
 
 
-def told(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> Usage | Unlearnable:
-    """Return counts that Envoy read from an answer as its usage."""
+def usage_by_envoy(
+    prompt_tokens: int, completion_tokens: int, cached_tokens: int
+) -> Usage | Unlearnable:
+    """Return the usage of an answer from counts that Envoy read of it."""
     if not 1 <= prompt_tokens <= MAX_TOKENS or completion_tokens > MAX_TOKENS:
         return Unlearnable.IMPLAUSIBLE
     cached = min(cached_tokens, prompt_tokens)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from msgspec import structs
 
-from extproc.budget.category import apart, content_class
+from extproc.budget.category import content_class, escape_reserved
 from extproc.budget.features import NO_MEDIA
 from extproc.budget.measure import (
     add,
@@ -15,7 +15,7 @@ from extproc.budget.measure import (
     with_optional,
 )
 from extproc.budget.values import Asked, Measure
-from extproc.request.prompts import Prompt
+from extproc.request.prompt import Prompt
 from extproc.request.reader import Request
 from extproc.routing.models import ModelRule, find_rule
 
@@ -40,10 +40,10 @@ def ask(
         shared = measure_prompt(rule, prompts.shared, prompts=0)
         whole = add(measure_prompt(rule, prompts.own, prompts.count), shared, prompts.count)
     return Asked(
-        model=apart(request.model),
+        model=escape_reserved(request.model),
         category=category or content_class(largest.features).value,
         measure=largest,
-        output_limit=request.max_tokens if request.generates else 0,
+        output_limit=request.output_limit,
         output_floor=request.min_tokens,
         sequences=request.sequences,
         whole=whole,
@@ -71,7 +71,7 @@ def measure_prompt(rule: ModelRule, prompt: Prompt, prompts: int = 1) -> Measure
         prompts=prompts,
         messages=prompt.messages,
         tools=prompt.tools,
-        media=_media(rule, prompt) if _has_media(prompt) else NO_MEDIA,
+        media=_media(rule, prompt) if prompt.has_media else NO_MEDIA,
     )
     exact = prompt.token_ids + rule.image_tokens * len(prompt.images)
     if exact:
@@ -84,10 +84,6 @@ def measure_prompt(rule: ModelRule, prompt: Prompt, prompts: int = 1) -> Measure
         if kind.value not in rule.drops
     }
     return with_optional(found, optional)
-
-
-def _has_media(prompt: Prompt) -> bool:
-    return bool(prompt.images or prompt.audios or prompt.videos)
 
 
 def _media(rule: ModelRule, prompt: Prompt) -> tuple[float, ...]:

@@ -29,7 +29,7 @@ def countable(request: Request, asked: Asked, most_bytes: int) -> Countable | No
     prompt = request.prompts.largest
     if request.prompts.count > 1 or not 0 < prompt.text_bytes <= most_bytes:
         return None
-    if prompt.images or prompt.audios or prompt.videos or prompt.optional:
+    if prompt.has_media or prompt.optional:
         return None
     # After a known beginning only the rest is estimated.
     return None if asked.resumes else Countable(prompt.texts, prompt.definitions)

@@ -7,7 +7,7 @@ of its text decides, that is left to `route`.
 from typing import Self
 
 from extproc.budget.calibrated import Calibrated
-from extproc.budget.category import apart, named
+from extproc.budget.category import escape_reserved, named
 from extproc.budget.estimate import Basis, Budget
 from extproc.budget.learner import Learner, full_name
 from extproc.budget.plain_text import TextCounter
@@ -60,7 +60,7 @@ class PlainRouter:
         content = counter.count(
             prompt.sample, prompt.text_bytes, messages=prompt.messages, tools=prompt.tools
         )
-        model = apart(request.model)
+        model = escape_reserved(request.model)
         category = named(header) if rules.category_header else content._value_
         outlook = estimator.outlook(model, category)
         features, unseen = counter.features, counter.unseen
@@ -92,7 +92,7 @@ class PlainRouter:
             model=found.model,
             category=found.category,
             measure=Measure(text_bytes, features=features, unseen=counter.unseen),
-            output_limit=request.max_tokens if request.generates else 0,
+            output_limit=request.output_limit,
             output_floor=request.min_tokens,
             form=request.form.value,
             limit_is_hint=self._rules.limits_are_hints,

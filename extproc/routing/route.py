@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from extproc.budget.category import apart, named
+from extproc.budget.category import escape_reserved, named
 from extproc.budget.estimate import Basis, Budget
 from extproc.budget.values import Asked, Measure, Recalled
 from extproc.request.reader import Request
@@ -18,7 +18,7 @@ from extproc.routing.models import ModelRule, find_rule
 from extproc.routing.pools import Decision, Pool, Reason, choose, limits
 from extproc.routing.resume import Trail, find_trail, resume
 from extproc.routing.rows import Row
-from extproc.routing.sticky import By, Naming, Places, stay
+from extproc.routing.sticky import By, Naming, StickyPools, stay
 from extproc.routing.tenant import TenantKey
 
 
@@ -127,26 +127,26 @@ class Routed(msgspec.Struct, frozen=True, gc=False):
 class Moving(msgspec.Struct, frozen=True, gc=False):
     """What takes a request to another pool than its budget's.
 
-    spill: the load does, but for conversations that have a pool. places: the pools of
+    spill: the load does, but for conversations that have a pool. sticky_pools: those of
     conversations. session: the value of the header that names this one's.
     """
 
     spill: Spill | None = None
-    places: Places | None = None
+    sticky_pools: StickyPools | None = None
     session: str = ""
 
     def decide(
         self, home: Decision, budget: Budget, pools: Sequence[Pool], names: Sequence[str]
     ) -> Decision:
         """Return the decision for a request of the conversation of these names; see Naming."""
-        decision, spill, places = home, self.spill, self.places
-        place = places.find(names) if places is not None else ""
-        if place and not (spill and spill.is_down(place)):
-            decision = stay(home, budget, pools, place)
+        decision, spill, sticky = home, self.spill, self.sticky_pools
+        pool = sticky.find(names) if sticky is not None else ""
+        if pool and not (spill and spill.is_down(pool)):
+            decision = stay(home, budget, pools, pool)
         elif spill is not None:
             decision = spill.move(home, budget, pools)
-        if places is not None and names:
-            places.keep(names[0], decision.pool.name)
+        if sticky is not None and names:
+            sticky.keep(names[0], decision.pool.name)
         return decision
 
 
@@ -180,9 +180,9 @@ def route(
     `header` is the value of the category header, `tenant` the digest of the tenant, empty if
     tenants are not told apart. `moving` may take a request to another pool of its row.
     """
-    pools = rules.row(apart(request.model)) if rules.rows else rules.pools
+    pools = rules.row(escape_reserved(request.model)) if rules.rows else rules.pools
     if not pools:
-        asked = Asked(apart(request.model), "", Measure(0), None)
+        asked = Asked(escape_reserved(request.model), "", Measure(0), None)
         return Routed("", Reason.UNLISTED, asked, _NO_BUDGET)
     category = named(header) if rules.category_header else ""
     hints = rules.limits_are_hints

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from extproc.budget.category import apart
+from extproc.budget.category import escape_reserved
 from extproc.routing.pools import Pool
 
 _ANY = "*"
@@ -28,7 +28,7 @@ class Row:
         """Return the row of models by their names, in which a `*` stands for any characters."""
         names, patterns = split_names(models)
         # As requests name them to estimators.
-        return cls(tuple(pools), frozenset(map(apart, names)), patterns)
+        return cls(tuple(pools), frozenset(map(escape_reserved, names)), patterns)
 
     @property
     def name(self) -> str:

@@ -44,7 +44,8 @@ class Naming:
     def names(self, request: Request, asked: Asked, value: str, trail: Trail | None) -> list[str]:
         """Return the digests by which the conversation may be known, the one to keep first.
 
-        `value` is that of the header, `trail` the beginnings of the prompt. None: it has no name.
+        `value` is that of the header, `trail` the beginnings of the prompt. Empty if nothing tells
+        the conversation.
         """
         if self.by is By.MESSAGES:
             if trail is None:
@@ -62,7 +63,7 @@ class Naming:
         return [hashed.hexdigest()]
 
 
-class Places:
+class StickyPools:
     """The pools of conversations; of one process. Not thread-safe."""
 
     def __init__(self, most: int) -> None:

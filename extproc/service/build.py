@@ -32,7 +32,7 @@ from extproc.page.decisions import Decisions
 from extproc.page.digest import Reporter
 from extproc.routing.load.spill import Spill
 from extproc.routing.route import Rules
-from extproc.routing.sticky import Places
+from extproc.routing.sticky import StickyPools
 from extproc.service.bearer import BearerToken, read_secret
 from extproc.service.files import certificate_files, state_path
 from extproc.service.h2_server import H2Server
@@ -43,9 +43,9 @@ from extproc.state.snapshot import fingerprint
 from extproc.stream.exchange import create_series
 from extproc.stream.metrics import Metrics, SharedMetrics, StateMetrics
 from extproc.stream.sampling import Sampling
-from extproc.stream.stages import Decided, Spent, Stages
+from extproc.stream.stages import OnDecided, OnSpent, Stages
 from extproc.stream.stream import StreamOutcome
-from extproc.stream.thinning import Price, Thinning
+from extproc.stream.thinning import Allowance, Thinning
 
 if TYPE_CHECKING:
     from extproc.service.grpc_server import BeginTrace
@@ -61,7 +61,7 @@ def build_stages(
     learn: Callable[[Observation], None],
     registry: CollectorRegistry,
     tenant_secret: bytes,
-    decided: Decided = lambda *_: None,
+    decided: OnDecided = lambda *_: None,
 ) -> Stages:
     """Build what all streams of a process share.
 
@@ -70,7 +70,7 @@ def build_stages(
     rules = build_rules(settings, tenant_secret)
     stages = Stages(
         spill=_spill(settings, rules),
-        places=_places(settings, None),
+        sticky_pools=_sticky_pools(settings, None),
         rules=rules,
         learner=learner,
         learn=_thinning(settings, learner, learn, rules).learn,
@@ -92,8 +92,8 @@ def renew_stages(
     rules = build_rules(settings, tenant_secret)
     thinning = _thinning(settings, before.learner, learn, rules)
     spill = _spill(settings, rules)
-    places = _places(settings, before.places)
-    stages = replace(before, rules=rules, learn=thinning.learn, spill=spill, places=places)
+    pools = _sticky_pools(settings, before.sticky_pools)
+    stages = replace(before, rules=rules, learn=thinning.learn, spill=spill, sticky_pools=pools)
     _create_series(stages)
     return stages
 
@@ -104,21 +104,21 @@ def _spill(settings: Settings, rules: Rules) -> Spill | None:
     return build_spill(settings, rules.pools, time.perf_counter, random.random)
 
 
-def _places(settings: Settings, before: Places | None) -> Places | None:
+def _sticky_pools(settings: Settings, before: StickyPools | None) -> StickyPools | None:
     """Return what remembers conversations; those that are known stay."""
     if settings.sticky.by is StickyBy.NONE:
         return None
-    places = before or Places(settings.sticky.max)
-    places.resize(settings.sticky.max)
-    return places
+    pools = before or StickyPools(settings.sticky.max)
+    pools.resize(settings.sticky.max)
+    return pools
 
 
 def _thinning(
     settings: Settings, learner: Learner, learn: Callable[[Observation], None], rules: Rules
 ) -> Thinning:
     # Each worker learns what any of them observes.
-    price = Price(1.0 / settings.workers, settings.categories.models)
-    return Thinning(learn, learner, rules.row, time.perf_counter, random.random, price)
+    allowance = Allowance(1.0 / settings.workers, settings.categories.models)
+    return Thinning(learn, learner, rules.row, time.perf_counter, random.random, allowance)
 
 
 def _create_series(stages: Stages) -> None:
@@ -173,7 +173,7 @@ def _build_tracing(settings: Settings) -> "BeginTrace | None":
     return Tracing(settings.tracing.otlp, settings.tracing.share, random.random).begin
 
 
-def _build_meter(settings: Settings) -> Spent:
+def _build_meter(settings: Settings) -> OnSpent:
     """Return what is told the usage of answers. Raises UserError without the packages."""
     if not settings.tracing.usage:
         return lambda *_: None

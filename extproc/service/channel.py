@@ -73,9 +73,27 @@ class Order:
     """Hexadecimal: all workers name a tenant alike."""
 
 
+_ORDER_DECODER = msgspec.json.Decoder(Order)
+
+
 def encode(value: Order | Observation) -> bytes:
     """Return a value as one line."""
     return msgspec.json.encode(value) + b"\n"
+
+
+def decode_order(line: bytes) -> Order:
+    """Read the first line, of encode. Raises msgspec.DecodeError."""
+    return _ORDER_DECODER.decode(line)
+
+
+def encode_change(order: Order) -> bytes:
+    """Return a later order as one line."""
+    return CHANGE + encode(order)
+
+
+def decode_change(line: bytes) -> Order:
+    """Read a line of encode_change. Raises msgspec.DecodeError."""
+    return decode_order(line.removeprefix(CHANGE))
 
 
 def encode_digest(digest: Digest) -> bytes:

@@ -5,7 +5,6 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
-from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -21,7 +20,7 @@ from extproc.protos.envoy.type.v3 import http_status_pb2
 from extproc.service.bounded_log import BoundedRecords
 from extproc.service.credentials import Certificates
 from extproc.service.lateness import Lateness, SelfCheck
-from extproc.service.listening import cannot_listen, why_not
+from extproc.service.listening import cannot_listen, socket_path, why_not
 from extproc.service.places import Deadline
 from extproc.service.streams import (
     HEALTH,
@@ -80,8 +79,8 @@ class GrpcServer:
 
     async def start(self) -> int:
         """Listen; return the port (1 for a Unix socket). Raises OSError if that is impossible."""
-        if self._address.startswith("unix:"):
-            self._path_lock = reserve(Path(self._address.removeprefix("unix:")))
+        if path := socket_path(self._address):
+            self._path_lock = reserve(path)
         try:
             with for_owner_and_group():
                 port = self._add_port()

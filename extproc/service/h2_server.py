@@ -5,7 +5,6 @@ one read brought leave in one write.
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import time
@@ -113,7 +112,7 @@ class H2Server:
         for peer in list(self._peers):
             peer.drain()
         # Not in a handler: a compiled one that waits leaves its exception behind.
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
         for peer in list(self._peers):

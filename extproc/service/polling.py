@@ -4,6 +4,7 @@ Nothing waits for an answer: it is bounded in time and size, and what is wrong w
 """
 
 import asyncio
+import enum
 import errno
 import random
 import socket
@@ -36,13 +37,19 @@ _MOST_DOUBLINGS: Final = 8
 _IDLE_S: Final = 1.0
 """How often a question looks for something to ask, once there is nothing."""
 
-REPORTED: Final = "reported"
-REFUSED: Final = "refused"
-OUTCOMES: Final = (REPORTED, REFUSED, "timeout", "failed", "unreadable", "unresolved")
-"""What may become of a question; unreadable: no answer of such a server, or too long."""
-
 Server = tuple[str, int]
 """An IP address and a port."""
+
+
+class Outcome(enum.StrEnum):
+    """What became of a question."""
+
+    REPORTED = "reported"
+    REFUSED = "refused"  # the connection
+    TIMEOUT = "timeout"
+    FAILED = "failed"
+    UNREADABLE = "unreadable"  # no answer of such a server, or a longer one than is read
+    UNRESOLVED = "unresolved"  # the names of the pool's addresses: nobody was asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,7 @@ class Question(Protocol):
     def take(self, pool: str, server: Server, answer: bytes, at_s: float) -> bool:
         """Take an answer, and when it was asked for; return False if it cannot be read."""
 
-    def miss(self, pool: str, server: Server, outcome: str) -> None:
+    def miss(self, pool: str, server: Server, outcome: Outcome) -> None:
         """Note that a server gave no answer that can be read."""
 
 
@@ -105,9 +112,9 @@ class LoadQuestion:
             self._tracker.tell(pool, server, report, at_s)
         return report is not None
 
-    def miss(self, pool: str, server: Server, outcome: str) -> None:
+    def miss(self, pool: str, server: Server, outcome: Outcome) -> None:
         """Note that a server is down if it refused the connection."""
-        if outcome == REFUSED:
+        if outcome is Outcome.REFUSED:
             self._tracker.refuse(pool, server)
 
 
@@ -130,7 +137,7 @@ class ModelsQuestion:
             self._discovery.tell(pool, server, stated)
         return stated is not None
 
-    def miss(self, pool: str, server: Server, outcome: str) -> None:
+    def miss(self, pool: str, server: Server, outcome: Outcome) -> None:
         """Do nothing: what it stated still holds."""
 
 
@@ -147,13 +154,13 @@ class TokenizeQuestion:
         """Take the count of a sample."""
         return self._priming.take(pool, server, answer)
 
-    def miss(self, pool: str, server: Server, outcome: str) -> None:  # noqa: ARG002
+    def miss(self, pool: str, server: Server, outcome: Outcome) -> None:  # noqa: ARG002
         """Ask again, or another server."""
         self._priming.miss(pool, server)
 
 
 class Poller:
-    """Asks a question, and calls `told` ten times a second, while `run` does."""
+    """Asks a question, and calls `told` ten times a second, while `run` runs."""
 
     def __init__(
         self,
@@ -196,7 +203,7 @@ class Poller:
             if found:  # else its names do not resolve now: its servers may still be there
                 self._ask_these(pool, found, session)
             else:
-                self._polls[pool.name, self._question.name, "unresolved"] += 1
+                self._polls[pool.name, self._question.name, Outcome.UNRESOLVED] += 1
             await asyncio.sleep(_RESOLVED_EVERY_S * random.uniform(0.8, 1.2))  # noqa: S311
 
     def _ask_these(
@@ -225,9 +232,9 @@ class Poller:
             async with self._places:
                 outcome = await self._ask(pool, server, address, session, body)
             self._polls[pool.name, self._question.name, outcome] += 1
-            if outcome != REPORTED:
+            if outcome is not Outcome.REPORTED:
                 self._question.miss(pool.name, server, outcome)
-            failures = 0 if outcome == REPORTED else min(failures + 1, _MOST_DOUBLINGS)
+            failures = 0 if outcome is Outcome.REPORTED else min(failures + 1, _MOST_DOUBLINGS)
             longer_s = min(every_s * 2 ** max(failures - 1, 0), self._pace.longest_s)
             pause_s = max(every_s, longer_s)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311
@@ -239,20 +246,21 @@ class Poller:
         address: str,
         session: aiohttp.ClientSession,
         body: bytes,
-    ) -> str:
+    ) -> Outcome:
         """Ask a server once; return the outcome."""
         at_s = asyncio.get_running_loop().time()
         try:
             data = await _fetch(session, self._question.path, pool, server, address, body)
         except TimeoutError:
-            return "timeout"
+            return Outcome.TIMEOUT
         except aiohttp.ClientConnectorError as error:
-            return REFUSED if error.os_error.errno == errno.ECONNREFUSED else "failed"
+            refused = error.os_error.errno == errno.ECONNREFUSED
+            return Outcome.REFUSED if refused else Outcome.FAILED
         except (aiohttp.ClientError, OSError, ValueError):
-            return "failed"
+            return Outcome.FAILED
         if data is None or not self._question.take(pool.name, server, data, at_s):
-            return "unreadable"
-        return REPORTED
+            return Outcome.UNREADABLE
+        return Outcome.REPORTED
 
 
 async def _fetch(

@@ -43,8 +43,13 @@ _PASSWORD_BYTES: Final = 4096
 
 # Of the client, whatever the store answers.
 _FAULTS: Final = (
-    *(RedisError, OSError, ValueError, TypeError, LookupError),
-    *(AttributeError, RecursionError),
+    RedisError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RecursionError,
 )
 
 

@@ -30,7 +30,12 @@ SETTLED_S: Final = 0.2
 _MOST_LOOKS: Final = 25
 
 _NEED_RESTART: Final = (
-    *("listen", "state", "state_password_file", "state_ca_file", "tracing", "workers"),
+    "listen",
+    "state",
+    "state_password_file",
+    "state_ca_file",
+    "tracing",
+    "workers",
 )
 # Bounds of the servers, which follow from Envoy's configuration.
 _BOUNDS: Final = (("envoy", "message_timeout_ms"), ("envoy", "large_body_bytes"))

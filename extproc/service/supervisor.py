@@ -145,7 +145,7 @@ class Supervisor:
         return {**self._described, **describe_state(self._state, self._shared), **seen, **load}
 
     def _share(self, replicas: int) -> None:
-        """Have the workers observe one share of so many."""
+        """Have this service pass on its share of the observations of so many replicas."""
         if replicas != self._learner.replicas:
             self._learner.share(replicas)
             for worker in self._workers.values():
@@ -273,7 +273,7 @@ class Supervisor:
             _log.warning("worker %d continues from a copy of what was learnt", index)
 
     def _have_all_continue(self) -> None:
-        """What was learnt is another: have the workers continue from a copy of it."""
+        """Have all workers continue from a copy of what was learnt, which was replaced."""
         for behind in self._following.values():
             behind.set()
         self._following.clear()

@@ -116,7 +116,7 @@ class RequestTrace:
         self._learning_ns = time.time_ns()
 
     def learnt(self, pool: str, outcome: Usage | Refused | Unlearnable) -> None:
-        """End it: a trace of its own, as the request's may have ended, with a link to it."""
+        """End learning: a trace of its own with a link to the request's, which may have ended."""
         span = self._tracer.start_span(
             "learn",
             Context(),

@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 import uvloop
 from prometheus_client import CollectorRegistry
 
@@ -44,7 +43,9 @@ from extproc.service.channel import (
     Order,
     Outbox,
     decode,
+    decode_change,
     decode_loads,
+    decode_order,
     decode_replicas,
     decode_snapshot,
     encode,
@@ -70,7 +71,7 @@ class _Orders:
 
 async def work(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve as ordered until the supervisor asks for the end or closes the channel."""
-    order = msgspec.json.decode(await read_line(reader), type=Order)
+    order = decode_order(await read_line(reader))
     settings = Settings.model_validate_json(order.settings)
     configure_logging(settings)
     learner, outbox = build_learner(settings), Outbox(writer)
@@ -139,7 +140,7 @@ async def _read_channel(
             if line == EMPTY:
                 stop.ask()
             elif line.startswith(CHANGE):
-                await orders.change(msgspec.json.decode(line.removeprefix(CHANGE), type=Order))
+                await orders.change(decode_change(line))
             elif line.startswith(LOADS):
                 orders.tell(decode_loads(line))
             elif line.startswith(REPLICAS):

@@ -11,7 +11,15 @@ from typing import Self
 
 from prometheus_client.multiprocess import mark_process_dead
 
-from extproc.service.channel import CHANGE, EMPTY, LINE_BYTES, Order, Outbox, OverlongLine, encode
+from extproc.service.channel import (
+    EMPTY,
+    LINE_BYTES,
+    Order,
+    Outbox,
+    OverlongLine,
+    encode,
+    encode_change,
+)
 
 # With -P, as its supervisor: it must not find other sources in the current folder.
 _FLAGS = ("-P",) if sys.flags.safe_path else ()
@@ -77,7 +85,7 @@ class WorkerProcess:
         """Have the worker go on with other settings, after what it was sent before."""
         if not self._ending and not self._writer.is_closing():
             self._outbox.flush()
-            self._writer.write(CHANGE + encode(order))
+            self._writer.write(encode_change(order))
 
     def ask_to_drain(self) -> None:
         """Ask for the end, with notice and drain."""
@@ -113,7 +121,8 @@ class WorkerProcess:
 
 async def _run(channel: int, metrics: Path) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(*COMMAND, str(channel)),
+        *COMMAND,
+        str(channel),
         stdin=asyncio.subprocess.DEVNULL,
         pass_fds=[channel],
         env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(metrics)},

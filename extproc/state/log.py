@@ -169,7 +169,7 @@ class Log:
     def agrees(self) -> bool:
         """Whether all that reported at the last checkpoint held the same as this one.
 
-        Until as many have as at the one before, what was so there.
+        Until as many have reported as at the checkpoint before, the answer for that one.
         """
         if len(self._reports) < max(1, self._replicas_before):
             return self._agreed_before
@@ -267,13 +267,15 @@ class Log:
         self._to_append.append(_ENCODER.encode(report))
 
     def settle(self) -> None:
-        """The log was read to its end: send again what it does not have, as another if need be."""
+        """Take note that the log was read to its end: what it does not have is due again.
+
+        It is due under a new origin if the next number of this one is not kept, or not known.
+        """
         self._caught_up = True
         applied = self._marks.origins.get(self.origin, 0)
         if not self._is_forgotten() and self._first - 1 <= applied <= self._last():
             self._applied = max(self._applied, applied)
             return
-        # The next number that counts is not kept, or not known: another origin counts from 1.
         if self._is_forgotten() or applied > self._last():
             applied = self._applied
         self.lost += max(0, self._first - 1 - applied)

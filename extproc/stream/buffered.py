@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from extproc.protos.envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
 from extproc.protos.envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import (
@@ -26,20 +26,12 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
 )
 from extproc.stream.replies import Note
 from extproc.stream.session import read_note
+from extproc.stream.wire import NUMBER, read_varint, tag
 
 _MOST_HEAD_BYTES: Final = 12  # two fields with their lengths
 _MOST_TAIL_BYTES: Final = 512  # of what is kept by its bytes
 _KEPT: Final = 64
 _MOST_SIZE: Final = 60  # of a name, in a set of bits
-_MOST_SHIFT: Final = 35  # of a number of 32 bits
-_MORE: Final = 0x80  # the bit of a varint's byte that another one follows
-
-
-def tag(message: type[Message], name: str, wire_type: int = 2) -> int:
-    """Return the byte before a field; wire types: 0 a number, 2 bytes or a message."""
-    return message.DESCRIPTOR.fields_by_name[name].number << 3 | wire_type
-
-
 _REQUEST_HEADERS: Final = tag(ProcessingRequest, "request_headers")
 _REQUEST_BODY: Final = tag(ProcessingRequest, "request_body")
 _HEADER_MAP: Final = tag(HttpHeaders, "headers")
@@ -47,7 +39,7 @@ _HEADER: Final = tag(HeaderMap, "headers")
 _KEY: Final = tag(HeaderValue, "key")
 _RAW_VALUE: Final = tag(HeaderValue, "raw_value")
 _BODY: Final = tag(HttpBody, "body")
-_ENDS: Final = bytes((tag(HttpBody, "end_of_stream", 0), 1))
+_ENDS: Final = bytes((tag(HttpBody, "end_of_stream", NUMBER), 1))
 
 
 class Wanted:
@@ -142,24 +134,6 @@ def _read_body(data: bytes | memoryview) -> bytes | memoryview | None:
 
 def _copy(data: bytes | memoryview, start: int, end: int) -> bytes:
     return data[start:end] if isinstance(data, bytes) else bytes(data[start:end])
-
-
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return a number, and where what follows it starts. Raises IndexError."""
-    number = data[at]
-    at += 1
-    if number < _MORE:
-        return number, at
-    number &= 0x7F
-    shift = 7
-    while shift < _MOST_SHIFT:
-        byte = data[at]
-        at += 1
-        number |= (byte & 0x7F) << shift
-        if byte < _MORE:
-            return number, at
-        shift += 7
-    raise IndexError
 
 
 @lru_cache(_KEPT)

@@ -84,6 +84,14 @@ class _MisrouteKind(enum.Enum):
     HARMLESS = "harmless"  # the answer was complete all the same
 
 
+class _Lesson(enum.Enum):
+    """What an answer that could be read taught; Unlearnable says why another one taught nothing."""
+
+    LEARNT = "learnt"
+    REFUSED = "refused"
+    NO_OUTPUT = "no_output"
+
+
 class PendingRequest:
     """A request whose body is still arriving."""
 
@@ -124,8 +132,8 @@ def create_series(stages: Stages) -> None:
         for pool in row[:-1]:
             for kind in _MisrouteKind:
                 metrics.misroutes.labels(pool.name, kind.value)
-    for outcome in ("learnt", "refused", "no_output", *(each.value for each in Unlearnable)):
-        metrics.answers.labels(outcome)
+    for outcome in (*_Lesson, *Unlearnable):
+        metrics.answers.labels(outcome.value)
 
 
 class Exchange:
@@ -242,7 +250,7 @@ class Exchange:
             case Usage() as usage:
                 return self._answered(noted, pool, usage)
             case Refused():
-                self._count("refused", noted)
+                self._count(_Lesson.REFUSED, noted)
                 self._misrouted(noted, _MisrouteKind.REFUSED)
                 self._stages.learn(
                     Observation(
@@ -254,7 +262,7 @@ class Exchange:
                 )
                 return RetryCause.MISROUTED
             case reason:
-                self._count(reason.value, noted)
+                self._count(reason, noted)
                 return RetryCause.UNKNOWN
 
     def begin(self, headers: Mapping[str, str], note: Note, *, ends: bool = False) -> Action:
@@ -348,7 +356,7 @@ class Exchange:
         named = pending.headers.get(rules.category_header, "")
         tenant = rules.tenants.digest(pending.headers) if rules.tenants else ""
         session = pending.headers.get(rules.sticky.header, "") if rules.sticky else ""
-        moving = Moving(stages.spill, stages.places, session)
+        moving = Moving(stages.spill, stages.sticky_pools, session)
         return route(request, named, learner, rules, tenant, moving=moving)
 
     def _answer_for(
@@ -421,10 +429,10 @@ class Exchange:
         if verdict is Verdict.MISROUTED:
             self._misrouted(noted, self._kind(noted, pool, cut=cut))
         if _teaches(noted, usage):
-            self._count("learnt", noted)
+            self._count(_Lesson.LEARNT, noted)
             self._stages.learn(seen)
         else:
-            self._count("no_output", noted)
+            self._count(_Lesson.NO_OUTPUT, noted)
         return RetryCause.MISROUTED if verdict is Verdict.MISROUTED else RetryCause.FAILED
 
     def _kind(self, noted: Noted, pool: Pool, *, cut: bool) -> _MisrouteKind:
@@ -450,8 +458,8 @@ class Exchange:
             misroutes = self._stages.metrics.misroutes
             misroutes.count(noted.pool, kind.value, times=noted.stands_for)
 
-    def _count(self, outcome: str, noted: Noted) -> None:
-        self._stages.metrics.answers.count(outcome, times=noted.stands_for)
+    def _count(self, outcome: _Lesson | Unlearnable, noted: Noted) -> None:
+        self._stages.metrics.answers.count(outcome.value, times=noted.stands_for)
 
 
 def _plain_bytes(headers: Mapping[str, str]) -> int | None:

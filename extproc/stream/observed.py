@@ -18,8 +18,6 @@ from google.protobuf.struct_pb2 import Struct, Value
 from extproc.names import NAMESPACE, NOTE
 from extproc.protos.envoy.config.core.v3.base_pb2 import Metadata
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
-from extproc.stream.buffered import read_varint, tag
-from extproc.stream.replies import field
 from extproc.stream.session import (
     Direction,
     Head,
@@ -28,6 +26,7 @@ from extproc.stream.session import (
     Trailers,
     read_spent,
 )
+from extproc.stream.wire import MAP_KEY, MAP_VALUE, field, read_varint, tag
 
 _KEPT: Final = 512
 _MOST_BYTES: Final = 4096  # of a message: the stream keeps it as long as the answer takes
@@ -36,8 +35,6 @@ _RESPONSE_TRAILERS: Final = tag(ProcessingRequest, "response_trailers")
 _METADATA: Final = tag(ProcessingRequest, "metadata_context")
 _METADATA_FIELD: Final = bytes([_METADATA])
 _ENTRY: Final = tag(Metadata, "filter_metadata")
-_KEY: Final = 0x0A  # of every map's entry
-_VALUE: Final = 0x12
 _TEXT: Final = tag(Value, "string_value")
 _NAMESPACE: Final = NAMESPACE.encode()
 _NOTE: Final = NOTE.encode()
@@ -167,11 +164,11 @@ def _find(data: bytes, at: int, end: int, key: bytes) -> tuple[int, int]:
             raise IndexError
         size, at = read_varint(data, at + 1)
         last = at + size
-        if last > end or data[at] != _KEY:
+        if last > end or data[at] != MAP_KEY:
             raise IndexError
         size, start = read_varint(data, at + 1)
         at = start + size
-        if data[at] != _VALUE:
+        if data[at] != MAP_VALUE:
             raise IndexError
         size, value = read_varint(data, at + 1)
         if value + size != last:

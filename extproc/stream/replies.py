@@ -1,7 +1,7 @@
 """Replies to Envoy, encoded from what they say.
 
 The service sets few fields of a ProcessingResponse, and most of their values repeat: a tree of
-protobuf objects costs more than a decision. Fields have the numbers of the generated messages.
+protobuf objects costs more than a decision.
 """
 
 import struct
@@ -23,31 +23,34 @@ from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
     StreamedBodyResponse,
 )
+from extproc.stream.wire import BYTES, DOUBLE, MAP_KEY, MAP_VALUE, NUMBER, field, tag
 
 _KEPT: Final = 1024
-_BYTE, _TWO_BYTES = 1 << 7, 1 << 14  # what so many bytes of a varint cannot say
 
 
-def _tag(message: type[Message], name: str, wire_type: int = 2) -> bytes:
-    """Return what precedes a field; wire types: 0 a number, 1 a double, 2 bytes or a message."""
-    return bytes([message.DESCRIPTOR.fields_by_name[name].number << 3 | wire_type])
+def _tag(message: type[Message], name: str, wire_type: int = BYTES) -> bytes:
+    return bytes([tag(message, name, wire_type)])
 
 
 _PARTS: Final = {
     name: _tag(ProcessingResponse, name)
     for name in (
-        *("request_headers", "request_body", "request_trailers"),
-        *("response_headers", "response_body", "response_trailers"),
+        "request_headers",
+        "request_body",
+        "request_trailers",
+        "response_headers",
+        "response_body",
+        "response_trailers",
     )
 }
 _METADATA: Final = _tag(ProcessingResponse, "dynamic_metadata")
 _RESPONSE: Final = _tag(HeadersResponse, "response")  # and of a BodyResponse
 _HEADERS: Final = _tag(CommonResponse, "header_mutation")
 _BODY: Final = _tag(CommonResponse, "body_mutation")
-_CLEAR_ROUTE: Final = _tag(CommonResponse, "clear_route_cache", 0) + b"\1"
+_CLEAR_ROUTE: Final = _tag(CommonResponse, "clear_route_cache", NUMBER) + b"\1"
 _SET: Final = _tag(HeaderMutation, "set_headers")
 _HEADER: Final = _tag(HeaderValueOption, "header")
-_OVERWRITE: Final = _tag(HeaderValueOption, "append_action", 0) + bytes(
+_OVERWRITE: Final = _tag(HeaderValueOption, "append_action", NUMBER) + bytes(
     [HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD]
 )
 _KEY: Final = _tag(HeaderValue, "key")
@@ -55,12 +58,12 @@ _RAW_VALUE: Final = _tag(HeaderValue, "raw_value")
 _WHOLE: Final = _tag(BodyMutation, "body")
 _CHUNK: Final = _tag(BodyMutation, "streamed_response")
 _CHUNK_BYTES: Final = _tag(StreamedBodyResponse, "body")
-_CHUNK_ENDS: Final = _tag(StreamedBodyResponse, "end_of_stream", 0) + b"\1"
+_CHUNK_ENDS: Final = _tag(StreamedBodyResponse, "end_of_stream", NUMBER) + b"\1"
 _FIELDS: Final = _tag(struct_pb2.Struct, "fields")
-_ENTRY_KEY, _ENTRY_VALUE = b"\x0a", b"\x12"  # of every map
-_NUMBER: Final = _tag(struct_pb2.Value, "number_value", 1)
+_ENTRY_KEY, _ENTRY_VALUE = bytes([MAP_KEY]), bytes([MAP_VALUE])
+_NUMBER: Final = _tag(struct_pb2.Value, "number_value", DOUBLE)
 _TEXT: Final = _tag(struct_pb2.Value, "string_value")
-_BOOL: Final = _tag(struct_pb2.Value, "bool_value", 0)
+_BOOL: Final = _tag(struct_pb2.Value, "bool_value", NUMBER)
 _STRUCT: Final = _tag(struct_pb2.Value, "struct_value")
 
 Note = Mapping[str, str | float | bool]
@@ -132,25 +135,3 @@ def _value(value: str | float | bool) -> bytes:  # noqa: FBT001 - any value of a
     if isinstance(value, bool):
         return _BOOL + bytes([value])
     return _NUMBER + struct.pack("<d", value)
-
-
-def field(tag: bytes, content: bytes) -> bytes:
-    """Return a field of bytes or of a message."""
-    size = len(content)
-    if size < _BYTE:
-        return tag + _ONE_BYTE[size] + content
-    if size < _TWO_BYTES:
-        return tag + bytes((size & 0x7F | _BYTE, size >> 7)) + content
-    return b"".join((tag, _varint(size), content))
-
-
-_ONE_BYTE: Final = [bytes([size]) for size in range(_BYTE)]
-
-
-def _varint(number: int) -> bytes:
-    found = bytearray()
-    while number >= _BYTE:
-        found.append(number & 0x7F | _BYTE)
-        number >>= 7
-    found.append(number)
-    return bytes(found)

@@ -27,10 +27,10 @@ class Sampling:
         self._at = clock()
 
     def one_in(self, share: float, processes: int = 1) -> int:
-        """Count a request; return of how many one is observed: at least a share of them, above 0.
+        """Count a request; return of how many one is observed, which then stands for all of them.
 
-        A whole number: an answer then stands for so many. So many processes observe alike, and
-        `all_below` is the rate of all.
+        At least `share` of the requests are observed, above 0. `processes` is how many observe at
+        the rate of this one; `all_below` is the rate of all of them together.
         """
         now = self._clock()
         self._rate = self._rate * math.exp((self._at - now) / _SECONDS) + 1.0 / _SECONDS

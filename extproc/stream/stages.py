@@ -10,7 +10,7 @@ from extproc.routing.load.spill import Spill
 from extproc.routing.plain import PlainRouter
 from extproc.routing.pools import Pool, Reason
 from extproc.routing.route import Routed, Rules
-from extproc.routing.sticky import Places
+from extproc.routing.sticky import StickyPools
 from extproc.stream.buffered import Wanted
 from extproc.stream.decision import Noted, decision_headers, shadow_headers
 from extproc.stream.metrics import Metrics
@@ -21,9 +21,9 @@ from extproc.stream.usage_asking import UsageAsking
 _OF_REQUESTS = (":method", ":path", "content-encoding", "content-length")
 _OF_ANSWERS = (":status", "content-encoding", "content-type")
 
-Decided = Callable[[str, Reason, Callable[[], Routed]], None]
+OnDecided = Callable[[str, Reason, Callable[[], Routed]], None]
 """Takes the pool and the reason of a decision, and what returns all of it."""
-Spent = Callable[[Noted, Pool, Usage], None]
+OnSpent = Callable[[Noted, Pool, Usage], None]
 """Takes the record of a decision, the pool that answered, and the tokens of its answer."""
 
 
@@ -44,13 +44,13 @@ class Stages:
     usage_asking: UsageAsking = field(default_factory=UsageAsking)
     is_late: Callable[[], bool] = lambda: False
     """Returns whether requests wait so long that only their size can decide in time."""
-    decided: Decided = lambda *_: None
+    decided: OnDecided = lambda *_: None
     """Is told each decision."""
-    spent: Spent = lambda *_: None
+    spent: OnSpent = lambda *_: None
     """Is told each usage that is observed."""
     spill: Spill | None = None
     """Moves requests between pools by their load; None: nothing does."""
-    places: Places | None = None
+    sticky_pools: StickyPools | None = None
     """The pools of conversations; None: each request is decided by itself."""
 
     header_names: frozenset[str] = field(init=False)

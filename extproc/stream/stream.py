@@ -43,8 +43,14 @@ class Stream:
     """
 
     __slots__ = (
-        *("_exchange", "_head", "_observes", "_open", "_session", "_stages"),
-        *("error", "finished"),
+        "_exchange",
+        "_head",
+        "_observes",
+        "_open",
+        "_session",
+        "_stages",
+        "error",
+        "finished",
     )
 
     def __init__(self, stages: Stages, trace: Trace | None = None) -> None:

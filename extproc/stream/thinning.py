@@ -41,8 +41,12 @@ class _Rates:
 
 
 @dataclass(frozen=True, slots=True)
-class Price:
-    """What one process may learn: its share of the rates, of so many models apart."""
+class Allowance:
+    """How much one process may learn.
+
+    share: its part of each rate, 0 to 1. models: how many have rates of their own; all further ones
+    have one set of rates together.
+    """
 
     share: float = 1.0
     models: int = 256
@@ -62,15 +66,15 @@ class Thinning:
         row: Callable[[str], Sequence[Pool]],
         clock: Callable[[], float],
         draw: Callable[[], float],
-        price: Price,
+        allowance: Allowance,
     ) -> None:
         self._learn, self._learner, self._row = learn, learner, row
-        self._clock, self._draw, self._share = clock, draw, price.share
-        self._models: BoundedMap[str, _Rates] = BoundedMap(price.models - 1)
+        self._clock, self._draw, self._share = clock, draw, allowance.share
+        self._models: BoundedMap[str, _Rates] = BoundedMap(allowance.models - 1)
         self._others = self._new()
 
     def learn(self, seen: Observation) -> None:
-        """Pass an answer on, or drop it for others that stand for it."""
+        """Pass an answer on, or drop it: others then stand for it."""
         rates = self._rates(seen.asked.model)
         if (ordinary := self._one_in(rates.ordinary)) == 1:
             self._learn(seen)
@@ -80,8 +84,8 @@ class Thinning:
     def _thin(self, seen: Observation, rates: _Rates, ordinary: int) -> None:
         drawn, pools = self._draw(), self._row(seen.asked.model)
         chance_in = kept_in = ordinary
-        # Who decided has found the request far from every window if it stands for others. If it has
-        # fitted them all, a budget would tell no more.
+        # An answer that stands for others is to a request that was found far from every window. If
+        # it fitted all of them too, its budget would tell nothing more.
         if seen.stands_for == 1 or _exceeds_one(seen, pools):
             budget = self._learner.budget(seen.asked)
             # By what was known before the answer came.

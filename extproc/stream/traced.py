@@ -27,7 +27,7 @@ class Trace(Protocol):
         """Begin to learn from an answer."""
 
     def learnt(self, pool: str, outcome: Usage | Refused | Unlearnable) -> None:
-        """End it."""
+        """End learning from an answer of this pool."""
 
 
 class TracedExchange(Exchange):
@@ -65,7 +65,7 @@ class TracedExchange(Exchange):
 
 
 class _Telling:
-    """What routing asks a learner; after a budget is known, a pool is chosen."""
+    """A learner that tells the trace when it has returned a budget: the choice of a pool begins."""
 
     def __init__(self, learner: Estimating, trace: Trace) -> None:
         self._learner, self._trace = learner, trace

@@ -27,7 +27,7 @@ _LONGER: Final = 16
 """After each refusal in a row, the pause before the next trial is this many times as long."""
 _MOST_PAUSE: Final = _FIRST_PAUSE * _LONGER**2
 _FIRST_PATIENCE: Final = 8
-"""So long a trial is waited for; a refusal comes sooner, other answers may come later."""
+"""How long a trial is waited for: a refusal comes sooner, other answers may come later."""
 
 
 class UsageForm(enum.Enum):
@@ -118,7 +118,7 @@ class UsageAsking:
         return server is not None and server.may_ask()
 
     def note_wrong(self, pool: str, model: str) -> None:
-        """Take in that a server calls a request wrong that asks it, as soon as its status says so.
+        """Note, as soon as the status says so, that a server calls a request wrong that asks it.
 
         Call `learn` once it is known, or will not be, what its error says.
         """
@@ -126,7 +126,7 @@ class UsageAsking:
             server.note_wrong()
 
     def learn(self, pool: str, model: str, form: UsageForm, seen: UsageSeen) -> None:
-        """Take in what an answer of a server shows."""
+        """Learn what an answer of a server shows."""
         key = pool, model
         if form is UsageForm.OTHER or not self._servers.has_room(key):
             return

@@ -10,7 +10,11 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a stream ends: a gRPC status code, and a text in printable ASCII without %."""
+    """How a stream ends: a gRPC status code, and a text.
+
+    The text is printable ASCII without %, which gRPC would escape, and has at most 126 characters,
+    whose number HPACK writes in one byte.
+    """
 
     code: int
     message: str = ""

@@ -7,7 +7,7 @@ from extproc.transport.faults import ConnectionFault
 from extproc.transport.header_fields import MAX_BLOCK_BYTES
 
 MAX_CONTINUATIONS: Final = 16
-"""Of one header block, which full frames would need 3 of."""
+"""CONTINUATION frames of one header block; the longest that is read fills 3."""
 
 # Of HEADERS whose payload is a whole block.
 _PLAIN: Final = frames.END_HEADERS

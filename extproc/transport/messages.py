@@ -16,7 +16,7 @@ _LONG_BYTES: Final = 1 << 16  # for less, a copy costs less than another way
 _PIECE_BYTES: Final = 1 << 12  # shorter pieces are joined at once
 
 
-class MessageFault(Exception):  # noqa: N818 - says whose fault it is, as frames' does
+class MessageFault(Exception):  # noqa: N818 - says whose fault it is, as ConnectionFault does
     """A message that is not read; `status` ends its stream."""
 
     def __init__(self, status: Status) -> None:

@@ -44,7 +44,7 @@ class Outgoing:
         self._due: list[bytes] = []
 
     def put(self, data: bytes) -> None:
-        """Send a frame."""
+        """Add a frame to what is due."""
         self._due.append(data)
 
     def take(self) -> bytes:

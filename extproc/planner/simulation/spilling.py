@@ -17,7 +17,7 @@ from extproc.routing.load.report import Report
 from extproc.routing.load.spill import Spill
 from extproc.routing.pools import Pool, choose
 from extproc.routing.route import Moving
-from extproc.routing.sticky import Places
+from extproc.routing.sticky import StickyPools
 
 _NS: Final = 1e9
 
@@ -42,7 +42,7 @@ class Reporting:
 @dataclass(frozen=True, slots=True)
 class _Replica:
     spill: Spill
-    places: Places | None
+    sticky_pools: StickyPools | None
 
 
 class Spilling(Estimated):
@@ -65,7 +65,7 @@ class Spilling(Estimated):
         self._replicas = [
             _Replica(
                 build_spill(settings, pools, lambda: self._now_s, draw),
-                Places(reporting.conversations) if reporting.conversations else None,
+                StickyPools(reporting.conversations) if reporting.conversations else None,
             )
             for _ in range(reporting.replicas)
         ]
@@ -82,7 +82,7 @@ class Spilling(Estimated):
         home = choose(budget, self._pools)
         # Prompts with one beginning are of one conversation.
         names = [str(incoming.prefix[0])] if incoming.prefix else []
-        moving = Moving(replica.spill, replica.places)
+        moving = Moving(replica.spill, replica.sticky_pools)
         decision = moving.decide(home, budget, self._pools, names)
         replica.spill.count(decision.pool.name)
         self.moved.append(decision is not home)

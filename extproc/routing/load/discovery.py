@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.budget.category import apart
+from extproc.budget.category import escape_reserved
 from extproc.routing.pools import Pool
 from extproc.routing.rows import Row, split_names
 
@@ -198,7 +198,7 @@ def compare(found: Found, window: int, models: Sequence[str]) -> Discord:
     return Discord(
         windows=windows if windows not in ((), (window,)) else (),
         missing=tuple(name for name in listed if name not in found.common),
-        unlisted=tuple(name for name in names if not row.has(apart(name))),
+        unlisted=tuple(name for name in names if not row.has(escape_reserved(name))),
         apart=found.apart if found.is_whole else (),
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
 import msgspec
+from msgspec import structs
 
 from extproc.routing.load.report import Report
 
@@ -171,10 +172,8 @@ def _added(servers: list[_Server], now_s: float, stale_s: float) -> PoolLoad:
     # Those that have not reported are taken to be like those that have.
     scale = (len(servers) - down) / len(fresh)
     rooms = [server.room for server, _ in fresh]
-    return PoolLoad(
-        servers=counts.servers,
-        known=counts.known,
-        down=down,
+    return structs.replace(
+        counts,
         age_s=now_s - sum(server.at_s for server, _ in fresh) / len(fresh),
         running=scale * sum(report.running for _, report in fresh),
         waiting=scale * sum(report.waiting for _, report in fresh),

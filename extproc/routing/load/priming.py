@@ -21,7 +21,7 @@ from typing import Annotated, Final, cast
 import msgspec
 from msgspec import Meta, structs
 
-from extproc.budget.category import apart
+from extproc.budget.category import escape_reserved
 from extproc.budget.families import PROBATION, mean_oddity
 from extproc.budget.prior import MEASURED
 from extproc.budget.values import Asked, Observation, Outcome
@@ -146,10 +146,10 @@ class Priming:
         taken = self._done.union(each.name for each in self._asking.values())
         names, left = self._discovery.names(*key) - taken, self._left.get(key, "")
         for name in sorted(names, key=lambda name: (name <= left, name)):  # that one comes last
-            row = self._row(apart(name))
+            row = self._row(escape_reserved(name))
             if len(self._done) >= MOST_PRIMED or not row or row[-1].name != key[0]:
                 continue
-            if self._knows(apart(name)):
+            if self._knows(escape_reserved(name)):
                 self._done.add(name)
             else:
                 self._asking[key] = asking = _Name(name)
@@ -160,7 +160,7 @@ class Priming:
     def _end(self, key: _Server, asking: _Name) -> None:
         del self._asking[key]
         self._done.add(asking.name)
-        model = apart(asking.name)
+        model = escape_reserved(asking.name)
         if not _are_tokens(asking.counts):
             return
         self._counted.add(tuple(asking.counts[:PROBATION]))

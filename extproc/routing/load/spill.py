@@ -19,7 +19,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from extproc.budget.estimate import Budget
 from extproc.routing.load.pool_load import PoolLoad, State, describe
@@ -61,6 +61,14 @@ class _Pool:
     state: State = State.UNKNOWN
 
 
+class _Step(NamedTuple):
+    """What each pool had been sent at one moment, by the counts of _Pool."""
+
+    at_s: float
+    sent: tuple[int, ...]
+    home: tuple[int, ...]
+
+
 class Spill:
     """Told the reports, and asked about each decision; of one process.
 
@@ -78,10 +86,7 @@ class Spill:
         self._limits, self._clock, self._draw = limits, clock, draw
         self._pools = {pool.name: _Pool(PoolLoad()) for pool in pools}
         self._next_s = -math.inf
-        # What each pool had been sent, at the last few steps, oldest first.
-        self._steps: deque[tuple[float, tuple[int, ...], tuple[int, ...]]] = deque(
-            maxlen=_MOST_STEPS
-        )
+        self._steps: deque[_Step] = deque(maxlen=_MOST_STEPS)  # oldest first
         self._shares: dict[str, list[tuple[str, float]]] = {}
 
     def tell(self, loads: Mapping[str, PoolLoad]) -> None:
@@ -140,13 +145,9 @@ class Spill:
         """Compute the shares anew."""
         self._next_s = now_s + EVERY_S
         pools = self._pools
-        self._steps.append(
-            (
-                now_s,
-                tuple(pool.sent for pool in pools.values()),
-                tuple(pool.home for pool in pools.values()),
-            )
-        )
+        sent = tuple(pool.sent for pool in pools.values())
+        home = tuple(pool.home for pool in pools.values())
+        self._steps.append(_Step(now_s, sent, home))
         senders = self._senders()
         for index, pool in enumerate(pools.values()):
             self._estimate(index, pool, now_s, senders)
@@ -207,28 +208,28 @@ class Spill:
 
     def _sent_before(self, index: int, at_s: float) -> int:
         """Return what a pool had been sent at a time, or at the oldest step."""
-        sent = self._steps[0][1][index]
-        for step_s, counts, _ in self._steps:
-            if step_s > at_s:
+        sent = self._steps[0].sent[index]
+        for step in self._steps:
+            if step.at_s > at_s:
                 break
-            sent = counts[index]
+            sent = step.sent[index]
         return sent
 
     def _senders(self) -> float:
         """Return how many times as much all senders send as this one, by the servers' reports."""
-        (begin_s, before, _), (end_s, now, _) = self._steps[0], self._steps[-1]
+        before, now = self._steps[0], self._steps[-1]
         sent = arrived = 0.0
         for index, pool in enumerate(self._pools.values()):
             if pool.load.state is State.KNOWN:
-                sent += now[index] - before[index]
-                arrived += pool.load.arrivals * (end_s - begin_s)
+                sent += now.sent[index] - before.sent[index]
+                arrived += pool.load.arrivals * (now.at_s - before.at_s)
         return max(1.0, arrived / sent) if sent else 1.0
 
     def _home_rates(self, senders: float) -> dict[str, float]:
         """Return the requests per second, of all senders, whose budget belongs to each pool."""
-        (begin_s, _, before), (end_s, _, now) = self._steps[0], self._steps[-1]
-        seconds = max(end_s - begin_s, EVERY_S)
-        counts = zip(self._pools, before, now, strict=True)
+        before, now = self._steps[0], self._steps[-1]
+        seconds = max(now.at_s - before.at_s, EVERY_S)
+        counts = zip(self._pools, before.home, now.home, strict=True)
         return {name: senders * (last - first) / seconds for name, first, last in counts}
 
 

@@ -10,7 +10,7 @@ from extproc.budget.families import Families, Member, SavedWord
 from extproc.budget.features import FEATURES
 from extproc.budget.outputs import Outputs, SavedOutput, SavedOutputs
 from extproc.budget.prior import MEASURED
-from extproc.budget.saved import doubles, whole
+from extproc.budget.saved import doubles, require_one
 from extproc.budget.sketch import Counts, Scores, Sketch, count_prior, score_prior
 from extproc.budget.states import Errors, SavedDistributions
 from extproc.budget.steering import Steering
@@ -37,9 +37,9 @@ def test_too_few_numbers_are_refused():
 
 
 def test_shares_add_up():
-    whole(1.0)
+    require_one(1.0)
     with pytest.raises(ValueError, match="add up"):
-        whole(0.9)
+        require_one(0.9)
 
 
 def test_a_sketch_of_no_values_is_refused():

@@ -7,7 +7,7 @@ from extproc.budget.families import Member
 from extproc.budget.features import FEATURES
 from extproc.budget.outputs import Kind, Outputs
 from extproc.budget.prior import MEASURED
-from extproc.budget.states import CategoryState, Distributions, Errors, ModelState
+from extproc.budget.states import Apart, CategoryState, Distributions, Errors, ModelState
 from extproc.budget.values import Asked, Measure, Observation, Outcome, Prefix
 from extproc.budget.weights import Prediction, TokenWeights
 
@@ -71,19 +71,34 @@ def test_errors_after_a_known_part_are_kept_apart() -> None:
 def test_errors_beside_a_text_that_was_counted_are_kept_apart() -> None:
     errors = Errors()
     counted = errors.of(SEEN.asked, Prediction(10.0, 2.0, is_counted=True))
-    assert counted is errors.rest
+    assert counted is errors.find_apart(Apart.REST)
     assert counted is not errors.of(SEEN.asked, ESTIMATED)
 
 
-def test_errors_of_text_that_templates_may_drop_are_kept_apart() -> None:
-    errors, features = Errors(), [0.0] * len(FEATURES)
+def with_documents() -> Asked:
+    features = [0.0] * len(FEATURES)
     features[FEATURES.index("documents")] = 100.0
-    measure = Measure(400, features=tuple(features))
-    asked = structs.replace(SEEN.asked, measure=measure)
+    return structs.replace(SEEN.asked, measure=Measure(400, features=tuple(features)))
+
+
+def with_large_errors_of_documents() -> Errors:
+    errors = Errors()
     for _ in range(100):
-        errors.add(asked, ESTIMATED, 4.0, 1.0)
-    assert Errors(errors).of(asked, ESTIMATED).upper(0.5) > 3.0
+        errors.add(with_documents(), ESTIMATED, 4.0, 1.0)
+    return errors
+
+
+def test_errors_of_text_that_templates_may_drop_are_kept_apart() -> None:
+    errors = with_large_errors_of_documents()
     assert errors.of(SEEN.asked, ESTIMATED).upper(0.5) == pytest.approx(0.0, abs=0.1)
+
+
+def test_narrower_errors_begin_as_the_wider_ones_of_their_kind() -> None:
+    errors = Errors(with_large_errors_of_documents())
+    assert errors.of(with_documents(), ESTIMATED).upper(0.5) > 3.0
+
+
+def test_errors_that_are_kept_apart_are_saved() -> None:
     after = Errors()
-    after.load(errors.save())
-    assert after.of(asked, ESTIMATED).upper(0.5) > 3.0
+    after.load(with_large_errors_of_documents().save())
+    assert after.of(with_documents(), ESTIMATED).upper(0.5) > 3.0

@@ -16,7 +16,7 @@ from extproc.response.usage import (
     Unlearnable,
     Usage,
     read_record,
-    told,
+    usage_by_envoy,
 )
 
 LEAVES = st.sampled_from([None, True, -1, 0, 7, 10**30, 1.5, "", "7", "stop", "response.failed"])
@@ -311,7 +311,7 @@ def test_a_whole_number_may_be_written_as_a_float():
     ],
 )
 def test_envoys_counts_are_held_to_what_an_exchange_can_have(counts, plausible):
-    assert (told(*counts, 0) is not Unlearnable.IMPLAUSIBLE) == plausible
+    assert (usage_by_envoy(*counts, 0) is not Unlearnable.IMPLAUSIBLE) == plausible
 
 
 @pytest.mark.parametrize(("stated", "tokens"), [("0000000007", 7), ("00000000007", None)])

@@ -19,7 +19,7 @@ from extproc.request.reader import Endpoint, read_request
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.routing.pools import Decision, Pool, Reason, choose
 from extproc.routing.route import Moving, route
-from extproc.routing.sticky import Places, stay
+from extproc.routing.sticky import StickyPools, stay
 
 SHORT, MEDIUM, LONG = (
     Pool("short", 8192, 6000),
@@ -76,14 +76,14 @@ def test_a_conversation_moves_up_at_most_once_and_never_down(budgets):
 
 
 def test_the_conversations_used_last_are_remembered():
-    places = Places(2)
+    pools = StickyPools(2)
     for name in ("a", "b", "a", "c"):
-        places.keep(name, name.upper())
-    assert [places.find([name]) for name in "abc"] == ["A", "", "C"]
-    assert places.find(["b", "c", "a"]) == "C"
-    assert places.find([]) == ""
-    places.resize(1)
-    assert (len(places), places.find(["c"])) == (1, "C")
+        pools.keep(name, name.upper())
+    assert [pools.find([name]) for name in "abc"] == ["A", "", "C"]
+    assert pools.find(["b", "c", "a"]) == "C"
+    assert pools.find([]) == ""
+    pools.resize(1)
+    assert (len(pools), pools.find(["c"])) == (1, "C")
 
 
 class Service:
@@ -93,7 +93,7 @@ class Service:
         self.settings = Settings(sticky=StickySettings(by=by), **more)
         self.rules = build_rules(self.settings, b"secret")
         self.learner = build_learner(self.settings)
-        self.places = Places(100)
+        self.pools = StickyPools(100)
         self.spill = None
 
     def ask(self, *contents, session="", tenant="", **fields):
@@ -101,7 +101,7 @@ class Service:
         messages = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
         body = {"model": "m", "max_tokens": 10, "messages": messages} | fields
         request = read_request(Endpoint.CHAT, json.dumps(body).encode(), turns=True)
-        moving = Moving(self.spill, self.places, session)
+        moving = Moving(self.spill, self.pools, session)
         return route(request, "", self.learner, self.rules, tenant, moving=moving)
 
     def spilling(self, **loads):
@@ -139,7 +139,7 @@ def test_a_user_names_a_conversation():
 def test_a_name_is_kept_as_a_digest():
     service = Service(StickyBy.USER)
     service.ask("", QUESTION, user="somebody")
-    [name] = service.places._pools
+    [name] = service.pools._pools
     assert len(name) == 32
     assert "somebody" not in name
     assert "secret" not in repr(service.rules)
@@ -155,13 +155,13 @@ def test_a_request_that_begins_with_an_earlier_one_is_of_its_conversation():
 def test_a_short_conversation_has_no_name():
     service = Service(StickyBy.MESSAGES)
     service.ask("", QUESTION, **LIMIT)
-    assert len(service.places) == 0
+    assert len(service.pools) == 0
 
 
 def test_beside_beginnings_that_are_remembered_it_stays_too():
     service = Service(StickyBy.MESSAGES, budget=BudgetSettings(prefixes=10))
     first = service.ask(INSTRUCTIONS, QUESTION, **LIMIT)
-    assert first.asked.prefix.whole in service.places._pools
+    assert first.asked.prefix.whole in service.pools._pools
     assert service.ask(INSTRUCTIONS, QUESTION, ANSWER, QUESTION).reason is Reason.STICKY
 
 

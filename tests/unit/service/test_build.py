@@ -184,9 +184,9 @@ def test_conversations_stay_known_under_other_settings_while_they_are_sticky():
     learner = build_learner(Settings())
     stages = build_stages(sticky(StickyBy.USER), learner, print, CollectorRegistry(), b"")
     for name in ("a", "b"):
-        stages.places.keep(name, "long")
+        stages.sticky_pools.keep(name, "long")
     stages = renewed(stages, sticky(StickyBy.USER, 1))
-    assert [stages.places.find([name]) for name in ("a", "b")] == ["", "long"]
+    assert [stages.sticky_pools.find([name]) for name in ("a", "b")] == ["", "long"]
     stages = renewed(stages, Settings())
-    assert stages.places is None
-    assert len(renewed(stages, sticky(StickyBy.USER)).places) == 0
+    assert stages.sticky_pools is None
+    assert len(renewed(stages, sticky(StickyBy.USER)).sticky_pools) == 0

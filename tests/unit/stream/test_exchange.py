@@ -16,7 +16,7 @@ from extproc.routing.load.spill import Limits, Spill
 from extproc.routing.pools import Pool, Reason
 from extproc.routing.route import Routed, route
 from extproc.routing.rows import Row
-from extproc.routing.sticky import By, Naming, Places
+from extproc.routing.sticky import By, Naming, StickyPools
 from extproc.routing.tenant import TenantKey
 from extproc.stream.decision import Noted, from_note, to_note
 from extproc.stream.exchange import Exchange, create_series
@@ -966,7 +966,7 @@ def test_a_second_attempt_in_a_shadow_is_no_retry():
 
 def test_a_conversation_stays_by_the_header_that_names_it():
     sticky = Naming(By.HEADER, "x-session", b"key")
-    given = dataclasses.replace(stages(sticky=sticky), places=Places(9))
+    given = dataclasses.replace(stages(sticky=sticky), sticky_pools=StickyPools(9))
     named = POST | {"x-session": "s"}
     assert "x-session" in given.header_names
     first = ask(Exchange(given), prompt("Hello", max_tokens=60_000), named)

@@ -10,9 +10,9 @@ from extproc.protos.envoy.data.ai.v3.token_usage_pb2 import TokenUsage
 from extproc.protos.envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 from extproc.stream import observed
 from extproc.stream.observed import ObservedHeads, read_end
-from extproc.stream.replies import field
 from extproc.stream.session import Session
 from extproc.stream.stream import Stream
+from extproc.stream.wire import field
 from tests.support.conversation import stages
 
 NAMES = (":status", "content-type", "content-encoding")

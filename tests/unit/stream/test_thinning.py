@@ -18,7 +18,7 @@ from extproc.stream.thinning import (
     NEAR_PER_S,
     ORDINARY_PER_S,
     SURPRISES_PER_S,
-    Price,
+    Allowance,
     Thinning,
 )
 
@@ -45,9 +45,9 @@ class Known:
 def thinned(rate, given=ORDINARY, budget=FAR, models=256, seconds=SECONDS, share=1.0, replicas=1):
     """Pass answers at a steady rate; return those that are learnt in the second half."""
     now, draw, kept = [0.0], random.Random(0), []
-    price = Price(share, models)
+    allowance = Allowance(share, models)
     learner, clock = Known(budget, replicas), lambda: now[0]
-    thinning = Thinning(kept.append, learner, lambda _: POOLS, clock, draw.random, price)
+    thinning = Thinning(kept.append, learner, lambda _: POOLS, clock, draw.random, allowance)
     for number in range(rate * seconds):
         if number == rate * seconds // 2:
             kept.clear()
@@ -152,7 +152,7 @@ def test_what_is_learnt_from_a_part_is_what_all_teach():
         learnt.append(seen)
         part.learn(seen)
 
-    thinning = Thinning(learn, part, lambda _: POOLS, lambda: now[0], draw.random, Price())
+    thinning = Thinning(learn, part, lambda _: POOLS, lambda: now[0], draw.random, Allowance())
     for _ in range(20_000):
         tokens, output = draw.randint(50, 500), int(draw.lognormvariate(5, 1)) + 1
         asked = replace(ASKED, output_limit=None, measure=sized(4 * tokens))
