@@ -64,7 +64,7 @@ _ENTRY_TOKENS: Final = 32  # and around each message or tool
 _LOOKED_AT: Final = 1 << 16  # bytes: texts in larger bodies are taken to be of all characters
 _MOST_GROWTH: Final = 11  # of bytes beyond ASCII: Unicode's NFKC writes U+FDFA's 3 as 33
 _COMMON: Final = (
-"model",
+    "model",
     "stream",
     "stream_options",
     "truncate",
