@@ -85,7 +85,8 @@ def _token(file: Path | None, settings: Settings) -> str:
 def _url(option: str, text: str) -> str:
     address = text.removeprefix("http://").rstrip("/").replace("0.0.0.0:", "127.0.0.1:")
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16 or "/" in host:
+    is_open = ":" in host and not (host.startswith("[") and host.endswith("]"))
+    if not host or not port.isdecimal() or not 0 < int(port) < 1 << 16 or "/" in host or is_open:
         raise UserError(
             f"dualpool: {option}: {text[:200]!r} is not HOST:PORT, such as 10.0.0.5:9901"
         )

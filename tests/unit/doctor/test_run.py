@@ -55,7 +55,9 @@ def test_no_password_of_an_address_is_shown(as_json, password):
     assert shown.count("http://***@s:1") == 2
 
 
-@pytest.mark.parametrize("address", ["host", "host:", "host:0", "host:99999", "http://a/b:1", ":1"])
+@pytest.mark.parametrize(
+    "address", ["host", "host:", "host:0", "host:99999", "http://a/b:1", ":1", "[::1", "::1:9901"]
+)
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(UserError, match=r"--envoy: .* is not HOST:PORT"):
         run_doctor(DoctorOptions(envoy=address))
