@@ -40,11 +40,9 @@ def check(file: Path | None, envoy: Path | None, *, looks_at_files: bool) -> int
         raise ConfigError(f"{refused(file, faults)}\n{hint}")
     if envoy is None:
         print(render(settings), end="")
-        notes = chain(_notes(settings), _file_notes(settings) if looks_at_files else ())
-        for note in notes:
-            print(f"note: {note}", file=sys.stderr)
-        return 0
-    return _check_envoy(envoy, settings)
+    for note in chain(_notes(settings), _file_notes(settings) if looks_at_files else ()):
+        print(f"note: {note}", file=sys.stderr)
+    return 0 if envoy is None else _check_envoy(envoy, settings)
 
 
 def _notes(settings: Settings) -> Iterator[str]:

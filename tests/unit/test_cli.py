@@ -13,6 +13,8 @@ import pytest
 
 from extproc.cli import main
 from extproc.config.errors import UserError
+from extproc.config.load import load
+from extproc.envoy.render import render_envoy
 from extproc.names import install_hint
 from tests.support.paths import ROOT
 
@@ -513,6 +515,16 @@ def test_check_notes_a_state_that_cannot_be_saved(tmp_path, capsys, folder, argu
     assert main(["check", str(file), *arguments]) == 0
     note = f"note: state: {state.parent} is absent or cannot be written; create it, writable by"
     assert (note in capsys.readouterr().err) is noted
+
+
+def test_check_notes_the_same_beside_an_envoy_file(tmp_path, capsys):
+    file, envoy = tmp_path / "dualpool.yaml", tmp_path / "envoy.yaml"
+    file.write_text('listen: {grpc: "0.0.0.0:50051"}\n')
+    envoy.write_text(render_envoy(load(file)))
+    assert main(["check", str(file), "--envoy", str(envoy)]) == 0
+    found = capsys.readouterr()
+    assert "note: listen.grpc" in found.err
+    assert found.out == f"{envoy} and the settings agree\n"
 
 
 POOLS = (
