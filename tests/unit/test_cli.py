@@ -506,6 +506,33 @@ def test_check_notes_an_entry_of_models_that_no_row_has(tmp_path, capsys, entry,
 
 
 @pytest.mark.parametrize(
+    ("earlier", "later", "noted"),
+    [
+        ("qwen-*", "qwen-7b", True),
+        ("qwen-7b", "qwen-*", False),
+        ("qwen-7b", "qwen-7b", True),
+        ("qwen-?b", "qwen-7b", True),
+        ("qwen-[7]b", "qwen-7b", True),
+        ("qwen-*", "qwen-*b", True),
+        ("qwen-*", "qwen-[78]b", True),
+        ("qwen-*", "q*", False),
+        ("qwen-?", "qwen-*", False),
+        ("[q*]", "*", False),
+        ("[q*]", "[q*]", True),
+    ],
+)
+def test_check_notes_an_entry_of_models_that_an_earlier_one_hides(
+    tmp_path, capsys, earlier, later, noted
+):
+    file = tmp_path / "dualpool.yaml"
+    entries = [{"name": name, "image_tokens": 5} for name in (earlier, later)]
+    file.write_text(json.dumps({"models": entries}))
+    assert main(["check", str(file)]) == 0
+    note = f"note: models: '{later}' stands behind '{earlier}', which matches all of its models"
+    assert (note in capsys.readouterr().err) is noted
+
+
+@pytest.mark.parametrize(
     ("folder", "arguments", "noted"),
     [("no", (), True), ("no", ("--no-files",), False), ("", (), False)],
 )
