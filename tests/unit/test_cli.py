@@ -272,6 +272,8 @@ def test_explain_shows_every_figure_of_the_decision(tmp_path):
     assert explained(tmp_path, CHAT) == {
         "pool": "short",
         "reason": "fits",
+        "api": "chat",
+        "form": "",
         "category": "prose/m",
         "content_class": "prose",
         "text_bytes": 400,
@@ -286,6 +288,15 @@ def test_explain_shows_every_figure_of_the_decision(tmp_path):
         "basis": "prior",
         "unreadable": "",
     }
+
+
+def test_explain_names_the_form_that_a_request_demands_of_its_answer(tmp_path, capsys):
+    body = tmp_path / "body.json"
+    body.write_text('{"messages": [], "max_tokens": 5, "response_format": {"type": "json_object"}}')
+    assert main(["explain", str(body), "--path", "/v1/chat/completions"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "api        chat"
+    assert "output     5 tokens, form shaped" in lines
 
 
 def test_explain_says_why_a_body_cannot_be_read(tmp_path):
