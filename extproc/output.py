@@ -21,7 +21,7 @@ def report_console(width: int | None = None, *, stderr: bool = False) -> Console
     NO_COLOR and pipes get no colours. Pipes get tables as wide as their cells, and no spaces at the
     ends of lines.
     """
-    console = Console(stderr=stderr)
+    console = _UncutConsole(stderr=stderr)
     # Outside a terminal rich assumes 80 columns.
     return console if console.is_terminal else _PipedConsole(width=width, stderr=stderr)
 
@@ -35,13 +35,18 @@ def wide_console() -> Console:
     return console if console.is_terminal else _PipedConsole()
 
 
-class _WideConsole(Console):
+class _UncutConsole(Console):
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*objects, **{"crop": False, **options})
+
+
+class _WideConsole(_UncutConsole):
     def print(self, *objects: Any, **options: Any) -> None:
         for each in objects:
             if isinstance(each, Table):
                 unbounded = self.options.update(width=_UNBOUNDED)
                 each.width = self.measure(each, options=unbounded).maximum
-        super().print(*objects, **{"crop": False, **options})
+        super().print(*objects, **options)
 
 
 class _PipedConsole(_WideConsole):

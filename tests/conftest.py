@@ -3,6 +3,7 @@
 import asyncio
 import os
 import platform
+import re
 from contextlib import ExitStack, closing
 
 import hypothesis
@@ -11,6 +12,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from extproc.config.settings import Settings
 from tests.support.local_stack import in_background, running
+from tests.support.paths import ROOT
 from tests.support.puppet_mesh import Mesh
 from tests.support.vllm_servers import POOLS, Installation, end, wait_until_healthy
 
@@ -26,16 +28,9 @@ _APART = (
     "tests/integration/kubernetes/",
     "tests/integration/redis/",
 )
+_CORE = re.search(r"^CORE := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)[1].split()
 # The tests that cover the core.
-_COVERING = (
-    *(
-        f"tests/unit/{room}/"
-        for room in (
-            "budget", "request", "response", "routing", "service", "state", "stream", "transport"
-        )
-    ),
-    "tests/unit/test_",
-)  # fmt: skip
+_COVERING = (*(f"tests/unit/{room}/" for room in (*_CORE, "service")), "tests/unit/test_")
 
 
 class Parts(LoadScopeScheduling):

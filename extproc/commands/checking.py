@@ -40,11 +40,9 @@ def check(file: Path | None, envoy: Path | None, *, looks_at_files: bool) -> int
         raise ConfigError(f"{refused(file, faults)}\n{hint}")
     if envoy is None:
         print(render(settings), end="")
-        notes = chain(_notes(settings), _file_notes(settings) if looks_at_files else ())
-        for note in notes:
-            print(f"note: {note}", file=sys.stderr)
-        return 0
-    return _check_envoy(envoy, settings)
+    for note in chain(_notes(settings), _file_notes(settings) if looks_at_files else ()):
+        print(f"note: {note}", file=sys.stderr)
+    return 0 if envoy is None else _check_envoy(envoy, settings)
 
 
 def _notes(settings: Settings) -> Iterator[str]:
@@ -72,14 +70,29 @@ def _notes(settings: Settings) -> Iterator[str]:
 
 
 def _unused_models(settings: Settings) -> Iterator[str]:
-    """Yield the entries of `models` that match no model of a row."""
+    """Yield the entries of `models` that match no model of a row, or none that is left."""
     names = [name for row in settings.fleet for name in row.models]
-    for entry in settings.models:
-        if not any(_may_match(entry.name, name) for name in names):
+    for number, entry in enumerate(settings.models):
+        earlier = (each.name for each in settings.models[:number])
+        if first := next((name for name in earlier if _hides(name, entry.name)), ""):
+            yield (
+                f"models: {entry.name!r} stands behind {first!r}, which matches all of its models, "
+                "so the entry has no effect: move it before that one, or remove it"
+            )
+        elif not any(_may_match(entry.name, name) for name in names):
             yield (
                 f"models: no row has a model that {entry.name!r} matches, so the entry has no "
                 "effect: correct its name, or list the model in its row"
             )
+
+
+def _hides(earlier: str, later: str) -> bool:
+    """Return whether an entry of `models` matches all that a later one does; False if unsure."""
+    if earlier == later:
+        return True
+    # A `*` alone also takes the signs of another pattern, and whatever these stand for.
+    is_sure = not _WILDCARD.search(later) or not {*earlier} & {*"?[]"}
+    return is_sure and fnmatchcase(later, earlier)
 
 
 def _may_match(entry: str, name: str) -> bool:

@@ -8,7 +8,7 @@ import json
 import math
 import ssl
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -132,8 +132,8 @@ async def _service(session: aiohttp.ClientSession, places: Places) -> ServiceFac
         return Unseen(f"{places.service}/metrics has no metrics of the service")
     ready = await _get(session, f"{places.service}/readyz")
     state = await _get(session, f"{places.service}/state", places.token)
-    used = {} if isinstance(state, Unseen) else read_used(state)
-    discords = {} if isinstance(state, Unseen) else read_discords(state)
+    discovered = {} if isinstance(state, Unseen) else read_discovered(state)
+    used, discords = read_used(discovered), read_discords(discovered)
     return ServiceFacts(not isinstance(ready, Unseen), read_counts(answer), used, discords)
 
 
@@ -226,13 +226,13 @@ def read_settings(data: bytes) -> Settings | Unseen:
     return settings if all(row.pools for row in settings.fleet) else _UNKNOWN_SETTINGS
 
 
-def read_used(data: bytes) -> Mapping[str, int]:
+def read_used(discovered: Mapping[str, Part]) -> Mapping[str, int]:
     """Return the windows that count for the service's decisions, by pool, where it asks servers."""
-    used = {name: pool.at("used").number for name, pool in _discovered(data)}
+    used = {name: pool.at("used").number for name, pool in discovered.items()}
     return {name: window for name, window in used.items() if window is not None}
 
 
-def read_discords(data: bytes) -> Mapping[str, Discord]:
+def read_discords(discovered: Mapping[str, Part]) -> Mapping[str, Discord]:
     """Return in which names of models the servers disagree, by pool."""
 
     def names(pool: Part, kind: str) -> tuple[str, ...]:
@@ -244,15 +244,15 @@ def read_discords(data: bytes) -> Mapping[str, Discord]:
             unlisted=names(pool, "unlisted"),
             apart=names(pool, "apart"),
         )
-        for name, pool in _discovered(data)
+        for name, pool in discovered.items()
     }
 
 
-def _discovered(data: bytes) -> Iterator[tuple[str, Part]]:
-    """Yield the pools of which the servers' own statements are in a page of /state."""
+def read_discovered(data: bytes) -> Mapping[str, Part]:
+    """Return the pools of which the servers' own statements are in a page of /state."""
     found = Part("", _json(data)).at("discovered").value
-    for name, pool in (found if isinstance(found, dict) else {}).items():
-        yield str(name), Part("", pool)
+    pools = found if isinstance(found, dict) else {}
+    return {str(name): Part("", pool) for name, pool in pools.items()}
 
 
 def read_models(data: bytes) -> Mapping[str, int] | Unseen:

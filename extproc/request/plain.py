@@ -2,7 +2,9 @@
 
 Invariant: what is returned is what the general reader would return, but for the order of the texts
 of one turn, which there is that of its keys. A body with anything that needs more than its fields'
-names gives None, and the general reader decides what it is.
+names gives None, and the general reader decides what it is. Only fields that are not read may
+differ: what is not UTF-8 in them is an error to the general reader alone. vLLM answers such a body
+with 400, whichever pool it gets to, so finding it is not worth a pass over every body.
 """
 
 from collections.abc import Callable, Sequence

@@ -17,6 +17,10 @@ class Explanation:
     pool: str
     """Empty if Envoy chooses it."""
     reason: str
+    api: str
+    """The API whose body it was read as: `chat`, `completion`, `responses` ..."""
+    form: str
+    """What the request demands of its answer: `shaped`, `stops`, or nothing."""
     category: str
     content_class: str
     text_bytes: int
@@ -46,16 +50,19 @@ def explain_by(body: bytes, kind: Endpoint, rules: Rules, learner: Learner) -> E
     try:
         request = read_request(kind, body, max_bytes=rules.max_body_bytes)
     except UnreadableRequest as error:
-        return _explanation(route_unread(rules), "", error.reason.value)
+        unread = route_unread(rules)
+        return _explanation(unread, api=kind.value, form="", kind="", unreadable=error.reason.value)
     routed = route(request, "", learner, rules)
     text_class = content_class(routed.asked.measure.features).value if routed.pool else ""
-    return _explanation(routed, text_class, "")
+    form = request.form.value
+    return _explanation(routed, api=kind.value, form=form, kind=text_class, unreadable="")
 
 
 def describe(explanation: Explanation) -> str:
     """Return the explanation as lines of text."""
     e = explanation
     counted = f", {e.counted_tokens} tokens counted" if e.counted_tokens else ""
+    form = f", form {e.form}" if e.form else ""
     if e.unreadable:
         told = f"pool {e.pool}, the largest" if e.pool else "no pool, as its row is not known"
         return f"unreadable ({e.unreadable}): {told}"
@@ -63,23 +70,26 @@ def describe(explanation: Explanation) -> str:
         return "no row of pools has its model: unlisted"
     return "\n".join(
         [
+            f"api        {e.api}",
             f"class      {e.content_class}, category {e.category}",
             f"text       {e.text_bytes} bytes, {e.token_ids} token ids{counted}",
             f"ratio      {e.bytes_per_token:.2f} bytes per token ({e.basis})",
             f"prompt     {e.prompt_tokens} tokens, margin {e.margin_tokens}",
-            f"output     {e.output_tokens} tokens",
+            f"output     {e.output_tokens} tokens{form}",
             f"budget     {e.budget_tokens} tokens",
             f"pool       {e.pool} ({e.reason})",
         ]
     )
 
 
-def _explanation(routed: Routed, kind: str, unreadable: str) -> Explanation:
+def _explanation(routed: Routed, *, api: str, form: str, kind: str, unreadable: str) -> Explanation:
     budget, measure = routed.budget, routed.asked.measure
     text_tokens = budget.prompt_tokens - measure.token_ids
     return Explanation(
         pool=routed.pool,
         reason=routed.reason.value,
+        api=api,
+        form=form,
         category=name_category(routed.asked) if kind else "",
         content_class=kind,
         text_bytes=measure.text_bytes,

@@ -13,6 +13,8 @@ import pytest
 
 from extproc.cli import main
 from extproc.config.errors import UserError
+from extproc.config.load import load
+from extproc.envoy.render import render_envoy
 from extproc.names import install_hint
 from tests.support.paths import ROOT
 
@@ -295,6 +297,8 @@ def test_explain_shows_every_figure_of_the_decision(tmp_path):
     assert explained(tmp_path, CHAT) == {
         "pool": "short",
         "reason": "fits",
+        "api": "chat",
+        "form": "",
         "category": "prose/m",
         "content_class": "prose",
         "text_bytes": 400,
@@ -309,6 +313,15 @@ def test_explain_shows_every_figure_of_the_decision(tmp_path):
         "basis": "prior",
         "unreadable": "",
     }
+
+
+def test_explain_names_the_form_that_a_request_demands_of_its_answer(tmp_path, capsys):
+    body = tmp_path / "body.json"
+    body.write_text('{"messages": [], "max_tokens": 5, "response_format": {"type": "json_object"}}')
+    assert main(["explain", str(body), "--path", "/v1/chat/completions"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "api        chat"
+    assert "output     5 tokens, form shaped" in lines
 
 
 def test_explain_says_why_a_body_cannot_be_read(tmp_path):
@@ -529,6 +542,33 @@ def test_check_notes_an_entry_of_models_that_no_row_has(tmp_path, capsys, entry,
 
 
 @pytest.mark.parametrize(
+    ("earlier", "later", "noted"),
+    [
+        ("qwen-*", "qwen-7b", True),
+        ("qwen-7b", "qwen-*", False),
+        ("qwen-7b", "qwen-7b", True),
+        ("qwen-?b", "qwen-7b", True),
+        ("qwen-[7]b", "qwen-7b", True),
+        ("qwen-*", "qwen-*b", True),
+        ("qwen-*", "qwen-[78]b", True),
+        ("qwen-*", "q*", False),
+        ("qwen-?", "qwen-*", False),
+        ("[q*]", "*", False),
+        ("[q*]", "[q*]", True),
+    ],
+)
+def test_check_notes_an_entry_of_models_that_an_earlier_one_hides(
+    tmp_path, capsys, earlier, later, noted
+):
+    file = tmp_path / "dualpool.yaml"
+    entries = [{"name": name, "image_tokens": 5} for name in (earlier, later)]
+    file.write_text(json.dumps({"models": entries}))
+    assert main(["check", str(file)]) == 0
+    note = f"note: models: '{later}' stands behind '{earlier}', which matches all of its models"
+    assert (note in capsys.readouterr().err) is noted
+
+
+@pytest.mark.parametrize(
     ("folder", "arguments", "noted"),
     [("no", (), True), ("no", ("--no-files",), False), ("", (), False)],
 )
@@ -538,6 +578,16 @@ def test_check_notes_a_state_that_cannot_be_saved(tmp_path, capsys, folder, argu
     assert main(["check", str(file), *arguments]) == 0
     note = f"note: state: {state.parent} is absent or cannot be written; create it, writable by"
     assert (note in capsys.readouterr().err) is noted
+
+
+def test_check_notes_the_same_beside_an_envoy_file(tmp_path, capsys):
+    file, envoy = tmp_path / "dualpool.yaml", tmp_path / "envoy.yaml"
+    file.write_text('listen: {grpc: "0.0.0.0:50051"}\n')
+    envoy.write_text(render_envoy(load(file)))
+    assert main(["check", str(file), "--envoy", str(envoy)]) == 0
+    found = capsys.readouterr()
+    assert "note: listen.grpc" in found.err
+    assert found.out == f"{envoy} and the settings agree\n"
 
 
 POOLS = (

@@ -354,7 +354,7 @@ function explainWith(e) {
   const lines = !e.pool || e.unreadable
     ? [`${e.pool ? `Pool ${e.pool}` : "No pool"}: ${why(e)}${e.unreadable ? ` (${e.unreadable})` : ""}.`]
     : [`Pool ${e.pool} (${e.reason}): ${why(e)}.`,
-      `Category ${e.category}, ${e.basis}: ${whole(e.text_bytes)} bytes of text at ${e.bytes_per_token.toFixed(2)} bytes per token` +
+      `Read as ${e.api}${e.form ? `, form ${e.form}` : ""}. Category ${e.category}, ${e.basis}: ${whole(e.text_bytes)} bytes of text at ${e.bytes_per_token.toFixed(2)} bytes per token` +
       `${e.counted_tokens ? `, ${whole(e.counted_tokens)} tokens counted` : ""}` +
       `${e.token_ids ? `, and ${whole(e.token_ids)} token ids` : ""}.`];
   $("explanation").replaceChildren(...lines.map((line) => make("p", line)));

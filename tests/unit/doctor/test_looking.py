@@ -8,6 +8,7 @@ from extproc.doctor.facts import Unseen
 from extproc.doctor.looking import (
     read_counts,
     read_discords,
+    read_discovered,
     read_hosts,
     read_models,
     read_settings,
@@ -55,14 +56,19 @@ def test_settings_that_cannot_be_read_are_not_used(page, reason):
 
 
 def test_the_windows_that_count_are_read_where_the_service_asks_servers():
-    assert read_used(b'{"discovered": {"short": {"used": 4096}, "long": 3}}') == {"short": 4096}
-    assert read_used(b"{}") == {}
+    assert read_used(read_discovered(b'{"discovered": {"short": {"used": 4096}, "long": 3}}')) == {
+        "short": 4096
+    }
+    assert read_used(read_discovered(b"{}")) == {}
 
 
 def test_names_in_which_servers_disagree_are_read_where_the_service_asks_them():
     page = b'{"discovered": {"short": {"missing": ["a", 3], "apart": 3}, "long": {}}}'
-    assert read_discords(page) == {"short": Discord(missing=("a",)), "long": Discord()}
-    assert read_discords(b'{"discovered": [3]}') == {}
+    assert read_discords(read_discovered(page)) == {
+        "short": Discord(missing=("a",)),
+        "long": Discord(),
+    }
+    assert read_discords(read_discovered(b'{"discovered": [3]}')) == {}
 
 
 def test_the_windows_of_a_server_are_those_of_its_models():
@@ -85,6 +91,6 @@ def test_a_server_that_states_no_window_is_not_judged():
 def test_whatever_answers_nothing_is_raised(data):
     read_counts(data)
     read_settings(data)
-    read_used(data)
+    read_used(read_discovered(data))
     read_models(data)
     read_counts(PAGE + data)

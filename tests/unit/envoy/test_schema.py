@@ -103,7 +103,8 @@ def test_names_in_camel_case_are_read_too():
 def test_what_is_not_checked_is_one_line(capsys):
     files = ROOT / "envoy" / "dualpool.yaml", ROOT / "envoy" / "envoy.yaml"
     assert main(["check", str(files[0]), "--envoy", str(files[1])]) == 0
-    *lines, last = capsys.readouterr().err.splitlines()
+    err = capsys.readouterr().err
+    *lines, last = [line for line in err.splitlines() if str(files[1]) in line]
     named = r"note: \S+:\d+: not checked: envoy-data-plane [0-9.]+ has no (type|field) '[\w.]+'"
     assert all(re.match(named, line) for line in lines)
     assert last == f"note: Envoy itself checks all: envoy --mode validate -c {files[1]}"

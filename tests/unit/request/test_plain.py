@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from extproc.request import plain, reader
-from extproc.request.reader import Endpoint, UnreadableRequest, read_request
+from extproc.request.reader import Endpoint, Unreadable, UnreadableRequest, read_request
 
 LONG = ["{}" * 9000, "a b" * 2000, 'é\n"\\' * 5000, "</think>" * 3000, "\U0001f600" * 2000]
 TEXTS = st.text(max_size=40) | st.sampled_from(["a</think>b", "[/THINK]", "", *LONG])
@@ -119,6 +119,14 @@ def as_strings(request):
 def test_both_readers_find_the_same(body, turns):
     text = json.dumps(ordered(body)).encode()
     assert read(text, turns=turns) == read_generally(text, turns=turns)
+
+
+@pytest.mark.parametrize("field", [b'"x\xff": 1', b'"x": "\xff"'])
+@pytest.mark.interpreted
+def test_only_the_general_reader_refuses_fields_that_are_not_read_and_not_utf8(field):
+    text = b'{"messages": [{"role": "user", "content": "a"}], %s}' % field
+    assert not isinstance(read(text), Unreadable)
+    assert read_generally(text) is Unreadable.JSON
 
 
 SPOILS = st.sampled_from(

@@ -60,7 +60,7 @@ def test_an_unreadable_body_goes_to_the_largest_pool_with_the_reason():
 
 def test_the_text_has_a_line_for_each_figure():
     words = [line.split()[0] for line in describe(explained(BODY)).splitlines()]
-    assert words == ["class", "text", "ratio", "prompt", "output", "budget", "pool"]
+    assert words == ["api", "class", "text", "ratio", "prompt", "output", "budget", "pool"]
 
 
 def rows(*models):
