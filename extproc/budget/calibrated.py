@@ -150,6 +150,12 @@ class Calibrated:
             found = self._outlooks[model, category] = self._find(model, category).outlook()
         return found
 
+    def weigh(self, model: str, tenant: str, measure: Measure) -> float:
+        """Return the tokens that a prompt, or several together, are expected to have; above 0."""
+        # The category decides nothing here: weights are a model's, or a tenant's for a model.
+        found = self._find(model, "", tenant).predict(measure)
+        return found.tokens + measure.token_ids
+
     def recall(self, digest: str) -> Recalled | None:
         """Return what is known of the beginning of a prompt, if it was seen before."""
         return self._prefixes.find(digest)

@@ -8,7 +8,7 @@ from extproc.budget.category import OTHER, Labels
 from extproc.budget.estimate import Budget
 from extproc.budget.lengths import Lengths, SavedLengths
 from extproc.budget.saved import SavedLabels
-from extproc.budget.values import Asked, Estimator, Learnt, Observation, Outcome, Recalled
+from extproc.budget.values import Asked, Estimator, Learnt, Measure, Observation, Outcome, Recalled
 
 
 class Learner:
@@ -29,6 +29,10 @@ class Learner:
     def budget(self, asked: Asked) -> Budget:
         """Estimate what a request needs."""
         return self.estimator.budget(asked)
+
+    def weigh(self, model: str, tenant: str, measure: Measure) -> float:
+        """Return the tokens that a prompt, or several together, are expected to have."""
+        return self.estimator.weigh(model, tenant, measure)
 
     def recall(self, digest: str) -> Recalled | None:
         """Return what is known of the beginning of a prompt, if it was seen before."""

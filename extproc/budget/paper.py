@@ -11,8 +11,9 @@ from msgspec import Meta
 from extproc.budget.bounded import BoundedMap
 from extproc.budget.category import OTHER
 from extproc.budget.estimate import Basis, Budget
+from extproc.budget.measure import prior_total
 from extproc.budget.saved import Amount, Count, Name, SavedTouches
-from extproc.budget.values import Asked, Figures, Learnt, Observation, Recalled
+from extproc.budget.values import Asked, Figures, Learnt, Measure, Observation, Recalled
 
 _LEAST_RATIO = 1 / 16  # bytes per token: keeps a budget finite where sigma exceeds c
 
@@ -96,6 +97,10 @@ class PaperEstimator:
     def knows(self, model: str) -> bool:  # noqa: ARG002
         """Return True: the paper's ratio is of answers."""
         return True
+
+    def weigh(self, model: str, tenant: str, measure: Measure) -> float:  # noqa: ARG002
+        """Return the tokens by the prior: a ratio knows only bytes."""
+        return prior_total(measure)
 
     def recall(self, digest: str) -> Recalled | None:
         """Return nothing: the ratio is of whole prompts."""

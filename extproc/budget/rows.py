@@ -11,7 +11,7 @@ import msgspec
 from extproc.budget.category import OTHER_MODELS
 from extproc.budget.estimate import Budget
 from extproc.budget.saved import Name
-from extproc.budget.values import Asked, Estimator, Figures, Learnt, Observation, Recalled
+from extproc.budget.values import Asked, Estimator, Figures, Learnt, Measure, Observation, Recalled
 
 
 class SavedRow(msgspec.Struct, frozen=True, array_like=True, tag=30):
@@ -45,6 +45,10 @@ class RowEstimators:
         """Return whether counted prompts would teach nothing of a model, as without a row."""
         number = self._number(model)
         return number is None or self._estimators[number].knows(model)
+
+    def weigh(self, model: str, tenant: str, measure: Measure) -> float:
+        """Return the tokens of a prompt by the estimator of its model, as `budget` does."""
+        return self._estimators[self._number(model) or 0].weigh(model, tenant, measure)
 
     def recall(self, digest: str) -> Recalled | None:
         """Return what is known of the beginning of a prompt: its digest is that of one model."""

@@ -221,6 +221,9 @@ class Estimator(Protocol):
     def knows(self, model: str) -> bool:
         """Return whether counted prompts would teach nothing of a model."""
 
+    def weigh(self, model: str, tenant: str, measure: Measure) -> float:
+        """Return the tokens that a prompt, or several together, are expected to have; above 0."""
+
     def recall(self, digest: str) -> "Recalled | None":
         """Return what is known of the beginning of a prompt, if it was seen before."""
 

@@ -1,6 +1,8 @@
 """What estimators see of a request: its prompts measured, its limit and its sequences."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import itemgetter
 
 from msgspec import structs
 
@@ -20,34 +22,45 @@ from extproc.request.reader import Request
 from extproc.routing.models import ModelRule, find_rule
 
 
+def by_prior(model: str, tenant: str, measure: Measure) -> float:  # noqa: ARG001
+    """Return the tokens of a prompt before anything is learnt of any model."""
+    return prior_total(measure)
+
+
 def ask(
     request: Request,
     category: str = "",
     tenant: str = "",
     models: Sequence[ModelRule] = (),
+    weigh: Callable[[str, str, Measure], float] = by_prior,
     *,
     limit_is_hint: bool = False,
 ) -> Asked:
-    """Build the estimator's view of a request; the default category is the class of its content."""
+    """Build the estimator's view of a request; the default category is the class of its content.
+
+    Of several prompts, `weigh` tells the tokens that one of a model and a tenant is expected to
+    have, and so which is the largest.
+    """
     prompts, rule = request.prompts, find_rule(request.model, models)
+    model = escape_reserved(request.model)
     first, *others = prompts.candidates
-    largest = measure_prompt(rule, first)
-    if others:
-        every = (largest, *(measure_prompt(rule, other) for other in others))
-        largest = max(every, key=prior_total)
-    whole = None
+    largest, whole, share = measure_prompt(rule, first), None, 1.0
     if prompts.own and prompts.shared:
+        expect = partial(weigh, model, tenant)
+        every = (largest, *(measure_prompt(rule, other) for other in others))
+        tokens, largest = max(((expect(each), each) for each in every), key=itemgetter(0))
         shared = measure_prompt(rule, prompts.shared, prompts=0)
         whole = add(measure_prompt(rule, prompts.own, prompts.count), shared, prompts.count)
+        share = min(tokens / expect(whole), 1.0)
     return Asked(
-        model=escape_reserved(request.model),
+        model=model,
         category=category or content_class(largest.features).value,
         measure=largest,
         output_limit=request.output_limit,
         output_floor=request.min_tokens,
         sequences=request.sequences,
         whole=whole,
-        share=min(prior_total(largest) / prior_total(whole), 1.0) if whole else 1.0,
+        share=share,
         tenant=tenant,
         limit_is_hint=limit_is_hint,
         thinking=request.thinking.value,

@@ -162,6 +162,9 @@ class Estimating(Protocol):
     def budget(self, asked: Asked) -> Budget:
         """Return the budget of a request."""
 
+    def weigh(self, model: str, tenant: str, measure: Measure) -> float:
+        """Return the tokens that a prompt, or several together, are expected to have; above 0."""
+
     def recall(self, digest: str) -> Recalled | None:
         """Return what is known of the beginning of a prompt, if it was seen before."""
 
@@ -186,7 +189,7 @@ def route(
         return Routed("", Reason.UNLISTED, asked, _NO_BUDGET)
     category = named(header) if rules.category_header else ""
     hints = rules.limits_are_hints
-    asked = ask(request, category, tenant, rules.models, limit_is_hint=hints)
+    asked = ask(request, category, tenant, rules.models, learner.weigh, limit_is_hint=hints)
     trail = rules.trail(request, asked) if rules.reads_turns else None
     names = rules.sticky.names(request, asked, moving.session, trail) if rules.sticky else ()
     if trail and rules.prefix_key is not None:

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from extproc.budget.estimate import Budget
-from extproc.budget.values import Asked, Recalled
+from extproc.budget.values import Asked, Measure, Recalled
 from extproc.request.reader import Request
 from extproc.response.reader import Refused, Unlearnable, Usage
 from extproc.routing.pools import Pool
@@ -74,6 +74,9 @@ class _Telling:
         budget = self._learner.budget(asked)
         self._trace.step("choose")
         return budget
+
+    def weigh(self, model: str, tenant: str, measure: Measure) -> float:
+        return self._learner.weigh(model, tenant, measure)
 
     def recall(self, digest: str) -> Recalled | None:
         return self._learner.recall(digest)

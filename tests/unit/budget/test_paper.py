@@ -109,6 +109,11 @@ def test_more_categories_than_are_kept_share_one_ratio():
     assert estimator.budget(asked(4000, category="c")).basis is Basis.CALIBRATED
 
 
+def test_prompts_are_compared_by_the_prior():
+    measures = [Measure(4000), Measure(10, 900)]
+    assert [paper().weigh("m", "", measure) for measure in measures] == [1.0, 900.0]
+
+
 def test_token_ids_are_exact():
     estimator = paper()
     assert estimator.budget(asked(0, 70)).tokens == 70

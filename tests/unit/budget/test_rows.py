@@ -37,6 +37,12 @@ def test_a_row_learns_from_its_own_answers():
     assert alone.budget(replace(ASKED, model="b2")).basis is Basis.PRIOR
 
 
+def test_prompts_are_weighed_by_the_row_of_their_model():
+    estimator = taught(build_estimator(settings()))
+    before, learnt = (estimator.weigh(model, "", ASKED.measure) for model in ("b", "a"))
+    assert abs(learnt - 1000) < abs(before - 1000)
+
+
 def test_a_row_has_the_windows_of_its_own_pools():
     limits = build_learner(settings()).learnt().limits
     assert list(limits) == ["a-8192/2048", "b-8192/4096"]

@@ -254,6 +254,23 @@ def test_prompts_without_text_have_a_share_too():
     assert asked.largest_prompt(2) == 1
 
 
+def test_of_several_prompts_the_largest_is_told_by_what_was_learnt():
+    rules, learner = build_rules(Settings()), build_learner(Settings())
+    prose, kanji = "The owl sat still, as owls do. " * 300, "本日は晴天なり。" * 300
+
+    def ask(*prompts):
+        body = json.dumps({"model": "m", "input": prompts}).encode()
+        return route(read_request(Endpoint.EMBEDDING, body), "", learner, rules).asked
+
+    assert ask(kanji, prose).measure == ask(prose).measure
+    for _ in range(60):
+        for prompt, tokens in (kanji, 4800), (prose, 2400):
+            learner.learn(Observation(ask(prompt), Outcome.COMPLETE, 8192, tokens))
+    asked = ask(kanji, prose)
+    assert asked.measure == ask(kanji).measure
+    assert asked.largest_prompt(7200) == pytest.approx(4800, rel=0.01)
+
+
 @pytest.mark.parametrize("hints", [False, True])
 def test_the_rules_say_if_a_stated_limit_counts_in_full(hints):
     rules = dataclasses.replace(RULES, limits_are_hints=hints)
