@@ -4,6 +4,7 @@ Invariant: on any doubt a request passes on unchanged, to the largest pool, and 
 """
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -473,6 +474,9 @@ def _is_cut(seen: Observation, finish: Finish) -> bool:
     if finish is not Finish.UNTOLD:
         return finish is Finish.LENGTH
     room, stated = seen.window - seen.largest_prompt, seen.asked.output_limit
-    # Of several sequences the longest may have had all tokens but one for each other.
-    longest = seen.completion_tokens - (seen.asked.sequences - 1)
+    # Of several sequences the sum alone is known. The longest is taken to have their mean, and as
+    # much again each time that their number doubles: those that reach a window are then about as
+    # many as by their true longest, if outputs are log-normal with a deviation of 1.
+    sequences = seen.asked.sequences
+    longest = seen.completion_tokens / sequences * (1 + math.log2(sequences))
     return stated != 0 and longest >= min(stated or room, room)
