@@ -4,7 +4,7 @@ Invariant: on any doubt a request passes on unchanged, to the largest pool, and 
 """
 
 import enum
-import re
+import math
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -19,6 +19,7 @@ from extproc.request.reader import (
     Request,
     Unreadable,
     UnreadableRequest,
+    UsageWish,
     endpoint,
     read_request,
 )
@@ -39,6 +40,7 @@ from extproc.stream.decision import (
     Noted,
     ask_for_usage,
     brief_from_note,
+    can_ask_for_usage,
     from_note,
     note_text,
     to_note,
@@ -61,7 +63,6 @@ from extproc.stream.usage_asking import UsageForm
 _PROCEED = Proceed()
 _WAIT = Wait()
 _MOST_LENGTH_DIGITS = 18
-_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-4])")  # `_`, or one from a to t
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
 
 _Chosen = TypeVar("_Chosen")
@@ -107,17 +108,13 @@ class PendingRequest:
         self.body: bytes | bytearray | memoryview = b""
         self.whole = False  # Envoy accepts another body in its place
 
-    @property
-    def replaceable(self) -> bool:
-        """Whether a field can be added to the body."""
+    def can_ask_for_usage(self, wish: UsageWish) -> bool:
+        """Return whether the body, which says this of usage, can be replaced by one that asks."""
         utf16 = b"\0" in bytes(self.body[:4])  # or UTF-32
         plain = not utf16 and not self.headers.get("content-encoding")
         if not self.whole or not plain or len(self.body) > _MOST_REPLACED_BYTES:
             return False
-        # An error that quotes it would name the field, also if it is spelt with escapes.
-        body = bytes(self.body)
-        named = b"stream_options" in body or (b"\\u00" in body and _LETTER.search(body))
-        return not named
+        return can_ask_for_usage(bytes(self.body), wish)
 
 
 def create_series(stages: Stages) -> None:
@@ -209,7 +206,7 @@ class Exchange:
         self._noted = read
         if read is not None and read.usage is UsageForm.ASKED:
             pool = self._answering_pool(read, answer)
-            self._stages.usage_asking.note_wrong(pool.name, read.asked.model)
+            self._stages.usage_asking.note_wrong(pool.name, read.asked.model, read.wish)
 
     def _is_retried(self, answer: PendingAnswer) -> bool:
         # In a shadow Envoy's second attempt is one to the same pool.
@@ -236,7 +233,7 @@ class Exchange:
             return
         pool = self._answering_pool(noted, answer)
         asking, model = self._stages.usage_asking, noted.asked.model
-        asking.learn(pool.name, model, noted.usage, answer.shows(outcome))
+        asking.learn(pool.name, model, noted.usage, answer.shows(outcome), noted.wish)
         cause = self._conclude(noted, pool, outcome)
         if self._is_retried(answer):
             retries = self._stages.metrics.retries
@@ -364,11 +361,11 @@ class Exchange:
     ) -> Proceed:
         if one_in is None:
             return self._go(routed)
-        unstated = request.usage_unstated
-        may_ask = unstated and self._may_ask(pending, routed)
+        wish, unstated = request.usage_wish, request.usage_unstated
+        may_ask = unstated and self._may_ask(pending, routed, wish)
         unasked = UsageForm.UNASKED if unstated else UsageForm.OTHER
         form = UsageForm.ASKED if may_ask else unasked
-        action = self._go(routed, Noted.of(routed, one_in, form, pending.endpoint))
+        action = self._go(routed, Noted.of(routed, one_in, form, pending.endpoint, wish))
         return self._with_usage(pending, action) if may_ask else action
 
     def _observe_one_in(self, *, is_informative: bool) -> int | None:
@@ -382,11 +379,15 @@ class Exchange:
         one_in = stages.sampling.one_in(stages.rules.observe_sample)
         return one_in if one_in == 1 or stages.draw() * one_in < 1.0 else None
 
-    def _may_ask(self, pending: PendingRequest, routed: Routed) -> bool:
+    def _may_ask(self, pending: PendingRequest, routed: Routed, wish: UsageWish) -> bool:
         """Return whether to ask for the usage of an observed stream that does not state it."""
-        may_add = self._stages.rules.asks_usage and pending.hides_usage and pending.replaceable
+        may_hide = self._stages.rules.asks_usage and pending.hides_usage
         asking = self._stages.usage_asking
-        return may_add and asking.may_ask(routed.pool, routed.asked.model)
+        return (
+            may_hide
+            and pending.can_ask_for_usage(wish)
+            and asking.may_ask(routed.pool, routed.asked.model, wish)
+        )
 
     def _with_usage(self, pending: PendingRequest, action: Proceed) -> Proceed:
         self._stages.metrics.usage_asked.count()
@@ -481,6 +482,9 @@ def _is_cut(seen: Observation, finish: Finish) -> bool:
     if finish is not Finish.UNTOLD:
         return finish is Finish.LENGTH
     room, stated = seen.window - seen.largest_prompt, seen.asked.output_limit
-    # Of several sequences the longest may have had all tokens but one for each other.
-    longest = seen.completion_tokens - (seen.asked.sequences - 1)
+    # Of several sequences the sum alone is known. The longest is taken to have their mean, and as
+    # much again each time that their number doubles: those that reach a window are then about as
+    # many as by their true longest, if outputs are log-normal with a deviation of 1.
+    sequences = seen.asked.sequences
+    longest = seen.completion_tokens / sequences * (1 + math.log2(sequences))
     return stated != 0 and longest >= min(stated or room, room)

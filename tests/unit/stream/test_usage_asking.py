@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extproc.request.request import UsageWish
 from extproc.stream.usage_asking import UsageAsking, UsageForm, UsageSeen
 
 ASKED, UNASKED = UsageForm.ASKED, UsageForm.UNASKED
@@ -195,6 +196,57 @@ def test_once_it_is_known_why_a_trial_is_wrong_the_next_one_follows(seen, pause)
     assert asks(asking) == [True, False, False]
 
 
+def beside(asking, wrong, right):
+    """Let so many streams be called wrong that were not asked, and so many be without usage."""
+    for _ in range(wrong):
+        asking.learn("short", "m", UNASKED, SUSPECT)
+    unasked(asking, right)
+
+
+def call_trial_wrong(asking):
+    """Return whether there is a trial, and have it called wrong."""
+    if not any(asks(asking, 64)):
+        return False
+    asking.note_wrong("short", "m")
+    asking.learn("short", "m", ASKED, SUSPECT)
+    return True
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right", "trials"), [(0, 8, 1), (1, 60, 2), (1, 8, 3), (8, 8, 7), (72, 8, 38)]
+)
+def test_so_many_wrong_trials_in_a_row_are_no_chance(wrong, right, trials):
+    asking, seen = UsageAsking(), 0
+    beside(asking, wrong, right)
+    while call_trial_wrong(asking):
+        seen += 1
+        beside(asking, wrong, right)
+    assert seen == trials
+
+
+@pytest.mark.parametrize("trials", [1, 30])
+def test_trials_that_are_wrong_like_others_do_not_stop_the_asking(trials):
+    asking = UsageAsking()
+    for _ in range(trials):
+        beside(asking, 72, 8)
+        assert call_trial_wrong(asking)
+    beside(asking, 72, 8)
+    assert sum(asks(asking, 64)) == 1
+    asking.learn("short", "m", ASKED, STATED)
+    assert asks(asking) == [True] * 3
+
+
+def test_one_clients_wrong_streams_are_not_each_of_the_trials():
+    asking = UsageAsking()
+    for stream in range(1000):
+        is_trial = asking.may_ask("short", "m")
+        if is_trial and stream % 10 == 0:
+            break
+        form = ASKED if is_trial else UNASKED
+        asking.learn("short", "m", form, SUSPECT if stream % 10 else UsageSeen.UNHEARD)
+    assert is_trial
+
+
 def test_no_status_of_a_proven_server_changes_anything():
     asking = proven()
     for _ in range(10):
@@ -229,8 +281,9 @@ def test_what_clients_asked_for_themselves_takes_no_place():
     assert asks(asking) == [True, False, False]
 
 
-def test_pools_and_models_are_apart():
+def test_pools_models_and_wishes_are_apart():
     asking = after((UNASKED, ABSENT))
+    assert not asking.may_ask("short", "m", UsageWish.DECLINED)
     assert not asking.may_ask("long", "m")
     assert not asking.may_ask("short", "n")
 
