@@ -268,9 +268,9 @@ def test_the_body_says_one_thing_more(fields, space):
 @given(BODIES, BODIES)
 def test_options_that_decline_usage_are_replaced_where_they_stand(options, space, before, after):
     first, last = (json.dumps(fields)[1:-1] for fields in (before, after))
-    body = f'{{{first}, "stream_options"{space}:{space}%s{space}, {last}}}'
-    asked = ask_for_usage(body.replace("%s", options).encode())
-    assert asked == body.replace("%s", '{"include_usage":true}').encode()
+    head, tail = f'{{{first}, "stream_options"{space}:{space}', f"{space}, {last}}}"
+    asked = ask_for_usage(f"{head}{options}{tail}".encode())
+    assert asked == f'{head}{{"include_usage":true}}{tail}'.encode()
 
 
 @pytest.mark.parametrize(
