@@ -50,6 +50,11 @@ LENT: Final = 5
 
 Not more: its outputs may be others.
 """
+EVENED: Final = 0.25
+"""How errors of several prompts even out in their sum: the error of the largest, in deviations, is
+that of all together by its share of the tokens to the power of minus this. With nothing in common
+it would be .5, with one error for all 0. For 10 and 32 texts, of one kind or of several, the 99th
+percentile of the largest was 1.25 to 1.6 times that of all; this makes it 1.3 and 1.7 times."""
 _MOST_FOUND: Final = 256
 _NOTHING: Final = Learnt()
 
@@ -202,7 +207,7 @@ class Calibrated:
         self._judge(seen, known, largest, share)
         score = every.score(tokens)
         if known.own_weights or known.model.member.placed:
-            self._learn_score(score, every, known, seen, share)
+            self._learn_score(score / asked.share**EVENED, every, known, seen, share)
         if asked.output_limit != 0:
             self._learn_output(seen, known, largest, share)
         if self._learn_prefix(seen, known, score):

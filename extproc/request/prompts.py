@@ -34,7 +34,7 @@ from extproc.request.sample import rough_tokens, take_sample
 MAX_OBJECTS: Final = 1 << 10
 """The most prompts that are told apart if they are not plain texts or ids; more count as one."""
 
-CANDIDATES: Final = 4
+CANDIDATES: Final = 16
 """The most prompts of a request that are measured to find the largest; ranked by rough tokens."""
 
 VIDEO_FRAMES: Final = 16

@@ -95,7 +95,7 @@ BOUNDS = {
     "request.image._PREFIX_BYTES": 30,
     "request.image._PREFIX_CHARS": 64,
     "request.prompt.MAX_IMAGES": 256,
-    "request.prompts.CANDIDATES": 4,
+    "request.prompts.CANDIDATES": 16,
     "request.prompts.MAX_OBJECTS": 1024,
     "request.prompts.VIDEO_FRAMES": 16,
     "request.prompts._MEDIUM_TOKENS": 1400,

@@ -259,6 +259,20 @@ def test_all_prompts_of_a_request_teach_and_the_largest_is_reserved() -> None:
     assert calibrated.learnt().models["m"]["surprise"] < 2
 
 
+def test_the_largest_of_several_prompts_has_a_wider_margin_than_all_together() -> None:
+    # Their errors even out in the sum that an answer states.
+    def margin(share: float) -> int:
+        calibrated, draw = fresh(), random.Random(1)
+        for _ in range(400):
+            request = asked(draw.randint(100, 2000))
+            seen = truth(replace(request, whole=request.measure, share=share))
+            tokens = round(seen.prompt_tokens * draw.gauss(1.0, 0.03))
+            calibrated.observe(replace(seen, prompt_tokens=tokens))
+        return calibrated.budget(asked()).margin_tokens
+
+    assert margin(1 / 16) > 1.5 * margin(1.0)
+
+
 def test_a_category_that_was_never_seen_is_estimated_from_its_model() -> None:
     calibrated = taught()
     first = calibrated.budget(asked(category="new"))

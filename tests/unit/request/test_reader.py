@@ -737,10 +737,10 @@ def test_prompts_that_share_nothing_share_no_message():
     assert (prompts.own.messages, prompts.shared.messages) == (2, 0)
 
 
-def test_the_four_roughly_largest_prompts_are_measured():
-    entries = ["a" * n for n in (10, 60, 20, 50, 30, 40)]
+def test_the_sixteen_roughly_largest_prompts_are_measured():
+    entries = ["a" * n for n in range(10, 30)]
     candidates = read({"input": entries}, Endpoint.EMBEDDING).prompts.candidates
-    assert [each.text_bytes for each in candidates] == [60, 50, 40, 30]
+    assert [each.text_bytes for each in candidates] == list(range(29, 13, -1))
 
 
 def test_each_pair_has_the_largest_entry_of_the_shorter_list():
