@@ -103,7 +103,7 @@ def one_pool(done: Study) -> str:
     plan = done.plan
     fails = "" if plan.meets else " It misses the objectives at any size."
     seqs = sequences(plan, done.question, by_default=plan.pools == done.by_default.pools)
-    return f"One pool with {seqs}: {count_gpus(plan.gpus)}{plan.yearly}.{fails}"
+    return f"One pool with max_num_seqs {seqs}: {count_gpus(plan.gpus)}{plan.yearly}.{fails}"
 
 
 def tables(done: Study, tails: "Tails | None" = None) -> Iterator[Table]:

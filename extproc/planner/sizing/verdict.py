@@ -23,8 +23,8 @@ def judge(plan: Plan, question: Question, as_started: Plan) -> str:
         return ""
     by_default = one.pools == as_started.pools
     seqs = sequences(one, question, by_default=by_default)
-    needed = f"{seqs} will do" if by_default else f"set --max-num-seqs {one.pools[0].max_num_seqs}"
-    advice = _advice(plan, one, f"one pool with {seqs}", needed)
+    needed = f"max_num_seqs {seqs} will do" if by_default else f"set --max-num-seqs {seqs}"
+    advice = _advice(plan, one, f"one pool with max_num_seqs {seqs}", needed)
     return " ".join((advice, *_reasons(plan, one, question), *_outlook(plan, one)))
 
 
@@ -37,9 +37,11 @@ def sequences(one: Plan, question: Question, *, by_default: bool) -> str:
     """Return the max_num_seqs of a plan of one pool; by_default: nobody has to set it."""
     seqs, default = one.pools[0].max_num_seqs, question.default_num_seqs
     if not by_default:
-        return f"max_num_seqs {seqs}"
+        measured = question.profile.measured_sequences
+        beyond = f" (extrapolated: {measured} were measured)" if 0 < measured < seqs else ""
+        return f"{seqs}{beyond}"
     held = f"; the KV cache holds {seqs}" if seqs < default else ""
-    return f"max_num_seqs {default} ({question.profile.whose_default}{held})"
+    return f"{default} ({question.profile.whose_default}{held})"
 
 
 def _advice(plan: Plan, one: Plan, alone: str, needed: str) -> str:

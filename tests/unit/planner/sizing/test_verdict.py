@@ -75,6 +75,11 @@ def test_a_measured_server_has_its_own_number_of_sequences():
     assert text.startswith("Do not split: max_num_seqs 128 (as measured) will do.")
 
 
+def test_what_was_not_measured_is_marked():
+    text = judge(split(long={"gpus": 400}), profile=replace(A100, measured_sequences=8))
+    assert text.startswith("Do not split: set --max-num-seqs 16 (extrapolated: 8 were measured).")
+
+
 @pytest.mark.parametrize("against", [ALONE_PLAN, alone(meets=False)])
 @pytest.mark.parametrize("gpus", [80, 400])
 def test_no_cost_is_said_without_a_price(gpus, against):
