@@ -26,7 +26,12 @@ from extproc.planner.simulation.rules import Rule, RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
 from extproc.planner.traffic.arrivals import Incoming, arrive, draw_limits
 from extproc.planner.traffic.lengths import InputError, Trace, Workload, replay
-from extproc.planner_commands.fleets import FleetOptions, build_fleet, choose_pools
+from extproc.planner_commands.fleets import (
+    FleetOptions,
+    build_fleet,
+    choose_pools,
+    profile_of,
+)
 from extproc.planner_commands.inputs import InputOptions, read_inputs
 from extproc.routing.route import Rules, route_by_size
 
@@ -148,6 +153,10 @@ def _replay_of(options: argparse.Namespace) -> _Replay:
         raise InputError("--speed", 0, f"too high: the trace must last {2 * _OUTAGE_S:g} s")
     fleet_options = FleetOptions(windows=tuple(options.window), instances=tuple(options.instances))
     pools = choose_pools(fleet_options, build_rules(Settings()).pools, is_file=False)
+    # As many sequences as the KV cache holds at full length, as in the papers.
+    profile = profile_of(fleet_options)
+    seqs = tuple(profile.window_slots(pool.max_model_len) for pool in pools)
+    fleet_options = replace(fleet_options, max_num_seqs=seqs)
     fleet = build_fleet(fleet_options, pools, trace.workload(), trace.rate)
     return _Replay(trace, fleet, options.seed)
 

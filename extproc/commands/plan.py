@@ -134,7 +134,7 @@ def _add_plan_limits(parser: argparse.ArgumentParser) -> None:
         "an instance) or a profile; prints the cheapest fleets, proved by simulation",
     )
     parser.add_argument(
-        "--model", default="llama-3-8b", help="with --pool: its shape (default: %(default)s)"
+        "--model", metavar="NAME", help="with --pool: its shape (default: llama-3-8b)"
     )
     parser.add_argument(
         "--tails",

@@ -142,7 +142,7 @@ def _add_fleet(parser: argparse.ArgumentParser) -> None:
             "--threshold",
             "largest budget of each pool but the last (default: of the settings, or its --window)",
         ),
-        ("--max-num-seqs", "of each pool (default: as many as the KV cache holds at full length)"),
+        ("--max-num-seqs", "of each pool (default: what dualpool plan chooses)"),
         ("--instances", "of each pool"),
     ):
         # () and 0 leave the choice to the settings or the planner (FleetOptions).

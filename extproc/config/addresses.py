@@ -1,6 +1,7 @@
 """Addresses of the settings: their patterns, and the parts and ports that follow from them."""
 
 import re
+from urllib.parse import urlsplit
 
 MAX_SOCKET_PATH_BYTES = 107  # unix(7): sun_path holds 108, the last of them NUL
 _NAME = r"([A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\]):"
@@ -19,9 +20,19 @@ ANY_HOST = frozenset({"0.0.0.0", "::"})  # noqa: S104  # compared with, never bo
 """The hosts that stand for all addresses of a machine."""
 
 
-def is_http_url(text: str) -> bool:
-    """Return whether a text begins as the URL of a server, with http:// or https://."""
-    return re.match(r"https?://[^/\s]", text) is not None
+def http_url(text: str) -> str:
+    """Return the URL of a server; HOST:PORT gets http://. Raises ValueError, with what is wrong."""
+    url = text if "://" in text else f"http://{text}"
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("not an HTTP address")
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError("the port is not a number from 1 to 65535") from None
+    if port == 0 or (port is None and url is not text):
+        raise ValueError("the port is missing" if port is None else "port 0 is none")
+    return url
 
 
 def host_port(address: str) -> tuple[str, int]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 
 from extproc.planner.simulation.fleet import FleetSpec, PoolSpec
-from extproc.planner.sizing.question import Question, SlotRule
+from extproc.planner.sizing.plans import Plan
+from extproc.planner.sizing.question import Question
 from extproc.planner.sizing.search import Planner, pool_names
 from extproc.planner.traffic.lengths import InputError, Workload
 from extproc.planner_commands.options import DEFAULT_PROFILE, load_profile
@@ -21,9 +22,10 @@ class FleetOptions:
     """The fleet's options; empty tuples and 0 mean that the settings or the planner decide.
 
     windows: max_model_len of the pools, ascending. thresholds: of all pools but the largest; the
-    windows if empty. plan: a file written by `dualpool plan --json`, which replaces all other
-    options but prefix_caching and long_prefill_token_threshold. max_num_batched_tokens: None:
-    vLLM's default on the accelerator.
+    windows if empty. max_num_seqs: of each pool; what `dualpool plan` would choose if empty.
+    plan: a file written by `dualpool plan --json`, which replaces all other options but
+    prefix_caching and long_prefill_token_threshold. max_num_batched_tokens: None: vLLM's default on
+    the accelerator.
     """
 
     profile: str = DEFAULT_PROFILE
@@ -125,12 +127,19 @@ def build_fleet(
         options = replace(options, max_num_batched_tokens=batched)
     else:
         _check(options, len(pools))
-        profile = load_profile(options.profile)
+        profile = profile_of(options)
         sized = _size(options, pools, profile, _FleetTraffic(workload, rate_per_s))
     try:
         return FleetSpec(tuple(_spec(pool, profile, options) for pool in sized))
     except ValueError as error:
         raise InputError("fleet", 0, str(error)) from None
+
+
+def profile_of(options: FleetOptions) -> InstanceProfile:
+    """Return the profile of every instance. Raises InputError and ProfileError."""
+    if options.plan:
+        return _read_plan(options.plan).question.profile
+    return load_profile(options.profile)
 
 
 def _check(options: FleetOptions, pools: int) -> None:
@@ -149,38 +158,50 @@ def _check_count(flag: str, given: Sequence[int], wanted: int) -> None:
 def _size(
     options: FleetOptions, pools: Sequence[Pool], profile: InstanceProfile, traffic: _FleetTraffic
 ) -> tuple[_PlannedPool, ...]:
-    windows = [pool.max_model_len for pool in pools]
-    # At least 1, so that PoolSpec can report a KV cache that does not hold the window.
-    slots = options.max_num_seqs or [max(1, profile.window_slots(w)) for w in windows]
-    instances = options.instances or _plan_instances(options, pools, profile, traffic)
+    instances, slots = options.instances, options.max_num_seqs
+    if not (instances and slots):
+        planned = _plan(options, pools, profile, traffic)
+        slots = slots or tuple(pool.max_num_seqs for pool in planned.pools)
+        instances = instances or _instances(options.gpus, profile, planned)
     return tuple(
         _PlannedPool(pool.name, pool.max_model_len, seqs, pool.limit, count)
         for pool, seqs, count in zip(pools, slots, instances, strict=True)
     )
 
 
-def _plan_instances(
+def _plan(
     options: FleetOptions, pools: Sequence[Pool], profile: InstanceProfile, traffic: _FleetTraffic
-) -> tuple[int, ...]:
-    """Return the planner's instances, or the given GPUs divided in proportion to the loads."""
+) -> Plan:
+    """Return the planner's pools, with the given max_num_seqs or those that it chooses."""
+    rate_per_s = traffic.rate_per_s
     # A trace whose requests all have the same time has an infinite rate.
-    if not math.isfinite(traffic.rate_per_s):
-        raise InputError("--instances", 0, "needed: all requests arrive at once, without a rate")
+    if not math.isfinite(rate_per_s):
+        if not options.instances:
+            raise InputError(
+                "--instances", 0, "needed: all requests arrive at once, without a rate"
+            )
+        rate_per_s = 1.0  # max_num_seqs follows from the lengths
     question = Question(
         workload=traffic.workload,
-        rate_per_s=traffic.rate_per_s,
+        rate_per_s=rate_per_s,
         profile=profile,
         window=pools[-1].max_model_len,
         max_num_batched_tokens=_batched(options, profile),
-        # As in _size: a pool is sized with the sequences that it then has.
-        slot_rule=SlotRule.OCCUPANCY if options.max_num_seqs else SlotRule.WINDOW,
     )
-    plan = Planner(question).at(tuple(pool.limit for pool in pools[:-1]))
-    if not options.gpus:
+    limits = tuple(pool.limit for pool in pools[:-1])
+    if options.max_num_seqs:
+        return Planner(question).of(limits, options.max_num_seqs)
+    return Planner(question).at(limits)
+
+
+def _instances(gpus: int, profile: InstanceProfile, plan: Plan) -> tuple[int, ...]:
+    """Return the planner's instances, or the given GPUs divided in proportion to the loads."""
+    if not gpus:
         return tuple(max(1, pool.instances) for pool in plan.pools)
     # In instances: each pool's requests by the rate at which one of its instances serves them.
-    loads = [pool.share / pool.mu_per_instance for pool in plan.pools]
-    return share_out(options.gpus // profile.gpus, loads)
+    return share_out(
+        gpus // profile.gpus, [pool.share / pool.mu_per_instance for pool in plan.pools]
+    )
 
 
 def share_out(instances: int, loads: Sequence[float]) -> tuple[int, ...]:

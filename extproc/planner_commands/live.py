@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from extproc.budget.lengths import LengthHistogram
-from extproc.config.addresses import is_http_url
+from extproc.config.addresses import http_url
 from extproc.config.errors import hide_secrets
 from extproc.planner.traffic.documents import read_lengths
 from extproc.planner.traffic.lengths import InputError
@@ -79,11 +79,11 @@ def read_hour(addresses: Sequence[str]) -> LiveHour | None:
 
 
 def _fetch(address: str) -> bytes:
-    if not is_http_url(address):
-        raise InputError(
-            address, 0, "not an HTTP address; allowed: for example http://127.0.0.1:8081"
-        )
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(http_url(address))
+    except ValueError as error:
+        text = f"{error}; allowed: for example 127.0.0.1:8081"
+        raise InputError(address, 0, text) from None
     url = parts._replace(path=f"{parts.path.rstrip('/').removesuffix('/lengths')}/lengths").geturl()
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - checked above
@@ -110,7 +110,7 @@ def _reason(error: OSError | http.client.HTTPException) -> str:
 
 
 def _hour(address: str) -> LiveHour | None:
-    parts = urlsplit(address)
+    parts = urlsplit(http_url(address))
     path = parts.path.rstrip("/").removesuffix("/lengths")
     url = parts._replace(path=f"{path}/page/events").geturl()
     try:

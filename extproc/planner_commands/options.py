@@ -31,6 +31,7 @@ from extproc.simulator.engine.profiles import (
 DEFAULT_PROFILE: Final = "a100-llama70b"
 SHORT: Final = 8192
 """Tokens up to which a request is short for --tails, without --threshold."""
+_MODEL: Final = "llama-3-8b"
 _LEAST_OF_A_CLASS: Final = 10
 _OBJECTIVES: Final = Objectives()
 
@@ -46,9 +47,9 @@ class PlanOptions:
     errors: shares of misrouted and over-routed requests, as text; None: measured ones.
     slo_long_ttft_ms, slo_long_tpot_ms: above the smallest pool; None: the same. tails: whether to
     simulate what each class of requests sees, in runs of `requests`. offers: NAME=GPU,... of the
-    short and of the long pool, which run `model`. price: USD per GPU and hour; None: the profile's.
-    json, html, plot: files to write; json may be `-` for standard output. out: a folder for the
-    files that start the pools. sweep: where simulations run.
+    short and of the long pool, which run `model`; None: _MODEL. price: USD per
+    GPU and hour; None: the profile's. json, html, plot: files to write; json may be `-` for
+    standard output. out: a folder for the files that start the pools. sweep: where simulations run.
     """
 
     inputs: InputOptions
@@ -69,7 +70,7 @@ class PlanOptions:
     slo_long_ttft_ms: float | None = None
     slo_long_tpot_ms: float | None = None
     offers: tuple[str, ...] = ()
-    model: str = "llama-3-8b"
+    model: str | None = None
     tails: bool = False
     requests: int = 10_000
     sweep: SweepOptions = SWEEP
@@ -90,6 +91,8 @@ def question_of(
     """
     if not 1 <= options.pools <= 8:
         raise PlanError(f"--pools: {options.pools} is not allowed: from 1 to 8")
+    if options.model is not None and not options.offers:
+        raise PlanError("--model: only together with --pool; a --profile names its model")
     requests = reading.requests
     goals = Objectives(
         ttft_p99_s=options.slo_ttft_ms / 1e3,
@@ -126,7 +129,7 @@ def _machines(offer: str, options: PlanOptions) -> tuple[Machine, ...]:
     _, equals, names = offer.partition("=")
     if not equals or not all(names.split(",")):
         raise PlanError(f"--pool: {offer} is not allowed: for example short=l4,l40s")
-    machines = (_machine(name, options.model) for name in names.split(","))
+    machines = (_machine(name, options.model or _MODEL) for name in names.split(","))
     batched = options.max_num_batched_tokens
     return tuple(replace(machine, max_num_batched_tokens=batched) for machine in machines)
 

@@ -77,7 +77,8 @@ def _notes(done: Study, options: PlanOptions) -> tuple[str, ...]:
     short_run = (
         f"A simulated run lasts {seconds:.0f} s, too short to fill queues: give more --requests.",
     )
-    most = max(pool.max_num_seqs for pool in done.plan.pools)
+    plans = (done.plan, done.by_default, done.by_lengths, done.by_window, *done.splits)
+    most = max(pool.max_num_seqs for plan in plans for pool in plan.pools)
     told = question.profile.notes(most, question.max_num_batched_tokens)
     return (*told, *short_run) if options.tails and seconds < _LEAST_RUN_S else told
 

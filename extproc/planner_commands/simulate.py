@@ -6,7 +6,7 @@ Invariant: all rules that are compared get the same arrivals, the same texts and
 import importlib
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,16 +28,21 @@ from extproc.planner.simulation.results import Result, summarise
 from extproc.planner.simulation.rules import Estimated, Replayed, Rule, RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
 from extproc.planner.simulation.spilling import Spilling
-from extproc.planner.sizing.question import default_num_seqs
 from extproc.planner.sizing.sensitivity import CAPACITIES, HIGH_LOAD
 from extproc.planner.traffic.arrivals import arrive, draw_limits
 from extproc.planner.traffic.lengths import InputError, Trace, Workload, poisson, replay
 from extproc.planner.traffic.rows import NO_TIMES, Reading
 from extproc.planner.traffic.texts import STATED
-from extproc.planner_commands.fleets import FleetOptions, build_fleet, choose_pools
+from extproc.planner_commands.fleets import (
+    FleetOptions,
+    build_fleet,
+    choose_pools,
+    profile_of,
+)
 from extproc.planner_commands.inputs import InputOptions, read_inputs
 from extproc.planner_commands.sweep import SWEEP, SweepOptions, sized, spreading
 from extproc.progress import Show, showing
+from extproc.simulator.engine.profiles import InstanceProfile
 
 COMPARED: Final = (
     RuleName.DUALPOOL,
@@ -49,6 +54,7 @@ COMPARED: Final = (
     RuleName.HOMOGENEOUS,
 )
 _WIDTH: Final = 120  # seven rules with intervals
+_LEAST_ANSWERS: Final = 5  # mean times of an answer in a run: two fill the fleet
 _SHOWN_FROM: Final = 10_000  # requests of a run; fewer take a second or two
 
 
@@ -104,6 +110,7 @@ class _SimulationInputs:
     settings: Settings
     reading: Reading
     fleet: FleetSpec
+    profile: InstanceProfile
     requests: int
 
 
@@ -115,7 +122,8 @@ def _simulate_all(options: SimulateOptions) -> tuple[Simulation, dict[str, Recor
     trace = _arrivals(options, reading, options.seed)
     _check_warmup(options, trace)
     fleet = _fleet(options, settings, trace)
-    inputs = _SimulationInputs(options, settings, reading, fleet, len(trace))
+    profile = profile_of(options.fleet)
+    inputs = _SimulationInputs(options, settings, reading, fleet, profile, len(trace))
     compared, first = _compare_all(inputs)
     simulation = Simulation(
         source=trace.name,
@@ -123,7 +131,7 @@ def _simulate_all(options: SimulateOptions) -> tuple[Simulation, dict[str, Recor
         rate=trace.rate,
         poisson=options.rate > 0,
         stated=options.stated,
-        notes=(*reading.notes, *inputs.fleet.notes),
+        notes=(*reading.notes, *inputs.fleet.notes, *_notes(options, compared)),
         compared=compared,
     )
     return simulation, first
@@ -153,10 +161,11 @@ def _compare_all(inputs: _SimulationInputs) -> tuple[tuple[Compared, ...], dict[
     compared = tuple(
         Compared(
             rule.value,
-            _fleet_of(rule, inputs.fleet),
+            _fleet_of(rule, inputs)[0],
             tuple(run.result for run in done if run.rule is rule),
             firsts[rule].load,
             tuple(run.result for run in again if run.rule is rule),
+            _fleet_of(rule, inputs)[1],
         )
         for rule in options.rules
     )
@@ -164,10 +173,36 @@ def _compare_all(inputs: _SimulationInputs) -> tuple[tuple[Compared, ...], dict[
     return compared, first
 
 
-def _fleet_of(rule: RuleName, fleet: FleetSpec) -> FleetSpec:
+def _fleet_of(rule: RuleName, inputs: _SimulationInputs) -> tuple[FleetSpec, str]:
+    """Return the fleet of a rule, and whose max_num_seqs a fleet of one pool has."""
+    fleet, profile, given = inputs.fleet, inputs.profile, inputs.options.fleet.max_num_seqs
+    engine = fleet.pools[-1].engine
     if rule is RuleName.ONE_POOL:
-        return fleet.one_pool(default_num_seqs(fleet.pools[-1].engine.max_num_batched_tokens))
-    return fleet.homogeneous() if rule is RuleName.HOMOGENEOUS else fleet
+        seqs = profile.default_num_seqs(engine.max_num_batched_tokens)
+        return fleet.one_pool(seqs), profile.whose_default
+    if rule is not RuleName.HOMOGENEOUS:
+        return fleet, ""
+    if given and not inputs.options.fleet.plan:
+        return fleet.one_pool(given[-1]), "that of the largest pool"
+    seqs = profile.window_slots(engine.max_model_len)
+    return fleet.one_pool(seqs), "the papers' rule, KV / window; nobody has to run it so"
+
+
+def _notes(options: SimulateOptions, compared: Sequence[Compared]) -> Iterator[str]:
+    """Yield what the first rule's figures cannot show."""
+    first = compared[0]
+    result = first.results[0]
+    # Where a fleet is overloaded, answers take the longer the longer the run.
+    if first.load > 1 or result.answer_s * _LEAST_ANSWERS <= result.span_s:
+        return
+    # Twice that: answers take longer in a fleet that is full.
+    needed = 2 * _LEAST_ANSWERS * result.answer_s * options.rate
+    requests = math.ceil(needed / 1000) * 1000
+    fix = f"give --requests {requests}" if options.rate else "replay a longer trace"
+    yield (
+        f"the run is too short to tell: its arrivals span {result.span_s:.3g} s, and an answer"
+        f" takes {result.answer_s:.3g} s, so the fleet is still filling; {fix}"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +230,7 @@ def _run(
     inputs: _SimulationInputs, run: _SimulationRun, progress: Callable[[int], None] = lambda _: None
 ) -> _Done:
     options = inputs.options
-    fleet = with_capacity(_fleet_of(run.rule, inputs.fleet), run.capacity)
+    fleet = with_capacity(_fleet_of(run.rule, inputs)[0], run.capacity)
     trace = _arrivals(options, inputs.reading, run.seed)
     rule = _rule(inputs, run, fleet)
     limits = draw_limits(trace, run.seed, options.stated)

@@ -1,7 +1,7 @@
 """`dualpool profile URL`: measures a running vLLM, fits a profile, prints and writes it."""
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from extproc.config.addresses import is_http_url
+from extproc.config.addresses import http_url
 from extproc.output import STDOUT, report_console, write_json
 from extproc.profiling.fitting import (
     DOUBTFUL,
@@ -28,7 +28,6 @@ from extproc.simulator.engine.profiles import InstanceProfile, write_profile
 
 _WIDTH: Final = 100
 _BELOW_1: Final = "--most: {}, --max-num-batched-tokens: {}, --gpus: {}; all must be at least 1"
-_NO_URL: Final = "{}: not an HTTP address; allowed: for example http://127.0.0.1:8000"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +83,15 @@ def run_profile(options: ProfileOptions) -> int:
 
     Raises VllmError if nothing could be measured.
     """
-    if not is_http_url(options.url):
-        return _fail(_NO_URL.format(options.url), 2)
+    try:
+        url = http_url(options.url)
+    except ValueError as error:
+        return _fail(f"{options.url}: {error}; allowed: for example 127.0.0.1:8000", 2)
     if min(options.most, options.max_num_batched_tokens, options.gpus) < 1:
         numbers = (options.most, options.max_num_batched_tokens, options.gpus)
         return _fail(_BELOW_1.format(*numbers), 2)
     console = report_console(_WIDTH)
-    facts, measured = asyncio.run(measure_server(options))
+    facts, measured = asyncio.run(measure_server(replace(options, url=url)))
     for reason in measured.missing:
         _say(f"not measured: {reason}")
     try:

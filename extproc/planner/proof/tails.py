@@ -18,7 +18,7 @@ from extproc.planner.simulation.results import Mask, percentile, warmup
 from extproc.planner.simulation.rules import RuleName, make_rule
 from extproc.planner.simulation.run import Conduct, simulate
 from extproc.planner.sizing.plans import Plan, PoolPlan
-from extproc.planner.sizing.question import Objectives, Question, SlotRule, default_num_seqs
+from extproc.planner.sizing.question import Objectives, Question, SlotRule
 from extproc.planner.sizing.search import Planner
 from extproc.planner.sizing.sensitivity import shifted
 from extproc.planner.traffic.arrivals import Incoming, arrive, draw_limits
@@ -318,8 +318,8 @@ Fleet = tuple[str, tuple[Shape, ...], tuple[int, ...]]
 def fleets_of(question: Question, threshold: int) -> Iterator[Fleet]:
     """Yield one pool as vLLM starts, one by the actual lengths if it differs, and the split."""
     planner = Planner(question)
-    most = default_num_seqs(question.max_num_batched_tokens)
-    name, (shape,), counts = fleet_of("one pool, default", planner.as_started(), question)
+    most = question.default_num_seqs
+    name, (shape,), counts = fleet_of("one pool, default", planner.as_started, question)
     # As vLLM runs it: the KV cache limits what runs at once, not the formula's effective slots.
     yield name, (replace(shape, max_num_seqs=most),), counts
     packed = planner.packed(SlotRule.OCCUPANCY)

@@ -19,8 +19,7 @@ from extproc.planner.proof.hardware import Hardware, is_mixed
 from extproc.planner.proof.tails import Tails
 from extproc.planner.report.hardware import usd_per_year
 from extproc.planner.report.layout import seconds
-from extproc.planner.report.text import headline, introduction, tables
-from extproc.planner.sizing.question import default_num_seqs
+from extproc.planner.report.text import default_name, headline, introduction, tables
 from extproc.planner.sizing.study import Study
 
 _STYLE = """\
@@ -134,9 +133,8 @@ def _candidates(done: Study, tails: Tails | None) -> Iterator[_Candidate]:
                 colour = "C0" if len(row.shapes) > 1 else "C1"
                 yield _Candidate(f"{row.name} ({title})", row.gpus, f"{short}, {long}", colour)
         return
-    default = default_num_seqs(done.question.max_num_batched_tokens)
     plans = (
-        (f"1, vLLM's default ({default})", done.by_default, "C1"),
+        (default_name(done.question), done.by_default, "C1"),
         (f"1, {done.by_lengths.pools[0].max_num_seqs} sequences", done.by_lengths, "C1"),
         *((f"{len(plan.pools)} pools", plan, "C0") for plan in done.splits),
         ("1, the papers' KV / window", done.by_window, "lightgrey"),

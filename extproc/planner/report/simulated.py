@@ -11,7 +11,6 @@ from rich.table import Table
 
 from extproc.planner.simulation.fleet import FleetSpec
 from extproc.planner.simulation.results import Interval, Result, SimulatedFigures, interval
-from extproc.planner.simulation.rules import RuleName
 from extproc.planner.sizing.sensitivity import CAPACITIES
 
 
@@ -20,7 +19,8 @@ class Compared:
     """One rule, its fleet, and a result per seed.
 
     load: of its fullest pool with the first seed. capacity: results of that seed on slower and
-    faster instances, in the order of `sensitivity.CAPACITIES`; () at low load.
+    faster instances, in the order of `sensitivity.CAPACITIES`; () at low load. whose_seqs: whose
+    max_num_seqs a rival of one pool has; "" for others.
     """
 
     rule: str
@@ -28,6 +28,7 @@ class Compared:
     results: tuple[Result, ...]
     load: float = 0.0
     capacity: tuple[Result, ...] = ()
+    whose_seqs: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +149,13 @@ def _explain(simulation: Simulation) -> str:
 
 
 def _rival(compared: Compared) -> str:
+    if not compared.whose_seqs:
+        return ""
     seqs = compared.fleet.pools[-1].engine.max_num_seqs
-    if compared.rule == RuleName.ONE_POOL.value:
-        return f"one-pool: all GPUs in one pool of {seqs} sequences an instance, vLLM's default."
-    if compared.rule == RuleName.HOMOGENEOUS.value:
-        return f"homogeneous: the same with {seqs}, as in the papers; nobody has to run it so."
-    return ""
+    return (
+        f"{compared.rule}: all GPUs in one pool, {seqs} sequences an instance"
+        f" ({compared.whose_seqs})."
+    )
 
 
 def _rules(simulation: Simulation) -> Table:

@@ -35,7 +35,7 @@ def _least(tails: "Tails") -> str:
     if one:
         rest = f"a split takes {split.gpus}" if split else "no split does"
         return (
-            f"Do not split: set {_settings(one.shapes[0])}. One pool of {count_gpus(one.gpus)} "
+            f"Do not split: {_settings(one.shapes[0])}. One pool of {count_gpus(one.gpus)} "
             f"holds the objectives of each class, with P99 TTFT and TPOT of short requests of "
             f"{seconds(one.short.ttft_p99_s)} and {seconds(one.short.tpot_p99_s)}, and P99 TTFT of "
             f"long ones of {seconds(one.long.ttft_p99_s)}; {rest}.{_turn(tails)}"
@@ -50,10 +50,13 @@ def _least(tails: "Tails") -> str:
 
 
 def _settings(shape: "Shape") -> str:
-    """Return the flags of vLLM that this pool needs."""
+    """Return the flags of vLLM that this pool needs, or that it needs none."""
     if shape.long_prefill_token_threshold:
-        return f"--long-prefill-token-threshold {shape.long_prefill_token_threshold}"
-    return f"--max-num-seqs {shape.max_num_seqs}"
+        return f"set --long-prefill-token-threshold {shape.long_prefill_token_threshold}"
+    profile, seqs = shape.profile, shape.max_num_seqs
+    if seqs == profile.default_num_seqs(shape.max_num_batched_tokens):
+        return f"max_num_seqs {seqs} ({profile.whose_default}) will do"
+    return f"set --max-num-seqs {seqs}"
 
 
 def _turn(tails: "Tails") -> str:

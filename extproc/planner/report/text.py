@@ -10,9 +10,10 @@ from rich.table import Table
 from extproc.planner.report.layout import make_table, seconds
 from extproc.planner.report.tails import advise, tail_tables
 from extproc.planner.sizing.plans import Plan, PoolPlan, count_gpus
-from extproc.planner.sizing.question import Question, SlotRule, default_num_seqs
+from extproc.planner.sizing.question import Question, SlotRule
 from extproc.planner.sizing.sensitivity import Change
 from extproc.planner.sizing.study import Study
+from extproc.planner.sizing.verdict import sequences
 
 if TYPE_CHECKING:
     from extproc.planner.proof.tails import Tails
@@ -60,7 +61,7 @@ def headline(done: Study, tails: "Tails | None" = None) -> str:
     """Return the recommendation, and why."""
     if tails:
         return advise(tails)
-    return f"{done.plan.verdict or one_pool(done.plan)}{_capped(done)}{_hurried(done)}"
+    return f"{done.plan.verdict or one_pool(done)}{_capped(done)}{_hurried(done)}"
 
 
 def _capped(done: Study) -> str:
@@ -97,13 +98,12 @@ def _round_up(ms: float) -> int:
     return math.ceil(ms / step) * int(step)
 
 
-def one_pool(plan: Plan) -> str:
+def one_pool(done: Study) -> str:
     """Return a sentence on what a plan of one pool needs."""
+    plan = done.plan
     fails = "" if plan.meets else " It misses the objectives at any size."
-    return (
-        f"One pool with max_num_seqs {plan.pools[0].max_num_seqs}: {count_gpus(plan.gpus)}, "
-        f"${plan.usd_per_year:,.0f} a year.{fails}"
-    )
+    seqs = sequences(plan, done.question, by_default=plan.pools == done.by_default.pools)
+    return f"One pool with max_num_seqs {seqs}: {count_gpus(plan.gpus)}{plan.yearly}.{fails}"
 
 
 def tables(done: Study, tails: "Tails | None" = None) -> Iterator[Table]:
@@ -156,13 +156,20 @@ def _counts(done: Study) -> Table:
         *("pools", "max seqs", "split at", "instances", "closed form"),
         *("GPUs", "$ a year", "saving", "holds"),
     )
-    default = default_num_seqs(done.question.max_num_batched_tokens)
-    table.add_row(f"1, vLLM's default ({default})", *_plan_cells(done.by_default))
+    started, *rest = _plan_cells(done.by_default)
+    if done.by_default.pools[0].max_num_seqs < done.question.default_num_seqs:
+        started += " (KV cache)"
+    table.add_row(default_name(done.question), started, *rest)
     table.add_row("1, by actual lengths", *_plan_cells(done.by_lengths))
     for plan in done.splits:
         table.add_row(f"{len(plan.pools)}", *_plan_cells(plan))
     table.add_row("1, the papers' KV / window", *_plan_cells(done.by_window))
     return table
+
+
+def default_name(question: Question) -> str:
+    """Return the name of one pool of servers that are started without max_num_seqs."""
+    return f"1, {question.profile.whose_default} ({question.default_num_seqs})"
 
 
 def _plan_cells(plan: Plan) -> tuple[str, ...]:
@@ -172,7 +179,7 @@ def _plan_cells(plan: Plan) -> tuple[str, ...]:
         f"{plan.instances}",
         f"{plan.closed_form}",
         f"{plan.gpus}",
-        f"{plan.usd_per_year:,.0f}",
+        f"{plan.usd_per_year:,.0f}" if plan.price_per_gpu_h else "-",
         f"{plan.saving:.1%}" if plan.against else "-",
         "yes" if plan.meets else "no",
     )

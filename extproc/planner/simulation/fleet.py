@@ -68,15 +68,10 @@ class FleetSpec:
         )
 
     def one_pool(self, max_num_seqs: int) -> "FleetSpec":
-        """Return the homogeneous fleet with this max_num_seqs."""
-        (pool,) = self.homogeneous().pools
-        batched = max(pool.engine.max_num_batched_tokens, max_num_seqs)
-        engine = replace(pool.engine, max_num_seqs=max_num_seqs, max_num_batched_tokens=batched)
-        return FleetSpec((replace(pool, engine=engine),))
-
-    def homogeneous(self) -> "FleetSpec":
-        """Return a fleet of the largest pool alone, with as many instances as the GPUs allow."""
+        """Return a fleet of the largest pool alone, on all GPUs, with this max_num_seqs."""
         largest = self.pools[-1]
+        batched = max(largest.engine.max_num_batched_tokens, max_num_seqs)
+        engine = replace(largest.engine, max_num_seqs=max_num_seqs, max_num_batched_tokens=batched)
         instances = max(1, self.gpus // largest.gpus)
-        window = largest.engine.max_model_len
-        return FleetSpec((replace(largest, instances=instances, threshold=window),))
+        pool = replace(largest, engine=engine, instances=instances, threshold=engine.max_model_len)
+        return FleetSpec((pool,))

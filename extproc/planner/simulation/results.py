@@ -56,12 +56,17 @@ class SimulatedFigures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One run. warmup_s: earlier arrivals are left out. span_s: from first to last arrival."""
+    """One run.
+
+    warmup_s: earlier arrivals are left out. span_s: from first to last arrival. answer_s: mean time
+    from arrival to the last token.
+    """
 
     pools: tuple[SimulatedFigures, ...]
     fleet: SimulatedFigures
     warmup_s: float
     span_s: float
+    answer_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ def summarise(records: Records, warmup_s: float | None = None) -> Result:
         fleet=judged.figures(tuple(pools)),
         warmup_s=left_out,
         span_s=end - begin,
+        answer_s=_answer_s(records),
     )
 
 
@@ -99,9 +105,13 @@ def warmup(records: Records) -> float:
     arrivals.
     """
     span = float(records.at_s[-1] - records.at_s[0])
+    return min(max(2 * _answer_s(records), span / 10), span / 2)
+
+
+def _answer_s(records: Records) -> float:
+    """Return the mean seconds from arrival to the last token, of what was answered."""
     taken = (records.end_s - records.at_s)[np.isfinite(records.end_s)]
-    mean = float(taken.mean()) if taken.size else 0.0
-    return min(max(2 * mean, span / 10), span / 2)
+    return float(taken.mean()) if taken.size else 0.0
 
 
 def interval(values: Sequence[float]) -> Interval:

@@ -69,6 +69,11 @@ class Plan:
         return self.gpus * self.price_per_gpu_h * self.hours_per_year
 
     @property
+    def yearly(self) -> str:
+        """The cost per year as the end of a list: `, $1,000 a year`; "" without a price."""
+        return f", ${self.usd_per_year:,.0f} a year" if self.price_per_gpu_h else ""
+
+    @property
     def saving(self) -> float:
         """The saved share of the GPUs of one pool; negative if the split costs GPUs."""
         return 1 - self.gpus / self.against.gpus if self.against else 0.0

@@ -15,8 +15,9 @@ WINDOW: Final = 65_536
 # (engine/arg_utils.py, get_batch_defaults).
 MAX_NUM_BATCHED_TOKENS: Final = 2048
 MAX_NUM_SEQS: Final = 1024
-_LARGE_BATCH: Final = 8192
 HOURS_PER_YEAR: Final = 8760.0
+MOST_PER_S: Final = 1e6
+"""The highest rate that is believed; at 1 request per second and GPU, a million GPUs."""
 
 
 class PlanError(UserError):
@@ -72,11 +73,21 @@ class Question:
         """Validate. Raises PlanError."""
         if min(self.rate_per_s, self.hours_per_year) <= 0:
             raise PlanError("the rate and the hours of a year must be above 0")
+        if self.rate_per_s > MOST_PER_S:
+            raise PlanError(
+                f"{self.rate_per_s:g} requests per second; allowed: up to {MOST_PER_S:g}; see the "
+                "unit of --rate, or of the times of the input"
+            )
         if min(self.window, self.max_num_seqs) < 1:
             raise PlanError("the window and max_num_seqs must be at least 1")
         # Half of them bounds max_num_seqs, which is at least 1.
         if self.max_num_batched_tokens < 2:
             raise PlanError("max_num_batched_tokens must be at least 2")
+
+    @property
+    def default_num_seqs(self) -> int:
+        """The max_num_seqs of a server that is started without it."""
+        return self.profile.default_num_seqs(self.max_num_batched_tokens)
 
     def largest_objectives(self, thresholds: tuple[int, ...]) -> Objectives:
         """Return the objectives of the largest pool of a plan with these thresholds."""
@@ -97,10 +108,3 @@ class Question:
             tpot_p99_s=min(self.objectives.tpot_p99_s, self.long_objectives.tpot_p99_s),
             utilisation=self.objectives.utilisation,
         )
-
-
-def default_num_seqs(max_num_batched_tokens: int) -> int:
-    """Return vLLM's default of max_num_seqs where this is its default of batched tokens."""
-    # Both come from the class of the GPU (engine/arg_utils.py, get_batch_defaults): 8192 tokens and
-    # 1024 sequences on the large ones, 2048 and 256 on others.
-    return 1024 if max_num_batched_tokens >= _LARGE_BATCH else 256

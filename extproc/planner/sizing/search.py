@@ -19,7 +19,7 @@ from extproc.planner.sizing.pool_sizing import (
     size_default,
     size_pool,
 )
-from extproc.planner.sizing.question import PlanError, Question, SlotRule, default_num_seqs
+from extproc.planner.sizing.question import PlanError, Question, SlotRule
 from extproc.planner.sizing.verdict import judge
 
 _GRID: Final = 64  # tokens: thresholds are multiples of it
@@ -79,19 +79,27 @@ class Planner:
             return self.homogeneous()
         return Planner(replace(self.question, slot_rule=rule)).homogeneous()
 
+    @cached_property
     def as_started(self) -> Plan:
-        """Return the plan of one pool that runs with vLLM's default of max_num_seqs."""
-        most = default_num_seqs(self.question.max_num_batched_tokens)
-        return self._plan([size_default(self._load(0, self.question.window), most)])
+        """The plan of one pool of servers that are started without max_num_seqs."""
+        return self.of((), (self.question.default_num_seqs,))
 
     @cached_property
     def one_pool(self) -> Plan:
-        """The best plan of one pool, which every split has to beat."""
-        return min(self.packed(SlotRule.OCCUPANCY), self.as_started(), key=_rank)
+        """The best plan of one pool, which every split has to beat; the default wins a tie."""
+        return min(self.as_started, self.packed(SlotRule.OCCUPANCY), key=_rank)
 
     def at(self, thresholds: tuple[int, ...]) -> Plan:
         """Return the plan split at these thresholds. Raises PlanError."""
         return self._compared([self._size(*pair) for pair in self._ranges(thresholds)])
+
+    def of(self, thresholds: tuple[int, ...], max_num_seqs: Sequence[int]) -> Plan:
+        """Return the plan split at these thresholds into pools of these max_num_seqs.
+
+        Raises PlanError.
+        """
+        ranges = zip(self._ranges(thresholds), max_num_seqs, strict=True)
+        return self._plan([size_default(self._load(*pair), seqs) for pair, seqs in ranges])
 
     def pool(self, above: int, up_to: int) -> PoolPlan:
         """Return the pool of the requests between two thresholds. Raises PlanError."""
@@ -102,7 +110,7 @@ class Planner:
         if not plan.thresholds:
             return plan
         plan = replace(plan, against=self.one_pool)
-        return replace(plan, verdict=judge(plan, self.question))
+        return replace(plan, verdict=judge(plan, self.question, self.as_started))
 
     def under(self, plan: Plan) -> Plan:
         """Return the pools of a plan, unchanged in size, under the workload of this question."""
@@ -152,7 +160,8 @@ class Planner:
     def _ranges(self, thresholds: tuple[int, ...]) -> list[tuple[int, int]]:
         edges = (0, *thresholds, self.question.window)
         if any(low >= high for low, high in pairwise(edges)):
-            raise PlanError(f"thresholds must rise, and lie below {self.question.window} tokens")
+            text = f"allowed: rising, from 1 to below the window of {self.question.window} tokens"
+            raise PlanError(f"--threshold: {', '.join(map(str, thresholds))}; {text}")
         return list(pairwise(edges))
 
     def _size(self, above: int, up_to: int) -> SizedPool:

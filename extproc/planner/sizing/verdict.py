@@ -13,15 +13,19 @@ from extproc.planner.sizing.question import Objectives, Question
 _SMALL: Final = 0.05  # a share or saving too small for a second pool
 
 
-def judge(plan: Plan, question: Question) -> str:
+def judge(plan: Plan, question: Question, as_started: Plan) -> str:
     """Return sentences on what a split plan is worth against `plan.against`; "" for one pool.
 
-    question: the one that both answer.
+    question: the one that both answer. as_started: one pool of servers without max_num_seqs.
     """
     one = plan.against
     if one is None:
         return ""
-    return " ".join((_advice(plan, one), *_reasons(plan, one, question), *_outlook(plan, one)))
+    by_default = one.pools == as_started.pools
+    seqs = sequences(one, question, by_default=by_default)
+    needed = f"max_num_seqs {seqs} will do" if by_default else f"set --max-num-seqs {seqs}"
+    advice = _advice(plan, one, f"one pool with max_num_seqs {seqs}", needed)
+    return " ".join((advice, *_reasons(plan, one, question), *_outlook(plan, one)))
 
 
 def pays(plan: Plan, one: Plan) -> bool:
@@ -29,8 +33,18 @@ def pays(plan: Plan, one: Plan) -> bool:
     return plan.meets and (not one.meets or plan.gpus < one.gpus)
 
 
-def _advice(plan: Plan, one: Plan) -> str:
-    alone = f"one pool with max_num_seqs {one.pools[0].max_num_seqs}"
+def sequences(one: Plan, question: Question, *, by_default: bool) -> str:
+    """Return the max_num_seqs of a plan of one pool; by_default: nobody has to set it."""
+    seqs, default = one.pools[0].max_num_seqs, question.default_num_seqs
+    if not by_default:
+        measured = question.profile.measured_sequences
+        beyond = f" (extrapolated: {measured} were measured)" if 0 < measured < seqs else ""
+        return f"{seqs}{beyond}"
+    held = f"; the KV cache holds {seqs}" if seqs < default else ""
+    return f"{default} ({question.profile.whose_default}{held})"
+
+
+def _advice(plan: Plan, one: Plan, alone: str, needed: str) -> str:
     if not plan.meets and not one.meets:
         return (
             f"No fleet holds the objectives, split ({plan.gpus} GPUs) or not "
@@ -39,18 +53,18 @@ def _advice(plan: Plan, one: Plan) -> str:
     if not pays(plan, one):
         split = f"the best split takes {plan.gpus}" if plan.meets else "no split holds them"
         return (
-            f"Do not split: set --max-num-seqs {one.pools[0].max_num_seqs}. One pool holds the "
-            f"objectives with {count_gpus(one.gpus)}, ${one.usd_per_year:,.0f} a year; {split}."
+            f"Do not split: {needed}. One pool holds the objectives with {count_gpus(one.gpus)}"
+            f"{one.yearly}; {split}."
         )
     where = ", ".join(map(str, plan.thresholds))
     if not one.meets:
         return (
-            f"Split at {where}: only the split fleet holds the objectives, with {plan.gpus} GPUs, "
-            f"${plan.usd_per_year:,.0f} a year; {alone} does not."
+            f"Split at {where}: only the split fleet holds the objectives, with {plan.gpus} GPUs"
+            f"{plan.yearly}; {alone} does not."
         )
     return (
-        f"Split at {where}: {plan.gpus} GPUs, ${plan.usd_per_year:,.0f} a year, where {alone} "
-        f"takes {one.gpus}: {1 - plan.gpus / one.gpus:.1%} less."
+        f"Split at {where}: {plan.gpus} GPUs{plan.yearly}, where {alone} takes "
+        f"{one.gpus}: {1 - plan.gpus / one.gpus:.1%} less."
     )
 
 

@@ -163,12 +163,15 @@ _ONE: Final = Batch()
 class Rows:
     """Collects the rows of one file, 24 bytes per sequence."""
 
-    def __init__(self, name: str, form: Format, *, timed: bool) -> None:
-        """`timed`: whether the rows have times."""
+    def __init__(
+        self, name: str, form: Format, *, timed: bool, unread: Collection[str] = ()
+    ) -> None:
+        """`timed`: whether the rows have times. unread: columns, of which one may hold times."""
         self._name, self._form, self._timed = name, form, timed
         self._prompt, self._output, self._at = array("q"), array("q"), array("d")
         self._prefixes: list[tuple[int, ...]] = []
         self._latest = -math.inf
+        self._unread = unread
         self._left_out = 0
         self._requests = 0
 
@@ -209,7 +212,8 @@ class Rows:
     def done(self) -> Reading:
         """Return the rows: a trace if they have times. Raises InputError if there are none."""
         if not self._prompt:
-            raise InputError(self._name, 0, "no request with output; at least one is needed")
+            lacking = "no request with output" if self._left_out else "no rows"
+            raise InputError(self._name, 0, f"{lacking}; at least one is needed")
         return Reading(
             requests=self._trace() if self._timed else self._workload(),
             count=len(self._prompt),
@@ -221,6 +225,9 @@ class Rows:
             yield f"{self._left_out} requests of no output or of unknown length are left out"
         if self._requests < len(self._prompt):
             yield f"{self._requests} requests count as {len(self._prompt)}, one per sequence"
+        if self._unread and not self._timed:
+            columns = ", ".join(self._unread)[:200]
+            yield f"no arrival times, which are in a column {self._form.time}; not read: {columns}"
 
     def _time(self, at: object) -> float:
         seconds = read_seconds(at, self._form.time, self._form.per_s)

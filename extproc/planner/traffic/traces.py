@@ -90,7 +90,9 @@ def _csv_rows(
     prompt, output = header.index(columns.prompt), header.index(columns.output)
     time = header.index(columns.time) if columns.time else prompt
     batch = [header.index(c) if c else None for c in (columns.prompts, columns.n)]
-    rows = Rows(name, columns.form, timed=bool(columns.time))
+    read_columns = {columns.prompt, columns.output, columns.time, columns.prompts, columns.n}
+    unread = [column for column in header if column not in read_columns]
+    rows = Rows(name, columns.form, timed=bool(columns.time), unread=unread)
     for row, values in cells:
         counts = Batch(*(None if place is None else values[place] for place in batch))
         rows.add(row, values[prompt], values[output], values[time], batch=counts)

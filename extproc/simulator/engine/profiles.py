@@ -4,6 +4,7 @@ A profile is a named one, is derived from data sheets (an accelerator and a mode
 a file, such as one that `dualpool profile` fitted to a running vLLM.
 """
 
+import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -94,8 +95,9 @@ class InstanceProfile:
 
     kv_tokens: capacity of its KV cache in tokens. price_per_gpu_h: USD per GPU and hour.
     overhead_s: seconds that a client waits for its first token outside the engine. Both max_
-    settings: vLLM's defaults on its accelerator. measured_sequences, measured_kv_tokens: the most
-    at which an iteration was measured, 0 if none was. caution: a reason to distrust it.
+    settings: vLLM's defaults on its accelerator, or those of the server that was measured.
+    measured_sequences, measured_kv_tokens: the most at which an iteration was measured, 0 if none
+    was. caution: a reason to distrust it.
     """
 
     name: str
@@ -133,10 +135,31 @@ class InstanceProfile:
             async_scheduling=self.async_scheduling,
         )
 
+    def default_num_seqs(self, max_num_batched_tokens: int) -> int:
+        """Return max_num_seqs of a server that is started without it."""
+        # As in vLLM's engine/arg_utils.py: a sequence takes a token of each iteration.
+        return min(self.max_num_seqs, max_num_batched_tokens)
+
+    @property
+    def has_vllm_defaults(self) -> bool:
+        """Whether both max_ settings are vLLM's defaults, not those of a measured server."""
+        both = (self.max_num_batched_tokens, self.max_num_seqs)
+        return not self.measured_sequences or both in (_BATCH_LARGE, _BATCH_SMALL)
+
+    @property
+    def whose_default(self) -> str:
+        """What default_num_seqs is called beside its number."""
+        return "vLLM's default" if self.has_vllm_defaults else "as measured"
+
     def notes(self, max_num_seqs: int, max_num_batched_tokens: int) -> tuple[str, ...]:
         """Return sentences, without a full stop, that every output with this profile must carry."""
+        told = (
+            f"vLLM's defaults on {self.name} are"
+            if self.has_vllm_defaults
+            else f"{self.name} was measured with"
+        )
         found = [
-            f"max_num_batched_tokens {max_num_batched_tokens}; vLLM's defaults on {self.name} are"
+            f"max_num_batched_tokens {max_num_batched_tokens}; {told}"
             f" {self.max_num_batched_tokens}, and {self.max_num_seqs} for max_num_seqs"
         ]
         if self.caution:
@@ -335,7 +358,11 @@ NAMED: Final[Mapping[str, InstanceProfile]] = MappingProxyType(
 def named_profile(name: str) -> InstanceProfile:
     """Return one of NAMED. Raises ProfileError for any other name."""
     if name not in NAMED:
-        raise ProfileError(f"{name}: no such profile; allowed: {', '.join(NAMED)}, or a file")
+        # The start counts: names share their ends, the models.
+        near = [known for known in NAMED if name and known.startswith(name.lower())]
+        near = near or difflib.get_close_matches(name[:80].lower(), NAMED, n=2)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ProfileError(f"{name}: no such profile{hint}; allowed: {', '.join(NAMED)}, or a file")
     return NAMED[name]
 
 

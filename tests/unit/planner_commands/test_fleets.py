@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,20 +146,29 @@ def test_given_instances_are_taken():
     assert [pool.instances for pool in fleet(instances=(3, 1)).pools] == [3, 1]
 
 
-def test_the_kv_cache_sets_the_slots_unless_they_are_given():
-    assert [pool.engine.max_num_seqs for pool in fleet(instances=(1, 1)).pools] == [256, 16]
+def planned(rate: float = 20.0) -> Planner:
+    return Planner(Question(workload=LMSYS_LENGTHS, rate_per_s=rate, profile=A100))
+
+
+def test_the_planner_chooses_the_sequences_unless_they_are_given():
+    by_plan = [pool.max_num_seqs for pool in planned().at((3000,)).pools]
+    for rate in (20.0, math.inf):
+        found = fleet(rate, instances=(1, 1)).pools
+        assert [pool.engine.max_num_seqs for pool in found] == by_plan
     given = fleet(instances=(1, 1), max_num_seqs=(7, 5)).pools
     assert [pool.engine.max_num_seqs for pool in given] == [7, 5]
 
 
 def test_the_planner_finds_the_instances_for_the_thresholds():
-    at_full_length = SlotRule.WINDOW  # as simulated without --max-num-seqs
-    question = Question(
-        workload=LMSYS_LENGTHS, rate_per_s=20, profile=A100, slot_rule=at_full_length
-    )
-    planned = Planner(question).at((3000,))
     found = fleet().pools
-    assert [p.instances for p in found] == [p.instances for p in planned.pools]
+    assert [p.instances for p in found] == [p.instances for p in planned().at((3000,)).pools]
+
+
+def test_the_planner_finds_the_instances_for_the_given_sequences():
+    at_full_length = replace(planned().question, slot_rule=SlotRule.WINDOW)
+    by_window = Planner(at_full_length).at((3000,)).pools
+    found = fleet(max_num_seqs=(256, 16)).pools
+    assert [p.instances for p in found] == [p.instances for p in by_window]
 
 
 def test_given_gpus_are_divided_by_load():
@@ -187,7 +197,10 @@ def test_prefix_caching_is_an_option():
         ({"instances": (1, 1), "gpus": 8}, "--gpus: not allowed together with --instances"),
         ({"gpus": 8}, "--gpus: enough for 1 instances; every pool needs at least one"),
         ({"rate": math.inf}, "--instances: needed: all requests arrive at once"),
-        ({"windows": (10, 9_999_999), "instances": (1, 1)}, "fleet: long: the KV cache must hold"),
+        (
+            {"windows": (10, 9_999_999), "instances": (1, 1), "max_num_seqs": (9, 9)},
+            "fleet: long: the KV cache must hold",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_rejected(options, message):

@@ -147,7 +147,18 @@ def test_a_service_that_is_not_there_is_said_so():
     assert "Errno" not in words
 
 
-@pytest.mark.parametrize("address", ["localhost:8081", "file:///etc/passwd", "http://"])
+def test_an_address_needs_no_scheme():
+    with serving(b"[]") as address:
+        bare = address.removeprefix("http://")
+        assert fault(services=(bare,)).endswith("allowed: a service's GET /lengths")
+
+
+@pytest.mark.parametrize("port", [0, 99_999])
+def test_a_port_out_of_range_is_said_so(port):
+    assert "port" in fault(services=(f"http://127.0.0.1:{port}",)).partition("; allowed: ")[0][20:]
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "http://"])
 def test_what_is_no_http_address_is_refused(address):
     assert fault(services=(address,)).startswith(f"{address}: not an HTTP address; allowed: ")
 

@@ -136,3 +136,8 @@ def test_a_broken_file_is_named(tmp_path):
     file.write_text("{}")
     with pytest.raises(ProfileError, match=f"{file}: "):
         load_profile(str(file))
+
+
+def test_a_model_without_machines_is_refused():
+    with pytest.raises(PlanError, match="--model: only together with --pool"):
+        question(model="llama-3-70b")

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,27 @@ def test_all_rules_have_the_same_gpus(lengths, tmp_path):
 def test_a_comparison_says_what_its_rivals_are(lengths, capsys):
     assert dualpool(lengths, "--gpus", 32, "--compare") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "one pool of 256 sequences an instance, vLLM's default" in text
-    assert "homogeneous: the same with 16, as in the papers" in text
+    assert "one-pool: all GPUs in one pool, 256 sequences an instance (vLLM's default)." in text
+    assert "homogeneous: all GPUs in one pool, 16 sequences an instance (the papers' rule" in text
+
+
+def test_the_papers_are_not_blamed_for_given_sequences(lengths, capsys):
+    given = ("--window", 65536, "--max-num-seqs", 340, "--instances", 5, "--rule", "homogeneous")
+    assert dualpool(lengths, *given) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "340 sequences an instance (that of the largest pool)." in text
+    assert "papers' rule" not in text
+
+
+def test_a_run_that_is_too_short_says_how_long_would_do(lengths, capsys):
+    short = ("--rate", 100, "--requests", 100, "--instances", "40,40")
+    assert dualpool(lengths, *short) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Note: the run is too short to tell: its arrivals span" in text
+    found = re.search(r"give --requests (\d+)", text)
+    assert found
+    assert dualpool(lengths, *short, "--requests", found[1]) == 0
+    assert "too short" not in capsys.readouterr().out
 
 
 def test_seeds_give_intervals(lengths, tmp_path, capsys):
@@ -128,7 +148,8 @@ def test_a_plot_is_drawn(lengths, tmp_path):
         (["--gpus", 8], "--gpus: enough for 1 instances"),
         (["--profile", "b200"], "b200"),
         (["--plan", "/nowhere.json"], "/nowhere.json: No such file or directory; allowed: a file"),
-        (["--window", "8192,99999999", "--instances", "1,1"], "KV cache must hold max_model_len"),
+        (["--window", "8192,99999999", "--instances", "1,1"], "not one sequence of 99999999"),
+        (["--rate", "1e9"], "requests per second; allowed: up to 1e+06; see the unit"),
         (["--warmup", "99999", "--instances", "1,1"], "--warmup: 99999 s leaves out"),
     ],
 )

@@ -34,7 +34,7 @@ def test_a_page_has_the_verdict_the_notes_and_every_table():
 
 
 def test_a_page_of_one_pool_says_what_it_costs():
-    assert "One pool with max_num_seqs 227: 8 GPUs" in page(SMALL, (), "")
+    assert "the KV cache holds 252): 8 GPUs" in page(SMALL, (), "")
 
 
 def test_names_cannot_break_the_page():

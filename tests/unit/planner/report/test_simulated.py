@@ -40,6 +40,7 @@ RESULT = Result(
     fleet=FIGURES,
     warmup_s=5.0,
     span_s=60.0,
+    answer_s=1.0,
 )
 
 

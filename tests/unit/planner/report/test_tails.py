@@ -61,9 +61,9 @@ def test_a_split_alone_may_hold_them():
 def test_one_pool_that_takes_fewer_is_recommended_and_says_what_would_change_that():
     text = advise(replace(TAILS, least=(replace(ONE, instances=(3,)), SPLIT)))
     assert text.startswith(
-        "Do not split: set --max-num-seqs 256. One pool of 3 GPUs holds the objectives of each "
-        "class, with P99 TTFT and TPOT of short requests of 9.00 s and nan ms, and P99 TTFT of "
-        "long ones of 9.00 s; a split takes 3."
+        "Do not split: max_num_seqs 256 (vLLM's default) will do. One pool of 3 GPUs holds the "
+        "objectives of each class, with P99 TTFT and TPOT of short requests of 9.00 s and nan ms, "
+        "and P99 TTFT of long ones of 9.00 s; a split takes 3."
     )
     assert "a split takes 3. A split wins from 5.0% of long requests on." in text
 

@@ -68,13 +68,26 @@ def test_the_introduction_states_how_slots_are_chosen(rule, text):
     assert text in " ".join(introduction(ask(slot_rule=rule)))
 
 
+ALONE = replace(SMALL, plan=ALONE_PLAN)
+
+
 def test_one_pool_has_its_gpus_and_its_price():
-    assert one_pool(ALONE_PLAN) == "One pool with max_num_seqs 16: 320 GPUs, $64,000 a year."
+    assert one_pool(ALONE) == "One pool with max_num_seqs 16: 320 GPUs, $64,000 a year."
+
+
+def test_one_pool_without_a_price_has_its_gpus_alone():
+    free = replace(ALONE, plan=replace(ALONE_PLAN, price_per_gpu_h=0.0))
+    assert one_pool(free) == "One pool with max_num_seqs 16: 320 GPUs."
+    assert "-" in rows(table("Fleets", replace(SMALL, by_default=free.plan)))[0][6]
+
+
+def test_what_the_kv_cache_holds_of_the_default_is_said_so():
+    assert rows(table("Fleets"))[0][1] == "252 (KV cache)"
 
 
 def test_one_pool_that_fails_says_so():
     failing = replace(ALONE_PLAN, pools=(replace(ALONE_PLAN.pools[0], meets=False),))
-    assert one_pool(failing).endswith("It misses the objectives at any size.")
+    assert one_pool(replace(SMALL, plan=failing)).endswith("It misses the objectives at any size.")
 
 
 def test_a_study_has_a_table_for_each_part():
@@ -189,4 +202,4 @@ def test_notes_are_sentences_before_the_tables():
 
 def test_the_recommendation_is_the_first_line():
     assert " ".join(printed(STUDY).split()).startswith(headline(STUDY))
-    assert printed(SMALL).startswith(one_pool(SMALL.plan))
+    assert printed(SMALL).startswith(one_pool(SMALL))

@@ -50,10 +50,10 @@ def test_the_routing_rule_sees_names_windows_and_thresholds():
     assert fleet.routing() == (Pool("short", 64, 40), Pool("long", 256, 256))
 
 
-def test_a_homogeneous_fleet_has_the_largest_pool_on_the_same_gpus():
-    (alone,) = TWO.homogeneous().pools
+def test_one_pool_is_the_largest_on_the_same_gpus():
+    (alone,) = TWO.one_pool(16).pools
     assert (alone.name, alone.instances) == ("long", 4)
-    assert TWO.homogeneous().gpus == TWO.gpus
+    assert TWO.one_pool(16).gpus == TWO.gpus
 
 
 def test_one_pool_has_its_own_number_of_sequences():
@@ -62,12 +62,12 @@ def test_one_pool_has_its_own_number_of_sequences():
     assert alone.engine.max_num_batched_tokens == 100  # vLLM needs as many
 
 
-def test_a_homogeneous_fleet_takes_every_request():
+def test_one_pool_takes_every_request():
     fleet = FleetSpec((SHORT, replace(LONG, threshold=200)))
-    assert fleet.homogeneous().pools[0].threshold == 256
+    assert fleet.one_pool(16).pools[0].threshold == 256
 
 
 @pytest.mark.parametrize(("gpus", "instances"), [(1, 2), (2, 1), (3, 1)])
-def test_a_homogeneous_fleet_has_whole_instances_and_at_least_one(gpus, instances):
+def test_one_pool_has_whole_instances_and_at_least_one(gpus, instances):
     fleet = FleetSpec((pool("short", 64), replace(pool("long", 256), gpus=gpus)))
-    assert fleet.homogeneous().pools[0].instances == max(1, instances)
+    assert fleet.one_pool(16).pools[0].instances == max(1, instances)

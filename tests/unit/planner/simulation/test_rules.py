@@ -129,6 +129,6 @@ def test_a_refusal_teaches_no_tokens():
 
 
 def test_one_pool_leaves_nothing_to_choose():
-    alone = TWO.homogeneous()
+    alone = TWO.one_pool(16)
     assert [each.name for each in alone.pools] == ["long"]
     assert alone.gpus == TWO.gpus

@@ -9,8 +9,8 @@ from extproc.planner.sizing.question import (
     Objectives,
     PlanError,
     SlotRule,
-    default_num_seqs,
 )
+from extproc.simulator.engine.profiles import NAMED
 from tests.support.planning_cases import ask
 
 
@@ -58,6 +58,20 @@ def test_the_objectives_are_the_papers_and_the_slots_are_not():
     assert question.objectives == Objectives(ttft_p99_s=2.0, tpot_p99_s=0.08, utilisation=0.85)
 
 
-@pytest.mark.parametrize(("batched", "seqs"), [(2048, 256), (8192, 1024), (16_384, 1024)])
-def test_vllms_defaults_come_in_pairs(batched, seqs):
-    assert default_num_seqs(batched) == seqs
+@pytest.mark.parametrize(
+    ("name", "batched", "seqs"),
+    [
+        ("a100-llama70b", 2048, 256),
+        ("a100-llama70b", 8192, 256),
+        ("h100-llama8b", 8192, 1024),
+        ("h100-llama8b", 512, 512),
+    ],
+)
+def test_the_default_of_max_num_seqs_is_that_of_the_profile(name, batched, seqs):
+    question = ask(profile=NAMED[name], max_num_batched_tokens=batched)
+    assert question.default_num_seqs == seqs
+
+
+def test_a_rate_that_no_fleet_has_is_refused():
+    with pytest.raises(PlanError, match=r"1e\+09 requests per second; allowed: up to 1e\+06"):
+        ask(rate_per_s=1e9)

@@ -8,6 +8,7 @@ from extproc.planner.sizing import verdict
 from extproc.planner.sizing.plans import Plan
 from extproc.planner.sizing.question import Objectives
 from tests.support.planning_cases import (
+    A100,
     ALONE_PLAN,
     LMSYS_LENGTHS,
     LONG_PLAN,
@@ -19,13 +20,20 @@ from tests.support.planning_cases import (
 FAILS = {"meets": False, "ttft_p99_s": 14.71}
 
 
-def judge(plan: Plan, **question) -> str:
-    return verdict.judge(plan, ask(**question))
+STARTED = replace(ALONE_PLAN, pools=(replace(ALONE_PLAN.pools[0], max_num_seqs=250),))
+
+
+def judge(plan: Plan, as_started: Plan = STARTED, **question) -> str:
+    return verdict.judge(plan, ask(**question), as_started)
 
 
 def split(short: dict | None = None, long: dict | None = None, **change) -> Plan:
     pools = replace(SHORT_PLAN, **short or {}), replace(LONG_PLAN, **long or {})
     return replace(SPLIT_PLAN, pools=pools, **change)
+
+
+def alone(**change) -> Plan:
+    return replace(ALONE_PLAN, pools=(replace(ALONE_PLAN.pools[0], **change),))
 
 
 NEARLY = split({"gpus": 72}, {"gpus": 240})  # saves 8 of 320 GPUs
@@ -50,8 +58,33 @@ def test_a_split_that_saves_nothing_is_advised_against(gpus):
     assert "What would change that: cheaper GPUs for the short requests" in text
 
 
-def alone(**change) -> Plan:
-    return replace(ALONE_PLAN, pools=(replace(ALONE_PLAN.pools[0], **change),))
+@pytest.mark.parametrize(
+    ("seqs", "words"),
+    [(256, "(vLLM's default)"), (250, "(vLLM's default; the KV cache holds 250)")],
+)
+def test_one_pool_as_servers_start_needs_no_setting(seqs, words):
+    started = alone(max_num_seqs=seqs)
+    text = judge(split(long={"gpus": 400}, against=started), started)
+    assert text.startswith(f"Do not split: max_num_seqs 256 {words} will do. One pool holds")
+
+
+def test_a_measured_server_has_its_own_number_of_sequences():
+    profile = replace(A100, max_num_seqs=128, measured_sequences=128)
+    started = alone(max_num_seqs=128)
+    text = judge(split(long={"gpus": 400}, against=started), started, profile=profile)
+    assert text.startswith("Do not split: max_num_seqs 128 (as measured) will do.")
+
+
+def test_what_was_not_measured_is_marked():
+    text = judge(split(long={"gpus": 400}), profile=replace(A100, measured_sequences=8))
+    assert text.startswith("Do not split: set --max-num-seqs 16 (extrapolated: 8 were measured).")
+
+
+@pytest.mark.parametrize("against", [ALONE_PLAN, alone(meets=False)])
+@pytest.mark.parametrize("gpus", [80, 400])
+def test_no_cost_is_said_without_a_price(gpus, against):
+    against = replace(against, price_per_gpu_h=0.0)
+    assert "$" not in judge(split(long={"gpus": gpus}, against=against, price_per_gpu_h=0.0))
 
 
 def test_a_split_alone_may_meet_the_objectives():

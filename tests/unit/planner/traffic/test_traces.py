@@ -134,7 +134,7 @@ def test_any_text_is_read_or_refused(text):
          "f:1: input_length is missing; Mooncake trace: input_length, output_length"),
         ("prompt_tokens,completion_tokens,prompt_len,output_len\n",
          "f:1: columns of vLLM benchmark requests and of lengths; allowed: of one"),
-        ("prompt_tokens,completion_tokens\n", "f: no request with output; at least one is needed"),
+        ("prompt_tokens,completion_tokens\n", "f: no rows; at least one is needed"),
         (OURS + "-5,3\n",
          "f:4: prompt_tokens is '-5'; allowed: a whole number from 1 to 16777216"),
         (OURS + "0,3\n",
@@ -219,3 +219,10 @@ def _opened(name):
         reading = read(file, name)
     assert isinstance(reading.requests, Trace)
     return reading
+
+
+def test_columns_that_are_not_read_are_named_where_times_are_missing():
+    text = "timestamp,prompt_tokens,completion_tokens\nnan,5,3\n"
+    assert read(text.splitlines(keepends=True), "f").notes == (
+        "f: no arrival times, which are in a column at_s; not read: timestamp",
+    )

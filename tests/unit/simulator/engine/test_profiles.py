@@ -1,5 +1,6 @@
 """Profiles: the papers' figures, first principles and files."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -128,6 +129,28 @@ def test_the_defaults_are_said_with_every_output():
         "max_num_batched_tokens 4096; vLLM's defaults on h100-llama70b are 8192, and 1024 for"
         " max_num_seqs"
     )
+
+
+def test_what_a_server_was_measured_with_is_not_called_vllms_default():
+    measured = replace(NAMED["h100-llama8b"], max_num_seqs=128, measured_sequences=128)
+    assert measured.notes(128, 8192)[0].endswith(
+        "h100-llama8b was measured with 8192, and 128 for max_num_seqs"
+    )
+    assert measured.whose_default == "as measured"
+    assert NAMED["h100-llama8b"].whose_default == "vLLM's default"
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("h100", "did you mean h100-llama70b or h100-llama8b?; allowed: "),
+        ("a100-lama70b", "did you mean a100-llama70b"),
+        ("zzz", "no such profile; allowed: a100"),
+    ],
+)
+def test_an_unknown_profile_is_answered_with_the_nearest(name, hint):
+    with pytest.raises(ProfileError, match=re.escape(hint)):
+        named_profile(name)
 
 
 def test_a_profile_says_where_it_was_not_measured():
