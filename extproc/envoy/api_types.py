@@ -49,6 +49,7 @@ def full_name(kind: type[Message]) -> str:
     return default_message_pool.type_to_url[kind].removeprefix(_HOST)
 
 
+@cache
 def nearest_type(name: str) -> str | None:
     """Return the full name that this one misspells; None if none is that close."""
     package = name[:200].rpartition(".")[0]

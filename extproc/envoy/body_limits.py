@@ -37,7 +37,7 @@ def _body_limits(levels: RouteLevels, gateway: PoolGateway) -> dict[str, int]:
     else:
         unset = connection if _is_oldest(gateway) else levels.host.at("request_body_buffer_limit")
         limits = {unset.path: size}
-    for each in gateway.others():
+    for each in gateway.others:
         if each.is_on(levels):
             limits |= {part.path: part.number or 0 for part in _caps(each, levels)}
     return limits

@@ -19,7 +19,7 @@ _MAX_RETRIES = 3
 def service_findings(gateway: PoolGateway) -> Iterator[Finding]:
     """Yield what is wrong with the clusters that the service's filters call."""
     clusters = gateway.fleet.clusters
-    for processor in chain(*(each.typed("ExternalProcessor") for each in gateway.ours())):
+    for processor in chain(*(each.typed("ExternalProcessor") for each in gateway.ours)):
         name = processor.at("grpc_service", "envoy_grpc", "cluster_name")
         if name.present and name.text not in clusters:
             yield Finding(name.path, f"no cluster is named {name.text!r}{_near(name, clusters)}")
@@ -71,7 +71,7 @@ def pool_findings(
 ) -> Iterator[Finding]:
     """Yield the pools without a cluster, and endpoints that state another window."""
     fleet = gateways[0].fleet
-    by_name = any(takes_decision(each.route) for g in gateways for each in g.part.routes())
+    by_name = any(takes_decision(each.route) for g in gateways for each in g.part.routes)
     by_xds = document.at("dynamic_resources", "cds_config").present
     for pool in settings.pools:
         if pool.name in fleet.clusters:

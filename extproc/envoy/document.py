@@ -49,6 +49,14 @@ class Part:
 
     def typed(self, name: str) -> "Iterator[Part]":
         """Yield each message whose @type ends with this name, at any depth."""
+        return (part for part in self.messages() if part.type_ends(name))
+
+    def type_ends(self, name: str) -> bool:
+        """Whether its @type ends with this name."""
+        return self.at("@type").text.endswith(f".{name}")
+
+    def messages(self) -> "Iterator[Part]":
+        """Yield each part with an @type, at any depth."""
         parts, seen = [self], set[int]()
         while parts:
             part = parts.pop()
@@ -56,7 +64,7 @@ class Part:
             if id(part.value) in seen:
                 continue
             seen.add(id(part.value))
-            if part.at("@type").text.endswith(f".{name}"):
+            if part.at("@type").text:
                 yield part
             parts += reversed(part.children())
 

@@ -6,6 +6,7 @@ the route configuration over it, the most specific first.
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from extproc.envoy.document import Part
 from extproc.names import POOL_HEADER
@@ -29,7 +30,7 @@ class RouteLevels:
         return [each for each in found if each.present]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class GatewayFilter:
     """An HTTP filter; `position` is its place in the chain, 0 being the first for a request."""
 
@@ -52,7 +53,11 @@ class GatewayFilter:
     def typed(self, *names: str) -> Iterator[Part]:
         """Yield its messages whose @type ends with one of these names, at any depth."""
         for name in names:
-            yield from self.part.typed(name)
+            yield from (each for each in self._messages if each.type_ends(name))
+
+    @cached_property
+    def _messages(self) -> list[Part]:
+        return [*self.part.messages()]
 
     def processors(self, levels: RouteLevels) -> "Iterator[Processor]":
         """Yield its ext_proc configurations as they are on this route."""
@@ -92,35 +97,38 @@ class Processor:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ManagedListener:
     """A listener and one of its HTTP connection managers."""
 
     listener: Part
     manager: Part
 
+    @cached_property
     def filters(self) -> list[GatewayFilter]:
-        """Return the HTTP filters in order."""
+        """The HTTP filters in order."""
         return [GatewayFilter(p, i) for i, p in enumerate(_listed(self.manager.at("http_filters")))]
 
     @property
     def has_other_routes(self) -> bool:
         """Whether it has routes that are not in the file, or are chosen by a matcher."""
         elsewhere = any(self.manager.at(key).present for key in ("rds", "scoped_routes"))
-        return elsewhere or any(host.at("matcher").present for host in self.hosts())
+        return elsewhere or any(host.at("matcher").present for host in self.hosts)
 
+    @cached_property
     def hosts(self) -> list[Part]:
-        """Return the virtual hosts."""
+        """The virtual hosts."""
         return self.manager.at("route_config", "virtual_hosts").items()
 
+    @cached_property
     def routes(self) -> list[RouteLevels]:
-        """Return the routes of all virtual hosts."""
-        return [levels for host in self.hosts() for levels in self.routes_of(host)]
-
-    def routes_of(self, host: Part) -> list[RouteLevels]:
-        """Return the routes of a virtual host."""
+        """The routes of all virtual hosts."""
         configuration = self.manager.at("route_config")
-        return [RouteLevels(route, host, configuration) for route in host.at("routes").items()]
+        return [
+            RouteLevels(route, host, configuration)
+            for host in self.hosts
+            for route in host.at("routes").items()
+        ]
 
 
 def targets(action: Part) -> list[Part]:

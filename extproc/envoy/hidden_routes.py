@@ -9,15 +9,19 @@ from collections.abc import Iterator
 from extproc.envoy.document import Finding, Part
 from extproc.envoy.gateway import RouteLevels, targets
 from extproc.envoy.pool_gateway import PoolGateway, has_prompts
-from extproc.envoy.route_match import INFERENCE_PATHS, OUR_PREFIX, SampleRequest, samples
-
-_PATHS = ("prefix", "path", "path_separated_prefix")
+from extproc.envoy.route_match import (
+    INFERENCE_PATHS,
+    OUR_PREFIX,
+    PATHS,
+    SampleRequest,
+    samples,
+)
 
 
 def hidden_findings(gateway: PoolGateway) -> Iterator[Finding]:
     """Yield each route that hides routes to the pools, once."""
     hidden = dict[str, Finding]()
-    for levels in gateway.pool_routes():
+    for levels in gateway.pool_routes:
         if has_prompts(levels.route):
             for request in samples(levels.route.at("match")):
                 hider = _hider(levels, gateway, request)
@@ -60,7 +64,7 @@ def _finding(hider: Part, request: SampleRequest) -> Finding:
 
 def _described(route: Part) -> str:
     match = route.at("match")
-    path = next((f"{key} {match.at(key).text}" for key in _PATHS if match.at(key).present), "")
+    path = next((f"{key} {match.at(key).text}" for key in PATHS if match.at(key).present), "")
     path = path or f"regex {match.at('safe_regex', 'regex').text}"
     names = [f"cluster {name.text}" for name in targets(route.at("route"))]
     kinds = [key for key in ("redirect", "direct_response") if route.at(key).present]

@@ -2,18 +2,20 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from extproc.config.settings import Settings
 from extproc.envoy.document import Part
 from extproc.envoy.gateway import GatewayFilter, ManagedListener, Processor, RouteLevels
 from extproc.envoy.pool_clusters import PoolClusters
-from extproc.envoy.route_match import SampleRequest, accepts_header, is_certain, matches
+from extproc.envoy.route_match import SampleRequest, accepts_header, is_certain
+from extproc.envoy.route_table import RouteTable
 
 # Paths of requests without a prompt, which need no decision.
 _PLAIN_PATHS = ("/health", "/load", "/metrics", "/ping", "/v1/models", "/version")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PoolGateway:
     """A connection manager, and what its routes and filters are compared with.
 
@@ -28,49 +30,61 @@ class PoolGateway:
     @property
     def called(self) -> bool:
         """Whether a filter is known to call the service."""
-        return any(self.ours())
+        return any(self.ours)
 
     def processor_clusters(self) -> Iterator[str]:
         """Yield the cluster of each ext_proc filter."""
-        for each in self.part.filters():
+        for each in self.part.filters:
             for part in each.typed("ExternalProcessor"):
                 yield part.at("grpc_service", "envoy_grpc", "cluster_name").text
 
+    @cached_property
     def ours(self) -> list[GatewayFilter]:
-        """Return the filters that call the service."""
+        """The filters that call the service."""
         return [
             each
-            for each in self.part.filters()
+            for each in self.part.filters
             if any(Processor(p).calls(self.services) for p in each.typed("ExternalProcessor"))
         ]
 
+    @cached_property
     def routers(self) -> list[GatewayFilter]:
-        """Return those of them that ask it for a pool."""
-        return [each for each in self.ours() if not observes(each)]
+        """Those of them that ask it for a pool."""
+        return [each for each in self.ours if not observes(each)]
 
+    @cached_property
     def observers(self) -> list[GatewayFilter]:
-        """Return those to which Envoy only shows traffic."""
-        return [each for each in self.ours() if observes(each)]
+        """Those to which Envoy only shows traffic."""
+        return [each for each in self.ours if observes(each)]
 
+    @cached_property
     def others(self) -> list[GatewayFilter]:
-        """Return the filters that do not call the service."""
-        known = {each.position for each in self.ours()}
-        return [each for each in self.part.filters() if each.position not in known]
+        """The filters that do not call the service."""
+        known = {each.position for each in self.ours}
+        return [each for each in self.part.filters if each.position not in known]
 
+    @cached_property
     def pool_routes(self) -> list[RouteLevels]:
-        """Return the routes that lead to a pool."""
-        return [each for each in self.part.routes() if self.fleet.serves(each.route)]
+        """The routes that lead to a pool."""
+        return [each for each in self.part.routes if self.fleet.serves(each.route)]
 
     def reached(self, host: Part, request: SampleRequest) -> Part | None:
         """Return the route of a virtual host that requests like this one take.
 
         One of another application with conditions that some of them do not meet is passed over.
         """
-        for route in host.at("routes").items():
-            match = route.at("match")
-            if matches(match, request) and (self.fleet.serves(route) or is_certain(match, request)):
+        for route in self.matching(host, request):
+            if self.fleet.serves(route) or is_certain(route.at("match"), request):
                 return route
         return None
+
+    def matching(self, host: Part, request: SampleRequest) -> Iterator[Part]:
+        """Yield the routes of a virtual host that match a request, in order."""
+        return self._tables[host.path].matching(request)
+
+    @cached_property
+    def _tables(self) -> dict[str, RouteTable]:
+        return {host.path: RouteTable(host.at("routes").items()) for host in self.part.hosts}
 
 
 def observes(each: GatewayFilter) -> bool:

@@ -31,7 +31,7 @@ def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
     settings = settings.routed
     fleet = pool_clusters(document, settings)
     gateways = _gateways(fleet, settings, document)
-    if not any(gateway.routers() for gateway in gateways):
+    if not any(gateway.routers for gateway in gateways):
         text = (
             "no ext_proc filter calls the service: add one, see `dualpool config envoy`, or with "
             "--fragment what to paste into an Envoy that serves other applications too"
@@ -51,7 +51,7 @@ def remarks(settings: Settings, document: Part) -> tuple[Finding, ...]:
     """Return what is no fault, but costs more than it must, each once."""
     settings = settings.routed
     gateways = _gateways(pool_clusters(document, settings), settings, document)
-    found = (observer_remark(o) for gateway in gateways for o in gateway.observers())
+    found = (observer_remark(o) for gateway in gateways for o in gateway.observers)
     return tuple(dict.fromkeys(each for each in found if each))
 
 
@@ -80,8 +80,8 @@ def _service_names(fleet: PoolClusters, settings: Settings) -> frozenset[str]:
 
 
 def _gateway_findings(gateway: PoolGateway) -> Iterator[Finding]:
-    routes = gateway.pool_routes()
-    if not gateway.routers():
+    routes = gateway.pool_routes
+    if not gateway.routers:
         yield from _bypass_findings(gateway)
         return
     if not routes and not gateway.part.has_other_routes:
@@ -95,9 +95,9 @@ def _gateway_findings(gateway: PoolGateway) -> Iterator[Finding]:
             "clients can choose their pool: remove x-llm-* before routes are matched",
         )
     if not routes:
-        for each in gateway.ours():
+        for each in gateway.ours:
             yield from filter_findings(each, gateway.settings, RouteLevels(*[Part("", None)] * 3))
-    yield from end_findings(gateway.part.filters())
+    yield from end_findings(gateway.part.filters)
     hidden = [*hidden_findings(gateway)]
     yield from hidden
     for levels in routes:
@@ -106,7 +106,7 @@ def _gateway_findings(gateway: PoolGateway) -> Iterator[Finding]:
 
 
 def _bypass_findings(gateway: PoolGateway) -> Iterator[Finding]:
-    for levels in gateway.pool_routes():
+    for levels in gateway.pool_routes:
         if has_prompts(levels.route):
             yield bypass(levels.route, "add the service's filters to this listener")
             return
@@ -139,10 +139,10 @@ def _stranger_findings(gateway: PoolGateway) -> Iterator[Finding]:
     """Yield the filters of this service that also run for routes of other applications."""
     strangers = [
         each
-        for each in gateway.part.routes()
+        for each in gateway.part.routes
         if targets(each.route.at("route")) and not gateway.fleet.serves(each.route)
     ]
-    for each in gateway.ours():
+    for each in gateway.ours:
         names = [targets(s.route.at("route"))[0].text for s in strangers if each.is_on(s)]
         if names:
             yield Finding(

@@ -5,7 +5,7 @@ hold for the route that the sample was made from, and for routes with the same c
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from extproc.envoy.document import Part
@@ -15,7 +15,8 @@ from extproc.request.apis import generating_paths
 OUR_PREFIX = "x-llm-"
 """How the names of headers begin that only the service sets."""
 INFERENCE_PATHS = generating_paths()
-_PATHS = ("prefix", "path", "path_separated_prefix")
+PATHS = ("prefix", "path", "path_separated_prefix")
+"""The conditions on a path, but for regular expressions; the first that is there counts."""
 _OPAQUE = (
     "query_parameters", "dynamic_metadata", "runtime_fraction", "grpc", "tls_context", "cookies",
     "filter_state", "connect_matcher", "path_match_policy",
@@ -53,11 +54,6 @@ def samples(match: Part) -> Iterator[SampleRequest]:
     headers = {":method": "POST", **{name: value for name, value in wanted if name}}
     for path in _sample_paths(match):
         yield SampleRequest(path, headers, match)
-
-
-def first_match(routes: Sequence[Part], request: SampleRequest) -> Part | None:
-    """Return the first of the routes that matches the request."""
-    return next((route for route in routes if matches(route.at("match"), request)), None)
 
 
 def is_certain(match: Part, request: SampleRequest) -> bool:
@@ -135,7 +131,7 @@ def _path_holds(match: Part, request: SampleRequest) -> bool:
     if regex.present:
         same = _is_same(regex, request.match.at("safe_regex"))
         return same or _regex_matches(regex, request.path)
-    key = next((key for key in _PATHS if match.at(key).present), None)
+    key = next((key for key in PATHS if match.at(key).present), None)
     if key is None:
         return False
     path, wanted = request.path, match.at(key).text

@@ -10,7 +10,7 @@ from extproc.envoy.filter_order import order_findings
 from extproc.envoy.filter_review import filter_findings
 from extproc.envoy.gateway import GatewayFilter, Processor, RouteLevels, takes_decision, targets
 from extproc.envoy.pool_gateway import PoolGateway, has_prompts
-from extproc.envoy.route_match import SampleRequest, first_match, has_header, samples
+from extproc.envoy.route_match import SampleRequest, has_header, samples
 from extproc.names import POOL_HEADER
 
 # Envoy's default.
@@ -72,9 +72,9 @@ def _entry_findings(
         # A large body may go to the largest pool without a decision, or by its head alone.
         yield from _large_findings(route, gateway)
         return
-    routers = [each for each in gateway.routers() if each.is_on(levels)]
+    routers = [each for each in gateway.routers if each.is_on(levels)]
     if not routers:
-        yield bypass(route, f"enable {gateway.routers()[0].name} on this route")
+        yield bypass(route, f"enable {gateway.routers[0].name} on this route")
         return
     yield from _own_filter_findings(levels, gateway, request)
     if any(_buffers(p) for each in routers for p in each.processors(levels)):
@@ -123,11 +123,11 @@ def _size_bounds(route: Part, bound: str) -> list[Part]:
 def _own_filter_findings(
     levels: RouteLevels, gateway: PoolGateway, request: SampleRequest
 ) -> Iterator[Finding]:
-    running = [each for each in gateway.ours() if each.is_on(levels)]
+    running = [each for each in gateway.ours if each.is_on(levels)]
     for each in running:
         yield from filter_findings(each, gateway.settings, levels)
     yield from _answer_findings(running, gateway, levels)
-    yield from order_findings(running, gateway.others(), levels, request)
+    yield from order_findings(running, gateway.others, levels, request)
 
 
 def _decision_findings(
@@ -144,8 +144,8 @@ def _decision_findings(
         path = chosen.at("route", "cluster").path
         yield Finding(path, f"requests with x-llm-pool: {pool} go to another cluster: set {pool!r}")
         return
-    later = [each for each in routes.items() if has_header(each.at("match"), POOL_HEADER)]
-    if first_match(later, request) is not None:
+    matching = gateway.matching(levels.host, request)
+    if any(has_header(each.at("match"), POOL_HEADER) for each in matching):
         yield Finding(
             chosen.path, f"this route hides that for x-llm-pool: {pool}: move it behind that one"
         )
@@ -160,7 +160,7 @@ def _answer_findings(
     modes = [p.at("processing_mode", "response_body_mode").text for p in processors]
     if any(p.observes for p in processors) or any(mode not in ("", "NONE") for mode in modes):
         return
-    observers = [each.name for each in gateway.observers()]
+    observers = [each.name for each in gateway.observers]
     fix = f"enable {observers[0]} on this route" if observers else "add the observer filter"
     yield Finding(levels.route.path, f"the service learns nothing from these answers: {fix}")
 

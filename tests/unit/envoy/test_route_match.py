@@ -8,7 +8,6 @@ from extproc.envoy.document import Part
 from extproc.envoy.route_match import (
     SampleRequest,
     accepts_header,
-    first_match,
     matches,
     samples,
     text_matches,
@@ -105,23 +104,6 @@ def test_a_sample_meets_the_conditions_that_it_was_made_from(conditions):
     found = list(samples(match(**conditions)))
     assert found
     assert all(matches(match(**conditions), each) for each in found)
-
-
-def test_a_sample_without_the_decision_takes_the_next_route():
-    chosen = {"headers": [{"name": "x-llm-pool", "string_match": {"exact": "short"}}]}
-    routes = [
-        Part("0", {"match": {"prefix": "/", **chosen}}),
-        Part("1", {"match": {"prefix": "/"}}),
-    ]
-    [sample, *_] = samples(routes[0].at("match"))
-    taken = [first_match(routes, each) for each in (sample, sample.undecided())]
-    assert [each.path for each in taken] == ["0", "1"]
-    assert first_match(routes, sample.undecided().with_pool("short")).path == "0"
-    assert first_match(routes, sample.with_pool("long")).path == "1"
-
-
-def test_no_route_may_match():
-    assert first_match([], asked()) is None
 
 
 def test_a_method_is_refused_by_its_condition():
