@@ -8,8 +8,16 @@ from extproc.config.settings import Settings
 from extproc.envoy.document import Part
 from extproc.envoy.gateway import GatewayFilter, ManagedListener, Processor, RouteLevels
 from extproc.envoy.pool_clusters import PoolClusters
-from extproc.envoy.route_match import SampleRequest, accepts_header, is_certain
+from extproc.envoy.route_match import (
+    SampleRequest,
+    accepts_header,
+    covers,
+    has_header,
+    has_path,
+    is_certain,
+)
 from extproc.envoy.route_table import RouteTable
+from extproc.names import POOL_HEADER
 
 # Paths of requests without a prompt, which need no decision.
 _PLAIN_PATHS = ("/health", "/load", "/metrics", "/ping", "/v1/models", "/version")
@@ -75,6 +83,33 @@ class PoolGateway:
         """
         for route in self.matching(host, request):
             if self.fleet.serves(route) or is_certain(route.at("match"), request):
+                return route
+        return None
+
+    def decided(self, host: Part, request: SampleRequest) -> list[Part]:
+        """Return the routes that read the decision of a request and match it, in order.
+
+        Where the first route that reads decisions on its path is only for some paths, as Envoy 1.40
+        has them for messages, one for more paths is not what its requests are meant to take.
+        """
+        first = self.first_for_decisions(host, request)
+        return [
+            each
+            for each in self.matching(host, request)
+            if has_header(each.at("match"), POOL_HEADER)
+            and first is not None
+            and covers(first.at("match"), each.at("match"))
+        ]
+
+    def first_for_decisions(self, host: Part, request: SampleRequest) -> Part | None:
+        """Return the first route on the path of a request that reads decisions, of any pool."""
+        for route in host.at("routes").items():
+            match = route.at("match")
+            if (
+                has_header(match, POOL_HEADER)
+                and has_path(match, request)
+                and any(accepts_header(match, POOL_HEADER, pool) for pool in self.fleet.pools)
+            ):
                 return route
         return None
 

@@ -18,6 +18,7 @@ from extproc.envoy.gateway import ManagedListener, RouteLevels, takes_decision, 
 from extproc.envoy.hidden_routes import hidden_findings
 from extproc.envoy.pool_clusters import PoolClusters, pool_clusters, socket_addresses
 from extproc.envoy.pool_gateway import PoolGateway, has_prompts
+from extproc.envoy.retry_review import net_findings, net_remarks
 from extproc.envoy.route_match import has_header, text_matches
 from extproc.envoy.route_review import bypass, route_findings
 from extproc.names import POOL_HEADER
@@ -48,11 +49,12 @@ def review(settings: Settings, document: Part) -> tuple[Finding, ...]:
 
 
 def remarks(settings: Settings, document: Part) -> tuple[Finding, ...]:
-    """Return what is no fault, but costs more than it must, each once."""
+    """Return what is no fault, but costs more than it must or is not checked, each once."""
     settings = settings.routed
     gateways = _gateways(pool_clusters(document, settings), settings, document)
-    found = (observer_remark(o) for gateway in gateways for o in gateway.observers)
-    return tuple(dict.fromkeys(each for each in found if each))
+    observers = (observer_remark(o) for gateway in gateways for o in gateway.observers)
+    nets = (remark for gateway in gateways for remark in net_remarks(gateway))
+    return tuple(dict.fromkeys(each for each in chain(observers, nets) if each))
 
 
 def _gateways(fleet: PoolClusters, settings: Settings, document: Part) -> list[PoolGateway]:
@@ -102,6 +104,7 @@ def _gateway_findings(gateway: PoolGateway) -> Iterator[Finding]:
     yield from hidden
     for levels in routes:
         yield from route_findings(levels, gateway, {each.path for each in hidden})
+    yield from net_findings(gateway)
     yield from _stranger_findings(gateway)
 
 

@@ -69,10 +69,15 @@ def is_certain(match: Part, request: SampleRequest) -> bool:
     )
 
 
+def covers(match: Part, other: Part) -> bool:
+    """Whether a `match` has the paths of another, whatever the headers."""
+    return all(has_path(match, request) for request in samples(other))
+
+
 def matches(match: Part, request: SampleRequest) -> bool:
     """Whether the request meets the conditions of a `match`."""
     return (
-        _path_holds(match, request)
+        has_path(match, request)
         and all(_header_holds(header, request) for header in match.at("headers").items())
         and all(_is_same(match.at(key), request.match.at(key)) for key in _OPAQUE)
     )
@@ -110,13 +115,16 @@ def _sample_paths(match: Part) -> Iterator[str]:
     if match.at("path").present:
         yield match.at("path").text
         return
+    regex = match.at("safe_regex")
     start = match.at("prefix").text or match.at("path_separated_prefix").text
-    found = _REGEX_START.match(match.at("safe_regex", "regex").text)
+    found = _REGEX_START.match(regex.at("regex").text)
     start = start or (found[0] if found else "")
     # A regular expression may begin with any character: then the path is an API's own.
     paths = [start, *(_joined(start, path) for path in INFERENCE_PATHS)]
     if start.endswith("/"):
         paths.append(f"{start}chat/completions")  # /v1 may be added on the way to the pool
+    # Of a regular expression those that it surely has, if there are any.
+    paths = [path for path in paths if _regex_matches(regex, path)] or paths
     yield from dict.fromkeys(path for path in paths if path.startswith("/"))
 
 
@@ -126,7 +134,8 @@ def _joined(start: str, path: str) -> str:
     return start + path[held:]
 
 
-def _path_holds(match: Part, request: SampleRequest) -> bool:
+def has_path(match: Part, request: SampleRequest) -> bool:
+    """Whether a `match` has the path of a request."""
     regex = match.at("safe_regex")
     if regex.present:
         same = _is_same(regex, request.match.at("safe_regex"))

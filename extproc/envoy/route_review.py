@@ -10,7 +10,11 @@ from extproc.envoy.filter_order import order_findings
 from extproc.envoy.filter_review import filter_findings
 from extproc.envoy.gateway import GatewayFilter, Processor, RouteLevels, takes_decision, targets
 from extproc.envoy.pool_gateway import PoolGateway, has_prompts
-from extproc.envoy.route_match import SampleRequest, has_header, samples
+from extproc.envoy.route_match import (
+    SampleRequest,
+    has_header,
+    samples,
+)
 from extproc.names import POOL_HEADER
 
 # Envoy's default.
@@ -144,11 +148,13 @@ def _decision_findings(
         path = chosen.at("route", "cluster").path
         yield Finding(path, f"requests with x-llm-pool: {pool} go to another cluster: set {pool!r}")
         return
-    matching = gateway.matching(levels.host, request)
-    if any(has_header(each.at("match"), POOL_HEADER) for each in matching):
+    if gateway.decided(levels.host, request):
         yield Finding(
             chosen.path, f"this route hides that for x-llm-pool: {pool}: move it behind that one"
         )
+    elif (first := gateway.first_for_decisions(levels.host, request)) is not None:
+        text = f"no route on the paths of this one matches x-llm-pool: {pool}: add one"
+        yield Finding(first.path, text)
     else:
         yield Finding(routes.path, f"no route matches x-llm-pool: {pool}: add one")
 

@@ -296,6 +296,21 @@ def test_what_is_rendered_agrees(version, form, windows):
     assert findings(rendered(**settings), **settings) == []
 
 
+@pytest.mark.parametrize(
+    ("gone", "beside"),
+    [("short_messages", "short_retryable_messages"), ("short", "short_retryable")],
+)
+def test_a_decisions_route_is_missing_though_other_paths_have_one(gone, beside):
+    document = rendered()
+    routes = host(document)["routes"]
+    routes[:] = [each for each in routes if each["name"] != gone]
+    position = [each["name"] for each in routes].index(beside)
+    [text] = findings(document)
+    assert text.endswith(
+        f"routes[{position}]: no route on the paths of this one matches x-llm-pool: short: add one"
+    )
+
+
 def test_settings_that_change_are_found_in_a_file_that_does_not():
     workers = findings(rendered(), workers=2)
     assert len(workers) == 1
