@@ -221,8 +221,10 @@ def test_a_drain_lets_running_streams_finish_and_refuses_new_ones(serving):
             await late.write(first.message)
             await late.read()
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        # At the end of a connection grpcio drops what it was not asked for before.
+        reading = asyncio.create_task(call.read())
         await call.write(second.message)
-        assert [await call.read()] == second.replies
+        assert [await reading] == second.replies
         await drain
 
     serving(scenario)
