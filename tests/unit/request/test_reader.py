@@ -803,13 +803,19 @@ def test_tokenizers_that_normalise_make_no_text_longer_than_is_taken_into_accoun
     assert max(grown) <= 11
 
 
-@pytest.mark.parametrize("escaped", [True, False])
+def test_tokenizers_that_compose_make_no_text_longer_than_its_escapes():
+    for text in map(chr, {*range(0x80, 0x110000)} - {*range(0xD800, 0xE000)}):
+        composed = unicodedata.normalize("NFC", text).encode()
+        assert len(composed) <= len(json.dumps(text)) - len('""')
+
+
+@pytest.mark.parametrize(("escaped", "growth"), [(True, 1), (False, 11)])
 @pytest.mark.parametrize("tools", [{}, {"tools": [TOOL]}], ids=["chat", "tooled"])
-def test_a_text_beyond_ascii_may_have_eleven_tokens_for_a_byte(tools, escaped):
+def test_a_text_beyond_ascii_may_have_eleven_tokens_for_a_byte(tools, escaped, growth):
     body = {"messages": [{"role": "user", "content": "\ufdfa"}], **tools}
     text = json.dumps(body, ensure_ascii=escaped).encode()
-    found = read_request(Endpoint.CHAT, text)
-    assert found.token_bound == 11 * len(text) * (3 if tools else 1) + 512 + 32 * (1 + len(tools))
+    most = growth * len(text) * (3 if tools else 1)
+    assert read_request(Endpoint.CHAT, text).token_bound == most + 512 + 32 * (1 + len(tools))
 
 
 def test_a_template_of_the_requests_own_has_text_that_may_be_of_the_prompt():
