@@ -329,8 +329,10 @@ def describe_state(state: StateFile | None, shared: "SharedState | None") -> dic
 def configure_logging(settings: Settings) -> None:
     """Log to standard error at the configured level; call it again to change the level."""
     logging.getLogger().setLevel(settings.log_level.value.upper())
-    # It would log every header of every stream, and what a header says is nobody's to keep.
-    logging.getLogger("hpack").setLevel(logging.WARNING)
+    # hpack would log every header of every stream, and grpcio a server that is being deallocated,
+    # which ends the process.
+    for library in ("hpack", "grpc"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     logging.basicConfig(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )

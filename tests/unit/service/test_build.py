@@ -117,12 +117,20 @@ def test_the_log_level_is_the_settings(monkeypatch):
 
 
 def test_headers_are_not_logged_at_any_level(monkeypatch, caplog):
-    caplog.set_level(logging.DEBUG)
-    monkeypatch.setattr(logging, "root", logging.RootLogger(logging.DEBUG))
-    monkeypatch.setattr(logging.getLogger("hpack"), "level", logging.NOTSET)
-    configure_logging(Settings(log_level=LogLevel.DEBUG))
-    hpack.Decoder().decode(hpack.Encoder().encode([("authorization", "Bearer secret")]))
+    # The level of all loggers is restored once `logging.root` is.
+    with caplog.at_level(logging.DEBUG), monkeypatch.context() as patch:
+        patch.setattr(logging, "root", logging.RootLogger(logging.DEBUG))
+        patch.setattr(logging.getLogger("hpack"), "level", logging.NOTSET)
+        configure_logging(Settings(log_level=LogLevel.DEBUG))
+        hpack.Decoder().decode(hpack.Encoder().encode([("authorization", "Bearer secret")]))
     assert "secret" not in caplog.text
+
+
+def test_a_server_of_grpc_that_is_dropped_logs_nothing(monkeypatch, caplog):
+    with caplog.at_level(logging.DEBUG), monkeypatch.context() as patch:
+        patch.setattr(logging, "root", logging.RootLogger(logging.DEBUG))
+        configure_logging(Settings(log_level=LogLevel.DEBUG))
+        assert not logging.getLogger("grpc._cython.cygrpc").isEnabledFor(logging.DEBUG)
 
 
 @pytest.mark.parametrize(
