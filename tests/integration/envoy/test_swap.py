@@ -17,6 +17,8 @@ from tests.support.vllm_servers import end, wait_until_healthy
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+# Every answer is counted: on a busy machine Envoy would not wait for some decisions.
+PATIENT = {"message_timeout_ms": 10_000}
 RECOVERY = 50
 """Requests of another tokenizer after which its estimates are good."""
 BATCH = 100
@@ -115,7 +117,10 @@ def test_another_tokenizer_behind_the_name_is_learnt_in_fifty_requests(
     sources = [s for s in built_in_sources(5) if s.kind in ("english", "code", "russian", "json")]
     with (
         forwarding(vllm_urls[0]) as forwarder,
-        running(pools=[f"http://127.0.0.1:{forwarder.port}", vllm_urls[1]]) as stack,
+        running(
+            pools=[f"http://127.0.0.1:{forwarder.port}", vllm_urls[1]],
+            envoy_settings=PATIENT,
+        ) as stack,
     ):
         send(stack, rng, sources, BATCH)
         before = send(stack, rng, sources, BATCH)

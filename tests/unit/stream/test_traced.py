@@ -60,15 +60,25 @@ def test_the_steps_of_a_decision_are_told_in_order(encoded):
     assert told("buffered-short", encoded=encoded) == steps
 
 
+def sent(trace, given, path, body):
+    """Return what is done with a request."""
+    exchange = TracedExchange(given, trace)
+    head = Head(Direction.REQUEST, {":method": "POST", ":path": path}, end_of_stream=False)
+    exchange.on(head)
+    return exchange.on(Body(Direction.REQUEST, json.dumps(body).encode(), end_of_stream=True))
+
+
 def test_beginnings_that_are_remembered_are_asked_for_too():
-    trace = Told()
-    exchange = TracedExchange(stages(prefix_key=b"k" * 16), trace)
-    turn = {"role": "user", "content": "word " * 500}
-    body = json.dumps({"model": "m", "messages": [turn]}).encode()
-    headers = {":method": "POST", ":path": "/v1/chat/completions"}
-    exchange.on(Head(Direction.REQUEST, headers, end_of_stream=False))
-    action = exchange.on(Body(Direction.REQUEST, body, end_of_stream=True))
+    trace, turn = Told(), {"role": "user", "content": "word " * 500}
+    body = {"model": "m", "messages": [turn]}
+    action = sent(trace, stages(prefix_key=b"k" * 16), "/v1/chat/completions", body)
     assert "prefix" in action.note["routed"]
+    assert trace.told[-1] == ("decided", "short")
+
+
+def test_the_largest_of_several_prompts_is_asked_for_too():
+    trace = Told()
+    sent(trace, stages(), "/v1/embeddings", {"model": "m", "input": ["a word", "word " * 500]})
     assert trace.told[-1] == ("decided", "short")
 
 
