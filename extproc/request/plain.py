@@ -20,7 +20,6 @@ from extproc.request.form import Form
 from extproc.request.image import URL_CHARS, Image, read_image
 from extproc.request.json_text import cut_long, write_compact
 from extproc.request.prompt import ENDS_OF_THOUGHT, MAX_IMAGES, Mark, Prompt, as_text
-from extproc.request.request import UsageWish
 from extproc.request.sample import SAMPLE_BYTES
 
 _LONG_BYTES: Final = 4096
@@ -70,11 +69,6 @@ class _Format(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     type: Literal["text", "json_object"]
 
 
-class _StreamOptions(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    include_usage: bool | None = None
-    continuous_usage_stats: bool | None = None
-
-
 class _Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """A turn; OpenAI's own client sends an earlier answer with all of these fields."""
 
@@ -116,7 +110,7 @@ class PlainChat(msgspec.Struct, gc=False):
     min_tokens: int | None = None
     n: int | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | msgspec.UnsetType | None = msgspec.UNSET
+    stream_options: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     tools: msgspec.Raw = msgspec.Raw(_NO_TOOLS)
     user: str | None = None
     tool_choice: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -143,17 +137,9 @@ class PlainChat(msgspec.Struct, gc=False):
     output_config: None = None
 
     @property
-    def usage_wish(self) -> UsageWish:
-        """What it says of the usage of a stream."""
-        options = self.stream_options
-        if self.stream is not True:
-            return UsageWish.OTHER
-        if options is None:
-            return UsageWish.NULL
-        if isinstance(options, msgspec.UnsetType):
-            return UsageWish.UNSTATED
-        asks = options.include_usage or options.continuous_usage_stats
-        return UsageWish.OTHER if asks else UsageWish.DECLINED
+    def usage_unstated(self) -> bool:
+        """Whether the answer is a stream, and nothing says if it should state its usage."""
+        return self.stream is True and self.stream_options is msgspec.UNSET
 
     @property
     def form(self) -> Form:

@@ -21,7 +21,7 @@ from extproc.request.image import Image
 from extproc.request.plain import PlainChat, PlainTexts, decode_plain
 from extproc.request.prompt import OpaquePartError, Prompt
 from extproc.request.prompts import Prompts, read_prompts
-from extproc.request.request import Request, Unreadable, UnreadableRequest, UsageWish
+from extproc.request.request import Request, Unreadable, UnreadableRequest
 from extproc.request.sample import SAMPLE_BYTES, as_str, take_sample
 from extproc.request.thinking import FIELDS as THINKING_FIELDS
 from extproc.request.thinking import Thinking, read_thinking
@@ -39,7 +39,6 @@ __all__ = [
     "Thinking",
     "Unreadable",
     "UnreadableRequest",
-    "UsageWish",
     "endpoint",
     "read_request",
 ]
@@ -64,7 +63,6 @@ _TEMPLATE_TOKENS: Final = 512  # more than any known chat template adds around a
 _ENTRY_TOKENS: Final = 32  # and around each message or tool
 _LOOKED_AT: Final = 1 << 16  # bytes: texts in larger bodies are taken to be of all characters
 _MOST_GROWTH: Final = 11  # of bytes beyond ASCII: Unicode's NFKC writes U+FDFA's 3 as 33
-_USAGE_OPTIONS: Final = {"include_usage", "continuous_usage_stats"}
 _COMMON: Final = (
     "model",
     "stream",
@@ -131,7 +129,7 @@ def _read_plain(chat: PlainChat, found: PlainTexts, size: int, *, turns: bool) -
         max_tokens=_whole(limit),
         min_tokens=_whole(chat.min_tokens) or 0,
         outputs=outputs,
-        usage_wish=chat.usage_wish,
+        usage_unstated=chat.usage_unstated,
         generates=True,
         truncates=False,
         stored=False,
@@ -212,7 +210,9 @@ def _read(api: Api, body: dict[str, object], size: int, *, turns: bool) -> Reque
         max_tokens=_limit(api, options),
         min_tokens=(_whole(options.get(api.floor)) or 0) if api.floor else 0,
         outputs=outputs,
-        usage_wish=_usage_wish(api, body),
+        usage_unstated=api.usage_optional
+        and body.get("stream") is True
+        and "stream_options" not in body,
         generates=api.generates,
         truncates=_truncates(api, body),
         stored=api.stores and bool(body.get("store", True)),
@@ -277,20 +277,6 @@ def _truncates(api: Api, body: dict[str, object]) -> bool:
         return True
     cohere = any(field in body for field in api.truncating)
     return cohere and body.get("truncate", "END") != "NONE"
-
-
-def _usage_wish(api: Api, body: dict[str, object]) -> UsageWish:
-    if not api.usage_optional or body.get("stream") is not True:
-        return UsageWish.OTHER
-    if "stream_options" not in body:
-        return UsageWish.UNSTATED
-    options = body["stream_options"]
-    if options is None:
-        return UsageWish.NULL
-    if not isinstance(options, dict) or not options.keys() <= _USAGE_OPTIONS:
-        return UsageWish.OTHER
-    declined = all(value is None or value is False for value in options.values())
-    return UsageWish.DECLINED if declined else UsageWish.OTHER
 
 
 def _outputs(api: Api, options: Mapping[str, object]) -> int:

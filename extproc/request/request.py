@@ -20,15 +20,6 @@ class Unreadable(enum.Enum):
     EMPTY = "empty"
 
 
-class UsageWish(enum.Enum):
-    """What a request for a stream says of the usage of its answer."""
-
-    UNSTATED = "unstated"  # nothing
-    NULL = "null"  # nothing either: `stream_options` is null
-    DECLINED = "declined"  # `stream_options` asks for none, and for nothing else
-    OTHER = "other"  # it asks for usage or for more than that, or is no request for a stream
-
-
 class UnreadableRequest(Exception):  # noqa: N818 - the client's fault, not an error of ours
     """A body that cannot be read; `reason` says why."""
 
@@ -52,7 +43,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The least output of one sequence; 0 if none is stated, or none that a pool accepts."""
     outputs: int
     """How many sequences are generated for each prompt, at least 1."""
-    usage_wish: UsageWish
+    usage_unstated: bool
+    """Whether the answer is a stream that will not state its usage, only because the request does
+    not say whether it should."""
     generates: bool
     """Whether the answer has output tokens."""
     truncates: bool
@@ -72,11 +65,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def output_limit(self) -> int | None:
         """Output tokens of one sequence at most; 0 if none are generated, None if not limited."""
         return self.max_tokens if self.generates else 0
-
-    @property
-    def usage_unstated(self) -> bool:
-        """Whether the answer is a stream without usage, unless its pool states it unasked."""
-        return self.usage_wish is not UsageWish.OTHER
 
     @property
     def sequences(self) -> int:

@@ -5,7 +5,6 @@ may run in another process. The record travels between them in Envoy's dynamic m
 text: metadata itself knows only doubles.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Self
@@ -28,7 +27,7 @@ from extproc.names import (
     SHADOW_PREFIX,
 )
 from extproc.request.apis import Endpoint
-from extproc.request.reader import MAX_MODEL_CHARS, UsageWish
+from extproc.request.reader import MAX_MODEL_CHARS
 from extproc.routing.pools import Pool
 from extproc.routing.route import Routed, Rules
 from extproc.routing.sound import MOST_COUNT, is_asked
@@ -36,12 +35,6 @@ from extproc.stream.sampling import MOST as MOST_STOOD_FOR
 from extproc.stream.usage_asking import UsageForm
 
 USAGE_REQUEST: Final = b'"stream_options":{"include_usage":true},'
-
-_OPTIONS_NAME: Final = b"stream_options"
-_INCLUDE_USAGE: Final = b'{"include_usage":true}'
-# As a field with null or an object of plain values.
-_OPTIONS: Final = re.compile(rb'"stream_options"[ \t\r\n]*:[ \t\r\n]*(null|\{[^{}]*\})')
-_LETTER: Final = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-4])")  # `_`, or one from a to t
 
 _PRINTABLE: Final = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")
 _MOST_NOTE_CHARS: Final = 32_768  # more than twice the longest that this service writes
@@ -62,8 +55,6 @@ class Noted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     home: str = ""
     """The pool that the budget alone chose, if the load moved the request to another one."""
     api: Endpoint = Endpoint.CHAT
-    wish: UsageWish = UsageWish.OTHER
-    """What it says of usage."""
 
     @classmethod
     def of(
@@ -72,7 +63,6 @@ class Noted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         stands_for: int = 1,
         usage: UsageForm = UsageForm.OTHER,
         api: Endpoint = Endpoint.CHAT,
-        wish: UsageWish = UsageWish.OTHER,
     ) -> Self:
         """Return the record of a request that was read."""
         return cls(
@@ -84,7 +74,6 @@ class Noted(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             usage=usage,
             home=routed.home,
             api=api,
-            wish=wish,
         )
 
 
@@ -101,7 +90,6 @@ class _InBrief(msgspec.Struct, frozen=True, gc=False):
     stands_for: int
     usage: UsageForm
     home: str = ""
-    wish: UsageWish = UsageWish.OTHER
 
 
 _DECODER: Final = msgspec.json.Decoder(Noted)
@@ -172,30 +160,16 @@ def brief_from_note(text: str, rules: Rules) -> Noted | None:
         stands_for=found.stands_for,
         usage=found.usage,
         home=found.home,
-        wish=found.wish,
     )
     known = len(asked.model) <= MAX_MODEL_CHARS and _is_sound(noted, rules)
     return noted if known else None
 
 
-def can_ask_for_usage(body: bytes, wish: UsageWish) -> bool:
-    """Return whether usage can be asked for in a body that says this of it.
-
-    It may name `stream_options` only as the field that is replaced: an error that quotes another
-    place, also one spelt with escapes, would read as a refusal of the field.
-    """
-    if b"\\u00" in body and _LETTER.search(body):
-        return False
-    return body.count(_OPTIONS_NAME) == (0 if wish is UsageWish.UNSTATED else 1)
-
-
 def ask_for_usage(body: bytes) -> bytes:
-    """Put `stream_options` in a body that can be asked so; every other byte stays.
+    """Insert `stream_options` as the first field of a body; every other byte stays.
 
-    It takes the place of the field's value, or is the first field of a body without it.
+    The body is a non-empty JSON object without a field of that name.
     """
-    if found := _OPTIONS.search(body):
-        return body[: found.start(1)] + _INCLUDE_USAGE + body[found.end(1) :]
     start = body.index(b"{") + 1
     return body[:start] + USAGE_REQUEST + body[start:]
 

@@ -5,6 +5,7 @@ Invariant: on any doubt a request passes on unchanged, to the largest pool, and 
 
 import enum
 import math
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
@@ -19,7 +20,6 @@ from extproc.request.reader import (
     Request,
     Unreadable,
     UnreadableRequest,
-    UsageWish,
     endpoint,
     read_request,
 )
@@ -40,7 +40,6 @@ from extproc.stream.decision import (
     Noted,
     ask_for_usage,
     brief_from_note,
-    can_ask_for_usage,
     from_note,
     note_text,
     to_note,
@@ -63,6 +62,7 @@ from extproc.stream.usage_asking import UsageForm
 _PROCEED = Proceed()
 _WAIT = Wait()
 _MOST_LENGTH_DIGITS = 18
+_LETTER = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-4])")  # `_`, or one from a to t
 _MOST_REPLACED_BYTES = 1 << 20  # a body with our field is sent back to Envoy: bounds the copy
 
 _Chosen = TypeVar("_Chosen")
@@ -108,13 +108,17 @@ class PendingRequest:
         self.body: bytes | bytearray | memoryview = b""
         self.whole = False  # Envoy accepts another body in its place
 
-    def can_ask_for_usage(self, wish: UsageWish) -> bool:
-        """Return whether the body, which says this of usage, can be replaced by one that asks."""
+    @property
+    def replaceable(self) -> bool:
+        """Whether a field can be added to the body."""
         utf16 = b"\0" in bytes(self.body[:4])  # or UTF-32
         plain = not utf16 and not self.headers.get("content-encoding")
         if not self.whole or not plain or len(self.body) > _MOST_REPLACED_BYTES:
             return False
-        return can_ask_for_usage(bytes(self.body), wish)
+        # An error that quotes it would name the field, also if it is spelt with escapes.
+        body = bytes(self.body)
+        named = b"stream_options" in body or (b"\\u00" in body and _LETTER.search(body))
+        return not named
 
 
 def create_series(stages: Stages) -> None:
@@ -206,7 +210,7 @@ class Exchange:
         self._noted = read
         if read is not None and read.usage is UsageForm.ASKED:
             pool = self._answering_pool(read, answer)
-            self._stages.usage_asking.note_wrong(pool.name, read.asked.model, read.wish)
+            self._stages.usage_asking.note_wrong(pool.name, read.asked.model)
 
     def _is_retried(self, answer: PendingAnswer) -> bool:
         # In a shadow Envoy's second attempt is one to the same pool.
@@ -233,7 +237,7 @@ class Exchange:
             return
         pool = self._answering_pool(noted, answer)
         asking, model = self._stages.usage_asking, noted.asked.model
-        asking.learn(pool.name, model, noted.usage, answer.shows(outcome), noted.wish)
+        asking.learn(pool.name, model, noted.usage, answer.shows(outcome))
         cause = self._conclude(noted, pool, outcome)
         if self._is_retried(answer):
             retries = self._stages.metrics.retries
@@ -361,11 +365,11 @@ class Exchange:
     ) -> Proceed:
         if one_in is None:
             return self._go(routed)
-        wish, unstated = request.usage_wish, request.usage_unstated
-        may_ask = unstated and self._may_ask(pending, routed, wish)
+        unstated = request.usage_unstated
+        may_ask = unstated and self._may_ask(pending, routed)
         unasked = UsageForm.UNASKED if unstated else UsageForm.OTHER
         form = UsageForm.ASKED if may_ask else unasked
-        action = self._go(routed, Noted.of(routed, one_in, form, pending.endpoint, wish))
+        action = self._go(routed, Noted.of(routed, one_in, form, pending.endpoint))
         return self._with_usage(pending, action) if may_ask else action
 
     def _observe_one_in(self, *, is_informative: bool) -> int | None:
@@ -379,15 +383,11 @@ class Exchange:
         one_in = stages.sampling.one_in(stages.rules.observe_sample)
         return one_in if one_in == 1 or stages.draw() * one_in < 1.0 else None
 
-    def _may_ask(self, pending: PendingRequest, routed: Routed, wish: UsageWish) -> bool:
+    def _may_ask(self, pending: PendingRequest, routed: Routed) -> bool:
         """Return whether to ask for the usage of an observed stream that does not state it."""
-        may_hide = self._stages.rules.asks_usage and pending.hides_usage
+        may_add = self._stages.rules.asks_usage and pending.hides_usage and pending.replaceable
         asking = self._stages.usage_asking
-        return (
-            may_hide
-            and pending.can_ask_for_usage(wish)
-            and asking.may_ask(routed.pool, routed.asked.model, wish)
-        )
+        return may_add and asking.may_ask(routed.pool, routed.asked.model)
 
     def _with_usage(self, pending: PendingRequest, action: Proceed) -> Proceed:
         self._stages.metrics.usage_asked.count()

@@ -99,7 +99,7 @@ class Metrics:
         )
         self.usage_asked = TallyCounter(
             "dualpool_usage_asked",
-            "Streamed requests in which the service set stream_options.include_usage.",
+            "Streamed requests to which the service added stream_options.include_usage.",
             registry=registry,
         )
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from extproc.budget.bounded import BoundedMap
-from extproc.request.request import UsageWish
 
 _MOST_SERVERS: Final = 1024
 
@@ -42,8 +41,8 @@ class UsageForm(enum.Enum):
     """What was done about the usage of a request."""
 
     ASKED = "asked"  # the service added the field
-    UNASKED = "unasked"  # it could have: a stream that does not ask for usage
-    OTHER = "other"  # no stream, or one that asks for usage itself
+    UNASKED = "unasked"  # it could have: a stream that states nothing about usage
+    OTHER = "other"  # no stream, or the client itself stated whether it wants usage
 
 
 class UsageSeen(enum.Enum):
@@ -150,38 +149,27 @@ class _Server:
 
 
 class UsageAsking:
-    """What is known of each pool, model and wish, of 1,024 at most; others are not asked.
-
-    Wishes are apart, as a server may state usage to requests without `stream_options`, and not to
-    those that decline it.
-    """
+    """What is known of each pool and model, of 1,024 at most; others are not asked."""
 
     def __init__(self) -> None:
-        self._servers = BoundedMap[tuple[str, str, UsageWish], _Server](_MOST_SERVERS)
+        self._servers = BoundedMap[tuple[str, str], _Server](_MOST_SERVERS)
 
-    def may_ask(self, pool: str, model: str, wish: UsageWish = UsageWish.UNSTATED) -> bool:
+    def may_ask(self, pool: str, model: str) -> bool:
         """Return whether to ask for the usage of a stream; True begins a trial if one is due."""
-        server = self._servers.get((pool, model, wish))
+        server = self._servers.get((pool, model))
         return server is not None and server.may_ask()
 
-    def note_wrong(self, pool: str, model: str, wish: UsageWish = UsageWish.UNSTATED) -> None:
+    def note_wrong(self, pool: str, model: str) -> None:
         """Note, as soon as the status says so, that a server calls a request wrong that asks it.
 
         Call `learn` once it is known, or will not be, what its error says.
         """
-        if server := self._servers.get((pool, model, wish)):
+        if server := self._servers.get((pool, model)):
             server.note_wrong()
 
-    def learn(
-        self,
-        pool: str,
-        model: str,
-        form: UsageForm,
-        seen: UsageSeen,
-        wish: UsageWish = UsageWish.UNSTATED,
-    ) -> None:
+    def learn(self, pool: str, model: str, form: UsageForm, seen: UsageSeen) -> None:
         """Learn what an answer of a server shows."""
-        key = pool, model, wish
+        key = pool, model
         if form is UsageForm.OTHER or not self._servers.has_room(key):
             return
         server = self._servers.get(key) or _Server()

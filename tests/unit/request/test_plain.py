@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from extproc.request import plain, reader
-from extproc.request.reader import (
-    Endpoint,
-    Unreadable,
-    UnreadableRequest,
-    UsageWish,
-    read_request,
-)
+from extproc.request.reader import Endpoint, Unreadable, UnreadableRequest, read_request
 
 LONG = ["{}" * 9000, "a b" * 2000, 'é\n"\\' * 5000, "</think>" * 3000, "\U0001f600" * 2000]
 TEXTS = st.text(max_size=40) | st.sampled_from(["a</think>b", "[/THINK]", "", *LONG])
@@ -68,12 +62,7 @@ BODIES = st.fixed_dictionaries(
         | st.lists(st.text(max_size=3), max_size=2)
         | st.integers(),
         "guided_regex": st.none() | st.just("[0-9]"),
-        "stream_options": st.none()
-        | st.dictionaries(
-            st.sampled_from(["include_usage", "continuous_usage_stats", "x"]),
-            st.booleans() | st.none() | st.just(0),
-            max_size=2,
-        ),
+        "stream_options": st.none() | st.just({"include_usage": True}),
         "tools": st.lists(st.dictionaries(TEXTS, st.floats() | TEXTS, max_size=3), max_size=2)
         | st.none(),
         "tool_choice": st.sampled_from(
@@ -281,20 +270,3 @@ def test_anything_else_is_left_to_it(body):
 )
 def test_so_is_what_more_than_its_texts_decides(fields):
     assert read_plainly(chat(**fields)) is None
-
-
-@pytest.mark.parametrize(
-    ("fields", "wish"),
-    [
-        ({}, UsageWish.UNSTATED),
-        ({"stream_options": None}, UsageWish.NULL),
-        ({"stream_options": {"include_usage": False}}, UsageWish.DECLINED),
-        ({"stream_options": {"include_usage": True}}, UsageWish.OTHER),
-        ({"stream_options": {"continuous_usage_stats": True}}, UsageWish.OTHER),
-        ({"stream": False, "stream_options": None}, UsageWish.OTHER),
-    ],
-)
-def test_a_plain_chat_says_what_it_wishes_of_usage(fields, wish):
-    body = {"messages": [{"role": "user", "content": "hi"}], "stream": True, **fields}
-    [chat, _] = plain.decode_plain(json.dumps(body).encode())
-    assert chat.usage_wish is wish

@@ -29,7 +29,6 @@ from extproc.request.reader import (
     Request,
     Unreadable,
     UnreadableRequest,
-    UsageWish,
     endpoint,
     read_request,
 )
@@ -431,29 +430,14 @@ def test_a_stream_without_options_leaves_usage_unstated(kind):
     assert read({"stream": True}, kind).usage_unstated
 
 
-@pytest.mark.parametrize("kind", [Endpoint.CHAT, Endpoint.COMPLETION])
-@pytest.mark.parametrize(
-    ("options", "wish"),
-    [
-        (None, UsageWish.NULL),
-        ({}, UsageWish.DECLINED),
-        ({"include_usage": False}, UsageWish.DECLINED),
-        ({"include_usage": None, "continuous_usage_stats": False}, UsageWish.DECLINED),
-        ({"include_usage": True}, UsageWish.OTHER),
-        ({"include_usage": False, "continuous_usage_stats": True}, UsageWish.OTHER),
-        ({"include_usage": 0}, UsageWish.OTHER),
-        ({"include_usage": False, "include_obfuscation": False}, UsageWish.OTHER),
-        ([], UsageWish.OTHER),
-    ],
-)
-def test_options_say_whether_a_stream_is_to_state_usage(kind, options, wish):
-    assert read({"stream": True, "stream_options": options}, kind).usage_wish is wish
+@pytest.mark.parametrize("options", [{"include_usage": False}, {"include_usage": True}, {}, None])
+def test_options_of_any_kind_state_it(options):
+    assert not chat(stream=True, stream_options=options).usage_unstated
 
 
 @pytest.mark.parametrize("value", [False, None, 1, "true"])
-@pytest.mark.parametrize("options", [{}, {"stream_options": None}])
-def test_what_is_not_plainly_a_stream_leaves_nothing_unstated(value, options):
-    assert not chat(stream=value, **options).usage_unstated
+def test_what_is_not_plainly_a_stream_leaves_nothing_unstated(value):
+    assert not chat(stream=value).usage_unstated
 
 
 @pytest.mark.parametrize("kind", [Endpoint.RESPONSES, Endpoint.MESSAGES, Endpoint.OTHER_CHAT])
@@ -673,8 +657,14 @@ def test_a_truncated_body_is_unreadable(body, cut):
 
 
 @pytest.mark.parametrize("fields", [{"n": 2}, {"prompt": ["a", "b"]}, {"prompt": [[1], [2]]}])
-def test_a_stream_of_several_answers_states_its_usage_once(fields):
+def test_a_stream_of_several_answers_does_not_state_its_usage_either(fields):
     assert read({"stream": True, "prompt": "a"} | fields, Endpoint.COMPLETION).usage_unstated
+
+
+@pytest.mark.parametrize("prompt", ["a", ["a"], [1, 2], [[1, 2]]])
+def test_a_single_prompt_may_be_written_in_any_way(prompt):
+    body = {"stream": True, "prompt": prompt}
+    assert read(body, Endpoint.COMPLETION).usage_unstated
 
 
 def test_sixteen_thousand_prompts_of_token_ids_are_told_apart():

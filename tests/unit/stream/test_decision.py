@@ -12,7 +12,7 @@ from extproc.budget.estimate import Basis, Budget
 from extproc.budget.features import FEATURES
 from extproc.budget.values import Asked, Measure, Prefix
 from extproc.names import NOTE
-from extproc.request.reader import Form, Thinking, UsageWish
+from extproc.request.reader import Form, Thinking
 from extproc.routing.pools import Reason
 from extproc.routing.route import Routed
 from extproc.routing.tenant import TenantKey
@@ -21,7 +21,6 @@ from extproc.stream.decision import (
     Noted,
     ask_for_usage,
     brief_from_note,
-    can_ask_for_usage,
     decision_headers,
     from_note,
     note_text,
@@ -109,14 +108,9 @@ def test_a_name_beyond_ascii_is_escaped_and_not_dropped():
     ]
 
 
-@given(
-    RECORDS,
-    st.integers(1, MOST_STOOD_FOR),
-    st.sampled_from(UsageForm),
-    st.sampled_from(UsageWish),
-)
-def test_a_record_survives_its_way(routed, stands_for, usage, wish):
-    noted = Noted.of(routed, stands_for, usage, wish=wish)
+@given(RECORDS, st.integers(1, MOST_STOOD_FOR), st.sampled_from(UsageForm))
+def test_a_record_survives_its_way(routed, stands_for, usage):
+    noted = Noted.of(routed, stands_for, usage)
     assert from_note(to_note(noted), RULES) == noted
 
 
@@ -202,12 +196,11 @@ def test_a_note_of_any_length_is_not_decoded(chars, record):
 
 @given(st.integers(1, MOST_STOOD_FOR), st.sampled_from(UsageForm), st.sampled_from(["", "long"]))
 def test_a_record_in_brief_says_what_an_answer_that_teaches_nothing_needs(count, usage, home):
-    wish = UsageWish.DECLINED
-    noted = Noted.of(structs.replace(ROUTED, home=home), count, usage, wish=wish)
+    noted = Noted.of(structs.replace(ROUTED, home=home), count, usage)
     brief = brief_from_note(to_note(noted)[NOTE], RULES)
     assert brief.asked.model == noted.asked.model
     assert (brief.pool, brief.home) == (noted.pool, home)
-    assert (brief.stands_for, brief.usage, brief.wish) == (count, usage, wish)
+    assert (brief.stands_for, brief.usage) == (count, usage)
 
 
 @pytest.mark.parametrize(
@@ -261,31 +254,6 @@ def test_the_longest_note_that_this_service_writes_is_read():
 def test_the_body_says_one_thing_more(fields, space):
     asked = json.loads(ask_for_usage((space + json.dumps(fields)).encode()))
     assert asked == {"stream_options": {"include_usage": True}, **fields}
-
-
-@pytest.mark.parametrize("options", ["null", "{}", '{ "include_usage" :\tfalse\n}'])
-@pytest.mark.parametrize("space", ["", " ", "\r\n"])
-@given(BODIES, BODIES)
-def test_options_that_decline_usage_are_replaced_where_they_stand(options, space, before, after):
-    first, last = (json.dumps(fields)[1:-1] for fields in (before, after))
-    head, tail = f'{{{first}, "stream_options"{space}:{space}', f"{space}, {last}}}"
-    asked = ask_for_usage(f"{head}{options}{tail}".encode())
-    assert asked == f'{head}{{"include_usage":true}}{tail}'.encode()
-
-
-@pytest.mark.parametrize(
-    ("body", "wish", "can"),
-    [
-        (b'{"stream":true}', UsageWish.UNSTATED, True),
-        (b'{"stream":true,"user":"stream_options"}', UsageWish.UNSTATED, False),
-        (b'{"stream_options":null}', UsageWish.NULL, True),
-        (b'{"stream_options":{},"user":"\\"stream_options\\":null"}', UsageWish.DECLINED, False),
-        (b'{"stream_options":true,"stream_options":null}', UsageWish.NULL, False),
-        (b'{"stream_option\\u0073":null}', UsageWish.NULL, False),
-    ],
-)
-def test_a_body_that_names_the_field_elsewhere_is_not_asked(body, wish, can):
-    assert can_ask_for_usage(body, wish) is can
 
 
 @pytest.mark.parametrize("body", [b'{"a":1e400, "a" : "\\u00e9"}', b' {\r\n"stream":true}\n'])

@@ -9,7 +9,7 @@ from msgspec import structs
 from extproc.budget.estimate import Basis, Budget
 from extproc.budget.measure import measure
 from extproc.budget.values import Asked, Measure, Outcome
-from extproc.request.reader import Endpoint, UsageWish, read_request
+from extproc.request.reader import Endpoint, read_request
 from extproc.response.reader import Unlearnable
 from extproc.routing.load.pool_load import PoolLoad
 from extproc.routing.load.spill import Limits, Spill
@@ -535,8 +535,7 @@ def ask_stream(given, fields=STREAMED, note=HIDES, headers=None, whole=True, bod
 def silent(given):
     """Let the short pool be known to state usage when asked, and only then."""
     for form, seen in (("unasked", "absent"), ("asked", "stated")):
-        for wish in UsageWish:
-            given.usage_asking.learn("short", "m", UsageForm(form), UsageSeen(seen), wish)
+        given.usage_asking.learn("short", "m", UsageForm(form), UsageSeen(seen))
     return given
 
 
@@ -546,26 +545,6 @@ def test_a_stream_that_tells_no_usage_is_asked_for_it():
     assert json.loads(action.body)["stream_options"] == {"include_usage": True}
     assert action.note["hide_usage"] is True
     assert counted(given.metrics.usage_asked) == {(): 1}
-
-
-@pytest.mark.parametrize("options", [None, {}, {"include_usage": False}])
-def test_a_stream_that_declines_usage_is_asked_in_its_own_field(options):
-    fields = STREAMED | {"stream_options": options, "n": 2}
-    action = ask_stream(silent(stages()), fields)
-    asked = fields | {"stream_options": {"include_usage": True}}
-    assert action.body == prompt("word " * 80, **asked).replace(b'e": true}', b'e":true}')
-    assert action.note["hide_usage"] is True
-
-
-def test_what_a_pool_does_for_those_who_decline_usage_shows_nothing_of_others():
-    given = stages()
-    declining = STREAMED | {"stream_options": {"include_usage": False}}
-    answered(given, ask_stream(given, declining), STREAM + DONE)
-    assert ask_stream(given).body is None
-    trial = ask_stream(given, declining)
-    assert trial.body is not None
-    answered(given, trial, STATING + DONE)
-    assert ask_stream(given, declining).body is not None
 
 
 def test_a_longer_body_has_its_length_stated():
@@ -581,10 +560,7 @@ def test_a_body_without_a_stated_length_gets_none():
     "changes",
     [
         {"fields": {"stream": False}},
-        {"fields": STREAMED | {"stream_options": {"include_usage": True}}},
-        {"fields": STREAMED | {"stream_options": {"continuous_usage_stats": True}}},
-        {"fields": STREAMED | {"stream_options": None, "user": "stream_options"}},
-        {"fields": STREAMED | {"metadata": {"stream_options": None}}},
+        {"fields": STREAMED | {"stream_options": {"include_usage": False}}},
         {"note": {}},
         {"note": {"hides_usage": 1.0}},
         {"headers": {"content-encoding": "identity"}},

@@ -4,7 +4,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.request.request import UsageWish
 from extproc.stream.usage_asking import UsageAsking, UsageForm, UsageSeen
 
 ASKED, UNASKED = UsageForm.ASKED, UsageForm.UNASKED
@@ -281,9 +280,8 @@ def test_what_clients_asked_for_themselves_takes_no_place():
     assert asks(asking) == [True, False, False]
 
 
-def test_pools_models_and_wishes_are_apart():
+def test_pools_and_models_are_apart():
     asking = after((UNASKED, ABSENT))
-    assert not asking.may_ask("short", "m", UsageWish.DECLINED)
     assert not asking.may_ask("long", "m")
     assert not asking.may_ask("short", "n")
 
