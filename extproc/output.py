@@ -12,7 +12,8 @@ from rich.table import Table
 STDOUT: Final = Path("-")
 """Stands for standard output where a command takes a file."""
 _PADDING: Final = re.compile(r" +$", re.MULTILINE)
-_UNBOUNDED: Final = 1 << 16  # columns
+UNBOUNDED: Final = 1 << 16
+"""Columns, more than any table has."""
 
 
 def report_console(width: int | None = None, *, stderr: bool = False) -> Console:
@@ -44,7 +45,7 @@ class _WideConsole(_UncutConsole):
     def print(self, *objects: Any, **options: Any) -> None:
         for each in objects:
             if isinstance(each, Table):
-                unbounded = self.options.update(width=_UNBOUNDED)
+                unbounded = self.options.update(width=UNBOUNDED)
                 each.width = self.measure(each, options=unbounded).maximum
         super().print(*objects, **options)
 

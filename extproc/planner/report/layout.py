@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 
-_UNBOUNDED: Final = 1 << 16  # columns
+from extproc.output import UNBOUNDED
 
 
 def seconds(value: float) -> str:
@@ -44,7 +44,7 @@ class _FigureTable(Table):
         super().add_row(*cells, **options)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        unbounded = options.update(width=_UNBOUNDED)
+        unbounded = options.update(width=UNBOUNDED)
         is_open = self.width is None  # an unbounded console has set it
         if is_open and console.measure(self, options=unbounded).maximum > options.max_width:
             for column in self.columns[1:]:

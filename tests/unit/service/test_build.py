@@ -126,7 +126,7 @@ def test_headers_are_not_logged_at_any_level(monkeypatch, caplog):
     assert "secret" not in caplog.text
 
 
-def test_a_server_of_grpc_that_is_dropped_logs_nothing(monkeypatch, caplog):
+def test_grpcio_logs_nothing_at_the_level_debug(monkeypatch, caplog):
     with caplog.at_level(logging.DEBUG), monkeypatch.context() as patch:
         patch.setattr(logging, "root", logging.RootLogger(logging.DEBUG))
         configure_logging(Settings(log_level=LogLevel.DEBUG))
